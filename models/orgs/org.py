@@ -46,6 +46,10 @@ class Org(Base):
     """IANA name; windows of budgets, charts and reports follow its clock."""
     deleted_at: Mapped[datetime | None]
     """When an owner deleted it; it is removed after the grace period, and cannot be opened until then."""
+    sso_enforced_at: Mapped[datetime | None]
+    """Since when its pages open only to sessions that came through its identity provider; None: to all of its members."""
+    audit_retention_days: Mapped[int | None]
+    """After how many days entries of its audit log are removed; None: never."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
 
