@@ -1,6 +1,8 @@
 """Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
 
 from models.orgs.audit import record_org
+from models.orgs.founding import delete_org, edit_org, found_org, org_deleted, org_erased, org_restored
+from models.orgs.members import members_changed, seats_changed
 from models.orgs.org import (
     ORG_ROLES,
     PEOPLE_ROLES,
@@ -19,7 +21,7 @@ from models.orgs.org import (
     memberships,
     org_by_id,
 )
-from models.orgs.repositories import matching_org, normalise, owner_and_repo
+from models.orgs.org_repos import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
 from models.orgs.teams import OrgTeam, OrgTeamMember, ServiceAccount
 
@@ -40,14 +42,22 @@ __all__ = [
     "administered_orgs",
     "by_slug",
     "can",
+    "delete_org",
+    "edit_org",
+    "found_org",
     "lock_org",
     "matching_org",
     "member_org",
+    "members_changed",
     "membership",
     "memberships",
     "normalise",
     "org_by_id",
+    "org_deleted",
+    "org_erased",
+    "org_restored",
     "owner_and_repo",
     "record_org",
     "require",
+    "seats_changed",
 ]

@@ -11,7 +11,7 @@ from models.accounts import User
 from models.core.errors import DomainError, NotFound
 from models.ledger import Account
 from models.orgs import Org, OrgMember, member_org, require
-from views.web.guards import cookie_user, current_account, login_required
+from views.web.guards import caller_address, cookie_user, current_account, login_required
 
 P = ParamSpec("P")
 
@@ -56,10 +56,16 @@ def org_page(
     return decorate
 
 
+def org_caller() -> str:
+    """The rate limit key of changes of organisations: the user, else the IP address."""
+    user = cookie_user()
+    return user.id if user else caller_address()
+
+
 def org_route(
-    capability: str | None = None, message: str = "Insufficient permissions"
+    capability: str | None = None, message: str = "Insufficient permissions", *, key: str = "org_id"
 ) -> Callable[[Callable[P, ResponseReturnValue]], Callable[P, ResponseReturnValue]]:
-    """Decorator, below `@Operation`: a JSON route of the organisation `<org_id>` (contract 2.8). Consumes `org_id`.
+    """Decorator, below `@Operation`: a JSON route of the organisation `<org_id>` (contract 2.8). Consumes `org_id`, or the argument `key`.
 
     Raises DomainError (401) when signed out, NotFound for outsiders, Forbidden with `message` for other roles: all before the
     body is read."""
@@ -69,7 +75,7 @@ def org_route(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
             if cookie_user() is None:
                 raise DomainError("Unauthorized", status=401)
-            _enter(cast(str, kwargs.pop("org_id")), capability, message)
+            _enter(cast(str, kwargs.pop(key)), capability, message)
             return view(*args, **kwargs)
 
         return guarded

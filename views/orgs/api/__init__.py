@@ -1,6 +1,6 @@
 """JSON routes of organisations (contract 2.8). Each module adds its views to the blueprint `orgs_api`."""
 
-from views.orgs.api import org_routes
+from views.orgs.api import member_routes, org_routes, repository_routes
 from views.orgs.api.orgs_api_blueprint import bp
 
-__all__ = ["bp", "org_routes"]
+__all__ = ["bp", "member_routes", "org_routes", "repository_routes"]
