@@ -7,19 +7,37 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from blinker import Signal
-from sqlalchemy import Select, delete, func, or_, select, tuple_
+from sqlalchemy import Select, func, or_, select, tuple_
 
 from models.accounts.users import User
-from models.core.db import db
+from models.core.db import db, now
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.orgs.audit import record_org
-from models.orgs.org import PEOPLE_ROLES, Org, OrgInvite, OrgMember, lock_org, membership
+from models.orgs.invites import withdraw
+from models.orgs.org import PEOPLE_ROLES, Org, OrgMember, lock_org, membership
 from models.orgs.roles import require
+from models.orgs.seats_signal import members_changed, seats_changed
 from models.orgs.teams import ServiceAccount
 
-members_changed = Signal()
-"""Sent with the organisation's id after people were added or removed, in the same transaction. Billing adjusts the seats."""
+__all__ = [
+    "LAST_OWNER",
+    "PAGE_SIZE",
+    "MemberListed",
+    "MemberPage",
+    "add",
+    "change_role",
+    "check_role",
+    "count_people",
+    "join",
+    "members_changed",
+    "owners",
+    "people",
+    "people_page",
+    "person",
+    "remove",
+    "seats_changed",
+    "transfer",
+]
 
 PAGE_SIZE = 50
 LAST_OWNER = "An organization needs at least one owner. Make someone else an owner first."
@@ -39,11 +57,6 @@ class MemberPage:
 
     people: list[MemberListed]
     after: tuple[datetime, str] | None
-
-
-def seats_changed(org_id: str) -> None:
-    """Tell billing that the number of people changed. Call after the change is flushed."""
-    members_changed.send(org_id)
 
 
 # -- lists ---------------------------------------------------------------------------------------------------
@@ -159,13 +172,7 @@ def remove(org: Org, by_id: str, user_id: str) -> User:
         user.email,
         before={"role": member.role},
     )
-    db.session.execute(
-        delete(OrgInvite).where(
-            OrgInvite.org_id == org.id,
-            func.lower(OrgInvite.email) == user.email.lower(),
-            OrgInvite.accepted_at.is_(None),
-        )
-    )
+    withdraw(org, user.email, now())
     db.session.delete(member)
     db.session.flush()
     _name_an_owner(org)

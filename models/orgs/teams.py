@@ -1,12 +1,13 @@
 """Tables of teams and service accounts."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.core.db import NEW_ID, NOW, Base
+from models.core.db import NEW_ID, NOW, Base, db
 
 
 class OrgTeam(Base):
@@ -26,6 +27,8 @@ class OrgTeam(Base):
     is_default: Mapped[bool] = mapped_column(server_default=text("false"))
     models: Mapped[list[str] | None] = mapped_column(ARRAY(TEXT))
     """Patterns of the models that its calls may use; None allows all."""
+    repositories_only: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether its calls must come from one of its repositories (`OrgTeamRepo`)."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
@@ -55,6 +58,16 @@ class OrgTeamMember(Base):
     joined_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
+class OrgTeamRepo(Base):
+    """A repository of the organisation from which a team's calls may come."""
+
+    __tablename__ = "org_team_repo"
+    __table_args__ = (Index("idx_org_team_repo_repo", "repo_id"),)
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("org_team.id", ondelete="CASCADE"), primary_key=True)
+    repo_id: Mapped[str] = mapped_column(ForeignKey("org_repo.id", ondelete="CASCADE"), primary_key=True)
+
+
 class ServiceAccount(Base):
     """A user without a way to sign in, which owns keys of an organisation and outlives people. Its membership has the role
     `service`."""
@@ -69,3 +82,9 @@ class ServiceAccount(Base):
     created_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     disabled_at: Mapped[datetime | None]
+
+
+def org_teams(org_id: str) -> Sequence[OrgTeam]:
+    """The teams of the organisation, the default one first."""
+    query = select(OrgTeam).where(OrgTeam.org_id == org_id).order_by(OrgTeam.is_default.desc(), OrgTeam.name)
+    return db.session.scalars(query).all()
