@@ -21,7 +21,7 @@ from models.orgs.org import (
 )
 from models.orgs.repositories import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
-from models.orgs.teams import OrgTeam, OrgTeamMember, ServiceAccount
+from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
 
 __all__ = [
     "CAN",
@@ -35,6 +35,7 @@ __all__ = [
     "OrgRole",
     "OrgTeam",
     "OrgTeamMember",
+    "OrgTeamRepo",
     "ServiceAccount",
     "administered_org_ids",
     "administered_orgs",
