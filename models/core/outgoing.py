@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -83,15 +85,21 @@ class FetchPolicy:
 
 def policy_of(settings: Settings) -> FetchPolicy:
     """Public addresses by TLS, and the networks of STOA_OUTGOING_NETWORKS also without."""
-    networks = [ipaddress.ip_network(each) for each in settings.stoa_outgoing_networks]
+    return _policy(settings.stoa_outgoing_networks, settings.stoa_ca_bundle)
+
+
+@lru_cache(maxsize=4)
+def _policy(listed_networks: tuple[str, ...], ca_bundle: Path | None) -> FetchPolicy:
+    # cached: reading the system's certificates takes longer than most requests
+    networks = [ipaddress.ip_network(each) for each in listed_networks]
 
     def listed(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
         return any(found in network for network in networks)
 
     context = ssl.create_default_context()
-    if settings.stoa_ca_bundle is not None:
-        context.load_verify_locations(settings.stoa_ca_bundle)
+    if ca_bundle is not None:
+        context.load_verify_locations(ca_bundle)
     return FetchPolicy(
         allows=lambda each: is_public(each) or listed(each), context=context, allows_plain=listed
     )

@@ -1,6 +1,10 @@
 """Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
 
+from models.orgs.alert_settings import OrgAlertSettings
+from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
+from models.orgs.domains import OrgDomain
+from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.org import (
     ORG_ROLES,
     PEOPLE_ROLES,
@@ -24,23 +28,35 @@ from models.orgs.roles import CAN, can, require
 from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
 
 __all__ = [
+    "ALERT_KINDS",
     "CAN",
     "ORG_ROLES",
     "PEOPLE_ROLES",
     "Org",
+    "OrgAlert",
+    "OrgAlertDismissal",
+    "OrgAlertSettings",
+    "OrgDomain",
     "OrgFeature",
     "OrgInvite",
+    "OrgInviteEvent",
     "OrgMember",
     "OrgRepo",
     "OrgRole",
+    "OrgSso",
+    "OrgSsoGroup",
+    "OrgSsoSession",
     "OrgTeam",
     "OrgTeamMember",
     "OrgTeamRepo",
     "ServiceAccount",
+    "SsoRequired",
+    "WebhookDelivery",
     "administered_org_ids",
     "administered_orgs",
     "by_slug",
     "can",
+    "check_session",
     "lock_org",
     "matching_org",
     "member_org",
@@ -49,6 +65,8 @@ __all__ = [
     "normalise",
     "org_by_id",
     "owner_and_repo",
+    "raise_alert",
     "record_org",
     "require",
+    "resolve_alerts",
 ]

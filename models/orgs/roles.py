@@ -16,7 +16,6 @@ CAN: dict[str, frozenset[str]] = {
     "manage_repos": _ADMINS,
     "manage_publishers": _ADMINS,
     "manage_alerts": _ADMINS,
-    "manage_sso": _ADMINS,
     "stop_agents": _ADMINS,
     "see_audit": _ADMINS,
     "see_billing": _MONEY,
@@ -24,6 +23,7 @@ CAN: dict[str, frozenset[str]] = {
     "see_all_usage": _MONEY,
     "buy": frozenset({"owner", "billing"}),
     "spend": frozenset({"owner", "admin", "member", "service"}),
+    "manage_sso": _OWNER,  # whoever chooses the identity provider can sign in as anybody of its domains, owners too
     "transfer": _OWNER,
     "delete_org": _OWNER,
 }

@@ -1,12 +1,13 @@
 """Tables of teams and service accounts."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.core.db import NEW_ID, NOW, Base
+from models.core.db import NEW_ID, NOW, Base, db
 
 
 class OrgTeam(Base):
@@ -81,3 +82,9 @@ class ServiceAccount(Base):
     created_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     disabled_at: Mapped[datetime | None]
+
+
+def org_teams(org_id: str) -> Sequence[OrgTeam]:
+    """The teams of the organisation, the default one first."""
+    query = select(OrgTeam).where(OrgTeam.org_id == org_id).order_by(OrgTeam.is_default.desc(), OrgTeam.name)
+    return db.session.scalars(query).all()

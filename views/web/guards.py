@@ -91,6 +91,7 @@ OPEN_TO_SUSPENDED = frozenset(
         *("accounts.signout", "accounts_api.cli_logout"),
         *("accounts.login", "accounts.send_link", "accounts.link_sent", "accounts.link", "accounts.use_link"),
         *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token"),
+        *("orgs.start_sso", "orgs.sso_callback"),
         "accounts.browser_session",
         "billing_emails.unsubscribe",
         *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),

@@ -22,6 +22,7 @@ from models.gateway.dialects.dialect import (
     Reply,
     WholeAnswer,
     newest_messages,
+    payer_hint,
 )
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,
