@@ -25,7 +25,9 @@ from models.orgs.org import (
 )
 from models.orgs.repositories import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
+from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
 from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
+from models.orgs.webhooks import OrgWebhook, WebhookDelivery
 
 __all__ = [
     "ALERT_KINDS",
@@ -49,6 +51,7 @@ __all__ = [
     "OrgTeam",
     "OrgTeamMember",
     "OrgTeamRepo",
+    "OrgWebhook",
     "ServiceAccount",
     "SsoRequired",
     "WebhookDelivery",

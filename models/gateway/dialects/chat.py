@@ -22,7 +22,6 @@ from models.gateway.dialects.dialect import (
     Reply,
     WholeAnswer,
     newest_messages,
-    payer_hint,
 )
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,

@@ -24,7 +24,6 @@ from models.gateway.dialects.dialect import (
     UnreadableBody,
     WholeAnswer,
     iso_now,
-    payer_hint,
 )
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,
