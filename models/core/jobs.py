@@ -379,6 +379,15 @@ def forget_client_addresses(timestamp: int) -> None:
     trust.forget_addresses()
 
 
+@queue.periodic(cron="34 3 * * *")
+@queue.task(name="orgs.expire_audit", queueing_lock="orgs.expire_audit", retry=Backoff(60, 600))
+def expire_audit(timestamp: int) -> None:
+    """Remove entries of audit logs whose organisation's retention has passed."""
+    from models.orgs.audit_retention import expire_audit_logs
+
+    expire_audit_logs(now())
+
+
 @queue.periodic(cron="47 3 * * *")
 @queue.task(name="store.forget_pictures", queueing_lock="store.forget_pictures", retry=Backoff(60, 600))
 def forget_pictures(timestamp: int) -> None:
