@@ -11,6 +11,7 @@ from views.admin.pages import audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import organisation_credits as organisation_credits_api
+from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
 from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
@@ -46,6 +47,7 @@ from views.web import (
     guards,
     health,
     htmx,
+    mail_templates,
     openapi,
     pages,
     unknown_routes,
@@ -57,6 +59,7 @@ def register(app: Flask) -> None:
     """Register all blueprints, commands and middleware."""
     htmx.init_app(app)
     format.init_app(app)
+    mail_templates.init_app(app)
     guards.init_app(app, limit_anonymous_body)
     unknown_routes.init_app(app)
     error_handlers.init_app(app)
@@ -83,6 +86,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
+    app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(plan_admin.bp)
     app.register_blueprint(audit_trail_page.bp)

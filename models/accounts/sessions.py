@@ -50,6 +50,8 @@ class Session(Base):
     team_id: Mapped[str | None] = mapped_column(
         ForeignKey("org_team.id", ondelete="SET NULL", name="session_team_fk")
     )
+    disabled_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
+    """When the credential was switched off: it is unknown to every door until it is switched on again."""
 
 
 class Fingerprint(Base):

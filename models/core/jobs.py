@@ -241,6 +241,17 @@ def slide_store(timestamp: int) -> None:
             since = counting.advance_window(moment)
 
 
+@queue.periodic(cron="*/15 * * * *")
+@queue.task(name="orgs.remind_invites", queueing_lock="orgs.remind_invites", retry=Backoff())
+def remind_invites(timestamp: int) -> None:
+    """Remind of invitations that end within a day, and note those that expired."""
+    from models.orgs import invite_reminders
+
+    for step in (invite_reminders.remind, invite_reminders.note_expired):
+        with transaction():
+            step(now())
+
+
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:
@@ -309,6 +320,14 @@ def send_billing_details(account_id: str) -> None:
     from models.billing.payments import customers
 
     customers.send_billing_details(account_id)
+
+
+@queue.task(name="billing.sync_seats", retry=Backoff(30, 120, 600, 3600, 7200))
+def sync_seats(org_id: str) -> None:
+    """Pay for as many seats as an organisation has people."""
+    from models.billing.subscription_plans import seats
+
+    seats.sync_seats(org_id)
 
 
 @queue.periodic(cron="*/5 * * * *")
@@ -386,6 +405,31 @@ def expire_audit(timestamp: int) -> None:
     from models.orgs.audit_retention import expire_audit_logs
 
     expire_audit_logs(now())
+
+
+@queue.task(name="orgs.send_alert", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
+def send_alert(alert_id: str) -> None:
+    """Enqueue the e-mails and webhook deliveries of an alert."""
+    from models.orgs import alert_delivery
+
+    alert_delivery.send_alert(alert_id)
+
+
+@queue.task(name="orgs.deliver_webhook", retry=Backoff(60, 120, 600))
+def deliver_webhook(delivery_id: str) -> None:
+    """Send one webhook delivery; a failed one enqueues its next attempt itself."""
+    from models.orgs import webhook_sending
+
+    webhook_sending.deliver_event(delivery_id)
+
+
+@queue.periodic(cron="32 3 * * *")
+@queue.task(name="orgs.forget_deliveries", queueing_lock="orgs.forget_deliveries", retry=Backoff(60, 600))
+def forget_deliveries(timestamp: int) -> None:
+    """Delete old webhook deliveries."""
+    from models.orgs import webhook_sending
+
+    webhook_sending.forget_deliveries(now())
 
 
 @queue.periodic(cron="47 3 * * *")

@@ -5,17 +5,21 @@ Queued messages are encrypted with the server's secret, because they contain sig
 
 import json
 import logging
+import re
 import smtplib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from models.core import jobs
+from models.core.db import extension
 from models.core.errors import Invalid
 from models.core.sealing import SealBroken, open_sealed, seal
 from models.core.settings import Settings
@@ -40,6 +44,35 @@ class Email:
     def __post_init__(self) -> None:
         if any(ord(char) < 32 for char in "".join((self.to, self.subject, *self.headers.values()))):
             raise Invalid("An e-mail address or subject may not contain control characters.")
+
+
+def composed(to: str, template: str, values: dict[str, Any], headers: dict[str, str] | None = None) -> Email:
+    """An e-mail from `templates/emails/<template>.txt` and `.html`; the first line of the text is the subject.
+
+    The templates also get `host`, `base_url`, `support` and `link(endpoint, ...)`, the URL of a page.
+    """
+    settings: Settings = extension("settings")
+    render: Callable[..., str] = extension("mail_template")
+    values = {
+        **values,
+        "host": settings.base_url.partition("://")[2],
+        "base_url": settings.base_url,
+        "support": settings.stoa_support_email or None,
+    }
+    text = re.sub(r"\n{3,}", "\n\n", render(f"emails/{template}.txt", **values))
+    return Email(
+        to=to,
+        subject=text.partition("\n")[0],
+        text=text,
+        html=render(f"emails/{template}.html", **values),
+        headers=headers or {},
+    )
+
+
+def moment_text(time: datetime) -> str:
+    """A time as text, as in `29 Nov 2026, 10:00 UTC`."""
+    time = time.astimezone(UTC)
+    return f"{time.day} {time:%b %Y, %H:%M} UTC"
 
 
 class MailError(Exception):

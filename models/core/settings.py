@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     stoa_stripe: Literal["", "demo"] = ""
     stripe_secret_key: SecretStr | None = None
     stripe_webhook_secret: SecretStr | None = None
+    stripe_team_fee_price_id: str | None = None
     stripe_api_base: str = "https://api.stripe.com"
     stoa_stripe_tax: bool = False
     stoa_refund_fraud_warnings_below: int = Field(0, ge=0, le=100_000_000)

@@ -1,7 +1,10 @@
 """Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
 
+from models.orgs.alert_settings import OrgAlertSettings
+from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
 from models.orgs.domains import OrgDomain
+from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.org import (
     ORG_ROLES,
     PEOPLE_ROLES,
@@ -23,16 +26,22 @@ from models.orgs.org import (
 from models.orgs.repositories import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
 from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
-from models.orgs.teams import OrgTeam, OrgTeamMember, ServiceAccount
+from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
+from models.orgs.webhooks import OrgWebhook, WebhookDelivery
 
 __all__ = [
+    "ALERT_KINDS",
     "CAN",
     "ORG_ROLES",
     "PEOPLE_ROLES",
     "Org",
+    "OrgAlert",
+    "OrgAlertDismissal",
+    "OrgAlertSettings",
     "OrgDomain",
     "OrgFeature",
     "OrgInvite",
+    "OrgInviteEvent",
     "OrgMember",
     "OrgRepo",
     "OrgRole",
@@ -41,8 +50,11 @@ __all__ = [
     "OrgSsoSession",
     "OrgTeam",
     "OrgTeamMember",
+    "OrgTeamRepo",
+    "OrgWebhook",
     "ServiceAccount",
     "SsoRequired",
+    "WebhookDelivery",
     "administered_org_ids",
     "administered_orgs",
     "by_slug",
@@ -56,6 +68,8 @@ __all__ = [
     "normalise",
     "org_by_id",
     "owner_and_repo",
+    "raise_alert",
     "record_org",
     "require",
+    "resolve_alerts",
 ]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, Index, Select, func, or_, select, text
+from sqlalchemy import Enum, ForeignKey, Index, Select, SmallInteger, func, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -86,13 +86,23 @@ class OrgRepo(Base):
 
 
 class OrgInvite(Base):
-    """An invitation to an organisation."""
+    """An invitation to an organisation. `token` is the SHA-256 of the token in the e-mail, a UUID v4 derived from the server's
+    secret, the id and `issue`, so that a reminder can repeat it. It is open until it is accepted, declined or withdrawn; an
+    address has at most one open invitation of an organisation, expired ones included."""
 
     __tablename__ = "org_invite"
     __table_args__ = (
         Index("idx_org_invite_token", "token"),
         Index("idx_org_invite_email", "org_id", "email"),
         Index("idx_org_invite_expires", "expires_at"),
+        Index(
+            "idx_org_invite_open",
+            "org_id",
+            "email",
+            unique=True,
+            postgresql_where=text("(accepted_at IS NULL AND declined_at IS NULL AND withdrawn_at IS NULL)"),
+        ),
+        Index("idx_org_invite_list", "org_id", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
@@ -105,6 +115,19 @@ class OrgInvite(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     accepted_at: Mapped[datetime | None]
     accepted_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
+    declined_at: Mapped[datetime | None]
+    withdrawn_at: Mapped[datetime | None]
+    issue: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+
+    def state(self, now: datetime) -> str:
+        """`accepted`, `declined`, `withdrawn`, `expired` or `open`."""
+        if self.accepted_at:
+            return "accepted"
+        if self.declined_at:
+            return "declined"
+        if self.withdrawn_at:
+            return "withdrawn"
+        return "expired" if self.expires_at <= now else "open"
 
 
 class OrgFeature(Base):

@@ -27,6 +27,8 @@ class OrgTeam(Base):
     is_default: Mapped[bool] = mapped_column(server_default=text("false"))
     models: Mapped[list[str] | None] = mapped_column(ARRAY(TEXT))
     """Patterns of the models that its calls may use; None allows all."""
+    repositories_only: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether its calls must come from one of its repositories (`OrgTeamRepo`)."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
@@ -54,6 +56,16 @@ class OrgTeamMember(Base):
     org_id: Mapped[str]
     user_id: Mapped[str] = mapped_column(primary_key=True)
     joined_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class OrgTeamRepo(Base):
+    """A repository of the organisation from which a team's calls may come."""
+
+    __tablename__ = "org_team_repo"
+    __table_args__ = (Index("idx_org_team_repo_repo", "repo_id"),)
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("org_team.id", ondelete="CASCADE"), primary_key=True)
+    repo_id: Mapped[str] = mapped_column(ForeignKey("org_repo.id", ondelete="CASCADE"), primary_key=True)
 
 
 class ServiceAccount(Base):

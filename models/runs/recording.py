@@ -49,9 +49,11 @@ def start(
     agent_id: str,
     ancestor_run_ids: Sequence[str],
     settings: Settings,
-    org_id: str | None = None,
+    key: Session | None = None,
+    hint: PayerHint = PayerHint(),
 ) -> str:
-    """Start a run for the user in the account of organisation `org_id` or (None) their own. Returns its new id.
+    """Start a run for the user. Its account is that of the key's organisation, of the organisation or repository that `hint` names,
+    of the run that spawns it, or else the user's own (`payer_of`). Returns its new id.
 
     `ancestor_run_ids` (root first) are stored as reported and grant no access to those runs. Raises
     WriteLimitExceeded when the user starts too many runs or leaves too many unfinished.

@@ -15,14 +15,12 @@ from models.billing.subscription_plans.plans import INTERVALS
 from models.core.audit_log import record
 from models.core.db import db
 from models.core.errors import NotFound
-from views.billing.pages import mail_settings
 from views.ledger.commands import account_of_name, commands, operator
 
 
 def init_app(app: Flask) -> None:
-    """Register Stripe's client and the templates of e-mails. The commands belong to the ledger's group `flask billing`."""
+    """Register Stripe's client. The commands belong to the ledger's group `flask billing`."""
     app.extensions["stripe"] = billing.connect(app.extensions["settings"])
-    app.extensions["mail_template"] = mail_settings.render_mail
 
 
 @commands.command("purchases")

@@ -97,6 +97,9 @@ def buying_account() -> Account:
     account = own_billing()
     if not may_buy():
         raise Forbidden("Only owners and the billing role buy credits for an organisation.")
+    org = organisation()
+    if org is not None and org.stripe_subscription_id is None and billing.seats_cost():
+        raise Forbidden("Subscribe first: then this organisation buys credits.")
     return account
 
 
