@@ -60,7 +60,9 @@ class OpenDomain(NamedTuple):
 def set_joining(row: OrgDomain, mode: str, role: str) -> None:
     """Say how people of a proven domain join. Flushes. Raises Invalid, and Conflict for an unproven domain."""
     if mode not in JOIN_MODES or role not in JOIN_ROLES:
-        raise Invalid(f"Choose one of {', '.join(JOIN_MODES)}, and a role of {', '.join(JOIN_ROLES)}.", status=400)
+        raise Invalid(
+            f"Choose one of {', '.join(JOIN_MODES)}, and a role of {', '.join(JOIN_ROLES)}.", status=400
+        )
     if row.verified_at is None:
         raise Conflict("Prove the domain first.")
     before = {"mode": row.join_mode, "role": row.join_role}

@@ -90,7 +90,9 @@ def heirs(org_id: str, user_id: str) -> list[Heir]:
             OrgMember.role.in_(CAN["spend"]),
             ServiceAccount.disabled_at.is_(None),
         )
-        .order_by(ServiceAccount.name.is_(None), func.coalesce(ServiceAccount.name, User.name, User.email), User.id)
+        .order_by(
+            ServiceAccount.name.is_(None), func.coalesce(ServiceAccount.name, User.name, User.email), User.id
+        )
         .limit(500)
     )
     return [
@@ -99,9 +101,7 @@ def heirs(org_id: str, user_id: str) -> list[Heir]:
     ]
 
 
-def offboard(
-    org: Org, by_id: str, user_id: str, fates: Mapping[str, KeyFate], now: datetime
-) -> OrgRemoval:
+def offboard(org: Org, by_id: str, user_id: str, fates: Mapping[str, KeyFate], now: datetime) -> OrgRemoval:
     """End a membership, another's or one's own; keys without a fate stop. Calls in flight finish and are charged, since their
     providers charge for them. Locks the organisation and the keys; flushes. Returns the receipt.
 
@@ -109,18 +109,22 @@ def offboard(
     `members.remove` does, and Invalid (400) for a fate that is impossible.
     """
     lock_org(org.id)
-    row = members.person(org, user_id)
+    actor = membership(by_id, org.id)
+    if actor is None:
+        raise NotFound("Organization not found")
+    if by_id != user_id:
+        require(actor, "manage_members")
     if any(fate.action != STOP for fate in fates.values()):
-        actor = membership(by_id, org.id)
-        if actor is None:
-            raise NotFound("Organization not found")
         require(actor, "manage_keys")
+    row = members.person(org, user_id)
     # no key is created meanwhile: its foreign key waits for this lock
     db.session.refresh(row.member, with_for_update=True)
     facts = _facts(org.id, user_id, now)
     keys = org_keys(org.id, user_id, lock=True)
     possible = {heir.user_id: heir for heir in heirs(org.id, user_id)}
-    done = [_settle(org, by_id, key, fates.get(key.session_token, KeyFate()), possible, facts) for key in keys]
+    done = [
+        _settle(org, by_id, key, fates.get(key.session_token, KeyFate()), possible, facts) for key in keys
+    ]
     receipt = {**facts["totals"], "keys": done, "invites": _open_invites_by(org.id, user_id)}
     role, by = row.member.role, db.session.get_one(User, by_id)
     db.session.flush()
@@ -149,7 +153,9 @@ def removal_of(org_id: str, id: str) -> OrgRemoval:
 
 def removals(org_id: str) -> Sequence[OrgRemoval]:
     """The latest 100 receipts of the organisation, newest first."""
-    query = select(OrgRemoval).where(OrgRemoval.org_id == org_id).order_by(OrgRemoval.at.desc(), OrgRemoval.id)
+    query = (
+        select(OrgRemoval).where(OrgRemoval.org_id == org_id).order_by(OrgRemoval.at.desc(), OrgRemoval.id)
+    )
     return db.session.scalars(query.limit(100)).all()
 
 
@@ -217,6 +223,9 @@ def _new_service_account(org: Org, by_id: str, name: str, possible: dict[str, He
 
 def _open_invites_by(org_id: str, user_id: str) -> int:
     query = select(func.count()).where(
-        OrgInvite.org_id == org_id, OrgInvite.invited_by == user_id, *is_open(), OrgInvite.expires_at > func.now()
+        OrgInvite.org_id == org_id,
+        OrgInvite.invited_by == user_id,
+        *is_open(),
+        OrgInvite.expires_at > func.now(),
     )
     return db.session.scalar(query) or 0
