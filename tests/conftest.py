@@ -247,6 +247,22 @@ def bob(app: Flask, session: OrmSession) -> Person:
 
 
 @pytest.fixture
+def carol(app: Flask, acme: Org) -> Person:
+    """An admin of `acme`."""
+    person = factories.person(app, "carol")
+    factories.join(acme, person.id, "admin")
+    return person
+
+
+@pytest.fixture
+def dave(app: Flask, acme: Org) -> Person:
+    """Has the role `billing` in `acme`."""
+    person = factories.person(app, "dave")
+    factories.join(acme, person.id, "billing")
+    return person
+
+
+@pytest.fixture
 def mallory(app: Flask, session: OrmSession) -> Person:
     """A signed-in user without access."""
     return factories.person(app, "mallory")
