@@ -101,6 +101,16 @@ def org(owner: User, name: str = "Acme", members: tuple[User, ...] = (), **kw: A
     return created
 
 
+def join(org: Org, user_id: str, role: str = "member") -> OrgMember:
+    """Make the user a member of the organisation."""
+    return save(OrgMember(org_id=org.id, user_id=user_id, role=role))
+
+
+def membership(org: Org, user_id: str) -> OrgMember:
+    """The user's membership of the organisation."""
+    return db.session.get_one(OrgMember, (org.id, user_id))
+
+
 def fingerprint(id: str | None = None, **kw: Any) -> Fingerprint:
     return save(Fingerprint(id=id or new_id("fp-"), **kw))
 
@@ -126,6 +136,11 @@ class Person:
     browser: FlaskClient
     token: str
     headers: dict[str, str]
+
+    def submit(self, path: str, **fields: Any) -> Any:
+        """Post a form, as its page does: with a CSRF token."""
+        token = self.browser.get("/api/auth/csrf").json["csrfToken"]
+        return self.browser.post(path, data={"csrf_token": token, **fields})
 
     @property
     def account(self) -> Account:

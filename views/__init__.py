@@ -7,10 +7,11 @@ from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
 from views.admin import pages as admin_pages
-from views.admin.pages import plan_admin
+from views.admin.pages import audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import organisation_credits as organisation_credits_api
+from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
 from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
@@ -23,6 +24,9 @@ from views.gateway import commands as gateway_commands
 from views.gateway import openai as gateway_openai
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
+from views.orgs import api as orgs_api
+from views.orgs import commands as orgs_commands
+from views.orgs import pages as orgs_pages
 from views.runs import api as runs_api
 from views.runs import pages as runs_pages
 from views.server import serve
@@ -43,6 +47,7 @@ from views.web import (
     guards,
     health,
     htmx,
+    mail_templates,
     openapi,
     pages,
     unknown_routes,
@@ -54,6 +59,7 @@ def register(app: Flask) -> None:
     """Register all blueprints, commands and middleware."""
     htmx.init_app(app)
     format.init_app(app)
+    mail_templates.init_app(app)
     guards.init_app(app, limit_anonymous_body)
     unknown_routes.init_app(app)
     error_handlers.init_app(app)
@@ -66,6 +72,7 @@ def register(app: Flask) -> None:
     gateway_commands.init_app(app)
     usage_commands.init_app(app)
     store_commands.init_app(app)
+    orgs_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
@@ -79,14 +86,18 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
+    app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(plan_admin.bp)
+    app.register_blueprint(audit_trail_page.bp)
     app.register_blueprint(plans_api.bp)
     app.register_blueprint(subscriptions_api.bp)
     app.register_blueprint(referrals_api.bp)
     app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
+    app.register_blueprint(orgs_pages.bp)
+    app.register_blueprint(orgs_api.bp)
     app.register_blueprint(ledger_pages.bp)
     app.register_blueprint(mail_settings.bp)
     app.register_blueprint(admin_pages.bp)

@@ -69,7 +69,7 @@ FUNCTIONS = (
     "store/store_tell_version",
     "store/store_window_key",
     "store/finished_agent_run",
-    "admin/audit_log_append_only",
+    "core/audit_log_append_only",
 )
 
 DROP_TABLES = """

@@ -55,7 +55,8 @@ def find(token: str, now: datetime) -> Credential | None:
     Raises AccountSuspended when its user is banned.
     """
     found = _find(token)
-    return _unless_banned(found) if found and found.session.expires > now else None
+    usable = found and found.session.expires > now and found.session.disabled_at is None
+    return _unless_banned(found) if usable else None
 
 
 def find_browser(token: str, now: datetime) -> Credential | None:
@@ -66,6 +67,8 @@ def find_browser(token: str, now: datetime) -> Credential | None:
     found = _find(token)
     if found and found.session.expires <= now:
         _delete([found.session])
+        return None
+    if found and found.session.disabled_at is not None:
         return None
     return _unless_banned(found)
 

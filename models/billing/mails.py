@@ -1,8 +1,7 @@
 """Billing e-mails: recorded in the transaction of their cause, once by id; a job renders and queues each."""
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from itsdangerous import BadData, URLSafeSerializer
@@ -136,14 +135,10 @@ def compose(row: BillingMail, user: User, topic: str | None, more: dict[str, Any
     """The e-mail of a record, with `more` values; the first line of its text is the subject. With `List-Unsubscribe` headers
     (RFC 8058) if it has a topic."""
     settings: Settings = extension("settings")
-    render: Callable[..., str] = extension("mail_template")
     unsubscribe = settings.base_url + UNSUBSCRIBE_PATH + unsubscribe_token(user.id, topic) if topic else None
     values = {
         **row.facts,
         **more,
-        "host": settings.base_url.partition("://")[2],
-        "base_url": settings.base_url,
-        "support": settings.stoa_support_email or None,
         "sells": stripe_api.enabled(),
         "topic": TOPICS[topic].lower() if topic else None,
         "unsubscribe_url": unsubscribe,
@@ -154,25 +149,12 @@ def compose(row: BillingMail, user: User, topic: str | None, more: dict[str, Any
             "List-Unsubscribe": f"<{unsubscribe}>",
             "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         }
-    text = re.sub(r"\n{3,}", "\n\n", render(f"emails/billing/{row.kind}.txt", **values))
-    return Email(
-        to=user.email,
-        subject=text.partition("\n")[0],
-        text=text,
-        html=render(f"emails/billing/{row.kind}.html", **values),
-        headers=headers,
-    )
+    return mail.composed(user.email, f"billing/{row.kind}", values, headers)
 
 
 def credits_text(credits: int) -> str:
     """An amount of credits as text."""
     return f"{credits:,} credit{'' if credits == 1 else 's'}"
-
-
-def moment_text(time: datetime) -> str:
-    """A time as text, as in `29 Nov 2026, 10:00 UTC`."""
-    time = time.astimezone(UTC)
-    return f"{time.day} {time:%b %Y, %H:%M} UTC"
 
 
 def balance_facts(net: int) -> dict[str, Any]:

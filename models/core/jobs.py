@@ -198,6 +198,24 @@ def sweep_credit(timestamp: int) -> None:
     sweep(now=now())
 
 
+@queue.periodic(cron="41 * * * *")
+@queue.task(name="orgs.erase", queueing_lock="orgs.erase", retry=Backoff(60, 600))
+def erase_orgs(timestamp: int) -> None:
+    """Enqueue the erasure of organisations that were deleted 14 days ago."""
+    from models.orgs.founding import due_for_erasure
+
+    for org_id in due_for_erasure(now()):
+        enqueue(erase_one_org, org_id=org_id)
+
+
+@queue.task(name="orgs.erase_one", retry=Backoff(60, 600, 3600))
+def erase_one_org(org_id: str) -> None:
+    """Erase a deleted organisation for good; one that was restored meanwhile stays."""
+    from models.orgs.founding import erase_org
+
+    erase_org(org_id, now())
+
+
 @queue.periodic(cron="7 0 * * *")
 @queue.task(name="ledger.record_head", queueing_lock="ledger.record_head", retry=Backoff(60, 600, 3600))
 def record_ledger_head(timestamp: int) -> None:
@@ -239,6 +257,17 @@ def slide_store(timestamp: int) -> None:
     while since is None or since < moment - timedelta(days=7):
         with transaction():
             since = counting.advance_window(moment)
+
+
+@queue.periodic(cron="*/15 * * * *")
+@queue.task(name="orgs.remind_invites", queueing_lock="orgs.remind_invites", retry=Backoff())
+def remind_invites(timestamp: int) -> None:
+    """Remind of invitations that end within a day, and note those that expired."""
+    from models.orgs import invite_reminders
+
+    for step in (invite_reminders.remind, invite_reminders.note_expired):
+        with transaction():
+            step(now())
 
 
 @queue.periodic(cron="17 3 * * *")
@@ -311,6 +340,14 @@ def send_billing_details(account_id: str) -> None:
     customers.send_billing_details(account_id)
 
 
+@queue.task(name="billing.sync_seats", retry=Backoff(30, 120, 600, 3600, 7200))
+def sync_seats(org_id: str) -> None:
+    """Pay for as many seats as an organisation has people."""
+    from models.billing.subscription_plans import seats
+
+    seats.sync_seats(org_id)
+
+
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="billing.repair_customers", queueing_lock="billing.repair_customers", retry=Backoff())
 def repair_customers(timestamp: int) -> None:
@@ -377,6 +414,40 @@ def forget_client_addresses(timestamp: int) -> None:
     from models.billing.payments import trust
 
     trust.forget_addresses()
+
+
+@queue.periodic(cron="34 3 * * *")
+@queue.task(name="orgs.expire_audit", queueing_lock="orgs.expire_audit", retry=Backoff(60, 600))
+def expire_audit(timestamp: int) -> None:
+    """Remove entries of audit logs whose organisation's retention has passed."""
+    from models.orgs.audit_retention import expire_audit_logs
+
+    expire_audit_logs(now())
+
+
+@queue.task(name="orgs.send_alert", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
+def send_alert(alert_id: str) -> None:
+    """Enqueue the e-mails and webhook deliveries of an alert."""
+    from models.orgs import alert_delivery
+
+    alert_delivery.send_alert(alert_id)
+
+
+@queue.task(name="orgs.deliver_webhook", retry=Backoff(60, 120, 600))
+def deliver_webhook(delivery_id: str) -> None:
+    """Send one webhook delivery; a failed one enqueues its next attempt itself."""
+    from models.orgs import webhook_sending
+
+    webhook_sending.deliver_event(delivery_id)
+
+
+@queue.periodic(cron="32 3 * * *")
+@queue.task(name="orgs.forget_deliveries", queueing_lock="orgs.forget_deliveries", retry=Backoff(60, 600))
+def forget_deliveries(timestamp: int) -> None:
+    """Delete old webhook deliveries."""
+    from models.orgs import webhook_sending
+
+    webhook_sending.forget_deliveries(now())
 
 
 @queue.periodic(cron="47 3 * * *")

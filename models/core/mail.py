@@ -3,31 +3,29 @@
 Queued messages are encrypted with the server's secret, because they contain sign-in links.
 """
 
-import base64
-import hashlib
 import json
 import logging
-import secrets
+import re
 import smtplib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from models.core import jobs
+from models.core.db import extension
 from models.core.errors import Invalid
+from models.core.sealing import SealBroken, open_sealed, seal
 from models.core.settings import Settings
 
 log = logging.getLogger("stoa.mail")
 
-SEAL = "mail1:"  # version prefix of the encryption; also its associated data
 MAX_LINE = 990  # characters; RFC 5321 allows 998
 TIMEOUT = 20  # seconds per response of the mail server
 
@@ -48,6 +46,35 @@ class Email:
             raise Invalid("An e-mail address or subject may not contain control characters.")
 
 
+def composed(to: str, template: str, values: dict[str, Any], headers: dict[str, str] | None = None) -> Email:
+    """An e-mail from `templates/emails/<template>.txt` and `.html`; the first line of the text is the subject.
+
+    The templates also get `host`, `base_url`, `support` and `link(endpoint, ...)`, the URL of a page.
+    """
+    settings: Settings = extension("settings")
+    render: Callable[..., str] = extension("mail_template")
+    values = {
+        **values,
+        "host": settings.base_url.partition("://")[2],
+        "base_url": settings.base_url,
+        "support": settings.stoa_support_email or None,
+    }
+    text = re.sub(r"\n{3,}", "\n\n", render(f"emails/{template}.txt", **values))
+    return Email(
+        to=to,
+        subject=text.partition("\n")[0],
+        text=text,
+        html=render(f"emails/{template}.html", **values),
+        headers=headers or {},
+    )
+
+
+def moment_text(time: datetime) -> str:
+    """A time as text, as in `29 Nov 2026, 10:00 UTC`."""
+    time = time.astimezone(UTC)
+    return f"{time.day} {time:%b %Y, %H:%M} UTC"
+
+
 class MailError(Exception):
     """Delivery failed. `permanent`: retrying cannot help."""
 
@@ -61,15 +88,15 @@ def send(settings: Settings, message: Email) -> None:
 
     Delivery is retried for some hours and may happen twice.
     """
-    sealed = _seal(settings, json.dumps(asdict(message)).encode())
+    sealed = seal(settings.secret_key, "mail", json.dumps(asdict(message)).encode())
     jobs.enqueue(jobs.deliver_mail, sealed=sealed)
 
 
 def deliver_sealed(settings: Settings, sealed: str) -> None:
     """Decrypt and deliver a queued message (the job of `send`). Raises MailError."""
     try:
-        opened = _open(settings, sealed)
-    except (InvalidTag, ValueError):
+        opened = open_sealed(settings.secret_key, "mail", sealed)
+    except SealBroken:
         raise MailError("a queued mail was encrypted with another STOA_SECRET_KEY", permanent=True) from None
     deliver(settings, Email(**json.loads(opened)))
 
@@ -146,17 +173,3 @@ def _connected(url: str) -> Iterator[smtplib.SMTP]:
         if parts.username:
             server.login(unquote(parts.username), unquote(parts.password or ""))
         yield server
-
-
-def _seal(settings: Settings, message: bytes) -> str:
-    nonce = secrets.token_bytes(12)
-    return SEAL + base64.b64encode(nonce + _key(settings).encrypt(nonce, message, SEAL.encode())).decode()
-
-
-def _open(settings: Settings, sealed: str) -> bytes:
-    raw = base64.b64decode(sealed.removeprefix(SEAL))
-    return _key(settings).decrypt(raw[:12], raw[12:], SEAL.encode())
-
-
-def _key(settings: Settings) -> AESGCM:
-    return AESGCM(hashlib.blake2b(settings.secret_key.encode(), digest_size=32, person=b"stoa-mail").digest())

@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     stoa_stripe: Literal["", "demo"] = ""
     stripe_secret_key: SecretStr | None = None
     stripe_webhook_secret: SecretStr | None = None
+    stripe_team_fee_price_id: str | None = None
     stripe_api_base: str = "https://api.stripe.com"
     stoa_stripe_tax: bool = False
     stoa_refund_fraud_warnings_below: int = Field(0, ge=0, le=100_000_000)
@@ -107,6 +108,8 @@ class Settings(BaseSettings):
     https_proxy: SecretStr | None = None
     no_proxy: str = ""
     stoa_ca_bundle: Path | None = None
+    stoa_outgoing_networks: Annotated[tuple[str, ...], NoDecode] = ()
+    stoa_dns_server: str = ""
     stoa_demo_delay_ms: int = Field(20, ge=0, le=10_000)
     stoa_metrics_token: SecretStr | None = None
     stoa_editors_choice: Annotated[tuple[str, ...], NoDecode] = (
@@ -244,6 +247,34 @@ class Settings(BaseSettings):
         if len(parts.path) < 2:
             raise ValueError("must name the database: postgresql://user:password@host:5432/stoa")
         return "postgresql+psycopg" + value[len(scheme) :]
+
+    @field_validator("stoa_outgoing_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        networks = tuple(part.strip() for part in value.split(",") if part.strip())
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(
+                    f"{network!r} is not a network such as 10.1.0.0/16; separate several with commas"
+                ) from None
+        return networks
+
+    @field_validator("stoa_dns_server")
+    @classmethod
+    def _dns_server(cls, value: str) -> str:
+        if value:
+            address, _, port = value.rpartition(":")
+            try:
+                ipaddress.ip_address(address.strip("[]"))
+            except ValueError:
+                port = ""
+            if not port.isdecimal():
+                raise ValueError("must be an IP address and a port, such as 9.9.9.9:53")
+        return value
 
     @field_validator("smtp_url")
     @classmethod

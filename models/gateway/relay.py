@@ -122,6 +122,8 @@ class Gateway:
             door=request.dialect.door,
             model=model,
             route_model=route.provider.public_model(route.model) if route else "",
+            org=request.payer.org,
+            repo_url=request.payer.repo_url,
         )
         return self._admit(query)
 
@@ -164,17 +166,14 @@ class Gateway:
         current = time.monotonic()
         if self._authenticated.get(token_hash, 0.0) > current:
             return
-        self._admit(
-            AdmissionRequest(
-                token_hash=token_hash,
-                request_id=request_id,
-                hold=None,
-                run_id=None,
-                require_run=False,
-                door=dialect.door,
-                model="",
+        try:
+            self._admit(
+                AdmissionRequest(token_hash=token_hash, request_id=request_id, hold=None, door=dialect.door)
             )
-        )
+        except CallRefused as refused:
+            if refused.admission.outcome == "out_of_credits":
+                return  # the body may name an organisation that pays
+            raise
         if len(self._authenticated) >= MAX_AUTHENTICATED:
             self._authenticated.clear()
         self._authenticated[token_hash] = current + AUTHENTICATED_SECONDS

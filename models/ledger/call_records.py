@@ -1,6 +1,6 @@
 """Records of a model call in the ledger: admission request and outcome, settlement, failure, lost hold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -21,6 +21,11 @@ Outcome = Literal[
     "plan_limit",  # a window of the plan is used up, and the person does not continue with credits: 429
     "plan_rate",  # more calls in a minute than the plan allows: 429
     "model_not_in_plan",  # and the person does not continue with credits: 403
+    "org_not_found",  # the named organisation does not exist, or the caller is no member: 404
+    "org_conflict",  # the key of an organisation names another one: 403
+    "org_role",  # the caller's role in the organisation makes no calls: 403
+    "team_model",  # the caller's team in the organisation may not use the model: 403
+    "team_repository",  # the caller's team may make calls from its repositories only: 403
     "held",  # the balance covers `minimum`, but calls in flight hold too much of it for this hold: 429
 ]
 
@@ -66,6 +71,10 @@ class AdmissionRequest:
     """As requested."""
     route_model: str = ""
     """The name under which it is listed. A plan covers a model by either name."""
+    org: str | None = None
+    """The id or slug of the organisation that the caller wants to pay."""
+    repo_url: str | None = None
+    """The repository that the call is for, in normal form; empty if it was unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,14 @@ class Admission:
     limit_label: str = ""
     """The window of the plan that is used up, such as `weekly`, or for `plan_rate` the requests per minute."""
     limit_resets_at: datetime | None = None
+    team_id: str | None = None
+    """The team of the organisation that pays."""
+    paid_by: str | None = None
+    """Why that account pays: as `message.paid_by`."""
+    repo_url: str | None = None
+    """The repository of the call, or of its run."""
+    refusal: Mapping[str, Any] = field(default_factory=dict)
+    """Names for the message of a refusal: `org`, `role`, `team`."""
 
     @property
     def account_id(self) -> str | None:
@@ -151,7 +168,6 @@ class Settlement:
     client_id: str | None = None
     client_request_id: str | None = None
     """Defaults to the run id, else the request id (contract 5.5)."""
-    repo_url: str | None = None
     stream: bool = False
     client_gone: bool = False
     ttft_ms: int | None = None

@@ -60,11 +60,13 @@ __all__ = [
 log = logging.getLogger("stoa.billing")
 
 _ADMIT = """
-SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets
-FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
+    team_id, paid_by, repo_url, refusal
+FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 """
 _ADMIT_MANY = """
-SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets
+SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
+    team_id, paid_by, repo_url, refusal
 FROM gateway_admit_many(
     ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_ask, $1::jsonb)), $2, $3, $4, $5
 )
@@ -83,6 +85,8 @@ ORDER BY created_at, request_id LIMIT $3
 _EXTEND = "SELECT credit_hold_extend($1, $2, $3)"
 
 MAX_HOLD = 10**12
+MAX_NAME = 500
+"""Characters of an organisation's name or a repository's URL."""
 MAX_BODY = 32 * 1024 * 1024
 """Maximum size of a stored request or response, in bytes of JSON. Larger ones are billed but not stored."""
 
@@ -102,7 +106,8 @@ def admit(
 ) -> Admission:
     """Check a caller and hold `request.hold` credits, in one round trip (contract 5.2, rows 3 to 8, in order).
 
-    The key determines which account pays. A person's due quota cycle runs first (`free_credits` for users without an
+    `gateway_payer` (SQL) determines which account pays: an organisation by its key, by name or by repository, else the key's
+    owner. A person's due quota cycle runs first (`free_credits` for users without an
     earlier free grant). A subscriber's plan pays within its windows; beyond them credits do, if the person chose so (A.3).
     Admits if at least `request.minimum` credits are available and either cover the hold or no other call holds any of
     them. Takes the account's lock; idempotent by request id. Raises LedgerUnavailable.
@@ -122,6 +127,8 @@ def admit(
         now or utc_now(),
         request.minimum,
         request.route_model,
+        request.org,
+        request.repo_url,
     )
     (row,) = _execute(pool, _ADMIT, params, timeout_seconds)
     return _admission(request, row)
@@ -159,11 +166,27 @@ def _clean(request: AdmissionRequest) -> AdmissionRequest:
         model=clipped_id(request.model),
         route_model=clipped_id(request.route_model),
         minimum=min(max(request.minimum, 0), MAX_HOLD),
+        org=None if request.org is None else clean_text(request.org)[:MAX_NAME],
+        repo_url=None if request.repo_url is None else clean_text(request.repo_url)[:MAX_NAME],
     )
 
 
 def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
-    outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, label, resets = row
+    (
+        outcome,
+        user_id,
+        org_id,
+        agent_id,
+        balance,
+        held,
+        next_reset,
+        hold_expires,
+        funding,
+        label,
+        resets,
+        *payer,
+    ) = row
+    team_id, paid_by, repo_url, refusal = payer
     if outcome == "insufficient" and balance >= request.minimum:
         # without the other holds the call would be admitted
         outcome = "held"
@@ -186,6 +209,10 @@ def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
         funding=funding or "any",
         limit_label=label or "",
         limit_resets_at=resets,
+        team_id=team_id,
+        paid_by=paid_by,
+        repo_url=repo_url or None,
+        refusal=refusal or {},
     )
 
 
@@ -325,6 +352,9 @@ def _identity(admission: Admission) -> dict[str, Any]:
         "request_id": admission.request_id,
         "user_id": admission.user_id,
         "org_id": admission.org_id,
+        "team_id": admission.team_id,
+        "paid_by": admission.paid_by,
+        "repo_url": admission.repo_url,
         "key_id": admission.key_id,
         "run_id": None if admission.run_id is None else clipped_id(admission.run_id),
         "agent_id": None if admission.agent_id is None else clipped_id(admission.agent_id),
@@ -353,7 +383,6 @@ def settlement_facts(admission: Admission, call: Settlement) -> str:
         "reasoning_text": _clip(call.reasoning_text, MAX_BODY),
         "client_id": _clip(call.client_id, 1000),
         "client_request_id": _clip(call.client_request_id or admission.run_id or admission.request_id, 1000),
-        "repo_url": _clip(call.repo_url, 2000),
         "stream": call.stream,
         "client_gone": call.client_gone,
         "ttft_ms": None if call.ttft_ms is None else clamped_int(call.ttft_ms),

@@ -109,6 +109,8 @@ class CreditHold(Base):
     expires_at: Mapped[datetime]
     lost_at: Mapped[datetime | None]
     funding: Mapped[str] = mapped_column(server_default=text("'any'::text"))
+    key_id: Mapped[str | None]
+    team_id: Mapped[str | None]
 
 
 class CreditEntry(Base):

@@ -55,5 +55,12 @@ class Message(Base):
     user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
     org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
     repo_url: Mapped[str | None]
+    paid_by: Mapped[str | None]
+    """Why this account was charged (`gateway_payer`): the organisation's by `key`, `named` or `repository`, the person's by
+    `fallback:<reason>` although a repository was given; None for the person's own account."""
+    key_id: Mapped[str | None]
+    """SHA-256 of the key."""
+    team_id: Mapped[str | None]
+    """The team of the organisation, deleted or not."""
     account_id: Mapped[str | None] = column_property(func.coalesce(org_id, user_id), deferred=True)
     """The account that was charged: the organisation's if set, else the person's."""

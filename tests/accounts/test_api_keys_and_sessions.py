@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User, credentials
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.core.db import db
 from tests import factories
 from tests.factories import Person

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from models.accounts import LoginLink, Session, User, devices, magic_links
 from models.accounts.credentials import Credential
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.core.mail import Email
 from tests import factories
 from tests.accounts.browsing import token_of

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session as OrmSession
 import models.core.settings as settings_module
 from models.accounts import LoginLink, Session, User
 from models.accounts.credentials import hash_token
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.ledger import CreditLedger
 from tests import factories
 from tests.accounts.browsing import token_of

@@ -18,8 +18,8 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from models.accounts import LoginLink, OAuthAccount, Session, User
-from models.admin import AuditLog
 from models.core import mail
+from models.core.audit_log import AuditLog
 from models.core.mail import Email
 from models.core.settings import load_settings
 from models.ledger import CreditLedger

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User
 from models.accounts.credentials import hash_token
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.core.settings import Settings
 from tests import factories
 from tests.accounts.browsing import token_of

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import LoginLink, OAuthAccount, Session, User
 from models.accounts.credentials import hash_token
-from models.admin import AuditLog
 from models.core import mail
+from models.core.audit_log import AuditLog
 from models.core.mail import Email
 from models.ledger import CreditLedger
 from tests import factories

@@ -6,8 +6,8 @@ import pytest
 from werkzeug.test import TestResponse
 
 from models import billing
-from models.admin import AuditLog
 from models.billing import NewPlan, Plan, Subscription, WindowLimit
+from models.core.audit_log import AuditLog
 from models.core.db import db
 from tests import factories
 from tests.factories import Person, save

@@ -12,9 +12,9 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import User
-from models.admin import AuditLog
 from models.billing import Referral
 from models.billing.referral_program import affiliates, referrals
+from models.core.audit_log import AuditLog
 from models.core.db import db, now
 from models.core.errors import DomainError
 from models.core.settings import Settings

@@ -12,7 +12,7 @@ from models.accounts import User
 from models.billing import AutoTopup, BillingMail, TopupSettings
 from models.billing.mails import send_recorded
 from models.billing.topups import auto_topup, topup_charging
-from models.core import mail
+from models.core.sealing import open_sealed
 from tests.billing.stage import Desk
 from tests.factories import Person
 
@@ -53,7 +53,7 @@ def mails(desk: Desk) -> list[Any]:
     rows = desk.session.execute(
         text("SELECT args FROM procrastinate_jobs WHERE task_name = 'mail.deliver' ORDER BY id")
     )
-    return [json.loads(mail._open(desk.settings, args["sealed"])) for (args,) in rows]
+    return [json.loads(open_sealed(desk.settings.secret_key, "mail", args["sealed"])) for (args,) in rows]
 
 
 def subjects(desk: Desk) -> list[str]:

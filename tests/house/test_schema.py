@@ -28,7 +28,7 @@ ENUMS = {
     "agent_step_status": "running completed skipped",
     "api_key_type": "anthropic gemini openai",
     "grant_type": "free referral purchase admin organization subscription referral_legacy ad plan",
-    "org_role": "owner admin member",
+    "org_role": "owner admin member billing viewer service",
     "session_type": "web pat cli",
     "subscription_status": "incomplete trialing active past_due canceled unpaid paused",
 }

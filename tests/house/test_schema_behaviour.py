@@ -15,8 +15,8 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import EncryptedApiKey, LoginLink, OAuthAccount, Session, User
-from models.admin import AuditLog
 from models.billing import AdImpression, LimitOverride, Subscription
+from models.core.audit_log import AuditLog
 from models.core.db import now
 from models.gateway import GatewayCall
 from models.ledger import CreditAccount, CreditEntry, CreditHold, CreditLedger

@@ -118,13 +118,14 @@ def _patch(app: Any) -> None:
     event.listen(Session, "before_commit", lambda _: _reach("before a commit"))
     event.listen(Session, "after_commit", lambda _: _reach("after a commit"))
     app.create_app = _creating(app.create_app)
+    app.PAGES_POOL = JOBS_AT_ONCE + 4  # suspended commits hold a connection each
     topup_charging.top_up = _topping_up(topup_charging.top_up)
     jobs.CONCURRENCY = JOBS_AT_ONCE
     jobs._work = _working(jobs._work)
 
 
 JOBS_AT_ONCE = 10
-"""Number of concurrent jobs. Half of the suspended top-ups hold one of the job worker's eight database connections."""
+"""Number of concurrent jobs, all of which may be suspended top-ups."""
 
 
 def _working(work: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ CREDITS = 1000
 CARDS_OF_PURCHASES: Sequence[str | None] = ("visa", "declined", None)
 CARDS_OF_TOPUPS: Sequence[str] = ("visa", "insufficient_funds", "three_d_secure")
 PURCHASES_AT_ONCE = 10
-"""Half of them hold a database connection of their worker, which has eight."""
+"""Half of them hold a database connection of their worker."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.store import Agent, AgentConfig, AgentVersion, Publisher
 from tests import factories
 from tests.factories import Person

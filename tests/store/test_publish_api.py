@@ -10,7 +10,7 @@ from flask import Flask
 from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.core.db import db
 from models.orgs import Org, OrgMember
 from models.store import Agent, AgentConfig, AgentVersion, Publisher

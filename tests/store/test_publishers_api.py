@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.orgs import Org, OrgMember
 from models.store import Publisher
 from tests import factories

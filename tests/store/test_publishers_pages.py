@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.core.db import db
 from models.orgs import Org, OrgMember
 from models.store import Publisher, publishers

@@ -8,7 +8,7 @@ from flask import Flask
 from playwright.sync_api import expect
 from sqlalchemy.orm import Session as OrmSession
 
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.orgs import Org, OrgMember
 from models.store import Agent
 from tests.chromium import WIDTHS, OpenPage, judge, serving

@@ -12,7 +12,7 @@ from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.store import Agent, Publisher, Takedown
 from models.usage import Message
 from tests import factories

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.orgs import Org
 from models.store import Agent, AgentVersion, Publisher
 from tests import factories

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.orgs import Org
 from models.store import Agent, AgentConfig, AgentVersion
 from tests import factories

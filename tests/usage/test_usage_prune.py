@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from models import ledger
-from models.admin import AuditLog
+from models.core.audit_log import AuditLog
 from models.core.db import db
 from models.core.pool import Pool
 from models.ledger import Account

@@ -7,7 +7,7 @@ from models.accounts import bans, credentials, magic_links, signing_in
 from models.accounts.bans import AccountSuspended
 from models.accounts.credentials import PAT_DAYS
 from models.accounts.users import User
-from models.admin import record
+from models.core.audit_log import record
 from models.core.db import db, now
 from models.core.errors import DomainError
 from models.core.settings import SettingsError, save_setting

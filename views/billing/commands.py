@@ -7,21 +7,20 @@ from typing import Any
 import click
 from flask import Flask
 
-from models import admin, billing
+from models import billing
 from models.billing.payments import customers, stripe_events
 from models.billing.payments.purchase import STATES, dollars
 from models.billing.payments.trust import LEVELS
 from models.billing.subscription_plans.plans import INTERVALS
+from models.core.audit_log import record
 from models.core.db import db
 from models.core.errors import NotFound
-from views.billing.pages import mail_settings
 from views.ledger.commands import account_of_name, commands, operator
 
 
 def init_app(app: Flask) -> None:
-    """Register Stripe's client and the templates of e-mails. The commands belong to the ledger's group `flask billing`."""
+    """Register Stripe's client. The commands belong to the ledger's group `flask billing`."""
     app.extensions["stripe"] = billing.connect(app.extensions["settings"])
-    app.extensions["mail_template"] = mail_settings.render_mail
 
 
 @commands.command("purchases")
@@ -64,7 +63,7 @@ def events_command(everything: bool, retry: str | None, limit: int) -> None:
     if retry:
         if not stripe_events.retry_event(retry):
             raise NotFound("There is no event with this id that is not handled.")
-        admin.record("billing.retry_event", retry, actor=operator())
+        record("billing.retry_event", retry, actor=operator())
         db.session.commit()
         click.echo(f"{retry} is worked again.")
         return
@@ -199,7 +198,7 @@ def plan_create_command(
             sort=sort,
         )
     )
-    admin.record(
+    record(
         "billing.plan_create", plan.id, actor=operator(), after={"name": plan.name, "version": plan.version}
     )
     db.session.commit()
@@ -214,7 +213,7 @@ def plan_retire_command(plan_id: str) -> None:
     """Sell the plan PLAN_ID no more; its subscribers keep it."""
     plan = billing.get_plan(plan_id)
     billing.retire_plan(plan)
-    admin.record("billing.plan_retire", plan.id, actor=operator())
+    record("billing.plan_retire", plan.id, actor=operator())
     db.session.commit()
     count = billing.subscriber_counts().get(plan.id, 0)
     click.echo(
@@ -228,7 +227,7 @@ def failures_command(retry: str | None) -> None:
     """List what could not be told to Stripe, such as new customers; a job tries each five times."""
     if retry:
         customers.retry_failure(retry)
-        admin.record("billing.retry_failure", retry, actor=operator())
+        record("billing.retry_failure", retry, actor=operator())
         db.session.commit()
         click.echo(f"{retry} is tried again.")
         return
@@ -267,7 +266,7 @@ def unfreeze_command(name: str) -> None:
     cleared = billing.clear_freeze(account)
     if not cleared:
         raise NotFound(f"Nothing keeps {name} from buying.")
-    admin.record("billing.unfreeze", account.id, actor=operator(), after={"disputes": cleared})
+    record("billing.unfreeze", account.id, actor=operator(), after={"disputes": cleared})
     db.session.commit()
     click.echo(
         f"{name} may buy again: {cleared:,} {'dispute is' if cleared == 1 else 'disputes are'} cleared."
@@ -286,7 +285,7 @@ def limits_command(name: str, level: str | None) -> None:
     account, name = account_of_name(name)
     if level is not None:
         billing.set_trust_level(account, None if level == "auto" else level)
-        admin.record("billing.limits", account.id, actor=operator(), after={"level": level})
+        record("billing.limits", account.id, actor=operator(), after={"level": level})
         db.session.commit()
     limits = billing.buying_limits(account)
     origin = "set by an operator" if limits.set_by_operator else "by age and paid history"
@@ -326,7 +325,7 @@ def limit_override_command(
     found = billing.limit_override(account)
     if remove or given:
         after = _override_facts(found)
-        admin.record("billing.limit_override", account.id, actor=operator(), before=before, after=after)
+        record("billing.limit_override", account.id, actor=operator(), before=before, after=after)
         db.session.commit()
     if found is None:
         click.echo(f"{name} has no override: the limits of their plan apply.")

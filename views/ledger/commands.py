@@ -9,9 +9,10 @@ from typing import Any, cast
 import click
 from flask import Flask, current_app
 
-from models import admin, ledger
+from models import ledger
 from models.accounts.signing_in import by_email, clean_email
 from models.billing.payments.purchase_proof import prove_purchases
+from models.core.audit_log import record
 from models.core.db import db, now
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.gateway.gateway_call import flagged_calls
@@ -74,7 +75,7 @@ def grant_command(name: str, credits: int, kind: str, expires: datetime | None, 
         description=reason,
         expires_at=expires,
     )
-    admin.record(
+    record(
         "billing.grant",
         account.id,
         actor=operator(),
@@ -98,7 +99,7 @@ def grant_command(name: str, credits: int, kind: str, expires: datetime | None, 
 def revoke_command(operation_id: str, reason: str) -> None:
     """Revoke the remaining credits of a grant."""
     credits = ledger.revoke(operation_id, reason)
-    admin.record(
+    record(
         "billing.revoke",
         operation_id,
         actor=operator(),
@@ -226,7 +227,7 @@ def lost_command(dismiss: str | None) -> None:
     if dismiss:
         lost = ledger.dismiss_lost(dismiss)
         before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
-        admin.record("billing.dismiss_lost", dismiss, actor=operator(), before=before)
+        record("billing.dismiss_lost", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
@@ -273,7 +274,7 @@ def unsettled_command(settle: bool, dismiss: str | None) -> None:
         if dismissed is None:
             raise NotFound("No call with this id is set aside.")
         before = {name: value for name, value in _usage(dismissed).items() if value is not None}
-        admin.record("billing.dismiss_unsettled", dismiss, actor=operator(), before=before)
+        record("billing.dismiss_unsettled", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return

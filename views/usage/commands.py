@@ -8,7 +8,7 @@ from typing import Any
 import click
 from flask import Flask
 
-from models import admin
+from models.core.audit_log import record
 from models.core.db import db, now
 from models.usage.pruning import BEGINNING, bodies_before, drop_bodies
 from views.ledger.commands import operator
@@ -54,7 +54,7 @@ def prune(older_than: timedelta, dry_run: bool) -> None:
     if dry_run or not left:
         click.echo(f"{_calls(left)} {which} {'has' if left == 1 else 'have'} messages to delete.")
         return
-    admin.record(
+    record(
         "usage.prune",
         "messages",
         actor=operator(),

@@ -14,7 +14,19 @@ from functools import wraps
 from typing import Any, ParamSpec, cast
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, request, session, url_for
+from flask import (
+    Flask,
+    Response,
+    current_app,
+    g,
+    has_request_context,
+    jsonify,
+    make_response,
+    redirect,
+    request,
+    session,
+    url_for,
+)
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_limiter import Limiter
@@ -26,7 +38,7 @@ from models.accounts.bans import AccountSuspended
 from models.accounts.credentials import Credential
 from models.accounts.sessions import Session
 from models.accounts.users import User
-from models.admin import record
+from models.core.audit_log import SYSTEM, AuditActor, record
 from models.core.db import db, now
 from models.core.errors import DomainError, Forbidden
 from models.core.settings import Settings
@@ -79,6 +91,7 @@ OPEN_TO_SUSPENDED = frozenset(
         *("accounts.signout", "accounts_api.cli_logout"),
         *("accounts.login", "accounts.send_link", "accounts.link_sent", "accounts.link", "accounts.use_link"),
         *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token"),
+        *("orgs.start_sso", "orgs.sso_callback"),
         "accounts.browser_session",
         "billing_emails.unsubscribe",
         *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),
@@ -139,6 +152,7 @@ def init_app(app: Flask, before_reading: Callable[[], None]) -> None:
     app.before_request(_reject_suspended)
     app.before_request(before_reading)
     app.before_request(_reject_cross_site)
+    app.extensions["audit_actor"] = _audit_actor
     login_manager.init_app(app)
     csrf.init_app(app)
     app.after_request(_drop_needless_retry_after)  # registered first, so it runs after the limiter's
@@ -539,6 +553,17 @@ def audit(action: str, subject: str, *, user: User | None, before: Any = None, a
         after=after,
         ip=request.remote_addr,
         request_id=request_id(),
+    )
+
+
+def _audit_actor() -> AuditActor:
+    """Who acts in this request, for the audit log: the user of the cookie, else of the key."""
+    if not has_request_context():
+        return SYSTEM
+    user = cookie_user() or key_user()
+    ip = request.remote_addr
+    return AuditActor(
+        user.email or user.id if user else "anonymous", user.id if user else None, ip, request_id()
     )
 
 

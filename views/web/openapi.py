@@ -26,7 +26,18 @@ bp = Blueprint("docs", __name__)
 
 Schema = dict[str, Any]
 
-TAGS = ("Gateway", "Store", "Runs", "Usage", "Billing", "Accounts", "Sign-in", "Publishers", "Server")
+TAGS = (
+    "Gateway",
+    "Store",
+    "Runs",
+    "Usage",
+    "Billing",
+    "Organisations",
+    "Accounts",
+    "Sign-in",
+    "Publishers",
+    "Server",
+)
 """In display order."""
 DESCRIPTION = (
     "Bodies are read as JSON whatever their content type, and may be compressed with gzip, deflate, br or zstd. Unknown keys"

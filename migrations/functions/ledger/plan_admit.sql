@@ -17,12 +17,8 @@ DECLARE
 BEGIN
     SELECT * INTO v_plan FROM plan p WHERE p.id = p_plan;
     SELECT * INTO v_available FROM credit_available(p_user, p_request, p_now);
-    IF v_plan.models IS NOT NULL AND NOT EXISTS (
-        SELECT FROM jsonb_array_elements_text(v_plan.models) m (pattern), LATERAL (
-            SELECT lower(translate(regexp_replace(m.pattern, '([\\%_])', '\\\1', 'g'), '*?', '%_')) AS text
-        ) l
-        WHERE lower(p_model) LIKE l.text OR lower(p_route_model) LIKE l.text
-    ) THEN
+    IF v_plan.models IS NOT NULL
+        AND NOT model_matches(ARRAY(SELECT jsonb_array_elements_text(v_plan.models)), p_model, p_route_model) THEN
         IF NOT p_continue THEN
             outcome := 'model_not_in_plan';
             RETURN;

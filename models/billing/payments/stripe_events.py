@@ -368,8 +368,6 @@ def _session_changed(event: EventOfStripe) -> None:
             _keep_card(purchase.stripe_customer_id, purchase.stripe_payment_intent_id)
     if event.type == "checkout.session.completed" and event.object.get("mode") == "setup":
         _card_saved(event)
-    elif event.type == "checkout.session.completed":
-        _organization_subscribed(event)
 
 
 @on_event(
@@ -503,58 +501,3 @@ def _invoice_failed(event: EventOfStripe) -> None:
             raise PaymentMismatch(
                 f"invoice {told.get('id')}: the customer is none of ours, or another account's"
             )
-
-
-def _organization_subscribed(event: EventOfStripe) -> None:
-    """A finished Checkout of an organisation's subscription switches its top-up on (contract 2.11)."""
-    if not (event.object.get("metadata") or {}).get("organization_id") or not event.object.get(
-        "subscription"
-    ):
-        return
-    with stripe_api.asking() as client:
-        session = plain(client.v1.checkout.sessions.retrieve(event.object["id"]))
-    org_id, subscription = session["metadata"].get("organization_id"), id_of(session.get("subscription"))
-    customer = id_of(session.get("customer"))
-    with transaction():
-        changed: Any = db.session.execute(
-            update(Org)
-            .where(Org.id == org_id, Org.stripe_customer_id == customer)
-            .values(
-                stripe_subscription_id=subscription,
-                auto_topup_enabled=True,
-                auto_topup_threshold=500,
-                auto_topup_amount=2000,
-            )
-            .execution_options(synchronize_session=False)
-        )
-        if not changed.rowcount or customer is None:
-            raise PaymentMismatch(f"session {session['id']}: the customer is not the organisation's")
-    saved = cards.saved_cards(customer)
-    if saved:
-        cards.ensure_default_card(customer, saved[0].id)
-
-
-@on_event("customer.subscription.created", "customer.subscription.updated", "customer.subscription.deleted")
-def _organization_subscription_changed(event: EventOfStripe) -> None:
-    """The subscription of an organisation began, goes on or ended (contract 2.11)."""
-    if not (event.object.get("metadata") or {}).get("organization_id"):
-        return
-    try:
-        with stripe_api.asking() as client:
-            found = plain(client.v1.subscriptions.retrieve(event.object["id"]))
-    except StripeError as error:
-        if not missing(error):
-            raise
-        raise PaymentMismatch(f"Stripe knows no subscription {event.object['id']}") from None
-    org_id, customer = found["metadata"].get("organization_id"), id_of(found["customer"])
-    with transaction():
-        org = db.session.scalars(
-            select(Org).where(Org.id == org_id).with_for_update().execution_options(populate_existing=True)
-        ).one_or_none()
-        if org is None or org.stripe_customer_id != customer:
-            raise PaymentMismatch(f"subscription {found['id']}: the customer is not the organisation's")
-        if found["status"] == "canceled" and org.stripe_subscription_id == found["id"]:
-            org.stripe_subscription_id = None
-            org.auto_topup_enabled = False
-        elif found["status"] in ("active", "past_due") and org.stripe_subscription_id is None:
-            org.stripe_subscription_id = found["id"]

@@ -11,6 +11,7 @@ from models.billing.payments.customers import account_of_customer
 from models.billing.payments.payment_state import PaymentMismatch
 from models.billing.payments.purchase import CLOSED_WELL
 from models.billing.stripe_api import StripeError, id_of
+from models.billing.subscription_plans.seats import sync_org_subscription, sync_seats
 from models.billing.subscription_plans.subscription_events import sync_reversal
 from models.billing.subscription_plans.subscription_state import (
     invoices_since,
@@ -29,6 +30,7 @@ from models.billing.subscription_plans.subscriptions import (
 from models.core.db import db
 from models.core.errors import DomainError
 from models.core.jobs import transaction
+from models.orgs import Org
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ def subscription_differences(since: datetime, checked: set[str]) -> Iterator[Sub
             yield from _repaired(id)
 
     for subscription in subscriptions_at_stripe():
-        if (subscription.get("metadata") or {}).get("organization_id"):
+        if org_id := (subscription.get("metadata") or {}).get("organization_id"):
+            yield from _org_difference(subscription["id"], org_id)
             continue
         checked.add(subscription["id"])
         with transaction():
@@ -91,6 +94,21 @@ def subscription_differences(since: datetime, checked: set[str]) -> Iterator[Sub
         undecided = _undecided()
     for charge in undecided:
         yield from reversal_difference({"charge": charge})
+
+
+def _org_difference(id: str, org_id: str) -> Iterator[SubscriptionDifference]:
+    """Compare an organisation's subscription with its organisation."""
+    with transaction():
+        known = db.session.scalars(select(Org.stripe_subscription_id).where(Org.id == org_id)).one_or_none()
+    if known == id:
+        sync_seats(org_id)
+        return
+    try:
+        sync_org_subscription(id)
+    except PaymentMismatch as error:
+        yield SubscriptionDifference(id, str(error), repaired=False)
+    else:
+        yield SubscriptionDifference(id, "the organisation did not know its subscription", repaired=True)
 
 
 def reversal_difference(reversal: dict[str, Any]) -> Iterator[SubscriptionDifference]:

@@ -4,11 +4,12 @@ from datetime import datetime
 from typing import Any
 
 from models import ledger
-from models.billing.mails import balance_facts, enqueue, moment_text
+from models.billing.mails import balance_facts, enqueue
 from models.billing.payments.purchase import Purchase, dollars
 from models.billing.payments.purchase_mails import organisation_facts, purchase_facts
 from models.billing.payments.tax import tax_enabled
 from models.core.db import now as utc_now
+from models.core.mail import moment_text
 from models.ledger import Account
 
 

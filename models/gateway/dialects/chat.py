@@ -26,6 +26,7 @@ from models.gateway.dialects.dialect import (
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,
     ban_message,
+    fallback_note,
     held_details,
     held_message,
     insufficient_message,
@@ -38,6 +39,7 @@ from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.routing import Route
 from models.gateway.upstream import READ, EmptyAnswer, UpstreamError
 from models.ledger.holds import Admission
+from models.ledger.payers import PAYER_OUTCOMES, payer_hint, payer_refusal
 
 
 class ChatDialect(Dialect):
@@ -58,6 +60,7 @@ class ChatDialect(Dialect):
             run_id=headers.get("x-stoa-run-id") or None,
             byok=headers.get("x-openrouter-api-key") or None,
             size=len(received.raw),
+            payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
 
     def stored_request(self, call: Call, size: int) -> Any:
@@ -163,6 +166,8 @@ def _param(error: DomainError) -> str | None:
 def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     if admission.outcome in PLAN_OUTCOMES:
         return plan_refusal(admission)
+    if admission.outcome in PAYER_OUTCOMES:
+        return payer_refusal(admission.outcome, admission.refusal, admission.model)
     base_url = settings.base_url
     run = admission.run_id
     refusal: Mapping[str, tuple[int, str, str]] = {
@@ -170,7 +175,7 @@ def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
         "banned": (403, ban_message(settings), "account_suspended"),
         "out_of_credits": (
             402,
-            f"Out of credits. Add credits at {base_url}/usage.{plan_reset(admission)}",
+            f"Out of credits. Add credits at {base_url}/usage.{plan_reset(admission)}{fallback_note(admission)}",
             "insufficient_credits",
         ),
         "no_run": (400, "The request names no run.", "run_not_found"),

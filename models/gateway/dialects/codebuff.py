@@ -28,6 +28,7 @@ from models.gateway.dialects.dialect import (
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,
     ban_message,
+    fallback_note,
     held_details,
     held_message,
     insufficient_message,
@@ -41,6 +42,7 @@ from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
 from models.gateway.upstream import UpstreamError
 from models.ledger.holds import Admission
+from models.ledger.payers import PAYER_OUTCOMES, payer_hint, payer_refusal
 
 MAX_PARALLEL = 32
 """Largest number of answers to one request that is sent to the provider several times."""
@@ -74,6 +76,10 @@ class CodebuffDialect(ChatDialect):
             client_id=client_id if isinstance(client_id, str) else None,
             byok=received.headers.get("x-openrouter-api-key") or None,
             size=len(received.raw),
+            payer=payer_hint(
+                metadata.get("orgId") or received.headers.get("x-stoa-org"),
+                metadata.get("repo_url") or metadata.get("repoUrl") or received.headers.get("x-stoa-repo"),
+            ),
         )
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
@@ -201,7 +207,7 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
         "out_of_credits": (
             402,
             {
-                "message": f"Out of credits. Please add credits at {base_url}/usage.{plan_reset(admission)}{reset}"
+                "message": f"Out of credits. Please add credits at {base_url}/usage.{plan_reset(admission)}{reset}{fallback_note(admission)}"
             },
         ),
         "no_run": (400, {"message": "No runId found in request body"}),
@@ -213,6 +219,8 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
     if admission.outcome in PLAN_OUTCOMES:
         status, message, code = plan_refusal(admission)
         return ErrorAnswer(status, {"error": code, "message": message})
+    if admission.outcome in PAYER_OUTCOMES:
+        return _sdk_error(*payer_refusal(admission.outcome, admission.refusal, admission.model))
     return _sdk_error(402, insufficient_message(admission), "insufficient_credits", "insufficient_credits")
 
 

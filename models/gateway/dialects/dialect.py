@@ -19,6 +19,7 @@ from models.gateway.chat_format import Call, UsageMeter
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
+from models.ledger.payers import NO_HINT, PayerHint
 
 MAX_STORED_REQUEST = 256 << 10
 """Largest total of a request's messages that is stored with the call, in bytes."""
@@ -55,7 +56,7 @@ class IncomingRequest:
 @dataclass(frozen=True, slots=True)
 class CallRequest:
     """A client's request for a call. `call` is the parsed call or its error, raised only after the ledger's checks. `byok`
-    is the caller's own OpenRouter key, `size` the body's bytes."""
+    is the caller's own OpenRouter key, `size` the body's bytes, `payer` what the client says about who pays."""
 
     dialect: "Dialect"
     request_id: str
@@ -65,6 +66,7 @@ class CallRequest:
     client_id: str | None = None
     byok: str | None = field(default=None, repr=False)
     size: int = 0
+    payer: PayerHint = NO_HINT
 
 
 @dataclass(slots=True)

@@ -154,6 +154,13 @@ def plan_reset(admission: Admission) -> str:
     return f" Your plan's {admission.limit_label} limit resets {relative_time(admission.limit_resets_at, now())}."
 
 
+def fallback_note(admission: Admission) -> str:
+    """Why an organisation did not pay for the repository instead, as a sentence with a leading space; else empty."""
+    if admission.paid_by != "fallback:out_of_credits":
+        return ""
+    return f" {admission.refusal.get('org', 'The organisation')}, which pays for this repository, is out of credits too."
+
+
 def relative_time(target: datetime | None, current: datetime) -> str:
     """The time until `target` in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
     if target is None or target <= current:

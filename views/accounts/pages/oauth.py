@@ -133,12 +133,16 @@ def start(provider: str) -> ResponseReturnValue:
 
 
 def _authorize_address(provider: str, next_path: str) -> str:
-    client = _client(provider)
+    redirect_uri = settings().base_url + url_for("accounts.callback", provider=provider)
+    return authorization_url(_client(provider), redirect_uri, next_path)
+
+
+def authorization_url(client: Any, redirect_uri: str, next_path: str, **parameters: str) -> str:
+    """Begin a sign-in: remember its state in the flow cookie and return the provider's URL. Raises one of `FAILURES`."""
     # Abandoned sign-ins would fill the cookie.
     for key in [key for key in session if key.startswith("_state_")]:
         session.pop(key)
-    redirect_uri = settings().base_url + url_for("accounts.callback", provider=provider)
-    authorization = client.create_authorization_url(redirect_uri)
+    authorization = client.create_authorization_url(redirect_uri, **parameters)
     client.save_authorize_data(redirect_uri=redirect_uri, where=next_path, **authorization)
     return cast(str, authorization["url"])
 
@@ -184,15 +188,26 @@ def _github(client: Any) -> Identity:
 
 
 def _openid(client: Any, provider: str) -> Identity:
+    # Subjects are unique per issuer, and the operator may change the issuer later.
+    return openid_identity(provider, openid_claims(client), with_issuer=provider == "oidc")
+
+
+def openid_claims(client: Any) -> dict[str, Any]:
+    """Exchange the code of this request for an ID token. Returns its validated claims, with those of the user info if the
+    e-mail address is missing. Raises one of `FAILURES`."""
     token = client.authorize_access_token()
     claims = dict(token["userinfo"])
     if "email" not in claims:
         more = client.userinfo(token=token)
         if more.get("sub") == claims["sub"]:
             claims |= more
+    return claims
+
+
+def openid_identity(provider: str, claims: dict[str, Any], *, with_issuer: bool) -> Identity:
+    """The identity in validated claims. Raises Invalid."""
     subject = claims["sub"]
-    if provider == "oidc" and isinstance(subject, str) and subject.strip():
-        # Subjects are unique per issuer, and the operator may change the issuer later.
+    if with_issuer and isinstance(subject, str) and subject.strip():
         subject = f"{claims['iss']}#{subject}"
     return Identity(
         provider=provider,
@@ -236,14 +251,12 @@ def _failed(provider: str, error: Exception) -> ResponseReturnValue:
         return render(
             "accounts/unusable_identity.html", provider=name_of(provider), reason=error.message, status=400
         )
-    if isinstance(error, Invalid):
-        message = "The provider sent no e-mail address. Add one there, or sign in by e-mail."
-    elif isinstance(error, OAuthError) and error.error == "access_denied":
-        message = "Sign-in was cancelled at the provider."
-    elif isinstance(error, OAuthError) and error.error == "mismatching_state":
-        message = "This sign-in has expired. Start again."
-    else:
-        message = "The provider could not sign you in. Try again, or sign in by e-mail."
+    toast(failure_message(provider, error), "bad")
+    return see_other(url_for("accounts.login"))
+
+
+def failure_message(provider: str, error: Exception) -> str:
+    """Log why a sign-in through the provider failed, and return what to tell the user."""
     # Log only the type and a standard code: the message may contain a secret.
     code = getattr(error, "error", "")
     log.warning(
@@ -252,8 +265,13 @@ def _failed(provider: str, error: Exception) -> ResponseReturnValue:
         type(error).__name__,
         code if code in OAUTH_ERRORS else "",
     )
-    toast(message, "bad")
-    return see_other(url_for("accounts.login"))
+    if isinstance(error, Invalid):
+        return "The provider sent no e-mail address. Add one there, or sign in by e-mail."
+    if isinstance(error, OAuthError) and error.error == "access_denied":
+        return "Sign-in was cancelled at the provider."
+    if isinstance(error, OAuthError) and error.error == "mismatching_state":
+        return "This sign-in has expired. Start again."
+    return "The provider could not sign you in. Try again, or sign in by e-mail."
 
 
 # -- NextAuth's REST -----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from models.core import mail
 from models.core.db import db, now
 from models.core.errors import Invalid
 from models.core.mail import Email
+from models.orgs.single_sign_on import any_sso, sso_of_address
 from views.accounts.pages.blueprint import bp
 from views.accounts.pages.sign_in_providers import configured, name_of
 from views.web.error_handlers import answer
@@ -77,7 +78,9 @@ def device_code_of(path: str | None) -> DeviceCode | None:
 
 @bp.get("/login")
 def login() -> ResponseReturnValue:
-    """Show the sign-in methods. With a device code: its status, and approval as the signed-in user."""
+    """Show the sign-in methods. With a device code: its status, and approval as the signed-in user.
+
+    `email` fills in the address."""
     next_path, user = requested_destination(), cookie_user()
     code = device_code_of(next_path)
     if "auth_code" in request.args:
@@ -90,18 +93,24 @@ def login() -> ResponseReturnValue:
             )
     elif user:
         return see_other(next_path)
-    return _login_page(next_path)
+    return _login_page(next_path, email=request.args.get("email", "")[:320])
 
 
 @bp.post("/login")
 @limiter.limit("10/minute;60/hour")
 def send_link() -> ResponseReturnValue:
-    """Mail a link. The response is the same whether or not the address has an account."""
+    """Mail a link, or lead to the identity provider of the address's organisation unless the form asks for a link.
+
+    The response is the same whether or not the address has an account.
+    """
     next_path, entered = destination(request.form.get("next")), _form_email()
     try:
         email = clean_email(entered)
     except Invalid as error:
         return _login_page(next_path, email=entered, error=error.message, status=422)
+    org = sso_of_address(email) if request.form.get("way") != "link" else None
+    if org is not None:
+        return see_other(url_for("orgs.start_sso", slug=org.slug, next=next_path, login_hint=email))
     mail_link(email, next_path)
     db.session.commit()
     session["sent_to"] = email
@@ -278,6 +287,7 @@ def _login_page(
         code=device_code_of(next_path),
         email=email,
         error=error,
+        by_link=request.values.get("way") == "link" or not any_sso(),
         status=status,
     )
 

@@ -16,7 +16,7 @@ from models.billing.payments.payment_state import PaymentMismatch
 from models.core.db import db
 from models.core.errors import DomainError, NotFound
 from models.ledger import Account
-from models.orgs import membership, org_by_id
+from models.orgs import can, membership, org_by_id
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, door
@@ -123,16 +123,16 @@ def buy_organisation_credits(org_id: str) -> ResponseReturnValue:
 
 
 def _owned(user_id: str, org_id: str) -> Account:
-    """The account of an organisation that the user owns and whose billing is set up. Raises DomainError with the
+    """The account of an organisation for which the user buys and whose billing is set up. Raises DomainError with the
     contract's messages, in its order."""
     member = membership(user_id, org_id)
-    if member is None or member.role != "owner":
+    if member is None or not can(member, "buy"):
         raise DomainError(NOT_OWNER, status=403)
     org = org_by_id(org_id)
     if org is None:
         raise NotFound("Organization not found")
     if org.stripe_customer_id is None:
         raise DomainError(NO_CUSTOMER)
-    if org.stripe_subscription_id is None:
+    if org.stripe_subscription_id is None and billing.seats_cost():
         raise DomainError(NO_SUBSCRIPTION)
     return Account(org_id=org.id)

@@ -8,9 +8,9 @@ from models import billing
 from models.accounts import User
 from models.billing import stripe_api
 from models.billing.payments.tax import tax_enabled
-from models.core.errors import Forbidden, Invalid, NotFound
+from models.core.errors import Forbidden, Invalid
 from models.ledger import Account
-from models.orgs import Org, by_slug, membership
+from models.orgs import Org, can, member_org, require
 from views.web.guards import CSP, cookie_user, personal_account
 from views.web.htmx import render
 
@@ -59,17 +59,19 @@ def _keep_organisation(endpoint: str, values: dict[str, Any]) -> None:
 
 def organisation() -> Org | None:
     """The organisation in the URL; None on a person's pages. Raises NotFound unless the user is a member, and Forbidden
-    unless they own or administer it (contract 3.14)."""
+    unless their role sees billing."""
     slug = g.get("billing_slug")
     if slug is None:
         return None
-    org = by_slug(slug)
-    member = membership(user().id, org.id) if org else None
-    if org is None or member is None:
-        raise NotFound("There is no such organisation.")
-    if member.role not in ("owner", "admin"):
-        raise Forbidden("Only owners and admins see the billing of an organisation.")
-    return org
+    if "org" not in g:
+        org, member = member_org(user().id, slug)
+        require(
+            member,
+            "see_billing",
+            "Only owners, admins and the billing role see the billing of an organisation.",
+        )
+        g.org, g.membership = org, member
+    return cast(Org, g.org)
 
 
 def page_account() -> Account:
@@ -86,17 +88,18 @@ def own_billing() -> Account:
 
 
 def may_buy() -> bool:
-    """Whether the user buys for the page's account: for an organisation only its owners do."""
-    org = organisation()
-    member = membership(user().id, org.id) if org else None
-    return org is None or (member is not None and member.role == "owner")
+    """Whether the user buys for the page's account: for an organisation its owners and the billing role do."""
+    return organisation() is None or can(g.membership, "buy")
 
 
 def buying_account() -> Account:
     """As `own_billing`, for whoever may buy. Raises Forbidden for others."""
     account = own_billing()
     if not may_buy():
-        raise Forbidden("Only owners buy credits for an organisation.")
+        raise Forbidden("Only owners and the billing role buy credits for an organisation.")
+    org = organisation()
+    if org is not None and org.stripe_subscription_id is None and billing.seats_cost():
+        raise Forbidden("Subscribe first: then this organisation buys credits.")
     return account
 
 

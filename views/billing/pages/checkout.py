@@ -206,6 +206,7 @@ def _page(
         least=least,
         most=most,
         may_buy=may_buy(),
+        seats_cost=billing.enabled() and billing.seats_cost(),
         organisations=administered_orgs(user().id) if account.user_id else [],
         errors=errors or {},
         details=billing_address(billing_snapshot(account.id)),

@@ -1,10 +1,9 @@
-"""Settings of billing e-mails at `/profile?tab=emails`, one-click unsubscribing (RFC 8058), and rendering of the e-mails."""
+"""Settings of billing e-mails at `/profile?tab=emails`, and one-click unsubscribing (RFC 8058)."""
 
 from typing import Any, cast
 
-from flask import Blueprint, current_app, request, url_for
+from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.routing import BuildError
 
 from models import billing
 from models.accounts import User
@@ -17,20 +16,6 @@ from views.web.guards import cookie_user, limiter, login_required
 from views.web.htmx import render, see_other, toast
 
 bp = Blueprint("billing_emails", __name__)
-
-
-def render_mail(template: str, **values: Any) -> str:
-    """Render a template of an e-mail, outside requests. It may call `link(endpoint, **values)`: the URL of a page, or None
-    if this server has no such page."""
-
-    def link(endpoint: str, **arguments: Any) -> str | None:
-        try:
-            path = current_app.url_map.bind("").build(endpoint, arguments, force_external=False)
-        except BuildError:
-            return None
-        return f"{values['base_url']}{path}"
-
-    return current_app.jinja_env.get_template(template).render(values, link=link)
 
 
 @tab("emails")

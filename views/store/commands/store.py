@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from flask import Flask
 
-from models.admin import record
+from models.core.audit_log import record
 from models.core.db import db, now
 from models.core.errors import DomainError
 from models.store import publishers

@@ -1,0 +1,212 @@
+"""Sign-in through an organisation's identity provider: who it is, just-in-time membership, roles and teams of groups."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import delete, func, select
+
+from models.accounts.signing_in import (
+    Identity,
+    attach,
+    by_identity,
+    clean_email,
+    sign_in_verified_email,
+)
+from models.accounts.users import OAuthAccount, User
+from models.core.db import db
+from models.core.errors import Forbidden
+from models.orgs.audit import record_org
+from models.orgs.domains import domain_of, proven_domains
+from models.orgs.org import Org, OrgInvite, OrgMember, membership
+from models.orgs.single_sign_on import GRANTED_ROLES, OrgSso, OrgSsoGroup, sso_groups, sso_provider
+from models.orgs.teams import OrgTeamMember
+
+
+class SsoArrival(NamedTuple):
+    """Who arrived from the identity provider: the user, whether their account and their membership are new."""
+
+    user: User
+    new: bool
+    joined: bool
+
+
+class LockedOut(NamedTuple):
+    """What enforcement means for a member: `state` is "ready" (has signed in through the identity provider), "owner" (could
+    enter in an emergency), "expected" (has an address of a proven domain), or "out" (cannot get in)."""
+
+    email: str
+    role: str
+    state: str
+
+
+def arrive(
+    org: Org,
+    sso: OrgSso,
+    identity: Identity,
+    groups: Collection[str],
+    *,
+    signed_in: User | None,
+    now: datetime,
+    free_credits: int,
+) -> SsoArrival:
+    """Find or create the user of an identity of the organisation's provider, and their membership. Flushes.
+
+    The provider speaks for addresses of the organisation's proven domains only. For another address (a guest) it can only
+    confirm a user who is signed in with that address: it cannot sign anybody in. Raises Forbidden for everybody else, and
+    for a user who is no member and may not join.
+    """
+    email = clean_email(identity.email)
+    proven = proven_domains(org.id)
+    user, new = _user_of(identity, email, proven, signed_in, now, free_credits)
+    attach(user, identity)
+    member = membership(user.id, org.id)
+    joined = member is None
+    if member is None:
+        member = _join(org, sso, user, may_join=sso.joins and domain_of(user.email) in proven, now=now)
+    if member.role != "service":
+        grant_groups(member, groups, user.email)
+    return SsoArrival(user, new, joined)
+
+
+def _user_of(
+    identity: Identity,
+    email: str,
+    proven: frozenset[str],
+    signed_in: User | None,
+    now: datetime,
+    free_credits: int,
+) -> tuple[User, bool]:
+    known = by_identity(identity)
+    if (
+        signed_in is not None
+        and signed_in.email_verified is not None
+        and (signed_in.email == email or (known is not None and known.id == signed_in.id))
+    ):
+        return signed_in, False
+    found = known.email if known is not None else email
+    if domain_of(found) not in proven:
+        raise Forbidden(
+            f"The identity provider says that you are {found}, which is not in a proven domain of the organisation. "
+            "Sign in with that address by e-mail first, then continue here, or ask an owner to prove the domain."
+        )
+    if known is not None:
+        return known, False
+    return sign_in_verified_email(email, now, free_credits=free_credits, name=identity.name)
+
+
+def _join(org: Org, sso: OrgSso, user: User, *, may_join: bool, now: datetime) -> OrgMember:
+    invite = _invite_of(org.id, user.email, now)
+    if invite is None and not may_join:
+        raise Forbidden(f"You are not a member of {org.name}. Ask one of its owners or admins to invite you.")
+    role = invite.role if invite else sso.default_role
+    member = OrgMember(org_id=org.id, user_id=user.id, role=role)
+    db.session.add(member)
+    if invite is not None:
+        invite.accepted_at, invite.accepted_by = now, user.id
+    db.session.flush()
+    if sso.default_team_id and invite is None:
+        _enter_team(member, sso.default_team_id)
+    after = {"role": role, "by": "invite" if invite else "single sign-on"}
+    record_org(org.id, "member.added", user.email, after=after, actor=user.email)
+    return member
+
+
+def _invite_of(org_id: str, email: str, now: datetime) -> OrgInvite | None:
+    return db.session.scalars(
+        select(OrgInvite)
+        .where(
+            OrgInvite.org_id == org_id,
+            func.lower(OrgInvite.email) == email,
+            OrgInvite.accepted_at.is_(None),
+            OrgInvite.expires_at > now,
+        )
+        .order_by(OrgInvite.created_at.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def grant_groups(member: OrgMember, groups: Collection[str], email: str) -> None:
+    """Give the member the role and the teams of their groups. Flushes.
+
+    The highest role of the mapped groups counts; without one the role stays. Owners keep theirs. A member leaves the teams
+    of mapped groups that they are no longer in; other teams are left alone.
+    """
+    mapped = sso_groups(member.org_id)
+    held = [each for each in mapped if each.value in groups]
+    _grant_role(member, held, email)
+    wanted = {each.team_id for each in held if each.team_id}
+    managed = {each.team_id for each in mapped if each.team_id}
+    query = select(OrgTeamMember.team_id).where(
+        OrgTeamMember.org_id == member.org_id, OrgTeamMember.user_id == member.user_id
+    )
+    current = set(db.session.scalars(query))
+    for team_id in sorted(wanted - current):
+        _enter_team(member, team_id)
+    gone = sorted((current & managed) - wanted)
+    if gone:
+        db.session.execute(
+            delete(OrgTeamMember).where(
+                OrgTeamMember.user_id == member.user_id, OrgTeamMember.team_id.in_(gone)
+            )
+        )
+    if gone or wanted - current:
+        record_org(
+            member.org_id,
+            "team.members_changed",
+            email,
+            before={"teams": sorted(current)},
+            after={"teams": sorted((current - set(gone)) | wanted)},
+            actor=email,
+        )
+
+
+def _grant_role(member: OrgMember, held: Collection[OrgSsoGroup], email: str) -> None:
+    roles = {each.role for each in held if each.role}
+    role = next((each for each in GRANTED_ROLES if each in roles), None)
+    if role is None or member.role in ("owner", role):
+        return
+    record_org(
+        member.org_id,
+        "member.role_changed",
+        email,
+        before={"role": member.role},
+        after={"role": role, "by": "groups"},
+        actor=email,
+    )
+    member.role = role
+    db.session.flush()
+
+
+def _enter_team(member: OrgMember, team_id: str) -> None:
+    db.session.merge(OrgTeamMember(team_id=team_id, org_id=member.org_id, user_id=member.user_id))
+    db.session.flush()
+
+
+def locked_out(org_id: str) -> list[LockedOut]:
+    """Whom enforcement would lock out, and who is ready: the people of the organisation, those locked out first."""
+    proven = proven_domains(org_id)
+    arrived = select(OAuthAccount.user_id).where(OAuthAccount.provider == sso_provider(org_id))
+    rows = db.session.execute(
+        select(User.email, OrgMember.role, User.id.in_(arrived))
+        .join(OrgMember, OrgMember.user_id == User.id)
+        .where(OrgMember.org_id == org_id, OrgMember.role != "service")
+        .order_by(User.email)
+    )
+
+    def state(email: str, role: str, ready: bool) -> str:
+        if ready:
+            return "ready"
+        if role == "owner":
+            return "owner"
+        return "expected" if domain_of(email) in proven else "out"
+
+    found = [LockedOut(email, role, state(email, role, ready)) for email, role, ready in rows]
+    return sorted(found, key=lambda each: ("out", "expected", "owner", "ready").index(each.state))
+
+
+def emergency_contacts(org_id: str) -> list[str]:
+    """The addresses of the owners and admins, who are told when an owner enters without the identity provider."""
+    query = select(User.email).join(OrgMember, OrgMember.user_id == User.id)
+    people = query.where(OrgMember.org_id == org_id, OrgMember.role.in_(("owner", "admin")))
+    return list(db.session.scalars(people.order_by(User.email)))

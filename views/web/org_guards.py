@@ -1,0 +1,111 @@
+"""Access to the pages and routes of an organisation: members only, by role. Everybody else is told that there is none."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, cast
+
+from flask import g, request, url_for
+from flask.typing import ResponseReturnValue
+
+from models.accounts import Session, User
+from models.core.db import now
+from models.core.errors import DomainError, NotFound
+from models.ledger import Account
+from models.orgs import Org, OrgMember, SsoRequired, check_session, member_org, require
+from views.web.guards import caller_address, cookie_user, current_account, current_session, login_required
+from views.web.htmx import render, see_other, wants_fragment
+
+P = ParamSpec("P")
+
+
+def current_org() -> Org:
+    """The organisation in the URL of a view with `org_page` or `org_route`."""
+    return cast(Org, g.org)
+
+
+def current_membership() -> OrgMember:
+    """The caller's membership of it."""
+    return cast(OrgMember, g.membership)
+
+
+def org_account() -> Account:
+    """Its account in the ledger."""
+    return Account(org_id=current_org().id)
+
+
+def signed_in() -> User:
+    """The signed-in user of such a view."""
+    return cast(User, cookie_user())
+
+
+def org_page(
+    capability: str | None = None,
+) -> Callable[[Callable[P, ResponseReturnValue]], Callable[P, ResponseReturnValue]]:
+    """Decorator, below the route: a page of the organisation `<slug>`, for members whose role has the capability.
+
+    Consumes the argument `slug`; the view reads `current_org()`. Signed out: to sign-in. Outsiders: NotFound. Other roles:
+    Forbidden. Where single sign-on is enforced and the session did not come through it: a page that leads there (403)."""
+
+    def decorate(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+        @login_required
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+            try:
+                enter_org(cast(str, kwargs.pop("slug")), capability)
+            except SsoRequired as required:
+                return sso_required(required.org)
+            return view(*args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
+def org_caller() -> str:
+    """The rate limit key of changes of organisations: the user, else the IP address."""
+    user = cookie_user()
+    return user.id if user else caller_address()
+
+
+def org_route(
+    capability: str | None = None, message: str = "Insufficient permissions", *, key: str = "org_id"
+) -> Callable[[Callable[P, ResponseReturnValue]], Callable[P, ResponseReturnValue]]:
+    """Decorator, below `@Operation`: a JSON route of the organisation `<org_id>` (contract 2.8). Consumes `org_id`, or the argument `key`.
+
+    Raises DomainError (401) when signed out, NotFound for outsiders, Forbidden with `message` for other roles, SsoRequired (403):
+    all before the body is read."""
+
+    def decorate(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+            if cookie_user() is None:
+                raise DomainError("Unauthorized", status=401)
+            enter_org(cast(str, kwargs.pop(key)), capability, message)
+            return view(*args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
+def sso_required(org: Org) -> ResponseReturnValue:
+    """The page that says that the organisation opens only through its identity provider, with the way there (403)."""
+    back = (
+        request.full_path.rstrip("?") if request.method == "GET" else url_for("orgs.overview", slug=org.slug)
+    )
+    if wants_fragment():
+        return see_other(url_for("orgs.overview", slug=org.slug))
+    owner = member_org(signed_in().id, org.id)[1].role == "owner"
+    return render("orgs/sso_required.html", org=org, back=back, owner=owner, status=403)
+
+
+def enter_org(key: str, capability: str | None, message: str = "Insufficient permissions") -> None:
+    """Open the organisation with this id or slug for the signed-in caller, as `org_page` and `org_route` do."""
+    account = current_account()
+    org, membership = member_org(signed_in().id, key)
+    if account.org_id and account.org_id != org.id:
+        raise NotFound("Organization not found")  # a key of another organisation in the cookie
+    check_session(org, cast(Session, current_session()), now())
+    if capability:
+        require(membership, capability, message)
+    g.org, g.membership = org, membership
