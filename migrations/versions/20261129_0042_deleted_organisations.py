@@ -1,13 +1,13 @@
 """Keys of deleted organisations keep their expiry for a restoration.
 
 Revision: 0042
-Revises: 0053
+Revises: 0041
 """
 
 from migrations.replacing import run_script
 
 revision = "0042"
-down_revision = "0053"
+down_revision = "0041"
 branch_labels = None
 depends_on = None
 

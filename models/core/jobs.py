@@ -416,6 +416,15 @@ def forget_client_addresses(timestamp: int) -> None:
     trust.forget_addresses()
 
 
+@queue.periodic(cron="34 3 * * *")
+@queue.task(name="orgs.expire_audit", queueing_lock="orgs.expire_audit", retry=Backoff(60, 600))
+def expire_audit(timestamp: int) -> None:
+    """Remove entries of audit logs whose organisation's retention has passed."""
+    from models.orgs.audit_retention import expire_audit_logs
+
+    expire_audit_logs(now())
+
+
 @queue.task(name="orgs.send_alert", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
 def send_alert(alert_id: str) -> None:
     """Enqueue the e-mails and webhook deliveries of an alert."""

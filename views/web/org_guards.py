@@ -51,7 +51,7 @@ def org_page(
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
             try:
-                _enter(cast(str, kwargs.pop("slug")), capability)
+                enter_org(cast(str, kwargs.pop("slug")), capability)
             except SsoRequired as required:
                 return sso_required(required.org)
             return view(*args, **kwargs)
@@ -80,7 +80,7 @@ def org_route(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
             if cookie_user() is None:
                 raise DomainError("Unauthorized", status=401)
-            _enter(cast(str, kwargs.pop(key)), capability, message)
+            enter_org(cast(str, kwargs.pop(key)), capability, message)
             return view(*args, **kwargs)
 
         return guarded
@@ -99,7 +99,8 @@ def sso_required(org: Org) -> ResponseReturnValue:
     return render("orgs/sso_required.html", org=org, back=back, owner=owner, status=403)
 
 
-def _enter(key: str, capability: str | None, message: str = "Insufficient permissions") -> None:
+def enter_org(key: str, capability: str | None, message: str = "Insufficient permissions") -> None:
+    """Open the organisation with this id or slug for the signed-in caller, as `org_page` and `org_route` do."""
     account = current_account()
     org, membership = member_org(signed_in().id, key)
     if account.org_id and account.org_id != org.id:
