@@ -21,6 +21,7 @@ from models.orgs.audit import record_org
 from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.invite_lists import Invitee
 from models.orgs.org import Org, OrgInvite, OrgMember, org_by_id
+from models.orgs.seats_signal import seats_changed
 
 LIFETIME = timedelta(days=7)
 INVITED_ROLES = ("member", "admin", "billing", "viewer")
@@ -288,6 +289,7 @@ def accept(token: str, user: User, now: datetime) -> tuple[Org, OrgMember]:
     note(row, "accepted", now)
     record_org(org.id, "member.added", row.email, after={"role": row.role, "by": "invitation"})
     db.session.flush()
+    seats_changed(org.id)
     return org, member
 
 
