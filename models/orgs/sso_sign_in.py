@@ -20,6 +20,7 @@ from models.orgs.audit import record_org
 from models.orgs.domains import domain_of, proven_domains
 from models.orgs.invites import mark_accepted, usable_invite
 from models.orgs.org import Org, OrgMember, membership
+from models.orgs.seats_signal import seats_changed
 from models.orgs.single_sign_on import GRANTED_ROLES, OrgSso, OrgSsoGroup, sso_groups, sso_provider
 from models.orgs.teams import OrgTeamMember
 
@@ -110,6 +111,7 @@ def _join(org: Org, sso: OrgSso, user: User, *, may_join: bool, now: datetime) -
         _enter_team(member, sso.default_team_id)
     after = {"role": role, "by": "invite" if invite else "single sign-on"}
     record_org(org.id, "member.added", user.email, after=after, actor=user.email)
+    seats_changed(org.id)
     return member
 
 

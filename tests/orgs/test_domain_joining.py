@@ -6,7 +6,8 @@ from flask import Flask
 from models.core import mail
 from models.core.db import db
 from models.core.mail import Email
-from models.orgs import Org, OrgDomain, OrgJoinRequest, membership
+from models.orgs import Org, OrgDomain, OrgDomainJoining, OrgJoinRequest, membership
+from models.orgs.domain_joining import set_joining
 from tests import factories
 from tests.factories import Person
 
@@ -29,14 +30,13 @@ def kit(app: Flask, acme: Org) -> Person:
     return factories.person(app, "kit")
 
 
-def opened(domain: OrgDomain, mode: str, **values: object) -> None:
-    for name, value in {"join_mode": mode, **values}.items():
-        setattr(domain, name, value)
+def opened(domain: OrgDomain, mode: str, role: str = "member") -> None:
+    set_joining(domain, mode, role)
     db.session.commit()
 
 
 def test_colleagues_join_at_once(acme: Org, domain: OrgDomain, kit: Person, outbox: list[Email]) -> None:
-    opened(domain, "join", join_role="viewer")
+    opened(domain, "join", role="viewer")
     assert "Your colleagues are in Acme" in kit.browser.get("/orgs").text
     answer = kit.submit(f"/orgs-by-domain/{acme.id}")
     assert (answer.status_code, answer.location) == (303, "/orgs/acme")
@@ -106,5 +106,7 @@ def test_owners_and_admins_choose_how_a_domain_joins(
     assert carol.submit(path, mode="join", role="admin").status_code == 400
     assert carol.submit(path, mode="ask", role="viewer").status_code == 303
     db.session.rollback()
-    row = db.session.query(OrgDomain).one()
-    assert (row.join_mode, row.join_role) == ("ask", "viewer")
+    row = db.session.query(OrgDomainJoining).one()
+    assert (row.mode, row.role) == ("ask", "viewer")
+    assert carol.submit(path, mode="off", role="viewer").status_code == 303
+    assert db.session.query(OrgDomainJoining).count() == 0

@@ -9,7 +9,7 @@ from models.core.db import db, now
 from models.core.errors import Conflict
 from models.orgs import can, domain_joining
 from models.orgs.domain_joining import JOIN_MODES, JOIN_ROLES
-from models.orgs.domains import domains, owned_domain
+from models.orgs.domains import owned_domain
 from models.orgs.invite_mails import person_name
 from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import limiter, login_required
@@ -22,7 +22,7 @@ def joining() -> dict[str, Any]:
     may = can(current_membership(), "manage_members")
     return {
         "join_requests": domain_joining.join_requests(current_org().id) if may else [],
-        "join_domains": [row for row in domains(current_org().id) if row.verified_at] if may else [],
+        "join_domains": domain_joining.joining_of(current_org().id) if may else [],
         "join_modes": list(JOIN_MODES.items()),
         "join_roles": [(role, role.capitalize()) for role in JOIN_ROLES],
     }
@@ -40,7 +40,7 @@ def join_by_domain(org_id: str) -> ResponseReturnValue:
         toast(error.message, "bad")
         return see_other(url_for("orgs.orgs"))
     db.session.commit()
-    if found.domain.join_mode == "join":
+    if found.joining.mode == "join":
         toast(f"Welcome to {found.org.name}.")
         return see_other(url_for("orgs.overview", slug=found.org.slug))
     toast(f"You asked to join {found.org.name}. You get an e-mail with the answer.")
