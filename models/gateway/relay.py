@@ -22,6 +22,7 @@ from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import lenient_json, metrics, sse
 from models.gateway.bill import Biller
+from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.gateway.call_errors import (
     CallRefused,
     CreditsHeld,
@@ -122,6 +123,8 @@ class Gateway:
             door=request.dialect.door,
             model=model,
             route_model=route.provider.public_model(route.model) if route else "",
+            byok=route is not None and route.byok is not None,
+            run_budget=None if hold is None else _run_budget(request),
             org=request.payer.org,
             repo_url=request.payer.repo_url,
         )
@@ -139,7 +142,7 @@ class Gateway:
     def _refusal(self, admission: Admission) -> CallRefused:
         """The error of a call that was not admitted. If calls in flight hold its credits, reads their holds."""
         account_id = admission.account_id
-        if admission.outcome != "held" or account_id is None:
+        if admission.outcome not in ("held", "budget_held") or account_id is None:
             return CallRefused(admission)
         try:
             live, count = holds.live_holds(self.pool, account_id, limit=MAX_LISTED_HOLDS + 1)
@@ -208,10 +211,12 @@ class Gateway:
             in_flight.fail(error.code, None)
             raise
         try:
-            if attempt.hold > max(admission.available, 0):
+            if attempt.hold > max(admission.available, 0) and route.byok is None:
                 self._check_counted_input(request.dialect, attempt, admission)
             answer = self._try_providers(request, attempt, in_flight)
             answer.dropped = in_flight.route.dropped
+            settled = in_flight.settled if isinstance(answer, Reply) else None
+            answer.run_left = settled.run_left if settled else admission.run_left
             return answer
         except CallRefused as error:
             in_flight.fail("credits_held" if isinstance(error, CreditsHeld) else "insufficient_credits", None)
@@ -247,6 +252,7 @@ class Gateway:
         call = request.call
         if isinstance(call, DomainError):
             raise call
+        _run_budget(request)
         return self._prepare(request, call, request.dialect.route(self.routes, request, call))
 
     def _prepare(self, request: CallRequest, call: Call, route: Route) -> Attempt:
@@ -277,7 +283,10 @@ class Gateway:
         whole = whole or not call.stream
         answers = call.n * _request_count(call, route)
         if route.byok is not None:
-            return Attempt(call, route, sent, answers, 0, 0, 0, whole)
+            # counts in budgets that count such calls
+            output = route.held_output(call, answers, MAX_OUTPUT)
+            hold = held_credits(route.cost_up_to(call, output, answers), self.margin)
+            return Attempt(call, route, sent, answers, output, hold, 0, whole)
         output = route.held_output(call, answers, size if call.stream else MAX_OUTPUT)
         hold = held_credits(route.cost_up_to(call, output, answers), self.margin)
         minimum = held_credits(route.minimum_cost(call, call.input_tokens, answers), self.margin)
@@ -467,6 +476,14 @@ class Gateway:
             error=error,
         )
         return dialect.reply(call, answers, bill)
+
+
+def _run_budget(request: CallRequest) -> int | None:
+    """The credits of the run's envelope that the caller asks for. Raises DomainError."""
+    credits = read_run_budget(request.run_budget)
+    if credits is not None and request.run_id is None:
+        raise DomainError(f"'{RUN_BUDGET}' needs a run: name one of your running runs (x-stoa-run-id).")
+    return credits
 
 
 def _request_count(call: Call, route: Route) -> int:

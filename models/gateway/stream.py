@@ -56,6 +56,7 @@ class AnswerStream:
         self.in_flight = in_flight
         self.client_gone = False
         self.dropped: tuple[str, ...] = ()
+        self.run_left: int | None = None
         self._live = live
         self._dialect = request.dialect
         self._response = response

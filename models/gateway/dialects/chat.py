@@ -9,6 +9,7 @@ from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway import tokens
 from models.gateway.bill import Bill
+from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError
 from models.gateway.chat_format import BadCall, Call, chat_parsing, client_usage, find_failure
 from models.gateway.dialects.chat_collector import ChatCollector, check_answer
@@ -26,6 +27,7 @@ from models.gateway.dialects.dialect import (
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,
     ban_message,
+    budget_refusal,
     fallback_note,
     held_details,
     held_message,
@@ -43,7 +45,7 @@ from models.ledger.payers import PAYER_OUTCOMES, payer_hint, payer_refusal
 
 
 class ChatDialect(Dialect):
-    """Needs no run; the header `x-stoa-run-id` attaches a call to one."""
+    """Needs no run; the header `x-stoa-run-id` attaches a call to one, `x-stoa-run-budget` gives that an envelope."""
 
     door = "openai"
     collects = True
@@ -59,6 +61,7 @@ class ChatDialect(Dialect):
             call,
             run_id=headers.get("x-stoa-run-id") or None,
             byok=headers.get("x-openrouter-api-key") or None,
+            run_budget=headers.get(RUN_BUDGET) or None,
             size=len(received.raw),
             payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
@@ -122,6 +125,11 @@ class ChatDialect(Dialect):
     def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
         """Format an error as OpenAI's, or Anthropic's for requests with `anthropic-version`."""
         match error:
+            case CallRefused(admission=admission) if admission.budget is not None:
+                status, text, code, details = budget_refusal(admission, context.settings)
+                body = _body(context, status, text, code)
+                body["error"]["details"] = details
+                return ErrorAnswer(status, body)
             case CreditsHeld():
                 body = _body(context, 429, held_message(error), "credits_held")
                 body["error"]["details"] = held_details(error)

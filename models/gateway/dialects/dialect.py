@@ -56,7 +56,8 @@ class IncomingRequest:
 @dataclass(frozen=True, slots=True)
 class CallRequest:
     """A client's request for a call. `call` is the parsed call or its error, raised only after the ledger's checks. `byok`
-    is the caller's own OpenRouter key, `size` the body's bytes, `payer` what the client says about who pays."""
+    is the caller's own OpenRouter key, `size` the body's bytes, `payer` what the client says about who pays, `run_budget` the
+    credits of the run's envelope as sent."""
 
     dialect: "Dialect"
     request_id: str
@@ -67,6 +68,7 @@ class CallRequest:
     byok: str | None = field(default=None, repr=False)
     size: int = 0
     payer: PayerHint = NO_HINT
+    run_budget: str | None = None
 
 
 @dataclass(slots=True)
@@ -80,11 +82,13 @@ class WholeAnswer:
 
 @dataclass(slots=True)
 class Reply:
-    """A whole answer for the client. `dropped` names request keys left out for the provider."""
+    """A whole answer for the client. `dropped` names request keys left out for the provider; `run_left` is what the envelope of
+    the run leaves, in credits."""
 
     body: bytes
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
+    run_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
