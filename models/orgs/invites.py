@@ -276,6 +276,14 @@ def accept(token: str, user: User, now: datetime) -> tuple[Org, OrgMember]:
     row, org = found
     if not names(row, user) or user.email_verified is None:
         raise Forbidden("Invitation email does not match your account")
+    return org, take_up(row, org, user, now)
+
+
+def take_up(row: OrgInvite, org: Org, user: User, now: datetime) -> OrgMember:
+    """Make the user a member by an open invitation of their address, which the caller has locked. Flushes.
+
+    Raises Conflict for a member.
+    """
     member = db.session.scalars(
         insert(OrgMember)
         .values(org_id=org.id, user_id=user.id, role=row.role, joined_at=now)
@@ -288,7 +296,7 @@ def accept(token: str, user: User, now: datetime) -> tuple[Org, OrgMember]:
     note(row, "accepted", now)
     record_org(org.id, "member.added", row.email, after={"role": row.role, "by": "invitation"})
     db.session.flush()
-    return org, member
+    return member
 
 
 def decline(token: str, now: datetime) -> Org:

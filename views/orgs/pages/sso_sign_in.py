@@ -156,6 +156,8 @@ def _complete(org: Org, arrival: SsoArrival, before: User | None, next_path: str
     db.session.commit()
     if arrival.joined:
         toast(f"You are now a member of {org.name}.")
+        if next_path.startswith("/invites/"):  # taken up
+            next_path = url_for("orgs.overview", slug=org.slug)
     return see_other(next_path)
 
 
