@@ -40,7 +40,7 @@ def expire_audit_logs(now: datetime) -> int:
     kept = select(Org.id, Org.audit_retention_days).where(Org.audit_retention_days.is_not(None))
     total = 0
     for org_id, days in db.session.execute(kept.order_by(Org.id)).all():
-        removed = expire(org_id, days, now)
+        removed = expire(org_id, days or 0, now)
         if removed:
             after = {"entries": removed, "older_than_days": days, "more": removed == EXPIRED_AT_ONCE}
             record_org(org_id, "audit.expired", "", after=after)

@@ -27,6 +27,7 @@ from models.orgs.directory import (
     users_of_address,
 )
 from models.orgs.domains import domain_of, proven_domains
+from models.orgs.offboarding import offboard
 from models.orgs.org import Org, membership, org_by_id
 from models.orgs.single_sign_on import OrgSsoSession, sso_of
 from models.orgs.sso_sign_in import grant_groups
@@ -113,7 +114,7 @@ def follow(org: Org, email: str, now: datetime) -> None:
         return
     if shut_out(org.id, email):
         if member is not None:
-            leave(org, user)
+            leave(org, user, now)
         return
     if member is None and domain_of(email) in proven_domains(org.id):
         sso = sso_of(org.id)
@@ -125,7 +126,7 @@ def follow(org: Org, email: str, now: datetime) -> None:
         grant_groups(member, directory_groups(org.id, email), email)
 
 
-def leave(org: Org, user: User) -> None:
+def leave(org: Org, user: User, now: datetime) -> None:
     """End a membership because the directory says so: its keys stop, and browsers that came through the organisation's
     identity provider are signed out. Flushes. Raises Conflict if no owner would be left."""
     marked = select(OrgSsoSession.session_token).where(OrgSsoSession.org_id == org.id)
@@ -134,7 +135,7 @@ def leave(org: Org, user: User) -> None:
         .where(Session.user_id == user.id, Session.type == "web", Session.session_token.in_(marked))
         .execution_options(synchronize_session=False)
     )
-    members.remove(org, user.id, user.id)
+    offboard(org, user.id, user.id, {}, now)
 
 
 def _fill_teams(org_id: str, user: User) -> None:

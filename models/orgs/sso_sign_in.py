@@ -100,8 +100,8 @@ def _user_of(
 def _join(org: Org, sso: OrgSso, user: User, *, may_join: bool, now: datetime) -> OrgMember:
     if shut_out(org.id, user.email):
         raise Forbidden(f"The directory of {org.name} has deactivated {user.email}. Ask its administrator.")
-    invite = invites.open_invite(org.id, user.email)
-    if invite is not None and invite.state(now) == "open":
+    invite = invites.usable_invite(org.id, user.email, now)
+    if invite is not None:
         return invites.take_up(invite, org, user, now)
     if not may_join and not provisioned(org.id, user.email):
         raise Forbidden(f"You are not a member of {org.name}. Ask one of its owners or admins to invite you.")

@@ -1,5 +1,7 @@
 """The audit log of the whole server, for operators."""
 
+from typing import Any
+
 from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -28,7 +30,7 @@ def everything() -> ResponseReturnValue:
         if not invalid.fields:
             raise
         errors, rows, following = invalid.fields, [], None
-    chosen = {"org": name or None, **{each: values[each] or None for each in NAMES}}
+    chosen: dict[str, Any] = {"org": name or None, **{each: values[each] or None for each in NAMES}}
     return render(
         "admin/audit.html",
         partial="components/_audit_entries.html" if request.args.get("before") else "admin/_audit.html",

@@ -1,5 +1,7 @@
 """The audit log of an organisation: filters, exports, retention."""
 
+from typing import Any
+
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -27,7 +29,7 @@ def audit_entries_page() -> ResponseReturnValue:
         if not invalid.fields:
             raise
         errors, rows, following = invalid.fields, [], None
-    chosen = {name: values[name] or None for name in NAMES}
+    chosen: dict[str, Any] = {name: values[name] or None for name in NAMES}
     return render(
         "orgs/audit.html",
         partial="components/_audit_entries.html" if request.args.get("before") else "orgs/_audit.html",

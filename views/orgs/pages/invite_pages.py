@@ -1,5 +1,7 @@
 """Pages of invitations: an organisation's list, inviting one or many, and answering an invitation."""
 
+from typing import Any
+
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -26,7 +28,7 @@ def invite_list() -> ResponseReturnValue:
     return render("orgs/invites.html", partial="orgs/_invites.html", **listed_invites())
 
 
-def listed_invites() -> dict[str, object]:
+def listed_invites() -> dict[str, Any]:
     """Values of `orgs/_invites.html` for the current organisation, by the query parameters `show` and `before`."""
     everything = request.args.get("show") == "all"
     page = invite_listing.invite_page(current_org().id, all=everything, before=cursor())
