@@ -158,7 +158,9 @@ class Gateway:
         if self._authenticated.get(token_hash, 0.0) > current:
             return
         try:
-            self._admit(AdmissionRequest(token_hash=token_hash, request_id=request_id, hold=None, door=dialect.door))
+            self._admit(
+                AdmissionRequest(token_hash=token_hash, request_id=request_id, hold=None, door=dialect.door)
+            )
         except CallRefused as refused:
             if refused.admission.outcome == "out_of_credits":
                 return  # the body may name an organisation that pays

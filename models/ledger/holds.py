@@ -172,7 +172,20 @@ def _clean(request: AdmissionRequest) -> AdmissionRequest:
 
 
 def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
-    outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, label, resets, *payer = row
+    (
+        outcome,
+        user_id,
+        org_id,
+        agent_id,
+        balance,
+        held,
+        next_reset,
+        hold_expires,
+        funding,
+        label,
+        resets,
+        *payer,
+    ) = row
     team_id, paid_by, repo_url, refusal = payer
     if outcome == "insufficient" and balance >= request.minimum:
         # without the other holds the call would be admitted

@@ -205,7 +205,7 @@ def _sent_today(org_id: str, now: datetime) -> Counter[str]:
         .where(OrgInvite.org_id == org_id, OrgInviteEvent.kind == "sent", OrgInviteEvent.at > now - DAY)
         .group_by(OrgInvite.email)
     )
-    return Counter({email: count for email, count in db.session.execute(query)})
+    return Counter({email: int(count) for email, count in db.session.execute(query)})
 
 
 def _check_limits(sent: Counter[str], address: str) -> None:

@@ -1,6 +1,6 @@
 """JSON routes of an organisation's billing: setting it up, its seats, the end of its subscription (contract 2.8)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
@@ -21,7 +21,7 @@ from views.web.org_guards import current_org, org_route
 bp = Blueprint("organisation_seats_api", __name__)
 
 NO_SESSION = "Could not create Stripe checkout session"
-REFUSED = {
+REFUSED: dict[int | Literal["default"], str | tuple[str, Any]] = {
     403: "Your role does not see billing",
     404: "There is no such organization, or you are not a member",
     503: "This server sells nothing",

@@ -1,6 +1,6 @@
 """The seats of an organisation: what they cost, subscribing, and the end of the subscription."""
 
-from flask import request, url_for
+from flask import url_for
 from flask.typing import ResponseReturnValue
 
 from models import billing
@@ -70,9 +70,7 @@ def end_seats() -> ResponseReturnValue:
 def seat_setup() -> ResponseReturnValue:
     """The contract's address of the page on which billing is set up (6.4)."""
     own_billing()
-    return see_other(
-        url_for("billing.seats" if billing.seats_cost() else "billing.card_list", **request.args)
-    )
+    return see_other(url_for("billing.seats" if billing.seats_cost() else "billing.card_list"))
 
 
 def _account() -> tuple[Account, str]:

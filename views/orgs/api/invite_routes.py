@@ -1,7 +1,5 @@
 """Invitations to an organisation (contract 2.8)."""
 
-
-
 from views.web.operation import path
 
 ORG = path("org_id", "Id or slug of the organisation")
