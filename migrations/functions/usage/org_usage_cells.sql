@@ -1,7 +1,6 @@
 -- The usage of an organisation's calls that finished in p_from <= t < p_until, added up by whom, what and when. A bucket is the start
 -- of an hour, day or week on the clock of p_zone. Cells are of all members (user_id '') and of each; members are a dimension of the
--- former only. Runs are counted by day, each member's cells by day and week. A call paid with the caller's own provider key costs
--- no credits. The histogram has the buckets of models/ledger/latency.py.
+-- former only. Runs are counted by day. A call paid with the caller's own provider key costs no credits. The histogram has the buckets of models/ledger/latency.py.
 CREATE OR REPLACE FUNCTION org_usage_cells(p_org text, p_zone text, p_from timestamptz, p_until timestamptz)
 RETURNS TABLE (
     user_id text, dimension text, grain text, bucket timestamptz, key text, calls bigint, input_tokens bigint,
@@ -45,6 +44,6 @@ LANGUAGE sql STABLE AS $$
     ) d (dimension, key)
     WHERE m.org_id = p_org AND m.finished_at >= p_from AT TIME ZONE 'UTC' AND m.finished_at < p_until AT TIME ZONE 'UTC'
         AND (d.dimension <> 'run' OR g.grain = 'day')
-        AND (s.user_id = '' OR d.dimension <> 'member' AND g.grain <> 'hour')
+        AND (s.user_id = '' OR d.dimension <> 'member')
     GROUP BY s.user_id, d.dimension, g.grain, g.bucket, d.key;
 $$;
