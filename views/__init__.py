@@ -7,7 +7,7 @@ from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
 from views.admin import pages as admin_pages
-from views.admin.pages import plan_admin
+from views.admin.pages import audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import organisation_credits as organisation_credits_api
@@ -89,6 +89,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(plan_admin.bp)
+    app.register_blueprint(audit_trail_page.bp)
     app.register_blueprint(plans_api.bp)
     app.register_blueprint(subscriptions_api.bp)
     app.register_blueprint(referrals_api.bp)

@@ -1,13 +1,13 @@
 """Invitations: hashed tokens, declined and withdrawn ones, and what happened to each.
 
 Revision: 0044
-Revises: 0041
+Revises: 0042
 """
 
 from migrations.replacing import run_script
 
 revision = "0044"
-down_revision = "0041"
+down_revision = "0042"
 branch_labels = None
 depends_on = None
 

@@ -47,6 +47,8 @@ class Session(Base):
     parent: Mapped[str | None]
     cli_collected_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
     org_id: Mapped[str | None]
+    kept_expires: Mapped[datetime | None] = mapped_column(UtcTimestamp)
+    """Its expiry before its organisation was deleted, to be restored with it."""
     team_id: Mapped[str | None] = mapped_column(
         ForeignKey("org_team.id", ondelete="SET NULL", name="session_team_fk")
     )

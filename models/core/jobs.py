@@ -198,6 +198,24 @@ def sweep_credit(timestamp: int) -> None:
     sweep(now=now())
 
 
+@queue.periodic(cron="41 * * * *")
+@queue.task(name="orgs.erase", queueing_lock="orgs.erase", retry=Backoff(60, 600))
+def erase_orgs(timestamp: int) -> None:
+    """Enqueue the erasure of organisations that were deleted 14 days ago."""
+    from models.orgs.founding import due_for_erasure
+
+    for org_id in due_for_erasure(now()):
+        enqueue(erase_one_org, org_id=org_id)
+
+
+@queue.task(name="orgs.erase_one", retry=Backoff(60, 600, 3600))
+def erase_one_org(org_id: str) -> None:
+    """Erase a deleted organisation for good; one that was restored meanwhile stays."""
+    from models.orgs.founding import erase_org
+
+    erase_org(org_id, now())
+
+
 @queue.periodic(cron="7 0 * * *")
 @queue.task(name="ledger.record_head", queueing_lock="ledger.record_head", retry=Backoff(60, 600, 3600))
 def record_ledger_head(timestamp: int) -> None:
@@ -396,6 +414,15 @@ def forget_client_addresses(timestamp: int) -> None:
     from models.billing.payments import trust
 
     trust.forget_addresses()
+
+
+@queue.periodic(cron="34 3 * * *")
+@queue.task(name="orgs.expire_audit", queueing_lock="orgs.expire_audit", retry=Backoff(60, 600))
+def expire_audit(timestamp: int) -> None:
+    """Remove entries of audit logs whose organisation's retention has passed."""
+    from models.orgs.audit_retention import expire_audit_logs
+
+    expire_audit_logs(now())
 
 
 @queue.task(name="orgs.send_alert", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))

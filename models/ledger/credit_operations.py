@@ -22,7 +22,7 @@ from models.ledger.call_records import LostHold
 from models.ledger.heads import forget_leaves
 from models.ledger.ledger import GRANT_TYPES, CreditAccount, CreditEntry, CreditHold, CreditLedger
 from models.ledger.sanitizing import clean_text
-from models.orgs import Org
+from models.orgs import Org, org_erased
 
 PRIORITIES = {
     "subscription": 10,
@@ -252,6 +252,11 @@ def erase_account(account_id: str) -> int:
     forget_leaves(account_id)
     db.session.execute(text("SELECT set_config('stoa.erase_account', '', true)"))
     return int(getattr(erased, "rowcount", 0))
+
+
+@org_erased.connect
+def _erase_organisation(org_id: str) -> None:
+    erase_account(org_id)
 
 
 def lost_holds(*, limit: int = 100) -> list[LostHold]:

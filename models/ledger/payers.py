@@ -8,6 +8,8 @@ from sqlalchemy import text
 
 from models.core.db import db
 from models.core.errors import DomainError
+from models.ledger.sanitizing import clean_text
+from models.orgs.org_repos import owner_and_repo
 
 PAYER_OUTCOMES = ("org_not_found", "org_conflict", "org_role", "team_model", "team_repository")
 """Outcomes of admission that `payer_refusal` explains."""
@@ -18,7 +20,11 @@ _PAYER = text(
 )
 
 
-@dataclass(frozen=True)
+MAX_REPOSITORY = 500
+"""Characters read of a repository's URL."""
+
+
+@dataclass(frozen=True, slots=True)
 class PayerHint:
     """What a request says about who pays: an organisation's id or slug, and a repository in normal form ('' if unreadable)."""
 
@@ -26,7 +32,19 @@ class PayerHint:
     repo_url: str | None = None
 
 
-@dataclass(frozen=True)
+NO_HINT = PayerHint()
+
+
+def payer_hint(org: Any, repo: Any) -> PayerHint:
+    """What a request says about who pays, from untrusted values of its headers or its body. Anything but text says nothing."""
+    repo_url = None
+    if isinstance(repo, str) and repo:
+        found = owner_and_repo(clean_text(repo[:MAX_REPOSITORY]))
+        repo_url = found.url if found else ""
+    return PayerHint(clean_text(org) if isinstance(org, str) and org else None, repo_url)
+
+
+@dataclass(frozen=True, slots=True)
 class RunPayer:
     """The account of a run: an organisation, or (None) the person. `paid_by` is None for a key's own account."""
 

@@ -4,7 +4,9 @@ from models.orgs.alert_settings import OrgAlertSettings
 from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
 from models.orgs.domains import OrgDomain
+from models.orgs.founding import delete_org, edit_org, found_org, org_deleted, org_erased, org_restored
 from models.orgs.invite_events import OrgInviteEvent
+from models.orgs.members import members_changed, seats_changed
 from models.orgs.org import (
     ORG_ROLES,
     PEOPLE_ROLES,
@@ -23,7 +25,7 @@ from models.orgs.org import (
     memberships,
     org_by_id,
 )
-from models.orgs.repositories import matching_org, normalise, owner_and_repo
+from models.orgs.org_repos import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
 from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
 from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
@@ -60,16 +62,24 @@ __all__ = [
     "by_slug",
     "can",
     "check_session",
+    "delete_org",
+    "edit_org",
+    "found_org",
     "lock_org",
     "matching_org",
     "member_org",
+    "members_changed",
     "membership",
     "memberships",
     "normalise",
     "org_by_id",
+    "org_deleted",
+    "org_erased",
+    "org_restored",
     "owner_and_repo",
     "raise_alert",
     "record_org",
     "require",
     "resolve_alerts",
+    "seats_changed",
 ]

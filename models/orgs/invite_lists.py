@@ -2,7 +2,6 @@
 
 import csv
 import re
-from email.utils import parseaddr
 from typing import NamedTuple
 
 from models.accounts.signing_in import clean_email
@@ -11,6 +10,7 @@ from models.orgs.org import ORG_ROLES
 
 MAX_LINES = 500
 _SEPARATORS = re.compile(r"[;\t]")
+_BRACKETED = re.compile(r"<([^<>]*)>")
 
 
 class Invitee(NamedTuple):
@@ -28,7 +28,7 @@ def read_list(text: str) -> list[Invitee]:
     A line may name the person (`Kit <kit@example.org>`) and a role; a first line without an address is a heading. Raises
     Invalid (400) for an empty list or more than 500 people.
     """
-    lines = text.lstrip("\ufeff").splitlines()
+    lines = text.replace("\ufeff", "").splitlines()
     found: list[Invitee] = []
     for number, line in enumerate(lines, 1):
         cells = [cell.strip() for cell in next(csv.reader([_SEPARATORS.sub(",", line)]), []) if cell.strip()]
@@ -45,9 +45,9 @@ def read_list(text: str) -> list[Invitee]:
 
 
 def _invitee(number: int, cell: str, role: str | None) -> Invitee:
-    address = parseaddr(cell)[1] if "<" in cell else cell
+    bracketed = _BRACKETED.search(cell)
     try:
-        return Invitee(number, cell[:320], clean_email(address), role)
+        return Invitee(number, cell[:320], clean_email(bracketed[1] if bracketed else cell), role)
     except Invalid:
         return Invitee(number, cell[:320], None, role)
 

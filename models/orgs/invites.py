@@ -246,6 +246,11 @@ def shown(token: str, now: datetime) -> tuple[OrgInvite, Org]:
     return found
 
 
+def sender_of(row: OrgInvite) -> User:
+    """Who sent the invitation last."""
+    return db.session.get_one(User, row.invited_by)
+
+
 def names(row: OrgInvite, user: User) -> bool:
     """Whether the invitation is for the user's address, in any case of letters."""
     return row.email == user.email.lower()

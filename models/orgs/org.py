@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Enum, ForeignKey, Index, Select, SmallInteger, func, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -24,6 +25,7 @@ class Org(Base):
     __table_args__ = (
         Index("idx_org_owner", "owner_id"),
         Index("idx_org_auto_topup", "id", postgresql_where=text("auto_topup_enabled")),
+        Index("idx_org_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
@@ -52,6 +54,11 @@ class Org(Base):
     """After how many days entries of its audit log are removed; None: never."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
+
+    def month_start(self, now: datetime) -> datetime:
+        """The start of the calendar month by the organisation's clock."""
+        local = now.astimezone(ZoneInfo(self.time_zone))
+        return local.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 class OrgMember(Base):

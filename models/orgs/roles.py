@@ -24,6 +24,7 @@ CAN: dict[str, frozenset[str]] = {
     "buy": frozenset({"owner", "billing"}),
     "spend": frozenset({"owner", "admin", "member", "service"}),
     "manage_sso": _OWNER,  # whoever chooses the identity provider can sign in as anybody of its domains, owners too
+    "keep_audit": _OWNER,
     "transfer": _OWNER,
     "delete_org": _OWNER,
 }

@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal
 
-from sqlalchemy import and_, case, func, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts import write_limits
@@ -20,6 +20,8 @@ from models.accounts.write_limits import DAY, MINUTE, WriteLimit, WriteLimitExce
 from models.core.db import db, now
 from models.core.errors import Conflict, Forbidden, NotFound
 from models.core.settings import Settings
+from models.ledger.payers import NO_HINT, PayerHint, RunPayer, payer_of
+from models.orgs import OrgMember
 from models.runs.run import AgentRun, AgentRunVolume, AgentStep
 
 Ending = Literal["completed", "failed", "cancelled"]
@@ -49,11 +51,12 @@ def start(
     agent_id: str,
     ancestor_run_ids: Sequence[str],
     settings: Settings,
-    key: Session | None = None,
-    hint: PayerHint = PayerHint(),
+    org_id: str | None = None,
+    team_id: str | None = None,
+    hint: PayerHint = NO_HINT,
 ) -> str:
-    """Start a run for the user. Its account is that of the key's organisation, of the organisation or repository that `hint` names,
-    of the run that spawns it, or else the user's own (`payer_of`). Returns its new id.
+    """Start a run for the user. Its account is that of organisation `org_id`, whose key they use, of the organisation or repository
+    that `hint` names, of the run that spawns it, or else their own (`payer_of`). Returns its new id.
 
     `ancestor_run_ids` (root first) are stored as reported and grant no access to those runs. Raises
     WriteLimitExceeded when the user starts too many runs or leaves too many unfinished.
@@ -72,10 +75,14 @@ def start(
         moment=moment,
     )
     _check_open_runs(user_id, moment, settings)
+    parent = _delegated(user_id, ancestor_run_ids[-1]) if ancestor_run_ids and org_id is None else None
+    payer = payer_of(user_id, hint, key_org=org_id, key_team=team_id, parent=parent)
     run = AgentRun(
         id=str(uuid.uuid4()),
         user_id=user_id,
-        org_id=org_id,
+        org_id=payer.org_id,
+        paid_by=payer.paid_by,
+        repo_url=payer.repo_url,
         agent_id=agent_id,
         ancestor_run_ids=list(ancestor_run_ids),
         status="running",
@@ -84,6 +91,29 @@ def start(
     db.session.add(run)
     db.session.flush()
     return run.id
+
+
+def _delegated(user_id: str, run_id: str) -> RunPayer | None:
+    """Who pays for the user's run, if that is not only their own account."""
+    if "\x00" in run_id:
+        return None
+    query = select(AgentRun.org_id, AgentRun.paid_by, AgentRun.repo_url).where(
+        AgentRun.id == run_id, AgentRun.user_id == user_id
+    )
+    row = db.session.execute(query).one_or_none()
+    if row is None:
+        return None
+    return RunPayer(row.org_id if row.paid_by else None, row.paid_by, row.repo_url)
+
+
+def _may_write(user_id: str, org_id: str | None) -> ColumnElement[bool]:
+    """The user's runs that a key of organisation `org_id`, or (None) a personal key, may write: those of its account. A personal
+    key also writes the runs that it started for an organisation, while the user is a member."""
+    own = AgentRun.org_id.is_not_distinct_from(org_id)
+    if org_id is None:
+        member = exists().where(OrgMember.org_id == AgentRun.org_id, OrgMember.user_id == user_id)
+        own = or_(own, and_(AgentRun.paid_by.is_not(None), member))
+    return and_(AgentRun.user_id == user_id, own)
 
 
 def _check_open_runs(user_id: str, moment: datetime, settings: Settings) -> None:
@@ -136,9 +166,7 @@ def finish(
     }
     if error_message is not None:
         values["error_message"] = _truncate(error_message)
-    owned = update(AgentRun).where(
-        AgentRun.id == run_id, AgentRun.user_id == user_id, AgentRun.org_id.is_not_distinct_from(org_id)
-    )
+    owned = update(AgentRun).where(AgentRun.id == run_id, _may_write(user_id, org_id))
     found = db.session.scalar(owned.values(values).returning(AgentRun.id))
     if found is None:
         return False
@@ -160,14 +188,13 @@ def add_step(
     """
     found = None
     if "\x00" not in run_id:
-        owner = select(AgentRun.user_id, AgentRun.org_id).where(AgentRun.id == run_id)
-        found = db.session.execute(owner).one_or_none()
+        found = db.session.scalar(select(_may_write(user_id, org_id)).where(AgentRun.id == run_id))
     if found is None:
         raise NotFound(
             "Agent run not found",
             details=f"Run {run_id[:100]!r} does not exist. START one and use the returned runId.",
         )
-    if tuple(found) != (user_id, org_id):
+    if not found:
         raise Forbidden("Unauthorized to add steps to this run")
     step = replace(step, id=None)
     inserted = _insert_steps(run_id, [step], [now()], settings)

@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, cast, func, select, tuple_
+from sqlalchemy import ColumnElement, Row, case, cast, func, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONPATH
 
 from models.accounts import Session
@@ -51,7 +51,8 @@ class LedgerLine:
 
 @dataclass(frozen=True)
 class CallDetail:
-    """The data of a call's page. `key_name` is the display name of the API key, never the key."""
+    """The data of a call's page. `key_name` is the display name of the API key, never the key.
+    `payer` says in words why this account paid, None for a person's own key."""
 
     call: GatewayCall
     run: AgentRun | None
@@ -61,6 +62,8 @@ class CallDetail:
     request_price: Decimal | None
     ledger: Sequence[LedgerLine]
     transcript: Transcript
+    payer: str | None
+    repo_url: str | None
     previous: str | None
     next: str | None
 
@@ -159,22 +162,36 @@ def call_of(
     call = None if "\x00" in request_id else db.session.scalar(query)
     if call is None:
         raise NotFound("There is no such call here")
-    byok, messages = _transcript(account_id, call, MAX_MESSAGES if all_messages else DEFAULT_MESSAGES)
+    message, messages = _message(account_id, call, MAX_MESSAGES if all_messages else DEFAULT_MESSAGES)
     return CallDetail(
         call,
         run,
-        byok,
+        bool(message and message.byok),
         _key_name(call),
         _buckets(call),
         _decimal(call.price, "request"),
         _ledger(call),
         messages,
+        PAID_BY.get(message.paid_by or "") if message else None,
+        message.repo_url if message else None,
         *_adjacent_calls(scope, call),
     )
 
 
-def _transcript(account_id: str, call: GatewayCall, limit: int) -> tuple[bool, Transcript]:
-    """Return whether the caller's own provider key paid, and the transcript of the last `limit` messages.
+PAID_BY = {
+    "key": "the organisation of the key",
+    "named": "the organisation that the call named",
+    "repository": "the organisation that has the repository",
+    "fallback:no_match": "the person: no organisation of theirs has the repository",
+    "fallback:role": "the person: their role in the organisation makes no calls",
+    "fallback:team": "the person: their team may not use the repository",
+    "fallback:out_of_credits": "the person: the organisation was out of credits",
+}
+"""`message.paid_by` in words."""
+
+
+def _message(account_id: str, call: GatewayCall, limit: int) -> tuple[Row[Any] | None, Transcript]:
+    """Return the call's message, and the transcript of its last `limit` messages.
 
     PostgreSQL cuts the request, which may be megabytes long.
     """
@@ -184,6 +201,8 @@ def _transcript(account_id: str, call: GatewayCall, limit: int) -> tuple[bool, T
     last = func.jsonb_path_query_array(Message.request, cast(f"$[last - {limit - 1} to last]", JSONPATH))
     query = select(
         Message.byok,
+        Message.paid_by,
+        Message.repo_url,
         last.label("request"),
         length.label("total"),
         Message.response,
@@ -191,8 +210,8 @@ def _transcript(account_id: str, call: GatewayCall, limit: int) -> tuple[bool, T
     ).where(Message.account_id == account_id, Message.id == call.message_id)
     found = db.session.execute(query).one_or_none() if call.message_id else None
     if found is None:
-        return False, Transcript(None, None)
-    return found.byok, transcript(found.request, found.total, found.response, found.reasoning_text)
+        return None, Transcript(None, None)
+    return found, transcript(found.request, found.total, found.response, found.reasoning_text)
 
 
 def _key_name(call: GatewayCall) -> str | None:

@@ -6,15 +6,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sqlalchemy import ARRAY, Text, any_, cast, func, select, union
+from sqlalchemy import ARRAY, Text, any_, cast, func, select, union, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import defer
 
 from models.accounts import User, write_limits
 from models.accounts.signing_in import clean_email
 from models.core.db import db
-from models.core.errors import DomainError, Forbidden, Invalid, NotFound
-from models.orgs import Org, administered_org_ids, membership
+from models.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
+from models.orgs import Org, administered_org_ids, membership, org_deleted, org_erased
 from models.store.catalogue import catalogue
 from models.store.catalogue.pictures import ADDRESS
 from models.store.publishing import takedowns
@@ -251,6 +251,38 @@ def managed(user: User) -> list[ManagedPublisher]:
         .order_by(Publisher.created_at, Publisher.id)
     )
     return [ManagedPublisher(*row) for row in rows]
+
+
+def of_org(org_id: str) -> list[ManagedPublisher]:
+    """The publishers of an organisation, oldest first. For its members."""
+    count = select(func.count(AgentConfig.id.distinct())).where(AgentConfig.publisher_id == Publisher.id)
+    rows = db.session.execute(
+        select(Publisher, count.scalar_subquery(), Org.name, _TAKEN_DOWN)
+        .join(Org, Org.id == Publisher.org_id)
+        .where(Publisher.org_id == org_id)
+        .order_by(Publisher.created_at, Publisher.id)
+    )
+    return [ManagedPublisher(*row) for row in rows]
+
+
+@org_deleted.connect
+def _keep_owners(org: Org) -> None:
+    """An organisation that owns publishers cannot be deleted. Raises Conflict."""
+    owned = db.session.scalars(
+        select(Publisher.id).where(Publisher.org_id == org.id).order_by(Publisher.id)
+    ).all()
+    if owned:
+        raise Conflict(
+            "Organization owns publishers. Transfer or unlink them first",
+            details=f"Publishers: {', '.join(owned[:10])}. Edit each at /publishers/<id>/edit.",
+        )
+
+
+@org_erased.connect
+def _return_to_creators(org_id: str) -> None:
+    """Publishers that were linked while it was being deleted belong to their creators."""
+    rows = update(Publisher).where(Publisher.org_id == org_id)
+    db.session.execute(rows.values(user_id=Publisher.created_by, org_id=None))
 
 
 def count_agents(publisher_id: str) -> int:

@@ -1,13 +1,11 @@
 """CSV export of calls: one line per call and no summary rows, so that column sums match the pages."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Row
+
+from models.core.csv_text import csv_lines
 
 COLUMNS = (
     "finished_at",
@@ -34,26 +32,10 @@ COLUMNS = (
     "message",
 )
 
-_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-
-_LINES_PER_CHUNK = 500
-
 
 def csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
-    """CSV text in chunks of up to 500 lines: a header and one line per call.
-
-    Times are ISO 8601 in UTC, cost is dollars, credits and tokens are integers. Text that a spreadsheet would
-    interpret as a formula is prefixed with an apostrophe.
-    """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(COLUMNS)
-    for count, call in enumerate(calls, 1):
-        line = _line(call)
-        writer.writerow(_cell(line[name]) for name in COLUMNS)
-        if count % _LINES_PER_CHUNK == 0:
-            yield _drain(buffer)
-    yield _drain(buffer)
+    """CSV text in chunks: a header and one line per call (`csv_text`). Cost is dollars, credits and tokens are integers."""
+    return csv_lines(COLUMNS, map(_line, calls))
 
 
 def _line(call: Row[Any]) -> dict[str, Any]:
@@ -85,24 +67,3 @@ def _line(call: Row[Any]) -> dict[str, Any]:
         "client_gone": call.client_gone,
         "message": call.id,
     }
-
-
-def _drain(buffer: io.StringIO) -> str:
-    text = buffer.getvalue()
-    buffer.seek(0)
-    buffer.truncate()
-    return text
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    if isinstance(value, Decimal):
-        text = f"{value:f}"
-        return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA_PREFIXES) and not isinstance(value, int) else text

@@ -387,7 +387,7 @@ def test_no_content_can_stop_a_settlement(session: Session, pool: Pool) -> None:
         {"response": None},
         {"message_id": "x" * 100_000, "model": "m\x00" * 5000, "requested_model": "ü" * 5000},
         {"message_id": "x" * 100_000},
-        {"message_id": "", "client_request_id": nasty * 1000, "repo_url": nasty},
+        {"message_id": "", "client_request_id": nasty * 1000},
         {"message_id": nasty},
         {
             "uncached_input_tokens": 10**30,

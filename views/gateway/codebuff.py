@@ -14,7 +14,15 @@ from models.core.errors import DomainError
 from models.gateway import tokens
 from models.gateway.dialects import CODEBUFF
 from models.gateway.dialects.codebuff import MAX_PARALLEL
-from views.gateway.openai import ChatBody, Completion, call_model, json_answer
+from views.gateway.openai import (
+    FORBIDDEN,
+    NOT_FOUND,
+    PAYER_HEADERS,
+    ChatBody,
+    Completion,
+    call_model,
+    json_answer,
+)
 from views.web import error_bodies, guards
 from views.web.body import Body, Missing, parse, read_json
 from views.web.error_bodies import ApiBodyError, ApiError, MessageError, door
@@ -27,6 +35,11 @@ bp = Blueprint("gateway_api", __name__, url_prefix="/api")
 class CodebuffMetadata(BaseModel):
     run_id: str = Field(description="One of your running runs")
     client_id: Missing[str] = None
+    orgId: Missing[str] = Field(None, description="Id or slug of the organisation that pays")
+    repo_url: Missing[str] = Field(
+        None,
+        description="The repository you work in; an organisation of yours that has it pays. Also as repoUrl",
+    )
     n: Missing[int] = Field(
         None, ge=1, le=MAX_PARALLEL, description="Number of answers to merge into one; not with stream"
     )
@@ -55,12 +68,13 @@ CODEBUFF_DOOR = ErrorFormat(
     tag="Gateway",
     caller="key",
     body=CodebuffChatBody,
+    parameters=PAYER_HEADERS,
     answers={
         200: ("The completion, or its stream", Completion),
         400: "Invalid body, or no run, or a run that is not yours or not running",
         402: "Out of credits; the message says when free credits reset. Or not enough for this call",
-        403: "Your plan does not include the model (`model_not_in_plan`), or your account is suspended",
-        404: "No configured provider serves the model",
+        403: FORBIDDEN,
+        404: NOT_FOUND,
         429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
         "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
         500: "Internal error of this server",

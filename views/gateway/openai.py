@@ -155,6 +155,17 @@ class AnthropicModelList(ResponseModel):
     last_id: str
 
 
+PAYER_HEADERS = [
+    header("x-stoa-org", "Id or slug of the organisation that pays"),
+    header("x-stoa-repo", "The repository you work in; an organisation of yours that has it pays"),
+]
+FORBIDDEN = (
+    "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
+    "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`), or your account is "
+    "suspended"
+)
+NOT_FOUND = "No configured provider serves the model, or you belong to no such organisation (`org_not_found`)"
+
 DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, ModelError)
 
 
@@ -163,13 +174,13 @@ DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, Model
     tag="Gateway",
     caller="key",
     body=ChatBody,
-    parameters=[header("x-stoa-run-id", "Attaches the call to one of your running runs")],
+    parameters=[header("x-stoa-run-id", "Attaches the call to one of your running runs"), *PAYER_HEADERS],
     answers={
         200: ("The completion, or its stream", Completion),
         400: "The body is invalid, the model has no price here, or it is not a chat model",
         402: "Not enough credits for this call, even without calls in flight",
-        403: "Your plan does not include the model (`model_not_in_plan`), or your account is suspended",
-        404: "No configured provider serves the model",
+        403: FORBIDDEN,
+        404: NOT_FOUND,
         429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
         "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
         500: "Internal error of this server",

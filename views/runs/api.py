@@ -15,10 +15,12 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from models.accounts.credentials import Credential
 from models.core.db import db
 from models.core.errors import Conflict, DomainError, Forbidden
+from models.ledger.payers import payer_hint
 from models.runs import recording
 from models.runs.recording import Ending, StepReport, StepStatus
 from models.store.publishing import takedowns
 from models.store.publishing.takedowns import TakenDown
+from views.gateway.openai import PAYER_HEADERS
 from views.web import body, error_bodies
 from views.web.body import Amount, Body, Count, Instant, Missing
 from views.web.error_bodies import ApiError, door
@@ -46,6 +48,10 @@ class StartBody(Body):
     agentId: Name = Field(description="publisher/agent@version, or a local id")
     ancestorRunIds: Missing[Annotated[list[RunId], Field(max_length=100)]] = Field(
         None, description="From the root to the parent"
+    )
+    orgId: Missing[Name] = Field(None, description="Id or slug of the organisation that pays for the run")
+    repoUrl: Missing[Name] = Field(
+        None, description="The repository of the run; an organisation of yours that has it pays"
     )
 
 
@@ -131,12 +137,14 @@ ERRORS: Answers = {
 @Operation(
     tag="Runs",
     caller="key",
+    parameters=PAYER_HEADERS,
     body=Annotated[StartBody | FinishBody, Field(discriminator="action")],
     max_bytes=MAX_BYTES,
     answers={
         200: ("START returns runId, FINISH returns success", RunStarted | RunFinished),
         **ERRORS,
-        403: "The agent was taken down",
+        403: "The agent was taken down, or your role or your team in the organisation may not start runs",
+        404: "Unknown key, or you belong to no such organisation",
     },
     door=DOOR,
 )
@@ -189,7 +197,16 @@ def _start(key: Credential, parsed: StartBody) -> ResponseReturnValue:
         raise Forbidden(error.message) from None
     with _recorded("Failed to create agent run"):
         run_id = recording.start(
-            key.user.id, parsed.agentId, parsed.ancestorRunIds or [], settings(), key.session.org_id
+            key.user.id,
+            parsed.agentId,
+            parsed.ancestorRunIds or [],
+            settings(),
+            key.session.org_id,
+            key.session.team_id,
+            payer_hint(
+                parsed.orgId or request.headers.get("x-stoa-org"),
+                parsed.repoUrl or request.headers.get("x-stoa-repo"),
+            ),
         )
     return jsonify(runId=run_id)
 

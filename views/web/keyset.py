@@ -9,9 +9,10 @@ from models.core.errors import Invalid
 Cursor = tuple[datetime, str]
 
 
-def cursor() -> Cursor | None:
-    """The query parameter `before`; None for the first page. Raises Invalid."""
-    text = request.args.get("before")
+def cursor(parameter: str = "before") -> Cursor | None:
+    """The query parameter `before`, or `after` in lists that begin with the oldest; None for the first page. Raises
+    Invalid."""
+    text = request.args.get(parameter)
     if not text:
         return None
     time, _, id = text.partition("~")
@@ -20,7 +21,7 @@ def cursor() -> Cursor | None:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None or not id or "\0" in id:
-        raise Invalid("Invalid page: 'before' must be a time and an id.")
+        raise Invalid(f"Invalid page: '{parameter}' must be a time and an id.")
     return moment, id
 
 

@@ -22,7 +22,6 @@ from models.gateway.dialects.dialect import (
     Reply,
     WholeAnswer,
     newest_messages,
-    payer_hint,
 )
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,
@@ -40,7 +39,7 @@ from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.routing import Route
 from models.gateway.upstream import READ, BrokenConnection, EmptyAnswer, UpstreamError
 from models.ledger.holds import Admission
-from models.ledger.payers import PAYER_OUTCOMES, payer_refusal
+from models.ledger.payers import PAYER_OUTCOMES, payer_hint, payer_refusal
 
 
 class ChatDialect(Dialect):
@@ -60,7 +59,7 @@ class ChatDialect(Dialect):
             run_id=headers.get("x-stoa-run-id") or None,
             byok=headers.get("x-openrouter-api-key") or None,
             size=len(received.raw),
-            payer=payer_hint(headers),
+            payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
 
     def stored_request(self, call: Call, size: int) -> Any:

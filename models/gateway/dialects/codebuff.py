@@ -24,7 +24,6 @@ from models.gateway.dialects.dialect import (
     UnreadableBody,
     WholeAnswer,
     iso_now,
-    payer_hint,
 )
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,
@@ -43,7 +42,7 @@ from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
 from models.gateway.upstream import UpstreamError
 from models.ledger.holds import Admission
-from models.ledger.payers import PAYER_OUTCOMES, payer_refusal
+from models.ledger.payers import PAYER_OUTCOMES, payer_hint, payer_refusal
 
 MAX_PARALLEL = 32
 """Largest number of answers to one request that is sent to the provider several times."""
@@ -78,7 +77,8 @@ class CodebuffDialect(ChatDialect):
             byok=received.headers.get("x-openrouter-api-key") or None,
             size=len(received.raw),
             payer=payer_hint(
-                received.headers, metadata.get("orgId"), metadata.get("repo_url") or metadata.get("repoUrl")
+                metadata.get("orgId") or received.headers.get("x-stoa-org"),
+                metadata.get("repo_url") or metadata.get("repoUrl") or received.headers.get("x-stoa-repo"),
             ),
         )
 

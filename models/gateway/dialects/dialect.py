@@ -19,11 +19,8 @@ from models.gateway.chat_format import Call, UsageMeter
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
-from models.ledger.payers import PayerHint
-from models.orgs.repositories import owner_and_repo
+from models.ledger.payers import NO_HINT, PayerHint
 
-MAX_REPOSITORY = 500
-"""Characters read of a repository's URL."""
 MAX_STORED_REQUEST = 256 << 10
 """Largest total of a request's messages that is stored with the call, in bytes."""
 
@@ -69,7 +66,7 @@ class CallRequest:
     client_id: str | None = None
     byok: str | None = field(default=None, repr=False)
     size: int = 0
-    payer: PayerHint = PayerHint()
+    payer: PayerHint = NO_HINT
 
 
 @dataclass(slots=True)
@@ -201,21 +198,6 @@ class Dialect(ABC):
     def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
         """Format an error: CallRefused, ProviderError, UpstreamError, a DomainError (also MissingApiKey and
         UnreadableBody), or a bug."""
-
-
-def payer_hint(headers: RequestHeaders, org: Any = None, repo: Any = None) -> PayerHint:
-    """Who pays, as the request says: in its body (`org`, `repo`), or in the headers `x-stoa-org` and `x-stoa-repo`."""
-    org = org if isinstance(org, str) and org else headers.get("x-stoa-org")
-    repo = repo if isinstance(repo, str) and repo else headers.get("x-stoa-repo")
-    return PayerHint(org or None, repository_hint(repo))
-
-
-def repository_hint(repo: str | None) -> str | None:
-    """The normal form of a repository that a request names; empty if it is none of a known host, None if it names none."""
-    if not repo:
-        return None
-    found = owner_and_repo(repo[:MAX_REPOSITORY])
-    return found.url if found else ""
 
 
 def newest_messages(messages: list[Any], size: int) -> list[Any]:

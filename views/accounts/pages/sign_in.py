@@ -78,7 +78,9 @@ def device_code_of(path: str | None) -> DeviceCode | None:
 
 @bp.get("/login")
 def login() -> ResponseReturnValue:
-    """Show the sign-in methods. With a device code: its status, and approval as the signed-in user."""
+    """Show the sign-in methods. With a device code: its status, and approval as the signed-in user.
+
+    `email` fills in the address."""
     next_path, user = requested_destination(), cookie_user()
     code = device_code_of(next_path)
     if "auth_code" in request.args:
@@ -91,7 +93,7 @@ def login() -> ResponseReturnValue:
             )
     elif user:
         return see_other(next_path)
-    return _login_page(next_path)
+    return _login_page(next_path, email=request.args.get("email", "")[:320])
 
 
 @bp.post("/login")

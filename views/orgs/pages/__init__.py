@@ -1,6 +1,15 @@
 """Pages of organisations. Each module adds its views to the blueprint `orgs`."""
 
-from views.orgs.pages import overview, sso_settings, sso_sign_in
+from views.orgs.pages import audit_page, founding, invite_pages, overview, sso_settings, sso_sign_in, team
 from views.orgs.pages.orgs_blueprint import bp
 
-__all__ = ["bp", "overview", "sso_settings", "sso_sign_in"]
+__all__ = [
+    "audit_page",
+    "bp",
+    "founding",
+    "invite_pages",
+    "overview",
+    "sso_settings",
+    "sso_sign_in",
+    "team",
+]

@@ -153,7 +153,7 @@ def list_publishers(user: User) -> ResponseReturnValue:
     Your own, and those of organisations that you own or administer.
     """
     rows = publishers.managed(user)
-    return jsonify([_row(row.publisher, row.agents, row.organisation) for row in rows])
+    return jsonify([publisher_row(row.publisher, row.agents, row.organisation) for row in rows])
 
 
 @bp.post("/api/publishers")
@@ -196,7 +196,7 @@ def create(user: User) -> ResponseReturnValue:
     )
     audit("publisher.created", publisher.id, user=user, after=publishers.audit_fields(publisher))
     db.session.commit()
-    return jsonify(_row(publisher, 0)), 201
+    return jsonify(publisher_row(publisher, 0)), 201
 
 
 @bp.get("/api/publishers/validate")
@@ -253,7 +253,7 @@ def edit(user: User, publisher_id: str) -> ResponseReturnValue:
     if after != before:
         audit("publisher.edited", publisher.id, user=user, before=before, after=after)
     db.session.commit()
-    return jsonify(_row(publisher, publishers.count_agents(publisher.id)))
+    return jsonify(publisher_row(publisher, publishers.count_agents(publisher.id)))
 
 
 @bp.post("/api/publishers/<publisher_id>/organization")
@@ -365,6 +365,7 @@ def _owned(publisher: Publisher) -> dict[str, Any]:
     return {**columns, **moments, "ownershipType": "organization" if publisher.org_id else "user"}
 
 
-def _row(publisher: Publisher, agents: int, organisation: str | None = None) -> dict[str, Any]:
+def publisher_row(publisher: Publisher, agents: int, organisation: str | None = None) -> dict[str, Any]:
+    """A `CountedPublisher` of the contract."""
     names = {"organizationName": organisation} if organisation else {}
     return {**_owned(publisher), "agentCount": agents, **names}

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.core.errors import Conflict, Invalid
 from models.orgs import Org, matching_org, normalise, owner_and_repo
-from models.orgs import repositories as repos
+from models.orgs import org_repos as repos
 from tests import factories
 from tests.factories import Person
 

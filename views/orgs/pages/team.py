@@ -1,0 +1,170 @@
+"""Members of an organisation: list, add, change roles, remove, leave, transfer ownership."""
+
+from typing import Any
+
+from flask import request, url_for
+from flask.typing import ResponseReturnValue
+
+from models.core.db import db, now
+from models.core.errors import DomainError, Invalid
+from models.ledger import balance
+from models.orgs import can, members
+from models.orgs.members import LAST_OWNER, MemberListed
+from models.usage.member_activity import NO_ACTIVITY, member_activity, spent_since
+from views.orgs.pages.orgs_blueprint import bp
+from views.web.guards import limiter
+from views.web.htmx import render, see_other, toast, wants_fragment
+from views.web.keyset import cursor, cursor_text
+from views.web.org_guards import (
+    current_membership,
+    current_org,
+    org_account,
+    org_caller,
+    org_page,
+    signed_in,
+)
+
+ROLES = {
+    "owner": "Everything, and the only role that transfers or deletes the organisation",
+    "admin": "Manages members, teams, keys, budgets, repositories and settings; does not buy",
+    "member": "Makes calls that the organisation pays for",
+    "billing": "Sees all usage and the bills, and buys credits",
+    "viewer": "Reads what a member reads; makes no calls",
+}
+"""Each role that people have, in a sentence."""
+
+
+@bp.get("/orgs/<slug>/team")
+@org_page()
+def team() -> ResponseReturnValue:
+    """List the members, with what they spent this month; search by name or address."""
+    return _page()
+
+
+def _page(*, status: int = 200, errors: dict[str, str] | None = None, **entered: str) -> ResponseReturnValue:
+    org, moment = current_org(), now()
+    since = org.month_start(moment)
+    return render(
+        "orgs/team.html",
+        partial="orgs/_members.html",
+        since=since,
+        spent=spent_since(org.id, since),
+        balance=balance(org_account()),
+        seats=members.count_people(org.id),
+        errors=errors or {},
+        entered=entered,
+        status=status,
+        **_members(),
+    )
+
+
+def _members() -> dict[str, Any]:
+    """The variables of `orgs/_members.html`."""
+    org, me, moment = current_org(), current_membership(), now()
+    search = request.args.get("q", "").strip()[:100].replace("\0", "")
+    page = members.people_page(org, search, cursor("after"))
+    ids = [user.id for _, user in page.people]
+    activity = member_activity(org.id, ids, org.month_start(moment), moment)
+    return {
+        "people": [(row, activity.get(row.user.id, NO_ACTIVITY)) for row in page.people],
+        "search": search,
+        "more": page.after and url_for("orgs.team", q=search or None, after=cursor_text(*page.after)),
+        "me": me,
+        "role_options": [(role, role.capitalize()) for role in _grantable()],
+        "descriptions": ROLES,
+        "sees_spending": can(me, "see_all_usage"),
+        "last_owner": me.role == "owner" and len(members.owners(org.id)) == 1,
+    }
+
+
+def _grantable() -> list[str]:
+    """The roles that the viewer may give: only owners make owners."""
+    return [role for role in ROLES if role != "owner" or current_membership().role == "owner"]
+
+
+@bp.post("/orgs/<slug>/team")
+@org_page("manage_members")
+@limiter.limit("30/minute;500/day", key_func=org_caller)
+def add_member() -> ResponseReturnValue:
+    """Add somebody who has an account."""
+    email, role = request.form.get("email", ""), request.form.get("role", "")
+    try:
+        user = members.add(current_org(), signed_in().id, email.replace("\0", ""), role)
+    except DomainError as error:
+        db.session.rollback()
+        if error.status not in (400, 404, 409):
+            raise
+        words = "Nobody here has this address. Invite them instead." if error.status == 404 else error.message
+        return _page(
+            status=422, errors=getattr(error, "fields", None) or {"email": words}, email=email, role=role
+        )
+    db.session.commit()
+    toast(f"{user.name or user.email} is a member now.")
+    return see_other(url_for("orgs.team"))
+
+
+@bp.post("/orgs/<slug>/team/<user_id>/role")
+@org_page("manage_members")
+@limiter.limit("120/minute", key_func=org_caller)
+def change_role(user_id: str) -> ResponseReturnValue:
+    """Change a member's role; htmx receives the list."""
+    role = request.form.get("role", "")
+    _, user = members.person(current_org(), user_id)
+    try:
+        members.change_role(current_org(), signed_in().id, user_id, role)
+    except Invalid as error:
+        raise Invalid(error.message) from None
+    db.session.commit()
+    toast(f"{user.name or user.email}: {role}.")
+    if wants_fragment() and user_id != signed_in().id:
+        return render("orgs/team.html", partial="orgs/_members.html", **_members())
+    return see_other(url_for("orgs.team"))
+
+
+@bp.get("/orgs/<slug>/team/<user_id>/removal")
+@org_page("manage_members")
+def ask_removal(user_id: str) -> ResponseReturnValue:
+    """Ask to remove a member."""
+    return _removal(members.person(current_org(), user_id))
+
+
+def _removal(row: MemberListed) -> ResponseReturnValue:
+    return render(
+        "orgs/removal.html",
+        partial="orgs/_removal.html",
+        person=row.user,
+        itself=row.user.id == signed_in().id,
+        last_owner=LAST_OWNER
+        if row.member.role == "owner" and len(members.owners(row.member.org_id)) == 1
+        else None,
+    )
+
+
+@bp.post("/orgs/<slug>/team/<user_id>/removal")
+@org_page("manage_members")
+@limiter.limit("120/minute", key_func=org_caller)
+def remove_member(user_id: str) -> ResponseReturnValue:
+    """Remove a member."""
+    user = members.remove(current_org(), signed_in().id, user_id)
+    db.session.commit()
+    toast(f"{user.name or user.email} is no longer a member.")
+    return see_other(url_for("orgs.orgs") if user_id == signed_in().id else url_for("orgs.team"))
+
+
+@bp.get("/orgs/<slug>/departure")
+@org_page()
+def ask_departure() -> ResponseReturnValue:
+    """Ask to leave the organisation."""
+    return _removal(members.person(current_org(), signed_in().id))
+
+
+@bp.post("/orgs/<slug>/departure")
+@org_page()
+@limiter.limit("60/minute", key_func=org_caller)
+def leave() -> ResponseReturnValue:
+    """Leave the organisation."""
+    name = current_org().name
+    members.remove(current_org(), signed_in().id, signed_in().id)
+    db.session.commit()
+    toast(f"You left {name}.")
+    return see_other(url_for("orgs.orgs"))
