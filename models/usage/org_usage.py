@@ -17,7 +17,7 @@ from models.ledger.message import Message
 from models.orgs import Org
 
 LAG = timedelta(minutes=5)
-STEP = 50_000
+STEP = 20_000
 """Calls that one transaction counts."""
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -113,7 +113,7 @@ def orgs_to_count(now: datetime) -> Sequence[str]:
 
 
 def count_calls(org_id: str, now: datetime) -> bool:
-    """Count up to 50,000 calls of the organisation that ended more than five minutes ago; whether there are more. Commit after
+    """Count up to 20,000 calls of the organisation that ended more than five minutes ago; whether there are more. Commit after
     each call. Locks the organisation's state; flushes."""
     org = db.session.get(Org, org_id)
     if org is None:
