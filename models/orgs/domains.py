@@ -10,7 +10,7 @@ from datetime import datetime
 
 import dns.exception
 import dns.resolver
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, select, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -18,6 +18,7 @@ from models.core.db import NEW_ID, NOW, Base, db
 from models.core.errors import Conflict, Invalid, NotFound
 from models.core.settings import Settings
 from models.orgs.audit import record_org
+from models.orgs.org import OrgRole
 
 LABEL = "_stoa"
 """The TXT record stands at this label below the domain, where it disturbs no other record."""
@@ -45,6 +46,12 @@ class OrgDomain(Base):
             unique=True,
             postgresql_where=text("verified_at IS NOT NULL"),
         ),
+        CheckConstraint(
+            "(join_mode = ANY (ARRAY['off'::text, 'ask'::text, 'join'::text]))", name="join_mode_known"
+        ),
+        CheckConstraint(
+            "(join_role = ANY (ARRAY['member'::org_role, 'viewer'::org_role]))", name="join_role_narrow"
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
@@ -54,6 +61,9 @@ class OrgDomain(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     verified_at: Mapped[datetime | None]
     verified_by: Mapped[str | None]
+    join_mode: Mapped[str] = mapped_column(server_default=text("'off'::text"))
+    """How people with an address there join: `off` (by invitation), `ask` or `join` (see `domain_joining`)."""
+    join_role: Mapped[str] = mapped_column(OrgRole, server_default=text("'member'::org_role"))
 
     @property
     def record_name(self) -> str:

@@ -21,6 +21,7 @@ from models.orgs.audit import record_org
 from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.invite_lists import Invitee
 from models.orgs.org import Org, OrgInvite, OrgMember, org_by_id
+from models.orgs.seats_signal import seats_changed
 
 LIFETIME = timedelta(days=7)
 INVITED_ROLES = ("member", "admin", "billing", "viewer")
@@ -284,11 +285,17 @@ def accept(token: str, user: User, now: datetime) -> tuple[Org, OrgMember]:
     ).one_or_none()
     if member is None:
         raise Conflict("You are already a member of this organization")
-    row.accepted_at, row.accepted_by = now, user.id
-    note(row, "accepted", now)
+    mark_accepted(row, user, now)
     record_org(org.id, "member.added", row.email, after={"role": row.role, "by": "invitation"})
     db.session.flush()
+    seats_changed(org.id)
     return org, member
+
+
+def mark_accepted(row: OrgInvite, user: User, now: datetime) -> None:
+    """Close an open invitation: the user is a member now."""
+    row.accepted_at, row.accepted_by = now, user.id
+    note(row, "accepted", now)
 
 
 def decline(token: str, now: datetime) -> Org:
@@ -327,6 +334,12 @@ def is_open() -> tuple[ColumnElement[bool], ...]:
         OrgInvite.declined_at.is_(None),
         OrgInvite.withdrawn_at.is_(None),
     )
+
+
+def usable_invite(org_id: str, email: str, now: datetime) -> OrgInvite | None:
+    """The open invitation of an address if it has not expired, else None."""
+    row = open_invite(org_id, email)
+    return row if row and row.state(now) == "open" else None
 
 
 def open_invite(org_id: str, email: str) -> OrgInvite | None:
