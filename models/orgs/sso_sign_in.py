@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 
 from models.accounts.signing_in import (
     Identity,
@@ -18,7 +18,9 @@ from models.core.db import db
 from models.core.errors import Forbidden
 from models.orgs.audit import record_org
 from models.orgs.domains import domain_of, proven_domains
-from models.orgs.org import Org, OrgInvite, OrgMember, membership
+from models.orgs.invites import mark_accepted, usable_invite
+from models.orgs.org import Org, OrgMember, membership
+from models.orgs.seats_signal import seats_changed
 from models.orgs.single_sign_on import GRANTED_ROLES, OrgSso, OrgSsoGroup, sso_groups, sso_provider
 from models.orgs.teams import OrgTeamMember
 
@@ -96,34 +98,21 @@ def _user_of(
 
 
 def _join(org: Org, sso: OrgSso, user: User, *, may_join: bool, now: datetime) -> OrgMember:
-    invite = _invite_of(org.id, user.email, now)
+    invite = usable_invite(org.id, user.email, now)
     if invite is None and not may_join:
         raise Forbidden(f"You are not a member of {org.name}. Ask one of its owners or admins to invite you.")
     role = invite.role if invite else sso.default_role
     member = OrgMember(org_id=org.id, user_id=user.id, role=role)
     db.session.add(member)
     if invite is not None:
-        invite.accepted_at, invite.accepted_by = now, user.id
+        mark_accepted(invite, user, now)
     db.session.flush()
     if sso.default_team_id and invite is None:
         _enter_team(member, sso.default_team_id)
     after = {"role": role, "by": "invite" if invite else "single sign-on"}
     record_org(org.id, "member.added", user.email, after=after, actor=user.email)
+    seats_changed(org.id)
     return member
-
-
-def _invite_of(org_id: str, email: str, now: datetime) -> OrgInvite | None:
-    return db.session.scalars(
-        select(OrgInvite)
-        .where(
-            OrgInvite.org_id == org_id,
-            func.lower(OrgInvite.email) == email,
-            OrgInvite.accepted_at.is_(None),
-            OrgInvite.expires_at > now,
-        )
-        .order_by(OrgInvite.created_at.desc())
-        .limit(1)
-    ).one_or_none()
 
 
 def grant_groups(member: OrgMember, groups: Collection[str], email: str) -> None:

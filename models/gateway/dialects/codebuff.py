@@ -140,7 +140,10 @@ class CodebuffDialect(ChatDialect):
             case ProviderError():
                 return ErrorAnswer(error.status, {"error": _upstream_error(error)})
             case UpstreamError(status=status, kind=kind):
-                return _sdk_error(status, str(error), kind, "upstream_error")
+                answer = _sdk_error(status, str(error), kind, error.type)
+                if error.details is not None:
+                    answer.body["error"]["details"] = error.details
+                return answer
             case DomainError(status=status, message=text, code=code):
                 return _sdk_error(status, text, code)
             case RelayFailed():
