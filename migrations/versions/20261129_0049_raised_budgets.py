@@ -1,13 +1,13 @@
 """Budgets know until when they are raised, so that a call looks for raises of few.
 
 Revision: 0049
-Revises: 0053
+Revises: 0048
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0049"
-down_revision = "0053"
+down_revision = "0048"
 branch_labels = None
 depends_on = None
 
