@@ -16,7 +16,7 @@ from models.accounts.signing_in import (
 from models.accounts.users import OAuthAccount, User
 from models.core.db import db
 from models.core.errors import Forbidden
-from models.orgs import invites, members
+from models.orgs import invite_answers, invites, members
 from models.orgs.audit import record_org
 from models.orgs.directory import directory_groups, provisioned, shut_out
 from models.orgs.domains import domain_of, proven_domains
@@ -102,7 +102,7 @@ def _join(org: Org, sso: OrgSso, user: User, *, may_join: bool, now: datetime) -
         raise Forbidden(f"The directory of {org.name} has deactivated {user.email}. Ask its administrator.")
     invite = invites.usable_invite(org.id, user.email, now)
     if invite is not None:
-        return invites.take_up(invite, org, user, now)
+        return invite_answers.take_up(invite, org, user, now)
     if not may_join and not provisioned(org.id, user.email):
         raise Forbidden(f"You are not a member of {org.name}. Ask one of its owners or admins to invite you.")
     member = members.join(org, user, sso.default_role, how="joined")

@@ -1,6 +1,19 @@
 """Pages of organisations. Each module adds its views to the blueprint `orgs`."""
 
-from views.orgs.pages import audit_page, founding, invite_pages, overview, sso_settings, sso_sign_in, team
+from views.orgs.pages import (
+    audit_page,
+    founding,
+    invite_pages,
+    joining,
+    key_pages,
+    overview,
+    removals,
+    service_account_pages,
+    sso_settings,
+    sso_sign_in,
+    team,
+    team_pages,
+)
 from views.orgs.pages.orgs_blueprint import bp
 
 __all__ = [
@@ -8,8 +21,13 @@ __all__ = [
     "bp",
     "founding",
     "invite_pages",
+    "joining",
+    "key_pages",
     "overview",
+    "removals",
+    "service_account_pages",
     "sso_settings",
     "sso_sign_in",
     "team",
+    "team_pages",
 ]
