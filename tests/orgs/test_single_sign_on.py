@@ -349,7 +349,7 @@ def test_a_dry_run_lists_who_would_be_locked_out(
     assert (
         page.index("guest@elsewhere.org")
         < page.index("bob@example.org")
-        < page.index("Has signed in through it<")
+        < page.index("has signed in through it<")
     )
 
 
