@@ -38,6 +38,12 @@ def csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
     return csv_lines(COLUMNS, map(_line, calls))
 
 
+def org_csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
+    """As `csv_of`, with who called and from which repository."""
+    lines = ({**_line(call), "user_id": call.user_id, "repository": call.repo_url} for call in calls)
+    return csv_lines(("user_id", "repository", *COLUMNS), lines)
+
+
 def _line(call: Row[Any]) -> dict[str, Any]:
     write = call.cache_write_tokens or 0
     uncached = call.uncached_input_tokens

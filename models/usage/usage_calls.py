@@ -94,6 +94,8 @@ def _batch(
             Message.credits,
             Message.byok,
             Message.latency_ms,
+            Message.user_id,
+            Message.repo_url,
             GatewayCall.request_id,
             GatewayCall.uncached_input_tokens,
             GatewayCall.run_id,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page
 from sqlalchemy.orm import Session as OrmSession
 
 from models.orgs import Org, org_repos
@@ -71,6 +71,10 @@ def test_axe_finds_nothing(
         "team": "/orgs/acme/team",
         "removal": f"/orgs/acme/team/{carol.id}/removal",
         "departure": "/orgs/acme/departure",
+        "repositories": "/orgs/acme/repositories?check=git@github.com:Acme/Site.git",
+        "settings": "/orgs/acme/settings",
+        "transfer": "/orgs/acme/ownership",
+        "deletion": "/orgs/acme/deletion",
     }
     with open_page(base, width=390) as page:
         enter(page, alice)

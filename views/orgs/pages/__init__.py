@@ -1,6 +1,17 @@
 """Pages of organisations. Each module adds its views to the blueprint `orgs`."""
 
-from views.orgs.pages import audit_page, founding, invite_pages, overview, sso_settings, sso_sign_in, team
+from views.orgs.pages import (
+    audit_page,
+    founding,
+    invite_pages,
+    overview,
+    repositories_page,
+    settings_page,
+    sso_settings,
+    sso_sign_in,
+    switcher,
+    team,
+)
 from views.orgs.pages.orgs_blueprint import bp
 
 __all__ = [
@@ -9,7 +20,10 @@ __all__ = [
     "founding",
     "invite_pages",
     "overview",
+    "repositories_page",
+    "settings_page",
     "sso_settings",
     "sso_sign_in",
+    "switcher",
     "team",
 ]
