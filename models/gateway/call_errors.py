@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from math import ceil
 from typing import Any
 
@@ -38,7 +39,7 @@ class CallRefused(Exception):
 
 
 class CreditsHeld(CallRefused):
-    """Calls in flight hold the credits that this call needs. `holds` are the account's oldest live holds, out of `count`.
+    """Calls in flight hold the credits, or the part of a budget, that this call needs. `holds` are the account's oldest live holds, out of `count`.
     `retry_after`: seconds until the first of them is likely to be settled."""
 
     def __init__(self, admission: Admission, holds: Sequence[LiveHold], count: int, retry_after: int) -> None:
@@ -106,6 +107,19 @@ def client_error(
         )
         return ProviderError(502, failure)
     return ProviderError(status, failure, retry_after)
+
+
+def relative_time(target: datetime | None, current: datetime) -> str:
+    """The time until `target` in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
+    if target is None or target <= current:
+        return "soon"
+    minutes = int((target - current).total_seconds() // 60)
+    for size, unit in ((1440, "day"), (60, "hour")):
+        if minutes >= size:
+            count = minutes // size
+            return f"in {count} {unit}{'s' if count > 1 else ''}"
+    count = max(minutes, 1)
+    return f"in {count} minute{'s' if count > 1 else ''}"
 
 
 def error_object(failure: ProviderFailure) -> dict[str, Any]:

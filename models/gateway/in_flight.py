@@ -15,6 +15,7 @@ from typing import Any
 
 from models.core.pool import Pool
 from models.gateway import metrics
+from models.gateway.budget_errors import budget_message
 from models.gateway.chat_format import Call, Usage
 from models.gateway.output_estimator import OutputEstimator
 from models.gateway.routing import Route, held_credits
@@ -50,6 +51,12 @@ class OutOfCredits(UpstreamError):
 
     status = 402
     kind = type = "insufficient_credits"
+
+
+class BudgetSpent(OutOfCredits):
+    """The answer outgrew a budget."""
+
+    kind = "budget_exceeded"
 
 
 class HoldRenewer:
@@ -206,6 +213,7 @@ class InFlightCall:
             return 2 * output_tokens
         held = self._grow_hold(needed, wanted)
         if held is None:
+            self._raise_if_budget_spent(needed)
             exhausted = (
                 "Your plan's limit was reached"
                 if self.admission.funding == "plan"
@@ -215,6 +223,13 @@ class InFlightCall:
         if held >= wanted:
             return 2 * output_tokens
         return output_tokens + output_tokens * (held - needed) // (wanted - needed)
+
+    def _raise_if_budget_spent(self, needed: int) -> None:
+        with suppress(LedgerUnavailable):
+            request_id = self.admission.request_id
+            refusal = holds.explain_growth(self._settlements.pool, request_id, needed=needed)
+            if refusal is not None:
+                raise BudgetSpent(f"{budget_message(refusal)} So this answer ends here.")
 
     def try_hold(self, credits: int) -> bool:
         """Grow a non-zero hold to at least `credits`. Returns whether the call now holds them; on False the hold is

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
@@ -48,6 +48,8 @@ class UpstreamError(Exception):
     """The client's `error.type`."""
     dropped: tuple[str, ...] = ()
     """Request keys left out for the provider."""
+    details: Any = None
+    """More about the error for the client, as JSON."""
 
 
 class Unreachable(UpstreamError):

@@ -1,6 +1,15 @@
 """The credit ledger: grants, holds, entries, balances and the quota cycle."""
 
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
+from models.ledger.budget_tables import (
+    LEVELS,
+    PERIODS,
+    Budget,
+    BudgetRaise,
+    BudgetRequest,
+    BudgetSpend,
+    RunBudget,
+)
 from models.ledger.credit_operations import (
     MAX_GRANT,
     PRIORITIES,
@@ -26,6 +35,7 @@ from models.ledger.heads import LedgerHead, LedgerHeadLeaf, record_head
 from models.ledger.holds import (
     Admission,
     AdmissionRequest,
+    BudgetRefusal,
     CallFailure,
     LedgerUnavailable,
     LostHold,
@@ -33,6 +43,7 @@ from models.ledger.holds import (
     Settlement,
     admit,
     admit_many,
+    explain_growth,
     extend_holds,
     fail,
     grow_hold,
@@ -53,12 +64,19 @@ from models.ledger.quota import Quota, ensure_quota, signup_grant
 __all__ = [
     "GRANT_TYPES",
     "KINDS",
+    "LEVELS",
     "MAX_GRANT",
+    "PERIODS",
     "PRIORITIES",
     "Account",
     "Admission",
     "AdmissionRequest",
     "Balance",
+    "Budget",
+    "BudgetRaise",
+    "BudgetRefusal",
+    "BudgetRequest",
+    "BudgetSpend",
     "CallFailure",
     "Charged",
     "CreditAccount",
@@ -76,6 +94,7 @@ __all__ = [
     "LostHold",
     "Quota",
     "QuotaCycle",
+    "RunBudget",
     "Settled",
     "Settlement",
     "Swept",
@@ -90,6 +109,7 @@ __all__ = [
     "dismiss_lost",
     "ensure_quota",
     "erase_account",
+    "explain_growth",
     "extend_holds",
     "fail",
     "grant",

@@ -56,7 +56,8 @@ def _viewer_context() -> dict[str, Any]:
 
         operates = is_admin(viewer)
         # reuse the page's balance if it has one: two queries could differ by a call
-        account = Account(org_id=g.org.id) if "org" in g else current_account()
+        org = g.get("org")
+        account = Account(org_id=org.id) if org else current_account()
         chip = (g.get("balance") or balance(account)).available
     return {
         "viewer": viewer,
