@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
 from models.orgs import Org, org_repos
@@ -78,6 +78,13 @@ def test_axe_finds_nothing(
     }
     with open_page(base, width=390) as page:
         enter(page, alice)
+        page.goto("/orgs/acme/team")
+        page.get_by_role("button", name="Menu").click()
+        page.locator(".scope-menu summary").click()
+        expect(page.get_by_role("link", name="Beta")).to_have_attribute("href", "/orgs/beta/team")
+        if folder := os.environ.get("STOA_SHOTS"):
+            page.screenshot(path=Path(folder, "switcher.png"))
+        judge(page)
         for name, path in paths.items():
             page.goto(path)
             shoot(page, name)
