@@ -21,6 +21,7 @@ from models.orgs.invite_lists import read_list
 from models.orgs.invites import SENDS_PER_ADDRESS, derived_token
 from tests import factories
 from tests.factories import Person
+from tests.usage.test_usage_pages import recorded_statements
 
 
 @pytest.fixture
@@ -361,6 +362,50 @@ def test_invitations_of_a_deleted_organisation_end(
     assert kit.browser.post(f"/api/invites/{token}").status_code == 404
 
 
+# -- members who exist ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [{}, {"invitations": []}, {"invitations": "x"}, []])
+def test_bulk_checks_the_list_before_the_membership(
+    body: Any, acme: Org, mallory: Person, anonymous: Person
+) -> None:
+    answer = mallory.browser.post(api(acme, "/bulk"), json=body)
+    assert (answer.status_code, answer.json) == (400, {"error": "Invalid invitations array"})
+    assert anonymous.browser.post(api(acme, "/bulk"), json=body).status_code == 401
+
+
+def test_bulk_adds_those_who_have_an_account(
+    acme: Org, alice: Person, bob: Person, carol: Person, kit: Person, mallory: Person, outbox: list[Email]
+) -> None:
+    people = [
+        {"email": "KIT@example.org", "role": "viewer"},
+        {"email": "bob@example.org", "role": "admin"},
+        {"email": "nobody@example.org", "role": "member"},
+    ]
+    for who, status in ((bob, 403), (mallory, 404)):
+        assert who.browser.post(api(acme, "/bulk"), json={"invitations": people}).status_code == status
+    bad = [*people, {"email": "mallory@example.org", "role": "boss"}]
+    assert carol.browser.post(api(acme, "/bulk"), json={"invitations": bad}).status_code == 400
+    assert membership(kit.id, acme.id) is None
+    answer = carol.browser.post(api(acme, "/bulk"), json={"invitations": people})
+    assert (answer.status_code, answer.json) == (
+        201,
+        {
+            "success": True,
+            "added": 1,
+            "skipped": [
+                {"email": "bob@example.org", "reason": "Already a member"},
+                {"email": "nobody@example.org", "reason": "User not found"},
+            ],
+        },
+    )
+    db.session.rollback()
+    member = membership(kit.id, acme.id)
+    assert member
+    assert member.role == "viewer"
+    assert outbox == []
+
+
 # -- time ----------------------------------------------------------------------------------------------------
 
 
@@ -385,6 +430,21 @@ def test_a_reminder_a_day_before_repeats_the_link(
     alice.submit(f"/orgs/acme/invites/{newest('kit@example.org').id}/messages")
     assert timeline("kit@example.org")[-1] == "sent"
     assert alice.browser.get(f"/api/invites/{token_in(outbox[-1])}").status_code == 200
+
+
+def test_the_list_takes_as_many_statements_for_fifty_as_for_one(
+    app: Flask, acme: Org, alice: Person, outbox: list[Email]
+) -> None:
+    counts = []
+    for people in ("a@example.org", "\n".join(f"p{n}@example.org" for n in range(60))):
+        alice.submit("/orgs/acme/invites/new", addresses=people, role="member")
+        with recorded_statements(app) as statements:
+            page = alice.browser.get("/orgs/acme/invites").text
+        counts.append(len(statements))
+    assert counts[0] == counts[1] <= 10
+    older = re.search(r'href="([^"]+before=[^"]+)"', page)
+    assert older
+    assert alice.browser.get(older[1].replace("&amp;", "&")).text.count("Send again to") == 11
 
 
 def test_the_mail_arrives(acme: Org, alice: Person, settings: Settings) -> None:
