@@ -1,6 +1,15 @@
 """JSON routes of organisations (contract 2.8). Each module adds its views to the blueprint `orgs_api`."""
 
-from views.orgs.api import audit_route, invite_routes, member_routes, org_routes, repository_routes
+from views.orgs.api import (
+    audit_route,
+    invite_routes,
+    member_routes,
+    org_key_routes,
+    org_routes,
+    repository_routes,
+    service_account_routes,
+    team_routes,
+)
 from views.orgs.api.orgs_api_blueprint import bp
 
 __all__ = [
@@ -8,6 +17,9 @@ __all__ = [
     "bp",
     "invite_routes",
     "member_routes",
+    "org_key_routes",
     "org_routes",
     "repository_routes",
+    "service_account_routes",
+    "team_routes",
 ]

@@ -5,11 +5,14 @@ from views.orgs.pages import (
     founding,
     invite_pages,
     joining,
+    key_pages,
     overview,
     removals,
+    service_account_pages,
     sso_settings,
     sso_sign_in,
     team,
+    team_pages,
 )
 from views.orgs.pages.orgs_blueprint import bp
 
@@ -19,9 +22,12 @@ __all__ = [
     "founding",
     "invite_pages",
     "joining",
+    "key_pages",
     "overview",
     "removals",
+    "service_account_pages",
     "sso_settings",
     "sso_sign_in",
     "team",
+    "team_pages",
 ]
