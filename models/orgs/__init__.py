@@ -3,10 +3,12 @@
 from models.orgs.alert_settings import OrgAlertSettings
 from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
-from models.orgs.domains import OrgDomain
+from models.orgs.domain_joining import OrgJoinRequest
+from models.orgs.domains import OrgDomain, OrgDomainJoining
 from models.orgs.founding import delete_org, edit_org, found_org, org_deleted, org_erased, org_restored
 from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.members import members_changed, seats_changed
+from models.orgs.offboarding import OrgRemoval
 from models.orgs.org import (
     ORG_ROLES,
     PEOPLE_ROLES,
@@ -41,10 +43,13 @@ __all__ = [
     "OrgAlertDismissal",
     "OrgAlertSettings",
     "OrgDomain",
+    "OrgDomainJoining",
     "OrgFeature",
     "OrgInvite",
     "OrgInviteEvent",
+    "OrgJoinRequest",
     "OrgMember",
+    "OrgRemoval",
     "OrgRepo",
     "OrgRole",
     "OrgSso",

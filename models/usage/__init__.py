@@ -2,5 +2,6 @@
 
 from models.ledger.message import Message
 from models.ledger.rollup import UsageRollup
+from models.usage import departures
 
-__all__ = ["Message", "UsageRollup"]
+__all__ = ["Message", "UsageRollup", "departures"]
