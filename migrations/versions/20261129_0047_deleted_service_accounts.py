@@ -3,7 +3,7 @@
 from migrations.replacing import run_script
 
 revision = "0047"
-down_revision = "0053"
+down_revision = "0046"
 branch_labels = None
 depends_on = None
 

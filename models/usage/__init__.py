@@ -3,5 +3,12 @@
 from models.ledger.message import Message
 from models.ledger.rollup import UsageRollup
 from models.usage import departures
+from models.usage.org_usage import OrgUsage, OrgUsageState
 
-__all__ = ["Message", "UsageRollup", "departures"]
+__all__ = [
+    "Message",
+    "OrgUsage",
+    "OrgUsageState",
+    "UsageRollup",
+    "departures",
+]
