@@ -76,11 +76,16 @@ class RunPage:
 
 def run_of(account_id: str, run_id: str) -> AgentRun:
     """Return the account's run. Raises NotFound, also for another account's run."""
-    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run_id)
-    run = None if "\x00" in run_id else db.session.scalar(query)
+    run = find_run(account_id, run_id)
     if run is None:
         raise NotFound("There is no such run here")
     return run
+
+
+def find_run(account_id: str, run_id: str) -> AgentRun | None:
+    """Return the account's run, or None."""
+    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run_id)
+    return None if "\x00" in run_id else db.session.scalar(query)
 
 
 def summary_of(account_id: str, run_id: str) -> RunSummary:

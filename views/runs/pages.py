@@ -120,7 +120,7 @@ def row(run_id: str) -> ResponseReturnValue:
 def call(run_id: str, request_id: str) -> ResponseReturnValue:
     """Show a model call: tokens, prices, ledger entries, timing and messages."""
     account_id = current_account().id
-    run = history.run_of(account_id, run_id)
+    run = history.find_run(account_id, run_id)
     all_messages = request.args.get("messages") == "all"
     return render(
         "runs/call.html",
