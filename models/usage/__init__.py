@@ -3,5 +3,6 @@
 from models.ledger.message import Message
 from models.ledger.rollup import UsageRollup
 from models.usage.org_usage import OrgUsage, OrgUsageState
+from models.usage.weekly_report import OrgWeeklyReport
 
-__all__ = ["Message", "OrgUsage", "OrgUsageState", "UsageRollup"]
+__all__ = ["Message", "OrgUsage", "OrgUsageState", "OrgWeeklyReport", "UsageRollup"]

@@ -1,6 +1,16 @@
 """Pages of organisations. Each module adds its views to the blueprint `orgs`."""
 
-from views.orgs.pages import audit_page, founding, invite_pages, overview, sso_settings, sso_sign_in, team
+from views.orgs.pages import (
+    audit_page,
+    founding,
+    invite_pages,
+    org_alerts,
+    org_usage,
+    overview,
+    sso_settings,
+    sso_sign_in,
+    team,
+)
 from views.orgs.pages.orgs_blueprint import bp
 
 __all__ = [
@@ -8,6 +18,8 @@ __all__ = [
     "bp",
     "founding",
     "invite_pages",
+    "org_alerts",
+    "org_usage",
     "overview",
     "sso_settings",
     "sso_sign_in",
