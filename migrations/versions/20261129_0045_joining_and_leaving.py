@@ -12,11 +12,16 @@ branch_labels = None
 depends_on = None
 
 UP = """
-ALTER TABLE org_domain
-    ADD COLUMN join_mode text NOT NULL DEFAULT 'off',
-    ADD COLUMN join_role org_role NOT NULL DEFAULT 'member',
-    ADD CONSTRAINT org_domain_join_mode_known CHECK (join_mode IN ('off', 'ask', 'join')),
-    ADD CONSTRAINT org_domain_join_role_narrow CHECK (join_role IN ('member', 'viewer'));
+CREATE TABLE org_domain_joining (
+    org_id text NOT NULL,
+    domain text NOT NULL,
+    mode text NOT NULL,
+    role org_role NOT NULL,
+    CONSTRAINT org_domain_joining_pk PRIMARY KEY (org_id, domain),
+    CONSTRAINT org_domain_joining_org_id_fk FOREIGN KEY (org_id) REFERENCES org (id) ON DELETE CASCADE,
+    CONSTRAINT org_domain_joining_mode_known CHECK (mode IN ('ask', 'join')),
+    CONSTRAINT org_domain_joining_role_narrow CHECK (role IN ('member', 'viewer'))
+);
 CREATE TABLE org_join_request (
     id text NOT NULL DEFAULT (gen_random_uuid())::text,
     org_id text NOT NULL,
@@ -50,7 +55,7 @@ CREATE INDEX idx_org_removal_org ON org_removal (org_id, at);
 DOWN = """
 DROP TABLE org_removal;
 DROP TABLE org_join_request;
-ALTER TABLE org_domain DROP COLUMN join_role, DROP COLUMN join_mode;
+DROP TABLE org_domain_joining;
 """
 
 

@@ -1,13 +1,13 @@
 """Usage of organisations by member, team, key, repository, agent, version and run, counted behind the calls; weekly reports.
 
 Revision: 0052
-Revises: 0053
+Revises: 0051
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0052"
-down_revision = "0053"
+down_revision = "0051"
 branch_labels = None
 depends_on = None
 

@@ -99,7 +99,7 @@ class Gateway:
         self.settlements = Settlements(pool, self.spool)
         self.outputs = self.settlements.outputs
         self._authenticated: dict[str, float] = {}
-        self._whole_only = WholeOnlyModels()
+        self.whole_only = WholeOnlyModels()
         self.streams: set[AnswerStream] = set()
         """Streams that still read from their provider."""
 
@@ -261,7 +261,7 @@ class Gateway:
         call = request.dialect.adapt(call, route.provider)
         size = self.outputs.size(hash_token(request.key), call.model)
         limited = call.max_output is not None and call.max_output <= size
-        if call.stream or limited or request.byok or route in self._whole_only:
+        if call.stream or limited or request.byok or route in self.whole_only:
             return self._prepare_as(request, call, route, size)
         if can_stream(request.dialect, call):
             attempt = self._prepare_as(request, call.streamed(), route, size, whole=True)
@@ -428,20 +428,20 @@ class Gateway:
                 raise read_provider_error(response, route, start)
             if start and not sse.looks_like_sse(start):
                 # the provider does not stream
-                self._whole_only.add(route)
+                self.whole_only.add(route)
                 return dialect.read_answer(start + response.read(), call, route, response.headers)
             answer = read_whole_stream(dialect, call, in_flight, response, attempt.held_output, start)
         finally:
             response.close()
         if answer.meter.usage() is None:
             # its whole answers may report it
-            self._whole_only.add(route)
+            self.whole_only.add(route)
         return answer
 
     def _as_whole(self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall) -> Attempt:
         """The attempt for a provider that refused to stream, with its full hold. Raises CreditsHeld."""
         assert isinstance(request.call, Call)
-        self._whole_only.add(attempt.route)
+        self.whole_only.add(attempt.route)
         whole = self._prepare(request, request.call, attempt.route)
         if not in_flight.try_hold(whole.hold):
             raise self._refusal(replace(in_flight.admission, outcome="held", hold=whole.hold))

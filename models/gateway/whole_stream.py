@@ -38,6 +38,10 @@ class WholeOnlyModels:
             self._until.clear()
         self._until[route.provider.name, route.model] = time.monotonic() + WHOLE_ONLY_SECONDS
 
+    def clear(self) -> None:
+        """Forget them."""
+        self._until.clear()
+
     def __contains__(self, route: Route) -> bool:
         return self._until.get((route.provider.name, route.model), 0.0) > time.monotonic()
 

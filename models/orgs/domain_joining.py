@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, exists, select, text
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, and_, exists, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.accounts.users import User
@@ -13,7 +13,7 @@ from models.core.db import NEW_ID, NOW, Base, db, extension
 from models.core.errors import Conflict, Invalid, NotFound
 from models.orgs import members
 from models.orgs.audit import record_org
-from models.orgs.domains import OrgDomain, domain_of
+from models.orgs.domains import OrgDomain, OrgDomainJoining, domain_of
 from models.orgs.invite_mails import person_name
 from models.orgs.org import Org, OrgMember, OrgRole, membership
 from models.orgs.roles import CAN
@@ -53,7 +53,7 @@ class OpenDomain(NamedTuple):
     """An organisation that a user may join by the domain of their address. `asked`: their request waits."""
 
     org: Org
-    domain: OrgDomain
+    joining: OrgDomainJoining
     asked: bool
 
 
@@ -65,12 +65,28 @@ def set_joining(row: OrgDomain, mode: str, role: str) -> None:
         )
     if row.verified_at is None:
         raise Conflict("Prove the domain first.")
-    before = {"mode": row.join_mode, "role": row.join_role}
-    row.join_mode, row.join_role = mode, role
+    found = db.session.get(OrgDomainJoining, (row.org_id, row.domain))
+    before = {"mode": found.mode, "role": found.role} if found else {"mode": "off"}
+    if found:
+        db.session.delete(found)
+        db.session.flush()
+    if mode != "off":
+        db.session.add(OrgDomainJoining(org_id=row.org_id, domain=row.domain, mode=mode, role=role))
     record_org(
         row.org_id, "domain.joining_changed", row.domain, before=before, after={"mode": mode, "role": role}
     )
     db.session.flush()
+
+
+def joining_of(org_id: str) -> list[tuple[OrgDomain, OrgDomainJoining | None]]:
+    """The organisation's proven domains by name, and how people there join."""
+    query = (
+        select(OrgDomain, OrgDomainJoining)
+        .outerjoin(OrgDomainJoining, _same_domain())
+        .where(OrgDomain.org_id == org_id, OrgDomain.verified_at.is_not(None))
+        .order_by(OrgDomain.domain)
+    )
+    return [(domain, joining) for domain, joining in db.session.execute(query)]
 
 
 def open_domains(user: User) -> list[OpenDomain]:
@@ -84,12 +100,12 @@ def open_domains(user: User) -> list[OpenDomain]:
         OrgJoinRequest.decided_at.is_(None),
     )
     query = (
-        select(Org, OrgDomain, asked)
+        select(Org, OrgDomainJoining, asked)
         .join(OrgDomain, OrgDomain.org_id == Org.id)
+        .join(OrgDomainJoining, _same_domain())
         .where(
             OrgDomain.domain == domain_of(user.email.lower()),
             OrgDomain.verified_at.is_not(None),
-            OrgDomain.join_mode != "off",
             Org.deleted_at.is_(None),
             ~member,
         )
@@ -105,9 +121,9 @@ def join_or_ask(org_id: str, user: User, now: datetime) -> OpenDomain:
     found = next((each for each in open_domains(user) if each.org.id == org_id), None)
     if found is None:
         raise NotFound("Organization not found")
-    org, domain, asked = found
-    if domain.join_mode == "join":
-        members.join(org, user, domain.join_role, how="joined")
+    org, joining, asked = found
+    if joining.mode == "join":
+        members.join(org, user, joining.role, how="joined")
         return found
     declined = select(OrgJoinRequest.id).where(
         OrgJoinRequest.org_id == org.id,
@@ -117,8 +133,8 @@ def join_or_ask(org_id: str, user: User, now: datetime) -> OpenDomain:
     )
     if asked or db.session.scalars(declined.limit(1)).first():
         raise Conflict("You asked already. Wait for the answer, or ask somebody there to invite you.")
-    db.session.add(OrgJoinRequest(org_id=org.id, user_id=user.id, role=domain.join_role, created_at=now))
-    record_org(org.id, "join_request.made", user.email, after={"role": domain.join_role})
+    db.session.add(OrgJoinRequest(org_id=org.id, user_id=user.id, role=joining.role, created_at=now))
+    record_org(org.id, "join_request.made", user.email, after={"role": joining.role})
     db.session.flush()
     for admin in _deciders(org.id):
         _mail(admin.email, "org_join_request", org, person=person_name(user), email=user.email)
@@ -154,6 +170,10 @@ def decide(org: Org, id: str, now: datetime, *, accept: bool) -> User:
     db.session.flush()
     _mail(user.email, "org_join_decision", org, accepted=accept, role=row.role)
     return user
+
+
+def _same_domain() -> ColumnElement[bool]:
+    return and_(OrgDomainJoining.org_id == OrgDomain.org_id, OrgDomainJoining.domain == OrgDomain.domain)
 
 
 def _deciders(org_id: str) -> Sequence[User]:

@@ -46,12 +46,6 @@ class OrgDomain(Base):
             unique=True,
             postgresql_where=text("verified_at IS NOT NULL"),
         ),
-        CheckConstraint(
-            "(join_mode = ANY (ARRAY['off'::text, 'ask'::text, 'join'::text]))", name="join_mode_known"
-        ),
-        CheckConstraint(
-            "(join_role = ANY (ARRAY['member'::org_role, 'viewer'::org_role]))", name="join_role_narrow"
-        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
@@ -61,9 +55,6 @@ class OrgDomain(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     verified_at: Mapped[datetime | None]
     verified_by: Mapped[str | None]
-    join_mode: Mapped[str] = mapped_column(server_default=text("'off'::text"))
-    """How people with an address there join: `off` (by invitation), `ask` or `join` (see `domain_joining`)."""
-    join_role: Mapped[str] = mapped_column(OrgRole, server_default=text("'member'::org_role"))
 
     @property
     def record_name(self) -> str:
@@ -74,6 +65,22 @@ class OrgDomain(Base):
     def record_value(self) -> str:
         """The text of that record."""
         return PREFIX + self.token
+
+
+class OrgDomainJoining(Base):
+    """How people with an address in a proven domain join (`domain_joining`): mode `ask` or `join`. Without a row: by invitation
+    only."""
+
+    __tablename__ = "org_domain_joining"
+    __table_args__ = (
+        CheckConstraint("(mode = ANY (ARRAY['ask'::text, 'join'::text]))", name="mode_known"),
+        CheckConstraint("(role = ANY (ARRAY['member'::org_role, 'viewer'::org_role]))", name="role_narrow"),
+    )
+
+    org_id: Mapped[str] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"), primary_key=True)
+    domain: Mapped[str] = mapped_column(primary_key=True)
+    mode: Mapped[str]
+    role: Mapped[str] = mapped_column(OrgRole)
 
 
 def clean_domain(text: str) -> str:
@@ -142,6 +149,9 @@ def add_domain(org_id: str, name: str) -> OrgDomain:
 def remove_domain(row: OrgDomain) -> None:
     """Remove a domain. Its addresses no longer sign in through the organisation. Flushes."""
     record_org(row.org_id, "domain.removed", row.domain, before={"verified_by": row.verified_by})
+    joining = db.session.get(OrgDomainJoining, (row.org_id, row.domain))
+    if joining is not None:
+        db.session.delete(joining)
     db.session.delete(row)
     db.session.flush()
 

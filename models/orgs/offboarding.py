@@ -109,12 +109,14 @@ def offboard(org: Org, by_id: str, user_id: str, fates: Mapping[str, KeyFate], n
     `members.remove` does, and Invalid (400) for a fate that is impossible.
     """
     lock_org(org.id)
-    row = members.person(org, user_id)
+    actor = membership(by_id, org.id)
+    if actor is None:
+        raise NotFound("Organization not found")
+    if by_id != user_id:
+        require(actor, "manage_members")
     if any(fate.action != STOP for fate in fates.values()):
-        actor = membership(by_id, org.id)
-        if actor is None:
-            raise NotFound("Organization not found")
         require(actor, "manage_keys")
+    row = members.person(org, user_id)
     # no key is created meanwhile: its foreign key waits for this lock
     db.session.refresh(row.member, with_for_update=True)
     facts = _facts(org.id, user_id, now)

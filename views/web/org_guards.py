@@ -11,7 +11,7 @@ from models.accounts import Session, User
 from models.core.db import now
 from models.core.errors import DomainError, NotFound
 from models.ledger import Account
-from models.orgs import Org, OrgMember, SsoRequired, can, check_session, member_org, require
+from models.orgs import Org, OrgMember, SsoRequired, can, check_session, member_org, membership, require
 from views.web.guards import caller_address, cookie_user, current_account, current_session, login_required
 from views.web.htmx import render, see_other, wants_fragment
 
@@ -128,24 +128,31 @@ def org_route(
     return decorate
 
 
-def sso_required(org: Org) -> ResponseReturnValue:
-    """The page that says that the organisation opens only through its identity provider, with the way there (403)."""
-    back = (
-        request.full_path.rstrip("?") if request.method == "GET" else url_for("orgs.overview", slug=org.slug)
-    )
+def sso_required(org: Org, back: str | None = None) -> ResponseReturnValue:
+    """The page that says that the organisation opens only through its identity provider, with the way there (403), and
+    from there to `back`."""
+    overview = url_for("orgs.overview", slug=org.slug)
     if wants_fragment():
-        return see_other(url_for("orgs.overview", slug=org.slug))
-    owner = member_org(signed_in().id, org.id)[1].role == "owner"
+        return see_other(back or overview)
+    if back is None:
+        back = request.full_path.rstrip("?") if request.method == "GET" else overview
+    member = membership(signed_in().id, org.id)
+    owner = member is not None and member.role == "owner"
     return render("orgs/sso_required.html", org=org, back=back, owner=owner, status=403)
+
+
+def check_sign_on(org: Org) -> None:
+    """Raise SsoRequired if the organisation enforces single sign-on and the signed-in session did not come through it."""
+    check_session(org, cast(Session, current_session()), now())
 
 
 def enter_org(key: str, capability: str | None, message: str = "Insufficient permissions") -> None:
     """Open the organisation with this id or slug for the signed-in caller, as `org_page` and `org_route` do."""
     account = current_account()
-    org, membership = member_org(signed_in().id, key)
+    org, member = member_org(signed_in().id, key)
     if account.org_id and account.org_id != org.id:
         raise NotFound("Organization not found")  # a key of another organisation in the cookie
-    check_session(org, cast(Session, current_session()), now())
+    check_sign_on(org)
     if capability:
-        require(membership, capability, message)
-    g.org, g.membership = org, membership
+        require(member, capability, message)
+    g.org, g.membership = org, member

@@ -5,8 +5,11 @@ from views.orgs.api import (
     audit_route,
     invite_routes,
     member_routes,
+    org_key_routes,
     org_routes,
     repository_routes,
+    service_account_routes,
+    team_routes,
     usage_routes,
 )
 from views.orgs.api.orgs_api_blueprint import bp
@@ -17,7 +20,10 @@ __all__ = [
     "bp",
     "invite_routes",
     "member_routes",
+    "org_key_routes",
     "org_routes",
     "repository_routes",
+    "service_account_routes",
+    "team_routes",
     "usage_routes",
 ]

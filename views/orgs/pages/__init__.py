@@ -4,12 +4,17 @@ from views.orgs.pages import (
     audit_page,
     founding,
     invite_pages,
+    joining,
+    key_pages,
     org_alerts,
     org_usage,
     overview,
+    removals,
+    service_account_pages,
     sso_settings,
     sso_sign_in,
     team,
+    team_pages,
 )
 from views.orgs.pages.orgs_blueprint import bp
 
@@ -18,10 +23,15 @@ __all__ = [
     "bp",
     "founding",
     "invite_pages",
+    "joining",
+    "key_pages",
     "org_alerts",
     "org_usage",
     "overview",
+    "removals",
+    "service_account_pages",
     "sso_settings",
     "sso_sign_in",
     "team",
+    "team_pages",
 ]
