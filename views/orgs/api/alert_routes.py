@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db
 from models.orgs.alerts import alerts_for, dismiss, dismiss_kind
 from models.usage.alert_watch import watch_org
-from views.orgs.api.orgs_api_blueprint import bp
+from views.orgs.api.orgs_api_blueprint import MEMBERS, bp
 from views.web.error_bodies import door
 from views.web.format import iso
 from views.web.guards import limiter
@@ -45,7 +45,7 @@ class AlertDismissed(ResponseModel):
 @Operation(
     tag="Organisations",
     caller="cookie",
-    answers={200: ("Open alerts that you have not dismissed, newest first", OrgAlertsAnswer)},
+    answers={200: ("Open alerts that you have not dismissed, newest first", OrgAlertsAnswer), **MEMBERS},
     door=door(),
 )
 @org_route()
@@ -74,7 +74,11 @@ def org_alerts() -> ResponseReturnValue:
     tag="Organisations",
     caller="cookie",
     parameters=[path("alert_id", "As listed")],
-    answers={200: ("Dismissed, also if it was before", AlertDismissed), 404: "No such alert"},
+    answers={
+        200: ("Dismissed, also if it was before", AlertDismissed),
+        404: "No such organisation or alert",
+        429: "Too many requests",
+    },
     door=door(),
 )
 @limiter.limit("60 per minute", key_func=org_caller)

@@ -31,7 +31,7 @@ from models.usage.org_figures import (
 from models.usage.org_labels import people
 from models.usage.period import EARLIEST, local_midnight
 from models.usage.usage_calls import exported_calls
-from views.orgs.api.orgs_api_blueprint import bp
+from views.orgs.api.orgs_api_blueprint import MEMBERS, bp
 from views.web.error_bodies import door
 from views.web.format import iso
 from views.web.operation import Operation, ResponseModel, query
@@ -147,7 +147,7 @@ class Monitoring(ResponseModel):
 @Operation(
     tag="Organisations",
     caller="cookie",
-    answers={200: ("The month on the organisation's clock", OrgUsageAnswer)},
+    answers={200: ("The month on the organisation's clock", OrgUsageAnswer), **MEMBERS},
     door=door(),
 )
 @org_route()
@@ -178,7 +178,12 @@ def org_usage() -> ResponseReturnValue:
 
 
 @bp.get("/api/orgs/<org_id>/usage/export")
-@Operation(tag="Organisations", caller="cookie", answers={200: ("CSV, newest calls first", str)}, door=door())
+@Operation(
+    tag="Organisations",
+    caller="cookie",
+    answers={200: ("CSV, newest calls first", str), **MEMBERS},
+    door=door(),
+)
 @org_route()
 def export_org_usage() -> ResponseReturnValue:
     """Stream all calls as CSV: date, user, repository, credits and message id."""
@@ -198,7 +203,7 @@ def export_org_usage() -> ResponseReturnValue:
 @Operation(
     tag="Organisations",
     caller="cookie",
-    answers={200: ("This month, and the last 30 days by day", OrgAnalytics)},
+    answers={200: ("This month, and the last 30 days by day", OrgAnalytics), **MEMBERS},
     door=door(),
 )
 @org_route()
@@ -255,7 +260,7 @@ def analytics() -> ResponseReturnValue:
     tag="Organisations",
     caller="cookie",
     parameters=[query("format", "csv or json; default csv")],
-    answers={200: ("A CSV or JSON file", str), 400: "Another format"},
+    answers={200: ("A CSV or JSON file", dict[str, Any] | str), 400: "Another format", **MEMBERS},
     door=door(),
 )
 @org_route()
@@ -292,7 +297,9 @@ def export_analytics() -> ResponseReturnValue:
 
 
 @bp.get("/api/orgs/<org_id>/monitoring")
-@Operation(tag="Organisations", caller="cookie", answers={200: ("Real figures", Monitoring)}, door=door())
+@Operation(
+    tag="Organisations", caller="cookie", answers={200: ("Real figures", Monitoring), **MEMBERS}, door=door()
+)
 @org_route()
 def monitoring() -> ResponseReturnValue:
     """Return the pace of spending, how long the balance lasts, and the health of the latest calls."""
