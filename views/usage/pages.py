@@ -17,7 +17,7 @@ from models.usage.period import DEFAULT, Period, parse_period, preset
 from models.usage.usage_calls import call_with_id, exported_calls, recent_calls
 from models.usage.usage_report import By, UsageReport, UsageTotals, spending
 from views.accounts.pages.profile import tab
-from views.runs.pages import call_address
+from views.runs.pages.run_pages import call_address
 from views.web import format
 from views.web.charts import Chart, ChartSeries, SplitBar, SplitPart, line_chart, split_bar, stacked_chart
 from views.web.guards import current_account, login_required, settings

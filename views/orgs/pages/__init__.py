@@ -9,6 +9,7 @@ from views.orgs.pages import (
     removals,
     sso_settings,
     sso_sign_in,
+    stopping,
     team,
 )
 from views.orgs.pages.orgs_blueprint import bp
@@ -23,5 +24,6 @@ __all__ = [
     "removals",
     "sso_settings",
     "sso_sign_in",
+    "stopping",
     "team",
 ]
