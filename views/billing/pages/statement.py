@@ -35,7 +35,7 @@ from models.usage.statement_export import statement_csv, statement_range
 from views.accounts.pages.profile import tab
 from views.billing.pages.billing_blueprint import bp, organisation, page_account
 from views.billing.pages.statement_pdf import monthly_pdf
-from views.runs.pages.run_pages import call_address
+from views.runs.pages import call_address
 from views.usage.pages import KINDS
 from views.web import format
 from views.web.charts import Chart, ChartSeries, line_chart
