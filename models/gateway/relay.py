@@ -48,6 +48,7 @@ from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
     MAX_BODY,
     MAX_STREAM,
+    READ,
     EmptyAnswer,
     ProviderRequest,
     ProviderResponse,
@@ -570,6 +571,6 @@ def _read_start(response: ProviderResponse) -> bytes:
     if ("json" in kind and not any(word in kind for word in JSON_LINES)) or "html" in kind:
         for chunk in response.blocks():
             start += chunk
-            if len(start.strip()) > 10:
+            if len(start.strip()) > 10 or len(start) >= READ:
                 break
     return start

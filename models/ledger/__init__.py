@@ -1,6 +1,13 @@
 """The credit ledger: grants, holds, entries, balances and the quota cycle."""
 
-from models.ledger.account_stops import AccountStop, account_stop, begin_stop, current_stop, end_stop
+from models.ledger.account_stops import (
+    AccountStop,
+    account_stop,
+    begin_stop,
+    current_stop,
+    end_stop,
+    stops_of,
+)
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
 from models.ledger.budget_tables import (
     LEVELS,
@@ -130,6 +137,7 @@ __all__ = [
     "settle",
     "settle_many",
     "signup_grant",
+    "stops_of",
     "sweep",
     "take_back",
     "write_off_expired",

@@ -75,6 +75,8 @@ def test_axe_finds_nothing(
         "settings": "/orgs/acme/settings",
         "transfer": "/orgs/acme/ownership",
         "deletion": "/orgs/acme/deletion",
+        "stop": "/orgs/acme/stop",
+        "stop confirmation": "/orgs/acme/stop/confirmation",
     }
     with open_page(base, width=390) as page:
         enter(page, alice)
@@ -89,3 +91,14 @@ def test_axe_finds_nothing(
             page.goto(path)
             shoot(page, name)
             judge(page, *WIDTHS)
+        run = factories.run(alice.user, org_id=acme.id)
+        factories.hold(alice.user, 120, account_id=acme.id, run_id=run.id, agent_id=run.agent_id)
+        page.goto("/orgs/acme/settings")
+        page.get_by_role("link", name="Stop all agents").click()
+        page.get_by_role("dialog").get_by_role("button", name="Stop all agents").click()
+        expect(page.get_by_role("heading", name="What was stopped")).to_be_visible()
+        shoot(page, "stopped")
+        judge(page, *WIDTHS)
+        page.goto("/orgs/acme/stop")
+        shoot(page, "stop in force")
+        judge(page, *WIDTHS)
