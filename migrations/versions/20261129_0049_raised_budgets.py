@@ -11,7 +11,17 @@ down_revision = "0053"
 branch_labels = None
 depends_on = None
 
-FUNCTIONS = ("ledger/budget_limits", "ledger/budget_admit", "ledger/budget_free", "ledger/budget_settle")
+FUNCTIONS = (
+    "ledger/budget_limits",
+    "ledger/budget_admit",
+    "ledger/budget_free",
+    "ledger/budget_settle",
+    "ledger/capped_add",
+    "ledger/capped_sum",
+    "ledger/budget_replay",
+    "ledger/budget_trial",
+    "ledger/budget_runs",
+)
 
 UP = """
 ALTER TABLE budget ADD COLUMN raised_until timestamptz;
