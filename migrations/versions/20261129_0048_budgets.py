@@ -3,13 +3,13 @@
 Of holds that the release before wrote, only budgets of the account and the member know.
 
 Revision: 0048
-Revises: 0046
+Revises: 0047
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0048"
-down_revision = "0046"
+down_revision = "0047"
 branch_labels = None
 depends_on = None
 

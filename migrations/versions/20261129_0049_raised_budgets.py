@@ -1,27 +1,17 @@
 """Budgets know until when they are raised, so that a call looks for raises of few.
 
 Revision: 0049
-Revises: 0053
+Revises: 0048
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0049"
-down_revision = "0053"
+down_revision = "0048"
 branch_labels = None
 depends_on = None
 
-FUNCTIONS = (
-    "ledger/budget_limits",
-    "ledger/budget_admit",
-    "ledger/budget_free",
-    "ledger/budget_settle",
-    "ledger/capped_add",
-    "ledger/capped_sum",
-    "ledger/budget_replay",
-    "ledger/budget_trial",
-    "ledger/budget_runs",
-)
+FUNCTIONS = ("ledger/budget_limits", "ledger/budget_admit", "ledger/budget_free", "ledger/budget_settle")
 
 UP = """
 ALTER TABLE budget ADD COLUMN raised_until timestamptz;

@@ -1,8 +1,10 @@
 """Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
 
+from models.orgs import provisioning
 from models.orgs.alert_settings import OrgAlertSettings
 from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
+from models.orgs.directory import ScimGroup, ScimGroupMember, ScimToken, ScimUser
 from models.orgs.domain_joining import OrgJoinRequest
 from models.orgs.domains import OrgDomain, OrgDomainJoining
 from models.orgs.founding import delete_org, edit_org, found_org, org_deleted, org_erased, org_restored
@@ -59,6 +61,10 @@ __all__ = [
     "OrgTeamMember",
     "OrgTeamRepo",
     "OrgWebhook",
+    "ScimGroup",
+    "ScimGroupMember",
+    "ScimToken",
+    "ScimUser",
     "ServiceAccount",
     "SsoRequired",
     "WebhookDelivery",
@@ -82,6 +88,7 @@ __all__ = [
     "org_erased",
     "org_restored",
     "owner_and_repo",
+    "provisioning",
     "raise_alert",
     "record_org",
     "require",

@@ -66,12 +66,18 @@ def accept(token: str, user: User, now: datetime) -> tuple[Org, OrgMember]:
     row, org = _answerable(token, now)
     if not names(row, user) or user.email_verified is None:
         raise Forbidden("Invitation email does not match your account")
+    return org, take_up(row, org, user, now)
+
+
+def take_up(row: OrgInvite, org: Org, user: User, now: datetime) -> OrgMember:
+    """Make the user a member by an open invitation of their address. The caller has locked the organisation and the
+    invitation. Flushes. Raises Conflict for a member."""
     if membership(user.id, org.id):
         raise Conflict("You are already a member of this organization")
     member = members.join(org, user, row.role, how="joined")
     mark_accepted(row, user, now)
     db.session.flush()
-    return org, member
+    return member
 
 
 def decline(token: str, now: datetime) -> Org:

@@ -17,7 +17,7 @@ from views.web.error_bodies import door
 from views.web.format import iso
 from views.web.guards import limiter, require_cookie_user
 from views.web.operation import Operation, ResponseModel, path
-from views.web.org_guards import current_org, enter_org, org_route, signed_in
+from views.web.org_guards import check_sign_on, current_org, enter_org, org_route, signed_in
 
 EMAIL = path("email", "E-mail address, URL-encoded; upper and lower case are the same")
 TOKEN = path("token", "Token of the link in the e-mail")
@@ -246,7 +246,10 @@ def invitation(token: str) -> ResponseReturnValue:
 @limiter.limit("60/minute")
 def accept_invitation(token: str) -> ResponseReturnValue:
     """Accept an invitation."""
-    org, member = invite_answers.accept(token, require_cookie_user(), now())
+    user, found = require_cookie_user(), invite_answers.find(token)
+    if found:
+        check_sign_on(found[1])
+    org, member = invite_answers.accept(token, user, now())
     db.session.commit()
     return jsonify(
         success=True, organization={"id": org.id, "name": org.name, "slug": org.slug, "role": member.role}

@@ -7,14 +7,14 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.core.errors import DomainError, Invalid
-from models.orgs import invite_answers, invite_listing, invites, membership
+from models.orgs import SsoRequired, invite_answers, invite_listing, invites, membership
 from models.orgs.invite_lists import MAX_LINES, read_list
 from models.orgs.invite_mails import invite_url, person_name
 from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import cookie_user, limiter, login_required
 from views.web.htmx import render, see_other, toast
 from views.web.keyset import cursor, cursor_text
-from views.web.org_guards import current_org, org_page, signed_in
+from views.web.org_guards import check_sign_on, current_org, org_page, signed_in, sso_required
 
 MAX_LIST = 100_000
 """Characters of a list; 500 lines need a third."""
@@ -132,8 +132,13 @@ def invite(token: str) -> ResponseReturnValue:
 @limiter.limit("60/minute")
 def accept_invite(token: str) -> ResponseReturnValue:
     """Join the organisation."""
+    found = invite_answers.find(token)
     try:
+        if found:
+            check_sign_on(found[1])
         org, _ = invite_answers.accept(token, signed_in(), now())
+    except SsoRequired as required:
+        return sso_required(required.org, back=url_for("orgs.invite", token=token))
     except DomainError as error:
         db.session.rollback()
         return _invite_page(token, error)
