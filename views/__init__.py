@@ -10,7 +10,7 @@ from views.admin import pages as admin_pages
 from views.admin.pages import audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
-from views.billing.api import budget_requests_api
+from views.billing.api import budget_requests_api, key_limits
 from views.billing.api import organisation_credits as organisation_credits_api
 from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
@@ -22,7 +22,6 @@ from views.billing.pages import affiliates, budget_pages, mail_settings, referra
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
-from views.gateway import key_info
 from views.gateway import openai as gateway_openai
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
@@ -90,7 +89,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(budget_requests_api.bp)
-    app.register_blueprint(key_info.bp)
+    app.register_blueprint(key_limits.bp)
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(budget_pages.bp)

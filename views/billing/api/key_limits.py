@@ -18,7 +18,7 @@ from views.web import guards
 from views.web.fast_path import current_context
 from views.web.operation import Operation, ResponseModel
 
-bp = Blueprint("key_info", __name__, url_prefix="/v1")
+bp = Blueprint("key_limits", __name__, url_prefix="/v1")
 
 
 class KeyLimit(ResponseModel):
