@@ -18,6 +18,7 @@ from models.ledger.budget_tables import (
     BudgetSpend,
     RunBudget,
 )
+from models.ledger.budgets import BudgetLimit
 from models.ledger.credit_operations import (
     MAX_GRANT,
     PRIORITIES,
@@ -82,6 +83,7 @@ __all__ = [
     "AdmissionRequest",
     "Balance",
     "Budget",
+    "BudgetLimit",
     "BudgetRaise",
     "BudgetRefusal",
     "BudgetRequest",
