@@ -69,6 +69,7 @@ from models.ledger.ledger import (
 )
 from models.ledger.ledger_proof import LedgerCheck, LedgerDifference, LedgerProof, prove
 from models.ledger.quota import Quota, ensure_quota, signup_grant
+from models.ledger.team_budgets import end_team_budgets
 
 __all__ = [
     "GRANT_TYPES",
@@ -122,6 +123,7 @@ __all__ = [
     "cycle",
     "dismiss_lost",
     "end_stop",
+    "end_team_budgets",
     "ensure_quota",
     "erase_account",
     "explain_growth",
