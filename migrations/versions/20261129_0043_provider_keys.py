@@ -1,13 +1,13 @@
 """Provider keys of organisations.
 
 Revision: 0043
-Revises: 0055
+Revises: 0042
 """
 
 from migrations.replacing import run_script
 
 revision = "0043"
-down_revision = "0055"
+down_revision = "0042"
 branch_labels = None
 depends_on = None
 
