@@ -1,13 +1,13 @@
 """Joining an organisation by a proven domain, and receipts of memberships that ended.
 
 Revision: 0045
-Revises: 0053
+Revises: 0044
 """
 
 from migrations.replacing import run_script
 
 revision = "0045"
-down_revision = "0053"
+down_revision = "0044"
 branch_labels = None
 depends_on = None
 

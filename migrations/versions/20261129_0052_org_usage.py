@@ -1,4 +1,4 @@
-"""Usage of organisations by member, team, key, repository, agent, version and run, counted behind the calls.
+"""Usage of organisations by member, team, key, repository, agent, version and run, counted behind the calls; weekly reports.
 
 Revision: 0052
 Revises: 0051
@@ -40,9 +40,16 @@ CREATE TABLE org_usage_state (
     CONSTRAINT org_usage_state_pk PRIMARY KEY (org_id),
     CONSTRAINT org_usage_state_org_id_fk FOREIGN KEY (org_id) REFERENCES org (id) ON DELETE CASCADE
 );
+CREATE TABLE org_weekly_report (
+    org_id text NOT NULL,
+    week date NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT org_weekly_report_pk PRIMARY KEY (org_id, week),
+    CONSTRAINT org_weekly_report_org_id_fk FOREIGN KEY (org_id) REFERENCES org (id) ON DELETE CASCADE
+);
 """
 DOWN = """
-DROP TABLE org_usage, org_usage_state;
+DROP TABLE org_weekly_report, org_usage, org_usage_state;
 """
 
 

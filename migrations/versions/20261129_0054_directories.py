@@ -1,13 +1,13 @@
 """Users and groups that directories of organisations provision (SCIM 2.0).
 
 Revision: 0054
-Revises: 0045
+Revises: 0053
 """
 
 from migrations.replacing import run_script
 
 revision = "0054"
-down_revision = "0045"
+down_revision = "0053"
 branch_labels = None
 depends_on = None
 

@@ -112,6 +112,20 @@ def orgs_to_count(now: datetime) -> Sequence[str]:
     return db.session.scalars(query).all()
 
 
+def counted_orgs(since: datetime) -> Sequence[str]:
+    """Ids of the organisations with counted calls after `since`."""
+    newest = (
+        select(Message.id)
+        .where(
+            Message.org_id == OrgUsageState.org_id,
+            Message.finished_at >= since,
+            Message.finished_at < func.timezone("UTC", OrgUsageState.counted_until),
+        )
+        .exists()
+    )
+    return db.session.scalars(select(OrgUsageState.org_id).where(newest).order_by(OrgUsageState.org_id)).all()
+
+
 def count_calls(org_id: str, now: datetime) -> bool:
     """Count up to 20,000 calls of the organisation that ended more than five minutes ago; whether there are more. Commit after
     each call. Locks the organisation's state; flushes."""

@@ -7,7 +7,9 @@ from flask import Blueprint, Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
+from models.core.errors import NotFound
 from models.ledger import Account, Balance, balance, cycle, ensure_quota
+from models.runs.history import find_run
 from models.runs.run_calls import call_of
 from models.usage.export import csv_of
 from models.usage.period import parse_period
@@ -19,6 +21,7 @@ from views.usage.spending_view import UsageQuery, file_name, requested_period, s
 from views.web.charts import SplitBar, SplitPart, split_bar
 from views.web.guards import current_account, login_required, settings
 from views.web.htmx import render, wants_fragment
+from views.web.org_guards import account_page, check_messages, viewed_account, viewed_member
 
 bp = Blueprint("usage", __name__)
 
@@ -84,13 +87,17 @@ def export() -> ResponseReturnValue:
 
 
 @bp.get("/calls/<request_id>")
-@login_required
+@bp.get("/orgs/<slug>/calls/<request_id>")
+@account_page
 def call(request_id: str) -> ResponseReturnValue:
-    """The page of a call without a run; calls of a run redirect to their run's page."""
-    account_id = current_account().id
+    """The page of a call without a run; calls of a run of the account redirect to their run's page."""
+    account_id = viewed_account().id
     found = call_with_id(account_id, request_id)
-    if found.run_id:
+    if viewed_member() and found.user_id != viewed_member():
+        raise NotFound("There is no such call")
+    if found.run_id and find_run(account_id, found.run_id):
         return redirect(call_address(found.run_id, request_id))
+    check_messages(found.user_id)
     all_messages = request.args.get("messages") == "all"
     return render(
         "runs/call.html",
