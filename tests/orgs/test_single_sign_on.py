@@ -17,7 +17,7 @@ from models.core import mail
 from models.core.audit_log import AuditLog
 from models.core.mail import Email
 from models.orgs import Org, OrgDomain, OrgInvite, OrgSso, OrgSsoSession, OrgTeam, OrgTeamMember, invites
-from models.orgs.single_sign_on import EMERGENCY
+from models.orgs.single_sign_on import ARRIVAL_VALID, EMERGENCY
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.factories import Person
@@ -355,7 +355,7 @@ def test_a_dry_run_lists_who_would_be_locked_out(
 
 @pytest.mark.usefixtures("enforced")
 def test_enforcement_closes_pages_and_routes_to_other_sessions(
-    sso_app: Flask, acme: Org, issuer: str, bob: Person, mallory: Person
+    sso_app: Flask, acme: Org, issuer: str, bob: Person, mallory: Person, session: OrmSession
 ) -> None:
     browser = browser_of(sso_app, bob)
     page = browser.get("/orgs/acme?x=1")
@@ -366,6 +366,11 @@ def test_enforcement_closes_pages_and_routes_to_other_sessions(
     before = browser.get_cookie("next-auth.session-token")
     through(browser, issuer, "bob@example.org")
     assert browser.get_cookie("next-auth.session-token") == before
+    assert browser.get("/orgs/acme").status_code == 200
+    session.execute(update(OrgSsoSession).values(created_at=factories.now() - ARRIVAL_VALID))
+    session.commit()
+    assert browser.get("/orgs/acme").status_code == 403
+    through(browser, issuer, "bob@example.org")
     assert browser.get("/orgs/acme").status_code == 200
 
 
