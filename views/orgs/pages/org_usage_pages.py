@@ -27,7 +27,7 @@ from models.usage.period import Period, parse_period
 from models.usage.usage_calls import exported_calls
 from models.usage.usage_report import By, UsageReport, org_spending
 from views.orgs.pages.orgs_blueprint import bp
-from views.usage.spending_view import UsageQuery, file_name, requested_period, spending_context
+from views.usage.pages.spending_view import UsageQuery, file_name, requested_period, spending_context
 from views.web.htmx import render, wants_fragment
 from views.web.org_guards import current_membership, current_org, org_account, org_page, own_calls_of
 
