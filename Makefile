@@ -9,9 +9,9 @@ BIN   := $(VENV)/bin
 # A custom index or wheel directory in the user's pip configuration stays in effect; `--user` and the like are turned off.
 PIP   := PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install \
          --no-input --progress-bar off --require-hashes
-JOBS  ?= 2
-# One file per process at a time, in the order of tests/conftest.py. The tests start many processes, and each starts a third of a
-# second sooner from compiled modules, which some environments turn off.
+JOBS  ?= 3
+# Three processes keep two cores busy while tests wait. One file per process at a time, in the order of tests/conftest.py. The tests
+# start many processes, and each starts a third of a second sooner from compiled modules, which some environments turn off.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## List the targets
@@ -21,7 +21,7 @@ run: $(BIN)/python ## Start Stoa: PostgreSQL, migrations, web server, job worker
 	@$(call install,base)
 	@exec $(BIN)/flask serve
 
-test: lint ## Check format, lint and types, and run all tests with warnings as errors (JOBS=2 processes)
+test: lint ## Check format, lint and types, and run all tests with warnings as errors (JOBS=3 processes)
 	@chromium=$$(.ci/chromium $(BIN)) || exit 1; \
 	echo "Checking types and testing, in a browser at $$chromium"; \
 	$(call types-beside,STOA_CHROMIUM="$$chromium" $(PYTEST))

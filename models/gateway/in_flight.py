@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -59,19 +59,30 @@ class BudgetSpent(OutOfCredits):
     kind = "budget_exceeded"
 
 
+class ServerStopping(UpstreamError):
+    """The server is shutting down during the answer."""
+
+    kind = "server_stopping"
+
+
 class HoldRenewer:
-    """Renews the holds of all in-flight calls of this process: one statement per interval."""
+    """The in-flight calls of this process. Renews the holds of all: one statement per interval."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._lock = threading.Lock()
-        self._live: dict[str, float] = {}
+        self._live: dict[str, tuple[float, InFlightCall]] = {}
         self._pid = 0
 
-    def add(self, request_id: str) -> None:
+    def calls(self) -> list["InFlightCall"]:
+        """The calls in flight."""
+        with self._lock:
+            return [call for _, call in self._live.values()]
+
+    def add(self, call: "InFlightCall") -> None:
         """Start renewing a call's hold."""
         with self._lock:
-            self._live[request_id] = time.monotonic()
+            self._live[call.admission.request_id] = time.monotonic(), call
             if self._pid != os.getpid():
                 self._pid = os.getpid()
                 threading.Thread(target=self._run, name="stoa-holds", daemon=True).start()
@@ -86,7 +97,7 @@ class HoldRenewer:
             time.sleep(RENEW_SECONDS / 2)
             with self._lock:
                 aged = time.monotonic() - RENEW_SECONDS / 2
-                due = [request_id for request_id, since in self._live.items() if since <= aged]
+                due = [request_id for request_id, (since, _) in self._live.items() if since <= aged]
             try:
                 if due:
                     holds.extend_holds(self._pool, due, ttl_seconds=HOLD_SECONDS)
@@ -176,8 +187,27 @@ class InFlightCall:
         self._margin = margin
         self._lock = threading.Lock()
         self._held = admission.hold
-        hold_renewer.add(admission.request_id)
+        self.stop_error: UpstreamError | None = None
+        """Why the call is being ended early."""
+        self._abort: Callable[[], None] | None = None
+        hold_renewer.add(self)
         metrics.IN_FLIGHT.inc()
+
+    def abort_with(self, abort: Callable[[], None]) -> None:
+        """Set how `stop` ends the provider's response: a function that is safe to call from any thread."""
+        with self._lock:
+            self._abort = abort
+        if self.stop_error is not None:
+            abort()
+
+    def stop(self, error: UpstreamError) -> None:
+        """End the call early: what was produced is settled, and the client gets `error`. Returns at once. An answer that is not
+        read as a stream still arrives, and is settled."""
+        with self._lock:
+            self.stop_error = self.stop_error or error
+            abort = self._abort
+        if abort is not None:
+            abort()
 
     def first_token(self) -> None:
         """Record the time to first token."""

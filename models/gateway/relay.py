@@ -32,10 +32,18 @@ from models.gateway.call_errors import (
 )
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest, Dialect, Reply, WholeAnswer
-from models.gateway.in_flight import Admissions, CallMetadata, HoldRenewer, InFlightCall, Settlements
+from models.gateway.in_flight import (
+    Admissions,
+    CallMetadata,
+    HoldRenewer,
+    InFlightCall,
+    ServerStopping,
+    Settlements,
+)
 from models.gateway.pricing import PriceTable
 from models.gateway.routing import MAX_OUTPUT, NoPrice, Route, Router, held_credits
 from models.gateway.spool import Spool
+from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
     MAX_BODY,
@@ -100,6 +108,7 @@ class Gateway:
         self.outputs = self.settlements.outputs
         self._authenticated: dict[str, float] = {}
         self.whole_only = WholeOnlyModels()
+        self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
         self.streams: set[AnswerStream] = set()
         """Streams that still read from their provider."""
 
@@ -211,6 +220,7 @@ class Gateway:
             in_flight.fail(error.code, None)
             raise
         try:
+            self.stopped_accounts.check(in_flight)
             if attempt.hold > max(admission.available, 0) and route.byok is None:
                 self._check_counted_input(request.dialect, attempt, admission)
             answer = self._try_providers(request, attempt, in_flight)
@@ -226,9 +236,10 @@ class Gateway:
             in_flight.fail("upstream_status", error.status)
             raise
         except UpstreamError as error:
-            error.dropped = route.dropped
-            in_flight.fail(error.kind, None)
-            raise
+            failed = in_flight.stop_error or error
+            failed.dropped = route.dropped
+            in_flight.fail(failed.kind, None)
+            raise failed from error.__cause__
         except LedgerUnavailable:
             raise
         except Exception as error:
@@ -240,8 +251,10 @@ class Gateway:
 
     def close(self, timeout: float = 4.0) -> None:
         """Stop every stream of this process and wait up to `timeout` seconds until all are settled."""
-        for stream in list(self.streams):
-            stream.stop()
+        for call in self.hold_renewer.calls():
+            call.stop(
+                ServerStopping("This server is stopping, so the answer ends here. Try again in a moment.")
+            )
         end = time.monotonic() + timeout
         while self.streams and time.monotonic() < end:
             time.sleep(0.05)
@@ -335,7 +348,7 @@ class Gateway:
         try:
             return self._send(request, attempt, in_flight)
         except (ProviderError, UpstreamError) as error:
-            if not self.failover or not _can_fail_over(error):
+            if not self.failover or in_flight.stop_error or not _can_fail_over(error):
                 raise
             failed = error
         for other in self._fallbacks(request, attempt, in_flight):
@@ -378,7 +391,8 @@ class Gateway:
         except AnswerEnded as ended:
             error = ended.error
             reply = self._reply(dialect, call, [ended.answer], in_flight, biller, error=error.kind)
-            error.details = {"answer": lenient_json.read(reply.body).value}
+            if not ended.answer.meter.empty:
+                error.details = {"answer": lenient_json.read(reply.body).value}
             raise error from ended
         except ProviderError as error:
             if not refuses_to_stream(error):
@@ -391,7 +405,7 @@ class Gateway:
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall, biller: Biller
     ) -> AnswerStream:
         route = attempt.route
-        response = route.provider.upstream.send(attempt.request)
+        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
         try:
             start = _read_start(response)
             if not _succeeded(response):
@@ -421,7 +435,7 @@ class Gateway:
     def _read_streamed(self, dialect: Dialect, attempt: Attempt, in_flight: InFlightCall) -> WholeAnswer:
         """Send the request as a stream, and collect the whole answer."""
         call, route = attempt.call, attempt.route
-        response = route.provider.upstream.send(attempt.request)
+        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
         try:
             start = _read_start(response)
             if not _succeeded(response):
@@ -462,7 +476,7 @@ class Gateway:
         first = meters[0]
         if all(meter.empty for meter in meters):
             # a finished choice without content or usage: passed on, not billed
-            in_flight.fail(EmptyAnswer.kind, None)
+            in_flight.fail(error or EmptyAnswer.kind, None)
             return Reply(answers[0].raw)
         bill = biller.bill(in_flight.route, meters, complete=error is None)
         in_flight.settle(
@@ -475,6 +489,9 @@ class Gateway:
             reasoning=first.reasoning,
             error=error,
         )
+        if error is None and isinstance(in_flight.stop_error, AccountStopped):
+            # it has been paid for, but what it says is not to be done
+            raise in_flight.stop_error
         return dialect.reply(call, answers, bill)
 
 

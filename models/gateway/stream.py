@@ -31,12 +31,6 @@ STALL_SECONDS = 300.0
 """How long a client may read nothing before it counts as disconnected."""
 
 
-class ServerStopping(UpstreamError):
-    """The server is shutting down during the answer."""
-
-    kind = "server_stopping"
-
-
 class AnswerStream:
     """Iterates over the bytes for the client; `close` it when the client is done or disconnected. It is in `live` while it
     reads from its provider. `held_output`: output tokens that the call's hold covers. `start` is what was already read of
@@ -68,7 +62,6 @@ class AnswerStream:
         self._greeting = request.dialect.greeting()
         self._ended = False
         self._client_gone_at = 0.0
-        self._stopping = False
         # whether the end of the answer was sent
         self._end_sent = False
         self._bill: Bill | None = None
@@ -77,12 +70,8 @@ class AnswerStream:
     def start(self) -> None:
         """Start the pump."""
         self._live.add(self)
+        self.in_flight.abort_with(self._response.abort)
         threading.Thread(target=self._pump, name="stoa-pump", daemon=True).start()
-
-    def stop(self) -> None:
-        """End the stream for a shutdown: bills what was delivered and sends the client an error."""
-        self._stopping = True
-        self._response.abort()
 
     # -- the client's side -----------------------------------------------------------------------------------
 
@@ -221,8 +210,7 @@ class AnswerStream:
         """End an incomplete answer: bill what was delivered and send the client an error."""
         if self._end_sent:
             return
-        if self._stopping:
-            error = ServerStopping("This server is stopping, so the answer ends here. Try again in a moment.")
+        error = self.in_flight.stop_error or error
         if self._meter.finished or self._meter.billed:
             self._end()
             return
@@ -246,7 +234,7 @@ class AnswerStream:
         """Queue a block; waits while the queue is full."""
         # only the pump puts, so the bound holds; queue.Queue(maxsize) takes several times as long
         full_since = time.monotonic()
-        while self._queue.qsize() >= QUEUED_BLOCKS and not self.client_gone:
+        while self._queue.qsize() >= QUEUED_BLOCKS and not (self.client_gone or self.in_flight.stop_error):
             time.sleep(FULL_PAUSE)
             if time.monotonic() - full_since >= STALL_SECONDS:
                 self._mark_gone()

@@ -13,9 +13,9 @@ import ssl
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -91,6 +91,8 @@ class ProviderRequest:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     method: str = "POST"
+    opened: Callable[[Callable[[], None]], None] | None = field(default=None, repr=False, compare=False)
+    """Called with a function that aborts the request from another thread, until the response has its own."""
 
 
 class ProviderResponse(Protocol):
@@ -211,6 +213,8 @@ class HttpUpstream:
     ) -> ProviderResponse:
         sock: socket.socket = connection.sock
         headers = request.headers
+        if request.opened is not None:
+            request.opened(partial(_shut_down, sock))
         if origin.proxy and not origin.secure:
             headers = {**headers, **_credentials(origin.proxy)}
         try:
@@ -289,6 +293,11 @@ class HttpUpstream:
         with contextlib.suppress(IndexError):  # another thread was faster
             while len(idle) > self._max_idle or idle[0][1] < current - IDLE_SECONDS:
                 idle.popleft()[0].close()
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _on_this_machine(host: str) -> bool:
@@ -493,8 +502,7 @@ class _HttpResponse:
         return BrokenConnection(f"{self.name} closed the connection before its response was complete.")
 
     def abort(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        _shut_down(self._socket)
 
     def close(self) -> None:
         if self._closed:

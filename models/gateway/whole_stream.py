@@ -73,10 +73,11 @@ def read_whole_stream(
     start: bytes,
 ) -> WholeAnswer:
     """Read the answer to its end. `start` is what was already read of the response. Raises ProviderError, UpstreamError;
-    AnswerEnded when the hold cannot grow."""
+    AnswerEnded when the hold cannot grow, or the call is stopped."""
     collector = dialect.collector(call, in_flight.route, response.headers)
     meter = collector.meter
     hold = GrowingHold(call, in_flight, meter, held_output)
+    in_flight.abort_with(response.abort)
     try:
         collector.feed(start)
         for chunk in response.blocks():
@@ -86,6 +87,8 @@ def read_whole_stream(
     except (OutOfCredits, HoldNotGrown) as error:
         raise AnswerEnded(error, collector.partial()) from error
     except UpstreamError:
-        if not (meter.finished or meter.billed):
+        if in_flight.stop_error is None and not (meter.finished or meter.billed):
             raise
+    if (stopped := in_flight.stop_error) and not (meter.finished or meter.billed):
+        raise AnswerEnded(stopped, collector.partial())
     return collector.answer()

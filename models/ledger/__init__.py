@@ -1,5 +1,6 @@
 """The credit ledger: grants, holds, entries, balances and the quota cycle."""
 
+from models.ledger.account_stops import AccountStop, account_stop, begin_stop, current_stop, end_stop
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
 from models.ledger.budget_tables import (
     LEVELS,
@@ -69,6 +70,7 @@ __all__ = [
     "PERIODS",
     "PRIORITIES",
     "Account",
+    "AccountStop",
     "Admission",
     "AdmissionRequest",
     "Balance",
@@ -99,14 +101,18 @@ __all__ = [
     "Settlement",
     "Swept",
     "SyncFailure",
+    "account_stop",
     "admit",
     "admit_many",
     "balance",
+    "begin_stop",
     "charge",
     "compact_id",
     "credits_of",
+    "current_stop",
     "cycle",
     "dismiss_lost",
+    "end_stop",
     "ensure_quota",
     "erase_account",
     "explain_growth",

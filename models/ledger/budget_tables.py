@@ -48,6 +48,8 @@ class Budget(Base):
     created_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     counted_since: Mapped[datetime] = mapped_column(server_default=NOW)
+    raised_until: Mapped[datetime | None]
+    """When its last raise ends."""
     ended_at: Mapped[datetime | None]
 
 

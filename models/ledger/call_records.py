@@ -13,6 +13,7 @@ Outcome = Literal[
     "checked",  # `hold` was None: every check passed, no hold was taken
     "unknown_key",  # no such key, or expired, or its owner left the organisation that pays: 401 (contract 5.2 row 3)
     "banned",  # 403 (row 4)
+    "stopped",  # all calls of the account were stopped: 403
     "out_of_credits",  # nothing left, after the quota cycle: 402 (row 5)
     "no_run",  # `require_run` and no run id: 400 (row 6)
     "run_not_found",  # no such run of this user on this account: 400 (row 7)

@@ -62,7 +62,7 @@ class CreditAccount(Base):
     """The credit account of a user or an organisation. Its row lock is the account's lock.
 
     `carry_micro` is the unbilled fraction of a credit, in micro-credits. `time_zone` is the IANA name of the clock of its
-    budgets.
+    budgets, `stop_id` the stop in force (`AccountStop`).
     """
 
     __tablename__ = "credit_account"
@@ -74,12 +74,14 @@ class CreditAccount(Base):
             "(('2000-01-01 00:00:00+00'::timestamp with time zone AT TIME ZONE time_zone) IS NOT NULL)",
             name="time_zone_known",
         ),
+        Index("idx_credit_account_stopped", "id", postgresql_where=text("(stop_id IS NOT NULL)")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), unique=True)
     org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"), unique=True)
     carry_micro: Mapped[int] = mapped_column(server_default=text("0"))
+    stop_id: Mapped[int | None] = mapped_column(BigInt)
     time_zone: Mapped[str] = mapped_column(server_default=text("'UTC'::text"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 

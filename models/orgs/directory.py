@@ -180,16 +180,16 @@ def directory_states(org_id: str, proven: Collection[str]) -> dict[str, int]:
     """How many users the directory has: `active`; of these `waiting` for their first sign-in, and `outside` the proven domains
     and no members; and `deactivated`."""
     rows = db.session.execute(
-        select(ScimUser.active, ScimUser.email, User.id, OrgMember.user_id)
+        select(ScimUser.active, ScimUser.email, User.id.is_not(None), OrgMember.user_id.is_not(None))
         .outerjoin(User, User.email == ScimUser.email)
         .outerjoin(OrgMember, (OrgMember.user_id == User.id) & (OrgMember.org_id == org_id))
         .where(ScimUser.org_id == org_id)
     ).all()
-    active = [row for row in rows if row[0]]
+    active = [row[1:] for row in rows if row[0]]
     outside = [
-        each for each in active if each[3] is None and (each[1] or "").rpartition("@")[2] not in proven
+        email for email, _, member in active if not member and (email or "").rpartition("@")[2] not in proven
     ]
-    waiting = [each for each in active if each[2] is None and each not in outside]
+    waiting = [email for email, account, _ in active if not account and email not in outside]
     return {
         "active": len(active),
         "waiting": len(waiting),

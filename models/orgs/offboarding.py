@@ -1,6 +1,5 @@
 """Ending a membership and, in the same transaction, deciding what becomes of each of the member's keys."""
 
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -10,16 +9,15 @@ from sqlalchemy import ForeignKey, Index, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.core.db import NEW_ID, NOW, Base, db
-from models.core.errors import Invalid, NotFound
+from models.core.errors import Conflict, Invalid, NotFound
 from models.orgs import members
-from models.orgs.audit import record_org
 from models.orgs.invites import is_open
-from models.orgs.org import Org, OrgInvite, OrgMember, lock_org, membership
-from models.orgs.roles import CAN, require
-from models.orgs.teams import ServiceAccount
+from models.orgs.org import Org, OrgInvite, lock_org, membership
+from models.orgs.org_keys import KeyListed, KeyOwner, end_key, hand_over, heirs, keys_of
+from models.orgs.roles import require
+from models.orgs.service_accounts import create_service_account
 
 member_leaving = Signal()
 """Sent with an organisation's id, `user_id` and `now` before a membership ends, in the same transaction. A receiver returns facts
@@ -35,14 +33,6 @@ class KeyFate(NamedTuple):
 
     action: str = STOP
     target: str = ""
-
-
-class Heir(NamedTuple):
-    """Who may take over a key: a colleague who may spend, or a service account in use."""
-
-    user_id: str
-    name: str
-    service: bool
 
 
 class OrgRemoval(Base):
@@ -63,44 +53,6 @@ class OrgRemoval(Base):
     the last 30 days, and in flight; `invites`: how many open invitations they sent stay valid."""
 
 
-def org_keys(org_id: str, user_id: str, *, lock: bool = False) -> Sequence[Session]:
-    """The member's API keys of the organisation, oldest first, without expired ones."""
-    query = (
-        select(Session)
-        .where(
-            Session.org_id == org_id,
-            Session.user_id == user_id,
-            Session.type == "pat",
-            Session.expires > func.timezone("utc", func.now()),
-        )
-        .order_by(Session.created_at, Session.session_token)
-    )
-    return db.session.scalars(query.with_for_update() if lock else query).all()
-
-
-def heirs(org_id: str, user_id: str) -> list[Heir]:
-    """Who may take over the member's keys: service accounts, then colleagues, each by name; at most 500."""
-    query = (
-        select(User, ServiceAccount.name)
-        .join(OrgMember, OrgMember.user_id == User.id)
-        .outerjoin(ServiceAccount, ServiceAccount.user_id == User.id)
-        .where(
-            OrgMember.org_id == org_id,
-            User.id != user_id,
-            OrgMember.role.in_(CAN["spend"]),
-            ServiceAccount.disabled_at.is_(None),
-        )
-        .order_by(
-            ServiceAccount.name.is_(None), func.coalesce(ServiceAccount.name, User.name, User.email), User.id
-        )
-        .limit(500)
-    )
-    return [
-        Heir(user.id, service or user.name or user.email, service is not None)
-        for user, service in db.session.execute(query)
-    ]
-
-
 def offboard(org: Org, by_id: str, user_id: str, fates: Mapping[str, KeyFate], now: datetime) -> OrgRemoval:
     """End a membership, another's or one's own; keys without a fate stop. Calls in flight finish and are charged, since their
     providers charge for them. Locks the organisation and the keys; flushes. Returns the receipt.
@@ -109,21 +61,16 @@ def offboard(org: Org, by_id: str, user_id: str, fates: Mapping[str, KeyFate], n
     `members.remove` does, and Invalid (400) for a fate that is impossible.
     """
     lock_org(org.id)
-    actor = membership(by_id, org.id)
-    if actor is None:
-        raise NotFound("Organization not found")
-    if by_id != user_id:
-        require(actor, "manage_members")
-    if any(fate.action != STOP for fate in fates.values()):
-        require(actor, "manage_keys")
+    _check_actor(org, by_id, user_id, fates)
     row = members.person(org, user_id)
     # no key is created meanwhile: its foreign key waits for this lock
     db.session.refresh(row.member, with_for_update=True)
     facts = _facts(org.id, user_id, now)
-    keys = org_keys(org.id, user_id, lock=True)
+    keys = keys_of(org.id, user_id, lock=True)
     possible = {heir.user_id: heir for heir in heirs(org.id, user_id)}
     done = [
-        _settle(org, by_id, key, fates.get(key.session_token, KeyFate()), possible, facts) for key in keys
+        _settle(org, by_id, each, fates.get(each.key.session_token, KeyFate()), possible, facts)
+        for each in keys
     ]
     receipt = {**facts["totals"], "keys": done, "invites": _open_invites_by(org.id, user_id)}
     role, by = row.member.role, db.session.get_one(User, by_id)
@@ -159,6 +106,16 @@ def removals(org_id: str) -> Sequence[OrgRemoval]:
     return db.session.scalars(query.limit(100)).all()
 
 
+def _check_actor(org: Org, by_id: str, user_id: str, fates: Mapping[str, KeyFate]) -> None:
+    actor = membership(by_id, org.id)
+    if actor is None:
+        raise NotFound("Organization not found")
+    if by_id != user_id:
+        require(actor, "manage_members")
+    if any(fate.action != STOP for fate in fates.values()):
+        require(actor, "manage_keys")
+
+
 def _facts(org_id: str, user_id: str, now: datetime) -> dict[str, Any]:
     """What rooms above know of the member's calls: `totals`, and `keys` by id."""
     facts: dict[str, Any] = {"totals": {}, "keys": {}}
@@ -169,9 +126,14 @@ def _facts(org_id: str, user_id: str, now: datetime) -> dict[str, Any]:
 
 
 def _settle(
-    org: Org, by_id: str, key: Session, fate: KeyFate, possible: dict[str, Heir], facts: dict[str, Any]
+    org: Org,
+    by_id: str,
+    listed: KeyListed,
+    fate: KeyFate,
+    possible: dict[str, KeyOwner],
+    facts: dict[str, Any],
 ) -> dict[str, Any]:
-    heir = _heir(org, by_id, fate, possible)
+    heir, key = _heir(org, by_id, fate, possible), listed.key
     line = {
         "id": key.session_token,
         "name": key.name,
@@ -180,45 +142,35 @@ def _settle(
         "to": heir.name if heir else None,
         **facts["keys"].get(key.session_token, {}),
     }
-    subject = key.name or key.token_hint
     if heir:
-        key.user_id, key.parent = heir.user_id, None
-        record_org(org.id, "key.moved", subject, before={"key": key.token_hint}, after={"owner": heir.name})
-        possible[heir.user_id] = heir
+        hand_over(listed, heir)
     else:
-        record_org(org.id, "key.stopped", subject, before={"key": key.token_hint})
-        db.session.delete(key)
+        end_key(listed)
     return line
 
 
-def _heir(org: Org, by_id: str, fate: KeyFate, possible: dict[str, Heir]) -> Heir | None:
+def _heir(org: Org, by_id: str, fate: KeyFate, possible: dict[str, KeyOwner]) -> KeyOwner | None:
     if fate.action == STOP:
         return None
     if fate.action == NEW:
         return _new_service_account(org, by_id, fate.target, possible)
     heir = possible.get(fate.target)
     if heir is None:
-        raise Invalid("Choose a colleague who may make calls, or a service account.", status=400)
+        raise Invalid("Choose a colleague who may make calls, or a service account in use.", status=400)
     return heir
 
 
-def _new_service_account(org: Org, by_id: str, name: str, possible: dict[str, Heir]) -> Heir:
-    """The service account of this name that this removal made, else a new one."""
-    name = name.strip()
-    if not 0 < len(name) <= 100 or not name.isprintable():
-        raise Invalid("Name the new service account, with up to 100 characters.", status=400)
+def _new_service_account(org: Org, by_id: str, name: str, possible: dict[str, KeyOwner]) -> KeyOwner:
+    """The service account of this name: an existing one, also from another key of this removal, or a new one."""
     for heir in possible.values():
-        if heir.service and heir.name == name:
+        if heir.service and heir.name == name.strip():
             return heir
-    id = str(uuid.uuid4())
-    db.session.add(User(id=id, name=name, email=f"{id}@service-account.invalid"))
-    db.session.flush()
-    db.session.add(OrgMember(org_id=org.id, user_id=id, role="service"))
-    db.session.flush()
-    db.session.add(ServiceAccount(user_id=id, org_id=org.id, name=name, created_by=by_id))
-    record_org(org.id, "service_account.created", name)
-    db.session.flush()
-    return Heir(id, name, True)
+    try:
+        account = create_service_account(org, by_id, name)
+    except Conflict as error:
+        raise Invalid(error.message, status=400) from None
+    heir = possible[account.user_id] = KeyOwner(account.user_id, account.name, True)
+    return heir
 
 
 def _open_invites_by(org_id: str, user_id: str) -> int:

@@ -179,10 +179,7 @@ def create_org_key(
 def revoke_org_key(listed: KeyListed, by: Session) -> None:
     """Revoke a key: calls with it are refused at once. Raises Forbidden (`credentials.lock_browser`)."""
     credentials.lock_browser(by)
-    key = listed.key
-    record_org(str(key.org_id), "key.revoked", _name(key), before=_audited(listed))
-    db.session.delete(key)
-    db.session.flush()
+    end_key(listed)
 
 
 def move_org_key(member: OrgMember, listed: KeyListed, owner_id: str, by: Session) -> KeyOwner:
@@ -195,11 +192,42 @@ def move_org_key(member: OrgMember, listed: KeyListed, owner_id: str, by: Sessio
     if heir is None:
         problem = "Choose a service account in use, or a person whose role makes calls."
         raise Invalid(problem, fields={"owner": problem}, status=400)
-    before = _audited(listed)
+    hand_over(listed, heir)
+    return heir
+
+
+def hand_over(listed: KeyListed, heir: KeyOwner) -> None:
+    """Make the heir the owner of the key, which stays as it is. Flushes."""
+    key, before = listed.key, _audited(listed)
     key.user_id, key.parent, key.disabled_at = heir.user_id, None, None
     db.session.flush()
     record_org(str(key.org_id), "key.moved", _name(key), before=before, after={**before, "owner": heir.name})
-    return heir
+
+
+def end_key(listed: KeyListed) -> None:
+    """Delete the key: calls with it are refused at once. Flushes."""
+    record_org(str(listed.key.org_id), "key.revoked", _name(listed.key), before=_audited(listed))
+    db.session.delete(listed.key)
+    db.session.flush()
+
+
+def keys_of(org_id: str, user_id: str, *, lock: bool = False) -> list[KeyListed]:
+    """All keys of the organisation that one person owns, oldest first, without expired ones."""
+    query = (
+        select(Session, User, OrgTeam)
+        .join(User, User.id == Session.user_id)
+        .outerjoin(OrgTeam, OrgTeam.id == Session.team_id)
+        .where(
+            Session.org_id == org_id,
+            Session.user_id == user_id,
+            Session.type == "pat",
+            Session.expires > func.timezone("utc", func.now()),
+        )
+        .order_by(Session.created_at, Session.session_token)
+    )
+    if lock:
+        query = query.with_for_update(of=Session)
+    return [KeyListed(key, user, None, team) for key, user, team in db.session.execute(query)]
 
 
 def set_key_team(org: Org, member: OrgMember, listed: KeyListed, team_id: str | None, by: Session) -> None:

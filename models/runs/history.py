@@ -78,13 +78,18 @@ class RunPage:
 
 def run_of(account_id: str, run_id: str, *, user_id: str = "") -> AgentRun:
     """Return the account's run. Raises NotFound, also for another account's run, and with `user_id` for another member's."""
-    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run_id)
-    if user_id:
-        query = query.where(AgentRun.user_id == user_id)
-    run = None if "\x00" in run_id else db.session.scalar(query)
+    run = find_run(account_id, run_id, user_id=user_id)
     if run is None:
         raise NotFound("There is no such run here")
     return run
+
+
+def find_run(account_id: str, run_id: str, *, user_id: str = "") -> AgentRun | None:
+    """Return the account's run, with `user_id` only if it is that member's, or None."""
+    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run_id)
+    if user_id:
+        query = query.where(AgentRun.user_id == user_id)
+    return None if "\x00" in run_id else db.session.scalar(query)
 
 
 def summary_of(account_id: str, run_id: str, *, user_id: str = "") -> RunSummary:

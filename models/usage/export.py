@@ -64,6 +64,12 @@ def quoted_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[s
         yield "".join(",".join(_quoted(each) for each in row) + "\n" for row in part)
 
 
+def org_csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
+    """As `csv_of`, with who called and from which repository."""
+    lines = ({**_line(call), "user_id": call.user_id, "repository": call.repo_url} for call in calls)
+    return csv_lines(("user_id", "repository", *COLUMNS), lines)
+
+
 def _line(call: Row[Any]) -> dict[str, Any]:
     write = call.cache_write_tokens or 0
     uncached = call.uncached_input_tokens

@@ -102,6 +102,8 @@ def _calls(own: Sequence[ColumnElement[bool]], newest_first: bool) -> Select[*tu
             Message.credits,
             Message.byok,
             Message.latency_ms,
+            Message.user_id,
+            Message.repo_url,
             GatewayCall.request_id,
             GatewayCall.uncached_input_tokens,
             GatewayCall.run_id,

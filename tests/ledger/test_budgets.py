@@ -227,6 +227,7 @@ def test_a_raise_lasts_until_its_end_or_for_one_run(session: Session, pool: Pool
         raised = BudgetRaise(
             budget_id=made.id, subject=first.key, amount=5, starts_at=NOW, ends_at=NOW + HOUR, **kw
         )
+        made.raised_until = raised.ends_at
         factories.save(raised)
         with_run = admit(pool, first, 15, run_id=stage.run_id)
         without = admit(pool, first, 15, request_id=with_run.request_id) if kw else with_run

@@ -10,6 +10,7 @@ from models.orgs import Org, OrgDomain, OrgDomainJoining, OrgJoinRequest, member
 from models.orgs.domain_joining import set_joining
 from tests import factories
 from tests.factories import Person
+from tests.orgs.forms import send
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def opened(domain: OrgDomain, mode: str, role: str = "member") -> None:
 def test_colleagues_join_at_once(acme: Org, domain: OrgDomain, kit: Person, outbox: list[Email]) -> None:
     opened(domain, "join", role="viewer")
     assert "Your colleagues are in Acme" in kit.browser.get("/orgs").text
-    answer = kit.submit(f"/orgs-by-domain/{acme.id}")
+    answer = send(kit, f"/orgs-by-domain/{acme.id}")
     assert (answer.status_code, answer.location) == (303, "/orgs/acme")
     member = membership(kit.id, acme.id)
     assert member
@@ -61,7 +62,7 @@ def test_others_may_not(closed: str, acme: Org, domain: OrgDomain, kit: Person, 
         acme.deleted_at = factories.now()
     db.session.commit()
     assert "Your colleagues" not in kit.browser.get("/orgs").text
-    assert kit.submit(f"/orgs-by-domain/{acme.id}").status_code == 404
+    assert send(kit, f"/orgs-by-domain/{acme.id}").status_code == 404
     assert membership(kit.id, acme.id) is None
 
 
@@ -70,29 +71,29 @@ def test_a_request_is_decided_with_mails_to_both_sides(
 ) -> None:
     opened(domain, "ask")
     path = f"/orgs-by-domain/{acme.id}"
-    assert kit.submit(path).location == "/orgs"
+    assert send(kit, path).location == "/orgs"
     assert sorted(each.to for each in outbox) == ["alice@example.org", "carol@example.org"]
     assert {each.subject for each in outbox} == {"kit asks to join Acme"}
     assert "You asked to join." in kit.browser.get("/orgs").text
-    assert kit.submit(path).status_code == 303
+    assert send(kit, path).status_code == 303
     row = db.session.query(OrgJoinRequest).one()
     decision = f"/orgs/acme/join-requests/{row.id}/decision"
     assert "kit@example.org" not in bob.browser.get("/orgs/acme/team").text
     assert "kit@example.org" in carol.browser.get("/orgs/acme/team").text
     for who, status in ((bob, 403), (kit, 404)):
-        assert who.submit(decision, decision="accept").status_code == status
-    assert carol.submit(decision, decision="decline").status_code == 303
+        assert send(who, decision, decision="accept").status_code == status
+    assert send(carol, decision, decision="decline").status_code == 303
     assert outbox[-1].to == "kit@example.org"
     assert outbox[-1].subject == "Your request to join Acme was declined"
     sent = len(outbox)
-    kit.submit(path)
+    send(kit, path)
     assert len(outbox) == sent, "asking again waits a week"
     db.session.rollback()
     db.session.query(OrgJoinRequest).one().decided_at = factories.now().replace(year=2020)
     db.session.commit()
-    kit.submit(path)
+    send(kit, path)
     again = db.session.query(OrgJoinRequest).filter_by(decided_at=None).one()
-    alice.submit(f"/orgs/acme/join-requests/{again.id}/decision", decision="accept")
+    send(alice, f"/orgs/acme/join-requests/{again.id}/decision", decision="accept")
     assert outbox[-1].subject == "You are a member of Acme"
     assert membership(kit.id, acme.id)
 
@@ -102,11 +103,11 @@ def test_owners_and_admins_choose_how_a_domain_joins(
 ) -> None:
     path = f"/orgs/acme/domains/{domain.id}/joining"
     for who, status in ((anonymous, 303), (mallory, 404), (bob, 403)):
-        assert who.submit(path, mode="join", role="member").status_code == status
-    assert carol.submit(path, mode="join", role="admin").status_code == 400
-    assert carol.submit(path, mode="ask", role="viewer").status_code == 303
+        assert send(who, path, mode="join", role="member").status_code == status
+    assert send(carol, path, mode="join", role="admin").status_code == 400
+    assert send(carol, path, mode="ask", role="viewer").status_code == 303
     db.session.rollback()
     row = db.session.query(OrgDomainJoining).one()
     assert (row.mode, row.role) == ("ask", "viewer")
-    assert carol.submit(path, mode="off", role="viewer").status_code == 303
+    assert send(carol, path, mode="off", role="viewer").status_code == 303
     assert db.session.query(OrgDomainJoining).count() == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
 from models.orgs import Org, org_repos
@@ -71,9 +71,20 @@ def test_axe_finds_nothing(
         "team": "/orgs/acme/team",
         "removal": f"/orgs/acme/team/{carol.id}/removal",
         "departure": "/orgs/acme/departure",
+        "repositories": "/orgs/acme/repositories?check=git@github.com:Acme/Site.git",
+        "settings": "/orgs/acme/settings",
+        "transfer": "/orgs/acme/ownership",
+        "deletion": "/orgs/acme/deletion",
     }
     with open_page(base, width=390) as page:
         enter(page, alice)
+        page.goto("/orgs/acme/team")
+        page.get_by_role("button", name="Menu").click()
+        page.locator(".scope-menu summary").click()
+        expect(page.get_by_role("link", name="Beta")).to_have_attribute("href", "/orgs/beta/team")
+        if folder := os.environ.get("STOA_SHOTS"):
+            page.screenshot(path=Path(folder, "switcher.png"))
+        judge(page)
         for name, path in paths.items():
             page.goto(path)
             shoot(page, name)

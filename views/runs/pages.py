@@ -15,6 +15,7 @@ from models.runs import RUN_STATUSES, AgentRun, history, run_calls, trace
 from models.runs.history import RunFilter, RunSummary
 from models.runs.trace import TraceEntry, TraceWindow
 from models.store.catalogue.agent_page import is_published
+from models.usage.usage_calls import call_with_id
 from views.web.charts import TimelineSpan, Waterfall, waterfall
 from views.web.htmx import render, wants_fragment
 from views.web.org_guards import account_page, check_messages, viewed_account, viewed_member
@@ -125,8 +126,11 @@ def row(run_id: str) -> ResponseReturnValue:
 def call(run_id: str, request_id: str) -> ResponseReturnValue:
     """Show a model call: tokens, prices, ledger entries, timing and messages."""
     account_id = viewed_account().id
-    run = history.run_of(account_id, run_id, user_id=viewed_member())
-    check_messages(run.user_id)
+    run = history.find_run(account_id, run_id, user_id=viewed_member())
+    caller = run.user_id if run else call_with_id(account_id, request_id).user_id
+    if viewed_member() and caller != viewed_member():
+        raise NotFound("There is no such call")
+    check_messages(caller)
     all_messages = request.args.get("messages") == "all"
     return render(
         "runs/call.html",

@@ -42,7 +42,7 @@ def init_app(app: Flask) -> None:
 
 
 def _viewer_context() -> dict[str, Any]:
-    """Template context of the layouts: `viewer` (None: signed out), `credit_chip` (available credits), `sees_demo`, `operates`
+    """Template context of the layouts: `viewer` (None: signed out), `credit_chip` (credits available to the page's account), `sees_demo`, `operates`
     (sees operators' pages).
 
     Fragments have no navigation bar and skip the balance. Error pages skip the user, because the database may have failed.

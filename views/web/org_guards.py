@@ -62,6 +62,7 @@ def org_page(
                 return sso_required(required.org)
             return view(*args, **kwargs)
 
+        guarded.__dict__["org_capability"] = capability  # for the switcher
         return guarded
 
     return decorate

@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION budget_admit(
     p_hold credit_hold, p_now timestamptz, OUT outcome text, OUT refusal jsonb, OUT envelope text, OUT run_left bigint
 )
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v_start timestamptz;
 BEGIN

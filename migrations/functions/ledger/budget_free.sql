@@ -1,7 +1,7 @@
 -- What the budgets in force and the run's envelope leave for the hold of a call in flight, which is not counted itself; NULL
 -- without any. The caller holds the account's lock.
 CREATE OR REPLACE FUNCTION budget_free(p_hold credit_hold, p_now timestamptz) RETURNS bigint
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v_free bigint;
 BEGIN

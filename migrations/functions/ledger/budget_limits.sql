@@ -52,9 +52,11 @@ LANGUAGE sql STABLE AS $$
     LEFT JOIN budget_spend u
         ON u.budget_id = b.id AND u.subject = s.subject AND u.window_start = budget_window(b.period, p_now, a.time_zone)
     CROSS JOIN LATERAL (
-        SELECT coalesce(sum(r.amount), 0)::bigint AS raised FROM budget_raise r
-        WHERE r.budget_id = b.id AND r.subject IN ('', s.subject) AND r.starts_at <= p_now AND r.ends_at > p_now
-            AND (r.run_id IS NULL OR r.run_id = p_root_run)
+        SELECT CASE WHEN b.raised_until > p_now THEN (
+            SELECT coalesce(sum(r.amount), 0)::bigint FROM budget_raise r
+            WHERE r.budget_id = b.id AND r.subject IN ('', s.subject) AND r.starts_at <= p_now AND r.ends_at > p_now
+                AND (r.run_id IS NULL OR r.run_id = p_root_run)
+        ) ELSE 0 END AS raised
     ) r
     WHERE a.id = p_account AND (b.subject IS NULL OR b.subject = s.subject) AND s.subject IS NOT NULL
 $$;

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION budget_settle(
     p_now timestamptz
 )
 RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v_root text;
 BEGIN

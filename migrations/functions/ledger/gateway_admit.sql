@@ -1,7 +1,8 @@
 -- Check the caller of a model call and hold credits, in the order of contract 5.2. p_hold NULL: check only. Rejects calls if
 -- less than p_minimum is available, even if no other call is in flight. gateway_payer chooses the account that pays, if the key is
 -- an organisation's, or the call or its run names an organisation (p_org) or a repository (p_repo); else it is the key's owner. An
--- organisation that pays for a repository and has less than p_minimum leaves the call to the person. If that person's plan covers
+-- organisation that pays for a repository and has less than p_minimum leaves the call to the person. A stopped account refuses all
+-- calls (account_stop). If that person's plan covers
 -- calls, plan_admit decides what pays; balance and held are those of the hold's funding. A person's run without calls becomes the
 -- organisation's with the first call that it pays for. Budgets are checked last (budget_admit); p_run_budget gives the run an
 -- envelope of that many credits, unless it has one. p_byok: the caller's own provider key pays, and the hold counts in budgets only.
@@ -21,6 +22,7 @@ DECLARE
     v_caller record;
     v_account text;
     v_hold credit_hold;
+    v_stop bigint;
 BEGIN
     SELECT s."userId", s.org_id, s.team_id, s.last_used_at, u.banned, u.next_quota_reset, u.fallback_to_a_la_carte, b.plan_id,
         r.id AS run_id, r.org_id AS run_org, r.paid_by AS run_paid_by, r.repo_url AS run_repo, r.agent_id, r.status,
@@ -60,7 +62,8 @@ BEGIN
             PERFORM credit_account_lock(gateway_admit.user_id, gateway_admit.org_id);
         END IF;
         SELECT a.every, a.every_held INTO balance, held FROM credit_available(v_account, p_request, p_now) a;
-        IF paid_by = 'repository' AND balance < greatest(p_minimum, 1) THEN
+        SELECT a.stop_id INTO v_stop FROM credit_account a WHERE a.id = v_account;
+        IF paid_by = 'repository' AND balance < greatest(p_minimum, 1) AND v_stop IS NULL THEN
             paid_by := 'fallback:out_of_credits';
             org_id := NULL;
             team_id := NULL;
@@ -78,9 +81,14 @@ BEGIN
             PERFORM credit_account_lock(gateway_admit.user_id, NULL);
         END IF;
         SELECT a.every, a.every_held INTO balance, held FROM credit_available(v_account, p_request, p_now) a;
+        SELECT a.stop_id INTO v_stop FROM credit_account a WHERE a.id = v_account;
     END IF;
     funding := 'any';
-    IF balance <= 0 AND v_caller.plan_id IS NULL THEN
+    IF v_stop IS NOT NULL THEN
+        outcome := 'stopped';
+        SELECT jsonb_build_object('by', t.stopped_by_name, 'at', t.stopped_at, 'org', o.name, 'slug', o.slug) INTO refusal
+        FROM account_stop t LEFT JOIN org o ON o.id = v_account WHERE t.id = v_stop;
+    ELSIF balance <= 0 AND v_caller.plan_id IS NULL THEN
         outcome := 'out_of_credits';
     ELSIF p_run IS NULL THEN
         IF p_require_run THEN

@@ -10,7 +10,7 @@ from models.core.settings import Settings
 from models.gateway import tokens
 from models.gateway.bill import Bill
 from models.gateway.budget_errors import RUN_BUDGET
-from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError
+from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, stop_message
 from models.gateway.chat_format import BadCall, Call, chat_parsing, client_usage, find_failure
 from models.gateway.dialects.chat_collector import ChatCollector, check_answer
 from models.gateway.dialects.chat_stream import ChatStream
@@ -181,6 +181,7 @@ def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     refusal: Mapping[str, tuple[int, str, str]] = {
         "unknown_key": (401, "This API key is unknown or expired.", "invalid_api_key"),
         "banned": (403, ban_message(settings), "account_suspended"),
+        "stopped": (403, stop_message(admission.refusal, base_url), "account_stopped"),
         "out_of_credits": (
             402,
             f"Out of credits. Add credits at {base_url}/usage.{plan_reset(admission)}{fallback_note(admission)}",

@@ -10,7 +10,14 @@ from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
 from models.gateway.budget_errors import RUN_BUDGET
-from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, RelayFailed, relative_time
+from models.gateway.call_errors import (
+    CallRefused,
+    CreditsHeld,
+    ProviderError,
+    RelayFailed,
+    relative_time,
+    stop_message,
+)
 from models.gateway.chat_format import BadCall, Call, usage_object
 from models.gateway.chat_format.output import parts_of
 from models.gateway.dialects.chat import ChatDialect, parse_call
@@ -213,6 +220,10 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
     rows: dict[str, tuple[int, dict[str, str]]] = {
         "unknown_key": (401, {"message": "Invalid Codebuff API key"}),
         "banned": (403, {"error": "account_suspended", "message": ban_message(settings)}),
+        "stopped": (
+            403,
+            {"error": "account_stopped", "message": stop_message(admission.refusal, base_url)},
+        ),
         "out_of_credits": (
             402,
             {

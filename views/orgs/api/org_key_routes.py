@@ -89,8 +89,7 @@ def list_org_keys() -> ResponseReturnValue:
     Owners and admins see all, others their own.
     """
     rows, more = org_keys.org_keys_page(current_membership(), cursor())
-    org = current_org()
-    spent = spent_by_key(org.id, [row.key.session_token for row in rows], org.month_start(now()))
+    spent = spent_by_key(current_org(), now())
     return jsonify(
         keys=[{**_row(row), "creditsThisMonth": spent.get(row.key.session_token, 0)} for row in rows],
         before=cursor_text(*more) if more else None,

@@ -40,6 +40,8 @@ from views.orgs.api.scim_protocol import (
 )
 
 ENDPOINTS = frozenset({"ServiceProviderConfig", "ResourceTypes", "Schemas", "Users", "Groups"})
+__all__ = ["bp"]
+
 NOT_STORED = ("id", "meta", "groups", "password")
 MANAGER = ":manager"
 
@@ -125,7 +127,7 @@ def _found_users(search: SearchRequest[Any]) -> Response:
     if equal is not None:
         total, rows = directory.list_users(scim_org().id, offset=offset, limit=limit, **equal)
         return listed(DirectoryUser, total, _users(rows), search)
-    matching = [each for each in _users(directory.list_users(scim_org().id)[1]) if search.filter.match(each)]
+    matching = _matching(search, _users(directory.list_users(scim_org().id)[1]))
     return listed(DirectoryUser, len(matching), matching[offset : offset + limit], search)
 
 
@@ -220,6 +222,11 @@ def _users(rows: Any) -> list[Any]:
     ]
 
 
+def _matching(search: SearchRequest[Any], resources: list[Any]) -> list[Any]:
+    assert search.filter is not None
+    return [each for each in resources if search.filter.match(each)]
+
+
 def _meta(row: ScimUser | ScimGroup, kind: str) -> dict[str, Any]:
     return {
         "resourceType": kind,
@@ -268,9 +275,7 @@ def _found_groups(search: SearchRequest[Any]) -> Response:
     if equal is not None:
         total, rows = directory.list_groups(scim_org().id, offset=offset, limit=limit, **equal)
         return listed(DirectoryGroup, total, _groups(rows), search)
-    matching = [
-        each for each in _groups(directory.list_groups(scim_org().id)[1]) if search.filter.match(each)
-    ]
+    matching = _matching(search, _groups(directory.list_groups(scim_org().id)[1]))
     return listed(DirectoryGroup, len(matching), matching[offset : offset + limit], search)
 
 

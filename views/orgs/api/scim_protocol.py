@@ -60,7 +60,7 @@ class DirectoryGroupMember(ComplexAttribute):
     """A user in a group. Groups in groups are not supported: directories send their members flat."""
 
     value: Annotated[str | None, Mutability.immutable, CaseExact.true] = None
-    ref: Annotated[Reference[User] | None, Mutability.immutable] = Field(
+    ref: Annotated[Reference[User] | None, Mutability.immutable] = Field(  # type: ignore[type-arg]
         None, serialization_alias="$ref", validation_alias="$ref"
     )
     type: Annotated[str | None, Mutability.immutable] = Field(None, examples=["User"])
@@ -162,12 +162,14 @@ def query_of(model: Any) -> SearchRequest[Any]:
     """The query of the request. Raises ValidationError."""
     names = ("filter", "attributes", "excludedAttributes", "startIndex", "count")
     values = {name: request.args[name] for name in names if request.args.get(name)}
-    return generic(SearchRequest, model).model_validate(values, scim_ctx=Context.SEARCH_REQUEST)
+    found = generic(SearchRequest, model).model_validate(values, scim_ctx=Context.SEARCH_REQUEST)
+    return cast("SearchRequest[Any]", found)
 
 
 def searched(model: Any) -> SearchRequest[Any]:
     """The search in the body of the request. Raises BadJson or ValidationError."""
-    return generic(SearchRequest, model).model_validate(payload(), scim_ctx=Context.SEARCH_REQUEST)
+    found = generic(SearchRequest, model).model_validate(payload(), scim_ctx=Context.SEARCH_REQUEST)
+    return cast("SearchRequest[Any]", found)
 
 
 def equality(search: SearchRequest[Any], names: dict[str, str]) -> dict[str, str] | None:

@@ -33,12 +33,11 @@ def keys() -> ResponseReturnValue:
 def _list(errors: dict[str, str] | None = None, status: int = 200, **form: str) -> ResponseReturnValue:
     org, member, moment = current_org(), current_membership(), now()
     rows, more = org_keys.org_keys_page(member, cursor())
-    spent = spent_by_key(org.id, [row.key.session_token for row in rows], org.month_start(moment))
     response = render(
         "orgs/keys.html",
         partial="orgs/_org_key_form.html" if errors else None,
         rows=rows,
-        spent=spent,
+        spent=spent_by_key(org, moment),
         more=more and url_for("orgs.keys", before=cursor_text(*more)),
         now=moment,
         new_key=pop_new_key(),
@@ -97,12 +96,11 @@ def org_key(key_id: str) -> ResponseReturnValue:
 
 def _page(row: KeyListed, errors: dict[str, str] | None = None, status: int = 200) -> ResponseReturnValue:
     org, moment = current_org(), now()
-    spent = spent_by_key(org.id, [row.key.session_token], org.month_start(moment))
     heirs = org_keys.heirs(org.id, row.key.user_id)
     return render(
         "orgs/org_key.html",
         row=row,
-        spent=spent.get(row.key.session_token, 0),
+        spent=spent_by_key(org, moment).get(row.key.session_token, 0),
         now=moment,
         heir_options=[
             (heir.user_id, heir.name + (" (service account)" if heir.service else "")) for heir in heirs

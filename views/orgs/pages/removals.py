@@ -5,7 +5,7 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.core.errors import Invalid
-from models.orgs import can, members, offboarding
+from models.orgs import can, members, offboarding, org_keys
 from models.orgs.members import LAST_OWNER
 from models.orgs.offboarding import NEW, STOP, KeyFate, offboard
 from models.usage.departures import KeyTraffic, departure
@@ -94,7 +94,7 @@ def _removal_page(user_id: str, *, error: str | None = None, status: int = 200) 
     org = current_org()
     member, user = members.person(org, user_id)
     left = departure(org.id, user_id, now())
-    keys = offboarding.org_keys(org.id, user_id)
+    keys = [each.key for each in org_keys.keys_of(org.id, user_id)]
     own = {key.session_token for key in keys}
     alone = member.role == "owner" and len(members.owners(org.id)) == 1
     return render(
@@ -113,7 +113,7 @@ def _removal_page(user_id: str, *, error: str | None = None, status: int = 200) 
 
 
 def _choices(user_id: str) -> list[tuple[str, str]]:
-    found = offboarding.heirs(current_org().id, user_id)
+    found = org_keys.heirs(current_org().id, user_id)
     services = [(MOVE + heir.user_id, f"Move to {heir.name}") for heir in found if heir.service]
     colleagues = [(MOVE + heir.user_id, f"Hand to {heir.name}") for heir in found if not heir.service]
     return [(STOP, "Stop"), (NEW, "Move to a new service account"), *services, *colleagues]

@@ -24,7 +24,7 @@ def services() -> ResponseReturnValue:
 
 def _list(errors: dict[str, str] | None = None, status: int = 200, **form: str) -> ResponseReturnValue:
     return render(
-        "orgs/services.html",
+        "orgs/service_accounts.html",
         partial="orgs/_service_form.html" if errors else None,
         services=service_accounts.service_accounts(current_org()),
         team_options=_team_options(),

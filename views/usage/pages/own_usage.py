@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db, now
 from models.core.errors import NotFound
 from models.ledger import Account, Balance, balance, cycle, ensure_quota
+from models.runs.history import find_run
 from models.runs.run_calls import call_of
 from models.usage.export import csv_of
 from models.usage.period import parse_period
@@ -89,12 +90,12 @@ def export() -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/calls/<request_id>")
 @account_page
 def call(request_id: str) -> ResponseReturnValue:
-    """The page of a call without a run; calls of a run redirect to their run's page."""
+    """The page of a call without a run; calls of a run of the account redirect to their run's page."""
     account_id = viewed_account().id
     found = call_with_id(account_id, request_id)
     if viewed_member() and found.user_id != viewed_member():
         raise NotFound("There is no such call")
-    if found.run_id:
+    if found.run_id and find_run(account_id, found.run_id):
         return redirect(call_address(found.run_id, request_id))
     check_messages(found.user_id)
     all_messages = request.args.get("messages") == "all"
