@@ -137,11 +137,6 @@ class Person:
     token: str
     headers: dict[str, str]
 
-    def submit(self, path: str, **fields: Any) -> Any:
-        """Post a form, as its page does: with a CSRF token."""
-        token = self.browser.get("/api/auth/csrf").json["csrfToken"]
-        return self.browser.post(path, data={"csrf_token": token, **fields})
-
     @property
     def account(self) -> Account:
         """The account that the browser and the key act for."""

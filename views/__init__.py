@@ -27,8 +27,9 @@ from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
 from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
+from views.orgs.api import scim
 from views.runs import api as runs_api
-from views.runs import pages as runs_pages
+from views.runs.pages import run_pages, stop_pages
 from views.server import serve
 from views.store.api import agents as agents_api
 from views.store.api import publishers as publishers_api
@@ -77,7 +78,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)
-    app.register_blueprint(runs_pages.bp)
+    app.register_blueprint(run_pages.bp)
+    app.register_blueprint(stop_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
@@ -98,6 +100,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(affiliates.bp)
     app.register_blueprint(orgs_pages.bp)
     app.register_blueprint(orgs_api.bp)
+    app.register_blueprint(scim.bp)
     app.register_blueprint(ledger_pages.bp)
     app.register_blueprint(mail_settings.bp)
     app.register_blueprint(admin_pages.bp)

@@ -6,7 +6,7 @@ An admission of the release before charges the key's account.
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0046"
-down_revision = "0044"
+down_revision = "0045"
 branch_labels = None
 depends_on = None
 

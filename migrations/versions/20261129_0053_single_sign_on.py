@@ -1,13 +1,13 @@
 """Domains and single sign-on of organisations, and how long they keep their audit log.
 
 Revision: 0053
-Revises: 0051
+Revises: 0052
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0053"
-down_revision = "0051"
+down_revision = "0052"
 branch_labels = None
 depends_on = None
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from models.accounts import bans, write_limits
 from models.accounts.sessions import Fingerprint, LoginLink, Session
-from models.accounts.users import User
+from models.accounts.users import SERVICE_DOMAIN, User
 from models.core.db import db
 from models.core.errors import Forbidden
 
@@ -119,9 +119,11 @@ def _note(session: Session, **values: datetime) -> None:
 def open_web(user: User, now: datetime) -> tuple[str, Session]:
     """Create a browser session that lasts 30 days. Returns the raw token, which is not stored, and the row.
 
-    Raises AccountSuspended for a banned user.
+    Raises AccountSuspended for a banned user, and Forbidden for a service account.
     """
     bans.raise_if_banned(user)
+    if user.email.endswith(f"@{SERVICE_DOMAIN}"):
+        raise Forbidden("A service account does not sign in.")
     token = secrets.token_hex(32)
     row = Session(
         session_token=hash_token(token),
@@ -181,10 +183,12 @@ def create_key(
     limit: int | None = None,
     now: datetime,
     org_id: str | None = None,
+    team_id: str | None = None,
 ) -> tuple[str, Session]:
     """Create an API key (`cb-pat-` and 64 hex digits) that lasts 1 to 365 days. Returns raw token and row.
 
-    The key acts for the organisation `org_id`, of which the user must be a member, or (None) for the user's account.
+    The key acts for the organisation `org_id`, of which the user must be a member, as part of its team `team_id`, or (None) for
+    the user's account.
     `by` is the browser session that requests it, None for the operator. `limit` is the user's maximum number of keys,
     stored expired ones included. Raises Forbidden (`lock_browser`), WriteLimitExceeded (`check_limit`), and
     AccountSuspended for a banned user.
@@ -204,6 +208,7 @@ def create_key(
         token_hint=f"{token[:15]}...{token[-8:]}",
         parent=parent,
         org_id=org_id,
+        team_id=team_id,
     )
     db.session.add(row)
     db.session.flush()

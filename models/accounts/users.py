@@ -7,6 +7,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import NEW_ID, UTC_NOW, Base, UtcTimestamp
 
+SERVICE_DOMAIN = "service-account.invalid"
+"""Domain of the addresses of service accounts, which nobody can prove to own. They never sign in."""
 API_KEY_TYPES = ("anthropic", "gemini", "openai")
 
 

@@ -21,20 +21,14 @@ def csv_lines(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> Ite
     writer = csv.writer(buffer)
     writer.writerow(columns)
     for count, line in enumerate(lines, 1):
-        writer.writerow(_cell(line[name]) for name in columns)
+        writer.writerow(csv_cell(line[name]) for name in columns)
         if count % _LINES_PER_CHUNK == 0:
             yield _drain(buffer)
     yield _drain(buffer)
 
 
-def _drain(buffer: io.StringIO) -> str:
-    text = buffer.getvalue()
-    buffer.seek(0)
-    buffer.truncate()
-    return text
-
-
-def _cell(value: Any) -> str:
+def csv_cell(value: Any) -> str:
+    """A value as text of a cell, without quotes."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -46,3 +40,10 @@ def _cell(value: Any) -> str:
         return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
     text = str(value)
     return f"'{text}" if text.startswith(_FORMULA_PREFIXES) and not isinstance(value, int) else text
+
+
+def _drain(buffer: io.StringIO) -> str:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text

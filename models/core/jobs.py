@@ -441,6 +441,84 @@ def deliver_webhook(delivery_id: str) -> None:
     webhook_sending.deliver_event(delivery_id)
 
 
+@queue.periodic(cron="* * * * *")
+@queue.task(name="usage.count_orgs", queueing_lock="usage.count_orgs", retry=Backoff())
+def count_org_usage(timestamp: int) -> None:
+    """Count the calls of organisations that ended more than five minutes ago."""
+    from models.usage import org_usage
+
+    moment = now()
+    with transaction():
+        due = org_usage.orgs_to_count(moment)
+    for org_id in due:
+        more = True
+        while more:
+            with transaction():
+                more = org_usage.count_calls(org_id, moment)
+
+
+@queue.periodic(cron="42 2 * * *")
+@queue.task(name="usage.recount_orgs", queueing_lock="usage.recount_orgs", retry=Backoff(600))
+def recount_org_usage(timestamp: int) -> None:
+    """Count the calls of the last two days anew, in case one was stored late."""
+    from models.usage import org_usage
+
+    moment = now()
+    with transaction():
+        counted = org_usage.counted_orgs(moment - timedelta(days=2))
+    for org_id in counted:
+        with transaction():
+            org_usage.recount(org_id, moment - timedelta(days=2))
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="orgs.watch", queueing_lock="orgs.watch", retry=Backoff())
+def watch_orgs(timestamp: int) -> None:
+    """Open and close the alerts of organisations about balance, usage and credit limit."""
+    from models.orgs import Org
+    from models.usage import alert_watch
+
+    moment = now()
+    with transaction():
+        due = alert_watch.orgs_to_watch(moment)
+    for org_id in due:
+        with transaction():
+            alert_watch.watch_org(db.session.get_one(Org, org_id), now=moment)
+
+
+@queue.periodic(cron="12 * * * *")
+@queue.task(name="orgs.watch_hourly", queueing_lock="orgs.watch_hourly", retry=Backoff(60))
+def watch_orgs_hourly(timestamp: int) -> None:
+    """Warn organisations of unusual spend and of invitations that expire."""
+    from models.orgs import Org
+    from models.orgs.org import living_org_ids
+    from models.usage import alert_watch
+
+    moment = now()
+    with transaction():
+        due = living_org_ids()
+    for org_id in due:
+        with transaction():
+            org = db.session.get_one(Org, org_id)
+            alert_watch.watch_spend(org, moment)
+            alert_watch.watch_invites(org, moment)
+
+
+@queue.periodic(cron="*/15 * * * *")
+@queue.task(name="orgs.weekly_reports", queueing_lock="orgs.weekly_reports", retry=Backoff(60, 600))
+def send_weekly_reports(timestamp: int) -> None:
+    """Enqueue the weekly reports that are due: Monday, eight o'clock, in each organisation's time zone."""
+    from models.orgs import Org
+    from models.usage import weekly_report
+
+    moment = now()
+    with transaction():
+        due = weekly_report.orgs_to_report(moment)
+    for org_id in due:
+        with transaction():
+            weekly_report.send_report(db.session.get_one(Org, org_id), moment)
+
+
 @queue.periodic(cron="32 3 * * *")
 @queue.task(name="orgs.forget_deliveries", queueing_lock="orgs.forget_deliveries", retry=Backoff(60, 600))
 def forget_deliveries(timestamp: int) -> None:

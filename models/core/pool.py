@@ -144,6 +144,10 @@ class Pool:
         finally:
             self._slots.release()
 
+    def connect(self) -> psycopg.Connection[Any]:
+        """Open a connection outside the pool, in autocommit mode, to listen on. The caller closes it."""
+        return psycopg.connect(**self._options, autocommit=True)
+
     def close(self) -> None:
         """Close idle connections. The pool remains usable."""
         while self._free:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # PostgreSQL connections per process. Pools do not overflow, so their sum is the maximum.
 PAGES_POOL = 8
 GATEWAY_POOL = 8
+GATEWAY_LISTENER = 1  # hears of stopped accounts
 JOBS_POOL = 8  # four concurrent jobs, the queue and its listener
 SPARE_CONNECTIONS = 15  # operators' commands, migrations and PostgreSQL's superuser reserve
 
@@ -413,7 +414,9 @@ class Settings(BaseSettings):
     @property
     def connections_needed(self) -> int:
         """Maximum PostgreSQL connections of one machine, including operators' commands."""
-        return self.stoa_workers * (PAGES_POOL + GATEWAY_POOL) + JOBS_POOL + SPARE_CONNECTIONS
+        return (
+            self.stoa_workers * (PAGES_POOL + GATEWAY_POOL + GATEWAY_LISTENER) + JOBS_POOL + SPARE_CONNECTIONS
+        )
 
     def secrets(self) -> list[str]:
         """All configured secrets, for masking in logs."""

@@ -3,8 +3,9 @@
 import http
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from math import ceil
 from typing import Any
 
@@ -38,7 +39,7 @@ class CallRefused(Exception):
 
 
 class CreditsHeld(CallRefused):
-    """Calls in flight hold the credits that this call needs. `holds` are the account's oldest live holds, out of `count`.
+    """Calls in flight hold the credits, or the part of a budget, that this call needs. `holds` are the account's oldest live holds, out of `count`.
     `retry_after`: seconds until the first of them is likely to be settled."""
 
     def __init__(self, admission: Admission, holds: Sequence[LiveHold], count: int, retry_after: int) -> None:
@@ -46,6 +47,15 @@ class CreditsHeld(CallRefused):
         self.holds = holds
         self.count = count
         self.retry_after = retry_after
+
+
+def stop_message(stop: Mapping[str, Any], base_url: str) -> str:
+    """Who stopped the account's calls, when, and how to resume: `stop` has `by`, `at`, and an organisation's `org` and `slug`."""
+    at = str(stop.get("at", ""))[:16].replace("T", " ")
+    if stop.get("org"):
+        where = f"{base_url}/orgs/{stop['slug']}/stop"
+        return f"{stop['by']} stopped all agents of {stop['org']} at {at} UTC. An owner or admin can resume them at {where}"
+    return f"{stop.get('by')} stopped all calls of this account at {at} UTC. Resume them at {base_url}/usage/stop"
 
 
 class RelayFailed(Exception):
@@ -106,6 +116,19 @@ def client_error(
         )
         return ProviderError(502, failure)
     return ProviderError(status, failure, retry_after)
+
+
+def relative_time(target: datetime | None, current: datetime) -> str:
+    """The time until `target` in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
+    if target is None or target <= current:
+        return "soon"
+    minutes = int((target - current).total_seconds() // 60)
+    for size, unit in ((1440, "day"), (60, "hour")):
+        if minutes >= size:
+            count = minutes // size
+            return f"in {count} {unit}{'s' if count > 1 else ''}"
+    count = max(minutes, 1)
+    return f"in {count} minute{'s' if count > 1 else ''}"
 
 
 def error_object(failure: ProviderFailure) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +15,7 @@ from typing import Any
 
 from models.core.pool import Pool
 from models.gateway import metrics
+from models.gateway.budget_errors import budget_message
 from models.gateway.chat_format import Call, Usage
 from models.gateway.output_estimator import OutputEstimator
 from models.gateway.routing import Route, held_credits
@@ -52,19 +53,36 @@ class OutOfCredits(UpstreamError):
     kind = type = "insufficient_credits"
 
 
+class BudgetSpent(OutOfCredits):
+    """The answer outgrew a budget."""
+
+    kind = "budget_exceeded"
+
+
+class ServerStopping(UpstreamError):
+    """The server is shutting down during the answer."""
+
+    kind = "server_stopping"
+
+
 class HoldRenewer:
-    """Renews the holds of all in-flight calls of this process: one statement per interval."""
+    """The in-flight calls of this process. Renews the holds of all: one statement per interval."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._lock = threading.Lock()
-        self._live: dict[str, float] = {}
+        self._live: dict[str, tuple[float, InFlightCall]] = {}
         self._pid = 0
 
-    def add(self, request_id: str) -> None:
+    def calls(self) -> list["InFlightCall"]:
+        """The calls in flight."""
+        with self._lock:
+            return [call for _, call in self._live.values()]
+
+    def add(self, call: "InFlightCall") -> None:
         """Start renewing a call's hold."""
         with self._lock:
-            self._live[request_id] = time.monotonic()
+            self._live[call.admission.request_id] = time.monotonic(), call
             if self._pid != os.getpid():
                 self._pid = os.getpid()
                 threading.Thread(target=self._run, name="stoa-holds", daemon=True).start()
@@ -79,7 +97,7 @@ class HoldRenewer:
             time.sleep(RENEW_SECONDS / 2)
             with self._lock:
                 aged = time.monotonic() - RENEW_SECONDS / 2
-                due = [request_id for request_id, since in self._live.items() if since <= aged]
+                due = [request_id for request_id, (since, _) in self._live.items() if since <= aged]
             try:
                 if due:
                     holds.extend_holds(self._pool, due, ttl_seconds=HOLD_SECONDS)
@@ -169,8 +187,27 @@ class InFlightCall:
         self._margin = margin
         self._lock = threading.Lock()
         self._held = admission.hold
-        hold_renewer.add(admission.request_id)
+        self.stop_error: UpstreamError | None = None
+        """Why the call is being ended early."""
+        self._abort: Callable[[], None] | None = None
+        hold_renewer.add(self)
         metrics.IN_FLIGHT.inc()
+
+    def abort_with(self, abort: Callable[[], None]) -> None:
+        """Set how `stop` ends the provider's response: a function that is safe to call from any thread."""
+        with self._lock:
+            self._abort = abort
+        if self.stop_error is not None:
+            abort()
+
+    def stop(self, error: UpstreamError) -> None:
+        """End the call early: what was produced is settled, and the client gets `error`. Returns at once. An answer that is not
+        read as a stream still arrives, and is settled."""
+        with self._lock:
+            self.stop_error = self.stop_error or error
+            abort = self._abort
+        if abort is not None:
+            abort()
 
     def first_token(self) -> None:
         """Record the time to first token."""
@@ -206,6 +243,7 @@ class InFlightCall:
             return 2 * output_tokens
         held = self._grow_hold(needed, wanted)
         if held is None:
+            self._raise_if_budget_spent(needed)
             exhausted = (
                 "Your plan's limit was reached"
                 if self.admission.funding == "plan"
@@ -215,6 +253,13 @@ class InFlightCall:
         if held >= wanted:
             return 2 * output_tokens
         return output_tokens + output_tokens * (held - needed) // (wanted - needed)
+
+    def _raise_if_budget_spent(self, needed: int) -> None:
+        with suppress(LedgerUnavailable):
+            request_id = self.admission.request_id
+            refusal = holds.explain_growth(self._settlements.pool, request_id, needed=needed)
+            if refusal is not None:
+                raise BudgetSpent(f"{budget_message(refusal)} So this answer ends here.")
 
     def try_hold(self, credits: int) -> bool:
         """Grow a non-zero hold to at least `credits`. Returns whether the call now holds them; on False the hold is

@@ -8,7 +8,7 @@ belong to the dialects (`models/gateway/dialects`).
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -20,8 +20,9 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.gateway import metrics, sse
+from models.gateway import lenient_json, metrics, sse
 from models.gateway.bill import Biller
+from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.gateway.call_errors import (
     CallRefused,
     CreditsHeld,
@@ -31,19 +32,35 @@ from models.gateway.call_errors import (
 )
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest, Dialect, Reply, WholeAnswer
-from models.gateway.in_flight import Admissions, CallMetadata, HoldRenewer, InFlightCall, Settlements
+from models.gateway.in_flight import (
+    Admissions,
+    CallMetadata,
+    HoldRenewer,
+    InFlightCall,
+    ServerStopping,
+    Settlements,
+)
 from models.gateway.pricing import PriceTable
 from models.gateway.routing import MAX_OUTPUT, NoPrice, Route, Router, held_credits
 from models.gateway.spool import Spool
+from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
     MAX_BODY,
     MAX_STREAM,
+    READ,
     EmptyAnswer,
     ProviderRequest,
     ProviderResponse,
     Unreachable,
     UpstreamError,
+)
+from models.gateway.whole_stream import (
+    AnswerEnded,
+    WholeOnlyModels,
+    can_stream,
+    read_whole_stream,
+    refuses_to_stream,
 )
 from models.ledger import holds
 from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable, Outcome
@@ -65,7 +82,7 @@ MAX_RETRY_SECONDS = 60
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A call prepared for one provider. `hold` is in credits and covers `held_output` tokens; `minimum` is the cost in
-    credits of the input and a short answer. All are for `answers` answers."""
+    credits of the input and a short answer. All are for `answers` answers. `whole`: the client wants the answer whole."""
 
     call: Call
     route: Route
@@ -74,6 +91,7 @@ class Attempt:
     held_output: int
     hold: int
     minimum: int
+    whole: bool
 
 
 class Gateway:
@@ -90,6 +108,8 @@ class Gateway:
         self.settlements = Settlements(pool, self.spool)
         self.outputs = self.settlements.outputs
         self._authenticated: dict[str, float] = {}
+        self.whole_only = WholeOnlyModels()
+        self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
         self.streams: set[AnswerStream] = set()
         """Streams that still read from their provider."""
 
@@ -113,6 +133,8 @@ class Gateway:
             door=request.dialect.door,
             model=model,
             route_model=route.provider.public_model(route.model) if route else "",
+            byok=route is not None and route.byok is not None,
+            run_budget=None if hold is None else _run_budget(request),
             org=request.payer.org,
             repo_url=request.payer.repo_url,
         )
@@ -130,7 +152,7 @@ class Gateway:
     def _refusal(self, admission: Admission) -> CallRefused:
         """The error of a call that was not admitted. If calls in flight hold its credits, reads their holds."""
         account_id = admission.account_id
-        if admission.outcome != "held" or account_id is None:
+        if admission.outcome not in ("held", "budget_held") or account_id is None:
             return CallRefused(admission)
         try:
             live, count = holds.live_holds(self.pool, account_id, limit=MAX_LISTED_HOLDS + 1)
@@ -184,7 +206,7 @@ class Gateway:
         metadata = CallMetadata(
             door=request.dialect.door,
             requested_model=call.model,
-            stream=call.stream,
+            stream=not attempt.whole,
             started_at=started_at,
             started=started,
             client_id=request.client_id,
@@ -199,10 +221,13 @@ class Gateway:
             in_flight.fail(error.code, None)
             raise
         try:
-            if attempt.hold > max(admission.available, 0):
+            self.stopped_accounts.check(in_flight)
+            if attempt.hold > max(admission.available, 0) and route.byok is None:
                 self._check_counted_input(request.dialect, attempt, admission)
             answer = self._try_providers(request, attempt, in_flight)
             answer.dropped = in_flight.route.dropped
+            settled = in_flight.settled if isinstance(answer, Reply) else None
+            answer.run_left = settled.run_left if settled else admission.run_left
             return answer
         except CallRefused as error:
             in_flight.fail("credits_held" if isinstance(error, CreditsHeld) else "insufficient_credits", None)
@@ -212,9 +237,10 @@ class Gateway:
             in_flight.fail("upstream_status", error.status)
             raise
         except UpstreamError as error:
-            error.dropped = route.dropped
-            in_flight.fail(error.kind, None)
-            raise
+            failed = in_flight.stop_error or error
+            failed.dropped = route.dropped
+            in_flight.fail(failed.kind, None)
+            raise failed from error.__cause__
         except LedgerUnavailable:
             raise
         except Exception as error:
@@ -226,8 +252,10 @@ class Gateway:
 
     def close(self, timeout: float = 4.0) -> None:
         """Stop every stream of this process and wait up to `timeout` seconds until all are settled."""
-        for stream in list(self.streams):
-            stream.stop()
+        for call in self.hold_renewer.calls():
+            call.stop(
+                ServerStopping("This server is stopping, so the answer ends here. Try again in a moment.")
+            )
         end = time.monotonic() + timeout
         while self.streams and time.monotonic() < end:
             time.sleep(0.05)
@@ -238,21 +266,45 @@ class Gateway:
         call = request.call
         if isinstance(call, DomainError):
             raise call
+        _run_budget(request)
         return self._prepare(request, call, request.dialect.route(self.routes, request, call))
 
     def _prepare(self, request: CallRequest, call: Call, route: Route) -> Attempt:
-        """Prepare the call for one provider. Raises DomainError for what the provider cannot be sent."""
+        """Prepare the call for one provider: if the limit of a whole answer costs more than its usual size, as a stream.
+        Raises DomainError for what the provider cannot be sent."""
         call = request.dialect.adapt(call, route.provider)
+        size = self.outputs.size(hash_token(request.key), call.model)
+        limited = call.max_output is not None and call.max_output <= size
+        if call.stream or limited or request.byok or route in self.whole_only:
+            return self._prepare_as(request, call, route, size)
+        if can_stream(request.dialect, call):
+            attempt = self._prepare_as(request, call.streamed(), route, size, whole=True)
+            if call.body.get("stream_options") is not None:
+                dropped = (*attempt.route.dropped, "stream_options")
+                attempt = replace(attempt, route=replace(attempt.route, dropped=dropped))
+            full = attempt.route.cost_up_to(call, attempt.route.held_output(call, 1, MAX_OUTPUT), 1)
+            if attempt.hold < held_credits(full, self.margin) and not attempt.route.factors.audio:
+                return attempt
+        return self._prepare_as(request, call, route, size)
+
+    def _prepare_as(
+        self, request: CallRequest, call: Call, route: Route, size: int, *, whole: bool = False
+    ) -> Attempt:
+        """Prepare the call as it is. `size`: output tokens of a usual answer; `whole`: although it is sent as a stream, the
+        client wants the answer whole."""
         with heavy(request.size):
             route, sent = self.routes.prepare(route, call)
+        whole = whole or not call.stream
         answers = call.n * _request_count(call, route)
         if route.byok is not None:
-            return Attempt(call, route, sent, answers, 0, 0, 0)
-        size = self.outputs.size(hash_token(request.key), call.model) if call.stream else MAX_OUTPUT
-        output = route.held_output(call, answers, size)
+            # counts in budgets that count such calls
+            output = route.held_output(call, answers, MAX_OUTPUT)
+            hold = held_credits(route.cost_up_to(call, output, answers), self.margin)
+            return Attempt(call, route, sent, answers, output, hold, 0, whole)
+        output = route.held_output(call, answers, size if call.stream else MAX_OUTPUT)
         hold = held_credits(route.cost_up_to(call, output, answers), self.margin)
         minimum = held_credits(route.minimum_cost(call, call.input_tokens, answers), self.margin)
-        return Attempt(call, route, sent, answers, output, hold, min(minimum, hold))
+        return Attempt(call, route, sent, answers, output, hold, min(minimum, hold), whole)
 
     def _check_counted_input(self, dialect: Dialect, attempt: Attempt, admission: Admission) -> None:
         """Refuse a call whose counted input and a short answer exceed the available credits: admission estimates text by
@@ -297,7 +349,7 @@ class Gateway:
         try:
             return self._send(request, attempt, in_flight)
         except (ProviderError, UpstreamError) as error:
-            if not self.failover or not _can_fail_over(error):
+            if not self.failover or in_flight.stop_error or not _can_fail_over(error):
                 raise
             failed = error
         for other in self._fallbacks(request, attempt, in_flight):
@@ -331,15 +383,30 @@ class Gateway:
     def _send(self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall) -> Reply | AnswerStream:
         dialect, call = request.dialect, attempt.call
         biller = Biller(self.routes, self.margin, partial(dialect.count_input, call))
-        if call.stream:
+        if not attempt.whole:
             return self._stream(request, attempt, in_flight, biller)
-        return self._whole(dialect, attempt, in_flight, biller)
+        if not call.stream:
+            return self._reply(dialect, call, _fetch_all(dialect, attempt), in_flight, biller)
+        try:
+            answer = self._read_streamed(dialect, attempt, in_flight)
+        except AnswerEnded as ended:
+            error = ended.error
+            reply = self._reply(dialect, call, [ended.answer], in_flight, biller, error=error.kind)
+            if not ended.answer.meter.empty:
+                error.details = {"answer": lenient_json.read(reply.body).value}
+            raise error from ended
+        except ProviderError as error:
+            if not refuses_to_stream(error):
+                raise
+            log.warning("%s does not stream %s: %s", attempt.route.provider.title, attempt.route.model, error)
+            return self._send(request, self._as_whole(request, attempt, in_flight), in_flight)
+        return self._reply(dialect, call, [answer], in_flight, biller)
 
     def _stream(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall, biller: Biller
     ) -> AnswerStream:
         route = attempt.route
-        response = route.provider.upstream.send(attempt.request)
+        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
         try:
             start = _read_start(response)
             if not _succeeded(response):
@@ -366,16 +433,53 @@ class Gateway:
         stream.start()
         return stream
 
-    def _whole(self, dialect: Dialect, attempt: Attempt, in_flight: InFlightCall, biller: Biller) -> Reply:
+    def _read_streamed(self, dialect: Dialect, attempt: Attempt, in_flight: InFlightCall) -> WholeAnswer:
+        """Send the request as a stream, and collect the whole answer."""
         call, route = attempt.call, attempt.route
-        answers = _fetch_all(dialect, attempt)
+        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
+        try:
+            start = _read_start(response)
+            if not _succeeded(response):
+                raise read_provider_error(response, route, start)
+            if start and not sse.looks_like_sse(start):
+                # the provider does not stream
+                self.whole_only.add(route)
+                return dialect.read_answer(start + response.read(), call, route, response.headers)
+            answer = read_whole_stream(dialect, call, in_flight, response, attempt.held_output, start)
+        finally:
+            response.close()
+        if answer.meter.usage() is None:
+            # its whole answers may report it
+            self.whole_only.add(route)
+        return answer
+
+    def _as_whole(self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall) -> Attempt:
+        """The attempt for a provider that refused to stream, with its full hold. Raises CreditsHeld."""
+        assert isinstance(request.call, Call)
+        self.whole_only.add(attempt.route)
+        whole = self._prepare(request, request.call, attempt.route)
+        if not in_flight.try_hold(whole.hold):
+            raise self._refusal(replace(in_flight.admission, outcome="held", hold=whole.hold))
+        return whole
+
+    def _reply(
+        self,
+        dialect: Dialect,
+        call: Call,
+        answers: Sequence[WholeAnswer],
+        in_flight: InFlightCall,
+        biller: Biller,
+        *,
+        error: str | None = None,
+    ) -> Reply:
+        """Settle a call, and format its whole answers for the client. `error`: why they are incomplete."""
         meters = [answer.meter for answer in answers]
         first = meters[0]
         if all(meter.empty for meter in meters):
             # a finished choice without content or usage: passed on, not billed
-            in_flight.fail(EmptyAnswer.kind, None)
+            in_flight.fail(error or EmptyAnswer.kind, None)
             return Reply(answers[0].raw)
-        bill = biller.bill(route, meters)
+        bill = biller.bill(in_flight.route, meters, complete=error is None)
         in_flight.settle(
             bill.usage,
             bill.cost,
@@ -384,8 +488,20 @@ class Gateway:
             message_id=first.id,
             response=dialect.stored_answer(call, answers),
             reasoning=first.reasoning,
+            error=error,
         )
+        if error is None and isinstance(in_flight.stop_error, AccountStopped):
+            # it has been paid for, but what it says is not to be done
+            raise in_flight.stop_error
         return dialect.reply(call, answers, bill)
+
+
+def _run_budget(request: CallRequest) -> int | None:
+    """The credits of the run's envelope that the caller asks for. Raises DomainError."""
+    credits = read_run_budget(request.run_budget)
+    if credits is not None and request.run_id is None:
+        raise DomainError(f"'{RUN_BUDGET}' needs a run: name one of your running runs (x-stoa-run-id).")
+    return credits
 
 
 def _request_count(call: Call, route: Route) -> int:
@@ -455,6 +571,6 @@ def _read_start(response: ProviderResponse) -> bytes:
     if ("json" in kind and not any(word in kind for word in JSON_LINES)) or "html" in kind:
         for chunk in response.blocks():
             start += chunk
-            if len(start.strip()) > 10:
+            if len(start.strip()) > 10 or len(start) >= READ:
                 break
     return start

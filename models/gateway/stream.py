@@ -11,12 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 
-from models.gateway import tokens
 from models.gateway.bill import Bill, Biller
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest
+from models.gateway.hold_growth import GrowingHold
 from models.gateway.in_flight import InFlightCall
-from models.gateway.routing import MAX_OUTPUT
 from models.gateway.upstream import BrokenConnection, EmptyAnswer, ProviderResponse, UpstreamError
 from models.ledger.holds import LedgerUnavailable
 
@@ -28,19 +27,8 @@ FULL_PAUSE = 0.05
 """Seconds between checks of a full queue."""
 DRAIN_SECONDS = 300.0
 """How long the pump reads on after the client has disconnected."""
-RECOUNT_BYTES = 512
-"""Bytes of output between two token counts, at least."""
-BOUNDED_RATIO, DENSE_RATIO = 6, 2
-"""Bytes of text per token that decide when to count. If the hold covers the client's limit: more than real text has, since
-the provider keeps the limit and counting costs time and 40 MB. Else as in dense text."""
 STALL_SECONDS = 300.0
 """How long a client may read nothing before it counts as disconnected."""
-
-
-class ServerStopping(UpstreamError):
-    """The server is shutting down during the answer."""
-
-    kind = "server_stopping"
 
 
 class AnswerStream:
@@ -62,9 +50,9 @@ class AnswerStream:
         self.in_flight = in_flight
         self.client_gone = False
         self.dropped: tuple[str, ...] = ()
+        self.run_left: int | None = None
         self._live = live
         self._dialect = request.dialect
-        self._call = call
         self._response = response
         self._biller = biller
         self._chunks = itertools.chain([start] if start else [], response.blocks())
@@ -74,25 +62,16 @@ class AnswerStream:
         self._greeting = request.dialect.greeting()
         self._ended = False
         self._client_gone_at = 0.0
-        self._stopping = False
         # whether the end of the answer was sent
         self._end_sent = False
         self._bill: Bill | None = None
-        # output tokens that the hold covers, and the output size at which to count next
-        self._covered = held_output
-        self._limit = in_flight.route.held_output(call, call.n, MAX_OUTPUT)
-        bounded = call.max_output is not None and held_output >= self._limit
-        self._recount_at = held_output * (BOUNDED_RATIO if bounded else DENSE_RATIO)
+        self._hold = GrowingHold(call, in_flight, self._meter, held_output)
 
     def start(self) -> None:
         """Start the pump."""
         self._live.add(self)
+        self.in_flight.abort_with(self._response.abort)
         threading.Thread(target=self._pump, name="stoa-pump", daemon=True).start()
-
-    def stop(self) -> None:
-        """End the stream for a shutdown: bills what was delivered and sends the client an error."""
-        self._stopping = True
-        self._response.abort()
 
     # -- the client's side -----------------------------------------------------------------------------------
 
@@ -170,29 +149,8 @@ class AnswerStream:
             return
         if self._translator.done:
             self._end()
-        elif self._may_exceed() and not self.in_flight.ended and not self.in_flight.route.byok:
-            self._recount()
-
-    def _may_exceed(self) -> bool:
-        """Whether the unfinished answer may be longer than its hold covers."""
-        meter = self._meter
-        if meter.output.size > self._recount_at:
-            return True
-        return meter.reported is not None and meter.reported.output > self._covered and not meter.finished
-
-    def _recount(self) -> None:
-        """Count the output so far, and grow the hold if that, or the reported output, may exceed what it covers before the
-        next count."""
-        delivered, _ = tokens.count_output(self._meter.output)
-        if self._meter.reported is not None:
-            delivered = max(delivered, self._meter.reported.output)
-        # a provider keeps the limit
-        needed = max(delivered, min(delivered + RECOUNT_BYTES // DENSE_RATIO, self._limit))
-        if needed > self._covered:
-            self._covered = self.in_flight.hold_for_output(self._call, needed)
-        self._recount_at = self._meter.output.size + max(
-            (self._covered - delivered) * DENSE_RATIO, RECOUNT_BYTES
-        )
+        elif not self.in_flight.ended:
+            self._hold.cover()
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -252,8 +210,7 @@ class AnswerStream:
         """End an incomplete answer: bill what was delivered and send the client an error."""
         if self._end_sent:
             return
-        if self._stopping:
-            error = ServerStopping("This server is stopping, so the answer ends here. Try again in a moment.")
+        error = self.in_flight.stop_error or error
         if self._meter.finished or self._meter.billed:
             self._end()
             return
@@ -277,7 +234,7 @@ class AnswerStream:
         """Queue a block; waits while the queue is full."""
         # only the pump puts, so the bound holds; queue.Queue(maxsize) takes several times as long
         full_since = time.monotonic()
-        while self._queue.qsize() >= QUEUED_BLOCKS and not self.client_gone:
+        while self._queue.qsize() >= QUEUED_BLOCKS and not (self.client_gone or self.in_flight.stop_error):
             time.sleep(FULL_PAUSE)
             if time.monotonic() - full_since >= STALL_SECONDS:
                 self._mark_gone()

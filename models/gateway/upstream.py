@@ -13,12 +13,12 @@ import ssl
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
@@ -48,6 +48,8 @@ class UpstreamError(Exception):
     """The client's `error.type`."""
     dropped: tuple[str, ...] = ()
     """Request keys left out for the provider."""
+    details: Any = None
+    """More about the error for the client, as JSON."""
 
 
 class Unreachable(UpstreamError):
@@ -89,6 +91,8 @@ class ProviderRequest:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     method: str = "POST"
+    opened: Callable[[Callable[[], None]], None] | None = field(default=None, repr=False, compare=False)
+    """Called with a function that aborts the request from another thread, until the response has its own."""
 
 
 class ProviderResponse(Protocol):
@@ -209,6 +213,8 @@ class HttpUpstream:
     ) -> ProviderResponse:
         sock: socket.socket = connection.sock
         headers = request.headers
+        if request.opened is not None:
+            request.opened(partial(_shut_down, sock))
         if origin.proxy and not origin.secure:
             headers = {**headers, **_credentials(origin.proxy)}
         try:
@@ -287,6 +293,11 @@ class HttpUpstream:
         with contextlib.suppress(IndexError):  # another thread was faster
             while len(idle) > self._max_idle or idle[0][1] < current - IDLE_SECONDS:
                 idle.popleft()[0].close()
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _on_this_machine(host: str) -> bool:
@@ -491,8 +502,7 @@ class _HttpResponse:
         return BrokenConnection(f"{self.name} closed the connection before its response was complete.")
 
     def abort(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        _shut_down(self._socket)
 
     def close(self) -> None:
         if self._closed:

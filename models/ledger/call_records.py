@@ -13,6 +13,7 @@ Outcome = Literal[
     "checked",  # `hold` was None: every check passed, no hold was taken
     "unknown_key",  # no such key, or expired, or its owner left the organisation that pays: 401 (contract 5.2 row 3)
     "banned",  # 403 (row 4)
+    "stopped",  # all calls of the account were stopped: 403
     "out_of_credits",  # nothing left, after the quota cycle: 402 (row 5)
     "no_run",  # `require_run` and no run id: 400 (row 6)
     "run_not_found",  # no such run of this user on this account: 400 (row 7)
@@ -21,6 +22,8 @@ Outcome = Literal[
     "plan_limit",  # a window of the plan is used up, and the person does not continue with credits: 429
     "plan_rate",  # more calls in a minute than the plan allows: 429
     "model_not_in_plan",  # and the person does not continue with credits: 403
+    "budget",  # a budget leaves less than `hold`, even without other calls in flight: 402
+    "budget_held",  # a budget leaves less because calls in flight hold it: 429
     "org_not_found",  # the named organisation does not exist, or the caller is no member: 404
     "org_conflict",  # the key of an organisation names another one: 403
     "org_role",  # the caller's role in the organisation makes no calls: 403
@@ -34,6 +37,7 @@ Funding = Literal[
     "any",  # all grants, blocks of a plan first
     "plan",  # blocks, then the credits that a plan includes
     "credits",  # all grants but blocks
+    "byok",  # nothing of the account: the caller's own provider key pays
 ]
 """What pays for a call."""
 
@@ -71,10 +75,46 @@ class AdmissionRequest:
     """As requested."""
     route_model: str = ""
     """The name under which it is listed. A plan covers a model by either name."""
+    byok: bool = False
+    """The caller's own provider key pays. Then `hold`, of the list price, counts in budgets that count such calls."""
+    run_budget: int | None = None
+    """Credits of the run's envelope, if it has none yet."""
     org: str | None = None
     """The id or slug of the organisation that the caller wants to pay."""
     repo_url: str | None = None
     """The repository that the call is for, in normal form; empty if it was unreadable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetRefusal:
+    """A budget that refused a call, or one in force for it. Amounts are credits; times are ISO 8601."""
+
+    budget_id: str | None
+    """None for the envelope of a run."""
+    level: str
+    subject: str
+    period: str
+    hard: bool
+    credits: int
+    """The limit, raises included."""
+    raised: int
+    spent: int
+    held: int
+    """By other calls in flight."""
+    free: int
+    resets_at: str | None
+    needed: int
+    chain: list[dict[str, Any]]
+    """Every budget in force for the call, with the fields above; this one first."""
+    name: str
+    """Of the subject."""
+    approvers: list[str]
+    """Names of people who can raise it; empty for one's own account."""
+
+    @property
+    def resets(self) -> datetime | None:
+        """When the window ends; None for a budget in total."""
+        return None if self.resets_at is None else datetime.fromisoformat(self.resets_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +157,10 @@ class Admission:
     """The repository of the call, or of its run."""
     refusal: Mapping[str, Any] = field(default_factory=dict)
     """Names for the message of a refusal: `org`, `role`, `team`."""
+    budget: BudgetRefusal | None = None
+    """The budget that refused the call; only if the outcome is `budget` or `budget_held`."""
+    run_left: int | None = None
+    """What the run's envelope leaves without this call's hold; None without an envelope."""
 
     @property
     def account_id(self) -> str | None:
@@ -213,6 +257,8 @@ class Settled:
     """The part of this charge that no grant covered."""
     duplicate: bool
     """This request was already settled; nothing changed, and the other fields repeat the first settlement."""
+    run_left: int | None = None
+    """What the run's envelope leaves; None without an envelope."""
 
 
 @dataclass(frozen=True, slots=True)

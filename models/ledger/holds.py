@@ -21,6 +21,7 @@ from models.core.pool import Parameter, Pool
 from models.ledger.call_records import (
     Admission,
     AdmissionRequest,
+    BudgetRefusal,
     CallFailure,
     LedgerUnavailable,
     LiveHold,
@@ -36,6 +37,7 @@ from models.ledger.sanitizing import clamped_int, clean_text, clipped_id, json_t
 __all__ = [
     "Admission",
     "AdmissionRequest",
+    "BudgetRefusal",
     "CallFailure",
     "LedgerUnavailable",
     "LiveHold",
@@ -61,12 +63,12 @@ log = logging.getLogger("stoa.billing")
 
 _ADMIT = """
 SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
-    team_id, paid_by, repo_url, refusal
-FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    team_id, paid_by, repo_url, refusal, budget, run_left
+FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """
 _ADMIT_MANY = """
 SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
-    team_id, paid_by, repo_url, refusal
+    team_id, paid_by, repo_url, refusal, budget, run_left
 FROM gateway_admit_many(
     ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_ask, $1::jsonb)), $2, $3, $4, $5
 )
@@ -79,8 +81,11 @@ _FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, $1::json
 _GROW = "SELECT credit_hold_grow($1, $2, $3, $4)"
 _LIVE = """
 SELECT request_id, model, amount, created_at, count(*) OVER () FROM credit_hold
-WHERE account_id = $1 AND state = 'live' AND expires_at > $2
+WHERE account_id = $1 AND state = 'live' AND expires_at > $2 AND funding <> 'byok'
 ORDER BY created_at, request_id LIMIT $3
+"""
+_EXPLAIN = """
+SELECT budget_refusal(h, $2, $3) FROM credit_hold h WHERE h.request_id = $1
 """
 _EXTEND = "SELECT credit_hold_extend($1, $2, $3)"
 
@@ -110,7 +115,7 @@ def admit(
     owner. A person's due quota cycle runs first (`free_credits` for users without an
     earlier free grant). A subscriber's plan pays within its windows; beyond them credits do, if the person chose so (A.3).
     Admits if at least `request.minimum` credits are available and either cover the hold or no other call holds any of
-    them. Takes the account's lock; idempotent by request id. Raises LedgerUnavailable.
+    them, and if every budget in force for the call covers the hold. Takes the account's lock; idempotent by request id. Raises LedgerUnavailable.
     """
     request = _clean(request)
     params = (
@@ -129,6 +134,8 @@ def admit(
         request.route_model,
         request.org,
         request.repo_url,
+        request.byok,
+        request.run_budget,
     )
     (row,) = _execute(pool, _ADMIT, params, timeout_seconds)
     return _admission(request, row)
@@ -168,6 +175,8 @@ def _clean(request: AdmissionRequest) -> AdmissionRequest:
         minimum=min(max(request.minimum, 0), MAX_HOLD),
         org=None if request.org is None else clean_text(request.org)[:MAX_NAME],
         repo_url=None if request.repo_url is None else clean_text(request.repo_url)[:MAX_NAME],
+        byok=request.byok,
+        run_budget=None if request.run_budget is None else min(max(request.run_budget, 0), MAX_HOLD),
     )
 
 
@@ -184,9 +193,9 @@ def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
         funding,
         label,
         resets,
-        *payer,
+        *more,
     ) = row
-    team_id, paid_by, repo_url, refusal = payer
+    team_id, paid_by, repo_url, refusal, budget, run_left = more
     if outcome == "insufficient" and balance >= request.minimum:
         # without the other holds the call would be admitted
         outcome = "held"
@@ -213,6 +222,8 @@ def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
         paid_by=paid_by,
         repo_url=repo_url or None,
         refusal=refusal or {},
+        budget=budget and BudgetRefusal(**budget),
+        run_left=run_left,
     )
 
 
@@ -252,6 +263,15 @@ def grow_hold(
     params = (request_id, min(needed, MAX_HOLD), min(requested, MAX_HOLD), now or utc_now())
     ((amount,),) = _execute(pool, _GROW, params, timeout_seconds)
     return None if amount is None else int(amount)
+
+
+def explain_growth(
+    pool: Pool, request_id: str, *, needed: int, now: datetime | None = None
+) -> BudgetRefusal | None:
+    """The budget that leaves less than `needed` for the hold of a call in flight; None if none does. Raises
+    LedgerUnavailable."""
+    rows = _execute(pool, _EXPLAIN, (request_id, min(needed, MAX_HOLD), now or utc_now()), 1.0)
+    return BudgetRefusal(**rows[0][0]) if rows and rows[0][0] else None
 
 
 def settle(
@@ -413,7 +433,7 @@ def _clip(text: str | None, length: int) -> str | None:
 
 
 def _settled(row: tuple[Any, ...]) -> Settled:
-    request_id, message_id, credits, carry, micro, balance, from_purchased, debt, duplicate = row
+    request_id, message_id, credits, carry, micro, balance, from_purchased, debt, duplicate, run_left = row
     return Settled(
         request_id=request_id,
         message_id=message_id,
@@ -424,6 +444,7 @@ def _settled(row: tuple[Any, ...]) -> Settled:
         from_purchased=from_purchased or 0,
         debt=debt or 0,
         duplicate=bool(duplicate),
+        run_left=run_left,
     )
 
 

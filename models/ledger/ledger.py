@@ -61,7 +61,8 @@ class CreditLedger(Base):
 class CreditAccount(Base):
     """The credit account of a user or an organisation. Its row lock is the account's lock.
 
-    `carry_micro` is the unbilled fraction of a credit, in micro-credits.
+    `carry_micro` is the unbilled fraction of a credit, in micro-credits. `time_zone` is the IANA name of the clock of its
+    budgets, `stop_id` the stop in force (`AccountStop`).
     """
 
     __tablename__ = "credit_account"
@@ -69,19 +70,27 @@ class CreditAccount(Base):
         CheckConstraint("((carry_micro >= 0) AND (carry_micro < 1000000))", name="carry_micro_fraction"),
         CheckConstraint("(num_nonnulls(user_id, org_id) = 1)", name="single_owner"),
         CheckConstraint("(id = COALESCE(user_id, org_id))", name="id_is_owner"),
+        CheckConstraint(
+            "(('2000-01-01 00:00:00+00'::timestamp with time zone AT TIME ZONE time_zone) IS NOT NULL)",
+            name="time_zone_known",
+        ),
+        Index("idx_credit_account_stopped", "id", postgresql_where=text("(stop_id IS NOT NULL)")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), unique=True)
     org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"), unique=True)
     carry_micro: Mapped[int] = mapped_column(server_default=text("0"))
+    stop_id: Mapped[int | None] = mapped_column(BigInt)
+    time_zone: Mapped[str] = mapped_column(server_default=text("'UTC'::text"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class CreditHold(Base):
     """Credits reserved for a call in flight. Becomes 'lost' if it expires before the call is settled.
 
-    `funding` is what pays for the call: `plan` (blocks and included credits only), `credits` (all but blocks) or `any`.
+    `funding` is what pays for the call: `plan` (blocks and included credits only), `credits` (all but blocks), `any`, or
+    `byok`: nothing of the account, only budgets count it. `envelope_run_id` is the run whose envelope it is held from.
     """
 
     __tablename__ = "credit_hold"
@@ -89,11 +98,17 @@ class CreditHold(Base):
         CheckConstraint("(amount >= 0)", name="amount_not_negative"),
         CheckConstraint("(state = ANY (ARRAY['live'::text, 'lost'::text]))", name="state_known"),
         CheckConstraint(
-            "(funding = ANY (ARRAY['any'::text, 'plan'::text, 'credits'::text]))", name="funding_known"
+            "(funding = ANY (ARRAY['any'::text, 'plan'::text, 'credits'::text, 'byok'::text]))",
+            name="funding_known",
         ),
         Index("idx_credit_hold_live_account", "account_id", postgresql_where=text("(state = 'live'::text)")),
         Index("idx_credit_hold_live_expiry", "expires_at", postgresql_where=text("(state = 'live'::text)")),
         Index("idx_credit_hold_state", "state", "lost_at"),
+        Index(
+            "idx_credit_hold_envelope",
+            "envelope_run_id",
+            postgresql_where=text("(envelope_run_id IS NOT NULL)"),
+        ),
     )
 
     request_id: Mapped[str] = mapped_column(primary_key=True)
@@ -111,6 +126,9 @@ class CreditHold(Base):
     funding: Mapped[str] = mapped_column(server_default=text("'any'::text"))
     key_id: Mapped[str | None]
     team_id: Mapped[str | None]
+    agent_id: Mapped[str | None]
+    root_run_id: Mapped[str | None]
+    envelope_run_id: Mapped[str | None]
 
 
 class CreditEntry(Base):

@@ -211,6 +211,35 @@ _CHECKS = {
             OR s.credits <> k.credits OR s.latency_ms <> k.latency_ms OR s.ttft_ms <> k.ttft_ms
             OR s.ttft_calls <> k.ttft_calls OR s.latency_hist <> k.latency_hist
     """,  # noqa: S608 - made of constants
+    "what was spent of a budget is the sum of its messages": """
+        SELECT concat_ws(' ', 'budget', b.id, c.subject, c.window_start), c.expected, c.found
+        FROM budget b JOIN credit_account a ON a.id = b.account_id
+        CROSS JOIN LATERAL (
+            SELECT subject, window_start, coalesce(s.spent, 0) AS expected, coalesce(u.spent, 0) AS found
+            FROM budget_spent(b, b.counted_since) s FULL JOIN (
+                SELECT subject, window_start, spent FROM budget_spend
+                WHERE budget_id = b.id AND window_start >= budget_window(b.period, b.counted_since, a.time_zone)
+            ) u USING (subject, window_start)
+        ) c
+        WHERE b.ended_at IS NULL AND c.expected <> c.found
+    """,
+    "the envelopes of a run and its sub-runs hold what their calls cost": """
+        WITH RECURSIVE tree AS (
+            SELECT run_id AS root, created_at AS since, run_id, spent, closed_at FROM run_budget WHERE parent_run_id IS NULL
+            UNION ALL
+            SELECT t.root, t.since, e.run_id, e.spent, e.closed_at FROM tree t JOIN run_budget e ON e.parent_run_id = t.run_id
+        ), calls AS (
+            SELECT t.root, sum(m.credits) AS total
+            FROM tree t JOIN agent_run r ON r.envelope_run_id = t.run_id
+            JOIN gateway_call c ON c.run_id = r.id AND c.state = 'settled'
+            JOIN message m ON m.id = c.message_id AND NOT m.byok AND m.finished_at >= t.since AT TIME ZONE 'UTC'
+            GROUP BY 1
+        ), envelopes AS (
+            SELECT root, sum(spent) FILTER (WHERE closed_at IS NULL OR run_id = root) AS total FROM tree GROUP BY 1
+        )
+        SELECT 'run ' || e.root, coalesce(c.total, 0), e.total FROM envelopes e LEFT JOIN calls c USING (root)
+        WHERE coalesce(c.total, 0) <> e.total
+    """,
     "no hold outlives its call or its expiry": """
         SELECT h.request_id, 'no hold', concat_ws(' ', h.state, h.amount, 'until', h.expires_at)
         FROM credit_hold h LEFT JOIN gateway_call c USING (request_id)

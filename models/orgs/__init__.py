@@ -1,12 +1,16 @@
 """Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
 
+from models.orgs import provisioning
 from models.orgs.alert_settings import OrgAlertSettings
 from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
-from models.orgs.domains import OrgDomain
+from models.orgs.directory import ScimGroup, ScimGroupMember, ScimToken, ScimUser
+from models.orgs.domain_joining import OrgJoinRequest
+from models.orgs.domains import OrgDomain, OrgDomainJoining
 from models.orgs.founding import delete_org, edit_org, found_org, org_deleted, org_erased, org_restored
 from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.members import members_changed, seats_changed
+from models.orgs.offboarding import OrgRemoval
 from models.orgs.org import (
     ORG_ROLES,
     PEOPLE_ROLES,
@@ -41,10 +45,13 @@ __all__ = [
     "OrgAlertDismissal",
     "OrgAlertSettings",
     "OrgDomain",
+    "OrgDomainJoining",
     "OrgFeature",
     "OrgInvite",
     "OrgInviteEvent",
+    "OrgJoinRequest",
     "OrgMember",
+    "OrgRemoval",
     "OrgRepo",
     "OrgRole",
     "OrgSso",
@@ -54,6 +61,10 @@ __all__ = [
     "OrgTeamMember",
     "OrgTeamRepo",
     "OrgWebhook",
+    "ScimGroup",
+    "ScimGroupMember",
+    "ScimToken",
+    "ScimUser",
     "ServiceAccount",
     "SsoRequired",
     "WebhookDelivery",
@@ -77,6 +88,7 @@ __all__ = [
     "org_erased",
     "org_restored",
     "owner_and_repo",
+    "provisioning",
     "raise_alert",
     "record_org",
     "require",

@@ -1,7 +1,6 @@
 """Send alerts and weekly reports of organisations: e-mails to the roles that the settings name, and webhook events."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,8 +11,6 @@ from models.accounts.users import User
 from models.core import mail
 from models.core.db import db, extension
 from models.core.db import now as utc_now
-from models.core.mail import Email
-from models.core.settings import Settings
 from models.orgs import webhooks
 from models.orgs.alert_settings import alert_settings
 from models.orgs.alerts import ALERT_KINDS, OrgAlert
@@ -62,19 +59,10 @@ def send_alert_mail(org: Org, alert: OrgAlert, person: User) -> None:
 
 def send_org_mail(template: str, person: User, org: Org, **values: Any) -> None:
     """Render `emails/orgs/<template>` and enqueue it in the current transaction. The first line of the text is the subject."""
-    settings: Settings = extension("settings")
-    render: Callable[..., str] = extension("mail_template")
-    values |= {
-        "organisation": org.name,
-        "slug": org.slug,
-        "host": settings.base_url.partition("://")[2],
-        "base_url": settings.base_url,
-        "support": settings.stoa_support_email or None,
-    }
-    text = re.sub(r"\n{3,}", "\n\n", render(f"emails/orgs/{template}.txt", **values))
-    subject = text.partition("\n")[0]
-    html = render(f"emails/orgs/{template}.html", **values)
-    mail.send(settings, Email(to=person.email, subject=subject, text=text, html=html))
+    message = mail.composed(
+        person.email, f"orgs/{template}", values | {"organisation": org.name, "slug": org.slug}
+    )
+    mail.send(extension("settings"), message)
 
 
 def alert_data(org: Org, alert: OrgAlert) -> dict[str, Any]:

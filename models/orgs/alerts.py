@@ -103,12 +103,13 @@ def raise_alert(
     facts: dict[str, Any] | None = None,
     *,
     until: datetime | None = None,
+    quiet: bool = False,
 ) -> bool:
     """Record an alert and enqueue its e-mails and webhooks, in the current transaction; whether it is new. Flushes.
 
     Once by (org, kind, key): `key` names the occurrence, such as "<budget id>:<start of its window>". Title and message are
     plain text for members; `facts` are JSON values without secrets, with `user_id` if it is about one member. It stays open
-    until `resolve_alerts`, or until the time `until`.
+    until `resolve_alerts`, or until the time `until`. A `quiet` one is shown but not sent.
     """
     if kind not in ALERT_KINDS:
         raise ValueError(f"{kind} is no kind of alert")
@@ -123,13 +124,15 @@ def raise_alert(
             message=message,
             facts=facts or {},
             until=until,
+            sent_at=utc_now() if quiet else None,
         )
         .on_conflict_do_nothing()
         .returning(OrgAlert.id)
     ).one_or_none()
     if id is None:
         return False
-    jobs.enqueue(jobs.send_alert, alert_id=id)
+    if not quiet:
+        jobs.enqueue(jobs.send_alert, alert_id=id)
     return True
 
 

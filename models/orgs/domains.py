@@ -10,7 +10,7 @@ from datetime import datetime
 
 import dns.exception
 import dns.resolver
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, select, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -18,6 +18,7 @@ from models.core.db import NEW_ID, NOW, Base, db
 from models.core.errors import Conflict, Invalid, NotFound
 from models.core.settings import Settings
 from models.orgs.audit import record_org
+from models.orgs.org import OrgRole
 
 LABEL = "_stoa"
 """The TXT record stands at this label below the domain, where it disturbs no other record."""
@@ -64,6 +65,22 @@ class OrgDomain(Base):
     def record_value(self) -> str:
         """The text of that record."""
         return PREFIX + self.token
+
+
+class OrgDomainJoining(Base):
+    """How people with an address in a proven domain join (`domain_joining`): mode `ask` or `join`. Without a row: by invitation
+    only."""
+
+    __tablename__ = "org_domain_joining"
+    __table_args__ = (
+        CheckConstraint("(mode = ANY (ARRAY['ask'::text, 'join'::text]))", name="mode_known"),
+        CheckConstraint("(role = ANY (ARRAY['member'::org_role, 'viewer'::org_role]))", name="role_narrow"),
+    )
+
+    org_id: Mapped[str] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"), primary_key=True)
+    domain: Mapped[str] = mapped_column(primary_key=True)
+    mode: Mapped[str]
+    role: Mapped[str] = mapped_column(OrgRole)
 
 
 def clean_domain(text: str) -> str:
@@ -132,6 +149,9 @@ def add_domain(org_id: str, name: str) -> OrgDomain:
 def remove_domain(row: OrgDomain) -> None:
     """Remove a domain. Its addresses no longer sign in through the organisation. Flushes."""
     record_org(row.org_id, "domain.removed", row.domain, before={"verified_by": row.verified_by})
+    joining = db.session.get(OrgDomainJoining, (row.org_id, row.domain))
+    if joining is not None:
+        db.session.delete(joining)
     db.session.delete(row)
     db.session.flush()
 

@@ -9,18 +9,17 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts.credentials import hash_token
 from models.accounts.signing_in import clean_email
 from models.accounts.users import User
 from models.core.db import db, extension
-from models.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
+from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.orgs import invite_mails
 from models.orgs.audit import record_org
 from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.invite_lists import Invitee
-from models.orgs.org import Org, OrgInvite, OrgMember, org_by_id
+from models.orgs.org import Org, OrgInvite, OrgMember
 
 LIFETIME = timedelta(days=7)
 INVITED_ROLES = ("member", "admin", "billing", "viewer")
@@ -177,8 +176,8 @@ def _members(org_id: str, addresses: Sequence[str]) -> set[str]:
 
 
 def _pending(org_id: str, addresses: Sequence[str]) -> set[str]:
-    query = select(OrgInvite.email).where(
-        OrgInvite.org_id == org_id, OrgInvite.email.in_(addresses), *is_open()
+    query = select(func.lower(OrgInvite.email)).where(
+        OrgInvite.org_id == org_id, func.lower(OrgInvite.email).in_(addresses), *is_open()
     )
     return set(db.session.scalars(query))
 
@@ -220,88 +219,13 @@ def _check_limits(sent: Counter[str], address: str) -> None:
     raise error
 
 
-# -- answering -----------------------------------------------------------------------------------------------
+# -- closing -------------------------------------------------------------------------------------------------
 
 
-def find(token: str, *, lock: bool = False) -> tuple[OrgInvite, Org] | None:
-    """The invitation of a token and its organisation, or None: also for a deleted organisation."""
-    query = select(OrgInvite).where(OrgInvite.token == hash_token(token))
-    row = db.session.scalars(query.with_for_update() if lock else query).one_or_none()
-    org = org_by_id(row.org_id) if row else None
-    return (row, org) if row and org and org.deleted_at is None else None
-
-
-def shown(token: str, now: datetime) -> tuple[OrgInvite, Org]:
-    """The open invitation of a token and its organisation.
-
-    Raises NotFound for unknown, declined and withdrawn ones, DomainError (410) for expired, then for accepted ones.
-    """
-    found = find(token)
-    if found is None or found[0].declined_at or found[0].withdrawn_at:
-        raise NotFound("Invalid invitation token")
-    if found[0].expires_at <= now:
-        raise DomainError("Invitation has expired", code="gone", status=410)
-    if found[0].accepted_at:
-        raise DomainError("Invitation has already been accepted", code="gone", status=410)
-    return found
-
-
-def sender_of(row: OrgInvite) -> User:
-    """Who sent the invitation last."""
-    return db.session.get_one(User, row.invited_by)
-
-
-def names(row: OrgInvite, user: User) -> bool:
-    """Whether the invitation is for the user's address, in any case of letters."""
-    return row.email == user.email.lower()
-
-
-def note_opened(row: OrgInvite, now: datetime) -> None:
-    """Add to the timeline that the link was opened, once after each e-mail."""
-    last = select(OrgInviteEvent.kind).where(OrgInviteEvent.invite_id == row.id)
-    kind = db.session.scalars(last.order_by(OrgInviteEvent.id.desc()).limit(1)).one_or_none()
-    if kind in ("sent", "reminded"):
-        note(row, "opened", now)
-
-
-def accept(token: str, user: User, now: datetime) -> tuple[Org, OrgMember]:
-    """Join the organisation with the invitation's role. Of concurrent requests one joins. Locks the invitation; flushes.
-
-    Raises NotFound for unknown and closed ones, Forbidden for another address or one that is not verified, Conflict for a
-    member (contract 2.8).
-    """
-    found = find(token, lock=True)
-    if found is None or found[0].state(now) != "open":
-        raise NotFound("Invalid or expired invitation")
-    row, org = found
-    if not names(row, user) or user.email_verified is None:
-        raise Forbidden("Invitation email does not match your account")
-    member = db.session.scalars(
-        insert(OrgMember)
-        .values(org_id=org.id, user_id=user.id, role=row.role, joined_at=now)
-        .on_conflict_do_nothing()
-        .returning(OrgMember)
-    ).one_or_none()
-    if member is None:
-        raise Conflict("You are already a member of this organization")
+def mark_accepted(row: OrgInvite, user: User, now: datetime) -> None:
+    """Close an open invitation: the user is a member now."""
     row.accepted_at, row.accepted_by = now, user.id
     note(row, "accepted", now)
-    record_org(org.id, "member.added", row.email, after={"role": row.role, "by": "invitation"})
-    db.session.flush()
-    return org, member
-
-
-def decline(token: str, now: datetime) -> Org:
-    """Decline an open invitation, by whoever has its token. Locks it; flushes. Raises NotFound as `accept` does."""
-    found = find(token, lock=True)
-    if found is None or found[0].state(now) != "open":
-        raise NotFound("Invalid or expired invitation")
-    row, org = found
-    row.declined_at = now
-    note(row, "declined", now)
-    record_org(org.id, "invite.declined", row.email, before={"role": row.role})
-    db.session.flush()
-    return org
 
 
 def withdraw(org: Org, email: str, now: datetime) -> bool:
@@ -329,9 +253,15 @@ def is_open() -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def usable_invite(org_id: str, email: str, now: datetime) -> OrgInvite | None:
+    """The open invitation of an address if it has not expired, else None."""
+    row = open_invite(org_id, email)
+    return row if row and row.state(now) == "open" else None
+
+
 def open_invite(org_id: str, email: str) -> OrgInvite | None:
     """The open invitation of an address, in any case of letters, or None."""
     query = select(OrgInvite).where(
-        OrgInvite.org_id == org_id, OrgInvite.email == email.strip().lower(), *is_open()
+        OrgInvite.org_id == org_id, func.lower(OrgInvite.email) == email.strip().lower(), *is_open()
     )
     return db.session.scalars(query).one_or_none()

@@ -5,7 +5,7 @@ Every change locks the organisation first, so that two owners cannot leave at on
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, func, or_, select, tuple_
 
@@ -157,9 +157,9 @@ def change_role(org: Org, by_id: str, user_id: str, role: str) -> None:
     _set_role(org, member, user, role)
 
 
-def remove(org: Org, by_id: str, user_id: str) -> User:
+def remove(org: Org, by_id: str, user_id: str, *, receipt: dict[str, Any] | None = None) -> User:
     """End a membership: another's, or one's own. Ends its keys, and unaccepted invitations of the address. Locks the
-    organisation, flushes.
+    organisation, flushes. The audit log keeps `receipt`, what was done with the keys (`offboarding.offboard`).
 
     Raises Forbidden, NotFound, and Conflict if no owner would be left."""
     actor = _enter(org, by_id, None if by_id == user_id else "manage_members")
@@ -171,6 +171,7 @@ def remove(org: Org, by_id: str, user_id: str) -> User:
         "member.left" if by_id == user_id else "member.removed",
         user.email,
         before={"role": member.role},
+        after=receipt,
     )
     withdraw(org, user.email, now())
     db.session.delete(member)

@@ -1,5 +1,6 @@
 """Tables of organisations: members, invitations, repositories and features; lookups by member."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -187,6 +188,11 @@ def by_slug(slug: str) -> Org | None:
 def org_by_id(id: str) -> Org | None:
     """Return the organisation with this id, or None."""
     return db.session.get(Org, id)
+
+
+def living_org_ids() -> Sequence[str]:
+    """Ids of all organisations that are not deleted."""
+    return db.session.scalars(select(Org.id).where(Org.deleted_at.is_(None)).order_by(Org.id)).all()
 
 
 def membership(user_id: str, org_id: str) -> OrgMember | None:

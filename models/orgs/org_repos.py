@@ -4,7 +4,7 @@ import re
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, tuple_
 
 from models.accounts.users import User
 from models.core.db import db
@@ -15,6 +15,7 @@ from models.orgs.roles import CAN
 
 HOSTS = ("github.com", "gitlab.com", "bitbucket.org")
 MAX_REPOSITORIES = 1000
+PAGE_SIZE = 100
 MAX_URL = 500
 NAME_LENGTH = 200
 
@@ -160,6 +161,17 @@ def repositories(org: Org) -> list[RepoListed]:
         .limit(MAX_REPOSITORIES)
     )
     return [RepoListed(*row) for row in db.session.execute(query)]
+
+
+def repositories_page(org: Org, after: str | None = None) -> tuple[list[RepoListed], str | None]:
+    """One page of `repositories`, from after the one with this id, and the `after` of the next page (None on the last)."""
+    place = (func.coalesce(OrgRepo.repo_owner, ""), OrgRepo.repo_name, OrgRepo.id)
+    query = select(OrgRepo, User).join(User, User.id == OrgRepo.approved_by).where(OrgRepo.org_id == org.id)
+    if after:
+        last = repository(org, after)
+        query = query.where(tuple_(*place) > (last.repo_owner or "", last.repo_name, last.id))
+    found = [RepoListed(*row) for row in db.session.execute(query.order_by(*place).limit(PAGE_SIZE + 1))]
+    return found[:PAGE_SIZE], found[PAGE_SIZE - 1].repo.id if len(found) > PAGE_SIZE else None
 
 
 def repository(org: Org, repo_id: str) -> OrgRepo:

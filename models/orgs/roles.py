@@ -21,6 +21,7 @@ CAN: dict[str, frozenset[str]] = {
     "see_billing": _MONEY,
     "manage_billing": _MONEY,
     "see_all_usage": _MONEY,
+    "read_messages": _ADMINS,
     "buy": frozenset({"owner", "billing"}),
     "spend": frozenset({"owner", "admin", "member", "service"}),
     "manage_sso": _OWNER,  # whoever chooses the identity provider can sign in as anybody of its domains, owners too

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 
 from models.accounts.signing_in import (
     Identity,
@@ -16,9 +16,11 @@ from models.accounts.signing_in import (
 from models.accounts.users import OAuthAccount, User
 from models.core.db import db
 from models.core.errors import Forbidden
+from models.orgs import invite_answers, invites, members
 from models.orgs.audit import record_org
+from models.orgs.directory import directory_groups, provisioned, shut_out
 from models.orgs.domains import domain_of, proven_domains
-from models.orgs.org import Org, OrgInvite, OrgMember, membership
+from models.orgs.org import Org, OrgMember, membership
 from models.orgs.single_sign_on import GRANTED_ROLES, OrgSso, OrgSsoGroup, sso_groups, sso_provider
 from models.orgs.teams import OrgTeamMember
 
@@ -64,8 +66,8 @@ def arrive(
     joined = member is None
     if member is None:
         member = _join(org, sso, user, may_join=sso.joins and domain_of(user.email) in proven, now=now)
-    if member.role != "service":
-        grant_groups(member, groups, user.email)
+    if sso.group_claim or provisioned(org.id, user.email):
+        grant_groups(member, {*groups, *directory_groups(org.id, user.email)}, user.email)
     return SsoArrival(user, new, joined)
 
 
@@ -96,34 +98,17 @@ def _user_of(
 
 
 def _join(org: Org, sso: OrgSso, user: User, *, may_join: bool, now: datetime) -> OrgMember:
-    invite = _invite_of(org.id, user.email, now)
-    if invite is None and not may_join:
-        raise Forbidden(f"You are not a member of {org.name}. Ask one of its owners or admins to invite you.")
-    role = invite.role if invite else sso.default_role
-    member = OrgMember(org_id=org.id, user_id=user.id, role=role)
-    db.session.add(member)
+    if shut_out(org.id, user.email):
+        raise Forbidden(f"The directory of {org.name} has deactivated {user.email}. Ask its administrator.")
+    invite = invites.usable_invite(org.id, user.email, now)
     if invite is not None:
-        invite.accepted_at, invite.accepted_by = now, user.id
-    db.session.flush()
-    if sso.default_team_id and invite is None:
+        return invite_answers.take_up(invite, org, user, now)
+    if not may_join and not provisioned(org.id, user.email):
+        raise Forbidden(f"You are not a member of {org.name}. Ask one of its owners or admins to invite you.")
+    member = members.join(org, user, sso.default_role, how="joined")
+    if sso.default_team_id:
         _enter_team(member, sso.default_team_id)
-    after = {"role": role, "by": "invite" if invite else "single sign-on"}
-    record_org(org.id, "member.added", user.email, after=after, actor=user.email)
     return member
-
-
-def _invite_of(org_id: str, email: str, now: datetime) -> OrgInvite | None:
-    return db.session.scalars(
-        select(OrgInvite)
-        .where(
-            OrgInvite.org_id == org_id,
-            func.lower(OrgInvite.email) == email,
-            OrgInvite.accepted_at.is_(None),
-            OrgInvite.expires_at > now,
-        )
-        .order_by(OrgInvite.created_at.desc())
-        .limit(1)
-    ).one_or_none()
 
 
 def grant_groups(member: OrgMember, groups: Collection[str], email: str) -> None:

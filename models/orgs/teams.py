@@ -82,6 +82,8 @@ class ServiceAccount(Base):
     created_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     disabled_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+    """When it was deleted. The row stays, so that its user is never taken for a person."""
 
 
 def org_teams(org_id: str) -> Sequence[OrgTeam]:

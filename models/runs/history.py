@@ -24,13 +24,15 @@ SILENT_AFTER = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Filters of the run list. Without `spawned`, runs that another run of the account spawned are left out."""
+    """Filters of the run list. Without `spawned`, runs that another run of the account spawned are left out; with `user_id`, all
+    but this member's."""
 
     agent: str = ""
     status: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     spawned: bool = False
+    user_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,25 @@ class RunPage:
     next: str | None
 
 
-def run_of(account_id: str, run_id: str) -> AgentRun:
-    """Return the account's run. Raises NotFound, also for another account's run."""
-    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run_id)
-    run = None if "\x00" in run_id else db.session.scalar(query)
+def run_of(account_id: str, run_id: str, *, user_id: str = "") -> AgentRun:
+    """Return the account's run. Raises NotFound, also for another account's run, and with `user_id` for another member's."""
+    run = find_run(account_id, run_id, user_id=user_id)
     if run is None:
         raise NotFound("There is no such run here")
     return run
 
 
-def summary_of(account_id: str, run_id: str) -> RunSummary:
-    """Return the account's run with its totals. Raises NotFound."""
-    run = run_of(account_id, run_id)
+def find_run(account_id: str, run_id: str, *, user_id: str = "") -> AgentRun | None:
+    """Return the account's run, with `user_id` only if it is that member's, or None."""
+    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run_id)
+    if user_id:
+        query = query.where(AgentRun.user_id == user_id)
+    return None if "\x00" in run_id else db.session.scalar(query)
+
+
+def summary_of(account_id: str, run_id: str, *, user_id: str = "") -> RunSummary:
+    """Return the account's run with its totals. Raises NotFound as `run_of`."""
+    run = run_of(account_id, run_id, user_id=user_id)
     return RunSummary(run, totals_of(account_id, [run.id])[run.id], now())
 
 
@@ -114,9 +123,11 @@ def runs_of(account_id: str, filter: RunFilter, after: str | None = None, limit:
     return RunPage(summaries, encode_cursor(page[-1].created_at, page[-1].id) if len(runs) > limit else None)
 
 
-def agents_of(account_id: str, limit: int = 50) -> Sequence[str]:
-    """List agent names from the account's latest 1,000 runs, most used first, for suggestions."""
+def agents_of(account_id: str, limit: int = 50, *, user_id: str = "") -> Sequence[str]:
+    """List agent names from the account's latest 1,000 runs, most used first, for suggestions; with `user_id` the member's."""
     names = select(AgentRun.agent_name.label("name")).where(AgentRun.account_id == account_id)
+    if user_id:
+        names = names.where(AgentRun.user_id == user_id)
     latest = names.order_by(AgentRun.created_at.desc()).limit(1000).subquery("latest")
     query = select(latest.c.name).where(latest.c.name != "").group_by(latest.c.name)
     return db.session.scalars(query.order_by(func.count().desc(), latest.c.name).limit(limit)).all()
@@ -146,6 +157,8 @@ def _conditions(account_id: str, filter: RunFilter) -> list[ColumnElement[bool]]
     conditions: list[ColumnElement[bool]] = []
     if filter.agent:
         conditions.append(AgentRun.agent_id == any_(text_array(_agents_matching(account_id, filter.agent))))
+    if filter.user_id:
+        conditions.append(AgentRun.user_id == filter.user_id)
     if filter.status:
         conditions.append(AgentRun.status == filter.status)
     if filter.since:

@@ -18,8 +18,9 @@ from sqlalchemy.dialects.postgresql import insert
 from models.accounts import write_limits
 from models.accounts.write_limits import DAY, MINUTE, WriteLimit, WriteLimitExceeded
 from models.core.db import db, now
-from models.core.errors import Conflict, Forbidden, NotFound
+from models.core.errors import Conflict, DomainError, Forbidden, NotFound
 from models.core.settings import Settings
+from models.ledger import BudgetRefusal, run_budgets
 from models.ledger.payers import NO_HINT, PayerHint, RunPayer, payer_of
 from models.orgs import OrgMember
 from models.runs.run import AgentRun, AgentRunVolume, AgentStep
@@ -30,6 +31,19 @@ StepStatus = Literal["running", "completed", "skipped"]
 MAX_ERROR_CHARS = 20_000
 ROW_BYTES = 200
 """Bytes counted per row in addition to its text."""
+
+
+class RunBudgetRefused(DomainError):
+    """The budget of the run above leaves less than a new run asks for."""
+
+    status = 402
+    code = "budget_exceeded"
+
+    def __init__(self, refusal: BudgetRefusal) -> None:
+        super().__init__(
+            f"The budget of the run {refusal.subject} is {refusal.credits:,} credits, of which {max(refusal.free, 0):,} are"
+            f" free; this run asks for {refusal.needed:,}. Ask for less, or end other runs first."
+        )
 
 
 @dataclass(frozen=True)
@@ -54,12 +68,15 @@ def start(
     org_id: str | None = None,
     team_id: str | None = None,
     hint: PayerHint = NO_HINT,
+    *,
+    budget: int | None = None,
 ) -> str:
     """Start a run for the user. Its account is that of organisation `org_id`, whose key they use, of the organisation or repository
     that `hint` names, of the run that spawns it, or else their own (`payer_of`). Returns its new id.
 
-    `ancestor_run_ids` (root first) are stored as reported and grant no access to those runs. Raises
-    WriteLimitExceeded when the user starts too many runs or leaves too many unfinished.
+    `ancestor_run_ids` (root first) are stored as reported and grant no access to those runs. `budget` is the most that the run
+    and its sub-runs may spend, in credits, reserved from the budget of the run above. Raises RunBudgetRefused when that
+    leaves less, WriteLimitExceeded when the user starts too many runs or leaves too many unfinished.
     """
     moment = now()
     write_limits.consume(
@@ -90,6 +107,10 @@ def start(
     )
     db.session.add(run)
     db.session.flush()
+    if budget is not None or ancestor_run_ids:
+        refusal = run_budgets.open_run_budget(run.id, budget, "start", moment)
+        if refusal is not None:
+            raise RunBudgetRefused(refusal)
     return run.id
 
 
@@ -170,6 +191,7 @@ def finish(
     found = db.session.scalar(owned.values(values).returning(AgentRun.id))
     if found is None:
         return False
+    run_budgets.close_run_budget(run_id, moment)
     added = (
         _insert_steps(run_id, _free_ids(run_id, steps), _end_times(steps, moment), settings) if steps else []
     )

@@ -26,7 +26,8 @@ _UNSUCCESSFUL = text("(status = ANY (ARRAY['failed'::agent_run_status, 'cancelle
 class AgentRun(Base):
     """One execution of an agent. Amounts are in credits. `ancestor_run_ids` lists the root first, the parent last.
     `org_id` is the organisation that pays; null for the user's own account. `paid_by` is `named` or `repository` if the run was
-    started with a personal key, which may then use it; null otherwise. `repo_url` is the repository, in normal form."""
+    started with a personal key, which may then use it; null otherwise. `repo_url` is the repository, in normal form. `envelope_run_id`
+    is the run whose envelope limits this one: itself, or an ancestor; null without."""
 
     __tablename__ = "agent_run"
     __table_args__ = (
@@ -111,6 +112,7 @@ class AgentRun(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     completed_at: Mapped[datetime | None]
     org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
+    envelope_run_id: Mapped[str | None]
     repo_url: Mapped[str | None]
     paid_by: Mapped[str | None]
     account_id: Mapped[str | None] = column_property(func.coalesce(org_id, user_id), deferred=True)

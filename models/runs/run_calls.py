@@ -15,6 +15,7 @@ from models.core.errors import NotFound
 from models.gateway import GatewayCall
 from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNITS
 from models.ledger import CreditEntry, CreditLedger, credits_of
+from models.runs.history import find_run
 from models.runs.run import AgentRun
 from models.runs.transcript import Transcript, transcript
 from models.usage import Message
@@ -151,17 +152,19 @@ class CallDetail:
 def call_of(
     account_id: str, run: AgentRun | None, request_id: str, *, all_messages: bool = False
 ) -> CallDetail:
-    """Return a call of the account's run; without `run`, a call that belongs to no run.
+    """Return a call of the account's run; without `run`, a call that belongs to no run of the account. It may belong to a run of
+    another one: an organisation that did not pay for it, or the person whose run it was.
 
     Reads the last 60 messages, or the last 2,000 with `all_messages`. Raises NotFound, also for a call of another run
     or another account.
     """
-    of_run = GatewayCall.run_id.is_(None) if run is None else GatewayCall.run_id == run.id
-    scope = (GatewayCall.account_id == account_id, of_run)
-    query = select(GatewayCall).where(*scope, GatewayCall.request_id == request_id)
+    query = select(GatewayCall).where(
+        GatewayCall.account_id == account_id, GatewayCall.request_id == request_id
+    )
     call = None if "\x00" in request_id else db.session.scalar(query)
-    if call is None:
+    if call is None or _own_run(account_id, call, run) != run:
         raise NotFound("There is no such call here")
+    scope = (GatewayCall.account_id == account_id, GatewayCall.run_id.is_not_distinct_from(call.run_id))
     message, messages = _message(account_id, call, MAX_MESSAGES if all_messages else DEFAULT_MESSAGES)
     return CallDetail(
         call,
@@ -176,6 +179,13 @@ def call_of(
         message.repo_url if message else None,
         *_adjacent_calls(scope, call),
     )
+
+
+def _own_run(account_id: str, call: GatewayCall, run: AgentRun | None) -> AgentRun | None:
+    """The call's run if it is the account's; `run`, if it is that one."""
+    if call.run_id is None:
+        return None
+    return run if run and run.id == call.run_id else find_run(account_id, call.run_id)
 
 
 PAID_BY = {

@@ -2,5 +2,15 @@
 
 from models.ledger.message import Message
 from models.ledger.rollup import UsageRollup
+from models.usage import departures
+from models.usage.org_usage import OrgUsage, OrgUsageState
+from models.usage.weekly_report import OrgWeeklyReport
 
-__all__ = ["Message", "UsageRollup"]
+__all__ = [
+    "Message",
+    "OrgUsage",
+    "OrgUsageState",
+    "OrgWeeklyReport",
+    "UsageRollup",
+    "departures",
+]

@@ -1,11 +1,13 @@
-"""CSV export of calls: one line per call and no summary rows, so that column sums match the pages."""
+"""CSV and JSON export of calls: one line per call and no summary rows, so that column sums match the pages."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Row
 
-from models.core.csv_text import csv_lines
+from models.core.csv_text import csv_cell, csv_lines
 
 COLUMNS = (
     "finished_at",
@@ -33,9 +35,39 @@ COLUMNS = (
 )
 
 
-def csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
+ORG_COLUMNS = (*COLUMNS, "member", "email", "team", "key", "repository")
+
+LINES_PER_CHUNK = 500
+
+
+def csv_of(calls: Iterable[Row[Any]], columns: Sequence[str] = COLUMNS) -> Iterator[str]:
     """CSV text in chunks: a header and one line per call (`csv_text`). Cost is dollars, credits and tokens are integers."""
-    return csv_lines(COLUMNS, map(_line, calls))
+    return csv_lines(columns, map(_line, calls))
+
+
+def json_of(calls: Iterable[Row[Any]], columns: Sequence[str] = COLUMNS) -> Iterator[str]:
+    """A JSON array in chunks of up to 500 calls, with the columns of `csv_of`; cost is a string."""
+    separator = "["
+    for part in _parts(calls):
+        lines = ({name: value for name, value in _line(call).items() if name in columns} for call in part)
+        yield separator + ",".join(
+            "\n" + json.dumps(line, default=csv_cell, ensure_ascii=False) for line in lines
+        )
+        separator = ","
+    yield ("[" if separator == "[" else "") + "\n]\n"
+
+
+def quoted_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """CSV text in chunks of up to 500 lines: every field of `rows` is quoted, the head is not (contract 2.8)."""
+    yield ",".join(head) + "\n"
+    for part in _parts(rows):
+        yield "".join(",".join(_quoted(each) for each in row) + "\n" for row in part)
+
+
+def org_csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
+    """As `csv_of`, with who called and from which repository."""
+    lines = ({**_line(call), "user_id": call.user_id, "repository": call.repo_url} for call in calls)
+    return csv_lines(("user_id", "repository", *COLUMNS), lines)
 
 
 def _line(call: Row[Any]) -> dict[str, Any]:
@@ -66,4 +98,19 @@ def _line(call: Row[Any]) -> dict[str, Any]:
         "streamed": call.stream,
         "client_gone": call.client_gone,
         "message": call.id,
+        "member": call.user_name,
+        "email": call.user_email,
+        "team": call.team_name,
+        "key": call.key_name,
+        "repository": call.repo_url,
     }
+
+
+def _parts(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    remaining = iter(rows)
+    while part := list(islice(remaining, LINES_PER_CHUNK)):
+        yield part
+
+
+def _quoted(value: Any) -> str:
+    return '"' + csv_cell(value).replace('"', '""') + '"'

@@ -1,11 +1,10 @@
-"""Time ranges of usage reports: a preset or two dates, in UTC hours, days or weeks."""
+"""Time ranges of usage reports: a preset or two dates, in hours, days or weeks on the clock of a time zone."""
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Literal
 
-from models.core.db import midnight
 from models.core.errors import Invalid
 
 Step = Literal["hour", "day", "week"]
@@ -22,15 +21,17 @@ _MAX_DAYS_BY_DAY = 62
 
 @dataclass(frozen=True)
 class Period:
-    """A half-open UTC time range `start <= t < end`, aligned to hours or days, and its chart columns.
+    """A half-open time range `start <= t < end`, aligned to hours or days of `zone`, and its chart columns.
 
-    `step` is the width of a chart column and the rollups to read. A period has at most 62 columns.
+    `step` is the width of a chart column and the rollups to read. A period has at most 62 columns. `start`, `end` and the
+    columns are in `zone`; a day lasts from midnight to midnight on its clock.
     """
 
     name: str
     start: datetime
     end: datetime
     step: Step
+    zone: tzinfo = UTC
 
     @property
     def first_day(self) -> date:
@@ -38,62 +39,74 @@ class Period:
 
     @property
     def last_day(self) -> date:
-        return (self.end - timedelta(microseconds=1)).date()
+        return (self.end.astimezone(UTC) - timedelta(microseconds=1)).astimezone(self.zone).date()
 
     def whole_steps(self) -> tuple[datetime, datetime]:
         """The part of the period made of whole steps; a period by week may have days before and after it."""
         if self.step != "week":
             return self.start, self.end
-        first = self.start + timedelta(days=-self.start.weekday() % 7)
-        return first, self.end - timedelta(days=self.end.weekday())
+        first, end = self.first_day, self.last_day + timedelta(days=1)
+        return (
+            local_midnight(first + timedelta(days=-first.weekday() % 7), self.zone),
+            local_midnight(end - timedelta(days=end.weekday()), self.zone),
+        )
 
     def columns(self) -> list[datetime]:
         """The start of each column, in order. Weeks start on Monday, the first one no earlier than the period."""
         if self.step == "hour":
-            return _every(self.start, self.end, timedelta(hours=1))
-        if self.step == "day":
-            return _every(self.start, self.end, timedelta(days=1))
-        second = self.start + timedelta(days=7 - self.start.weekday())
-        return [self.start, *_every(second, self.end, timedelta(days=7))]
+            # elapsed hours: on the clock, one is missing or doubled when it changes
+            start = self.start.astimezone(UTC)
+            count = -(-(self.end.astimezone(UTC) - start) // timedelta(hours=1))
+            return [(start + timedelta(hours=index)).astimezone(self.zone) for index in range(count)]
+        days = [
+            self.first_day + timedelta(days=each) for each in range((self.last_day - self.first_day).days + 1)
+        ]
+        if self.step == "week":
+            days = [day for day in days if day == self.first_day or day.weekday() == 0]
+        return [local_midnight(day, self.zone) for day in days]
 
 
-def _every(start: datetime, end: datetime, step: timedelta) -> list[datetime]:
-    count = -(-(end - start) // step)
-    return [start + step * index for index in range(count)]
+def local_midnight(day: date, zone: tzinfo) -> datetime:
+    """The start of a day on the clock of a time zone."""
+    return datetime.combine(day, time(), zone)
 
 
-def preset(name: str, now: datetime) -> Period:
-    """The preset period up to and including the current hour (24h) or UTC day (7d, 30d)."""
-    now = now.astimezone(UTC)
+def preset(name: str, now: datetime, zone: tzinfo = UTC) -> Period:
+    """The preset period up to and including the current hour (24h) or day (7d, 30d)."""
+    now = now.astimezone(zone)
     if name == "24h":
-        end = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-        return Period(name, end - timedelta(hours=24), end, "hour")
-    days = {"7d": 7, "30d": 30}[name]
-    end = midnight(now.date()) + timedelta(days=1)
-    return Period(name, end - timedelta(days=days), end, "day")
+        end = now.astimezone(UTC) + timedelta(hours=1)
+        end -= timedelta(minutes=now.minute, seconds=now.second, microseconds=now.microsecond)
+        return Period(name, (end - timedelta(hours=24)).astimezone(zone), end.astimezone(zone), "hour", zone)
+    first = now.date() - timedelta(days={"7d": 7, "30d": 30}[name] - 1)
+    return Period(
+        name, local_midnight(first, zone), local_midnight(now.date() + timedelta(days=1), zone), "day", zone
+    )
 
 
-def between(first: date, last: date) -> Period:
-    """The UTC days `first` to `last`, inclusive: hourly columns up to two days, daily up to 62, else weekly."""
+def between(first: date, last: date, zone: tzinfo = UTC) -> Period:
+    """The days `first` to `last`, inclusive: hourly columns up to two days, daily up to 62, else weekly."""
     days = (last - first).days + 1
     step: Step = "hour" if days <= _MAX_DAYS_BY_HOUR else "day" if days <= _MAX_DAYS_BY_DAY else "week"
-    return Period("custom", midnight(first), midnight(last) + timedelta(days=1), step)
+    return Period(
+        "custom", local_midnight(first, zone), local_midnight(last + timedelta(days=1), zone), step, zone
+    )
 
 
-def parse_period(name: str, first: str, last: str, now: datetime) -> Period:
+def parse_period(name: str, first: str, last: str, now: datetime, zone: tzinfo = UTC) -> Period:
     """Parse the period of a page or an export.
 
-    `name` is a preset, or `custom` with two ISO dates (UTC days, inclusive).
+    `name` is a preset, or `custom` with two ISO dates (days of `zone`, inclusive).
     Raises Invalid with a message for each invalid field (`range`, `from`, `to`).
     """
     if name in PRESETS:
-        return preset(name, now)
+        return preset(name, now, zone)
     if name != "custom":
         raise Invalid("Unknown range", fields={"range": "Choose 24h, 7d, 30d or two dates"})
-    today = now.astimezone(UTC).date()
+    today = now.astimezone(zone).date()
     fields: dict[str, str] = {}
-    start = _day(first, "from", today, fields)
-    end = _day(last, "to", today, fields)
+    start = _day(first, "from", today, zone, fields)
+    end = _day(last, "to", today, zone, fields)
     if start and end:
         if end < start:
             fields["to"] = f"Enter {start:%-d %b %Y} or a later day, or change the first day"
@@ -103,14 +116,14 @@ def parse_period(name: str, first: str, last: str, now: datetime) -> Period:
             )
     if fields or not start or not end:
         raise Invalid("Invalid dates", fields=fields)
-    return between(start, end)
+    return between(start, end, zone)
 
 
 def _earliest_start(end: date) -> str:
     return f"{end - timedelta(days=MAX_DAYS - 1):%-d %b %Y}"
 
 
-def _day(text: str, field: str, today: date, fields: dict[str, str]) -> date | None:
+def _day(text: str, field: str, today: date, zone: tzinfo, fields: dict[str, str]) -> date | None:
     text = text.strip()
     if not text:
         fields[field] = "Enter a day"
@@ -122,7 +135,7 @@ def _day(text: str, field: str, today: date, fields: dict[str, str]) -> date | N
     if day is None:
         fields[field] = f"Enter a day as YYYY-MM-DD, such as {today.isoformat()}"
     elif day > today:
-        fields[field] = f"Enter a day up to today, {today:%-d %b %Y} (UTC)"
+        fields[field] = f"Enter a day up to today, {today:%-d %b %Y} ({zone})"
     elif day < EARLIEST:
         fields[field] = f"Enter {EARLIEST:%-d %b %Y} or a later day"
     else:

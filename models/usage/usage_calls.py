@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Row, Select, func, literal, select, tuple_
 
+from models.accounts import Session, User
 from models.core.db import db
 from models.core.errors import NotFound
 from models.gateway import GatewayCall
 from models.ledger.message import Message
+from models.orgs import OrgTeam
 
 BATCH = 5000
 FIRST_BATCH = 250
@@ -51,33 +53,39 @@ def call_with_id(account_id: str, request_id: str) -> GatewayCall:
     return call
 
 
-def exported_calls(account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
-    """All billed calls of the account that finished in `start <= t < end`, oldest first, without bodies.
+def exported_calls(
+    account_id: str, start: datetime, end: datetime, *, user_id: str = "", newest_first: bool = False
+) -> Iterator[Row[Any]]:
+    """All billed calls of the account that finished in `start <= t < end`, oldest first, without bodies; with `user_id` only that
+    member's. Each names its member, key, team and repository.
 
     Reads batches of 5,000 by (finished_at, id), after a smaller first one, each on its own connection that is
     returned before the batch is yielded: memory stays constant, and a slow client holds no connection. Needs the
     application context only when called, so the response can be streamed after the request context has ended.
     """
-    return _batches(db.engine, account_id, start, end)
+    own = [Message.account_id == account_id, Message.finished_at >= start, Message.finished_at < end]
+    if user_id:
+        own.append(Message.user_id == user_id)
+    return _batches(db.engine, _calls(own, newest_first), newest_first)
 
 
-def _batches(engine: Engine, account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
-    after: tuple[datetime, str] | None = None
-    limit = FIRST_BATCH
+def _batches(engine: Engine, query: Select[*tuple[Any, ...]], newest_first: bool) -> Iterator[Row[Any]]:
+    position = tuple_(Message.finished_at, Message.id)
+    batch, limit = query, FIRST_BATCH
     while True:
         with engine.connect() as connection:
-            rows = connection.execute(_batch(account_id, start, end, after).limit(limit)).all()
+            rows = connection.execute(batch.limit(limit)).all()
         yield from rows
         if len(rows) < limit:
             return
         limit = BATCH
-        after = (rows[-1].finished_at, rows[-1].id)
+        last = tuple_(literal(rows[-1].finished_at, Message.finished_at.type), literal(rows[-1].id))
+        batch = query.where(position < last if newest_first else position > last)
         del rows  # keeps only one batch in memory
 
 
-def _batch(
-    account_id: str, start: datetime, end: datetime, after: tuple[datetime, str] | None
-) -> Select[*tuple[Any, ...]]:
+def _calls(own: Sequence[ColumnElement[bool]], newest_first: bool) -> Select[*tuple[Any, ...]]:
+    order = [Message.finished_at, Message.id]
     query: Select[*tuple[Any, ...]] = (
         select(
             Message.id,
@@ -94,6 +102,8 @@ def _batch(
             Message.credits,
             Message.byok,
             Message.latency_ms,
+            Message.user_id,
+            Message.repo_url,
             GatewayCall.request_id,
             GatewayCall.uncached_input_tokens,
             GatewayCall.run_id,
@@ -103,21 +113,17 @@ def _batch(
             GatewayCall.stream,
             GatewayCall.client_gone,
             GatewayCall.ttft_ms,
+            Message.repo_url,
+            User.name.label("user_name"),
+            User.email.label("user_email"),
+            func.coalesce(Session.name, Session.token_hint).label("key_name"),
+            OrgTeam.name.label("team_name"),
         )
         .outerjoin(GatewayCall, GatewayCall.message_id == Message.id)
-        .where(_own(account_id, start, end))
-        .order_by(Message.finished_at, Message.id)
+        .outerjoin(User, User.id == Message.user_id)
+        .outerjoin(Session, Session.session_token == Message.key_id)
+        .outerjoin(OrgTeam, OrgTeam.id == Message.team_id)
+        .where(*own)
+        .order_by(*(each.desc() if newest_first else each for each in order))
     )
-    if after is not None:
-        finished_at, message_id = after
-        cursor = tuple_(literal(finished_at, Message.finished_at.type), literal(message_id))
-        query = query.where(tuple_(Message.finished_at, Message.id) > cursor)
     return query
-
-
-def _own(account_id: str, start: datetime, end: datetime) -> ColumnElement[bool]:
-    return and_(
-        Message.account_id == account_id,
-        Message.finished_at >= start,
-        Message.finished_at < end,
-    )

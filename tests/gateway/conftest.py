@@ -81,6 +81,7 @@ def gateway_app(app: Flask, postgres_url: str, gateway_settings: Settings) -> It
 @pytest.fixture
 def web(gateway_app: Flask, fake: FakeUpstream) -> FlaskClient:
     """A test client of the application with providers."""
+    gateway_app.extensions["gateway"].whole_only.clear()
     return gateway_app.test_client()
 
 

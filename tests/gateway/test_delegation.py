@@ -186,7 +186,13 @@ Change = Callable[[OrmSession, Org, str], Any]
     ],
 )
 def test_repository_falls_back_to_the_person_and_says_why(
-    client: FlaskClient, session: OrmSession, bob: Person, rich_acme: Org, change: Change, reason: str | None
+    client: FlaskClient,
+    session: OrmSession,
+    bob: Person,
+    mallory: Person,
+    rich_acme: Org,
+    change: Change,
+    reason: str | None,
 ) -> None:
     run_id = start(client, bob.headers, repoUrl=REPO)
     assert session.get_one(AgentRun, run_id).org_id == rich_acme.id
@@ -199,6 +205,14 @@ def test_repository_falls_back_to_the_person_and_says_why(
         return
     assert answer.status_code == 200, answer.text
     assert billed(session) == (None, f"fallback:{reason}", REPO)
+    # the run is the organisation's, the call is the person's
+    request = session.query(GatewayCall).one().request_id
+    for url in (f"/calls/{request}", f"/runs/{run_id}/calls/{request}"):
+        page = bob.browser.get(url)
+        assert page.status_code == 200
+        assert "the person: " in page.text
+    assert bob.browser.get(f"/runs/{run_id}").status_code == 404
+    assert mallory.browser.get(f"/runs/{run_id}/calls/{request}").status_code == 404
 
 
 def spend_all(org: Org) -> None:

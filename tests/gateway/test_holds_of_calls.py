@@ -152,8 +152,14 @@ def test_an_answer_reaches_twice_its_hold_while_the_ledger_is_unreachable(
 
 
 def test_parallel_calls_overspend_by_no_more_than_one(
-    web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
+    web: FlaskClient,
+    session: OrmSession,
+    fake: FakeUpstream,
+    alice: Person,
+    facts: Facts,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("models.gateway.relay.can_stream", lambda *_: False)
     assert alice.user is not None
     factories.grant(alice.user, 40)
     # each call holds 12 credits and costs 11
@@ -269,7 +275,10 @@ def test_parallel_calls_leave_no_debt_whatever_makes_them_dear(
     facts: Facts,
     keys: dict[str, Any],
     answer: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """As whole answers, which cannot be ended."""
+    monkeypatch.setattr("models.gateway.relay.can_stream", lambda *_: False)
     assert alice.user is not None
     factories.grant(alice.user, 300)
     fake.will(fakes.answer(fakes.completion(**answer), delay=0.2))
@@ -504,7 +513,7 @@ def test_internal_error_is_reported_and_not_charged(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.gateway.relay._fetch", lambda *_: 1 / 0)
-    answer = web.post(PATH, json=BODY, headers=rich.headers)
+    answer = web.post(PATH, json={**BODY, "max_tokens": 100}, headers=rich.headers)
     assert (answer.status_code, answer.json["error"]["code"]) == (500, "internal_error")
     wait(lambda: facts.holds() == 0)
     assert (facts.call().state, facts.call().error) == ("failed", "internal")

@@ -1,5 +1,6 @@
 """Refusals for lack of credit: 402 when it is used up, 429 while calls in flight hold it."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -47,8 +48,11 @@ def payload(person: Person, **keys: Any) -> dict[str, Any]:
         (100, 95, {"messages": [{"role": "user", "content": "x" * 400_000}]}, 429, "credits_held"),
         (100, 100, {"max_tokens": 1}, 429, "credits_held"),
         (100, 150, {"max_tokens": 1}, 429, "credits_held"),
-        (120, 20, {"max_tokens": 100_000}, 429, "credits_held"),
-        (120, 9, {"max_tokens": 100_000}, 200, None),
+        # a whole answer holds its limit if a stream cannot carry it, else a usual answer, as a stream does
+        (120, 20, {"max_tokens": 50_000, "n": 2}, 429, "credits_held"),
+        (120, 9, {"max_tokens": 50_000, "n": 2}, 200, None),
+        (100, 95, {"max_tokens": 100_000}, 429, "credits_held"),
+        (100, 90, {"max_tokens": 100_000}, 200, None),
         (100, 95, {"max_tokens": 100_000, "stream": True}, 429, "credits_held"),
         (100, 90, {"max_tokens": 100_000, "stream": True}, 200, None),
         # alone, it may become debt
@@ -204,8 +208,8 @@ def test_parallel_calls_beyond_the_credits_wait_and_then_succeed(
     """Fifty calls with credit for ten: ten are sent, forty get 429. After the ten have settled for less, the others are
     served."""
     assert alice.user is not None
-    # each holds 12 credits and costs one
-    factories.grant(alice.user, 120)
+    # each holds 9 credits and costs one
+    factories.grant(alice.user, 90)
     gate = threading.Event()
 
     def behave(exchange: fakes.Exchange) -> None:
@@ -213,7 +217,7 @@ def test_parallel_calls_beyond_the_credits_wait_and_then_succeed(
         fakes.answer(fakes.completion(use=fakes.usage(100, 900)))(exchange)
 
     fake.will(behave)
-    body = payload(alice, max_tokens=10_000)
+    body = payload(alice, max_tokens=8_000)
 
     def one(_: int) -> Any:
         return web.application.test_client().post(path, json=body, headers=alice.headers)
@@ -276,10 +280,18 @@ def test_a_stream_holds_what_its_key_and_model_used_lately_and_grows(
     assert max(call.credits for call in facts.calls()) == 11
 
 
-def test_a_whole_answer_holds_its_limit_whatever_was_used_lately(
-    web: FlaskClient, session: OrmSession, fake: FakeUpstream, rich: Person, facts: Facts
+@pytest.mark.parametrize(
+    ("keys", "credits"),
+    [({"max_tokens": 50_000}, 1), ({}, 1), ({"max_tokens": 50_000, "n": 2}, 111), ({"max_tokens": 500}, 1)],
+)
+def test_a_whole_answer_holds_what_was_used_lately_if_it_can_be_ended(
+    web: FlaskClient,
+    session: OrmSession,
+    fake: FakeUpstream,
+    rich: Person,
+    keys: dict[str, Any],
+    credits: int,
 ) -> None:
-    """It cannot be stopped once it is requested: parallel calls of a key that learned a small size would overspend."""
     outputs = web.application.extensions["gateway"].outputs
     for _ in range(MIN_CALLS):
         outputs.record(hash_token(rich.token), MODEL, 10, 100)
@@ -291,15 +303,15 @@ def test_a_whole_answer_holds_its_limit_whatever_was_used_lately(
         fakes.answer()(exchange)
 
     fake.will(look)
-    body = payload(rich, max_tokens=50_000)
-    assert web.post(OPENAI, json=body, headers=rich.headers).status_code == 200
-    assert held == [56]
+    assert web.post(OPENAI, json=payload(rich, **keys), headers=rich.headers).status_code == 200
+    assert held == [credits]
 
 
+@pytest.mark.parametrize("streams", [True, False])
 def test_streams_that_learned_a_small_size_do_not_overspend(
-    web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts, streams: bool
 ) -> None:
-    """Parallel streams, each far longer than the key's usual answer, end when the credits run out."""
+    """Parallel answers, each far longer than the key's usual one, end when the credits run out."""
     assert alice.user is not None
     factories.grant(alice.user, 20)
     outputs = web.application.extensions["gateway"].outputs
@@ -310,7 +322,7 @@ def test_streams_that_learned_a_small_size_do_not_overspend(
     long = [fakes.chunk({"content": text}) for _ in range(200)]
     end = [fakes.chunk({}, "stop"), fakes.chunk(None, usage=fakes.usage(100, 20_000)), "[DONE]"]
     fake.will(fakes.stream([*long, *end], delay=0.002))
-    body = payload(alice, stream=True, max_tokens=50_000)
+    body = payload(alice, stream=streams, max_tokens=50_000)
 
     def one(_: int) -> Any:
         answer = web.application.test_client().post(OPENAI, json=body, headers=alice.headers)
@@ -319,9 +331,17 @@ def test_streams_that_learned_a_small_size_do_not_overspend(
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(one, range(12)))
     assert {status for status, _ in answers} <= {200, 402, 429}
+    ended = 0
     for status, data in answers:
-        if status == 200:
-            assert events(data)[-1]["error"]["code"] == "insufficient_credits"
+        error = events(data)[-1]["error"] if status == 200 else json.loads(data)["error"]
+        assert error["code"] == "insufficient_credits" if status < 429 else "credits_held"
+        if not streams and status == 402 and "details" in error:
+            # what was written was paid for
+            (choice,) = error["details"]["answer"]["choices"]
+            assert choice["message"]["content"].startswith("yes yes ")
+            assert error["details"]["answer"]["usage"]["completion_tokens"] > 100
+            ended += 1
+    assert streams or ended > 1
     wait(lambda: facts.holds() == 0)
     settled = [call.credits for call in facts.calls() if call.state == "settled"]
     session.rollback()

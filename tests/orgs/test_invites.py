@@ -21,6 +21,8 @@ from models.orgs.invite_lists import read_list
 from models.orgs.invites import SENDS_PER_ADDRESS, derived_token
 from tests import factories
 from tests.factories import Person
+from tests.orgs.forms import send
+from tests.usage.test_usage_pages import recorded_statements
 
 
 @pytest.fixture
@@ -83,9 +85,9 @@ CHANGES: dict[str, Call] = {
     "withdraw": lambda who, org, _: who.browser.delete(f"/api/orgs/{org}/invitations/kit%40example.org"),
     "resend": lambda who, org, _: who.browser.post(f"/api/orgs/{org}/invitations/kit%40example.org/resend"),
     "page": lambda who, _, __: who.browser.get("/orgs/acme/invites/new"),
-    "send": lambda who, _, __: who.submit("/orgs/acme/invites/new", email="new@example.org", role="member"),
-    "send again": lambda who, _, id: who.submit(f"/orgs/acme/invites/{id}/messages"),
-    "withdraw on the page": lambda who, _, id: who.submit(f"/orgs/acme/invites/{id}/withdrawal"),
+    "send": lambda who, _, __: send(who, "/orgs/acme/invites/new", email="new@example.org", role="member"),
+    "send again": lambda who, _, id: send(who, f"/orgs/acme/invites/{id}/messages"),
+    "withdraw on the page": lambda who, _, id: send(who, f"/orgs/acme/invites/{id}/withdrawal"),
 }
 
 
@@ -119,7 +121,7 @@ def test_another_organisations_invitation_is_not_found(
     factories.org(mallory.user, "Other")
     id = newest("kit@example.org").id
     for what in ("messages", "withdrawal"):
-        assert mallory.submit(f"/orgs/other/invites/{id}/{what}").status_code == 404
+        assert send(mallory, f"/orgs/other/invites/{id}/{what}").status_code == 404
     assert "kit@example.org" not in mallory.browser.get("/orgs/other/invites?show=all").text
 
 
@@ -194,7 +196,7 @@ boss@example.org,owner
 
 
 def test_a_list_tells_what_became_of_each_line(acme: Org, alice: Person, outbox: list[Email]) -> None:
-    answer = alice.submit("/orgs/acme/invites/new", addresses=LIST, role="viewer")
+    answer = send(alice, "/orgs/acme/invites/new", addresses=LIST, role="viewer")
     assert answer.status_code == 200
     assert "3 of 7 invited" in answer.text
     words = re.sub(r"<[^>]+>|\s+", " ", answer.text)
@@ -207,7 +209,7 @@ def test_a_list_tells_what_became_of_each_line(acme: Org, alice: Person, outbox:
         assert token_in(message) in answer.text
     assert newest("kit@example.org").role == "admin"
     assert newest("rosa@example.org").role == "viewer"
-    assert "0 of 7 invited" in alice.submit("/orgs/acme/invites/new", addresses=LIST, role="viewer").text
+    assert "0 of 7 invited" in send(alice, "/orgs/acme/invites/new", addresses=LIST, role="viewer").text
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_a_list_tells_what_became_of_each_line(acme: Org, alice: Person, outbox:
 def test_form_errors(
     form: dict[str, str], problem: str, acme: Org, alice: Person, outbox: list[Email]
 ) -> None:
-    answer = alice.submit("/orgs/acme/invites/new", **form)
+    answer = send(alice, "/orgs/acme/invites/new", **form)
     assert answer.status_code == 422
     assert problem in answer.text
     assert outbox == []
@@ -301,7 +303,7 @@ def test_an_unverified_address_cannot_accept(
     assert kit.browser.post(f"/api/invites/{token}").status_code == 403
     page = kit.browser.get(f"/invites/{token}").text
     assert "Confirm your address first" in page
-    assert kit.submit(f"/invites/{token}/acceptance").status_code == 403
+    assert send(kit, f"/invites/{token}/acceptance").status_code == 403
 
 
 def test_the_page_leads_everybody_on(
@@ -328,11 +330,11 @@ def test_the_page_leads_everybody_on(
     assert (
         'value="kit@example.org"' in anonymous.browser.get(f"/login?next={page}&email=kit@example.org").text
     )
-    assert anonymous.submit(f"{page}/acceptance").status_code == 303
-    answer = mallory.submit(f"{page}/acceptance")
+    assert send(anonymous, f"{page}/acceptance").status_code == 303
+    answer = send(mallory, f"{page}/acceptance")
     assert answer.status_code == 403
     assert "This invitation is for kit@example.org" in answer.text
-    answer = kit.submit(f"{page}/acceptance")
+    answer = send(kit, f"{page}/acceptance")
     assert (answer.status_code, answer.location) == (303, "/orgs/acme")
     assert "Welcome to Acme." in kit.browser.get("/orgs/acme").text
     assert anonymous.browser.get(page).status_code == 410
@@ -342,11 +344,11 @@ def test_declining_needs_no_account_and_ends_it(
     acme: Org, alice: Person, kit: Person, anonymous: Person, outbox: list[Email]
 ) -> None:
     token = invited(acme, alice)
-    assert anonymous.submit(f"/invites/{token}/refusal").status_code == 303
+    assert send(anonymous, f"/invites/{token}/refusal").status_code == 303
     assert "was declined" in anonymous.browser.get(f"/invites/{token}").text
     assert kit.browser.post(f"/api/invites/{token}").status_code == 404
     assert kit.browser.get(f"/api/invites/{token}").json == {"error": "Invalid invitation token"}
-    assert anonymous.submit(f"/invites/{token}/refusal").status_code == 404
+    assert send(anonymous, f"/invites/{token}/refusal").status_code == 404
     assert "Invite again" in alice.browser.get("/orgs/acme/invites?show=all").text
     invited(acme, alice)
 
@@ -359,6 +361,50 @@ def test_invitations_of_a_deleted_organisation_end(
     db.session.commit()
     assert kit.browser.get(f"/invites/{token}").status_code == 404
     assert kit.browser.post(f"/api/invites/{token}").status_code == 404
+
+
+# -- members who exist ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [{}, {"invitations": []}, {"invitations": "x"}, []])
+def test_bulk_checks_the_list_before_the_membership(
+    body: Any, acme: Org, mallory: Person, anonymous: Person
+) -> None:
+    answer = mallory.browser.post(api(acme, "/bulk"), json=body)
+    assert (answer.status_code, answer.json) == (400, {"error": "Invalid invitations array"})
+    assert anonymous.browser.post(api(acme, "/bulk"), json=body).status_code == 401
+
+
+def test_bulk_adds_those_who_have_an_account(
+    acme: Org, alice: Person, bob: Person, carol: Person, kit: Person, mallory: Person, outbox: list[Email]
+) -> None:
+    people = [
+        {"email": "KIT@example.org", "role": "viewer"},
+        {"email": "bob@example.org", "role": "admin"},
+        {"email": "nobody@example.org", "role": "member"},
+    ]
+    for who, status in ((bob, 403), (mallory, 404)):
+        assert who.browser.post(api(acme, "/bulk"), json={"invitations": people}).status_code == status
+    bad = [*people, {"email": "mallory@example.org", "role": "boss"}]
+    assert carol.browser.post(api(acme, "/bulk"), json={"invitations": bad}).status_code == 400
+    assert membership(kit.id, acme.id) is None
+    answer = carol.browser.post(api(acme, "/bulk"), json={"invitations": people})
+    assert (answer.status_code, answer.json) == (
+        201,
+        {
+            "success": True,
+            "added": 1,
+            "skipped": [
+                {"email": "bob@example.org", "reason": "Already a member"},
+                {"email": "nobody@example.org", "reason": "User not found"},
+            ],
+        },
+    )
+    db.session.rollback()
+    member = membership(kit.id, acme.id)
+    assert member
+    assert member.role == "viewer"
+    assert outbox == []
 
 
 # -- time ----------------------------------------------------------------------------------------------------
@@ -382,9 +428,24 @@ def test_a_reminder_a_day_before_repeats_the_link(
     page = alice.browser.get("/orgs/acme/invites").text
     assert "Send again" in page
     assert "Expired" in page
-    alice.submit(f"/orgs/acme/invites/{newest('kit@example.org').id}/messages")
+    send(alice, f"/orgs/acme/invites/{newest('kit@example.org').id}/messages")
     assert timeline("kit@example.org")[-1] == "sent"
     assert alice.browser.get(f"/api/invites/{token_in(outbox[-1])}").status_code == 200
+
+
+def test_the_list_takes_as_many_statements_for_fifty_as_for_one(
+    app: Flask, acme: Org, alice: Person, outbox: list[Email]
+) -> None:
+    counts = []
+    for people in ("a@example.org", "\n".join(f"p{n}@example.org" for n in range(60))):
+        send(alice, "/orgs/acme/invites/new", addresses=people, role="member")
+        with recorded_statements(app) as statements:
+            page = alice.browser.get("/orgs/acme/invites").text
+        counts.append(len(statements))
+    assert counts[0] == counts[1] <= 10
+    older = re.search(r'href="([^"]+before=[^"]+)"', page)
+    assert older
+    assert alice.browser.get(older[1].replace("&amp;", "&")).text.count("Send again to") == 11
 
 
 def test_the_mail_arrives(acme: Org, alice: Person, settings: Settings) -> None:

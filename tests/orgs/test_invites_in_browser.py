@@ -1,4 +1,4 @@
-"""Invitations in Chromium: answered without JavaScript, and no axe violations on the pages."""
+"""Invitations, joining and leaving in Chromium: without JavaScript, and without axe violations."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from flask import Flask
 from playwright.sync_api import expect
 
 from models.core.db import db
-from models.orgs import Org
+from models.orgs import Org, OrgDomain, OrgDomainJoining
 from models.orgs.invites import invite, note
 from tests import factories
 from tests.chromium import WIDTHS, OpenPage, judge, serving
@@ -65,6 +65,36 @@ def test_axe_finds_nothing_on_invitations(
         page.get_by_label("Addresses").fill("new@example.org, alice@example.org\nnobody")
         page.get_by_role("button", name="Send invitations").click()
         expect(page.get_by_role("heading", name="1 of 3 invited")).to_be_visible()
+        judge(page, *WIDTHS)
+
+
+def test_axe_finds_nothing_on_joining_and_leaving(
+    open_page: OpenPage, base: str, acme: Org, alice: Person, bob: Person, mallory: Person
+) -> None:
+    assert bob.user
+    with factories.one_commit():
+        factories.save(
+            OrgDomain(org_id=acme.id, domain="example.org", token="t", verified_at=factories.now())
+        )
+        factories.save(OrgDomainJoining(org_id=acme.id, domain="example.org", mode="ask", role="member"))
+        factories.token(bob.user, name="nightly", org_id=acme.id)
+    with open_page(base) as page:
+        page.context.add_cookies([cookie_of(mallory)])
+        page.goto("/orgs")
+        page.get_by_role("button", name="Ask to join").click()
+        expect(page.get_by_text("You asked to join.")).to_be_visible()
+        judge(page, *WIDTHS)
+        page.context.add_cookies([cookie_of(alice)])
+        page.goto("/orgs/acme/team")
+        page.get_by_role("link", name="All", exact=True).click()
+        expect(page.get_by_role("link", name="All", exact=True)).to_have_attribute("aria-current", "true")
+        expect(page.get_by_role("heading", name="People")).to_be_visible()
+        judge(page, *WIDTHS)
+        page.get_by_role("link", name="Remove bob").click()
+        page.get_by_label("What becomes of nightly").select_option("Move to a new service account")
+        judge(page, *WIDTHS)
+        page.get_by_role("button", name="Remove bob").click()
+        expect(page.get_by_text("Keys of bob")).to_be_visible()
         judge(page, *WIDTHS)
 
 

@@ -52,6 +52,7 @@ def row(**columns: Any) -> Any:
         "stream": None,
         "client_gone": None,
         "ttft_ms": None,
+        **dict.fromkeys(("repo_url", "user_name", "user_email", "key_name", "team_name")),
     }
     return SimpleNamespace(**(call | columns))
 

@@ -14,6 +14,7 @@ from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
 from models.core.strict_models import INT32_MAX, Missing
 from models.gateway import model_names
+from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.chat_format import BadCall
 from models.gateway.dialects import CHAT
@@ -174,11 +175,16 @@ DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, Model
     tag="Gateway",
     caller="key",
     body=ChatBody,
-    parameters=[header("x-stoa-run-id", "Attaches the call to one of your running runs"), *PAYER_HEADERS],
+    parameters=[
+        header("x-stoa-run-id", "Attaches the call to one of your running runs"),
+        header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
+        *PAYER_HEADERS,
+    ],
     answers={
         200: ("The completion, or its stream", Completion),
         400: "The body is invalid, the model has no price here, or it is not a chat model",
-        402: "Not enough credits for this call, even without calls in flight",
+        402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
+        "`details` names it)",
         403: FORBIDDEN,
         404: NOT_FOUND,
         429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
@@ -331,7 +337,7 @@ def _to_response(answer: Reply | AnswerStream) -> Response:
             content_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
         )
-    return _with_dropped(response, answer.dropped)
+    return _with_facts(response, answer.dropped, answer.run_left)
 
 
 def _error_response(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
@@ -350,7 +356,7 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception)
         seconds = str(normalized.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds
-    return _with_dropped(response, getattr(error, "dropped", ()))
+    return _with_facts(response, getattr(error, "dropped", ()))
 
 
 def _normalize(error: Exception) -> Exception:
@@ -365,10 +371,12 @@ def _normalize(error: Exception) -> Exception:
     return error
 
 
-def _with_dropped(response: Response, dropped: tuple[str, ...]) -> Response:
-    """Name the request keys left out for the provider in `X-Stoa-Dropped`."""
+def _with_facts(response: Response, dropped: tuple[str, ...], run_left: int | None = None) -> Response:
+    """Name the request keys left out for the provider, and what is left of the run's envelope, in headers."""
     if dropped:
         response.headers["X-Stoa-Dropped"] = ", ".join(dropped)
+    if run_left is not None:
+        response.headers[RUN_BUDGET_LEFT] = str(max(run_left, 0))
     return response
 
 

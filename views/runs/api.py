@@ -15,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from models.accounts.credentials import Credential
 from models.core.db import db
 from models.core.errors import Conflict, DomainError, Forbidden
+from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.ledger.payers import payer_hint
 from models.runs import recording
 from models.runs.recording import Ending, StepReport, StepStatus
@@ -48,6 +49,11 @@ class StartBody(Body):
     agentId: Name = Field(description="publisher/agent@version, or a local id")
     ancestorRunIds: Missing[Annotated[list[RunId], Field(max_length=100)]] = Field(
         None, description="From the root to the parent"
+    )
+    runBudget: Missing[Annotated[int, Field(ge=0, le=10**12)]] = Field(
+        None,
+        description="Credits that the run and its sub-runs may spend, taken from what the run above has left. The header"
+        " x-stoa-run-budget says the same",
     )
     orgId: Missing[Name] = Field(None, description="Id or slug of the organisation that pays for the run")
     repoUrl: Missing[Name] = Field(
@@ -143,6 +149,7 @@ ERRORS: Answers = {
     answers={
         200: ("START returns runId, FINISH returns success", RunStarted | RunFinished),
         **ERRORS,
+        402: "The budget of the run above leaves less than `runBudget`",
         403: "The agent was taken down, or your role or your team in the organisation may not start runs",
         404: "Unknown key, or you belong to no such organisation",
     },
@@ -207,6 +214,9 @@ def _start(key: Credential, parsed: StartBody) -> ResponseReturnValue:
                 parsed.orgId or request.headers.get("x-stoa-org"),
                 parsed.repoUrl or request.headers.get("x-stoa-repo"),
             ),
+            budget=read_run_budget(request.headers.get(RUN_BUDGET))
+            if parsed.runBudget is None
+            else parsed.runBudget,
         )
     return jsonify(runId=run_id)
 

@@ -6,7 +6,7 @@ text. Templates: `components/chart.html` and `components/trace.html`.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from math import ceil, floor, log10
 from typing import Literal, NamedTuple
@@ -126,6 +126,8 @@ class Chart:
     total: str
     empty: bool
     fill: float
+    zone: str
+    """Of the times in its table."""
     lines: list[ChartLine] = field(default_factory=list)
 
     @property
@@ -198,6 +200,7 @@ def stacked_chart(
         total=write(sum(sums)),
         empty=not any(sums),
         fill=fill,
+        zone=_zone(buckets),
     )
 
 
@@ -250,6 +253,7 @@ def line_chart(
         total="",
         empty=not measured,
         fill=_fill(len(buckets)),
+        zone=_zone(buckets),
         lines=[_line(n, one.values, top, base) for n, one in enumerate(series, 1)],
     )
 
@@ -378,9 +382,13 @@ def _grain(buckets: Sequence[datetime]) -> Grain:
     return "day" if distance < timedelta(days=7) else "week"
 
 
+def _zone(buckets: Sequence[datetime]) -> str:
+    return str(buckets[0].tzinfo) if buckets else "UTC"
+
+
 def _names(bucket: datetime, grain: Grain, now: datetime) -> tuple[bool, str, str]:
-    """Whether the bucket contains `now`, its axis label, and its long label for table and tooltip, both UTC."""
-    start = bucket.astimezone(UTC)
+    """Whether the bucket contains `now`, its axis label, and its long label for table and tooltip, on the bucket's clock."""
+    start, now = bucket, now.astimezone(bucket.tzinfo)
     is_now = start <= now < start + SIZES[grain]
     day = f"{start.day} {format.MONTHS[start.month - 1]}"
     if grain == "hour":
@@ -389,7 +397,7 @@ def _names(bucket: datetime, grain: Grain, now: datetime) -> tuple[bool, str, st
         return is_now, label, f"{DAYS[start.weekday()]} {day}, {clock}"
     if grain == "week":
         return is_now, day, f"Week of {day} {start.year}"
-    this_year = start.year == now.astimezone(UTC).year
+    this_year = start.year == now.year
     return (
         is_now,
         "Today" if is_now else day,

@@ -60,7 +60,7 @@ COOKIES = (HOST_COOKIE, SECURE_COOKIE, COOKIE)
 FLOW_COOKIE = "stoa-flow"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 JSON_DOORS = ("/api/", "/v1/")
-KEY_DOORS = ("/api/v1/", "/v1/")
+KEY_DOORS = ("/api/v1/", "/v1/", "/scim/")
 """Routes that ignore cookies, so that other origins may call them."""
 SIGNED_LINKS = frozenset({"billing_emails.unsubscribe"})
 """Endpoints whose URL is signed and authorises the request: mail providers send POST without an origin (RFC 8058)."""
@@ -557,9 +557,11 @@ def audit(action: str, subject: str, *, user: User | None, before: Any = None, a
 
 
 def _audit_actor() -> AuditActor:
-    """Who acts in this request, for the audit log: the user of the cookie, else of the key."""
+    """Who acts in this request, for the audit log: `g.audit_actor`, else the user of the cookie, else of the key."""
     if not has_request_context():
         return SYSTEM
+    if known := cast(AuditActor | None, g.get("audit_actor")):
+        return known
     user = cookie_user() or key_user()
     ip = request.remote_addr
     return AuditActor(

@@ -20,7 +20,7 @@ from jinja2 import StrictUndefined
 
 from models import demo
 from models.accounts import User
-from models.ledger import balance
+from models.ledger import Account, balance
 
 Kind = Literal["good", "bad", "info"]
 
@@ -42,7 +42,7 @@ def init_app(app: Flask) -> None:
 
 
 def _viewer_context() -> dict[str, Any]:
-    """Template context of the layouts: `viewer` (None: signed out), `credit_chip` (available credits), `sees_demo`, `operates`
+    """Template context of the layouts: `viewer` (None: signed out), `credit_chip` (credits available to the page's account), `sees_demo`, `operates`
     (sees operators' pages).
 
     Fragments have no navigation bar and skip the balance. Error pages skip the user, because the database may have failed.
@@ -56,7 +56,9 @@ def _viewer_context() -> dict[str, Any]:
 
         operates = is_admin(viewer)
         # reuse the page's balance if it has one: two queries could differ by a call
-        chip = (g.get("balance") or balance(current_account())).available
+        org = g.get("org")
+        account = Account(org_id=org.id) if org else current_account()
+        chip = (g.get("balance") or balance(account)).available
     return {
         "viewer": viewer,
         "credit_chip": chip,

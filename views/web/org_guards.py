@@ -11,7 +11,7 @@ from models.accounts import Session, User
 from models.core.db import now
 from models.core.errors import DomainError, NotFound
 from models.ledger import Account
-from models.orgs import Org, OrgMember, SsoRequired, check_session, member_org, require
+from models.orgs import Org, OrgMember, SsoRequired, can, check_session, member_org, membership, require
 from views.web.guards import caller_address, cookie_user, current_account, current_session, login_required
 from views.web.htmx import render, see_other, wants_fragment
 
@@ -31,6 +31,12 @@ def current_membership() -> OrgMember:
 def org_account() -> Account:
     """Its account in the ledger."""
     return Account(org_id=current_org().id)
+
+
+def own_calls_of() -> str:
+    """The id of the viewer if they see only their own usage of the organisation; empty if they see everybody's."""
+    member = current_membership()
+    return "" if can(member, "see_all_usage") else member.user_id
 
 
 def signed_in() -> User:
@@ -56,9 +62,44 @@ def org_page(
                 return sso_required(required.org)
             return view(*args, **kwargs)
 
+        guarded.__dict__["org_capability"] = capability  # for the switcher
         return guarded
 
     return decorate
+
+
+def account_page(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+    """Decorator, below the routes: a page of the signed-in account and, with the argument `slug`, of an organisation. The view
+    reads `viewed_account()` and `viewed_member()`."""
+    inside = org_page()(view)
+    outside = login_required(view)
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+        return inside(*args, **kwargs) if "slug" in kwargs else outside(*args, **kwargs)
+
+    return guarded
+
+
+def viewed_account() -> Account:
+    """The account that an `account_page` shows."""
+    return org_account() if "org" in g else current_account()
+
+
+def viewed_member() -> str:
+    """The id of the member whose rows alone an `account_page` shows; empty: all of the account."""
+    return own_calls_of() if "org" in g else ""
+
+
+def check_messages(user_id: str | None) -> None:
+    """Raise Forbidden unless the viewer of an `account_page` may read the messages of this member's calls: their own, and those
+    of all members with the capability `read_messages`; the billing role sees figures only."""
+    if "org" in g and user_id != signed_in().id:
+        require(
+            current_membership(),
+            "read_messages",
+            "Only owners and admins read the messages of other members’ calls.",
+        )
 
 
 def org_caller() -> str:
@@ -88,24 +129,31 @@ def org_route(
     return decorate
 
 
-def sso_required(org: Org) -> ResponseReturnValue:
-    """The page that says that the organisation opens only through its identity provider, with the way there (403)."""
-    back = (
-        request.full_path.rstrip("?") if request.method == "GET" else url_for("orgs.overview", slug=org.slug)
-    )
+def sso_required(org: Org, back: str | None = None) -> ResponseReturnValue:
+    """The page that says that the organisation opens only through its identity provider, with the way there (403), and
+    from there to `back`."""
+    overview = url_for("orgs.overview", slug=org.slug)
     if wants_fragment():
-        return see_other(url_for("orgs.overview", slug=org.slug))
-    owner = member_org(signed_in().id, org.id)[1].role == "owner"
+        return see_other(back or overview)
+    if back is None:
+        back = request.full_path.rstrip("?") if request.method == "GET" else overview
+    member = membership(signed_in().id, org.id)
+    owner = member is not None and member.role == "owner"
     return render("orgs/sso_required.html", org=org, back=back, owner=owner, status=403)
+
+
+def check_sign_on(org: Org) -> None:
+    """Raise SsoRequired if the organisation enforces single sign-on and the signed-in session did not come through it."""
+    check_session(org, cast(Session, current_session()), now())
 
 
 def enter_org(key: str, capability: str | None, message: str = "Insufficient permissions") -> None:
     """Open the organisation with this id or slug for the signed-in caller, as `org_page` and `org_route` do."""
     account = current_account()
-    org, membership = member_org(signed_in().id, key)
+    org, member = member_org(signed_in().id, key)
     if account.org_id and account.org_id != org.id:
         raise NotFound("Organization not found")  # a key of another organisation in the cookie
-    check_session(org, cast(Session, current_session()), now())
+    check_sign_on(org)
     if capability:
-        require(membership, capability, message)
-    g.org, g.membership = org, membership
+        require(member, capability, message)
+    g.org, g.membership = org, member

@@ -14,7 +14,7 @@ BEGIN
     IF p_org IS NULL THEN
         INSERT INTO credit_account (id, user_id) SELECT id, id FROM "user" WHERE id = p_user ON CONFLICT DO NOTHING;
     ELSE
-        INSERT INTO credit_account (id, org_id) SELECT id, id FROM org WHERE id = p_org ON CONFLICT DO NOTHING;
+        INSERT INTO credit_account (id, org_id, time_zone) SELECT id, id, time_zone FROM org WHERE id = p_org ON CONFLICT DO NOTHING;
     END IF;
     PERFORM FROM credit_account WHERE id = v_account FOR UPDATE;
     IF NOT FOUND THEN

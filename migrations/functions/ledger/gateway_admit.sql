@@ -1,25 +1,32 @@
 -- Check the caller of a model call and hold credits, in the order of contract 5.2. p_hold NULL: check only. Rejects calls if
 -- less than p_minimum is available, even if no other call is in flight. gateway_payer chooses the account that pays, if the key is
 -- an organisation's, or the call or its run names an organisation (p_org) or a repository (p_repo); else it is the key's owner. An
--- organisation that pays for a repository and has less than p_minimum leaves the call to the person. If that person's plan covers
+-- organisation that pays for a repository and has less than p_minimum leaves the call to the person. A stopped account refuses all
+-- calls (account_stop). If that person's plan covers
 -- calls, plan_admit decides what pays; balance and held are those of the hold's funding. A person's run without calls becomes the
--- organisation's with the first call that it pays for.
+-- organisation's with the first call that it pays for. Budgets are checked last (budget_admit); p_run_budget gives the run an
+-- envelope of that many credits, unless it has one. p_byok: the caller's own provider key pays, and the hold counts in budgets only.
 CREATE OR REPLACE FUNCTION gateway_admit(
     p_token_hash text, p_request text, p_run text, p_require_run boolean, p_hold bigint, p_door text, p_model text,
     p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz, p_minimum bigint DEFAULT 0,
     p_route_model text DEFAULT '', p_org text DEFAULT NULL, p_repo text DEFAULT NULL,
+    p_byok boolean DEFAULT false, p_run_budget bigint DEFAULT NULL,
     OUT outcome text, OUT user_id text, OUT org_id text, OUT agent_id text, OUT balance bigint, OUT held bigint,
     OUT next_reset timestamptz, OUT hold_expires timestamptz, OUT funding text, OUT limit_label text,
-    OUT limit_resets timestamptz, OUT team_id text, OUT paid_by text, OUT repo_url text, OUT refusal jsonb
+    OUT limit_resets timestamptz, OUT team_id text, OUT paid_by text, OUT repo_url text, OUT refusal jsonb,
+    OUT budget jsonb, OUT run_left bigint
 )
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_caller record;
     v_account text;
+    v_hold credit_hold;
+    v_stop bigint;
 BEGIN
     SELECT s."userId", s.org_id, s.team_id, s.last_used_at, u.banned, u.next_quota_reset, u.fallback_to_a_la_carte, b.plan_id,
-        r.id AS run_id, r.org_id AS run_org, r.paid_by AS run_paid_by, r.repo_url AS run_repo, r.agent_id, r.status
+        r.id AS run_id, r.org_id AS run_org, r.paid_by AS run_paid_by, r.repo_url AS run_repo, r.agent_id, r.status,
+        r.root_run_id, r.envelope_run_id
     INTO v_caller
     FROM session s JOIN "user" u ON u.id = s."userId"
     LEFT JOIN LATERAL plan_subscription(s."userId", p_now) b ON s.org_id IS NULL
@@ -55,7 +62,8 @@ BEGIN
             PERFORM credit_account_lock(gateway_admit.user_id, gateway_admit.org_id);
         END IF;
         SELECT a.every, a.every_held INTO balance, held FROM credit_available(v_account, p_request, p_now) a;
-        IF paid_by = 'repository' AND balance < greatest(p_minimum, 1) THEN
+        SELECT a.stop_id INTO v_stop FROM credit_account a WHERE a.id = v_account;
+        IF paid_by = 'repository' AND balance < greatest(p_minimum, 1) AND v_stop IS NULL THEN
             paid_by := 'fallback:out_of_credits';
             org_id := NULL;
             team_id := NULL;
@@ -73,9 +81,14 @@ BEGIN
             PERFORM credit_account_lock(gateway_admit.user_id, NULL);
         END IF;
         SELECT a.every, a.every_held INTO balance, held FROM credit_available(v_account, p_request, p_now) a;
+        SELECT a.stop_id INTO v_stop FROM credit_account a WHERE a.id = v_account;
     END IF;
     funding := 'any';
-    IF balance <= 0 AND v_caller.plan_id IS NULL THEN
+    IF v_stop IS NOT NULL THEN
+        outcome := 'stopped';
+        SELECT jsonb_build_object('by', t.stopped_by_name, 'at', t.stopped_at, 'org', o.name, 'slug', o.slug) INTO refusal
+        FROM account_stop t LEFT JOIN org o ON o.id = v_account WHERE t.id = v_stop;
+    ELSIF balance <= 0 AND v_caller.plan_id IS NULL THEN
         outcome := 'out_of_credits';
     ELSIF p_run IS NULL THEN
         IF p_require_run THEN
@@ -90,9 +103,12 @@ BEGIN
         agent_id := v_caller.agent_id;
         IF v_caller.status <> 'running' THEN
             outcome := 'run_not_running';
+        ELSIF p_run_budget IS NOT NULL AND p_hold IS NOT NULL AND v_caller.envelope_run_id IS DISTINCT FROM p_run THEN
+            SELECT b.outcome, b.refusal INTO outcome, budget FROM run_budget_open(p_run, p_run_budget, 'call', p_now) b;
+            v_caller.envelope_run_id := p_run;
         END IF;
     END IF;
-    IF outcome IS NULL AND p_hold IS NOT NULL AND v_caller.plan_id IS NOT NULL THEN
+    IF outcome IS NULL AND p_hold IS NOT NULL AND NOT p_byok AND v_caller.plan_id IS NOT NULL THEN
         SELECT p.outcome, p.funding, p.balance, p.held, p.limit_label, p.limit_resets
         INTO outcome, funding, balance, held, limit_label, limit_resets
         FROM plan_admit(
@@ -101,23 +117,44 @@ BEGIN
         ) p;
     END IF;
     IF outcome IS NULL THEN
-        IF p_hold IS NULL THEN
+        IF p_byok THEN
+            funding := 'byok';
+        END IF;
+        IF p_hold IS NULL OR p_byok AND NOT EXISTS (
+            SELECT FROM budget b WHERE b.account_id = v_account AND b.ended_at IS NULL AND b.count_byok
+        ) THEN
             outcome := 'checked';
-        ELSIF balance - held < p_minimum OR balance - held < p_hold AND held > 0 THEN
+        ELSIF NOT p_byok AND (balance - held < p_minimum OR balance - held < p_hold AND held > 0) THEN
             outcome := 'insufficient';
         ELSE
-            outcome := 'admitted';
             hold_expires := p_now + make_interval(secs => p_ttl_seconds);
-            INSERT INTO credit_hold
-                (request_id, account_id, user_id, run_id, model, door, amount, worker, state, funding, created_at, expires_at,
-                 key_id, team_id)
-            VALUES
-                (p_request, v_account, gateway_admit.user_id, p_run, p_model, p_door, p_hold, p_worker,
-                 'live', gateway_admit.funding, p_now, hold_expires, p_token_hash, gateway_admit.team_id)
-            ON CONFLICT (request_id) DO UPDATE
-                SET state = 'live', lost_at = NULL, funding = excluded.funding, expires_at = excluded.expires_at;
+            v_hold.request_id := p_request;
+            v_hold.account_id := v_account;
+            v_hold.user_id := gateway_admit.user_id;
+            v_hold.run_id := p_run;
+            v_hold.model := p_model;
+            v_hold.door := p_door;
+            v_hold.amount := p_hold;
+            v_hold.worker := p_worker;
+            v_hold.state := 'live';
+            v_hold.created_at := p_now;
+            v_hold.expires_at := hold_expires;
+            v_hold.funding := gateway_admit.funding;
+            v_hold.key_id := p_token_hash;
+            v_hold.team_id := gateway_admit.team_id;
+            v_hold.agent_id := gateway_admit.agent_id;
+            v_hold.root_run_id := v_caller.root_run_id;
+            v_hold.envelope_run_id := v_caller.envelope_run_id;
+            SELECT b.outcome, b.refusal, b.envelope, b.run_left INTO outcome, budget, v_hold.envelope_run_id, run_left
+            FROM budget_admit(v_hold, p_now) b;
+            IF outcome IS NULL THEN
+                outcome := 'admitted';
+                INSERT INTO credit_hold SELECT v_hold.*
+                ON CONFLICT (request_id) DO UPDATE
+                    SET state = 'live', lost_at = NULL, funding = excluded.funding, expires_at = excluded.expires_at;
+            END IF;
         END IF;
-        IF p_run IS NOT NULL AND org_id IS NOT NULL AND v_caller.run_org IS NULL AND outcome IS DISTINCT FROM 'insufficient' THEN
+        IF p_run IS NOT NULL AND org_id IS NOT NULL AND v_caller.run_org IS NULL AND outcome IN ('admitted', 'checked') THEN
             UPDATE agent_run r SET org_id = gateway_admit.org_id, paid_by = gateway_admit.paid_by, repo_url = gateway_admit.repo_url
             WHERE r.id = p_run AND r.org_id IS NULL
                 AND NOT EXISTS (SELECT FROM gateway_call c WHERE c.run_id = p_run AND c.account_id = gateway_admit.user_id);

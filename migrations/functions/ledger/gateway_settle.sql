@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION gateway_settle(
     f gateway_facts, p_now timestamptz,
     OUT request_id text, OUT message_id text, OUT credits bigint, OUT carry_credits bigint, OUT micro_credits bigint,
-    OUT balance bigint, OUT from_purchased bigint, OUT debt bigint, OUT duplicate boolean
+    OUT balance bigint, OUT from_purchased bigint, OUT debt bigint, OUT duplicate boolean, OUT run_left bigint
 )
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -13,7 +13,8 @@ DECLARE
     v_account text := coalesce(f.org_id, f.user_id);
     v_agent text := coalesce(f.agent_id, '');
     v_carry int;
-    v_funding text;
+    v_hold credit_hold;
+    v_envelope text;
     v_charge bigint := 0;
     v_hist int[] := array_fill(0, ARRAY[16]);
     v_ttft bigint := coalesce(f.ttft_ms, 0);
@@ -43,7 +44,14 @@ BEGIN
     micro_credits := f.micro_credits;
     credits := (f.micro_credits + 500000) / 1000000;
     carry_credits := 0;
-    DELETE FROM credit_hold h WHERE h.request_id = f.request_id RETURNING h.funding INTO v_funding;
+    IF f.run_id IS NOT NULL AND NOT f.byok THEN
+        -- before the hold, which a run that ends moves to another envelope
+        SELECT e.run_id INTO v_envelope FROM run_budget_of(coalesce(
+            (SELECT h.envelope_run_id FROM credit_hold h WHERE h.request_id = f.request_id),
+            (SELECT r.envelope_run_id FROM agent_run r WHERE r.id = f.run_id)
+        )) e;
+    END IF;
+    DELETE FROM credit_hold h WHERE h.request_id = f.request_id RETURNING * INTO v_hold;
 
     IF f.user_id = 'test-user-id' THEN
         credits := 0;
@@ -84,9 +92,17 @@ BEGIN
 
     IF v_charge > 0 THEN
         SELECT t.total, t.from_purchased, t.debt INTO balance, from_purchased, debt
-        FROM credit_take(v_account, v_charge, f.request_id, gateway_settle.message_id, p_now, coalesce(v_funding, 'any')) t;
+        FROM credit_take(v_account, v_charge, f.request_id, gateway_settle.message_id, p_now, coalesce(v_hold.funding, 'any')) t;
     ELSE
         balance := credit_net(v_account, p_now);
+    END IF;
+
+    PERFORM budget_settle(
+        v_account, f.user_id, f.key_id, f.team_id, f.agent_id, f.run_id, gateway_settle.credits, f.byok, p_now
+    );
+    IF v_envelope IS NOT NULL THEN
+        UPDATE run_budget SET spent = spent + v_charge WHERE run_id = v_envelope;
+        run_left := (SELECT l.free FROM run_budget_left(v_envelope, f.request_id, p_now) l);
     END IF;
 
     INSERT INTO gateway_call AS c (

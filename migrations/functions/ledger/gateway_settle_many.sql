@@ -2,7 +2,7 @@
 CREATE OR REPLACE FUNCTION gateway_settle_many(p_calls gateway_facts[], p_now timestamptz)
 RETURNS TABLE (
     request_id text, message_id text, credits bigint, carry_credits bigint, micro_credits bigint,
-    balance bigint, from_purchased bigint, debt bigint, duplicate boolean
+    balance bigint, from_purchased bigint, debt bigint, duplicate boolean, run_left bigint
 )
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column

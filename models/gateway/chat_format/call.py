@@ -45,6 +45,11 @@ class Call:
         """A copy of the call with these keys of its body set."""
         return replace(self, body={**self.body, **changes})
 
+    def streamed(self) -> "Call":
+        """The call as it is sent to a provider that streams the answer for a client that wants it whole."""
+        body = {key: value for key, value in self.body.items() if key != "stream_options"}
+        return replace(self, stream=True, body=body)
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderFailure:

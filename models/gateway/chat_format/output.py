@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from models.gateway.chat_format.delta_merging import joined, merge_delta
 from models.gateway.lenient_json import whole_text, write
 
 MAX_STORED_TEXT = 1 << 20
@@ -27,6 +28,7 @@ MAX_TOOL_CALLS = 1000
 """Limit of stored tool calls per response. Beyond it, text is only counted."""
 
 _ARGUMENTS = ("arguments", "input", "parameters", "args")
+_CALL_KEYS = frozenset({"index", "id", "type", "name", "function", "custom", *_ARGUMENTS})
 FUNCTION_CALL = -1
 """Position of a legacy `function_call` among tool calls."""
 
@@ -298,6 +300,9 @@ class GeneratedOutput:
         call = self._find_call(choice, position, delta, name, whole)
         if isinstance(delta.get("custom"), dict):
             call["custom"] = True
+        if not whole and not delta.keys() <= _CALL_KEYS:
+            extra = {key: value for key, value in delta.items() if key not in _CALL_KEYS}
+            merge_delta(call.setdefault("extra", {}), extra)
         for key, value in (("name", name), ("arguments", arguments)):
             if value and self.calls.add(value):
                 call[key].append(value)
@@ -335,8 +340,8 @@ class GeneratedOutput:
         return call
 
     def tool_calls(self, choice: int | None = None) -> list[dict[str, Any]]:
-        """Complete tool calls in the format of an assistant message: those of one choice, or of all choices including
-        legacy function calls."""
+        """Complete tool calls in the format of an assistant message: those of one choice, with all their other fields
+        (thought signatures), or of all choices including legacy function calls."""
         calls = []
         for call in self._calls:
             if choice is not None and (call["position"][0] != choice or call["position"][1] == FUNCTION_CALL):
@@ -346,7 +351,8 @@ class GeneratedOutput:
                 detail = {"type": "custom", "custom": {"name": name, "input": arguments}}
             else:
                 detail = {"type": "function", "function": {"name": name, "arguments": arguments}}
-            calls.append({"id": call["id"], **detail})
+            extra = {} if choice is None else joined(call.get("extra", {}))
+            calls.append({"id": call["id"], **detail, **extra})
         return calls
 
     @property

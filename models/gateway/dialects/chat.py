@@ -1,17 +1,18 @@
 """OpenAI's Chat Completions API (`/v1/chat/completions`)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from models.core.cooperative import in_slices
 from models.core.errors import DomainError
 from models.core.settings import Settings
-from models.gateway import sse, tokens
+from models.gateway import tokens
 from models.gateway.bill import Bill
-from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, client_error, redact_keys
-from models.gateway.chat_format import BadCall, Call, UsageMeter, chat_parsing, client_usage, find_failure
-from models.gateway.chat_format.assembly import AnswerAssembler
+from models.gateway.budget_errors import RUN_BUDGET
+from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, stop_message
+from models.gateway.chat_format import BadCall, Call, chat_parsing, client_usage, find_failure
+from models.gateway.dialects.chat_collector import ChatCollector, check_answer
 from models.gateway.dialects.chat_stream import ChatStream
 from models.gateway.dialects.dialect import (
     CallRequest,
@@ -26,6 +27,7 @@ from models.gateway.dialects.dialect import (
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,
     ban_message,
+    budget_refusal,
     fallback_note,
     held_details,
     held_message,
@@ -37,15 +39,16 @@ from models.gateway.dialects.error_shapes import (
 )
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.routing import Route
-from models.gateway.upstream import READ, BrokenConnection, EmptyAnswer, UpstreamError
+from models.gateway.upstream import READ, EmptyAnswer, UpstreamError
 from models.ledger.holds import Admission
 from models.ledger.payers import PAYER_OUTCOMES, payer_hint, payer_refusal
 
 
 class ChatDialect(Dialect):
-    """Needs no run; the header `x-stoa-run-id` attaches a call to one."""
+    """Needs no run; the header `x-stoa-run-id` attaches a call to one, `x-stoa-run-budget` gives that an envelope."""
 
     door = "openai"
+    collects = True
 
     def read(self, received: IncomingRequest) -> CallRequest:
         call, headers = received.body, received.headers
@@ -58,6 +61,7 @@ class ChatDialect(Dialect):
             call,
             run_id=headers.get("x-stoa-run-id") or None,
             byok=headers.get("x-openrouter-api-key") or None,
+            run_budget=headers.get(RUN_BUDGET) or None,
             size=len(received.raw),
             payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
@@ -74,34 +78,28 @@ class ChatDialect(Dialect):
     # -- answers ---------------------------------------------------------------------------------------------
 
     def read_answer(self, raw: bytes, call: Call, route: Route, headers: Mapping[str, str]) -> WholeAnswer:
-        """Parse a chat completion, or assemble one from a body of events or lines."""
-        title = route.provider.title
+        """Parse a chat completion, or collect one from a body of events or lines."""
         if not raw.strip():
-            raise EmptyAnswer(f"{title} sent an empty answer. Nothing was charged; try again.")
-        meter = route.provider.meter(call)
+            raise EmptyAnswer(f"{route.provider.title} sent an empty answer. Nothing was charged; try again.")
         body: Any = None
         with suppress(NotJson):
             body, raw = read(raw)
+        if not isinstance(body, dict) and find_failure(body) is None:
+            collector = ChatCollector(self, call, route, headers)
+            for start in in_slices(range(0, len(raw), READ)):
+                collector.feed(raw[start : start + READ])
+            if collector.ends_with_chunks():
+                return collector.answer()
+        meter = route.provider.meter(call)
         if isinstance(body, dict):
             meter.body(body)
             if meter.amended:
                 body["object"] = "chat.completion"
                 raw = write(body)
-        elif find_failure(body) is None and (assembled := _assembled(raw, title, meter)) is not None:
-            body, raw = assembled, write(assembled)
-        failure = meter.failure or (None if meter.started else find_failure(body))
-        if failure and not meter.started:
-            if (redacted := redact_keys(raw, route)) != raw:
-                failure = find_failure(read(redacted).value) or failure
-            raise client_error(failure, failure.status or 502, route, headers.get("Retry-After"))
-        choices = body.get("choices") if isinstance(body, dict) else 0
-        if not isinstance(body, dict) or not (choices is None or isinstance(choices, list)):
-            raise BrokenConnection(f"{title} sent an answer that cannot be read.")
-        if meter.empty and not meter.ended:
-            raise EmptyAnswer(
-                f"{title} sent an answer without content and without usage. Nothing was charged; try again."
-            )
-        return WholeAnswer(raw, body, meter)
+        return check_answer(WholeAnswer(raw, body, meter), route, headers)
+
+    def collector(self, call: Call, route: Route, headers: Mapping[str, str]) -> ChatCollector:
+        return ChatCollector(self, call, route, headers)
 
     def stored_answer(self, call: Call, answers: Sequence[WholeAnswer]) -> Any:
         return answers[0].meter.answer
@@ -127,6 +125,11 @@ class ChatDialect(Dialect):
     def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
         """Format an error as OpenAI's, or Anthropic's for requests with `anthropic-version`."""
         match error:
+            case CallRefused(admission=admission) if admission.budget is not None:
+                status, text, code, details = budget_refusal(admission, context.settings)
+                body = _body(context, status, text, code)
+                body["error"]["details"] = details
+                return ErrorAnswer(status, body)
             case CreditsHeld():
                 body = _body(context, 429, held_message(error), "credits_held")
                 body["error"]["details"] = held_details(error)
@@ -141,7 +144,10 @@ class ChatDialect(Dialect):
                     body["error"]["details"] = failure.details
                 return ErrorAnswer(status, body)
             case UpstreamError(status=status, kind=kind):
-                return ErrorAnswer(status, _body(context, status, str(error), kind))
+                body = _body(context, status, str(error), kind)
+                if error.details is not None:
+                    body["error"]["details"] = error.details
+                return ErrorAnswer(status, body)
             case DomainError(status=status, message=text, code=code):
                 return ErrorAnswer(status, _body(context, status, text, code, param=_param(error)))
             case _:
@@ -157,33 +163,6 @@ def parse_call(body: Any, raw: bytes, *, truthy_stream: bool = False) -> Call | 
         return error
 
 
-def _assembled(raw: bytes, title: str, meter: UsageMeter) -> dict[str, Any] | None:
-    """Assemble a whole answer from a body of events; None without any. Raises BrokenConnection when it was cut off."""
-    parser, assembly = sse.SseParser(title), AnswerAssembler()
-    done = found = False
-    for event in in_slices(_events(parser, raw)):
-        chunk = None
-        with suppress(NotJson):
-            chunk = read(event.data or b"").value
-        if done := event.data is not None and sse.is_done(event.data):
-            break
-        if isinstance(chunk, dict):
-            meter.event(chunk, is_error=event.name == b"error")
-            assembly.add(chunk)
-            found = True
-    if not found:
-        return None
-    if not (done or meter.ended or meter.billed or meter.failure):
-        raise BrokenConnection(f"{title} closed the connection before its response was complete.")
-    return assembly.body(meter.output, meter.raw_usage)
-
-
-def _events(parser: sse.SseParser, raw: bytes) -> Iterator[sse.SseEvent]:
-    for start in range(0, len(raw), READ):
-        yield from parser.feed(raw[start : start + READ])
-    yield from parser.end()
-
-
 def _body(context: ErrorContext, status: int, message: str, code: Any, **more: Any) -> dict[str, Any]:
     return model_error(context.headers, context.request_id, status, message, code, **more)
 
@@ -195,6 +174,8 @@ def _param(error: DomainError) -> str | None:
 def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     if admission.outcome in PLAN_OUTCOMES:
         return plan_refusal(admission)
+    if admission.outcome == "stopped":
+        return 403, stop_message(admission.refusal, settings.base_url), "account_stopped"
     if admission.outcome in PAYER_OUTCOMES:
         return payer_refusal(admission.outcome, admission.refusal, admission.model)
     base_url = settings.base_url

@@ -9,7 +9,15 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
-from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, RelayFailed
+from models.gateway.budget_errors import RUN_BUDGET
+from models.gateway.call_errors import (
+    CallRefused,
+    CreditsHeld,
+    ProviderError,
+    RelayFailed,
+    relative_time,
+    stop_message,
+)
 from models.gateway.chat_format import BadCall, Call, usage_object
 from models.gateway.chat_format.output import parts_of
 from models.gateway.dialects.chat import ChatDialect, parse_call
@@ -28,13 +36,13 @@ from models.gateway.dialects.dialect import (
 from models.gateway.dialects.error_shapes import (
     PLAN_OUTCOMES,
     ban_message,
+    budget_refusal,
     fallback_note,
     held_details,
     held_message,
     insufficient_message,
     plan_refusal,
     plan_reset,
-    relative_time,
     upstream_message,
 )
 from models.gateway.lenient_json import write
@@ -75,6 +83,7 @@ class CodebuffDialect(ChatDialect):
             run_id=run_id if isinstance(run_id, str) and run_id else None,
             client_id=client_id if isinstance(client_id, str) else None,
             byok=received.headers.get("x-openrouter-api-key") or None,
+            run_budget=received.headers.get(RUN_BUDGET) or None,
             size=len(received.raw),
             payer=payer_hint(
                 metadata.get("orgId") or received.headers.get("x-stoa-org"),
@@ -122,6 +131,13 @@ class CodebuffDialect(ChatDialect):
                 return ErrorAnswer(401, {"message": "Unauthorized"})
             case UnreadableBody():
                 return ErrorAnswer(400, {"message": "Invalid JSON in request body"})
+            case CallRefused(admission=admission) if admission.budget is not None:
+                status, text, code, details = budget_refusal(admission, context.settings)
+                answer = _sdk_error(
+                    status, text, code, "insufficient_credits" if status == 402 else "rate_limit_error"
+                )
+                answer.body["error"]["details"] = details
+                return answer
             case CreditsHeld():
                 answer = _sdk_error(429, held_message(error), "credits_held", "rate_limit_error")
                 answer.body["error"]["details"] = held_details(error)
@@ -131,7 +147,10 @@ class CodebuffDialect(ChatDialect):
             case ProviderError():
                 return ErrorAnswer(error.status, {"error": _upstream_error(error)})
             case UpstreamError(status=status, kind=kind):
-                return _sdk_error(status, str(error), kind, "upstream_error")
+                answer = _sdk_error(status, str(error), kind, error.type)
+                if error.details is not None:
+                    answer.body["error"]["details"] = error.details
+                return answer
             case DomainError(status=status, message=text, code=code):
                 return _sdk_error(status, text, code)
             case RelayFailed():
@@ -211,6 +230,9 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
         "run_not_found": (400, {"message": f"runId Not Found: {run}"}),
         "run_not_running": (400, {"message": f"runId Not Running: {run}"}),
     }
+    if admission.outcome == "stopped":
+        message = stop_message(admission.refusal, base_url)
+        return ErrorAnswer(403, {"error": "account_stopped", "message": message})
     if admission.outcome in rows:
         return ErrorAnswer(*rows[admission.outcome])
     if admission.outcome in PLAN_OUTCOMES:

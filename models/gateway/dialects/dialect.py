@@ -56,7 +56,8 @@ class IncomingRequest:
 @dataclass(frozen=True, slots=True)
 class CallRequest:
     """A client's request for a call. `call` is the parsed call or its error, raised only after the ledger's checks. `byok`
-    is the caller's own OpenRouter key, `size` the body's bytes, `payer` what the client says about who pays."""
+    is the caller's own OpenRouter key, `size` the body's bytes, `payer` what the client says about who pays, `run_budget` the
+    credits of the run's envelope as sent."""
 
     dialect: "Dialect"
     request_id: str
@@ -67,6 +68,7 @@ class CallRequest:
     byok: str | None = field(default=None, repr=False)
     size: int = 0
     payer: PayerHint = NO_HINT
+    run_budget: str | None = None
 
 
 @dataclass(slots=True)
@@ -80,11 +82,13 @@ class WholeAnswer:
 
 @dataclass(slots=True)
 class Reply:
-    """A whole answer for the client. `dropped` names request keys left out for the provider."""
+    """A whole answer for the client. `dropped` names request keys left out for the provider; `run_left` is what the envelope of
+    the run leaves, in credits."""
 
     body: bytes
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
+    run_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +132,34 @@ class StreamTranslator(Protocol):
         """The event that reports an error and ends the answer."""
 
 
+class AnswerCollector(Protocol):
+    """Collects a whole answer from the body of a provider's stream. One per answer; not thread-safe."""
+
+    meter: UsageMeter
+    done: bool
+    """Whether the provider has ended its answer. Anything after that is ignored."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Add a chunk of the body. Raises UpstreamError."""
+
+    def answer(self) -> WholeAnswer:
+        """End the body: its answer. Raises ProviderError, UpstreamError."""
+
+    def partial(self) -> WholeAnswer:
+        """The answer as far as it was received."""
+
+
 class Dialect(ABC):
     """One client format. `door` names it in the records of calls.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
+    `collects`: whole answers can be collected from a stream.
     """
 
     door = ""
     body_first = False
     needs_run = False
+    collects = False
 
     # requests
 
@@ -169,6 +192,10 @@ class Dialect(ABC):
     @abstractmethod
     def read_answer(self, raw: bytes, call: Call, route: Route, headers: Mapping[str, str]) -> WholeAnswer:
         """Parse a provider's response body. Raises ProviderError, UpstreamError."""
+
+    def collector(self, call: Call, route: Route, headers: Mapping[str, str]) -> AnswerCollector:
+        """Create the collector of one answer. Dialects that do not collect leave this out."""
+        raise NotImplementedError(f"{self.door} does not collect streams")
 
     @abstractmethod
     def stored_answer(self, call: Call, answers: Sequence[WholeAnswer]) -> Any:

@@ -1,11 +1,12 @@
 """Error messages and bodies shared by the dialects."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Protocol
 
 from models.core.db import now
 from models.core.settings import Settings
-from models.gateway.call_errors import CreditsHeld, ProviderError
+from models.gateway.budget_errors import budget_details, budget_message
+from models.gateway.call_errors import CreditsHeld, ProviderError, relative_time
 from models.gateway.lenient_json import write
 from models.ledger.holds import Admission
 
@@ -127,6 +128,14 @@ def held_details(refusal: CreditsHeld) -> dict[str, Any]:
     }
 
 
+def budget_refusal(admission: Admission, settings: Settings) -> tuple[int, str, str, dict[str, Any]]:
+    """Status, message, code and details of a call that a budget refused. 429 only if it needs no more than to wait."""
+    assert admission.budget is not None
+    status, code = (429, "budget_held") if admission.outcome == "budget_held" else (402, "budget_exceeded")
+    base_url = settings.base_url
+    return status, budget_message(admission.budget, base_url), code, budget_details(admission, base_url)
+
+
 def plan_refusal(admission: Admission) -> tuple[int, str, str]:
     """Status, message and code of a call that the person's plan does not cover (contract A.3)."""
     if admission.outcome == "plan_rate":
@@ -159,19 +168,6 @@ def fallback_note(admission: Admission) -> str:
     if admission.paid_by != "fallback:out_of_credits":
         return ""
     return f" {admission.refusal.get('org', 'The organisation')}, which pays for this repository, is out of credits too."
-
-
-def relative_time(target: datetime | None, current: datetime) -> str:
-    """The time until `target` in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
-    if target is None or target <= current:
-        return "soon"
-    minutes = int((target - current).total_seconds() // 60)
-    for size, unit in ((1440, "day"), (60, "hour")):
-        if minutes >= size:
-            count = minutes // size
-            return f"in {count} {unit}{'s' if count > 1 else ''}"
-    count = max(minutes, 1)
-    return f"in {count} minute{'s' if count > 1 else ''}"
 
 
 def _needed(admission: Admission) -> int:

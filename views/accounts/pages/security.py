@@ -1,11 +1,8 @@
 """The profile tabs `security` and `api-keys`: list and revoke sessions and API keys, create keys."""
 
-import base64
-import hashlib
 from typing import cast
 
-from cryptography.fernet import Fernet, InvalidToken
-from flask import request, session, url_for
+from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts import credentials
@@ -14,10 +11,13 @@ from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.core.db import db, now
 from models.core.errors import NotFound
+from models.orgs import check_session, memberships, record_org
+from models.orgs.org_keys import create_org_key, orgs_to_pay
 from views.accounts.pages.blueprint import bp
 from views.accounts.pages.profile import tab
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required, settings
 from views.web.htmx import render, see_other, toast
+from views.web.new_key import keep_new_key, pop_new_key
 
 CONFIRM_WORD = "confirm"
 TYPE_NAMES = {"web": "browser", "cli": "command line", "pat": "API key"}
@@ -146,22 +146,29 @@ def api_keys() -> ResponseReturnValue:
 @login_required
 @limiter.limit("20/minute;200/hour", key_func=lambda: _rate_limit_key())
 def create_key() -> ResponseReturnValue:
-    """Create an API key and show it once, on the next page."""
-    name, days = request.form.get("name", "").strip(), request.form.get("days", "").strip()
-    errors = _key_errors(name, days)
+    """Create an API key that pays from the user's own account or an organisation, and show it once, on the next page."""
+    form = {name: request.form.get(name, "").strip() for name in ("name", "days", "org")}
+    errors = key_form_errors(form["name"], form["days"])
+    payer = next(((org, member) for org, member in orgs_to_pay(_user().id) if org.id == form["org"]), None)
+    if form["org"] and payer is None:
+        errors["org"] = "Choose one of your organisations."
+    elif payer and not form["name"]:
+        errors["name"] = "Name it, so that your organisation knows what it is for."
     if errors:
-        return _keys_page(name=name, days=days, errors=errors, status=422)
-    token, row = credentials.create_key(
-        _user(),
-        by=_current(),
-        days=int(days),
-        name=name or None,
-        limit=settings().stoa_keys_per_account,
-        now=now(),
-    )
+        return _keys_page(**form, errors=errors, status=422)
+    limit, days = settings().stoa_keys_per_account, int(form["days"])
+    if payer:
+        check_session(payer[0], _current(), now())
+        token, row = create_org_key(
+            *payer, by=_current(), name=form["name"], days=days, limit=limit, now=now()
+        )
+    else:
+        token, row = credentials.create_key(
+            _user(), by=_current(), days=days, name=form["name"] or None, limit=limit, now=now()
+        )
     audit("token.created", _user().id, user=_user(), after={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
-    session["new_key"] = _fernet().encrypt(token.encode()).decode()
+    keep_new_key(token)
     return see_other(url_for("profile.profile", tab="api-keys"))
 
 
@@ -179,6 +186,8 @@ def revoke_key(identifier: str) -> ResponseReturnValue:
     """Revoke one of the user's API keys."""
     credentials.lock_browser(_current(), to_end=True)
     row = _owned(identifier, ("pat",))
+    if row.org_id is not None:
+        record_org(row.org_id, "key.revoked", row.name or row.token_hint, before={"key": row.token_hint})
     credentials.revoke(_user(), [row.session_token], ("pat",))
     audit("token.revoked", _user().id, user=_user(), before={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
@@ -187,14 +196,22 @@ def revoke_key(identifier: str) -> ResponseReturnValue:
 
 
 def _keys_page(
-    *, name: str = "", days: str = str(PAT_DAYS), errors: dict[str, str] | None = None, status: int = 200
+    *,
+    name: str = "",
+    days: str = str(PAT_DAYS),
+    org: str = "",
+    errors: dict[str, str] | None = None,
+    status: int = 200,
 ) -> ResponseReturnValue:
     response = render(
         "accounts/api_keys.html",
         partial="accounts/_key_form.html" if errors else None,
         keys=credentials.keys(_user()),
+        payers={org.id: org for org, _ in memberships(_user().id)},
+        payer_options=[("", "Your own account"), *((org.id, org.name) for org, _ in orgs_to_pay(_user().id))],
+        org=org,
         now=now(),
-        new_key=_pop_new_key(),
+        new_key=pop_new_key(),
         name=name,
         days=days,
         errors=errors or {},
@@ -204,27 +221,14 @@ def _keys_page(
     return response
 
 
-def _key_errors(name: str, days: str) -> dict[str, str]:
+def key_form_errors(name: str, days: str) -> dict[str, str]:
+    """What is wrong with the name and the days of a new key, by field."""
     errors = {}
     if len(name) > NAME_LENGTH or not name.isprintable():
         errors["name"] = f"Use at most {NAME_LENGTH} ordinary characters."
     if not (days.isascii() and days.isdigit() and len(days) <= 3 and 1 <= int(days) <= 365):
         errors["days"] = "Enter 1 to 365 days."
     return errors
-
-
-def _pop_new_key() -> str | None:
-    encrypted = session.pop("new_key", None)
-    try:
-        return _fernet().decrypt(encrypted, ttl=300).decode() if encrypted else None
-    except InvalidToken:
-        return None
-
-
-def _fernet() -> Fernet:
-    # The flow cookie is signed but not encrypted, and browsers store it on disk.
-    key = hashlib.blake2b(settings().secret_key.encode(), digest_size=32, person=b"stoa-new-key").digest()
-    return Fernet(base64.urlsafe_b64encode(key))
 
 
 def _rate_limit_key() -> str:

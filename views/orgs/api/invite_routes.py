@@ -1,4 +1,4 @@
-"""Invitations to an organisation (contract 2.8)."""
+"""Invitations to an organisation, and adding several members at once (contract 2.8)."""
 
 from datetime import datetime
 
@@ -7,16 +7,17 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 
 from models.core.db import db, now
+from models.core.errors import Invalid
 from models.core.strict_models import Body
-from models.orgs import invite_listing, invites
+from models.orgs import bulk_members, invite_answers, invite_listing, invites
 from models.orgs.invite_mails import person_name
 from views.orgs.api.orgs_api_blueprint import bp
-from views.web.body import read
+from views.web.body import parse, read, read_json
 from views.web.error_bodies import door
 from views.web.format import iso
 from views.web.guards import limiter, require_cookie_user
 from views.web.operation import Operation, ResponseModel, path
-from views.web.org_guards import current_org, org_route, signed_in
+from views.web.org_guards import check_sign_on, current_org, enter_org, org_route, signed_in
 
 EMAIL = path("email", "E-mail address, URL-encoded; upper and lower case are the same")
 TOKEN = path("token", "Token of the link in the e-mail")
@@ -26,6 +27,10 @@ ROLES = ", ".join(invites.INVITED_ROLES)
 class InvitationBody(Body):
     email: str = Field(max_length=320)
     role: str = Field(description=ROLES)
+
+
+class MembersBody(Body):
+    invitations: list[InvitationBody] = Field(description="People with an account", max_length=500)
 
 
 class InvitationListed(ResponseModel):
@@ -43,6 +48,17 @@ class InvitationsAnswer(ResponseModel):
 
 class InviteDone(ResponseModel):
     success: bool
+
+
+class SkippedMember(ResponseModel):
+    email: str
+    reason: str = Field(description="`User not found` or `Already a member`")
+
+
+class AddedMembers(ResponseModel):
+    success: bool
+    added: int
+    skipped: list[SkippedMember]
 
 
 class OrgInvitationShown(ResponseModel):
@@ -160,6 +176,33 @@ def resend_invitation(email: str) -> ResponseReturnValue:
     return jsonify(success=True)
 
 
+@bp.post("/api/orgs/<org_id>/invitations/bulk")
+@Operation(
+    tag="Organisations",
+    caller="cookie",
+    body=MembersBody,
+    answers={
+        201: ("Added those with an account", AddedMembers),
+        400: "No list, an empty one, or a role that does not exist",
+        403: "You may not add members",
+        404: "Not a member",
+    },
+    door=door(),
+)
+def add_members(org_id: str) -> ResponseReturnValue:
+    """Add several people who have an account, without asking them."""
+    require_cookie_user()
+    body = read_json()
+    listed = body.get("invitations") if isinstance(body, dict) else None
+    if not isinstance(listed, list) or not listed:  # the contract checks this before the membership
+        raise Invalid("Invalid invitations array", status=400)
+    enter_org(org_id, "manage_members")
+    entries = [(each.email, each.role) for each in parse(MembersBody, body).invitations]
+    result = bulk_members.add_many(current_org(), signed_in().id, entries)
+    db.session.commit()
+    return jsonify(success=True, added=result.added, skipped=[each._asdict() for each in result.skipped]), 201
+
+
 @bp.get("/api/invites/<token>")
 @Operation(
     tag="Organisations",
@@ -174,14 +217,14 @@ def resend_invitation(email: str) -> ResponseReturnValue:
 @limiter.limit("60/minute")
 def invitation(token: str) -> ResponseReturnValue:
     """Show an invitation."""
-    row, org = invites.shown(token, now())
+    row, org = invite_answers.shown(token, now())
     return jsonify(
         invitation={
             "organization_name": org.name,
             "organization_slug": org.slug,
             "email": row.email,
             "role": row.role,
-            "inviter_name": person_name(invites.sender_of(row)),
+            "inviter_name": person_name(invite_answers.sender_of(row)),
             "expires_at": iso(row.expires_at),
         }
     )
@@ -203,7 +246,10 @@ def invitation(token: str) -> ResponseReturnValue:
 @limiter.limit("60/minute")
 def accept_invitation(token: str) -> ResponseReturnValue:
     """Accept an invitation."""
-    org, member = invites.accept(token, require_cookie_user(), now())
+    user, found = require_cookie_user(), invite_answers.find(token)
+    if found:
+        check_sign_on(found[1])
+    org, member = invite_answers.accept(token, user, now())
     db.session.commit()
     return jsonify(
         success=True, organization={"id": org.id, "name": org.name, "slug": org.slug, "role": member.role}

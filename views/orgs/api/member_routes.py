@@ -7,8 +7,9 @@ from flask import jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from models.core.db import db
+from models.core.db import db, now
 from models.orgs import members
+from models.orgs.offboarding import offboard
 from views.orgs.api.orgs_api_blueprint import DOOR, MEMBERS, OWNERS_AND_ADMINS, OrgSuccess, bp
 from views.web.body import Body, read
 from views.web.format import iso
@@ -142,6 +143,6 @@ def remove_member(user_id: str) -> ResponseReturnValue:
     Everybody may leave; owners and admins remove others, and only owners remove owners. Ends the member's keys of the
     organisation and withdraws open invitations of the address.
     """
-    members.remove(current_org(), signed_in().id, user_id)
+    offboard(current_org(), signed_in().id, user_id, {}, now())
     db.session.commit()
     return jsonify(success=True)

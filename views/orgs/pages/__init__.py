@@ -1,6 +1,25 @@
 """Pages of organisations. Each module adds its views to the blueprint `orgs`."""
 
-from views.orgs.pages import audit_page, founding, invite_pages, overview, sso_settings, sso_sign_in, team
+from views.orgs.pages import (
+    audit_page,
+    founding,
+    invite_pages,
+    joining,
+    key_pages,
+    org_alerts,
+    org_usage,
+    overview,
+    removals,
+    repositories_page,
+    service_account_pages,
+    settings_page,
+    sso_settings,
+    sso_sign_in,
+    stopping,
+    switcher,
+    team,
+    team_pages,
+)
 from views.orgs.pages.orgs_blueprint import bp
 
 __all__ = [
@@ -8,8 +27,19 @@ __all__ = [
     "bp",
     "founding",
     "invite_pages",
+    "joining",
+    "key_pages",
+    "org_alerts",
+    "org_usage",
     "overview",
+    "removals",
+    "repositories_page",
+    "service_account_pages",
+    "settings_page",
     "sso_settings",
     "sso_sign_in",
+    "stopping",
+    "switcher",
     "team",
+    "team_pages",
 ]

@@ -7,6 +7,7 @@ from models.core.db import db
 from models.core.errors import DomainError
 from models.orgs import found_org, memberships
 from models.orgs.counts import counts_of
+from models.orgs.domain_joining import open_domains
 from models.orgs.founding import GRACE, deleted_orgs, restore_org
 from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import limiter, login_required, personal_account
@@ -23,6 +24,7 @@ def orgs() -> ResponseReturnValue:
         "orgs/orgs.html",
         memberships=found,
         counts=counts_of([org.id for org, _ in found]),
+        colleagues=open_domains(signed_in()),
         deleted=[(org, org.deleted_at + GRACE) for org in deleted_orgs(signed_in().id) if org.deleted_at],
     )
 

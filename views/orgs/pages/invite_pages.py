@@ -7,14 +7,14 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.core.errors import DomainError, Invalid
-from models.orgs import invite_listing, invites, membership
+from models.orgs import SsoRequired, invite_answers, invite_listing, invites, membership
 from models.orgs.invite_lists import MAX_LINES, read_list
 from models.orgs.invite_mails import invite_url, person_name
 from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import cookie_user, limiter, login_required
 from views.web.htmx import render, see_other, toast
 from views.web.keyset import cursor, cursor_text
-from views.web.org_guards import current_org, org_page, signed_in
+from views.web.org_guards import check_sign_on, current_org, org_page, signed_in, sso_required
 
 MAX_LIST = 100_000
 """Characters of a list; 500 lines need a third."""
@@ -120,9 +120,9 @@ def withdraw_invite(invite_id: str) -> ResponseReturnValue:
 @limiter.limit("60/minute")
 def invite(token: str) -> ResponseReturnValue:
     """Show an invitation: who invites whom to what, and how to go on."""
-    found, user = invites.find(token), cookie_user()
+    found, user = invite_answers.find(token), cookie_user()
     if found and found[0].state(now()) == "open" and not (user and membership(user.id, found[1].id)):
-        invites.note_opened(found[0], now())
+        invite_answers.note_opened(found[0], now())
         db.session.commit()
     return _invite_page(token)
 
@@ -132,8 +132,13 @@ def invite(token: str) -> ResponseReturnValue:
 @limiter.limit("60/minute")
 def accept_invite(token: str) -> ResponseReturnValue:
     """Join the organisation."""
+    found = invite_answers.find(token)
     try:
-        org, _ = invites.accept(token, signed_in(), now())
+        if found:
+            check_sign_on(found[1])
+        org, _ = invite_answers.accept(token, signed_in(), now())
+    except SsoRequired as required:
+        return sso_required(required.org, back=url_for("orgs.invite", token=token))
     except DomainError as error:
         db.session.rollback()
         return _invite_page(token, error)
@@ -147,7 +152,7 @@ def accept_invite(token: str) -> ResponseReturnValue:
 def decline_invite(token: str) -> ResponseReturnValue:
     """Decline the invitation; needs no account."""
     try:
-        invites.decline(token, now())
+        invite_answers.decline(token, now())
     except DomainError as error:
         db.session.rollback()
         return _invite_page(token, error)
@@ -156,7 +161,7 @@ def decline_invite(token: str) -> ResponseReturnValue:
 
 
 def _invite_page(token: str, error: DomainError | None = None) -> ResponseReturnValue:
-    found, user = invites.find(token), cookie_user()
+    found, user = invite_answers.find(token), cookie_user()
     row, org = found or (None, None)
     state = row.state(now()) if row else "unknown"
     status = error.status if error else {"open": 200, "unknown": 404, "declined": 200}.get(state, 410)
@@ -166,8 +171,8 @@ def _invite_page(token: str, error: DomainError | None = None) -> ResponseReturn
         org=org,
         state=state,
         token=token,
-        inviter=person_name(invites.sender_of(row)) if row else None,
-        mine=bool(row and user and invites.names(row, user)),
+        inviter=person_name(invite_answers.sender_of(row)) if row else None,
+        mine=bool(row and user and invite_answers.names(row, user)),
         verified=bool(user and user.email_verified),
         member=bool(org and user and membership(user.id, org.id)),
         status=status,

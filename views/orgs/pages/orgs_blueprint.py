@@ -8,12 +8,15 @@ from models.orgs import can
 
 bp = Blueprint("orgs", __name__)
 
+KEPT = ("orgs.", "runs.", "usage.call")
+"""Endpoints, or how they begin, whose links stay with the organisation."""
+
 
 @bp.app_url_defaults
 def _keep_organisation(endpoint: str, values: dict[str, Any]) -> None:
     """Links from a page of an organisation to another one stay with the organisation."""
     org = g.get("org")
-    if org is None or "slug" in values or not request or not endpoint.startswith("orgs."):
+    if org is None or "slug" in values or not request or not endpoint.startswith(KEPT):
         return
     if current_app.url_map.is_endpoint_expecting(endpoint, "slug"):
         values["slug"] = org.slug

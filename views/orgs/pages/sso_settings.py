@@ -3,13 +3,22 @@
 from typing import Any
 
 import requests
-from flask import request, url_for
+from flask import make_response, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core import outgoing
 from models.core.db import db, now
 from models.core.errors import Invalid
-from models.orgs.domains import add_domain, domains, has_record, owned_domain, prove, remove_domain
+from models.orgs.directory import create_scim_token, directory_states, revoke_scim_token, scim_tokens
+from models.orgs.domains import (
+    add_domain,
+    domains,
+    has_record,
+    owned_domain,
+    prove,
+    proven_domains,
+    remove_domain,
+)
 from models.orgs.single_sign_on import (
     GRANTED_ROLES,
     SsoForm,
@@ -30,7 +39,7 @@ from views.orgs.pages.orgs_blueprint import bp
 from views.orgs.pages.sso_sign_in import callback_url, metadata_url
 from views.web.guards import current_session, limiter, settings
 from views.web.htmx import render, see_other, toast
-from views.web.org_guards import current_org, org_page
+from views.web.org_guards import current_org, org_page, signed_in
 
 FIELDS = ("issuer", "client_id", "client_secret", "group_claim", "default_role", "default_team_id")
 
@@ -43,7 +52,10 @@ def sso_settings() -> ResponseReturnValue:
 
 
 def _page(
-    form: dict[str, Any] | None = None, errors: dict[str, str] | None = None, status: int = 200
+    form: dict[str, Any] | None = None,
+    errors: dict[str, str] | None = None,
+    status: int = 200,
+    new_token: str | None = None,
 ) -> ResponseReturnValue:
     org, session = current_org(), current_session()
     sso = sso_of(org.id)
@@ -64,6 +76,10 @@ def _page(
         callback=callback_url(org.id),
         sign_in=settings().base_url + url_for("orgs.start_sso", slug=org.slug),
         people=locked_out(org.id) if sso else [],
+        tokens=scim_tokens(org.id),
+        new_token=new_token,
+        directory=directory_states(org.id, proven_domains(org.id)),
+        scim_url=f"{settings().base_url}/scim/v2/{org.id}",
         emergency_until=emergency_of(org, session, now()) if session else None,
         status=status,
     )
@@ -206,3 +222,26 @@ def set_enforcement() -> ResponseReturnValue:
         return _back("Single sign-on is optional: every session of a member opens the organisation.")
     enforce(org, session, now())
     return _back(f"{org.name} now opens only through its identity provider.")
+
+
+# -- the directory -------------------------------------------------------------------------------------------
+
+
+@bp.post("/orgs/<slug>/settings/scim-tokens")
+@org_page("manage_sso")
+@limiter.limit("20/hour")
+def new_scim_token() -> ResponseReturnValue:
+    """Make a token for the directory and show it once: in the answer itself, which is not cached."""
+    token = create_scim_token(current_org().id, signed_in().email)
+    db.session.commit()
+    response = make_response(_page(new_token=token))
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.post("/orgs/<slug>/settings/scim-tokens/removal")
+@org_page("manage_sso")
+def drop_scim_token() -> ResponseReturnValue:
+    """Revoke a token of the directory."""
+    revoke_scim_token(current_org().id, request.form.get("token", ""))
+    return _back("The token is revoked.")

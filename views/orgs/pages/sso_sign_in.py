@@ -4,12 +4,13 @@ from typing import Any
 
 from authlib.integrations.flask_client import FlaskIntegration, FlaskOAuth2App
 from authlib.integrations.requests_client import OAuth2Session
-from flask import redirect, render_template, request, session, url_for
+from flask import g, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts.signing_in import Identity
 from models.accounts.users import User
 from models.core import mail, outgoing
+from models.core.audit_log import AuditActor
 from models.core.db import db, now
 from models.core.errors import DomainError, Forbidden, Invalid, NotFound
 from models.core.mail import Email
@@ -32,6 +33,7 @@ from views.web.guards import (
     current_session,
     limiter,
     login_required,
+    request_id,
     settings,
     sign_in_browser,
 )
@@ -115,10 +117,12 @@ def sso_callback(org_id: str) -> ResponseReturnValue:
     try:
         claims = openid_claims(client)
         _check_issuer(client, sso)
+        identity = _identity(sso, claims)
+        g.audit_actor = AuditActor(identity.email.lower(), None, request.remote_addr, request_id())
         arrival = arrive(
             org,
             sso,
-            _identity(sso, claims),
+            identity,
             groups_of(claims, sso.group_claim),
             signed_in=user,
             now=now(),
@@ -156,6 +160,8 @@ def _complete(org: Org, arrival: SsoArrival, before: User | None, next_path: str
     db.session.commit()
     if arrival.joined:
         toast(f"You are now a member of {org.name}.")
+        if next_path.startswith("/invites/"):  # taken up
+            next_path = url_for("orgs.overview", slug=org.slug)
     return see_other(next_path)
 
 

@@ -9,8 +9,9 @@ from models.core.db import db, now
 from models.core.errors import DomainError, Invalid
 from models.ledger import balance
 from models.orgs import can, members
-from models.orgs.members import LAST_OWNER, MemberListed
 from models.usage.member_activity import NO_ACTIVITY, member_activity, spent_since
+from views.orgs.pages.invite_pages import listed_invites
+from views.orgs.pages.joining import joining
 from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import limiter
 from views.web.htmx import render, see_other, toast, wants_fragment
@@ -55,6 +56,8 @@ def _page(*, status: int = 200, errors: dict[str, str] | None = None, **entered:
         entered=entered,
         status=status,
         **_members(),
+        **listed_invites(),
+        **joining(),
     )
 
 
@@ -119,52 +122,3 @@ def change_role(user_id: str) -> ResponseReturnValue:
     if wants_fragment() and user_id != signed_in().id:
         return render("orgs/team.html", partial="orgs/_members.html", **_members())
     return see_other(url_for("orgs.team"))
-
-
-@bp.get("/orgs/<slug>/team/<user_id>/removal")
-@org_page("manage_members")
-def ask_removal(user_id: str) -> ResponseReturnValue:
-    """Ask to remove a member."""
-    return _removal(members.person(current_org(), user_id))
-
-
-def _removal(row: MemberListed) -> ResponseReturnValue:
-    return render(
-        "orgs/removal.html",
-        partial="orgs/_removal.html",
-        person=row.user,
-        itself=row.user.id == signed_in().id,
-        last_owner=LAST_OWNER
-        if row.member.role == "owner" and len(members.owners(row.member.org_id)) == 1
-        else None,
-    )
-
-
-@bp.post("/orgs/<slug>/team/<user_id>/removal")
-@org_page("manage_members")
-@limiter.limit("120/minute", key_func=org_caller)
-def remove_member(user_id: str) -> ResponseReturnValue:
-    """Remove a member."""
-    user = members.remove(current_org(), signed_in().id, user_id)
-    db.session.commit()
-    toast(f"{user.name or user.email} is no longer a member.")
-    return see_other(url_for("orgs.orgs") if user_id == signed_in().id else url_for("orgs.team"))
-
-
-@bp.get("/orgs/<slug>/departure")
-@org_page()
-def ask_departure() -> ResponseReturnValue:
-    """Ask to leave the organisation."""
-    return _removal(members.person(current_org(), signed_in().id))
-
-
-@bp.post("/orgs/<slug>/departure")
-@org_page()
-@limiter.limit("60/minute", key_func=org_caller)
-def leave() -> ResponseReturnValue:
-    """Leave the organisation."""
-    name = current_org().name
-    members.remove(current_org(), signed_in().id, signed_in().id)
-    db.session.commit()
-    toast(f"You left {name}.")
-    return see_other(url_for("orgs.orgs"))

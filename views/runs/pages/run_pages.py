@@ -15,9 +15,10 @@ from models.runs import RUN_STATUSES, AgentRun, history, run_calls, trace
 from models.runs.history import RunFilter, RunSummary
 from models.runs.trace import TraceEntry, TraceWindow
 from models.store.catalogue.agent_page import is_published
+from models.usage.usage_calls import call_with_id
 from views.web.charts import TimelineSpan, Waterfall, waterfall
-from views.web.guards import current_account, login_required
 from views.web.htmx import render, wants_fragment
+from views.web.org_guards import account_page, check_messages, viewed_account, viewed_member
 
 bp = Blueprint("runs", __name__)
 
@@ -41,10 +42,11 @@ def call_address(run_id: str | None, request_id: str, **query: Any) -> str:
 
 
 @bp.get("/runs")
-@login_required
+@bp.get("/orgs/<slug>/runs")
+@account_page
 def runs() -> ResponseReturnValue:
     """List the account's runs, newest first. With htmx, the list alone, or after a cursor only the next rows."""
-    account_id = current_account().id
+    account_id = viewed_account().id
     form = RunFilterForm.of(request.args)
     after = request.args.get("after") or None
     page = None if form.errors else history.runs_of(account_id, form.filter, after)
@@ -66,16 +68,18 @@ def runs() -> ResponseReturnValue:
         "runs/runs.html",
         partial="runs/_list.html",
         status=422 if form.errors else 200,
-        agents=history.agents_of(account_id),
+        agents=history.agents_of(account_id, user_id=viewed_member()),
         **context,
     )
 
 
 @bp.get("/runs/<run_id>")
-@login_required
+@bp.get("/orgs/<slug>/runs/<run_id>")
+@account_page
 def run(run_id: str) -> ResponseReturnValue:
     """Show a run: its cost, and a window of its trace (steps, calls and spawned runs on one timeline)."""
-    account_id = current_account().id
+    account_id = viewed_account().id
+    history.run_of(account_id, run_id, user_id=viewed_member())
     position: dict[str, Any] = {
         key: value for key in ("after", "before", "at") if (value := request.args.get(key))
     }
@@ -102,25 +106,31 @@ def run(run_id: str) -> ResponseReturnValue:
 
 
 @bp.get("/runs/<run_id>/row")
-@login_required
+@bp.get("/orgs/<slug>/runs/<run_id>/row")
+@account_page
 def row(run_id: str) -> ResponseReturnValue:
     """Render a run's row in the list, for its polling. An unknown run removes its row."""
-    account_id = current_account().id
+    account_id = viewed_account().id
     if not wants_fragment():
         return redirect(url_for("runs.run", run_id=run_id), 303)
     try:
-        summary = history.summary_of(account_id, run_id)
+        summary = history.summary_of(account_id, run_id, user_id=viewed_member())
     except NotFound:
         return "", STOP_POLLING
     return render("runs/_rows.html", partial="runs/_rows.html", summaries=[summary])
 
 
 @bp.get("/runs/<run_id>/calls/<request_id>")
-@login_required
+@bp.get("/orgs/<slug>/runs/<run_id>/calls/<request_id>")
+@account_page
 def call(run_id: str, request_id: str) -> ResponseReturnValue:
     """Show a model call: tokens, prices, ledger entries, timing and messages."""
-    account_id = current_account().id
-    run = history.run_of(account_id, run_id)
+    account_id = viewed_account().id
+    run = history.find_run(account_id, run_id, user_id=viewed_member())
+    caller = run.user_id if run else call_with_id(account_id, request_id).user_id
+    if viewed_member() and caller != viewed_member():
+        raise NotFound("There is no such call")
+    check_messages(caller)
     all_messages = request.args.get("messages") == "all"
     return render(
         "runs/call.html",
@@ -170,6 +180,7 @@ class RunFilterForm:
             since=since,
             until=until,
             spawned=bool(values["spawned"]) or bool(values["agent"]),
+            user_id=viewed_member(),
         )
         return cls(values, filter, errors)
 

@@ -1,0 +1,266 @@
+"""Keys of organisations: list, create, revoke, hand over, change team. Members see and make their own; `manage_keys` sees all.
+
+Every change flushes and is recorded in the organisation's audit log; secrets are in neither.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Select, func, select, tuple_
+
+from models.accounts import credentials
+from models.accounts.sessions import Session
+from models.accounts.users import User
+from models.core.db import db
+from models.core.errors import Conflict, Forbidden, Invalid, NotFound
+from models.orgs.audit import record_org
+from models.orgs.org import Org, OrgMember, memberships
+from models.orgs.roles import CAN, can, require
+from models.orgs.service_accounts import service_account_of
+from models.orgs.team_editing import check_label, team_of, teams_of
+from models.orgs.teams import OrgTeam, ServiceAccount, org_teams
+
+PAGE_SIZE = 50
+
+
+class KeyListed(NamedTuple):
+    """A key, its owner, and the owner's service account and the key's own team, if any."""
+
+    key: Session
+    user: User
+    service: ServiceAccount | None
+    team: OrgTeam | None
+
+    @property
+    def owner(self) -> str:
+        """The name of the person or service account that owns it."""
+        return self.service.name if self.service else self.user.name or self.user.email
+
+
+class KeyOwner(NamedTuple):
+    """Who may own a key: a person who may spend, or a service account in use."""
+
+    user_id: str
+    name: str
+    service: bool
+
+
+# -- lists ---------------------------------------------------------------------------------------------------
+
+
+def org_keys_page(
+    member: OrgMember, before: tuple[datetime, str] | None = None, *, owner_id: str | None = None
+) -> tuple[list[KeyListed], tuple[datetime, str] | None]:
+    """Keys of the organisation that the member may see, newest first, and the `before` of the next page. Of one owner, if given."""
+    query = _visible(member)
+    if owner_id is not None:
+        query = query.where(Session.user_id == owner_id)
+    if before:
+        query = query.where(tuple_(Session.created_at, Session.session_token) < tuple_(*before))
+    query = query.order_by(Session.created_at.desc(), Session.session_token.desc()).limit(PAGE_SIZE + 1)
+    found = [KeyListed(*row) for row in db.session.execute(query)]
+    last = found[PAGE_SIZE - 1].key if len(found) > PAGE_SIZE else None
+    return found[:PAGE_SIZE], (last.created_at, last.session_token) if last else None
+
+
+def org_key(member: OrgMember, key_id: str) -> KeyListed:
+    """A key of the organisation that the member may see. Raises NotFound."""
+    query = _visible(member).where(Session.session_token == key_id)
+    row = db.session.execute(query).one_or_none() if key_id.isalnum() else None
+    if row is None:
+        raise NotFound("Key not found")
+    return KeyListed(*row)
+
+
+def _visible(member: OrgMember) -> Select[Session, User, ServiceAccount, OrgTeam]:
+    query = (
+        select(Session, User, ServiceAccount, OrgTeam)
+        .join(User, User.id == Session.user_id)
+        .outerjoin(ServiceAccount, ServiceAccount.user_id == Session.user_id)
+        .outerjoin(OrgTeam, OrgTeam.id == Session.team_id)
+        .where(Session.org_id == member.org_id, Session.type == "pat")
+    )
+    return query if can(member, "manage_keys") else query.where(Session.user_id == member.user_id)
+
+
+def key_owners(member: OrgMember) -> list[KeyOwner]:
+    """Whom the member may make keys for: themselves, if their role spends; with `manage_keys` also service accounts."""
+    owners = [KeyOwner(member.user_id, "Yourself", False)] if can(member, "spend") else []
+    return owners + (_services(member.org_id) if can(member, "manage_keys") else [])
+
+
+def heirs(org_id: str, but: str) -> list[KeyOwner]:
+    """Who may take over a key: service accounts, then people who may spend, by name; at most 500."""
+    query = (
+        select(User)
+        .join(OrgMember, OrgMember.user_id == User.id)
+        .where(OrgMember.org_id == org_id, OrgMember.role.in_(CAN["spend"] - {"service"}), User.id != but)
+        .order_by(func.coalesce(User.name, User.email), User.id)
+        .limit(500)
+    )
+    people = [KeyOwner(user.id, user.name or user.email, False) for user in db.session.scalars(query)]
+    return [owner for owner in _services(org_id) if owner.user_id != but] + people
+
+
+def _services(org_id: str) -> list[KeyOwner]:
+    query = select(ServiceAccount).where(
+        ServiceAccount.org_id == org_id,
+        ServiceAccount.disabled_at.is_(None),
+        ServiceAccount.deleted_at.is_(None),
+    )
+    return [
+        KeyOwner(each.user_id, each.name, True)
+        for each in db.session.scalars(query.order_by(ServiceAccount.name, ServiceAccount.user_id))
+    ]
+
+
+def key_teams(member: OrgMember) -> Sequence[OrgTeam]:
+    """The teams that the member may give a key: their own; with `manage_keys` all."""
+    if can(member, "manage_keys"):
+        return org_teams(member.org_id)
+    return teams_of(member.org_id, member.user_id)
+
+
+def orgs_to_pay(user_id: str) -> list[tuple[Org, OrgMember]]:
+    """The user's organisations that pay for calls with their keys."""
+    return [(org, member) for org, member in memberships(user_id) if can(member, "spend")]
+
+
+# -- changes -------------------------------------------------------------------------------------------------
+
+
+def create_org_key(
+    org: Org,
+    member: OrgMember,
+    *,
+    by: Session,
+    name: str,
+    days: float,
+    owner_id: str | None = None,
+    team_id: str | None = None,
+    limit: int | None = None,
+    now: datetime,
+) -> tuple[str, Session]:
+    """Create a key of the organisation for the member, or a service account (`owner_id`). Returns the raw token and the row.
+
+    `by` is the member's browser session. Raises Forbidden for a role that may not, and as `credentials.create_key` does; Invalid
+    (400) for the name; NotFound for the service account or team; Conflict for a service account that is switched off."""
+    name = check_label(name)
+    owner_id = owner_id or member.user_id
+    if team_id is not None:
+        _check_team(org, member, team_id)
+    if owner_id == member.user_id:
+        if not can(member, "spend"):
+            raise Forbidden("Your role makes no calls, so it needs no keys.")
+        parent: Session | None = by
+    else:
+        if not can(member, "manage_keys"):
+            raise Forbidden("Insufficient permissions")
+        if service_account_of(org, owner_id).disabled_at is not None:
+            raise Conflict("This service account is switched off. Switch it on first.")
+        # the key outlives the browser session, and the person
+        credentials.lock_browser(by)
+        parent = None
+    token, key = credentials.create_key(
+        db.session.get_one(User, owner_id),
+        by=parent,
+        days=days,
+        name=name,
+        limit=limit,
+        now=now,
+        org_id=org.id,
+        team_id=team_id,
+    )
+    record_org(org.id, "key.created", name, after=_audited(org_key(member, key.session_token)))
+    return token, key
+
+
+def revoke_org_key(listed: KeyListed, by: Session) -> None:
+    """Revoke a key: calls with it are refused at once. Raises Forbidden (`credentials.lock_browser`)."""
+    credentials.lock_browser(by)
+    end_key(listed)
+
+
+def move_org_key(member: OrgMember, listed: KeyListed, owner_id: str, by: Session) -> KeyOwner:
+    """Give the key, with its secret, to a service account or a person of the organisation. Its calls until now stay its former
+    owner's. Raises Invalid (400) for anybody else, and Forbidden (`credentials.lock_browser`)."""
+    credentials.lock_browser(by)
+    require(member, "manage_keys")
+    key = listed.key
+    heir = {owner.user_id: owner for owner in heirs(str(key.org_id), key.user_id)}.get(owner_id)
+    if heir is None:
+        problem = "Choose a service account in use, or a person whose role makes calls."
+        raise Invalid(problem, fields={"owner": problem}, status=400)
+    hand_over(listed, heir)
+    return heir
+
+
+def hand_over(listed: KeyListed, heir: KeyOwner) -> None:
+    """Make the heir the owner of the key, which stays as it is. Flushes."""
+    key, before = listed.key, _audited(listed)
+    key.user_id, key.parent, key.disabled_at = heir.user_id, None, None
+    db.session.flush()
+    record_org(str(key.org_id), "key.moved", _name(key), before=before, after={**before, "owner": heir.name})
+
+
+def end_key(listed: KeyListed) -> None:
+    """Delete the key: calls with it are refused at once. Flushes."""
+    record_org(str(listed.key.org_id), "key.revoked", _name(listed.key), before=_audited(listed))
+    db.session.delete(listed.key)
+    db.session.flush()
+
+
+def keys_of(org_id: str, user_id: str, *, lock: bool = False) -> list[KeyListed]:
+    """All keys of the organisation that one person owns, oldest first, without expired ones."""
+    query = (
+        select(Session, User, OrgTeam)
+        .join(User, User.id == Session.user_id)
+        .outerjoin(OrgTeam, OrgTeam.id == Session.team_id)
+        .where(
+            Session.org_id == org_id,
+            Session.user_id == user_id,
+            Session.type == "pat",
+            Session.expires > func.timezone("utc", func.now()),
+        )
+        .order_by(Session.created_at, Session.session_token)
+    )
+    if lock:
+        query = query.with_for_update(of=Session)
+    return [KeyListed(key, user, None, team) for key, user, team in db.session.execute(query)]
+
+
+def set_key_team(org: Org, member: OrgMember, listed: KeyListed, team_id: str | None, by: Session) -> None:
+    """Give the key a team, or (None) its owner's. Raises NotFound, and Forbidden for a team that the member may not give, and as
+    `credentials.lock_browser` does."""
+    credentials.lock_browser(by)
+    key = listed.key
+    if team_id is not None:
+        _check_team(org, member, team_id)
+    elif key.team_id is not None and not can(member, "manage_keys"):
+        raise Forbidden("Only admins take a key out of its team.")
+    if key.team_id == team_id:
+        return
+    before = _audited(listed)
+    key.team_id = team_id
+    db.session.flush()
+    after = _audited(org_key(member, key.session_token))
+    record_org(org.id, "key.team_changed", _name(key), before=before, after=after)
+
+
+def _check_team(org: Org, member: OrgMember, team_id: str) -> None:
+    team = team_of(org, team_id)
+    if team.id not in {each.id for each in key_teams(member)}:
+        raise Forbidden("Choose one of your teams.")
+
+
+def _name(key: Session) -> str:
+    return key.name or key.token_hint
+
+
+def _audited(listed: KeyListed) -> dict[str, str | None]:
+    return {
+        "key": listed.key.token_hint,
+        "owner": listed.owner,
+        "team": listed.team.name if listed.team else None,
+    }

@@ -1,0 +1,254 @@
+"""What changes in an organisation's directory do: memberships, roles and teams follow its users and groups (SCIM 2.0)."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+
+from models.accounts.sessions import Session
+from models.accounts.signing_in import by_email, clean_email, signed_up
+from models.accounts.users import User
+from models.core.db import db
+from models.core.db import now as utc_now
+from models.core.errors import Conflict, Invalid
+from models.orgs import members
+from models.orgs.audit import record_org
+from models.orgs.directory import (
+    ScimGroup,
+    ScimGroupMember,
+    ScimUser,
+    directory_groups,
+    list_users,
+    provisioned,
+    set_group_members,
+    shut_out,
+    users_of_address,
+)
+from models.orgs.domains import domain_of, proven_domains
+from models.orgs.offboarding import offboard
+from models.orgs.org import Org, membership, org_by_id
+from models.orgs.single_sign_on import OrgSsoSession, sso_of
+from models.orgs.sso_sign_in import grant_groups
+from models.orgs.teams import OrgTeam, OrgTeamMember
+
+
+def address_of(user_name: str, addresses: Collection[str]) -> str | None:
+    """The normalised address of a user of a directory: the first of theirs that is one, else the user name; or None."""
+    for text in (*addresses, user_name):
+        try:
+            return clean_email(text)
+        except Invalid:
+            continue
+    return None
+
+
+def save_user(
+    org: Org,
+    row: ScimUser | None,
+    *,
+    user_name: str,
+    external_id: str | None,
+    email: str | None,
+    active: bool,
+    attributes: dict[str, Any],
+    now: datetime,
+) -> ScimUser:
+    """Create (`row` None) or change a user of the directory; their membership follows. Flushes.
+
+    Raises Conflict with code `uniqueness` for a user name that another one has, or if no owner would be left.
+    """
+    before = _public(row) if row else None
+    old_email = row.email if row else None
+    row = row or ScimUser(org_id=org.id, created_at=now)
+    if list_users(org.id, user_name=user_name)[0] and user_name.lower() != (row.user_name or "").lower():
+        raise _taken(user_name)
+    row.user_name, row.external_id, row.email = user_name, external_id, email
+    row.active, row.attributes, row.updated_at = active, attributes, now
+    try:
+        with db.session.begin_nested():
+            db.session.add(row)
+    except IntegrityError:
+        raise _taken(user_name) from None
+    after = _public(row)
+    if before != after:
+        action = "directory.user_changed" if before else "directory.user_added"
+        record_org(org.id, action, user_name, before=before, after=after)
+    for address in {old_email, email} - {None}:
+        follow(org, address or "", now)
+    return row
+
+
+def _taken(user_name: str) -> Conflict:
+    return Conflict(f"Another user has the userName {user_name}.", code="uniqueness")
+
+
+def _public(row: ScimUser) -> dict[str, Any]:
+    return {"email": row.email, "active": row.active, "external_id": row.external_id}
+
+
+def delete_user(org: Org, row: ScimUser, now: datetime) -> None:
+    """Remove a user from the directory, and the membership of their address unless another user has it. Flushes."""
+    email = row.email
+    row.active = False
+    db.session.flush()
+    if email:
+        follow(org, email, now)
+    record_org(org.id, "directory.user_removed", row.user_name, before=_public(row))
+    db.session.delete(row)
+    db.session.flush()
+
+
+def follow(org: Org, email: str, now: datetime) -> None:
+    """Let the membership of an address be as the directory says: end it if its users are deactivated; begin it if one is active,
+    an account exists and the domain is proven; then its role and teams. Flushes.
+
+    Raises Conflict if no owner would be left.
+    """
+    user = by_email(email)
+    if user is None or user.email_verified is None:
+        return
+    member = membership(user.id, org.id)
+    if not users_of_address(org.id, email):
+        return
+    if shut_out(org.id, email):
+        if member is not None:
+            leave(org, user, now)
+        return
+    if member is None and domain_of(email) in proven_domains(org.id):
+        sso = sso_of(org.id)
+        member = members.join(org, user, sso.default_role if sso else "member", how="provisioned")
+        if sso and sso.default_team_id:
+            db.session.merge(OrgTeamMember(team_id=sso.default_team_id, org_id=org.id, user_id=user.id))
+    if member is not None and provisioned(org.id, email):
+        _fill_teams(org.id, user)
+        grant_groups(member, directory_groups(org.id, email), email)
+
+
+def leave(org: Org, user: User, now: datetime) -> None:
+    """End a membership because the directory says so: its keys stop, and browsers that came through the organisation's
+    identity provider are signed out. Flushes. Raises Conflict if no owner would be left."""
+    marked = select(OrgSsoSession.session_token).where(OrgSsoSession.org_id == org.id)
+    db.session.execute(
+        delete(Session)
+        .where(Session.user_id == user.id, Session.type == "web", Session.session_token.in_(marked))
+        .execution_options(synchronize_session=False)
+    )
+    offboard(org, user.id, user.id, {}, now)
+
+
+def _fill_teams(org_id: str, user: User) -> None:
+    """Put the user into the teams of their groups, and out of those of other groups."""
+    rows = db.session.scalars(
+        select(ScimGroup).where(ScimGroup.org_id == org_id, ScimGroup.team_id.is_not(None))
+    )
+    groups = {group.id: group.team_id for group in rows}
+    held = directory_groups(org_id, user.email)
+    wanted = {team for id, team in groups.items() if id in held and team}
+    gone = {team for team in groups.values() if team} - wanted
+    db.session.execute(
+        delete(OrgTeamMember).where(OrgTeamMember.user_id == user.id, OrgTeamMember.team_id.in_(gone))
+    )
+    for team_id in sorted(wanted):
+        db.session.merge(OrgTeamMember(team_id=team_id, org_id=org_id, user_id=user.id))
+    db.session.flush()
+
+
+# -- groups --------------------------------------------------------------------------------------------------
+
+
+def save_group(
+    org: Org,
+    row: ScimGroup | None,
+    *,
+    display_name: str,
+    external_id: str | None,
+    member_ids: Collection[str],
+    now: datetime,
+) -> ScimGroup:
+    """Create (`row` None) or change a group of the directory; the team of its name, and its members, follow. Flushes.
+
+    Raises NotFound for an unknown member.
+    """
+    before = {"name": row.display_name} if row else None
+    row = row or ScimGroup(org_id=org.id, created_at=now)
+    renamed = row.display_name != display_name
+    row.display_name, row.external_id, row.updated_at = display_name, external_id, now
+    if renamed or row.team_id is None:
+        row.team_id = _team_of(row, display_name)
+    db.session.add(row)
+    db.session.flush()
+    changed = set_group_members(row, member_ids)
+    after = {"name": display_name, "members": len(set(member_ids))}
+    if before is None or renamed or changed:
+        action = "directory.group_changed" if before else "directory.group_added"
+        record_org(org.id, action, display_name, before=before, after=after)
+    _follow_all(org, set(member_ids) | changed if renamed else changed, now)
+    return row
+
+
+def delete_group(org: Org, row: ScimGroup, now: datetime) -> None:
+    """Remove a group; its users leave its team, which stays. Flushes."""
+    gone = set_group_members(row, ())
+    _follow_all(org, gone, now)
+    record_org(org.id, "directory.group_removed", row.display_name, before={"members": len(gone)})
+    db.session.delete(row)
+    db.session.flush()
+
+
+def _team_of(group: ScimGroup, name: str) -> str | None:
+    """The team that the group fills once it has this name; None for the name of the default team, in which everybody is.
+
+    Its team is renamed with it. If another team has the name, the group moves there; if it had none, one is made.
+    """
+    current = db.session.get(OrgTeam, group.team_id) if group.team_id else None
+    query = select(OrgTeam).where(OrgTeam.org_id == group.org_id, func.lower(OrgTeam.name) == name.lower())
+    named = db.session.scalars(query.limit(1)).one_or_none()
+    if current is not None and named is None:
+        record_org(group.org_id, "team.renamed", name, before={"name": current.name}, after={"name": name})
+        current.name = name
+        return current.id
+    if current is not None and named is not current:
+        _leave_team(group, current)
+    if named is None:
+        named = OrgTeam(org_id=group.org_id, name=name)
+        db.session.add(named)
+        db.session.flush()
+        record_org(group.org_id, "team.created", name, after={"by": "directory"})
+    return None if named.is_default else named.id
+
+
+def _leave_team(group: ScimGroup, team: OrgTeam) -> None:
+    users = (
+        select(User.id)
+        .join(ScimUser, ScimUser.email == User.email)
+        .join(ScimGroupMember, ScimGroupMember.scim_user_id == ScimUser.id)
+        .where(ScimGroupMember.group_id == group.id)
+    )
+    db.session.execute(
+        delete(OrgTeamMember)
+        .where(OrgTeamMember.team_id == team.id, OrgTeamMember.user_id.in_(users))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _follow_all(org: Org, ids: Collection[str], now: datetime) -> None:
+    query = select(ScimUser.email).where(ScimUser.id.in_(ids), ScimUser.email.is_not(None)).distinct()
+    for email in db.session.scalars(query).all():
+        follow(org, email or "", now)
+
+
+# -- accounts that come later --------------------------------------------------------------------------------
+
+
+def _signed_up(user: User, **_: Any) -> None:
+    """A new account joins the organisations whose directories wait for its address."""
+    query = select(ScimUser.org_id).where(ScimUser.email == user.email, ScimUser.active).distinct()
+    for org_id in db.session.scalars(query).all():
+        org = org_by_id(org_id)
+        if org is not None and org.deleted_at is None:
+            follow(org, user.email, utc_now())
+
+
+signed_up.connect(_signed_up)

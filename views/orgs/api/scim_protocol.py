@@ -1,0 +1,260 @@
+"""SCIM 2.0 (RFC 7643, 7644) for directories of organisations: the caller, what is served, resources, errors.
+
+The tolerances are those that Microsoft Entra ID and Okta need. The protocol itself is scim2-models.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import Annotated, Any, ParamSpec, cast
+
+from flask import Blueprint, Response, g, request
+from flask.typing import ResponseReturnValue
+from flask_limiter import RateLimitExceeded
+from pydantic import Field, ValidationError
+from scim2_models import (
+    AuthenticationScheme,
+    Bulk,
+    CaseExact,
+    ChangePassword,
+    ComplexAttribute,
+    Context,
+    EnterpriseUser,
+    Error,
+    ETag,
+    Filter,
+    ListResponse,
+    Mutability,
+    Patch,
+    Reference,
+    Required,
+    Resource,
+    ResourceType,
+    SCIMException,
+    ScimPolicy,
+    ScimProvider,
+    SearchRequest,
+    ServiceProviderConfig,
+    Sort,
+    User,
+)
+from scim2_models.path import CompareOperator, Comparison
+
+from models.core.audit_log import AuditActor
+from models.core.db import db, now
+from models.core.errors import DomainError
+from models.orgs import Org
+from models.orgs.directory import scim_caller
+from views.web.body import BadJson, allow_anonymous, read_json
+from views.web.guards import limiter, request_id, settings
+
+P = ParamSpec("P")
+
+bp = Blueprint("scim", __name__, url_prefix="/scim/v2/<key>")
+
+MAX_PAGE = 200
+MAX_BYTES = 4 << 20
+MIMETYPE = "application/scim+json"
+
+
+class DirectoryGroupMember(ComplexAttribute):
+    """A user in a group. Groups in groups are not supported: directories send their members flat."""
+
+    value: Annotated[str | None, Mutability.immutable, CaseExact.true] = None
+    ref: Annotated[Reference[User] | None, Mutability.immutable] = Field(  # type: ignore[type-arg]
+        None, serialization_alias="$ref", validation_alias="$ref"
+    )
+    type: Annotated[str | None, Mutability.immutable] = Field(None, examples=["User"])
+
+
+class DirectoryGroup(Resource[Any]):
+    """A group, with users as members only."""
+
+    __schema__ = "urn:ietf:params:scim:schemas:core:2.0:Group"  # type: ignore[assignment]
+
+    display_name: Annotated[str | None, Required.true] = None
+    members: list[DirectoryGroupMember] | None = None
+
+
+DirectoryUser = User[EnterpriseUser]
+
+PROVIDER = ScimProvider(
+    models=[User, EnterpriseUser, DirectoryGroup],
+    resource_types=[
+        ResourceType.from_resource(DirectoryUser),
+        ResourceType(
+            id="Group",
+            name="Group",
+            description="Fills the team of its name",
+            endpoint="/Groups",
+            schema_=DirectoryGroup.__schema__,
+        ),
+    ],
+    config=ServiceProviderConfig(
+        patch=Patch(supported=True),
+        bulk=Bulk(supported=False, max_operations=0, max_payload_size=0),
+        filter=Filter(supported=True, max_results=MAX_PAGE),
+        change_password=ChangePassword(supported=False),
+        sort=Sort(supported=False),
+        etag=ETag(supported=False),
+        authentication_schemes=[
+            AuthenticationScheme(
+                type=AuthenticationScheme.Type.oauthbearertoken,
+                name="Bearer token",
+                description="A token that an owner of the organisation makes in its settings",
+                primary=True,
+            )
+        ],
+    ),
+    policy=ScimPolicy(
+        unknown=ScimPolicy.Unknown.ignore,
+        remove_value_as_filter=ScimPolicy.RemoveValue.apply,
+        unmatched_path_filter=ScimPolicy.UnmatchedPathFilter.create,
+    ),
+)
+
+
+def scim_org() -> Org:
+    """The organisation of the caller's token."""
+    return cast(Org, g.scim_org)
+
+
+def scim_route(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+    """Decorator, below the route: authenticate the token of the organisation `<key>`, which it consumes, then run the view under
+    the service's rules. Raises DomainError (401)."""
+
+    @limiter.limit("6000/minute")
+    @allow_anonymous(MAX_BYTES)  # the view reads the body only after the caller is known
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+        g.scim_key = kwargs.pop("key")
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        found = scim_caller(g.scim_key, token.strip(), now()) if scheme.lower() == "bearer" else None
+        if found is None:
+            raise DomainError(
+                "Send a valid token of this organisation as Authorization: Bearer …", status=401
+            )
+        g.scim_org, row = found
+        g.audit_actor = AuditActor(f"directory {row.hint}", None, request.remote_addr, request_id())
+        with PROVIDER:
+            return view(*args, **kwargs)
+
+    return guarded
+
+
+@cache
+def generic(message: Any, model: Any) -> Any:
+    """A message of a model, such as `PatchOp[User]`. Making one takes longer than answering a request."""
+    return message[model]
+
+
+# -- requests and responses ----------------------------------------------------------------------------------
+
+
+def payload() -> dict[str, Any]:
+    """The body of the request, a JSON object. Raises BadJson."""
+    found = read_json()
+    if not isinstance(found, dict):
+        raise BadJson
+    return found
+
+
+def query_of(model: Any) -> SearchRequest[Any]:
+    """The query of the request. Raises ValidationError."""
+    names = ("filter", "attributes", "excludedAttributes", "startIndex", "count")
+    values = {name: request.args[name] for name in names if request.args.get(name)}
+    found = generic(SearchRequest, model).model_validate(values, scim_ctx=Context.SEARCH_REQUEST)
+    return cast("SearchRequest[Any]", found)
+
+
+def searched(model: Any) -> SearchRequest[Any]:
+    """The search in the body of the request. Raises BadJson or ValidationError."""
+    found = generic(SearchRequest, model).model_validate(payload(), scim_ctx=Context.SEARCH_REQUEST)
+    return cast("SearchRequest[Any]", found)
+
+
+def equality(search: SearchRequest[Any], names: dict[str, str]) -> dict[str, str] | None:
+    """The filter as one equality of an attribute in `names` (lower case) with text: {column: text}; {} without a filter; None
+    for any other filter."""
+    if search.filter is None:
+        return {}
+    node = search.filter.ast
+    if isinstance(node, Comparison) and node.op is CompareOperator.eq and isinstance(node.value, str):
+        path = node.attr_path
+        if path.sub_attr is None and path.attr.lower() in names:
+            return {names[path.attr.lower()]: node.value}
+    return None
+
+
+def window(search: SearchRequest[Any]) -> tuple[int, int]:
+    """Offset and length of the requested page."""
+    count = MAX_PAGE if search.count is None else search.count
+    return max(1, search.start_index or 1) - 1, max(0, min(count, MAX_PAGE))
+
+
+def listed(model: Any, total: int, resources: Sequence[Any], search: SearchRequest[Any]) -> Response:
+    """The response of a list."""
+    answer = generic(ListResponse, model)(
+        total_results=total,
+        start_index=max(1, search.start_index or 1),
+        items_per_page=len(resources),
+        resources=list(resources),
+    )
+    return _json(answer.model_dump_json(scim_ctx=Context.RESOURCE_QUERY_RESPONSE, response_parameters=search))
+
+
+def one(resource: Any, *, created: bool = False, search: SearchRequest[Any] | None = None) -> Response:
+    """The response of one resource; `created`: with status 201."""
+    context = Context.RESOURCE_CREATION_RESPONSE if created else Context.RESOURCE_QUERY_RESPONSE
+    response = _json(resource.model_dump_json(scim_ctx=context, response_parameters=search))
+    response.status_code = 201 if created else 200
+    if resource.meta and resource.meta.location:
+        response.headers["Location" if created else "Content-Location"] = str(resource.meta.location)
+    return response
+
+
+def location(kind: str, id: str = "") -> str:
+    """The URL of a resource, below the name of the organisation that the caller uses."""
+    return f"{settings().base_url}/scim/v2/{g.scim_key}/{kind}{'/' if id else ''}{id}"
+
+
+def _json(text: str, status: int = 200) -> Response:
+    response = Response(text, status, mimetype=MIMETYPE)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+def _refused(error: Error) -> Response:
+    db.session.rollback()
+    response = _json(error.model_dump_json(), error.status or 400)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="SCIM"'
+    return response
+
+
+@bp.errorhandler(SCIMException)
+def _protocol(error: SCIMException) -> ResponseReturnValue:
+    return _refused(error.to_error())
+
+
+@bp.errorhandler(ValidationError)
+def _invalid(error: ValidationError) -> ResponseReturnValue:
+    return _refused(Error.from_validation_errors(error)[0])
+
+
+@bp.errorhandler(DomainError)
+def _domain(error: DomainError) -> ResponseReturnValue:
+    kind = "uniqueness" if error.code == "uniqueness" else None
+    return _refused(Error(status=error.status, scim_type=kind, detail=error.message))
+
+
+@bp.errorhandler(BadJson)
+def _unreadable(error: BadJson) -> ResponseReturnValue:
+    return _refused(Error(status=400, scim_type="invalidSyntax", detail="The body must be a JSON object."))
+
+
+@bp.errorhandler(RateLimitExceeded)
+def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
+    return _refused(Error(status=429, detail="Too many requests. Wait a minute."))

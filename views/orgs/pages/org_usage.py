@@ -1,0 +1,198 @@
+"""Usage of an organisation: charts by whom and what, the calls behind each figure, and exports."""
+
+from datetime import datetime
+from typing import Any
+
+from flask import Response, g, request, url_for
+from flask.typing import ResponseReturnValue
+
+from models.core.db import db, now
+from models.core.errors import Invalid
+from models.ledger import balance
+from models.orgs import can
+from models.runs.history import decode_cursor, encode_cursor
+from models.usage.export import ORG_COLUMNS, csv_of, json_of
+from models.usage.org_calls import FILTERS, CallFilter, calls_page
+from models.usage.org_figures import (
+    Forecast,
+    clock_of,
+    forecast,
+    largest_runs,
+    month_of,
+    month_used,
+    totals_by,
+)
+from models.usage.org_labels import labels_of
+from models.usage.period import Period, parse_period
+from models.usage.usage_calls import exported_calls
+from models.usage.usage_report import By, UsageReport, org_spending
+from views.orgs.pages.orgs_blueprint import bp
+from views.usage.spending_view import UsageQuery, file_name, requested_period, spending_context
+from views.web.htmx import render, wants_fragment
+from views.web.org_guards import current_membership, current_org, org_account, org_page, own_calls_of
+
+GROUPS: dict[By, str] = {
+    "member": "Member",
+    "team": "Team",
+    "key": "Key",
+    "repository": "Repository",
+    "model": "Model",
+    "agent": "Agent",
+    "version": "Agent version",
+}
+LABELS = {**GROUPS, "run": "Run"}
+FEWEST_CREDITS = 1000
+
+
+@bp.get("/orgs/<slug>/usage")
+@org_page()
+def usage() -> ResponseReturnValue:
+    """Show the organisation's usage: balance, month, forecast, charts, the largest runs (contract 6.4).
+
+    Query as on a person's usage page, by more groups; `member` narrows to one member. Members without the capability
+    `see_all_usage` see their own. htmx gets only the chart and its tables.
+    """
+    org, moment = current_org(), now()
+    query = _query()
+    user_id = own_calls_of() or query.fixed.get("member", "")
+    period, errors = requested_period(query, moment, clock_of(org))
+    report = org_spending(org, period, query.by, moment, user_id=user_id)
+    context = _report_context(query, report, moment, errors, user_id)
+    if not wants_fragment():
+        context |= _figures(moment, user_id) | {
+            "runs": largest_runs(org, period.start, period.end, user_id=user_id),
+            "whose": labels_of(org, "member", [user_id]).get(user_id) if user_id else None,
+            "own_only": bool(own_calls_of()),
+        }
+    return render("orgs/usage.html", partial="usage/_spending.html", **context)
+
+
+@bp.get("/orgs/<slug>/usage/export")
+@org_page()
+def export_usage() -> ResponseReturnValue:
+    """Stream the period's calls up to now as CSV, or JSON with `format=json`. Raises Invalid (422)."""
+    org, moment = current_org(), now()
+    query, kind = _query(), request.args.get("format") or "csv"
+    if kind not in ("csv", "json"):
+        raise Invalid("Choose the format csv or json.")
+    period = parse_period(query.range, query.first, query.last, moment, clock_of(org))
+    user_id = own_calls_of() or query.fixed.get("member", "")
+    calls = exported_calls(org.id, period.start, min(period.end, moment), user_id=user_id)
+    db.session.commit()
+    text = csv_of(calls, ORG_COLUMNS) if kind == "csv" else json_of(calls, ORG_COLUMNS)
+    response = Response(text, mimetype="text/csv" if kind == "csv" else "application/json")
+    response.headers["Content-Disposition"] = f'attachment; filename="{file_name(org.slug, period, kind)}"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.get("/orgs/<slug>/calls")
+@org_page()
+def calls() -> ResponseReturnValue:
+    """List the calls behind a figure, newest first: of a period, by member, team, key, model, agent, version, repository or
+    run. Raises Invalid."""
+    org, moment = current_org(), now()
+    query = _query()
+    period = parse_period(query.range, query.first, query.last, moment, clock_of(org))
+    values = {name: request.args[name].replace("\x00", "") for name in FILTERS if name in request.args}
+    after = request.args.get("after")
+    filter = CallFilter(period.start, period.end, values, own_calls_of())
+    page = calls_page(org, filter, decode_cursor(after) if after else None)
+    return render(
+        "orgs/calls.html",
+        partial="orgs/_calls.html",
+        calls=page.calls,
+        names={by: labels_of(org, by, {_value(call, by) for call in page.calls}) for by in ("member", "key")},
+        chips=[
+            (
+                f"{LABELS[name]}: {labels_of(org, name, [value])[value]}",
+                _calls_url(query, _without(values, name)),
+            )
+            for name, value in values.items()
+        ],
+        period=period,
+        after=after,
+        newest=_calls_url(query, values),
+        next_href=_calls_url(query, values, after=encode_cursor(*page.next)) if page.next else None,
+        own_only=bool(own_calls_of()),
+    )
+
+
+def _query() -> UsageQuery:
+    own = own_calls_of()
+    groups = {name: label for name, label in GROUPS.items() if name != "member" or not own}
+    member = "" if own else request.args.get("member", "").replace("\x00", "")
+    return UsageQuery.requested("orgs.usage", groups, {"member": member} if member else {})
+
+
+def _report_context(
+    query: UsageQuery, report: UsageReport, moment: datetime, errors: dict[str, str], user_id: str
+) -> dict[str, Any]:
+    org = current_org()
+    names = labels_of(org, query.by, [each.key for each in report.series if each.key is not None])
+    dates = query.dates if not errors else {}
+    own = {"member": user_id} if user_id and not own_calls_of() else {}
+
+    def href(key: str) -> str:
+        return url_for("orgs.calls", **dates, **(own | {query.by: key}))
+
+    return spending_context(query, report, moment, errors, name=lambda key: names[key], href=href) | {
+        "day_links": _column_links(report.period, own),
+        "exports": [
+            (f"Export {kind.upper()}", url_for("orgs.export_usage", format=kind, **dates, **own))
+            for kind in ("csv", "json")
+        ],
+    }
+
+
+def _column_links(period: Period, own: dict[str, str]) -> list[str]:
+    """Of a chart by day: the calls of each day."""
+    if period.step != "day":
+        return []
+    days = [str(start.date()) for start in period.columns()]
+    return [url_for("orgs.calls", range="custom", **{"from": day, "to": day}, **own) for day in days]
+
+
+def _figures(moment: datetime, user_id: str) -> dict[str, Any]:
+    """Balance, usage and active members of the month, utilisation, forecast."""
+    org = current_org()
+    current = balance(org_account(), now=moment)
+    g.balance = current
+    used = month_used(org, moment, user_id=user_id)
+    left = max(current.net_balance, 0)
+    expected = forecast(org, current.net_balance, moment)
+    return {
+        "left": current.net_balance,
+        "used": used,
+        "month": month_of(org, moment)[0],
+        "active": None if user_id else len(totals_by(org, "member", *month_of(org, moment), limit=None)),
+        "utilisation": used / (left + used) if left + used else None,
+        "forecast": expected,
+        "empty_at": forecast_text(expected, moment),
+        "low": current.net_balance < FEWEST_CREDITS,
+        "buys": can(current_membership(), "buy"),
+    }
+
+
+def forecast_text(expected: Forecast, moment: datetime) -> str:
+    """When the credits end, as in `Thursday 14:00`, on the organisation's clock."""
+    if expected.balance <= 0:
+        return "Empty now"
+    if expected.empty_at is None:
+        return "Over a year" if expected.credits_per_day else "No usage"
+    local = expected.empty_at.astimezone(clock_of(current_org()))
+    if (expected.empty_at - moment).days < 7:
+        return f"{local:%A %H:00}"
+    return f"{local:%a} {local.day} {local:%b %Y}"
+
+
+def _calls_url(query: UsageQuery, values: dict[str, str], **more: str) -> str:
+    return url_for("orgs.calls", **query.dates, **values, **more)
+
+
+def _without(values: dict[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in values.items() if key != name}
+
+
+def _value(call: Any, by: str) -> str:
+    return (call.user_id if by == "member" else call.key_id) or ""
