@@ -10,6 +10,7 @@ from views.admin import pages as admin_pages
 from views.admin.pages import audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
+from views.billing.api import budget_requests_api, key_limits
 from views.billing.api import organisation_credits as organisation_credits_api
 from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
@@ -17,7 +18,7 @@ from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
 from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
-from views.billing.pages import affiliates, mail_settings, referrals
+from views.billing.pages import affiliates, budget_pages, mail_settings, referrals
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
@@ -88,8 +89,11 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
+    app.register_blueprint(budget_requests_api.bp)
+    app.register_blueprint(key_limits.bp)
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
+    app.register_blueprint(budget_pages.bp)
     app.register_blueprint(plan_admin.bp)
     app.register_blueprint(audit_trail_page.bp)
     app.register_blueprint(plans_api.bp)

@@ -18,6 +18,7 @@ from models.ledger.budget_tables import (
     BudgetSpend,
     RunBudget,
 )
+from models.ledger.budgets import BudgetLimit
 from models.ledger.credit_operations import (
     MAX_GRANT,
     PRIORITIES,
@@ -68,6 +69,7 @@ from models.ledger.ledger import (
 )
 from models.ledger.ledger_proof import LedgerCheck, LedgerDifference, LedgerProof, prove
 from models.ledger.quota import Quota, ensure_quota, signup_grant
+from models.ledger.team_budgets import end_team_budgets
 
 __all__ = [
     "GRANT_TYPES",
@@ -82,6 +84,7 @@ __all__ = [
     "AdmissionRequest",
     "Balance",
     "Budget",
+    "BudgetLimit",
     "BudgetRaise",
     "BudgetRefusal",
     "BudgetRequest",
@@ -120,6 +123,7 @@ __all__ = [
     "cycle",
     "dismiss_lost",
     "end_stop",
+    "end_team_budgets",
     "ensure_quota",
     "erase_account",
     "explain_growth",

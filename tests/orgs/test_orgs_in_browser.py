@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
 from models.orgs import Org, org_repos
+from models.orgs.provider_keys import ProviderKeyForm, add_provider_key
 from tests import factories
 from tests.chromium import WIDTHS, OpenPage, judge
 from tests.factories import Person
@@ -63,6 +64,8 @@ def test_axe_finds_nothing(
     repo = org_repos.add(acme, alice.user, "https://github.com/acme/site")
     org_repos.switch(org_repos.add(acme, alice.user, "https://gitlab.com/acme/old"), False)
     factories.save(repo)
+    form = ProviderKeyForm("openrouter", "Research", "sk-or-v1-secret-abcd", ["anthropic/*"], [alice.id])
+    factories.save(add_provider_key(acme, alice.id, form))
     factories.publisher(acme, "acme-tools")
     paths = {
         "orgs": "/orgs",
@@ -73,6 +76,7 @@ def test_axe_finds_nothing(
         "departure": "/orgs/acme/departure",
         "repositories": "/orgs/acme/repositories?check=git@github.com:Acme/Site.git",
         "settings": "/orgs/acme/settings",
+        "provider-keys": "/orgs/acme/provider-keys",
         "transfer": "/orgs/acme/ownership",
         "deletion": "/orgs/acme/deletion",
         "stop": "/orgs/acme/stop",

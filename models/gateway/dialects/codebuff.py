@@ -217,6 +217,9 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
     # organisations have no recurring free credits
     when = relative_time(admission.next_quota_reset, now())
     reset = "" if admission.org_id else f" Your free credits reset {when}."
+    if admission.outcome == "stopped":
+        message = stop_message(admission.refusal, base_url)
+        return ErrorAnswer(403, {"error": "account_stopped", "message": message})
     rows: dict[str, tuple[int, dict[str, str]]] = {
         "unknown_key": (401, {"message": "Invalid Codebuff API key"}),
         "banned": (403, {"error": "account_suspended", "message": ban_message(settings)}),
