@@ -30,7 +30,7 @@ from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim
 from views.runs import api as runs_api
-from views.runs import pages as runs_pages
+from views.runs.pages import run_pages, stop_pages
 from views.server import serve
 from views.store.api import agents as agents_api
 from views.store.api import publishers as publishers_api
@@ -79,7 +79,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)
-    app.register_blueprint(runs_pages.bp)
+    app.register_blueprint(run_pages.bp)
+    app.register_blueprint(stop_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)

@@ -1,13 +1,13 @@
 """Budgets are tried on past calls, and requests for more show the runs that spent most.
 
 Revision: 0050
-Revises: 0055
+Revises: 0049
 """
 
 from migrations.replacing import replace_function, restore_function
 
 revision = "0050"
-down_revision = "0055"
+down_revision = "0049"
 branch_labels = None
 depends_on = None
 
