@@ -108,13 +108,14 @@ def _checked(values: dict[str, object]) -> dict[str, object]:
 
 
 def delete_org(org: Org) -> None:
-    """Begin the grace period: nobody opens the organisation, its keys end, and after 14 days it is erased. Locks it, flushes.
+    """Begin the grace period: nobody opens the organisation, its keys and automatic top-up end, and after 14 days it is erased.
+    Locks it, flushes.
 
     Raises NotFound if it is deleted already, and Conflict while it owns publishers."""
     org = lock_org(org.id)
     moment = now()
     org_deleted.send(org)
-    org.deleted_at = moment
+    org.deleted_at, org.auto_topup_enabled = moment, False
     keys = update(Session).where(Session.org_id == org.id, Session.expires > moment)
     db.session.execute(keys.values(kept_expires=Session.expires, expires=moment))
     db.session.flush()
