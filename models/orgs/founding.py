@@ -1,11 +1,13 @@
 """Found organisations, edit their profile and preferences, end them with a grace period (contract 2.8, 3.9)."""
 
 from datetime import datetime, timedelta
+from functools import cache
 from zoneinfo import available_timezones
 
 from blinker import Signal
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 
 from models.accounts.sessions import Session
 from models.accounts.users import User
@@ -96,12 +98,31 @@ def _checked(values: dict[str, object]) -> dict[str, object]:
         if len(text) > MAX_DESCRIPTION:
             problems["description"] = f"At most {MAX_DESCRIPTION:,} characters; these are {len(text):,}."
         checked["description"] = text or None
-    if "time_zone" in checked and checked["time_zone"] not in available_timezones():
+    if "time_zone" in checked and not _is_known_zone(str(checked["time_zone"])):
         problems["time_zone"] = "Unknown time zone. Use a name like Europe/Berlin."
     problems = {key: problem for key, problem in problems.items() if problem}
     if problems:
         raise Invalid(next(iter(problems.values())), fields=problems, status=400)
     return checked
+
+
+@cache
+def time_zones() -> tuple[str, ...]:
+    """The time zones to choose from, by name: UTC and those of places."""
+    places = [zone for zone in available_timezones() if "/" in zone and not zone.startswith("Etc/")]
+    return ("UTC", *sorted(places))
+
+
+def _is_known_zone(name: str) -> bool:
+    """Whether both Python and PostgreSQL, which computes windows of budgets, know it."""
+    if name not in time_zones() and name not in available_timezones():
+        return False
+    try:
+        with db.session.begin_nested():
+            db.session.scalar(select(func.timezone(name, func.now())))
+    except DBAPIError:
+        return False
+    return True
 
 
 # -- end -----------------------------------------------------------------------------------------------------
