@@ -320,6 +320,7 @@ def test_groups_grant_roles_and_teams(
 def test_a_wrong_answer_signs_nobody_in(sso_app: Flask, provider: OrgSso, acme: Org, issuer: str) -> None:
     browser = sso_app.test_client()
     callback = f"/login/sso/{acme.id}/callback"
+    assert browser.get("/login/sso/%00").status_code == 404
     for query in ("", "?code=x&state=y", "?error=access_denied&state=y"):
         assert browser.get(callback + query).headers["Location"] == "/login?way=link"
     assert browser.get("/login/sso/none/callback").status_code == 404
