@@ -1,4 +1,5 @@
-"""Low balance e-mails: each account's threshold, and the job that looks for balances that fell below."""
+"""Low balance e-mails of people; organisations have alerts. Each account's threshold, and the job that looks for balances that
+fell below."""
 
 from datetime import datetime, timedelta
 
@@ -14,7 +15,6 @@ from models.core.db import now as utc_now
 from models.core.errors import Invalid
 from models.ledger import Account, CreditEntry
 from models.ledger.message import Message
-from models.orgs import Org
 
 MAX_THRESHOLD = 10**9
 WATCH_OVERLAP = timedelta(minutes=1)
@@ -78,7 +78,7 @@ def set_low_balance_threshold(account: Account, credits: int | None) -> None:
 
 
 def watch_balances(*, now: datetime | None = None) -> int:
-    """Enqueue the low balance e-mail of each account whose balance fell below its threshold since the last call; returns
+    """Enqueue the low balance e-mail of each person whose balance fell below its threshold since the last call; returns
     their number. Flushes.
 
     Looks only at accounts with calls since then, so settlements do no extra work. One e-mail per crossing: the next is sent
@@ -93,9 +93,9 @@ def watch_balances(*, now: datetime | None = None) -> int:
         select(BalanceWatch).with_for_update().execution_options(populate_existing=True)
     ).one()
     active = (
-        select(func.coalesce(Message.org_id, Message.user_id).label("id"))
+        select(Message.user_id.label("id"))
         .where(Message.finished_at > watch.checked_until - WATCH_OVERLAP)
-        .where(Message.user_id.is_not(None))
+        .where(Message.user_id.is_not(None), Message.org_id.is_(None))
         .distinct()
         .subquery()
     )
@@ -110,8 +110,8 @@ def watch_balances(*, now: datetime | None = None) -> int:
             LowBalance.notified_at,
         )
         .outerjoin(LowBalance, LowBalance.account_id == active.c.id)
-        .outerjoin(User, User.id == active.c.id)
-        .where(or_(User.id.is_(None), User.fallback_to_a_la_carte, ~covered))
+        .join(User, User.id == active.c.id)
+        .where(or_(User.fallback_to_a_la_carte, ~covered))
     ).all()
     watch.checked_until = now
     return sum(_check_balance(row.id, row.net, row.threshold, row.notified_at, now) for row in rows)
@@ -127,18 +127,9 @@ def _check_balance(
         return False
     if notified_at is not None and not _recovered(account_id, threshold, notified_at):
         return False
-    org = db.session.get(Org, account_id)
-    account = Account(org_id=account_id) if org else Account(user_id=account_id)
-    facts = {
-        "threshold": credits_text(threshold),
-        "organisation": org.name if org else None,
-        "organisation_slug": org.slug if org else None,
-        **balance_facts(net),
-    }
+    facts = {"threshold": credits_text(threshold), **balance_facts(net)}
     _note_notified(account_id, now)
-    return enqueue(
-        "low_balance", f"low-balance/{account_id}/{now:%Y-%m-%dT%H:%M:%S.%f}", ledger.owner_of(account), facts
-    )
+    return enqueue("low_balance", f"low-balance/{account_id}/{now:%Y-%m-%dT%H:%M:%S.%f}", account_id, facts)
 
 
 def _recovered(account_id: str, threshold: int, since: datetime) -> bool:

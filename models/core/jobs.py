@@ -504,6 +504,24 @@ def watch_orgs_hourly(timestamp: int) -> None:
             alert_watch.watch_invites(org, moment)
 
 
+@queue.periodic(cron="52 5 * * *")
+@queue.task(name="billing.watch_cards", queueing_lock="billing.watch_cards", retry=Backoff(600, 3600))
+def watch_cards(timestamp: int) -> None:
+    """Warn organisations whose card expires within 30 days."""
+    from models import billing
+    from models.billing import org_money_alerts
+
+    if not billing.enabled():
+        return
+    moment = now()
+    with transaction():
+        customers = org_money_alerts.orgs_with_cards()
+    for org_id, customer_id in customers:
+        card = org_money_alerts.default_card_of(customer_id)
+        with transaction():
+            org_money_alerts.alert_expiring_card(org_id, card, moment)
+
+
 @queue.periodic(cron="*/15 * * * *")
 @queue.task(name="orgs.weekly_reports", queueing_lock="orgs.weekly_reports", retry=Backoff(60, 600))
 def send_weekly_reports(timestamp: int) -> None:

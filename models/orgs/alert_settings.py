@@ -15,6 +15,8 @@ from models.orgs.org import Org
 
 MAX_CREDITS = 10**9
 MAIL_ROLES = ("owner", "admin", "billing")
+MUTED = ("auto_topup_failed",)
+"""Kinds that are not sent by default: owners get an e-mail of billing, with the link that mends it."""
 
 
 class OrgAlertSettings(Base):
@@ -65,7 +67,7 @@ def alert_settings(org_id: str) -> OrgAlertSettings:
     if stored is not None:
         return stored
     defaults: dict[str, Any] = {name: default for name, (_, default, _, _) in THRESHOLDS.items()}
-    return OrgAlertSettings(org_id=org_id, muted=[], mail_roles=list(MAIL_ROLES), **defaults)
+    return OrgAlertSettings(org_id=org_id, muted=list(MUTED), mail_roles=list(MAIL_ROLES), **defaults)
 
 
 def parse_thresholds(given: dict[str, str]) -> dict[str, int]:

@@ -159,7 +159,7 @@ def trace_of(
         window.build(earlier, later),
         build_tree(run, [runs[run_id] for run_id in listed], totals),
         len(parents) - len(listed),
-        _models(account_id, summary.totals.all, list(totals)),
+        models_of(account_id, summary.totals.all, list(totals)),
         sum(hold.amount for hold in holds),
     )
 
@@ -617,7 +617,7 @@ def agent_name_of(run: AgentRun) -> str:
     return (run.agent_name or run.agent_id).strip() or "unnamed agent"
 
 
-def _models(account_id: str, total: RunCost, run_ids: Sequence[str]) -> list[ModelTotals]:
+def models_of(account_id: str, total: RunCost, run_ids: Sequence[str]) -> list[ModelTotals]:
     """Return usage by model, most expensive first, with the remaining models as one entry. Adds up to `total`."""
     name = func.coalesce(GatewayCall.model, GatewayCall.requested_model)
     query = (

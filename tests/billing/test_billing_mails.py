@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from models import ledger
 from models.billing import low_balance, mails
@@ -22,6 +22,7 @@ from models.core.errors import Invalid, NotFound
 from models.core.mail import deliver_sealed
 from models.core.settings import Settings
 from models.ledger import Account
+from models.orgs import OrgAlert
 from tests import factories
 from tests.billing.stage import Desk
 from tests.chromium import WIDTHS, OpenPage, judge, serving
@@ -372,7 +373,7 @@ def test_concurrent_checks_send_one_mail(desk: Desk, inbox: Inbox, alice: Person
     assert len(inbox.fetch()) == 1
 
 
-def test_an_organisations_low_balance_is_mailed_to_its_owner(
+def test_an_organisations_low_balance_is_an_alert_instead(
     desk: Desk, inbox: Inbox, alice: Person, bob: Person
 ) -> None:
     assert alice.user
@@ -384,10 +385,9 @@ def test_an_organisations_low_balance_is_mailed_to_its_owner(
     ledger.charge(Account(org_id=org.id), 100, cause="call")
     desk.session.commit()
     factories.message(bob.user, org_id=org.id, finished_at=now() - timedelta(seconds=5))
-    assert desk.run(low_balance.watch_balances) == 1
-    (message,) = inbox.fetch()
-    assert message["To"] == "alice@example.org"
-    assert "The balance of Acme fell below" in part(message)
+    assert desk.run(low_balance.watch_balances) == 0
+    desk.run(jobs.watch_orgs, 0)
+    assert desk.session.scalars(select(OrgAlert.message)).all() == ["Organization has 50 credits remaining"]
 
 
 # --- in a browser ---------------------------------------------------------------------------------------------------

@@ -1,20 +1,23 @@
 """Buying for organisations: the JSON route and the pages; and automatic top-up, the same for people and organisations."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session as OrmSession
 
 from models import billing, ledger
 from models.billing import TopupSettings
+from models.billing.org_money_alerts import alert_expiring_card
 from models.billing.payments.billing_details import save_billing_details
+from models.billing.payments.cards import SavedCard
 from models.billing.payments.customers import ensure_customer
 from models.billing.topups import auto_topup, topup_charging
 from models.core.db import now
 from models.ledger import Account
-from models.orgs import Org, OrgMember
+from models.orgs import Org, OrgAlert, OrgMember
 from tests import factories
 from tests.billing.stage import Desk
 from tests.billing.topups import mails, post
@@ -294,6 +297,9 @@ def test_a_decline_pauses_the_account_and_its_page_says_so(
     desk.stripe.add_card(customer(desk, account), card)
     enable(desk, account, alice)
     assert not top_up(desk, account)
+    told = desk.session.scalars(select(OrgAlert.kind)).all()
+    of_org = kind == "organisation" and pause != "confirmation"
+    assert told == (["auto_topup_failed"] if of_org else [])
     shown = desk.run(auto_topup.view, account)
     assert (shown.state, shown.pause) == ("paused", pause)
     assert desk.run(topup_charging.enqueue_due, now=now() + LATER) == 0
@@ -364,3 +370,18 @@ def test_the_owners_ban_stops_it(desk: Desk, alice: Person, accounts: Accounts) 
     desk.session.commit()
     assert not top_up(desk, account)
     assert desk.charges() == []
+
+
+@pytest.mark.parametrize(
+    ("expires", "warned"),
+    [((2026, 11), True), ((2026, 12), False), ((2027, 1), False), ((None, None), False)],
+)
+def test_a_card_that_expires_within_30_days_is_an_alert_once(
+    session: OrmSession, acme: Org, expires: tuple[int | None, int | None], warned: bool
+) -> None:
+    year, month = expires
+    card = SavedCard("pm_1", "card", "visa", "4242", month, year, "f", default=True, usable=True)
+    moment = datetime(2026, 11, 5, tzinfo=UTC)
+    assert [alert_expiring_card(acme.id, card, moment) for _ in range(2)] == [warned, False]
+    for each in session.scalars(select(OrgAlert)):
+        assert each.message.startswith("The card ending in 4242 expires at the end of November 2026.")

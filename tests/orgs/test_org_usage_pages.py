@@ -249,7 +249,7 @@ def test_who_may_change(acme: Org, cast: dict[str, Person]) -> None:
 
 
 def test_secret_is_shown_once(acme: Org, alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("views.orgs.pages.org_alerts.check_url", lambda url: url)
+    monkeypatch.setattr("views.orgs.pages.org_alert_pages.check_url", lambda url: url)
     made = post(alice, "/orgs/acme/webhooks", url="https://example.org/hook")
     assert made.status_code == 200
     assert made.text.count("whsec_") == 1

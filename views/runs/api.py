@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,9 +16,12 @@ from models.accounts.credentials import Credential
 from models.core.db import db
 from models.core.errors import Conflict, DomainError, Forbidden
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
+from models.ledger import Account
 from models.ledger.payers import payer_hint
 from models.runs import recording
 from models.runs.recording import Ending, StepReport, StepStatus
+from models.runs.run_costs import CostOfRun, cost_of_run
+from models.runs.run_totals import RunCost
 from models.store.publishing import takedowns
 from models.store.publishing.takedowns import TakenDown
 from views.gateway.openai import PAYER_HEADERS
@@ -120,6 +123,39 @@ class StepAdded(ResponseModel):
     stepId: str
 
 
+class CostFigures(ResponseModel):
+    credits: int
+    costUsd: str = Field(description="The provider's price in dollars")
+    calls: int
+    failedCalls: int
+    inputTokens: int = Field(description="Cached ones included")
+    outputTokens: int
+
+
+class RunCostRow(CostFigures):
+    """Own calls of one run of the tree."""
+
+    runId: str
+    parentRunId: str | None
+    agentId: str
+    status: str
+
+
+class ModelCostRow(CostFigures):
+    model: str = Field(description="Empty for the models that are not listed")
+
+
+class RunCostAnswer(CostFigures):
+    """Totals including spawned runs."""
+
+    runId: str
+    agentId: str
+    status: str = Field(description="While it is running, the figures grow")
+    spawnedRuns: int
+    runs: list[RunCostRow] = Field(description="The run and those it spawned; the 1,000 most expensive")
+    models: list[ModelCostRow]
+
+
 def _error_response(error: Exception) -> ResponseReturnValue | None:
     if isinstance(error, RequestEntityTooLarge):
         limit = request.max_content_length or MAX_BYTES
@@ -197,6 +233,52 @@ def steps(run_id: str) -> ResponseReturnValue:
     return jsonify(stepId=step_id)
 
 
+@bp.get("/api/v1/runs/<run_id>/cost")
+@Operation(
+    tag="Runs",
+    caller="key",
+    answers={
+        200: ("Or one line of text for Accept: text/plain", RunCostAnswer),
+        401: "No key",
+        404: "Unknown run",
+    },
+    door=door(),
+)
+def run_cost(run_id: str) -> ResponseReturnValue:
+    """Return what a run cost: in total, by spawned run, by model.
+
+    Of the key's account; with a personal key also a run that you started for an organisation.
+    """
+    key = key_credential()
+    if key is None:
+        raise DomainError("Authentication required. Send an API key as Authorization: Bearer.", status=401)
+    cost = cost_of_run(Account.of(key.session), key.user.id, run_id)
+    kinds = ("application/json", "text/plain")
+    if request.accept_mimetypes.best_match(kinds, "application/json") == "text/plain":
+        return Response(_line(cost), mimetype="text/plain", headers={"Vary": "Accept"})
+    answer = {
+        "runId": cost.run.id,
+        "agentId": cost.run.agent_id,
+        "status": cost.run.status,
+        "spawnedRuns": cost.spawned,
+        **_figures(cost.totals.all),
+        "runs": [
+            {
+                "runId": run.id,
+                "parentRunId": run.parent_run_id,
+                "agentId": run.agent_id,
+                "status": run.status,
+                **_figures(own),
+            }
+            for run, own in cost.runs
+        ],
+        "models": [{"model": each.model, **_figures(each.usage)} for each in cost.models],
+    }
+    response = jsonify(answer)
+    response.headers["Vary"] = "Accept"
+    return response
+
+
 def _start(key: Credential, parsed: StartBody) -> ResponseReturnValue:
     try:
         takedowns.refuse_run(parsed.agentId)
@@ -261,3 +343,32 @@ def _recorded(failure: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         log.error("%s: %s", failure, error)
         raise DomainError(failure, status=500) from error
+
+
+def _figures(cost: RunCost) -> dict[str, Any]:
+    return {
+        "credits": cost.credits,
+        "costUsd": _dollars(cost.cost),
+        "calls": cost.calls,
+        "failedCalls": cost.failed,
+        "inputTokens": cost.tokens - cost.output_tokens,
+        "outputTokens": cost.output_tokens,
+    }
+
+
+def _line(cost: CostOfRun) -> str:
+    """`124 credits, $1.1763, 38 calls, 3 spawned runs, completed`."""
+    total = cost.totals.all
+    return (
+        f"{_count(total.credits, 'credit')}, ${_dollars(total.cost)}, {_count(total.calls, 'call')}, "
+        f"{_count(cost.spawned, 'spawned run')}, {cost.run.status}\n"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _dollars(value: Decimal | None) -> str:
+    text = f"{value or 0:f}"
+    return (text.rstrip("0").rstrip(".") or "0") if "." in text else text

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import ledger
 from models.accounts.users import User
-from models.billing import stripe_api
+from models.billing import org_money_alerts, stripe_api
 from models.billing.payments import confirmations, declines
 from models.billing.payments.buying import begin, charge, price_cents
 from models.billing.payments.cards import SavedCard
@@ -308,6 +308,7 @@ def _attempt_failed(purchase: Purchase, now: datetime) -> None:
         state.retry_at = declines.retry_after(code, state.failures, now)
         state.pause = "decline" if state.retry_at else "card"
         topup_mails.enqueue_failed(purchase, state.retry_at)
+        org_money_alerts.alert_failed_topup(purchase, state.retry_at)
     db.session.flush()
 
 

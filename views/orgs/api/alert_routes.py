@@ -73,7 +73,7 @@ def org_alerts() -> ResponseReturnValue:
 @Operation(
     tag="Organisations",
     caller="cookie",
-    parameters=[path("alert_id", "As listed")],
+    parameters=[path("alertId", "As listed")],
     answers={
         200: ("Dismissed, also if it was before", AlertDismissed),
         404: "No such organisation or alert",

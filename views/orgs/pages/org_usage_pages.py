@@ -27,7 +27,7 @@ from models.usage.period import Period, parse_period
 from models.usage.usage_calls import exported_calls
 from models.usage.usage_report import By, UsageReport, org_spending
 from views.orgs.pages.orgs_blueprint import bp
-from views.usage.spending_view import UsageQuery, file_name, requested_period, spending_context
+from views.usage.pages.spending_view import UsageQuery, file_name, requested_period, spending_context
 from views.web.htmx import render, wants_fragment
 from views.web.org_guards import current_membership, current_org, org_account, org_page, own_calls_of
 
@@ -120,7 +120,8 @@ def calls() -> ResponseReturnValue:
 
 def _query() -> UsageQuery:
     own = own_calls_of()
-    groups = {name: label for name, label in GROUPS.items() if name != "member" or not own}
+    # the first is the default: for one member it is the model
+    groups = {name: GROUPS[name] for name in ("model", *GROUPS) if name != "member"} if own else GROUPS
     member = "" if own else request.args.get("member", "").replace("\x00", "")
     return UsageQuery.requested("orgs.usage", groups, {"member": member} if member else {})
 
@@ -183,7 +184,7 @@ def forecast_text(expected: Forecast, moment: datetime) -> str:
     local = expected.empty_at.astimezone(clock_of(current_org()))
     if (expected.empty_at - moment).days < 7:
         return f"{local:%A %H:00}"
-    return f"{local:%a} {local.day} {local:%b %Y}"
+    return f"{local.day} {local:%b %Y}"
 
 
 def _calls_url(query: UsageQuery, values: dict[str, str], **more: str) -> str:

@@ -17,7 +17,7 @@ from models.usage.usage_calls import call_with_id, exported_calls, recent_calls
 from models.usage.usage_report import By, UsageReport, spending
 from views.accounts.pages.profile import tab
 from views.runs.pages import call_address
-from views.usage.spending_view import UsageQuery, file_name, requested_period, spending_context
+from views.usage.pages.spending_view import UsageQuery, file_name, requested_period, spending_context
 from views.web.charts import SplitBar, SplitPart, split_bar
 from views.web.guards import current_account, login_required, settings
 from views.web.htmx import render, wants_fragment
