@@ -10,6 +10,7 @@ from views.admin import pages as admin_pages
 from views.admin.pages import audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
+from views.billing.api import budget_requests_api, key_limits
 from views.billing.api import organisation_credits as organisation_credits_api
 from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
@@ -17,7 +18,7 @@ from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
 from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
-from views.billing.pages import affiliates, mail_settings, referrals
+from views.billing.pages import affiliates, budget_pages, mail_settings, referrals
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
@@ -29,7 +30,7 @@ from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim
 from views.runs import api as runs_api
-from views.runs import pages as runs_pages
+from views.runs.pages import run_pages, stop_pages
 from views.server import serve
 from views.store.api import agents as agents_api
 from views.store.api import publishers as publishers_api
@@ -78,7 +79,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)
-    app.register_blueprint(runs_pages.bp)
+    app.register_blueprint(run_pages.bp)
+    app.register_blueprint(stop_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
@@ -87,8 +89,11 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
+    app.register_blueprint(budget_requests_api.bp)
+    app.register_blueprint(key_limits.bp)
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
+    app.register_blueprint(budget_pages.bp)
     app.register_blueprint(plan_admin.bp)
     app.register_blueprint(audit_trail_page.bp)
     app.register_blueprint(plans_api.bp)

@@ -1,13 +1,13 @@
 """Invitations: hashed tokens, declined and withdrawn ones, and what happened to each.
 
 Revision: 0044
-Revises: 0042
+Revises: 0043
 """
 
 from migrations.replacing import run_script
 
 revision = "0044"
-down_revision = "0042"
+down_revision = "0043"
 branch_labels = None
 depends_on = None
 

@@ -1,13 +1,13 @@
 """Alerts of organisations with their settings, and outgoing webhooks with the log of deliveries.
 
 Revision: 0051
-Revises: 0049
+Revises: 0050
 """
 
 from migrations.replacing import run_script
 
 revision = "0051"
-down_revision = "0049"
+down_revision = "0050"
 branch_labels = None
 depends_on = None
 

@@ -23,6 +23,7 @@ TOPICS: dict[str, str] = {
     "disputes": "Disputes",
     "topups": "Automatic top-up",
     "plan": "Changes of your plan",
+    "budgets": "Requests for budget",
 }
 """What a user can unsubscribe from. Receipts, refunds, and what needs an action of the user are always sent."""
 
@@ -48,6 +49,8 @@ TOPIC_OF: dict[str, str | None] = {
     "plan_ended": "plan",
     "plan_payment_failed": None,
     "plan_payment_reversed": None,
+    "budget_requested": "budgets",
+    "budget_decided": None,
 }
 UNSUBSCRIBE_PATH = "/emails/unsubscribe/"
 

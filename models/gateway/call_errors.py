@@ -52,7 +52,7 @@ class CreditsHeld(CallRefused):
 def stop_message(stop: Mapping[str, Any], base_url: str) -> str:
     """Who stopped the account's calls, when, and how to resume: `stop` has `by`, `at`, and an organisation's `org` and `slug`."""
     at = str(stop.get("at", ""))[:16].replace("T", " ")
-    if stop.get("org"):
+    if stop.get("slug"):
         where = f"{base_url}/orgs/{stop['slug']}/stop"
         return f"{stop['by']} stopped all agents of {stop['org']} at {at} UTC. An owner or admin can resume them at {where}"
     return f"{stop.get('by')} stopped all calls of this account at {at} UTC. Resume them at {base_url}/usage/stop"

@@ -40,6 +40,7 @@ from models.gateway.in_flight import (
     ServerStopping,
     Settlements,
 )
+from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.routing import MAX_OUTPUT, NoPrice, Route, Router, held_credits
 from models.gateway.spool import Spool
@@ -48,6 +49,7 @@ from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
     MAX_BODY,
     MAX_STREAM,
+    READ,
     EmptyAnswer,
     ProviderRequest,
     ProviderResponse,
@@ -107,6 +109,7 @@ class Gateway:
         self.settlements = Settlements(pool, self.spool)
         self.outputs = self.settlements.outputs
         self._authenticated: dict[str, float] = {}
+        self.organisation_keys = OrganisationKeys(pool, settings.secret_key)
         self.whole_only = WholeOnlyModels()
         self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
         self.streams: set[AnswerStream] = set()
@@ -221,7 +224,8 @@ class Gateway:
             raise
         try:
             self.stopped_accounts.check(in_flight)
-            if attempt.hold > max(admission.available, 0) and route.byok is None:
+            attempt = self._with_organisation_key(attempt, in_flight)
+            if attempt.hold > max(admission.available, 0) and attempt.route.byok is None:
                 self._check_counted_input(request.dialect, attempt, admission)
             answer = self._try_providers(request, attempt, in_flight)
             answer.dropped = in_flight.route.dropped
@@ -304,6 +308,23 @@ class Gateway:
         hold = held_credits(route.cost_up_to(call, output, answers), self.margin)
         minimum = held_credits(route.minimum_cost(call, call.input_tokens, answers), self.margin)
         return Attempt(call, route, sent, answers, output, hold, min(minimum, hold), whole)
+
+    def _with_organisation_key(self, attempt: Attempt, in_flight: InFlightCall) -> Attempt:
+        """The attempt with the key of the organisation that pays, if it has one for this provider, caller and model: then
+        no credits are charged. Raises LedgerUnavailable."""
+        if attempt.route.byok is not None:
+            return attempt
+        try:
+            key = self.organisation_keys.find(in_flight.admission, attempt.route)
+        except LedgerUnavailable as error:
+            in_flight.fail(error.code, None)
+            raise
+        if key is None:
+            return attempt
+        route = replace(attempt.route, byok=key)
+        _, sent = self.routes.prepare(route, attempt.call)
+        in_flight.route = route
+        return replace(attempt, route=route, request=sent)
 
     def _check_counted_input(self, dialect: Dialect, attempt: Attempt, admission: Admission) -> None:
         """Refuse a call whose counted input and a short answer exceed the available credits: admission estimates text by
@@ -570,6 +591,6 @@ def _read_start(response: ProviderResponse) -> bytes:
     if ("json" in kind and not any(word in kind for word in JSON_LINES)) or "html" in kind:
         for chunk in response.blocks():
             start += chunk
-            if len(start.strip()) > 10:
+            if len(start.strip()) > 10 or len(start) >= READ:
                 break
     return start

@@ -1,6 +1,13 @@
 """The credit ledger: grants, holds, entries, balances and the quota cycle."""
 
-from models.ledger.account_stops import AccountStop, account_stop, begin_stop, current_stop, end_stop
+from models.ledger.account_stops import (
+    AccountStop,
+    account_stop,
+    begin_stop,
+    current_stop,
+    end_stop,
+    stops_of,
+)
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
 from models.ledger.budget_tables import (
     LEVELS,
@@ -11,6 +18,7 @@ from models.ledger.budget_tables import (
     BudgetSpend,
     RunBudget,
 )
+from models.ledger.budgets import BudgetLimit
 from models.ledger.credit_operations import (
     MAX_GRANT,
     PRIORITIES,
@@ -61,6 +69,7 @@ from models.ledger.ledger import (
 )
 from models.ledger.ledger_proof import LedgerCheck, LedgerDifference, LedgerProof, prove
 from models.ledger.quota import Quota, ensure_quota, signup_grant
+from models.ledger.team_budgets import end_team_budgets
 
 __all__ = [
     "GRANT_TYPES",
@@ -75,6 +84,7 @@ __all__ = [
     "AdmissionRequest",
     "Balance",
     "Budget",
+    "BudgetLimit",
     "BudgetRaise",
     "BudgetRefusal",
     "BudgetRequest",
@@ -113,6 +123,7 @@ __all__ = [
     "cycle",
     "dismiss_lost",
     "end_stop",
+    "end_team_budgets",
     "ensure_quota",
     "erase_account",
     "explain_growth",
@@ -130,6 +141,7 @@ __all__ = [
     "settle",
     "settle_many",
     "signup_grant",
+    "stops_of",
     "sweep",
     "take_back",
     "write_off_expired",

@@ -4,6 +4,7 @@
 NOTIFY on `CHANNEL`, at the commit.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -50,6 +51,12 @@ def account_stop(account: Account, stop_id: int) -> AccountStop | None:
     """A stop of the account."""
     owned = select(AccountStop).where(AccountStop.id == stop_id, AccountStop.account_id == account.id)
     return db.session.scalars(owned).one_or_none()
+
+
+def stops_of(account: Account, limit: int) -> Sequence[AccountStop]:
+    """The account's last stops, newest first."""
+    owned = select(AccountStop).where(AccountStop.account_id == account.id)
+    return db.session.scalars(owned.order_by(AccountStop.id.desc()).limit(limit)).all()
 
 
 def begin_stop(account: Account, by: User) -> tuple[AccountStop, bool]:

@@ -128,7 +128,9 @@ def balance(account: Account, *, now: datetime | None = None) -> Balance:
 def _balance(account_id: str, now: datetime) -> Select[*tuple[Any, ...]]:
     live = (CreditHold.account_id == account_id, CreditHold.state == "live", CreditHold.expires_at > now)
     available = func.credit_available(account_id, "", now).table_valued(column("credits_held", BigInt))
-    calls = select(func.count()).select_from(CreditHold).where(*live, CreditHold.funding != "plan")
+    calls = (
+        select(func.count()).select_from(CreditHold).where(*live, CreditHold.funding.in_(("any", "credits")))
+    )
     holds = select(available.c.credits_held.label("held"), calls.scalar_subquery().label("calls")).subquery(
         "holds"
     )

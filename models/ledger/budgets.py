@@ -14,7 +14,7 @@ from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger.budget_tables import LEVELS, PERIODS, Budget
-from models.ledger.credit_operations import MAX_GRANT, Account, call_function, lock_account
+from models.ledger.credit_operations import MAX_GRANT, Account, lock_account
 from models.orgs import Org, record_org
 
 PERSONAL_LEVELS = ("account", "key", "agent", "run")
@@ -222,12 +222,78 @@ def effective_limits(
     return [BudgetLimit(**row._mapping) for row in rows]
 
 
-def team_of(org_id: str, user_id: str, key_team_id: str | None = None) -> str | None:
-    """The team of a member's calls: their key's, else the one they joined first, else the default team."""
-    row = call_function(
-        "SELECT org_team_of(:org, :user, :team) AS id", org=org_id, user=user_id, team=key_team_id
+def key_usage(account: Account, key_id: str, now: datetime | None = None) -> int:
+    """Credits charged for a key's calls since the start of the calendar month (UTC)."""
+    found = db.session.execute(
+        text(
+            "SELECT coalesce(sum(m.credits), 0)::bigint FROM message m WHERE coalesce(m.org_id, m.user_id) = :account"
+            " AND m.finished_at >= date_trunc('month', CAST(:now AS timestamptz), 'UTC') AT TIME ZONE 'UTC'"
+            " AND m.key_id = :key AND NOT m.byok"
+        ),
+        {"account": account.id, "key": key_id, "now": now or utc_now()},
     )
-    return row.id  # type: ignore[no-any-return]
+    return int(found.scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectSpending:
+    """What one subject of a budget has spent in the current window. `resets_at` is when that ends."""
+
+    subject: str | None
+    name: str
+    spent: int
+    resets_at: datetime | None
+
+
+def spending(account: Account, *, top: int, now: datetime | None = None) -> dict[str, list[SubjectSpending]]:
+    """By id of each of the account's budgets, the subjects that spent most in the current window, at most `top`."""
+    rows = db.session.execute(
+        text(
+            "SELECT b.id, u.subject, coalesce(u.spent, 0) AS spent, budget_resets(b.period, :now, a.time_zone) AS resets_at,"
+            " budget_subject_name(b.account_id, b.level, coalesce(u.subject, b.subject, '')) AS name"
+            " FROM budget b JOIN credit_account a ON a.id = b.account_id LEFT JOIN LATERAL ("
+            " SELECT u.subject, u.spent FROM budget_spend u WHERE u.budget_id = b.id"
+            " AND u.window_start = budget_window(b.period, :now, a.time_zone) ORDER BY u.spent DESC, u.subject LIMIT :top"
+            ") u ON true WHERE b.account_id = :account AND b.ended_at IS NULL"
+        ),
+        {"account": account.id, "now": now or utc_now(), "top": top},
+    )
+    found: dict[str, list[SubjectSpending]] = {}
+    for row in rows:
+        found.setdefault(row.id, []).append(SubjectSpending(row.subject, row.name, row.spent, row.resets_at))
+    return found
+
+
+def subjects_of(account: Account) -> list[tuple[str, str, str]]:
+    """What budgets of the account may be about: level, id and name of its teams, members and keys; at most 500."""
+    rows = db.session.execute(
+        text(
+            "SELECT * FROM ("
+            " SELECT 1, 'team' AS level, t.id, t.name FROM org_team t WHERE t.org_id = :account"
+            " UNION ALL SELECT 2, 'member', m.user_id, budget_subject_name(:account, 'member', m.user_id) FROM org_member m"
+            " WHERE m.org_id = :account"
+            """ UNION ALL SELECT 3, 'key', s."sessionToken", coalesce(nullif(s.name, ''), s.token_hint) FROM session s"""
+            """ WHERE coalesce(s.org_id, s."userId") = :account AND s.type = 'pat'"""
+            ") x (n, level, id, name) ORDER BY n, lower(name), id LIMIT 500"
+        ),
+        {"account": account.id},
+    )
+    return [(row.level, row.id, row.name) for row in rows]
+
+
+_TEAM = text(
+    "SELECT coalesce((SELECT a.team_id FROM service_account a WHERE a.user_id = :user), ("
+    "SELECT t.team_id FROM org_team_member t WHERE t.org_id = :org AND t.user_id = :user"
+    " ORDER BY t.joined_at, t.team_id LIMIT 1), (SELECT t.id FROM org_team t WHERE t.org_id = :org AND t.is_default))"
+)
+
+
+def team_of(org_id: str, user_id: str, key_team_id: str | None = None) -> str | None:
+    """The team of a member's calls: their key's, else the one they joined first, else the default team (as `gateway_payer`)."""
+    if key_team_id is not None:
+        return key_team_id
+    team: str | None = db.session.execute(_TEAM, {"org": org_id, "user": user_id}).scalar_one()
+    return team
 
 
 def _check(limit_credits: int, warn_percent: int) -> None:

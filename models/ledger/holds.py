@@ -246,6 +246,13 @@ def live_holds(
     return [LiveHold(*row[:4]) for row in rows], rows[0][4] if rows else 0
 
 
+def read(
+    pool: Pool, query: str, params: tuple[Parameter, ...], *, timeout_seconds: float = 1.0
+) -> list[tuple[Any, ...]]:
+    """Run another query of the gateway's on its pool. Raises LedgerUnavailable."""
+    return _execute(pool, query, params, timeout_seconds)
+
+
 def grow_hold(
     pool: Pool,
     request_id: str,

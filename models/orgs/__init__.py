@@ -30,6 +30,7 @@ from models.orgs.org import (
     org_by_id,
 )
 from models.orgs.org_repos import matching_org, normalise, owner_and_repo
+from models.orgs.provider_keys import OrgProviderKey
 from models.orgs.roles import CAN, can, require
 from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
 from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
@@ -51,6 +52,7 @@ __all__ = [
     "OrgInviteEvent",
     "OrgJoinRequest",
     "OrgMember",
+    "OrgProviderKey",
     "OrgRemoval",
     "OrgRepo",
     "OrgRole",

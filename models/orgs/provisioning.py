@@ -110,7 +110,7 @@ def follow(org: Org, email: str, now: datetime) -> None:
     if user is None or user.email_verified is None:
         return
     member = membership(user.id, org.id)
-    if not users_of_address(org.id, email):
+    if not users_of_address(org.id, email) or (member is not None and member.role == "service"):
         return
     if shut_out(org.id, email):
         if member is not None:

@@ -20,6 +20,8 @@ from models.orgs.teams import OrgTeam
 GRANTED_ROLES = ("admin", "billing", "member", "viewer")
 """Roles that the identity provider can grant, the highest first. Owners are made by owners."""
 EMERGENCY = timedelta(hours=1)
+ARRIVAL_VALID = timedelta(hours=24)
+"""After this time a session goes through the identity provider again: whoever was removed there stays out."""
 MAX_GROUPS = 200
 MAX_TEXT = 1000
 _PURPOSE = "sso"
@@ -72,8 +74,8 @@ class OrgSsoGroup(Base):
 
 
 class OrgSsoSession(Base):
-    """A browser session that may open an organisation under enforcement: it came through its identity provider, or, until
-    `emergency_until`, an owner opened it in an emergency."""
+    """A browser session that may open an organisation under enforcement: it came through its identity provider at
+    `created_at`, or, until `emergency_until`, an owner opened it in an emergency."""
 
     __tablename__ = "org_sso_session"
     __table_args__ = (CheckConstraint("emergency_until > created_at", name="emergency"),)
@@ -304,11 +306,11 @@ def make_optional(org: Org) -> None:
 
 
 def check_session(org: Org, session: Session, now: datetime) -> None:
-    """Raise SsoRequired if the organisation enforces single sign-on and this session did not come through it."""
+    """Raise SsoRequired if the organisation enforces single sign-on and this session did not come through it in the last day."""
     if org.sso_enforced_at is None:
         return
     mark = db.session.get(OrgSsoSession, (session.session_token, org.id))
-    if mark is None or (mark.emergency_until is not None and mark.emergency_until <= now):
+    if mark is None or (mark.emergency_until or mark.created_at + ARRIVAL_VALID) <= now:
         raise SsoRequired(org)
 
 
@@ -319,9 +321,13 @@ def emergency_of(org: Org, session: Session, now: datetime) -> datetime | None:
     return until if until and until > now else None
 
 
-def mark_session(org_id: str, session: Session) -> None:
+def mark_session(org_id: str, session: Session, now: datetime) -> None:
     """Note that the session came through the organisation's identity provider. Flushes."""
-    db.session.merge(OrgSsoSession(session_token=session.session_token, org_id=org_id, emergency_until=None))
+    db.session.merge(
+        OrgSsoSession(
+            session_token=session.session_token, org_id=org_id, created_at=now, emergency_until=None
+        )
+    )
     db.session.flush()
 
 

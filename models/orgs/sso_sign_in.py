@@ -20,7 +20,7 @@ from models.orgs import invite_answers, invites, members
 from models.orgs.audit import record_org
 from models.orgs.directory import directory_groups, provisioned, shut_out
 from models.orgs.domains import domain_of, proven_domains
-from models.orgs.org import Org, OrgMember, membership
+from models.orgs.org import Org, OrgInvite, OrgMember, membership
 from models.orgs.single_sign_on import GRANTED_ROLES, OrgSso, OrgSsoGroup, sso_groups, sso_provider
 from models.orgs.teams import OrgTeamMember
 
@@ -166,6 +166,14 @@ def _grant_role(member: OrgMember, held: Collection[OrgSsoGroup], email: str) ->
 def _enter_team(member: OrgMember, team_id: str) -> None:
     db.session.merge(OrgTeamMember(team_id=team_id, org_id=member.org_id, user_id=member.user_id))
     db.session.flush()
+
+
+def invited_guests(org_id: str) -> int:
+    """How many open invitations go to addresses outside the proven domains: only guests of the identity provider could take
+    them up under enforcement."""
+    proven = proven_domains(org_id)
+    rows = db.session.scalars(select(OrgInvite.email).where(OrgInvite.org_id == org_id, *invites.is_open()))
+    return sum(domain_of(email) not in proven for email in rows)
 
 
 def locked_out(org_id: str) -> list[LockedOut]:

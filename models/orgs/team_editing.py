@@ -24,7 +24,8 @@ LABEL_LENGTH = 100
 PATTERN_LENGTH = 200
 
 team_deleting = Signal()
-"""Sent with an organisation's id and `team_id` before a team is deleted, in the same transaction. Budgets of the team end."""
+"""Sent with an organisation's id and `team_id` before a team is deleted, in the same transaction. Its budgets end; a receiver
+returns how many."""
 
 
 class TeamListed(NamedTuple):
@@ -173,15 +174,15 @@ def edit_team(
 def delete_team(team: OrgTeam) -> None:
     """Delete the team: its people and keys fall to their other teams, or the default one, and its budgets end. Raises Conflict
     for the default team."""
-    lock_org(team.org_id)
     if team.is_default:
         raise Conflict("The default team cannot be deleted.")
+    # the account is locked before the organisation
+    budgets = sum(count for _, count in team_deleting.send(team.org_id, team_id=team.id))
+    lock_org(team.org_id)
     keys = db.session.scalar(select(func.count()).where(Session.team_id == team.id)) or 0
     people = len(team_people(team))
-    team_deleting.send(team.org_id, team_id=team.id)
-    record_org(
-        team.org_id, "team.deleted", team.name, before={**_audited(team), "people": people, "keys": keys}
-    )
+    before = {**_audited(team), "people": people, "keys": keys, "budgets": budgets}
+    record_org(team.org_id, "team.deleted", team.name, before=before)
     db.session.delete(team)
     db.session.flush()
 

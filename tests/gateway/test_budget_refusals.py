@@ -57,7 +57,7 @@ def test_a_member_over_budget_learns_whose_it_is_and_who_can_raise_it(
     for part in (
         "The budget of the member bob is 5 credits a day",
         "5 are free",
-        "needs up to 12",
+        f"needs up to {error['details']['needed']}",
         "resets in",
         "alice can",
     ):
@@ -75,8 +75,8 @@ def test_a_member_over_budget_learns_whose_it_is_and_who_can_raise_it(
     assert web.post(path, json=body | {"max_tokens": 1000}, headers=headers).status_code == 200
     # and a call in flight leaves too little, for a while
     budget_id = details["budget_id"]
-    budgets.change_budget(account, budget_id, limit_credits=13, warn_percent=80, hard=True, count_byok=False)
-    factories.hold(bob.user, 6, account_id=acme.id, model=MODEL)
+    budgets.change_budget(account, budget_id, limit_credits=15, warn_percent=80, hard=True, count_byok=False)
+    factories.hold(bob.user, 8, account_id=acme.id, model=MODEL)
     session.commit()
     waits = web.post(path, json=body, headers=headers)
     assert (waits.status_code, waits.json["error"]["code"]) == (429, "budget_held")

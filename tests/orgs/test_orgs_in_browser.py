@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
 from models.orgs import Org, org_repos
+from models.orgs.provider_keys import ProviderKeyForm, add_provider_key
 from tests import factories
 from tests.chromium import WIDTHS, OpenPage, judge
 from tests.factories import Person
@@ -63,6 +64,8 @@ def test_axe_finds_nothing(
     repo = org_repos.add(acme, alice.user, "https://github.com/acme/site")
     org_repos.switch(org_repos.add(acme, alice.user, "https://gitlab.com/acme/old"), False)
     factories.save(repo)
+    form = ProviderKeyForm("openrouter", "Research", "sk-or-v1-secret-abcd", ["anthropic/*"], [alice.id])
+    factories.save(add_provider_key(acme, alice.id, form))
     factories.publisher(acme, "acme-tools")
     paths = {
         "orgs": "/orgs",
@@ -73,8 +76,11 @@ def test_axe_finds_nothing(
         "departure": "/orgs/acme/departure",
         "repositories": "/orgs/acme/repositories?check=git@github.com:Acme/Site.git",
         "settings": "/orgs/acme/settings",
+        "provider-keys": "/orgs/acme/provider-keys",
         "transfer": "/orgs/acme/ownership",
         "deletion": "/orgs/acme/deletion",
+        "stop": "/orgs/acme/stop",
+        "stop confirmation": "/orgs/acme/stop/confirmation",
     }
     with open_page(base, width=390) as page:
         enter(page, alice)
@@ -89,3 +95,14 @@ def test_axe_finds_nothing(
             page.goto(path)
             shoot(page, name)
             judge(page, *WIDTHS)
+        run = factories.run(alice.user, org_id=acme.id)
+        factories.hold(alice.user, 120, account_id=acme.id, run_id=run.id, agent_id=run.agent_id)
+        page.goto("/orgs/acme/settings")
+        page.get_by_role("link", name="Stop all agents").click()
+        page.get_by_role("dialog").get_by_role("button", name="Stop all agents").click()
+        expect(page.get_by_role("heading", name="What was stopped")).to_be_visible()
+        shoot(page, "stopped")
+        judge(page, *WIDTHS)
+        page.goto("/orgs/acme/stop")
+        shoot(page, "stop in force")
+        judge(page, *WIDTHS)

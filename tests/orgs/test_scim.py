@@ -166,6 +166,16 @@ def test_the_last_owner_stays(acme: Org, alice: Person, directory: Directory, se
     assert people(session, acme)["alice@example.org"] == "owner"
 
 
+def test_service_accounts_are_none_of_the_directorys(
+    acme: Org, directory: Directory, session: OrmSession
+) -> None:
+    robot = factories.user("robot", email="robot@service-account.invalid")
+    factories.join(acme, robot.id, "service")
+    id = directory.user(robot.email)
+    directory.patch(f"/Users/{id}", {"op": "replace", "path": "active", "value": False})
+    assert people(session, acme)[robot.email] == "service"
+
+
 def test_groups_fill_teams_and_grant_roles(
     acme: Org, bob: Person, carol: Person, directory: Directory, session: OrmSession
 ) -> None:

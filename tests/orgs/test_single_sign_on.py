@@ -16,8 +16,8 @@ from models.accounts import OAuthAccount, Session, User
 from models.core import mail
 from models.core.audit_log import AuditLog
 from models.core.mail import Email
-from models.orgs import Org, OrgDomain, OrgInvite, OrgSso, OrgSsoSession, OrgTeam, OrgTeamMember
-from models.orgs.single_sign_on import EMERGENCY
+from models.orgs import Org, OrgDomain, OrgInvite, OrgSso, OrgSsoSession, OrgTeam, OrgTeamMember, invites
+from models.orgs.single_sign_on import ARRIVAL_VALID, EMERGENCY
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.factories import Person
@@ -355,7 +355,7 @@ def test_a_dry_run_lists_who_would_be_locked_out(
 
 @pytest.mark.usefixtures("enforced")
 def test_enforcement_closes_pages_and_routes_to_other_sessions(
-    sso_app: Flask, acme: Org, issuer: str, bob: Person, mallory: Person
+    sso_app: Flask, acme: Org, issuer: str, bob: Person, mallory: Person, session: OrmSession
 ) -> None:
     browser = browser_of(sso_app, bob)
     page = browser.get("/orgs/acme?x=1")
@@ -367,6 +367,53 @@ def test_enforcement_closes_pages_and_routes_to_other_sessions(
     through(browser, issuer, "bob@example.org")
     assert browser.get_cookie("next-auth.session-token") == before
     assert browser.get("/orgs/acme").status_code == 200
+    session.execute(update(OrgSsoSession).values(created_at=factories.now() - ARRIVAL_VALID))
+    session.commit()
+    assert browser.get("/orgs/acme").status_code == 403
+    through(browser, issuer, "bob@example.org")
+    assert browser.get("/orgs/acme").status_code == 200
+
+
+@pytest.mark.usefixtures("enforced")
+def test_enforcement_covers_money_and_json(
+    sso_app: Flask, acme: Org, issuer: str, carol: Person, alice: Person
+) -> None:
+    browser = browser_of(sso_app, carol)
+    assert (browser.get("/orgs/acme/billing").status_code, browser.get("/orgs/acme/keys").status_code) == (
+        403,
+        403,
+    )
+    assert "has its own sign-in" in browser.get("/orgs/acme/billing").text
+    told = browser.get("/api/orgs/acme/audit")
+    assert (told.status_code, "/login/sso/acme" in told.text) == (403, True)
+    key = sso_app.test_client()
+    assert alice.user is not None
+    key.set_cookie("next-auth.session-token", factories.token(alice.user, org_id=acme.id))
+    assert key.get("/orgs/acme/keys").status_code == 403
+    through(browser, issuer, "carol@example.org")
+    assert browser.get("/api/orgs/acme/audit").status_code == 200
+
+
+@pytest.mark.usefixtures("enforced")
+def test_an_invitation_is_accepted_through_the_provider(
+    sso_app: Flask, acme: Org, issuer: str, session: OrmSession, alice: Person, outbox: list[Email]
+) -> None:
+    assert alice.user is not None
+    people = [factories.user("erin"), factories.user("guest", email="guest@elsewhere.org")]
+    invited = [invites.invite(acme, each.email, "viewer", alice.user, factories.now()) for each in people]
+    session.commit()
+    for person, sent in zip(people, invited, strict=True):
+        browser = sso_app.test_client()
+        browser.set_cookie("next-auth.session-token", factories.token(person, type="web"))
+        path = f"/invites/{sent.token}"
+        told = browser.post(f"/api{path}")
+        assert (told.status_code, "/login/sso/acme" in told.text) == (403, True)
+        page = post(browser, f"{path}/acceptance")
+        assert (page.status_code, "/login/sso/acme?next=/invites/" in page.text) == (403, True)
+        answer = through(browser, issuer, person.email, f"/login/sso/acme?next={path}")
+        assert answer.headers["Location"] == "/orgs/acme"
+        assert role_of(session, acme, person.email) == "viewer"
+        assert browser.get("/orgs/acme").status_code == 200
 
 
 @pytest.mark.usefixtures("enforced")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
@@ -14,10 +14,12 @@ from models.accounts.credentials import hash_token
 from models.core.audit_log import AuditLog
 from models.core.db import db, now
 from models.core.errors import Forbidden
+from models.ledger import Account
+from models.ledger.budgets import create_budget
 from models.orgs import Org, OrgMember, OrgRepo, OrgTeamMember
 from models.orgs.counts import counts_of
 from models.orgs.service_accounts import create_service_account
-from models.orgs.team_editing import create_team, team_deleting
+from models.orgs.team_editing import create_team
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
@@ -199,14 +201,12 @@ def test_team_narrows_and_ends(
     assert listed == {"Everyone": (3, 0), "Front": (1, 1)}
     assert [each["id"] for each in api(bob, "GET", path)[1]["members"]] == [bob.id]
 
-    told: list[Any] = []
-
-    def listen(org_id: str, team_id: str) -> None:
-        told.append((org_id, team_id))
-
-    with team_deleting.connected_to(listen):
-        assert api(carol, "DELETE", path) == SUCCESS
-        session.rollback()
+    account = Account(org_id=funded.id)
+    budget = create_budget(account, level="team", subject=team["id"], period="day", limit_credits=500)
+    session.commit()
+    assert api(carol, "DELETE", path) == SUCCESS
+    session.expire_all()
+    assert budget.ended_at
     assert session.get_one(Session, hash_token(secret)).team_id is None
     assert call(client, secret) == 200
     assert actions(session) == [
@@ -214,10 +214,19 @@ def test_team_narrows_and_ends(
         "team.member_added",
         "key.created",
         "team.changed",
+        "budget.created",
+        "budget.ended",
         "team.deleted",
     ]
     deleted = session.scalars(select(AuditLog).where(AuditLog.action == "team.deleted")).one()
-    assert deleted.before == {"name": "Front", "models": None, "repositories": None, "people": 1, "keys": 1}
+    assert deleted.before == {
+        "name": "Front",
+        "models": None,
+        "repositories": None,
+        "people": 1,
+        "keys": 1,
+        "budgets": 1,
+    }
 
 
 def test_default_team_is_everybodys_and_stays(acme: Org, alice: Person, bob: Person) -> None:
@@ -416,3 +425,30 @@ def test_forms_of_teams_services_and_keys(session: OrmSession, acme: Org, alice:
     assert "Switch on" in alice.browser.get(service).text
     assert send(alice, f"{service}/removal").status_code == 303
     assert send(alice, f"{team}/removal").status_code == 303
+
+
+def test_lists_take_constant_statements(app: Flask, session: OrmSession, acme: Org, alice: Person) -> None:
+    assert alice.user is not None
+
+    def statements(path: str) -> int:
+        seen: list[str] = []
+
+        def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            seen.append(statement)
+
+        with app.app_context():
+            event.listen(db.engine, "before_cursor_execute", note)
+            alice.browser.get(path)
+            event.remove(db.engine, "before_cursor_execute", note)
+        return len(seen)
+
+    paths = [f"/orgs/acme/{name}" for name in ("teams", "service-accounts", "keys")]
+    for path in paths:
+        statements(path)
+    few = [statements(path) for path in paths]
+    with factories.one_commit():
+        for number in range(10):
+            create_team(acme, f"Team {number}")
+            create_service_account(acme, None, f"Service {number}")
+            factories.token(alice.user, org_id=acme.id)
+    assert [statements(path) for path in paths] == few

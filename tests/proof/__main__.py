@@ -28,6 +28,7 @@ from tests.proof.race import race
 from tests.proof.renewal_orders import renewal_histories
 from tests.proof.soak import soak
 from tests.proof.stage import Result, Serve, Stage, serving
+from tests.proof.stops import stops
 from tests.proof.topups import topups
 from tests.proof.webhooks import webhooks
 
@@ -39,6 +40,7 @@ WORKERS = 3
 LONG: dict[str, Proof] = {
     "race": lambda server, stage: race(stage, calls=200, affordable=20, accounts=20, calls_each=60),
     "aborts": lambda server, stage: aborts(stage, streams=1000, concurrency=200),
+    "stops": lambda server, stage: stops(stage, rounds=5),
     "crashes": lambda server, stage: crashes(server, stage, rounds=10),
     "counting": lambda server, stage: counting_proof(stage, seconds=60),
     "faults": lambda server, stage: faults(stage, server.web_workers(), times=3),
@@ -51,6 +53,7 @@ LONG: dict[str, Proof] = {
 SHORT: dict[str, Proof] = {
     "race": lambda server, stage: race(stage, calls=60, affordable=6, accounts=6, calls_each=15),
     "aborts": lambda server, stage: aborts(stage, streams=60, concurrency=30),
+    "stops": lambda server, stage: stops(stage, rounds=1, max_seconds=5.0),
     "crashes": lambda server, stage: crashes(server, stage, clients=8, wait=False),
     "counting": lambda server, stage: counting_proof(stage, seconds=5),
     "faults": lambda server, stage: faults(stage, server.web_workers()),

@@ -19,6 +19,7 @@ from tests.proof.hostile import hostile
 from tests.proof.race import race
 from tests.proof.soak import soak
 from tests.proof.stage import Stage, settings_for
+from tests.proof.stops import stops
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -52,6 +53,11 @@ def test_a_race_overspends_by_less_than_a_call_and_charges_nothing_twice(stage: 
 
 def test_streams_whose_clients_leave_are_all_billed(stage: Stage) -> None:
     aborts(stage, streams=60, concurrency=30)
+
+
+def test_stopped_calls_end_over_all_workers(stage: Stage) -> None:
+    # other tests may run on the machine; `make prove` allows one second for these
+    stops(stage, rounds=1, max_seconds=5.0)
 
 
 def test_provider_faults_restart_no_worker(stage: Stage, started: tuple[Stage, list[psutil.Process]]) -> None:

@@ -3,9 +3,10 @@
 import http.client
 import io
 import threading
-from pathlib import Path
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import pytest
 from flask import Flask
 from PIL import Image
 from sqlalchemy.orm import Session as OrmSession
@@ -14,7 +15,7 @@ from models.accounts import User
 from models.store.catalogue import pictures
 from tests import factories
 from tests.factories import Person
-from tests.fakes.bucket import bucket
+from tests.fakes.bucket import Bucket, bucket
 from tests.server import running
 
 UPLOADS = 6
@@ -37,61 +38,60 @@ def form(colour: int) -> bytes:
     return head + picture.getvalue() + b"\r\n--b--\r\n"
 
 
-def test_a_rejected_picture_is_not_logged(
-    app: Flask, postgres_url: str, session: OrmSession, alice: Person, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def store() -> Iterator[Bucket]:
+    with bucket() as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def address(
+    app: Flask, postgres_url: str, store: Bucket, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A server of one worker. Its log is checked when it ends."""
+    files = {
+        "STOA_FILES_URL": "s3://stoa",
+        "S3_ENDPOINT": store.address,
+        "S3_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "S3_SECRET_ACCESS_KEY": "secret-of-the-bucket",
+    }
+    with running(postgres_url, tmp_path_factory.mktemp("avatars"), workers=1, **files) as address:
+        yield address
+
+
+def test_a_rejected_picture_is_not_logged(address: str, session: OrmSession, alice: Person) -> None:
     token = factories.token(session.get_one(User, alice.id), type="web")
     headers = {
         "Content-Type": "multipart/form-data; boundary=b",
         "Cookie": f"next-auth.session-token={token}",
     }
-    with running(postgres_url, tmp_path, workers=1) as address:  # checks the log when it ends
-        status, output = ask(
-            address, "POST", "/api/upload/avatar", form(9).replace(b"IHDR", b"RHID"), **headers
-        )
+    status, output = ask(address, "POST", "/api/upload/avatar", form(9).replace(b"IHDR", b"RHID"), **headers)
     assert status == 400
     assert pictures.UNREADABLE in output.decode()
 
 
 def test_a_slow_bucket_does_not_block_other_requests(
-    app: Flask, postgres_url: str, session: OrmSession, alice: Person, tmp_path: Path
+    address: str, store: Bucket, session: OrmSession, alice: Person
 ) -> None:
     cookie = f"next-auth.session-token={factories.token(session.get_one(User, alice.id), type='web')}"
-    with bucket() as store:
-        files = {
-            "STOA_FILES_URL": "s3://stoa",
-            "S3_ENDPOINT": store.address,
-            "S3_ACCESS_KEY_ID": "AKIAEXAMPLE",
-            "S3_SECRET_ACCESS_KEY": "secret-of-the-bucket",
-        }
-        with running(postgres_url, tmp_path, **files) as address:
-            store.open.clear()
-            answers: list[tuple[int, bytes]] = []
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "Cookie": cookie}
+    store.open.clear()
+    answers: list[tuple[int, bytes]] = []
 
-            def upload(number: int) -> None:
-                kind = "multipart/form-data; boundary=b"
-                body = form(number * 40)
-                answers.append(
-                    ask(
-                        address,
-                        "POST",
-                        "/api/upload/avatar",
-                        body,
-                        **{"Content-Type": kind, "Cookie": cookie},
-                    )
-                )
+    def upload(number: int) -> None:
+        answers.append(ask(address, "POST", "/api/upload/avatar", form(number * 40), **headers))
 
-            threads = [threading.Thread(target=upload, args=(number,)) for number in range(UPLOADS)]
-            for thread in threads:
-                thread.start()
-            for _ in range(20):
-                assert ask(address, "GET", "/api/healthz")[0] == 200
-                assert ask(address, "GET", "/readyz")[0] == 200
-            assert answers == [], "the bucket has not answered yet"
-            store.open.set()
-            for thread in threads:
-                thread.join()
-            assert [status for status, _ in answers] == [200] * UPLOADS, answers
-            assert len(store.objects) == UPLOADS
-            path = next(iter(store.objects)).removeprefix("/stoa")
-            assert ask(address, "GET", path) == (200, store.objects[f"/stoa{path}"])
+    threads = [threading.Thread(target=upload, args=(number,)) for number in range(UPLOADS)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        assert ask(address, "GET", "/api/healthz")[0] == 200
+        assert ask(address, "GET", "/readyz")[0] == 200
+    assert answers == [], "the bucket has not answered yet"
+    store.open.set()
+    for thread in threads:
+        thread.join()
+    assert [status for status, _ in answers] == [200] * UPLOADS, answers
+    assert len(store.objects) == UPLOADS
+    path = next(iter(store.objects)).removeprefix("/stoa")
+    assert ask(address, "GET", path) == (200, store.objects[f"/stoa{path}"])

@@ -13,12 +13,14 @@ from models.core.db import db
 from models.core.errors import DomainError
 from models.core.strict_models import InvalidBody
 from models.gateway.dialects.error_shapes import model_error
+from models.orgs import SsoRequired
 from views.web import guards, unknown_routes
 from views.web.body import BadJson, BodyTooLarge
 from views.web.error_bodies import retry_header
 from views.web.guards import cookie_token, request_id, settings
 from views.web.htmx import wants_fragment
 from views.web.operation import current_operation
+from views.web.org_guards import sso_required
 
 log = logging.getLogger("stoa.errors")
 
@@ -53,6 +55,8 @@ def _domain(error: DomainError) -> ResponseReturnValue:
     db.session.rollback()
     if (response := _route_response(error)) is not None:
         return response
+    if isinstance(error, SsoRequired):
+        return sso_required(error.org)
     response = answer(error.status, error.message, error.code, details=error.details)
     response.headers.update(retry_header(error))
     return response

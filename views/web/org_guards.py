@@ -11,7 +11,7 @@ from models.accounts import Session, User
 from models.core.db import now
 from models.core.errors import DomainError, NotFound
 from models.ledger import Account
-from models.orgs import Org, OrgMember, SsoRequired, can, check_session, member_org, membership, require
+from models.orgs import Org, OrgMember, can, check_session, member_org, membership, require
 from views.web.guards import caller_address, cookie_user, current_account, current_session, login_required
 from views.web.htmx import render, see_other, wants_fragment
 
@@ -50,16 +50,13 @@ def org_page(
     """Decorator, below the route: a page of the organisation `<slug>`, for members whose role has the capability.
 
     Consumes the argument `slug`; the view reads `current_org()`. Signed out: to sign-in. Outsiders: NotFound. Other roles:
-    Forbidden. Where single sign-on is enforced and the session did not come through it: a page that leads there (403)."""
+    Forbidden. Where single sign-on is enforced and the session did not come through it: SsoRequired, a page that leads there."""
 
     def decorate(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
         @login_required
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
-            try:
-                enter_org(cast(str, kwargs.pop("slug")), capability)
-            except SsoRequired as required:
-                return sso_required(required.org)
+            enter_org(cast(str, kwargs.pop("slug")), capability)
             return view(*args, **kwargs)
 
         guarded.__dict__["org_capability"] = capability  # for the switcher

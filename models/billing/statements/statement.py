@@ -181,6 +181,7 @@ def live_holds_of(account_id: str, now: datetime, *, limit: int) -> Sequence[Cre
     query = select(CreditHold).where(
         CreditHold.account_id == account_id,
         CreditHold.state == "live",
+        CreditHold.funding != "byok",
         CreditHold.expires_at > now,
         CreditHold.funding != "plan",
     )

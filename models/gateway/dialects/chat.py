@@ -174,14 +174,17 @@ def _param(error: DomainError) -> str | None:
 def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     if admission.outcome in PLAN_OUTCOMES:
         return plan_refusal(admission)
+    if admission.outcome == "stopped":
+        return 403, stop_message(admission.refusal, settings.base_url), "account_stopped"
     if admission.outcome in PAYER_OUTCOMES:
         return payer_refusal(admission.outcome, admission.refusal, admission.model)
     base_url = settings.base_url
     run = admission.run_id
+    if admission.outcome == "stopped":
+        return 403, stop_message(admission.refusal, base_url), "account_stopped"
     refusal: Mapping[str, tuple[int, str, str]] = {
         "unknown_key": (401, "This API key is unknown or expired.", "invalid_api_key"),
         "banned": (403, ban_message(settings), "account_suspended"),
-        "stopped": (403, stop_message(admission.refusal, base_url), "account_stopped"),
         "out_of_credits": (
             402,
             f"Out of credits. Add credits at {base_url}/usage.{plan_reset(admission)}{fallback_note(admission)}",

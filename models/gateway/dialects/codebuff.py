@@ -217,13 +217,12 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
     # organisations have no recurring free credits
     when = relative_time(admission.next_quota_reset, now())
     reset = "" if admission.org_id else f" Your free credits reset {when}."
+    if admission.outcome == "stopped":
+        message = stop_message(admission.refusal, base_url)
+        return ErrorAnswer(403, {"error": "account_stopped", "message": message})
     rows: dict[str, tuple[int, dict[str, str]]] = {
         "unknown_key": (401, {"message": "Invalid Codebuff API key"}),
         "banned": (403, {"error": "account_suspended", "message": ban_message(settings)}),
-        "stopped": (
-            403,
-            {"error": "account_stopped", "message": stop_message(admission.refusal, base_url)},
-        ),
         "out_of_credits": (
             402,
             {
@@ -234,6 +233,9 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
         "run_not_found": (400, {"message": f"runId Not Found: {run}"}),
         "run_not_running": (400, {"message": f"runId Not Running: {run}"}),
     }
+    if admission.outcome == "stopped":
+        message = stop_message(admission.refusal, base_url)
+        return ErrorAnswer(403, {"error": "account_stopped", "message": message})
     if admission.outcome in rows:
         return ErrorAnswer(*rows[admission.outcome])
     if admission.outcome in PLAN_OUTCOMES:

@@ -22,6 +22,7 @@ from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, door
 from views.web.guards import caller_address, limiter, personal_account, require_cookie_user
 from views.web.operation import Operation, ResponseModel
+from views.web.org_guards import check_sign_on
 
 log = logging.getLogger("stoa.billing")
 
@@ -131,6 +132,7 @@ def _owned(user_id: str, org_id: str) -> Account:
     org = org_by_id(org_id)
     if org is None:
         raise NotFound("Organization not found")
+    check_sign_on(org)
     if org.stripe_customer_id is None:
         raise DomainError(NO_CUSTOMER)
     if org.stripe_subscription_id is None and billing.seats_cost():

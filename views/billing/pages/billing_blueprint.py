@@ -13,6 +13,7 @@ from models.ledger import Account
 from models.orgs import Org, can, member_org, require
 from views.web.guards import CSP, cookie_user, personal_account
 from views.web.htmx import render
+from views.web.org_guards import check_sign_on
 
 bp = Blueprint("billing", __name__)
 
@@ -65,6 +66,7 @@ def organisation() -> Org | None:
         return None
     if "org" not in g:
         org, member = member_org(user().id, slug)
+        check_sign_on(org)
         require(
             member,
             "see_billing",

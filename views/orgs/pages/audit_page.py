@@ -40,12 +40,17 @@ def audit_entries_page() -> ResponseReturnValue:
         filter=values,
         filtered=any(values.values()),
         errors=errors,
-        actions=actions(org.id),
+        actions=_choices(org.id, values["action"]),
         files={kind: url_for("orgs.audit_file", kind=kind, **chosen) for kind in ("csv", "json")},
         org=org,
         retentions=RETENTIONS,
         status=422 if errors else 200,
     )
+
+
+def _choices(org_id: str, chosen: str) -> list[str]:
+    """Actions to choose from: those of late, and the one that is chosen."""
+    return sorted({*actions(org_id), *filter(None, [chosen])})
 
 
 @bp.get("/orgs/<slug>/audit.<any(csv, json):kind>")

@@ -33,7 +33,7 @@ from models.orgs.single_sign_on import (
     sso_groups,
     sso_of,
 )
-from models.orgs.sso_sign_in import locked_out
+from models.orgs.sso_sign_in import invited_guests, locked_out
 from models.orgs.teams import org_teams
 from views.orgs.pages.orgs_blueprint import bp
 from views.orgs.pages.sso_sign_in import callback_url, metadata_url
@@ -76,6 +76,7 @@ def _page(
         callback=callback_url(org.id),
         sign_in=settings().base_url + url_for("orgs.start_sso", slug=org.slug),
         people=locked_out(org.id) if sso else [],
+        guests=invited_guests(org.id) if sso else 0,
         tokens=scim_tokens(org.id),
         new_token=new_token,
         directory=directory_states(org.id, proven_domains(org.id)),

@@ -156,7 +156,7 @@ def _complete(org: Org, arrival: SsoArrival, before: User | None, next_path: str
         if arrival.new:
             audit("user.created", user.id, user=user, after={"by": "sso", "organisation": org.slug})
         audit("user.signed_in", user.id, user=user, after={"by": "sso", "organisation": org.slug})
-    mark_session(org.id, current)
+    mark_session(org.id, current, now())
     db.session.commit()
     if arrival.joined:
         toast(f"You are now a member of {org.name}.")

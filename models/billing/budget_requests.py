@@ -1,0 +1,358 @@
+"""Requests for more of a budget, with evidence; raises that end by themselves; and budgets tried on past calls."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, text
+
+from models.accounts.users import User
+from models.billing import mails
+from models.core.db import db, extension
+from models.core.db import now as utc_now
+from models.core.errors import Conflict, Invalid, NotFound
+from models.ledger import Account, Budget, BudgetLimit, BudgetRaise, BudgetRequest, budgets, lock_account
+from models.ledger.credit_operations import MAX_GRANT
+from models.orgs import Org, OrgMember, can, membership, record_org
+
+MAX_REASON = 1000
+MAX_RAISE = timedelta(days=366)
+TRIAL_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a budget would have refused of the calls since `since`. `by` are subjects with calls and credits refused, most
+    first; `calls` are the first refused ones."""
+
+    since: datetime
+    calls: int
+    refused: int
+    credits: int
+    by: Sequence[tuple[str, int, int]]
+    first: Sequence[Any]
+
+
+def account_of_budget(user_id: str, budget_id: str) -> tuple[Account, Budget]:
+    """The budget in force with this id, and its account, for its owner or a member of the organisation. Raises NotFound."""
+    found = db.session.get(Budget, budget_id)
+    if found is not None and found.ended_at is None:
+        if found.account_id == user_id:
+            return Account(user_id=user_id), found
+        if membership(user_id, found.account_id) is not None:
+            return Account(org_id=found.account_id), found
+    raise NotFound("There is no such budget.")
+
+
+def limit_for(
+    account: Account, budget: Budget, user_id: str, subject: str | None = None, key_id: str | None = None
+) -> BudgetLimit | None:
+    """What the budget leaves a user: of their team, of themselves, or of `subject` (a key of theirs, an agent, a run). None
+    if it does not apply to them."""
+    level = budget.level
+    of_them = {
+        "user_id": user_id,
+        "team_id": budgets.team_of(account.org_id, user_id) if account.org_id else None,
+        "key_id": key_id or (subject if level == "key" and _owns_key(account, user_id, subject) else None),
+        "agent_id": subject or budget.subject if level == "agent" else None,
+        "run_id": subject or budget.subject if level == "run" else None,
+    }
+    return next(
+        (each for each in budgets.effective_limits(account, **of_them) if each.budget_id == budget.id), None
+    )
+
+
+def request_more(
+    account: Account,
+    budget_id: str,
+    user: User,
+    amount: int,
+    *,
+    reason: str = "",
+    subject: str | None = None,
+    key_id: str | None = None,
+    run_id: str | None = None,
+    now: datetime | None = None,
+) -> BudgetRequest:
+    """Ask the owners and admins of an organisation for `amount` more credits of a budget that limits this member, with the
+    evidence beside it; mails them. A second request replaces the amount and reason of one that is still open.
+
+    Raises NotFound, Invalid, and Conflict for one's own account: its owner raises it.
+    """
+    now = now or utc_now()
+    budget = budgets.budget_of(account, budget_id)
+    if account.org_id is None:
+        raise Conflict("This is a budget of your own account: raise it yourself.")
+    _check_amount(amount)
+    limit = limit_for(account, budget, user.id, subject, key_id)
+    if limit is None:
+        raise Invalid(
+            "This budget does not limit your calls.", fields={"subject": "Name a key, agent or run of yours."}
+        )
+    query = select(BudgetRequest).where(
+        BudgetRequest.budget_id == budget.id,
+        BudgetRequest.subject == limit.subject,
+        BudgetRequest.user_id == user.id,
+        BudgetRequest.state == "open",
+    )
+    request = db.session.scalars(query.with_for_update()).one_or_none()
+    if request is None:
+        request = BudgetRequest(budget_id=budget.id, subject=limit.subject, user_id=user.id, created_at=now)
+        db.session.add(request)
+    request.amount, request.reason, request.run_id = amount, reason.strip()[:MAX_REASON], run_id
+    request.evidence = _evidence(account, budget, limit, now)
+    db.session.flush()
+    facts = {"amount": amount, "level": limit.level, "name": limit.name, "reason": request.reason}
+    record_org(account.org_id, "budget.requested", budget.id, after=facts)
+    _mail_approvers(account.org_id, budget, request, user, limit)
+    return request
+
+
+def open_requests(account: Account) -> list[tuple[BudgetRequest, Budget, User]]:
+    """Requests that wait for a decision, oldest first, with the budget and who asks; at most 100."""
+    query = (
+        select(BudgetRequest, Budget, User)
+        .join(Budget, Budget.id == BudgetRequest.budget_id)
+        .join(User, User.id == BudgetRequest.user_id)
+        .where(Budget.account_id == account.id, Budget.ended_at.is_(None), BudgetRequest.state == "open")
+        .order_by(BudgetRequest.created_at, BudgetRequest.id)
+        .limit(100)
+    )
+    return [(request, budget, user) for request, budget, user in db.session.execute(query)]
+
+
+def decide_request(
+    account: Account,
+    request_id: str,
+    decider: User,
+    *,
+    amount: int | None,
+    ends_at: datetime | None = None,
+    this_run_only: bool = False,
+    answer: str = "",
+    now: datetime | None = None,
+) -> BudgetRequest:
+    """Approve `amount` credits until `ends_at` (default: the end of the budget's window), for the request's run only or for
+    all calls; None declines. Mails who asked. Raises NotFound, Conflict when it was decided, Invalid."""
+    now = now or utc_now()
+    lock_account(account)
+    query = (
+        select(BudgetRequest, Budget)
+        .join(Budget, Budget.id == BudgetRequest.budget_id)
+        .where(BudgetRequest.id == request_id, Budget.account_id == account.id)
+    )
+    row = db.session.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("There is no such request.")
+    request, budget = row[0], row[1]
+    if request.state != "open":
+        raise Conflict(f"This request is {request.state} already.")
+    if amount is not None:
+        run_id = request.run_id if this_run_only else None
+        if this_run_only and run_id is None:
+            raise Invalid("The request names no run.", fields={"scope": "The request names no run."})
+        made = raise_budget(
+            account,
+            budget.id,
+            amount,
+            subject=request.subject,
+            ends_at=ends_at,
+            run_id=run_id,
+            by=decider,
+            now=now,
+        )
+        made.request_id, ends_at = request.id, made.ends_at
+    request.state = "declined" if amount is None else "approved"
+    request.decided_by, request.decided_at, request.answer = decider.id, now, answer.strip()[:MAX_REASON]
+    db.session.flush()
+    if account.org_id:
+        record_org(account.org_id, f"budget_request.{request.state}", budget.id, after={"amount": amount})
+    _mail_decision(account, budget, request, decider, amount, ends_at)
+    return request
+
+
+def raise_budget(
+    account: Account,
+    budget_id: str,
+    amount: int,
+    *,
+    subject: str = "",
+    ends_at: datetime | None = None,
+    run_id: str | None = None,
+    by: User,
+    now: datetime | None = None,
+) -> BudgetRaise:
+    """Add `amount` credits to a budget's limit until `ends_at` (default: the end of its window, in total 30 days), for all
+    subjects or one, and if given for one run only. Locks the account. Raises NotFound, Invalid."""
+    now = now or utc_now()
+    _check_amount(amount)
+    lock_account(account)
+    budget = budgets.budget_of(account, budget_id)
+    if ends_at is None:
+        ends_at = _window_end(budget, now) or now + timedelta(days=30)
+    if not now < ends_at <= now + MAX_RAISE:
+        raise Invalid("Choose an end.", fields={"ends_at": "Choose a time in the future, within a year."})
+    made = BudgetRaise(
+        budget_id=budget.id,
+        subject=subject,
+        amount=amount,
+        run_id=run_id,
+        starts_at=now,
+        ends_at=ends_at,
+        created_by=by.id,
+    )
+    db.session.add(made)
+    budget.raised_until = max(budget.raised_until or ends_at, ends_at)
+    db.session.flush()
+    if account.org_id:
+        facts = {"amount": amount, "subject": subject, "ends_at": ends_at.isoformat(), "run_id": run_id}
+        record_org(account.org_id, "budget.raised", budget.id, after=facts)
+    return made
+
+
+def live_raises(budget: Budget, now: datetime | None = None) -> list[BudgetRaise]:
+    """The budget's raises that have not ended, the next to end first."""
+    query = select(BudgetRaise).where(
+        BudgetRaise.budget_id == budget.id, BudgetRaise.ends_at > (now or utc_now())
+    )
+    return list(db.session.scalars(query.order_by(BudgetRaise.ends_at)))
+
+
+def try_budget(
+    account: Account,
+    level: str,
+    period: str,
+    limit_credits: int,
+    *,
+    subject: str | None = None,
+    count_byok: bool = False,
+    now: datetime | None = None,
+) -> Trial:
+    """Which calls of the last 30 days a budget would have refused, whose, and when."""
+    since = (now or utc_now()) - timedelta(days=TRIAL_DAYS)
+    proposed = {
+        "account_id": account.id,
+        "level": level,
+        "subject": subject,
+        "period": period,
+        "limit_credits": limit_credits,
+        "count_byok": count_byok,
+        # a budget in total is tried from the first of these days on
+        "created_at": since.isoformat(),
+    }
+    row = db.session.execute(
+        text(
+            "SELECT * FROM budget_trial(jsonb_populate_record(NULL::budget, CAST(:budget AS jsonb)), :since)"
+        ),
+        {"budget": json.dumps(proposed), "since": since},
+    ).one()
+    by = [(each["name"], each["calls"], each["credits"]) for each in row.by_subject]
+    first = [each | {"finished_at": datetime.fromisoformat(each["finished_at"])} for each in row.first_calls]
+    return Trial(since, row.calls, row.refused, row.credits, by, first)
+
+
+def _evidence(account: Account, budget: Budget, limit: BudgetLimit, now: datetime) -> dict[str, Any]:
+    """The budget's state, what it would need at this pace, the runs that used most of it, and since when it refuses calls."""
+    row = db.session.execute(
+        text(
+            "SELECT budget_window(:period, :now, a.time_zone) AS start, budget_resets(:period, :now, a.time_zone) AS resets"
+            " FROM credit_account a WHERE a.id = :account"
+        ),
+        {"period": budget.period, "now": now, "account": account.id},
+    ).one()
+    start = max(row.start, budget.created_at) if budget.period == "total" else row.start
+    runs = db.session.execute(
+        text("SELECT r.* FROM budget b, budget_runs(b, :subject, :start) r WHERE b.id = :id"),
+        {"id": budget.id, "subject": limit.subject, "start": start},
+    )
+    stopped = db.session.execute(
+        text(
+            "SELECT stopped_at FROM budget_spend WHERE budget_id = :id AND subject = :subject AND window_start = :start"
+        ),
+        {"id": budget.id, "subject": limit.subject, "start": row.start},
+    ).scalar_one_or_none()
+    elapsed, whole = now - start, row.resets and row.resets - start
+    forecast = round(limit.spent * (whole / elapsed)) if whole and elapsed > timedelta(minutes=5) else None
+    return {
+        "limit": limit.limit,
+        "spent": limit.spent,
+        "held": limit.held,
+        "free": max(limit.free, 0),
+        "resets_at": row.resets and row.resets.isoformat(),
+        "forecast": forecast,
+        "stopped_at": stopped and stopped.isoformat(),
+        "runs": [dict(each._mapping) for each in runs],
+    }
+
+
+def _window_end(budget: Budget, now: datetime) -> datetime | None:
+    query = text(
+        "SELECT budget_resets(:period, :now, a.time_zone) FROM credit_account a WHERE a.id = :account"
+    )
+    values = {"period": budget.period, "now": now, "account": budget.account_id}
+    found: datetime | None = db.session.execute(query, values).scalar_one()
+    return found
+
+
+def _check_amount(amount: int) -> None:
+    if not 0 < amount <= MAX_GRANT:
+        raise Invalid("Enter an amount.", fields={"amount": "Enter a whole number of credits."})
+
+
+def _owns_key(account: Account, user_id: str, key_id: str | None) -> bool:
+    query = text(
+        'SELECT EXISTS (SELECT FROM session WHERE "sessionToken" = :key AND "userId" = :user'
+        ' AND coalesce(org_id, "userId") = :account)'
+    )
+    values = {"key": key_id, "user": user_id, "account": account.id}
+    return key_id is not None and bool(db.session.execute(query, values).scalar_one())
+
+
+def _mail_approvers(
+    org_id: str, budget: Budget, request: BudgetRequest, asker: User, limit: BudgetLimit
+) -> None:
+    org = db.session.get_one(Org, org_id)
+    members = db.session.scalars(select(OrgMember).where(OrgMember.org_id == org_id))
+    facts = _mail_facts(org, budget, request) | {
+        "asker": asker.name or asker.email,
+        "limit": f"{limit.limit:,}",
+        "spent": f"{limit.spent:,}",
+        "budget_name": limit.name,
+    }
+    for member in members:
+        if can(member, "manage_budgets") and member.user_id != asker.id:
+            id = f"budget-request-{request.id}-{request.amount}-{member.user_id}"
+            mails.enqueue("budget_requested", id, member.user_id, facts)
+
+
+def _mail_decision(
+    account: Account,
+    budget: Budget,
+    request: BudgetRequest,
+    decider: User,
+    amount: int | None,
+    ends_at: datetime | None,
+) -> None:
+    if account.org_id is None:
+        return
+    org = db.session.get_one(Org, account.org_id)
+    facts = _mail_facts(org, budget, request) | {
+        "approved": amount is not None,
+        "granted": amount and f"{amount:,} credits",
+        "until": ends_at and f"{ends_at:%d %B %Y, %H:%M} UTC",
+        "decider": decider.name or decider.email,
+        "answer": request.answer,
+    }
+    mails.enqueue("budget_decided", f"budget-decision-{request.id}", request.user_id, facts)
+
+
+def _mail_facts(org: Org, budget: Budget, request: BudgetRequest) -> dict[str, Any]:
+    return {
+        "organisation": org.name,
+        "amount": f"{request.amount:,} credits",
+        "reason": request.reason,
+        "level": budget.level,
+        "budget_url": f"{extension('settings').base_url}/orgs/{org.slug}/budgets/{budget.id}",
+    }
