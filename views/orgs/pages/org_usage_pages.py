@@ -40,7 +40,7 @@ GROUPS: dict[By, str] = {
     "agent": "Agent",
     "version": "Agent version",
 }
-LABELS: dict[str, str] = {**GROUPS, "run": "Run"}
+LABELS: dict[str, str] = {str(name): label for name, label in GROUPS.items()} | {"run": "Run"}
 FEWEST_CREDITS = 1000
 
 
