@@ -24,7 +24,6 @@ Outcome = Literal[
     "model_not_in_plan",  # and the person does not continue with credits: 403
     "budget",  # a budget leaves less than `hold`, even without other calls in flight: 402
     "budget_held",  # a budget leaves less because calls in flight hold it: 429
-    "stopped",  # somebody stopped all calls of the account: 403
     "org_not_found",  # the named organisation does not exist, or the caller is no member: 404
     "org_conflict",  # the key of an organisation names another one: 403
     "org_role",  # the caller's role in the organisation makes no calls: 403
