@@ -180,18 +180,20 @@ def _figures(moment: datetime, user_id: str) -> dict[str, Any]:
         "active": None if user_id else len(totals_by(org, "member", *month_of(org, moment), limit=None)),
         "utilisation": used / (left + used) if left + used else None,
         "forecast": expected,
-        "empty_at": forecast_text(expected, moment),
+        "empty_at": forecast_text(expected, moment, used),
         "low": current.net_balance < FEWEST_CREDITS,
         "buys": can(current_membership(), "buy"),
     }
 
 
-def forecast_text(expected: Forecast, moment: datetime) -> str:
-    """When the credits end, as in `Thursday 14:00`, on the organisation's clock."""
+def forecast_text(expected: Forecast, moment: datetime, used: int) -> str:
+    """When the credits end, as in `Thursday 14:00`, on the organisation's clock. `used`: credits of this month."""
     if expected.balance <= 0:
         return "Empty now"
     if expected.empty_at is None:
-        return "Over a year" if expected.credits_per_day else "No usage"
+        if expected.credits_per_day:
+            return "Over a year"
+        return "Not known yet" if used else "No usage"
     local = expected.empty_at.astimezone(clock_of(current_org()))
     if (expected.empty_at - moment).days < 7:
         return f"{local:%A %H:00}"
