@@ -159,7 +159,8 @@ def find_budget(budget_id: str) -> ResponseReturnValue:
     """From a refused call to the page of the budget that refused it."""
     account, found = budget_requests.account_of_budget(signed_in().id, budget_id)
     org = org_by_id(account.org_id) if account.org_id else None
-    return see_other(url_for("budgets.budget", budget_id=found.id, **({"slug": org.slug} if org else {})))
+    values: dict[str, Any] = {"slug": org.slug} if org else {}
+    return see_other(url_for("budgets.budget", budget_id=found.id, **values))
 
 
 @bp.post("/profile/budgets/<budget_id>")
