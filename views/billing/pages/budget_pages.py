@@ -386,7 +386,7 @@ def _budget_page(
         "billing/budget.html",
         status=status,
         budget=found,
-        limit=budget_requests.limit_for(account, found, signed_in().id, request.args.get("subject")),
+        limit=budget_requests.limit_for(account, found, signed_in().id, subject=request.args.get("subject")),
         spending=budgets.spending(account, top=20).get(found.id, []) if sees_all else [],
         raises=budget_requests.live_raises(found),
         sees_all=sees_all,
