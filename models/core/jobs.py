@@ -407,6 +407,15 @@ def send_billing_mail(mail_id: str) -> None:
 
 
 @queue.periodic(cron="* * * * *")
+@queue.task(name="billing.watch_budgets", queueing_lock="billing.watch_budgets", retry=Backoff())
+def watch_budgets(timestamp: int) -> None:
+    """Raise the alerts of organisations' budgets."""
+    from models.billing import budget_alerts
+
+    budget_alerts.watch_budgets()
+
+
+@queue.periodic(cron="* * * * *")
 @queue.task(name="billing.watch_balances", queueing_lock="billing.watch_balances", retry=Backoff())
 def watch_balances(timestamp: int) -> None:
     """Enqueue low balance e-mails."""
