@@ -276,6 +276,7 @@ def _evidence(account: Account, budget: Budget, limit: BudgetLimit, now: datetim
     elapsed, whole = now - start, row.resets and row.resets - start
     forecast = round(limit.spent * (whole / elapsed)) if whole and elapsed > timedelta(minutes=5) else None
     return {
+        "name": limit.name,
         "limit": limit.limit,
         "spent": limit.spent,
         "held": limit.held,

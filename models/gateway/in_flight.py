@@ -26,6 +26,7 @@ from models.ledger.group_commit import GroupCommit
 from models.ledger.holds import (
     Admission,
     AdmissionRequest,
+    BudgetRefusal,
     CallFailure,
     LedgerUnavailable,
     Settled,
@@ -215,9 +216,9 @@ class InFlightCall:
             self.ttft_ms = self._elapsed()
             metrics.of(metrics.FIRST_BYTE, self.route.provider.name).observe(self.ttft_ms / 1000)
 
-    def _grow_hold(self, needed: int, wanted: int) -> int | None:
-        """Grow the hold to `wanted` credits, or to as many as are free, at least `needed`. Returns the new hold; None when
-        `needed` exceeds what is free. While the ledger is unreachable the call may reach twice its last hold; beyond
+    def _grow_hold(self, needed: int, wanted: int) -> int | BudgetRefusal | None:
+        """Grow the hold to `wanted` credits, or to as many as are free, at least `needed`. Returns the new hold; when `needed`
+        exceeds what is free, the budget that refuses, else None. While the ledger is unreachable the call may reach twice its last hold; beyond
         that raises HoldNotGrown."""
         request_id = self.admission.request_id
         try:
@@ -229,7 +230,8 @@ class InFlightCall:
                     "The credit ledger cannot be reached, so this answer ends here. Try again in a moment."
                 ) from None
             return min(wanted, 2 * self._held)
-        self._held = grown or self._held
+        if isinstance(grown, int):
+            self._held = grown
         return grown
 
     def hold_for_output(self, call: Call, output_tokens: int) -> int:
@@ -242,8 +244,9 @@ class InFlightCall:
         if not wanted:
             return 2 * output_tokens
         held = self._grow_hold(needed, wanted)
+        if isinstance(held, BudgetRefusal):
+            raise BudgetSpent(f"{budget_message(held)} So this answer ends here.")
         if held is None:
-            self._raise_if_budget_spent(needed)
             exhausted = (
                 "Your plan's limit was reached"
                 if self.admission.funding == "plan"
@@ -254,13 +257,6 @@ class InFlightCall:
             return 2 * output_tokens
         return output_tokens + output_tokens * (held - needed) // (wanted - needed)
 
-    def _raise_if_budget_spent(self, needed: int) -> None:
-        with suppress(LedgerUnavailable):
-            request_id = self.admission.request_id
-            refusal = holds.explain_growth(self._settlements.pool, request_id, needed=needed)
-            if refusal is not None:
-                raise BudgetSpent(f"{budget_message(refusal)} So this answer ends here.")
-
     def try_hold(self, credits: int) -> bool:
         """Grow a non-zero hold to at least `credits`. Returns whether the call now holds them; on False the hold is
         unchanged."""
@@ -268,7 +264,8 @@ class InFlightCall:
             with suppress(LedgerUnavailable):
                 request_id = self.admission.request_id
                 grown = holds.grow_hold(self._settlements.pool, request_id, needed=credits, requested=credits)
-                self._held = grown or self._held
+                if isinstance(grown, int):
+                    self._held = grown
         return credits <= self._held
 
     def settle(

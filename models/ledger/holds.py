@@ -78,14 +78,17 @@ _SETTLE_MANY = """
 SELECT * FROM gateway_settle_many(ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_facts, $1::jsonb)), $2)
 """
 _FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)"
-_GROW = "SELECT credit_hold_grow($1, $2, $3, $4)"
+# the account's lock is held until the statement ends, so the budget that is named is the one that refused
+_GROW = """
+WITH grown AS MATERIALIZED (SELECT credit_hold_grow($1, $2, $3, $4) AS amount)
+SELECT amount, CASE WHEN amount IS NULL THEN (
+    SELECT budget_refusal(h, $2, $4) FROM credit_hold h WHERE h.request_id = $1
+) END FROM grown
+"""
 _LIVE = """
 SELECT request_id, model, amount, created_at, count(*) OVER () FROM credit_hold
 WHERE account_id = $1 AND state = 'live' AND expires_at > $2 AND funding <> 'byok'
 ORDER BY created_at, request_id LIMIT $3
-"""
-_EXPLAIN = """
-SELECT budget_refusal(h, $2, $3) FROM credit_hold h WHERE h.request_id = $1
 """
 _EXTEND = "SELECT credit_hold_extend($1, $2, $3)"
 
@@ -261,24 +264,18 @@ def grow_hold(
     requested: int,
     now: datetime | None = None,
     timeout_seconds: float = 5.0,
-) -> int | None:
-    """Grow a call's hold to `requested` credits, or to what other holds leave available of its funding, and return the
-    new amount. Returns None, changing nothing, if that is less than `needed` or the call has no hold.
+) -> int | BudgetRefusal | None:
+    """Grow a call's hold to `requested` credits, or to what other holds leave available of its funding and its budgets, and
+    return the new amount. If that is less than `needed`, changes nothing and returns the budget that refuses, or None if the
+    credits do not suffice or the call has no hold.
 
     Never shrinks a hold. Takes the account's lock; idempotent. Raises LedgerUnavailable.
     """
     params = (request_id, min(needed, MAX_HOLD), min(requested, MAX_HOLD), now or utc_now())
-    ((amount,),) = _execute(pool, _GROW, params, timeout_seconds)
-    return None if amount is None else int(amount)
-
-
-def explain_growth(
-    pool: Pool, request_id: str, *, needed: int, now: datetime | None = None
-) -> BudgetRefusal | None:
-    """The budget that leaves less than `needed` for the hold of a call in flight; None if none does. Raises
-    LedgerUnavailable."""
-    rows = _execute(pool, _EXPLAIN, (request_id, min(needed, MAX_HOLD), now or utc_now()), 1.0)
-    return BudgetRefusal(**rows[0][0]) if rows and rows[0][0] else None
+    ((amount, refusal),) = _execute(pool, _GROW, params, timeout_seconds)
+    if amount is None:
+        return BudgetRefusal(**refusal) if refusal else None
+    return int(amount)
 
 
 def settle(

@@ -17,7 +17,7 @@ from models import ledger
 from models.accounts import User
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.core.pool import Pool
-from models.ledger import Account, Budget, BudgetRaise, budgets
+from models.ledger import Account, Budget, BudgetRaise, BudgetRefusal, budgets
 from models.orgs import Org, OrgTeam, OrgTeamMember
 from tests import factories
 from tests.ledger.stage import HOUR, NOW, Payer, admit, assert_proved, call, give, key_of, payer
@@ -211,9 +211,8 @@ def test_a_hold_grows_no_further_than_its_budgets(session: Session, pool: Pool, 
     admitted, other = admit(pool, first, 10), admit(pool, first, 5)
     assert ledger.grow_hold(pool, admitted.request_id, needed=15, requested=20, now=NOW) == 20
     assert ledger.grow_hold(pool, admitted.request_id, needed=21, requested=40, now=NOW) == 25
-    assert ledger.grow_hold(pool, admitted.request_id, needed=26, requested=40, now=NOW) is None
-    found = ledger.explain_growth(pool, admitted.request_id, needed=26, now=NOW)
-    assert found is not None
+    found = ledger.grow_hold(pool, admitted.request_id, needed=26, requested=40, now=NOW)
+    assert isinstance(found, BudgetRefusal)
     assert (found.level, found.held, found.free) == ("key", 5, 25)
     ledger.settle(pool, other, call(5), now=NOW)
     ledger.settle(pool, admitted, call(25), now=NOW)

@@ -273,6 +273,7 @@ class History(RuleBasedStateMachine):
             )
             possible = max(amount, min(needed + more, self.model.net(self.now) - others))
             grown = ledger.grow_hold(self.pool, request, needed=needed, requested=needed + more, now=self.now)
+            assert not isinstance(grown, ledger.BudgetRefusal)
             assert grown == (possible if possible >= needed else None)
             self.model.holds[request] = (grown or amount, until)
 

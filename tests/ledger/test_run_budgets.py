@@ -110,7 +110,7 @@ class Trees(RuleBasedStateMachine):
         index = which % len(self.calls)
         run, admitted, hold = self.calls[index]
         grown = ledger.grow_hold(self.pool, admitted.request_id, needed=hold, requested=hold + more, now=NOW)
-        assert grown is not None
+        assert isinstance(grown, int)
         self.calls[index] = (run, admitted, grown)
 
     @rule(which=st.integers(0, 20))

@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+from tests.proof.cast import PERIODS, WAYS, Person
 from tests.proof.load import Outcome, call, run_in_thread
 from tests.proof.stage import Result, Stage
 from tests.proof.upstream import Script
@@ -14,8 +15,8 @@ STREAM_BYTES = 6_000
 
 def aborts(stage: Stage, *, streams: int = 60, concurrency: int = 60) -> Result:
     """Every stream is settled from the reported usage, or counted and marked as such, whenever its client disconnects."""
-    people = stage.people(5, 1_000_000)
-    outcomes = run_in_thread(_streams(stage, [person.key for person in people], streams, concurrency))
+    people = stage.people(6, 1_000_000, WAYS, dict.fromkeys(PERIODS, 900_000))
+    outcomes = run_in_thread(_streams(stage, people, streams, concurrency))
     stage.wait_for_holds(120)
     seen = stage.upstream.seen()
     rows = stage.calls(people)
@@ -42,6 +43,7 @@ def aborts(stage: Stage, *, streams: int = 60, concurrency: int = 60) -> Result:
         else:
             assert row.usage_source in ("counted", "estimated"), row.usage_source  # type: ignore[attr-defined]
             assert row.output_tokens > 0, f"{script.id} was counted as zero tokens"  # type: ignore[attr-defined]
+    budgets = stage.check_payers(people)
     stage.prove()
     disconnected = [outcome for outcome in outcomes if outcome.disconnected]
     early = sum(outcome.status is None for outcome in disconnected)
@@ -58,12 +60,13 @@ def aborts(stage: Stage, *, streams: int = 60, concurrency: int = 60) -> Result:
     counts = ", ".join(f"{count} {source}" for source, count in sorted(sources.items()))
     return Result(
         "aborts",
-        f"{streams} streams, {concurrency} concurrent, {len(disconnected)} clients disconnected ({early} before the response head)",
-        f"settled: {counts}; {len(not_sent)} that never reached the provider not charged, {rejected} of them rejected with 503",
+        f"{streams} streams, {concurrency} concurrent, {len(disconnected)} clients disconnected ({early} before the response head); paid from people's and "
+        "organisations' accounts in every way",
+        f"settled: {counts}; {budgets} budgets hold exactly their calls; {len(not_sent)} that never reached the provider not charged, {rejected} of them rejected with 503",
     )
 
 
-async def _streams(stage: Stage, keys: list[str], streams: int, concurrency: int) -> list[Outcome]:
+async def _streams(stage: Stage, people: list[Person], streams: int, concurrency: int) -> list[Outcome]:
     semaphore = asyncio.Semaphore(concurrency)
 
     async def one(index: int) -> Outcome:
@@ -78,9 +81,16 @@ async def _streams(stage: Stage, keys: list[str], streams: int, concurrency: int
         )
         # a tenth stays until the end, a tenth disconnects at once
         leave_after = random.choice([None, 0, *[random.randint(1, STREAM_BYTES)] * 8])
+        person = random.choice(people)
         async with semaphore:
             return await call(
-                stage.address, random.choice(keys), script, model=MODEL, stream=True, leave_after=leave_after
+                stage.address,
+                person.key,
+                script,
+                model=MODEL,
+                headers=person.headers,
+                stream=True,
+                leave_after=leave_after,
             )
 
     return await asyncio.gather(*(one(index) for index in range(streams)))

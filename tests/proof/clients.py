@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.proof.stage import Person, Result, Stage
+from tests.proof.cast import Person
+from tests.proof.stage import Result, Stage
 
 DRIVERS = Path(__file__).parent / "drivers"
 

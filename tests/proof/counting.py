@@ -22,7 +22,8 @@ from models.store.publishing.definition import Definition
 from models.store.statistics import counting, store_proof
 from tests import factories
 from tests.ledger.stage import call
-from tests.proof.stage import Person, Result, Stage
+from tests.proof.cast import Person
+from tests.proof.stage import Result, Stage
 
 AGENTS = ("herald", "judge", "scribe", "teller")
 GROUP = 8

@@ -13,8 +13,9 @@ from sqlalchemy.exc import OperationalError
 
 from models import ledger
 from models.core.db import now
+from tests.proof.cast import PERIODS, WAYS, Person
 from tests.proof.load import Outcome, call
-from tests.proof.stage import Person, Result, Serve, Stage, retry
+from tests.proof.stage import Result, Serve, Stage, retry
 from tests.proof.upstream import Script
 
 RELEASE_SECONDS = 60.0
@@ -24,7 +25,7 @@ SWEPT_EVERY = 20.0
 
 @dataclass
 class Load:
-    """Clients that make calls continuously, each with its own account. The script id is also the model name, so that a
+    """Clients that make calls continuously, each with another account. The script id is also the model name, so that a
     remaining hold identifies its call."""
 
     stage: Stage
@@ -61,6 +62,7 @@ class Load:
                 person.key,
                 script,
                 model=f"proof/{script.id}",
+                headers=person.headers,
                 stream=random.random() < 0.6,
             )
             self.outcomes.append(outcome)
@@ -122,7 +124,7 @@ def crashes(
 ) -> Result:
     """Kill each kind `rounds` times, then account for every call. Without `wait`, the sweep runs with its clock ahead
     instead of waiting for the minute."""
-    people = stage.people(clients, 10_000_000)
+    people = stage.people(clients, 10_000_000, WAYS, dict.fromkeys(PERIODS, 9_000_000))
     before = stage.number("SELECT count(*) FROM credit_hold WHERE state = 'lost'")
     kills = [kind for kind in kinds for _ in range(rounds)]
     random.shuffle(kills)
@@ -139,6 +141,7 @@ def crashes(
             _sweep_later(stage)
         released_after = stage.wait_for_holds(RELEASE_SECONDS + 30)
     lost = _check_calls(stage, people, load.outcomes) - before
+    budgets = stage.check_payers(people)
     stage.prove()
     assert monitor.longest <= RELEASE_SECONDS, (
         f"a hold of a dead worker remained for {monitor.longest:.0f} s with the server up"
@@ -146,9 +149,9 @@ def crashes(
     complete = sum(outcome.complete for outcome in load.outcomes)
     return Result(
         "crashes",
-        f"{rounds} x kill -9 of each of {', '.join(kinds)}; {clients} clients made {len(load.outcomes)} calls, "
+        f"{rounds} x kill -9 of each of {', '.join(kinds)}; {clients} clients, who pay in every way, made {len(load.outcomes)} calls, "
         f"{complete} completed",
-        f"recovery at most {slowest:.1f} s; {lost} lost calls reported to the operator; holds of dead workers released "
+        f"recovery at most {slowest:.1f} s; {lost} lost calls reported to the operator; {budgets} budgets hold exactly their calls; holds of dead workers released "
         f"within {max(monitor.longest, released_after):.0f} s",
     )
 

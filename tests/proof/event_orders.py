@@ -13,8 +13,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from models.billing.payments import stripe_events
+from tests.proof.cast import Person
 from tests.proof.payments import Obj, Payments, echo
-from tests.proof.stage import Person, Result
+from tests.proof.stage import Result
 
 CREDITS = 1000
 AT_STRIPE = "next step at Stripe"

@@ -10,8 +10,9 @@ from typing import Any
 import psutil
 
 from tests.fakes.upstream import usage
+from tests.proof.cast import Person
 from tests.proof.load import Outcome, call, run_in_thread
-from tests.proof.stage import Person, Result, Stage
+from tests.proof.stage import Result, Stage
 from tests.proof.upstream import COMPLETION, PROMPT, Script
 
 MODEL = "proof/faulty"

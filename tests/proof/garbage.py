@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from models.accounts import User
 from tests import factories
+from tests.proof.cast import Person
 from tests.proof.load import CODEBUFF, OPENAI
-from tests.proof.stage import Person, Result, Stage
+from tests.proof.stage import Result, Stage
 
 MODEL = "stoa/demo"
 

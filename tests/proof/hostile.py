@@ -22,9 +22,10 @@ from sqlalchemy.orm import Session
 
 from models.accounts import User
 from tests import factories
+from tests.proof.cast import Person
 from tests.proof.load import CODEBUFF, OPENAI, call, parse_response, run_in_thread
 from tests.proof.load import Outcome as Load
-from tests.proof.stage import Person, Result, Stage
+from tests.proof.stage import Result, Stage
 from tests.proof.upstream import Script
 
 MAX_WAIT = 1.0

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -60,6 +60,7 @@ async def call(
     *,
     model: str,
     stream: bool = False,
+    headers: Mapping[str, str] | None = None,
     leave_after: int | None = None,
     timeout: float = 90.0,
     **more: Any,
@@ -70,9 +71,8 @@ async def call(
     began = time.monotonic()
     try:
         async with asyncio.timeout(timeout):
-            await fetch(
-                address, "POST", OPENAI, {"Authorization": f"Bearer {key}"}, raw, outcome, leave_after
-            )
+            sent = {"Authorization": f"Bearer {key}", **(headers or {})}
+            await fetch(address, "POST", OPENAI, sent, raw, outcome, leave_after)
     except (OSError, EOFError, TimeoutError) as error:
         outcome.error = f"{type(error).__name__}: {error}"
     outcome.seconds = time.monotonic() - began

@@ -16,8 +16,9 @@ from pathlib import Path
 import requests
 
 from tests.proof import kill_points
+from tests.proof.cast import Person
 from tests.proof.payments import Payments, echo, wait_for
-from tests.proof.stage import Person, Result
+from tests.proof.stage import Result
 from tests.proof.topups import AMOUNT, attempts, enable
 
 CREDITS = 1000

@@ -17,10 +17,11 @@ from models.billing.payments import stripe_events
 from models.billing.referral_program.referrals import BONUS
 from models.core.db import now
 from models.ledger.statement_check import check_statement
+from tests.proof.cast import Person
 from tests.proof.load import call, run_in_thread
 from tests.proof.payments import Obj, Payments, echo, wait_for
 from tests.proof.race import MODEL
-from tests.proof.stage import Person, Result
+from tests.proof.stage import Result
 from tests.proof.topups import enable
 from tests.proof.upstream import Script
 

@@ -22,7 +22,8 @@ from sqlalchemy import text
 from models.accounts import User
 from models.core.settings import ROOT
 from tests.fakes.stripe_simulator import WEBHOOK, StripeSim
-from tests.proof.stage import Person, Serve, Stage
+from tests.proof.cast import Person
+from tests.proof.stage import Serve, Stage
 from tests.server import serving
 from views.demo.stripe_simulator import Simulator, create_simulator
 from views.demo.stripe_simulator.simulated_clock import tick

@@ -1,26 +1,33 @@
 """Concurrent calls on balances that are sufficient for only a few of them."""
 
 import asyncio
+import itertools
 import random
 import threading
+from collections import Counter
 from datetime import timedelta
 
 from models import ledger
 from models.core.db import now
+from tests.proof.cast import WAYS, Person
 from tests.proof.load import Outcome, call, run_in_thread
-from tests.proof.stage import Person, Result, Stage
+from tests.proof.stage import Result, Stage
 from tests.proof.upstream import Script
 
 MODEL = "openai/proof"
 CREDITS = 11
 """Hold and maximum cost of a call: 100 tokens at $1000 per million, plus margin."""
+WORDS = 1000
+"""Of a long answer. A word is three tokens."""
+LONG_ANSWER = WORDS * 3 * CREDITS // 100
+"""What it costs."""
 
 
 def race(
     stage: Stage, *, calls: int = 200, affordable: int = 20, accounts: int = 20, calls_each: int = 40
 ) -> Result:
-    """One account; then several accounts; then again with concurrent grants and expiries; then answers that
-    outgrow learned holds."""
+    """A person's account and organisations' whose members pay in every way; then several accounts; then again with concurrent
+    grants and expiries; then answers that outgrow learned holds."""
     lines = [
         _exact(stage, calls, affordable),
         _mixed_prices(stage, calls, affordable),
@@ -31,38 +38,74 @@ def race(
     stage.prove()
     return Result(
         "race",
-        f"{calls} calls on a balance for {affordable}, twice; {accounts} accounts x {calls_each} calls, twice, once with grants "
-        f"and expiries; {calls // 3} long answers, streamed and whole, of a key whose usual answer is short",
+        f"{calls} calls on a balance for {affordable}, twice, each of a person, and of organisations with and without budgets, whose "
+        f"members pay by key, name and repository; {accounts} accounts x {calls_each} calls, twice, paid in all ways, once with "
+        f"grants and expiries; {calls // 3} long answers, streamed and whole, of a key whose usual answer is short, on a balance "
+        "and on a member's budget",
         "; ".join(lines),
     )
 
 
 def _exact(stage: Stage, calls: int, affordable: int) -> str:
-    """Every call costs its whole hold: exactly `affordable` calls are served and the balance is 0."""
+    """Every call costs its whole hold: exactly `affordable` calls are served and the balance is 0; one less where a budget says
+    so. Of the organisation without budgets, a member pays for two calls of its repository, when its balance is 0."""
     (person,) = stage.people(1, affordable * CREDITS)
-    outcomes = _call_all(stage, [(person, _script(100)) for _ in range(calls)])
-    served = _check(stage, [person], outcomes)
-    balance = stage.balance(person)
-    assert (served, balance) == (affordable, 0), f"{served} calls served and {balance} credits left"
-    return f"exact holds: {served} of {calls} served, {_rejected(outcomes)}{balance} left"
+    limited = stage.members(affordable * CREDITS, budgets=_budgets(affordable - 1))
+    unlimited = stage.members(affordable * CREDITS)
+    in_repository = unlimited[-1]
+    with stage.session():
+        stage.grant(in_repository, 2 * CREDITS, own=True)
+    payers = [[person], limited, unlimited]
+    requests = [
+        (each, _script(100)) for people in payers for each in itertools.islice(itertools.cycle(people), calls)
+    ]
+    random.shuffle(requests)
+    outcomes = _call_all(stage, requests)
+    # while calls hold the organisation's credits, those of the repository are only told to wait
+    late = [(in_repository, _script(100)) for _ in range(3)]
+    outcomes += _call_all(stage, late)
+    everybody = [each for people in payers for each in people]
+    _check(stage, everybody, outcomes)
+    account_of = {script.id: each.account.id for each, script in requests + late}
+    served = Counter(account_of[outcome.script.id] for outcome in outcomes if outcome.complete)
+    ends = [(served[people[0].account.id], stage.balance(people[0])) for people in payers]
+    assert ends == [(affordable, 0), (affordable - 1, CREDITS), (affordable + 2, 0)], ends
+    assert stage.balance(in_repository, own=True) == 0
+    return f"exact holds: {[count for count, _ in ends]} of {calls} each served, {_rejected(outcomes)}exact balances left"
+
+
+def _budgets(calls: int) -> dict[str, int]:
+    """Budgets of an organisation for so many calls; members and the key get less, all three members together enough."""
+    half = (calls + 1) // 2
+    return {"account": calls * CREDITS, "member": half * CREDITS, "key": max(half - 1, 1) * CREDITS}
 
 
 def _mixed_prices(stage: Stage, calls: int, affordable: int) -> str:
     """Calls cost less than their hold, and clients retry: the balance stays above minus the cost of one call."""
     (person,) = stage.people(1, affordable * CREDITS)
+    members = stage.members(affordable * CREDITS, budgets={"member": affordable * CREDITS // 2})
     outcomes: list[Outcome] = []
     for _ in range(4):
-        outcomes += _call_all(stage, [(person, _script(random.randint(5, 100))) for _ in range(calls)])
-        if stage.balance(person) <= 0:
+        payers = [people for people in ([person], members) if stage.balance(people[0]) > 0]
+        outcomes += _call_all(
+            stage,
+            [
+                (each, _script(random.randint(5, 100)))
+                for people in payers
+                for each in itertools.islice(itertools.cycle(people), calls)
+            ],
+        )
+        if not payers:
             break
-    served = _check(stage, [person], outcomes)
-    balance = stage.balance(person)
-    assert balance > -CREDITS, f"the balance ended at {balance}"
-    return f"mixed prices: {served} served, ended at {balance}"
+    served = _check(stage, [person, *members], outcomes)
+    balances = [stage.balance(person), stage.balance(members[0])]
+    assert min(balances) > -CREDITS, f"the balances ended at {balances}"
+    return f"mixed prices: {served} served, ended at {balances}"
 
 
 def _accounts(stage: Stage, accounts: int, calls_each: int, *, with_grants: bool) -> str:
-    people = stage.people(accounts, 5 * CREDITS)
+    budgets = {"account": 6 * CREDITS, "member": 4 * CREDITS, "key": 5 * CREDITS}
+    people = stage.people(accounts, 5 * CREDITS, WAYS, budgets)
     requests = [(person, _script(random.randint(20, 100))) for person in people for _ in range(calls_each)]
     random.shuffle(requests)
     stop = threading.Event()
@@ -87,46 +130,69 @@ def _accounts(stage: Stage, accounts: int, calls_each: int, *, with_grants: bool
 
 
 def _outgrown_holds(stage: Stage, streams: int) -> str:
-    """Parallel answers far longer than the key's usual one, a third streamed, the others whole: their small holds grow, and
-    they end when the credits run out. The balance stays above minus the cost of one."""
+    """Parallel answers far longer than their key's usual one, a third streamed, the others whole: their small holds grow, and
+    they end when the credits, or a member's budget, run out. What is left stays above minus the cost of one."""
     # enough usual answers for each worker to learn their size
-    words, usual = 1000, 150
-    # a word is three tokens: 3,000 tokens are 317 credits
-    cost = words * 3 * CREDITS // 100
+    usual = 150
     (person,) = stage.people(1, usual * CREDITS)
-    short = [Script(f"usual-{number}-{random.getrandbits(40):x}", completion=5) for number in range(usual)]
-    _check(
-        stage,
-        [person],
-        _call_all(stage, [(person, script) for script in short], stream=True),
-    )
-    before = stage.balance(person)
-    long = [
-        Script(f"long-{number}-{random.getrandbits(40):x}", words=words, pace=0.002, completion=words * 3)
-        for number in range(streams)
+    (member,) = stage.people(1, 2 * usual * CREDITS, ("key",), {"member": usual * CREDITS})
+    people = [person, member]
+    short = [
+        (each, Script(f"usual-{number}-{random.getrandbits(40):x}", completion=5))
+        for number in range(usual)
+        for each in people
     ]
-    outcomes = _call_all(stage, [(person, script) for script in long], max_tokens=100_000)
+    _check(stage, people, _call_all(stage, short, stream=True))
+    before = [usual * CREDITS - sum(row.credits for row in stage.calls([each])) for each in people]
+    long = [
+        (
+            each,
+            Script(
+                f"long-{number}-{random.getrandbits(40):x}", words=WORDS, pace=0.002, completion=WORDS * 3
+            ),
+        )
+        for number in range(streams)
+        for each in people
+    ]
+    outcomes = _call_all(stage, long, max_tokens=100_000)
     stage.wait_for_holds()
+    stage.check_payers(people, overspent=LONG_ANSWER)
+    lines = [
+        _check_outgrown(
+            stage,
+            each,
+            [outcome for (one, _), outcome in zip(long, outcomes, strict=True) if one is each],
+            left,
+        )
+        for each, left in zip(people, before, strict=True)
+    ]
+    return f"outgrown holds: of {streams} answers each, {', and '.join(lines)}"
+
+
+def _check_outgrown(stage: Stage, person: Person, outcomes: list[Outcome], before: int) -> str:
     # a whole answer that the credits ended is a 402 with what was written
     admitted = [outcome for outcome in outcomes if outcome.status == 200 or b'"answer":' in outcome.body]
+    ended = b"budget_exceeded" if person.org_id else b"insufficient_credits"
     assert {outcome.status for outcome in outcomes} <= {200, 402, 429, 503}
     for outcome in admitted:
-        assert outcome.complete or b"insufficient_credits" in outcome.body, outcome.body[-300:]
+        assert outcome.complete or ended in outcome.body, outcome.body[-300:]
     assert len({outcome.status for outcome in admitted}) > 1, "no whole answer was ended"
     # more than if each had held the 8,192 tokens of a first hold that was not learned
     assert len(admitted) > before // (8_192 * CREDITS // 100) + 1, f"{len(admitted)} streams admitted"
-    ids = {script.id for script in long}
+    ids = {outcome.script.id for outcome in outcomes}
     rows = [row for row in stage.calls([person]) if row.state == "settled" and row.message_id in ids]
     assert len(rows) == len(admitted), f"{len(rows)} calls charged, {len(admitted)} admitted"
-    balance = stage.balance(person)
-    assert before - balance == sum(row.credits for row in rows)
-    assert -cost < balance, f"the balance ended at {balance}"
-    return f"outgrown holds: {len(admitted)} of {streams} answers admitted, ended at {balance} of {before}"
+    left = before - sum(row.credits for row in rows)
+    if not person.org_id:
+        assert stage.balance(person) == left
+    assert left > -LONG_ANSWER, f"{left} left"
+    return f"{len(admitted)} admitted, {left} of {before} left"
 
 
 def _expired(stage: Stage, person: Person) -> int:
     return stage.number(
-        "SELECT -sum(amount) FROM credit_entry WHERE kind = 'expiry' AND account_id = :id", id=person.id
+        "SELECT -sum(amount) FROM credit_entry WHERE kind = 'expiry' AND account_id = :id",
+        id=person.account.id,
     )
 
 
@@ -169,6 +235,7 @@ def _call_all(
                     person.key,
                     script,
                     model=MODEL,
+                    headers=person.headers,
                     stream=stream or index % 3 == 0,
                     max_tokens=max_tokens,
                 )
@@ -197,7 +264,8 @@ def _check(stage: Stage, people: list[Person], outcomes: list[Outcome]) -> int:
         assert row.output_tokens == tokens, f"{row.output_tokens} tokens billed for {tokens}"
     debits = stage.number(
         "SELECT -sum(amount) FROM credit_entry WHERE kind = 'debit' AND account_id = ANY(:ids)",
-        ids=[person.id for person in people],
+        ids=sorted(set().union(*(person.payers for person in people))),
     )
+    stage.check_payers(people)
     assert debits == sum(row.credits for row in rows), "debits differ from the calls' credits"
     return len(served)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from tests.proof.cast import Person
 from tests.proof.load import Outcome, call, get, run_in_thread
-from tests.proof.stage import Person, Result, Stage
+from tests.proof.stage import Result, Stage
 from tests.proof.upstream import Script
 
 MODEL = "proof/soaked"

@@ -10,9 +10,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,10 +26,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from models import ledger
+from models.core.audit_log import SYSTEM
 from models.core.db import db, engine_options
 from models.core.settings import ROOT
-from models.ledger import Account
 from tests import factories
+from tests.proof import cast
+from tests.proof.cast import DELEGATED, OWN, Person
 from tests.proof.upstream import Upstream
 from tests.server import living
 
@@ -36,17 +39,6 @@ T = TypeVar("T")
 
 PRICES = '["openai/proof"]\ninput = 0\noutput = 1000\n'
 """A model with an exactly known hold and price: free input, $0.10 per 100 output tokens."""
-
-
-@dataclass(frozen=True)
-class Person:
-    id: str
-    key: str
-    cookie: str
-
-    @property
-    def account(self) -> Account:
-        return Account(user_id=self.id)
 
 
 @dataclass
@@ -76,6 +68,7 @@ class Stage:
             "poolclass": NullPool,
             "connect_args": engine_options(pool_size=1)["connect_args"],
         }
+        self._app.extensions["audit_actor"] = lambda: SYSTEM
         db.init_app(self._app)
 
     @contextmanager
@@ -84,23 +77,37 @@ class Stage:
         with self._app.app_context():
             yield db.session()
 
-    def people(self, count: int, credits: int) -> list[Person]:
-        """Create users with an API key, a browser session and `credits`."""
-        users = []
+    def people(
+        self, count: int, credits: int, ways: Sequence[str] = OWN, budgets: Mapping[str, int] | None = None
+    ) -> list[Person]:
+        """Create users with an API key, a browser session and `credits`, who pay in `ways` in turn, each from another account.
+        `budgets`: those of the organisations, as credits by level."""
+        people = []
         with self.session():
-            for _ in range(count):
-                user = factories.user(factories.new_id("proof-"))
-                person = Person(user.id, factories.token(user), factories.token(user, type="web"))
-                users.append(person)
+            for _, way in zip(range(count), cycle(ways), strict=False):
+                (person,) = (cast.person(),) if way == "own" else cast.members((way,), budgets or {})
+                people.append(person)
                 if credits:
                     self.grant(person, credits)
-        return users
+        return people
 
-    def grant(self, person: Person, credits: int, **options: Any) -> None:
-        """Grant credits and commit. Call within `session()`."""
+    def members(
+        self, credits: int, ways: Sequence[str] = DELEGATED, budgets: Mapping[str, int] | None = None
+    ) -> list[Person]:
+        """Create members of one organisation with `credits`, one for each way of paying from it."""
+        with self.session():
+            people = cast.members(ways, budgets or {})
+            self.grant(people[0], credits)
+        return people
+
+    def grant(self, person: Person, credits: int, *, own: bool = False, **options: Any) -> None:
+        """Grant credits to the account that pays (`own`: to the person's own), and commit. Call within `session()`."""
+        account = person.own if own else person.account
         kind = options.pop("type", "purchase")
         operation = factories.new_id("proof-")
-        ledger.grant(person.account, credits, kind, operation_id=operation, **options)
+        ledger.grant(
+            account, credits, "organization" if account.org_id else kind, operation_id=operation, **options
+        )
         db.session.commit()
 
     def rows(self, statement: str, **parameters: Any) -> list[Any]:
@@ -115,16 +122,42 @@ class Stage:
     def number(self, statement: str, **parameters: Any) -> int:
         return int(self.rows(statement, **parameters)[0][0] or 0)
 
-    def balance(self, person: Person) -> int:
-        return self.number("SELECT sum(balance) FROM credit_ledger WHERE user_id = :id", id=person.id)
+    def balance(self, person: Person, *, own: bool = False) -> int:
+        """Credits of the account that pays; `own`: of the person's own."""
+        return self.number(
+            "SELECT sum(balance) FROM credit_ledger WHERE coalesce(org_id, user_id) = :id",
+            id=person.id if own else person.account.id,
+        )
 
     def calls(self, people: list[Person]) -> list[Any]:
         return self.rows(
-            "SELECT request_id, message_id, user_id, requested_model, state, usage_source, credits, micro_credits,"
+            "SELECT request_id, message_id, account_id, user_id, requested_model, state, usage_source, credits, micro_credits,"
             " output_tokens, uncached_input_tokens, cost, client_gone, error"
             " FROM gateway_call WHERE user_id = ANY(:ids)",
             ids=[person.id for person in people],
         )
+
+    def check_payers(self, people: list[Person], *, overspent: int = 0) -> int:
+        """Assert that the right accounts paid for the calls, and that no budget is overspent by more than `overspent`; the sums
+        are checked by `prove`. Returns how many budgets were spent from."""
+        payers = {person.id: person.payers for person in people}
+        wrong = [row for row in self.calls(people) if row.account_id not in payers[row.user_id]]
+        assert not wrong, f"{len(wrong)} calls of another account, first {wrong[0]}"
+        unlike = self.number(
+            "SELECT count(*) FROM gateway_call c JOIN message m ON m.id = c.message_id WHERE c.user_id = ANY(:ids)"
+            " AND (coalesce(m.org_id, m.user_id) <> c.account_id OR m.org_id IS NOT NULL AND m.paid_by <> ALL(:ways))",
+            ids=list(payers),
+            ways=list(DELEGATED),
+        )
+        assert not unlike, f"{unlike} messages do not say who paid"
+        spent = self.rows(
+            "SELECT b.level, s.subject, b.limit_credits, s.spent FROM budget b JOIN budget_spend s ON s.budget_id = b.id"
+            " WHERE b.account_id = ANY(:ids)",
+            ids=[person.account.id for person in people],
+        )
+        over = [row for row in spent if row.spent > row.limit_credits + overspent]
+        assert not over, f"{len(over)} budgets are overspent, first {over[0]}"
+        return sum(row.spent > 0 for row in spent)
 
     def live_holds(self) -> int:
         return self.number("SELECT count(*) FROM credit_hold WHERE state = 'live'")

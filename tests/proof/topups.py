@@ -6,10 +6,11 @@ import time
 
 from models.core import jobs
 from models.core.db import db
+from tests.proof.cast import Person
 from tests.proof.load import Outcome, call, run_in_thread
 from tests.proof.payments import Payments, at_once, echo, wait_for
 from tests.proof.race import MODEL
-from tests.proof.stage import Person, Result
+from tests.proof.stage import Result
 from tests.proof.upstream import Script
 
 THRESHOLD, AMOUNT = 500, 2000

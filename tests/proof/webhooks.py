@@ -4,8 +4,9 @@ import json
 import time
 from typing import Any
 
+from tests.proof.cast import Person
 from tests.proof.payments import Obj, Payments, at_once, echo
-from tests.proof.stage import Person, Result
+from tests.proof.stage import Result
 
 CREDITS = 1000
 

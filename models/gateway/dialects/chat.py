@@ -180,8 +180,6 @@ def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
         return payer_refusal(admission.outcome, admission.refusal, admission.model)
     base_url = settings.base_url
     run = admission.run_id
-    if admission.outcome == "stopped":
-        return 403, stop_message(admission.refusal, base_url), "account_stopped"
     refusal: Mapping[str, tuple[int, str, str]] = {
         "unknown_key": (401, "This API key is unknown or expired.", "invalid_api_key"),
         "banned": (403, ban_message(settings), "account_suspended"),

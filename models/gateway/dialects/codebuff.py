@@ -233,9 +233,6 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
         "run_not_found": (400, {"message": f"runId Not Found: {run}"}),
         "run_not_running": (400, {"message": f"runId Not Running: {run}"}),
     }
-    if admission.outcome == "stopped":
-        message = stop_message(admission.refusal, base_url)
-        return ErrorAnswer(403, {"error": "account_stopped", "message": message})
     if admission.outcome in rows:
         return ErrorAnswer(*rows[admission.outcome])
     if admission.outcome in PLAN_OUTCOMES:
