@@ -1,0 +1,302 @@
+"""Every route below an organisation, from the map of URLs: ids of another organisation, and roles. A new route fails until listed."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session as OrmSession
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from models.accounts.credentials import hash_token
+from models.core.db import db
+from models.ledger import Account, BudgetRequest
+from models.ledger.account_stops import AccountStop
+from models.ledger.budgets import create_budget
+from models.orgs import Org, OrgInvite, OrgRepo
+from models.orgs.alerts import OrgAlert
+from models.orgs.domain_joining import OrgJoinRequest
+from models.orgs.domains import OrgDomain
+from models.orgs.offboarding import OrgRemoval
+from models.orgs.provider_keys import OrgProviderKey
+from models.orgs.service_accounts import create_service_account
+from models.orgs.team_editing import add_to_team, create_team
+from models.orgs.webhooks import OrgWebhook, WebhookDelivery
+from tests import factories
+from tests.factories import Person
+from views.web.guards import limiter
+
+UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
+
+BY_ACCOUNT = {
+    *("billing.statement_day", "billing.statement_pdf"),  # of which every account has its own
+    *(
+        "billing.set_default",
+        "billing.ask_removal",
+        "billing.remove",
+    ),  # cards, which Stripe knows: tests/billing
+    *("billing.confirm_own_topup", "billing.own_topup_confirmed"),  # the same
+}
+"""Routes whose second argument is nothing of the organisation's."""
+OTHERWISE = {"orgs_api.withdraw_invitation": 200, "runs.row": 286}
+"""Withdrawing what is not there is no error (contract 2.8); 286 ends the polling of a row."""
+BODIES: dict[str, dict[str, Any]] = {
+    "orgs_api.change_role": {"role": "viewer"},
+    "orgs_api.switch_repository": {"isActive": False},
+    "orgs_api.add_team_member": {"userId": "x"},
+}
+
+RECEIPT: dict[str, Any] = dict.fromkeys(("calls", "credits", "live_calls", "held", "invites"), 0) | {
+    "keys": [],
+    "name": "x",
+    "removed_by_name": "a",
+}
+OWNERS = """
+orgs.delete orgs.drop_domain orgs.drop_provider orgs.drop_scim_token orgs.keep_audit orgs.map_group orgs.name_domain
+orgs.new_scim_token orgs.prove_domain orgs.save_provider orgs.set_enforcement orgs.transfer orgs.unmap_group
+orgs_api.delete orgs_api.delete_settings
+"""
+ADMINS = """
+budgets.add_raise budgets.change budgets.create budgets.decide budgets.end orgs.add_member orgs.add_provider_key
+orgs.add_repository orgs.add_to_team orgs.change_role orgs.create_service orgs.create_team orgs.create_webhook
+orgs.decide_join_request orgs.delete_service orgs.delete_team orgs.delete_webhook orgs.edit_service orgs.edit_team
+orgs.move_org_key orgs.remove_from_team orgs.remove_member orgs.remove_provider_key orgs.remove_repository
+orgs.repeat_delivery orgs.resend_invite orgs.resume_agents orgs.rotate_webhook_secret orgs.save_alert_settings
+orgs.save_settings orgs.send_invites orgs.send_test_mail orgs.set_joining orgs.stop_agents orgs.switch_provider_key
+orgs.switch_repository orgs.switch_service orgs.switch_webhook_on orgs.test_webhook orgs.withdraw_invite
+orgs_api.add_member orgs_api.add_repository orgs_api.add_team_member orgs_api.change_role
+orgs_api.create_service_account orgs_api.create_team orgs_api.delete_service_account orgs_api.delete_team orgs_api.edit
+orgs_api.edit_service_account orgs_api.edit_settings orgs_api.edit_team orgs_api.invite_by_mail orgs_api.remove_member
+orgs_api.remove_repository orgs_api.remove_team_member orgs_api.resend_invitation orgs_api.switch_repository
+orgs_api.withdraw_invitation
+"""
+MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
+SPENDERS = "budgets.ask"
+THEMSELVES = """
+orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore
+orgs.revoke_org_key orgs.set_key_team orgs_api.create_org_key orgs_api.dismiss_org_alert orgs_api.edit_org_key
+orgs_api.revoke_org_key
+"""
+"""For oneself: keys, alerts and memberships of others do not exist here (tested with the parts)."""
+BODY_FIRST = "orgs_api.add_members organisation_credits_api.buy_organisation_credits"
+"""The contract checks their bodies before the membership."""
+WITH_STRIPE = """
+billing.add_card billing.buy billing.confirm_own_topup billing.end_seats billing.portal billing.remove
+billing.retry_topup billing.save_auto_topup billing.save_details billing.set_default billing.subscribe_seats
+"""
+"""Closed without Stripe; tests/billing tries their roles."""
+REFUSED = {
+    OWNERS: "carol bob dave vic",
+    ADMINS: "bob dave vic",
+    MONEY: "bob vic",
+    SPENDERS: "dave vic",
+    THEMSELVES: "",
+    BODY_FIRST: "",
+    WITH_STRIPE: "",
+}
+"""Who in the organisation is refused."""
+
+
+def org_rules(app: Flask) -> Iterator[tuple[Rule, str]]:
+    """The routes of one organisation, by method."""
+    for rule in app.url_map.iter_rules():
+        if "org_id" in rule.arguments or (rule.rule.startswith("/orgs/<slug>") and "slug" in rule.arguments):
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                yield rule, method
+
+
+@pytest.fixture
+def csrf() -> dict[str, str]:
+    """CSRF tokens by person, filled by `ask`."""
+    return {}
+
+
+def ask(
+    who: Person, method: str, path: str, csrf: dict[str, str], body: dict[str, Any] | None = None
+) -> TestResponse:
+    if method == "GET":
+        return who.browser.get(path, headers={"HX-Request": "true"} if path.endswith("/row") else {})
+    if path.startswith("/api/"):
+        return who.browser.open(path, method=method, json=None if method == "DELETE" else body or {})
+    if who.id not in csrf:
+        found = re.search(
+            r'name="csrf_token" value="([^"]+)"', who.browser.get("/orgs/new" if who.user else "/login").text
+        )
+        csrf[who.id] = found[1] if found else ""
+    return who.browser.open(path, method=method, data={"csrf_token": csrf[who.id], **(body or {})})
+
+
+@pytest.fixture
+def ids(acme: Org, alice: Person, bob: Person, carol: Person) -> dict[str, str]:
+    """An id of acme's for each argument of a route; by argument, or by the part of the path before it and the argument."""
+    assert bob.user is not None
+    assert alice.user is not None
+    org, user = acme.id, bob.user
+    with factories.one_commit():
+        factories.grant(alice.user, 900, "organization", org_id=org)
+        team = create_team(acme, "Web")
+        add_to_team(team, bob.id)
+        service = create_service_account(acme, alice.id, "Builds")
+        budget = create_budget(Account(org_id=org), "account", "month", 100)
+        webhook = factories.save(OrgWebhook(org_id=org, url="https://example.org", sealed_secret="x"))
+        domain = factories.save(OrgDomain(org_id=org, domain="example.org", token="t"))
+        run = factories.run(user, org_id=org)
+        message = factories.message(user, org_id=org)
+        rows = {
+            "invite_id": OrgInvite(
+                org_id=org,
+                email="kit@example.org",
+                role="member",
+                token="t",
+                invited_by=alice.id,
+                expires_at=factories.now(),
+            ),
+            "repo_id": OrgRepo(
+                org_id=org, repo_url="https://github.com/acme/web", repo_name="web", approved_by=alice.id
+            ),
+            "alert_id": OrgAlert(
+                org_id=org, kind="low_balance", key="k", severity="info", title="t", message="m", facts={}
+            ),
+            "join_request_id": OrgJoinRequest(org_id=org, user_id=carol.id, role="member"),
+            "provider_key_id": OrgProviderKey(
+                org_id=org, provider="openai", name="k", sealed="x", hint="1234"
+            ),
+            "removal_id": OrgRemoval(
+                org_id=org,
+                user_id="x",
+                email="x@example.org",
+                role="member",
+                removed_by="a@example.org",
+                receipt=RECEIPT,
+            ),
+            "delivery_id": WebhookDelivery(webhook_id=webhook.id, event="test", payload={}, state="failed"),
+            "budget_request_id": BudgetRequest(budget_id=budget.id, subject="", user_id=bob.id, amount=5),
+            "stop_id": AccountStop(account_id=org, stopped_by_name="a", stopped_at=factories.now()),
+        }
+        for row in rows.values():
+            factories.save(row)
+        call = factories.call(user, org_id=org, message=message, run_id=run.id)
+        token = factories.token(user, org_id=org)
+    found = {name: str(row.id) for name, row in rows.items()}
+    return found | {
+        "team_id": team.id,
+        "user_id": bob.id,
+        "service-accounts/user_id": service.user_id,
+        "budget_id": budget.id,
+        "budgets/requests/request_id": found["budget_request_id"],
+        "webhook_id": webhook.id,
+        "domain_id": domain.id,
+        "settings/domains/id": domain.id,
+        "run_id": run.id,
+        "request_id": call.request_id,
+        "key_id": hash_token(token),
+        "provider-keys/key_id": found["provider_key_id"],
+        "email": "kit@example.org",
+        # these never leave Stripe's and the ledger's own lookup by account
+        "method": "pm_1",
+        "operation": "topup-1",
+        "refund": "re_1",
+        "statement/grants/id": "organization-1",
+        "purchases/id": "org-1",
+    }
+
+
+def path_of(rule: Rule, slug: str, ids: dict[str, str]) -> str:
+    """The path of the route for this organisation, with these ids for its other arguments. Raises KeyError for a new one."""
+
+    def filled(match: re.Match[str]) -> str:
+        before, name = match[1], match[2]
+        if name in ("slug", "org_id"):
+            return f"{before}/{slug}"
+        return f"{before}/{next(ids[key] for key in (*_suffixes(before, name), name) if key in ids)}"
+
+    path = rule.rule
+    while "<" in path:
+        path = re.sub(r"^([^<]*)/<(?:\w+:)?(\w+)>", filled, path)
+    return path
+
+
+def _suffixes(before: str, name: str) -> list[str]:
+    parts = before.split("/")
+    return [f"{'/'.join(parts[-count:])}/{name}" for count in (2, 1)]
+
+
+def test_ids_of_another_organisation_do_not_exist(
+    app: Flask,
+    session: OrmSession,
+    acme: Org,
+    alice: Person,
+    mallory: Person,
+    ids: dict[str, str],
+    csrf: dict[str, str],
+) -> None:
+    assert mallory.user is not None
+    factories.org(mallory.user, "Rival", slug="rival")
+    before, found = _rows(acme), []
+    tried = 0
+    for rule, method in org_rules(app):
+        if rule.rule.count("<") < 2 or rule.endpoint in BY_ACCOUNT:
+            continue
+        path = path_of(rule, "rival", ids)
+        answer = ask(mallory, method, path, csrf, BODIES.get(rule.endpoint))
+        if answer.status_code != OTHERWISE.get(rule.endpoint, 404):
+            found.append((method, path, answer.status_code))
+        tried += 1
+        if tried % 20 == 0:
+            limiter.reset()
+    assert (found, tried > 60) == ([], True)
+    session.rollback()
+    assert _rows(acme) == before
+    # the ids are real: their owner opens them
+    for rule, method in org_rules(app):
+        named = rule.rule.count("<") > 1 and not rule.endpoint.startswith("billing.")
+        if method == "GET" and named and "callback" not in rule.rule:
+            path = path_of(rule, "acme", ids)
+            assert alice.browser.get(path).status_code < 400, path
+
+
+def _rows(org: Org) -> dict[str, list[str]]:
+    """All rows of the organisation, as text by table."""
+    found = {}
+    for table in db.metadata.sorted_tables:
+        column = next((each for each in ("org_id", "account_id") if each in table.c), None)
+        if column:
+            query = text(f'SELECT t::text FROM "{table.name}" t WHERE "{column}" = :org ORDER BY 1')
+            found[table.name] = list(db.session.scalars(query, {"org": org.id}))
+    return found
+
+
+def test_changes_are_refused_by_role(
+    app: Flask,
+    acme: Org,
+    bob: Person,
+    carol: Person,
+    dave: Person,
+    mallory: Person,
+    anonymous: Person,
+    csrf: dict[str, str],
+) -> None:
+    vic = factories.person(app, "vic")
+    factories.join(acme, vic.id, "viewer")
+    cast = {"bob": bob, "carol": carol, "dave": dave, "vic": vic}
+    groups = {endpoint: group for group in REFUSED for endpoint in group.split()}
+    routes = [(rule, method) for rule, method in org_rules(app) if method in UNSAFE]
+    assert {rule.endpoint for rule, _ in routes} == set(groups), "list each route with who may use it"
+    found = []
+    for rule, method in routes:
+        group = groups[rule.endpoint]
+        refused = dict.fromkeys(REFUSED[group].split(), 403)
+        if not refused:
+            continue
+        path = re.sub(r"<[^>]+>", "nothing", re.sub("<(slug|org_id)>", "acme", rule.rule))
+        people = {name: cast[name] for name in refused} | {"mallory": mallory, "anonymous": anonymous}
+        expected = refused | {"mallory": 404, "anonymous": 401 if path.startswith("/api/") else 303}
+        for name, who in people.items():
+            status = ask(who, method, path, csrf, BODIES.get(rule.endpoint)).status_code
+            if status != expected[name]:
+                found.append((name, method, path, status))
+        limiter.reset()
+    assert found == []
