@@ -291,3 +291,14 @@ def test_owners_make_and_revoke_tokens(
         "scim_token.created",
         "scim_token.revoked",
     ]
+
+
+def test_what_a_directory_asks_is_bounded(directory: Directory) -> None:
+    group = directory.call("POST", "/Groups", {"schemas": [GROUP], "displayName": "Dev"}, 201)["id"]
+    add = {"op": "add", "path": "members", "value": []}
+    directory.patch(f"/Groups/{group}", *[add] * 201, status=413)
+    directory.call("PATCH", f"/Groups/{group}", {"schemas": [PATCH], "Operations": 5}, 400)
+    wide = "%20or%20".join(['userName%20co%20"a"'] * 200)
+    assert directory.call("GET", f"/Users?filter={wide}", status=400)["scimType"] == "invalidFilter"
+    nul = directory.call("GET", '/Users?filter=userName%20eq%20"a\\u0000"')
+    assert nul["totalResults"] == 0

@@ -21,6 +21,7 @@ from models.core.errors import DomainError, NotFound
 from models.orgs import directory, provisioning
 from models.orgs.directory import ScimGroup, ScimUser
 from views.orgs.api.scim_protocol import (
+    MAX_OPERATIONS,
     PROVIDER,
     DirectoryGroup,
     DirectoryGroupMember,
@@ -237,9 +238,12 @@ def _meta(row: ScimUser | ScimGroup, kind: str) -> dict[str, Any]:
 
 
 def _patch(model: Any, resource: Any, id: str) -> None:
-    """Apply the PATCH of this request. Raises SCIMException or ValidationError."""
+    """Apply the PATCH of this request. Raises SCIMException, ValidationError, or DomainError (413) for too many operations."""
     body = payload()
-    for operation in body.get("Operations") or []:
+    operations = body.get("Operations")
+    if isinstance(operations, list) and len(operations) > MAX_OPERATIONS:
+        raise DomainError(f"A PATCH has at most {MAX_OPERATIONS} operations.", status=413)
+    for operation in operations if isinstance(operations, list) else []:
         if not isinstance(operation, dict):
             continue
         path, value = str(operation.get("path") or ""), operation.get("value")

@@ -53,9 +53,13 @@ bp = Blueprint("scim", __name__, url_prefix="/scim/v2/<key>")
 
 MAX_PAGE = 200
 MAX_OFFSET = 10**9
-KINDS = frozenset({"uniqueness", "invalidValue"})
+KINDS = frozenset({"uniqueness", "invalidValue", "invalidFilter"})
 """Codes of domain errors that are a `scimType`."""
 MAX_BYTES = 4 << 20
+MAX_FILTER = 2_000
+"""Characters of a filter."""
+MAX_OPERATIONS = 200
+"""Of a PATCH: each looks through all members of a group, and may name as many as it likes."""
 MIMETYPE = "application/scim+json"
 
 
@@ -162,17 +166,27 @@ def payload() -> dict[str, Any]:
 
 
 def query_of(model: Any) -> SearchRequest[Any]:
-    """The query of the request. Raises ValidationError."""
+    """The query of the request. Raises ValidationError, and DomainError (400)."""
     names = ("filter", "attributes", "excludedAttributes", "startIndex", "count")
     values = {name: request.args[name] for name in names if request.args.get(name)}
+    _check_filter(values)
     found = generic(SearchRequest, model).model_validate(values, scim_ctx=Context.SEARCH_REQUEST)
     return cast("SearchRequest[Any]", found)
 
 
 def searched(model: Any) -> SearchRequest[Any]:
-    """The search in the body of the request. Raises BadJson or ValidationError."""
-    found = generic(SearchRequest, model).model_validate(payload(), scim_ctx=Context.SEARCH_REQUEST)
+    """The search in the body of the request. Raises BadJson or ValidationError, and DomainError (400)."""
+    values = payload()
+    _check_filter(values)
+    found = generic(SearchRequest, model).model_validate(values, scim_ctx=Context.SEARCH_REQUEST)
     return cast("SearchRequest[Any]", found)
+
+
+def _check_filter(values: dict[str, Any]) -> None:
+    if len(str(values.get("filter") or "")) > MAX_FILTER:
+        raise DomainError(
+            f"A filter has at most {MAX_FILTER:,} characters.", code="invalidFilter", status=400
+        )
 
 
 def equality(search: SearchRequest[Any], names: dict[str, str]) -> dict[str, str] | None:
@@ -183,7 +197,8 @@ def equality(search: SearchRequest[Any], names: dict[str, str]) -> dict[str, str
     node = search.filter.ast
     if isinstance(node, Comparison) and node.op is CompareOperator.eq and isinstance(node.value, str):
         path = node.attr_path
-        if path.sub_attr is None and path.attr.lower() in names:
+        # text in the database has no NUL
+        if path.sub_attr is None and path.attr.lower() in names and "\0" not in node.value:
             return {names[path.attr.lower()]: node.value}
     return None
 
