@@ -263,3 +263,19 @@ def test_a_trial_names_the_calls_it_would_have_refused(
     assert text.count(">bob<") == 2
     wrong = FORM | {"limit_credits": "none", "trial": "1"}
     assert alice.browser.get(f"/orgs/{acme.slug}/budgets/new", query_string=wrong).status_code == 422
+
+
+def test_nul_in_forms_is_dropped(
+    acme: Org, limited: Budget, alice: Person, bob: Person, session: OrmSession
+) -> None:
+    path = "/orgs/acme/budgets"
+    assert send(alice, f"{path}/new", **FORM | {"target": "agent:a/b\0"}).status_code == 303
+    assert send(alice, f"{path}/new", **FORM | {"target": "key:\0"}).status_code < 500
+    asked = send(bob, f"{path}/{limited.id}/requests", amount="5", reason="more\0", subject="\0")
+    assert asked.status_code == 303
+    session.rollback()
+    row = session.query(BudgetRequest).one()
+    assert row.reason == "more"
+    decided = send(alice, f"{path}/requests/{row.id}", decision="approve", amount="5", answer="no\0pe")
+    assert decided.status_code == 303
+    assert bob.browser.get(f"{path}/{limited.id}?subject=%00").status_code < 500

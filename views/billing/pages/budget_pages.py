@@ -219,14 +219,14 @@ def ask(budget_id: str) -> ResponseReturnValue:
     """Ask for more of a budget."""
     require(current_membership(), "spend")
     found = budgets.budget_of(page_account(), budget_id)
-    subject = request.form.get("subject", "")[:300] or None
+    subject = _text("subject", request.form)[:300] or None
     try:
         budget_requests.request_more(
             page_account(),
             budget_id,
             signed_in(),
             _number("amount"),
-            reason=request.form.get("reason", ""),
+            reason=_text("reason", request.form),
             subject=subject,
         )
     except Invalid as error:
@@ -251,7 +251,7 @@ def decide(request_id: str) -> ResponseReturnValue:
             amount=_number("amount") if approves else None,
             ends_at=_end() if approves else None,
             this_run_only=approves and bool(request.form.get("this_run_only")),
-            answer=request.form.get("answer", ""),
+            answer=_text("answer", request.form),
         )
     except DomainError as error:
         if error.status not in (409, 422):
@@ -270,7 +270,7 @@ def decide(request_id: str) -> ResponseReturnValue:
 def save_time_zone() -> ResponseReturnValue:
     """Set the clock of the viewer's own budgets."""
     try:
-        budgets.set_time_zone(page_account(), request.form.get("time_zone", ""))
+        budgets.set_time_zone(page_account(), _text("time_zone", request.form))
     except Invalid as error:
         db.session.rollback()
         toast(error.message, "bad")
@@ -294,13 +294,13 @@ def _list_url() -> str:
 
 
 def _read_form(form: Any) -> dict[str, Any]:
-    level, _, subject = form.get("target", "").partition(":")
+    level, _, subject = _text("target", form).partition(":")
     if level == "agent" and not subject:
-        subject = form.get("agent", "").strip()[:300]
+        subject = _text("agent", form)[:300]
     return {
         "level": level,
         "subject": subject or None,
-        "period": form.get("period", ""),
+        "period": _text("period", form),
         **_read_amounts(form),
     }
 
@@ -312,6 +312,11 @@ def _read_amounts(form: Any) -> dict[str, Any]:
         "hard": form.get("kind") != "soft",
         "count_byok": bool(form.get("count_byok")),
     }
+
+
+def _text(name: str, form: Any) -> str:
+    """A field without surrounding space; text in the database has no NUL."""
+    return cast(str, form.get(name, "")).replace("\0", "").strip()
 
 
 def _number(name: str, form: Any = None) -> int:
@@ -386,7 +391,9 @@ def _budget_page(
         "billing/budget.html",
         status=status,
         budget=found,
-        limit=budget_requests.limit_for(account, found, signed_in().id, subject=request.args.get("subject")),
+        limit=budget_requests.limit_for(
+            account, found, signed_in().id, subject=_text("subject", request.args) or None
+        ),
         spending=budgets.spending(account, top=20).get(found.id, []) if sees_all else [],
         raises=budget_requests.live_raises(found),
         sees_all=sees_all,

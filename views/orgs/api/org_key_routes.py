@@ -79,7 +79,11 @@ FORBIDDEN = "Your role does not allow this, or a key is in the cookie"
     tag="Organisations",
     caller="cookie",
     parameters=[query("before", "`before` of the previous page")],
-    answers={200: ("Up to 50 keys, newest first", OrgKeys), **MEMBERS},
+    answers={
+        200: ("Up to 50 keys, newest first", OrgKeys),
+        **MEMBERS,
+        422: "`before` is not from a previous page",
+    },
     door=DOOR,
 )
 @org_route()
