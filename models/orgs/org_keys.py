@@ -15,7 +15,7 @@ from models.accounts.users import User
 from models.core.db import db
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.orgs.audit import record_org
-from models.orgs.org import Org, OrgMember, memberships
+from models.orgs.org import Org, OrgMember, lock_org, memberships
 from models.orgs.roles import CAN, can, require
 from models.orgs.service_accounts import service_account_of
 from models.orgs.team_editing import check_label, team_of, teams_of
@@ -157,7 +157,10 @@ def create_org_key(
     else:
         if not can(member, "manage_keys"):
             raise Forbidden("Insufficient permissions")
-        if service_account_of(org, owner_id).disabled_at is not None:
+        lock_org(org.id)  # it is not switched off meanwhile
+        account = service_account_of(org, owner_id)
+        db.session.refresh(account)
+        if account.disabled_at is not None or account.deleted_at is not None:
             raise Conflict("This service account is switched off. Switch it on first.")
         # the key outlives the browser session, and the person
         credentials.lock_browser(by)
@@ -184,10 +187,11 @@ def revoke_org_key(listed: KeyListed, by: Session) -> None:
 
 def move_org_key(member: OrgMember, listed: KeyListed, owner_id: str, by: Session) -> KeyOwner:
     """Give the key, with its secret, to a service account or a person of the organisation. Its calls until now stay its former
-    owner's. Raises Invalid (400) for anybody else, and Forbidden (`credentials.lock_browser`)."""
+    owner's. Raises Invalid (400) for anybody else, NotFound for a key that ended meanwhile, and Forbidden
+    (`credentials.lock_browser`)."""
     credentials.lock_browser(by)
     require(member, "manage_keys")
-    key = listed.key
+    key = _lock_key(member, listed)
     heir = {owner.user_id: owner for owner in heirs(str(key.org_id), key.user_id)}.get(owner_id)
     if heir is None:
         problem = "Choose a service account in use, or a person whose role makes calls."
@@ -234,7 +238,7 @@ def set_key_team(org: Org, member: OrgMember, listed: KeyListed, team_id: str | 
     """Give the key a team, or (None) its owner's. Raises NotFound, and Forbidden for a team that the member may not give, and as
     `credentials.lock_browser` does."""
     credentials.lock_browser(by)
-    key = listed.key
+    key = _lock_key(member, listed)
     if team_id is not None:
         _check_team(org, member, team_id)
     elif key.team_id is not None and not can(member, "manage_keys"):
@@ -246,6 +250,16 @@ def set_key_team(org: Org, member: OrgMember, listed: KeyListed, team_id: str | 
     db.session.flush()
     after = _audited(org_key(member, key.session_token))
     record_org(org.id, "key.team_changed", _name(key), before=before, after=after)
+
+
+def _lock_key(member: OrgMember, listed: KeyListed) -> Session:
+    """Lock the organisation and the key, and read it anew: teams, service accounts and members stay meanwhile."""
+    lock_org(member.org_id)
+    query = select(Session).where(Session.session_token == listed.key.session_token).with_for_update()
+    key = db.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    if key is None or (key.user_id != member.user_id and not can(member, "manage_keys")):
+        raise NotFound("Key not found")
+    return key
 
 
 def _check_team(org: Org, member: OrgMember, team_id: str) -> None:

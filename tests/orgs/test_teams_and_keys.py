@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event, select, update
+from sqlalchemy import delete, event, select, update
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
@@ -13,13 +14,14 @@ from models.accounts import Session, User, credentials
 from models.accounts.credentials import hash_token
 from models.core.audit_log import AuditLog
 from models.core.db import db, now
-from models.core.errors import Forbidden
+from models.core.errors import Conflict, Forbidden, NotFound
 from models.ledger import Account
 from models.ledger.budgets import create_budget
-from models.orgs import Org, OrgMember, OrgRepo, OrgTeamMember
+from models.orgs import Org, OrgMember, OrgRepo, OrgTeamMember, org_keys
 from models.orgs.counts import counts_of
 from models.orgs.service_accounts import create_service_account
 from models.orgs.team_editing import create_team
+from models.orgs.teams import ServiceAccount
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
@@ -384,6 +386,29 @@ def test_a_handed_over_key_does_not_act_as_its_new_owner(
     assert client.post("/api/orgs", json={"name": "Theirs"}).status_code == 403
     session.rollback()
     assert factories.membership(acme, carol.id).role == "admin"
+
+
+def test_keys_follow_what_changed_meanwhile(
+    session: OrmSession, engine: Engine, acme: Org, carol: Person, alice: Person
+) -> None:
+    """A key ends, and a service account is switched off, after this request has read them."""
+    member = factories.membership(acme, carol.id)
+    service = create_service_account(acme, carol.id, "Builds")
+    made = api(carol, "POST", "/keys", {"name": "laptop"})[1]["id"]
+    session.commit()
+    listed = org_keys.org_key(member, made)
+    by = session.scalars(select(Session).where(Session.user_id == carol.id, Session.type == "web")).one()
+    assert service.disabled_at is None
+    with engine.begin() as elsewhere:
+        elsewhere.execute(update(ServiceAccount).values(disabled_at=now()))
+        elsewhere.execute(delete(Session).where(Session.session_token == made))
+    with pytest.raises(Conflict, match="switched off"):
+        org_keys.create_org_key(acme, member, by=by, name="x", days=1, owner_id=service.user_id, now=now())
+    with pytest.raises(NotFound):
+        org_keys.move_org_key(member, listed, alice.id, by)
+    with pytest.raises(NotFound):
+        org_keys.set_key_team(acme, member, listed, None, by)
+    session.rollback()
 
 
 def test_profile_chooses_the_account_that_pays(
