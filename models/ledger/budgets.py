@@ -362,7 +362,7 @@ def audit_budget(account: Account, budget: Budget, action: str, **states: dict[s
         named = f"each {budget.level}" if budget.level != "account" else budget.level
         if budget.subject:
             named = f"{budget.level} {subject_name(budget, budget.subject)}"
-        known = {state: {**facts, "budget_id": budget.id} for state, facts in states.items()}
+        known: dict[str, Any] = {state: {**facts, "budget_id": budget.id} for state, facts in states.items()}
         record_org(account.org_id, action, named, **known)
 
 

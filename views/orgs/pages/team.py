@@ -41,7 +41,7 @@ ROLES = {
 @bp.get("/orgs/<slug>/team")
 @org_page()
 def team() -> ResponseReturnValue:
-    """List the members, with what they spent this month; search by name or address."""
+    """List the members, with what they spent of their tightest budget; search by name or address."""
     return _page()
 
 
@@ -79,6 +79,7 @@ def _members() -> dict[str, Any]:
         ],
         "budget_urls": {id: budget_url(id, limits.get(id, [])) for id in seen},
         "sees_figures": sees_figures,
+        "month": org.month_start(moment).strftime("%B"),
         "period_names": PERIOD_NAMES,
         "search": search,
         "more": page.after and url_for("orgs.team", q=search or None, after=cursor_text(*page.after)),
