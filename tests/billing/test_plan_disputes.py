@@ -105,6 +105,10 @@ def test_a_dispute_of_a_plans_payment_freezes_buying_until_it_ends_well(
     assert not top_up(desk, alice)
     assert plans.preview(alice, small).immediate is False
     assert plans.change(alice, small).scheduled_plan_id == small.id
+    told = [each for each in mails(desk) if "dispute" in each["subject"] or "asks about" in each["subject"]]
+    assert all("Manage your plan" in each["text"] and "None" not in each["text"] for each in told)
+    assert any("closed" in each["subject"] for each in told) is (steps[-1] == "lose")
+    assert any("asks about" in each["subject"] for each in told) is (case == "an inquiry")
     (mail,) = [each for each in mails(desk) if each["subject"] == "Your account cannot buy credits"]
     for words in (
         "a payment of $20.00 for your plan",

@@ -305,8 +305,10 @@ def _settle_disputes(account: Account, subscription: Subscription, invoice: Invo
     if row is None:
         return False
     was_frozen, changed = buying_freeze(account) is not None, False
+    plan = db.session.get_one(Plan, row.plan_id)
     for dispute in told:
         kept = db.session.get(SubscriptionDispute, dispute.id, populate_existing=True)
+        before = (kept.status, kept.withdrawn_cents) if kept else (None, 0)
         if kept is None:
             kept = SubscriptionDispute(id=dispute.id, invoice_id=row.id, created_at=dispute.created_at)
             db.session.add(kept)
@@ -319,10 +321,11 @@ def _settle_disputes(account: Account, subscription: Subscription, invoice: Invo
             if getattr(kept, name) != value:
                 setattr(kept, name, value)
                 changed = True
+        subscription_mails.enqueue_dispute(subscription, plan, row, kept, before)
     db.session.flush()
     freeze = buying_freeze(account)
     if freeze is not None and not was_frozen:
-        subscription_mails.enqueue_freeze(subscription, db.session.get_one(Plan, row.plan_id), row, freeze)
+        subscription_mails.enqueue_freeze(subscription, plan, row, freeze)
     return changed
 
 
