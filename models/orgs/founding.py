@@ -156,7 +156,7 @@ def restore_org(user_id: str, slug: str) -> Org:
         Org.slug == slug, Org.id.in_([org.id for org in deleted_orgs(user_id)]), Org.deleted_at.is_not(None)
     )
     query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
-    org = None if "\0" in slug else db.session.scalars(query).one_or_none()
+    org = db.session.scalars(query).one_or_none()
     if org is None:
         raise NotFound("Organization not found")
     org.deleted_at = None

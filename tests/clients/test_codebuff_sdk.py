@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import ledger
 from models.core.settings import ROOT
+from models.ledger import Account
+from models.orgs import Org, OrgRepo
 from models.runs import AgentRun, AgentStep
 from models.store.statistics import store_proof
 from models.usage import Message
@@ -60,15 +63,19 @@ def rich(session: OrmSession, alice: Person) -> Person:
     return alice
 
 
-def drive(sdk: Path, address: str, person: Person, scenario: str) -> dict[str, Any]:
+def drive(
+    sdk: Path, address: str, person: Person, scenario: str, *, folder: Path | None = None, **environment: str
+) -> dict[str, Any]:
+    """Run the scenario in `folder`, by default one without a Git repository."""
     done = subprocess.run(
-        ["node", "--import", "./codebuff.mjs", "drive.mjs", scenario],
-        cwd=sdk,
+        ["node", "--import", str(sdk / "codebuff.mjs"), str(sdk / "drive.mjs"), scenario],
+        cwd=folder or sdk,
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(sdk),  # ignore the credentials of the current user
             "STOA_BASE_URL": address,
             "CODEBUFF_API_KEY": str(person.token),
+            **environment,
         },
         capture_output=True,
         text=True,
@@ -135,13 +142,57 @@ def test_a_run_spawns_an_agent_and_both_are_one_tree(
     kinds = [event["type"] for event in result["events"]]
     assert kinds.count("subagent_start") == kinds.count("subagent_finish") == 1
     found = runs(session, rich)
-    parent, child = found["foreman"], found["mason"]
+    parent, child = found["scribe"], found["mason"]
     assert child.parent_run_id == child.root_run_id == parent.id
     assert (parent.status, child.status) == ("completed", "completed")
     assert parent.total_credits >= child.total_credits
     page = rich.browser.get(f"/runs/{parent.id}").get_data(as_text=True)
     assert "mason" in page
     assert ledger.prove().clean
+
+
+@pytest.fixture
+def rich_acme(acme: Org, alice: Person) -> Org:
+    """The organisation, with credits and an active repository."""
+    assert alice.user is not None
+    factories.grant(alice.user, 1000, "organization", org_id=acme.id)
+    url = "https://github.com/acme/site"
+    factories.save(
+        OrgRepo(org_id=acme.id, repo_url=url, repo_name="site", repo_owner="acme", approved_by=alice.id)
+    )
+    return acme
+
+
+@pytest.mark.parametrize("way", ["repository", "named", "key"])
+def test_an_organisation_pays_for_its_members_run(
+    sdk: Path, address: str, session: OrmSession, rich_acme: Org, bob: Person, tmp_path: Path, way: str
+) -> None:
+    """The SDK says nothing about its repository: the script that points it at Stoa does, or the key."""
+    assert bob.user is not None
+    factories.grant(bob.user, 100)
+    origin = "https://bob:secret@github.com/Acme/Site.git" if way == "repository" else str(tmp_path)
+    for command in (["init", "-q"], ["remote", "add", "origin", origin]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    key = factories.token(bob.user, org_id=rich_acme.id) if way == "key" else bob.token
+    named = {"STOA_ORG": rich_acme.slug} if way == "named" else {}
+    result = drive(sdk, address, replace(bob, token=key), "text", folder=tmp_path, **named)
+    found = runs(session, bob)
+    assert {run.org_id for run in found.values()} == {rich_acme.id}
+    messages = session.scalars(select(Message).where(Message.user_id == bob.id)).all()
+    repository = "https://github.com/acme/site" if way == "repository" else None
+    assert {(each.org_id, each.paid_by, each.repo_url) for each in messages} == {
+        (rich_acme.id, way, repository)
+    }
+    cost = reported_cost(result)
+    assert cost == found["scribe"].total_credits >= 1
+    balances = [
+        ledger.balance(account).net_balance for account in (Account(org_id=rich_acme.id), bob.account)
+    ]
+    assert balances == [1000 - cost, 100]
+    check_ledger(session, bob, cost)
+    page = bob.browser.get(f"/orgs/{rich_acme.slug}/runs").get_data(as_text=True)
+    assert found["scribe"].id in page
+    assert found["scribe"].id not in bob.browser.get("/runs").get_data(as_text=True)
 
 
 def fetch(address: str, person: Person | None = None, body: dict[str, Any] | None = None) -> str:

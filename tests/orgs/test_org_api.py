@@ -100,16 +100,6 @@ def test_routes_follow_the_matrix(
                 assert answer.get_json().get("error") != "Organization not found"
 
 
-def test_nul_in_a_path_is_not_found(acme: Org, alice: Person) -> None:
-    for method, path, body, _ in ROUTES:
-        inside = path.replace("nobody", "%00").replace("nothing", "%00")
-        for url in (f"/api/orgs/%00{path}", *([f"/api/orgs/{acme.id}{inside}"] if inside != path else [])):
-            assert alice.browser.open(url, method=method, json=body or {}).status_code == 404, url
-    for page in ("/orgs/%00", "/orgs/acme/repositories/%00/removal"):
-        assert alice.browser.get(page).status_code == 404
-    assert send(alice, "/orgs/%00/restoration").status_code == 404
-
-
 # -- organisations -------------------------------------------------------------------------------------------
 
 

@@ -13,9 +13,10 @@ from models.core.db import db
 from models.orgs import Org
 from models.usage import Message, OrgUsage
 from models.usage.org_calls import CallFilter, calls_page
+from models.usage.org_report import org_spending
 from models.usage.org_usage import count_calls, orgs_to_count, recount
 from models.usage.period import Period, between, preset
-from models.usage.usage_report import By, UsageReport, org_spending
+from models.usage.usage_report import By, UsageReport
 from tests import factories
 from tests.factories import Person
 

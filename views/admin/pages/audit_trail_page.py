@@ -47,7 +47,8 @@ def everything() -> ResponseReturnValue:
     )
 
 
-@bp.get("/admin/audit.<any(csv, json):kind>")
+@bp.get("/admin/audit.csv", defaults={"kind": "csv"})
+@bp.get("/admin/audit.json", defaults={"kind": "json"})
 @admin_required
 def file(kind: str) -> ResponseReturnValue:
     """Stream the filtered entries as a file."""

@@ -15,17 +15,18 @@ from models.usage.export import ORG_COLUMNS, csv_of, json_of
 from models.usage.org_calls import FILTERS, CallFilter, calls_page
 from models.usage.org_figures import (
     Forecast,
+    active_members,
     clock_of,
     forecast,
     largest_runs,
     month_of,
     month_used,
-    totals_by,
 )
 from models.usage.org_labels import labels_of
+from models.usage.org_report import org_spending
 from models.usage.period import Period, parse_period
 from models.usage.usage_calls import exported_calls
-from models.usage.usage_report import By, UsageReport, org_spending
+from models.usage.usage_report import By, UsageReport
 from views.orgs.pages.orgs_blueprint import bp
 from views.usage.pages.spending_view import UsageQuery, file_name, requested_period, spending_context
 from views.web.htmx import render, wants_fragment
@@ -177,7 +178,7 @@ def _figures(moment: datetime, user_id: str) -> dict[str, Any]:
         "left": current.net_balance,
         "used": used,
         "month": month_of(org, moment)[0],
-        "active": None if user_id else len(totals_by(org, "member", *month_of(org, moment), limit=None)),
+        "active": None if user_id else active_members(org, moment),
         "utilisation": used / (left + used) if left + used else None,
         "forecast": expected,
         "empty_at": forecast_text(expected, moment, used),
