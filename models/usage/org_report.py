@@ -67,29 +67,27 @@ def org_spending(org: Org, period: Period, by: By, now: datetime, *, user_id: st
         (key, start, totals) for key in keys for start, totals in found[key]
     ]
     sums = db.session.execute(_sums(period.step), parameters | {"dimension": SUMMED}).all()
-    rest = _rest(period.columns(), [(row.start, totals_from(row)) for row in sums], shown)
+    stamps = [start.timestamp() for start in period.columns()]
+    rest = _rest(stamps, [(row.start, totals_from(row)) for row in sums], shown)
     return report_of(period, by, [*shown, *rest], slots_of({key: places.get(key) for key in keys}))
 
 
 def _rest(
-    starts: Sequence[datetime],
+    stamps: Sequence[float],
     sums: Sequence[tuple[datetime, UsageTotals]],
     shown: Sequence[tuple[str | None, datetime, UsageTotals]],
 ) -> list[tuple[None, datetime, UsageTotals]]:
     """What the totals of each column have more than the series that are shown."""
     stacks: dict[int, list[UsageTotals]] = defaultdict(list)
     for _, start, totals in shown:
-        stacks[column_index(starts, start)].append(totals)
+        stacks[column_index(stamps, start)].append(totals)
     rest: list[tuple[None, datetime, UsageTotals]] = []
     for start, whole in sums:
-        *parts, histogram = sum_totals(stacks[column_index(starts, start)])
-        *counts, buckets = whole
-        left = UsageTotals._make(
-            (
-                *(total - part for total, part in zip(counts, parts, strict=True)),
-                [total - part for total, part in zip(buckets, histogram, strict=True)],
-            )
-        )
+        all_of: list[Any] = list(whole)
+        parts: list[Any] = list(sum_totals(stacks[column_index(stamps, start)]))
+        buckets = [total - part for total, part in zip(all_of.pop(), parts.pop(), strict=True)]
+        counts = [total - part for total, part in zip(all_of, parts, strict=True)]
+        left = UsageTotals._make((*counts, buckets))
         if left.calls:
             rest.append((None, start, left))
     return rest

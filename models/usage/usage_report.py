@@ -144,10 +144,11 @@ def report_of(
 ) -> UsageReport:
     """The report of cells (key, start of the column, totals), series in the order of their first cells; `slots` are the colours."""
     starts = period.columns()
+    stamps = [start.timestamp() for start in starts]
     rows: dict[str | None, dict[int, UsageTotals]] = {}
     stacks: list[list[UsageTotals]] = [[] for _ in starts]
     for key, start, totals in cells:
-        index = column_index(starts, start)
+        index = column_index(stamps, start)
         row = rows.setdefault(key, {})
         row[index] = sum_totals([row[index], totals]) if index in row else totals
         stacks[index].append(totals)
@@ -164,9 +165,10 @@ def report_of(
     return UsageReport(period, by, starts, series, columns, sum_totals([each.total for each in series]))
 
 
-def column_index(starts: Sequence[datetime], start: datetime) -> int:
-    """The column of a rollup. Of two midnights, when clocks go back at midnight, the database may have taken the other."""
-    return max(0, bisect_right(starts, start) - 1)
+def column_index(stamps: Sequence[float], start: datetime) -> int:
+    """The column of a rollup, by the POSIX times of the columns' starts. Of two midnights, when clocks go back at midnight, the
+    database may have taken the other."""
+    return max(0, bisect_right(stamps, start.timestamp()) - 1)
 
 
 def slots_of(ranks: Mapping[str, int | None]) -> dict[str, int]:
