@@ -106,6 +106,8 @@ class Bench:
                 warm = server.memory()
                 if "throughput" in self.parts:
                     self._throughput(server, upstream, stack, many, hot)
+                if "budgets" in self.parts:
+                    self._budgets(server, many)
                 if "latency" in self.parts:
                     self._latency(upstream, many)
                 if "first" in self.parts:
@@ -211,6 +213,32 @@ class Bench:
         self.notes.append(f"cores used during Stoa's calls: {shares}")
         self.notes.append(f"load generator directly against the upstream: {direct.rate:,.0f} calls/s")
         stack.close()
+
+    def _budgets(self, server: stoa.Stoa, many: Target) -> None:
+        """Calls with five budgets in force against calls with none, in turns, so that machine drift affects both."""
+        keys = stoa.open_accounts(server, ACCOUNTS, "limited")
+        stoa.limit_accounts(server, "limited")
+        limited = server.target("stoa", keys)
+        load.closed_loop(limited, connections=CONNECTIONS, seconds=min(3, self.plan.throughput))
+        rates: dict[str, list[float]] = {"none": [], "five": []}
+        failed = 0
+        for _ in range(max(self.plan.rounds, 2)):
+            for name, target in (("none", many), ("five", limited)):
+                result = load.closed_loop(target, connections=CONNECTIONS, seconds=self.plan.throughput)
+                rates[name].append(result.rate)
+                failed += result.failed
+        none, five = (sum(found) / len(found) for found in rates.values())
+        self.rows.append(
+            Row(
+                "calls/s with five budgets in force against none",
+                f"{five:,.0f}/s against {none:,.0f}/s",
+                f"{five / none:.2f}x",
+                "at least 0.85x",
+                five / none >= 0.85,
+            )
+        )
+        if failed:
+            self.notes.append(f"budgets: {failed} calls FAILED")
 
     def _latency(self, upstream: "_Upstream", many: Target) -> None:
         found = load.fixed_rate([upstream.target(), many], rate=50, seconds=self.plan.latency)
@@ -461,7 +489,18 @@ def _table(head: list[str], rows: list[Row], notes: list[str]) -> str:
     return "\n".join(["", *head, "", *lines, "", *(f"* {note}" for note in notes), ""])
 
 
-PARTS = ("throughput", "peers", "latency", "first", "streams", "memory", "settling", "growth", "store")
+PARTS = (
+    "throughput",
+    "budgets",
+    "peers",
+    "latency",
+    "first",
+    "streams",
+    "memory",
+    "settling",
+    "growth",
+    "store",
+)
 
 
 def main() -> None:

@@ -167,6 +167,23 @@ def open_accounts(stoa: Stoa, count: int, prefix: str = "bench") -> list[str]:
     return keys
 
 
+def limit_accounts(stoa: Stoa, prefix: str) -> None:
+    """Put five budgets in force for each account that `open_accounts` created with this prefix; none is ever used up."""
+    with stoa.sql() as connection:
+        connection.execute(
+            """
+            INSERT INTO budget (account_id, level, period, limit_credits)
+            SELECT a.id, b.level, b.period, 1000000000
+            FROM credit_account a, (VALUES
+                ('account', 'hour'), ('account', 'day'), ('account', 'month'), ('key', 'week'), ('key', 'total')
+            ) b (level, period)
+            WHERE a.id LIKE %(prefix)s || '-%%'
+            """,
+            {"prefix": prefix},
+        )
+        connection.execute("VACUUM ANALYZE")
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerCounts:
     """Row counts in the database."""

@@ -1,10 +1,10 @@
-"""Budgets are tried on past calls, and requests for more show the runs that spent most.
+"""Budgets are tried on past calls, requests for more show the runs that spent most, and alerts find what changed.
 
 Revision: 0050
 Revises: 0049
 """
 
-from migrations.replacing import replace_function, restore_function
+from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0050"
 down_revision = "0049"
@@ -20,7 +20,15 @@ FUNCTIONS = (
 )
 
 
+UP = """
+CREATE INDEX idx_budget_spend_warned ON budget_spend (warned_at) WHERE warned_at IS NOT NULL;
+CREATE INDEX idx_budget_spend_stopped ON budget_spend (stopped_at) WHERE stopped_at IS NOT NULL;
+"""
+DOWN = "DROP INDEX idx_budget_spend_warned, idx_budget_spend_stopped;"
+
+
 def upgrade() -> None:
+    run_script(UP)
     for name in FUNCTIONS:
         replace_function(name, revision)
 
@@ -28,3 +36,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     for name in reversed(FUNCTIONS):
         restore_function(name, revision)
+    run_script(DOWN)

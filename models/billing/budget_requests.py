@@ -47,21 +47,26 @@ def account_of_budget(user_id: str, budget_id: str) -> tuple[Account, Budget]:
 
 
 def limit_for(
-    account: Account, budget: Budget, user_id: str, subject: str | None = None, key_id: str | None = None
+    account: Account,
+    budget: Budget,
+    user_id: str,
+    *,
+    subject: str | None = None,
+    key_id: str | None = None,
+    key_team_id: str | None = None,
 ) -> BudgetLimit | None:
-    """What the budget leaves a user: of their team, of themselves, or of `subject` (a key of theirs, an agent, a run). None
-    if it does not apply to them."""
-    level = budget.level
-    of_them = {
-        "user_id": user_id,
-        "team_id": budgets.team_of(account.org_id, user_id) if account.org_id else None,
-        "key_id": key_id or (subject if level == "key" and _owns_key(account, user_id, subject) else None),
-        "agent_id": subject or budget.subject if level == "agent" else None,
-        "run_id": subject or budget.subject if level == "run" else None,
-    }
-    return next(
-        (each for each in budgets.effective_limits(account, **of_them) if each.budget_id == budget.id), None
+    """What the budget leaves a user: of their team (with a key, the key's), of themselves, or of `subject` (a key of theirs, an
+    agent, a run). None if it does not apply to them."""
+    level, named = budget.level, subject or budget.subject
+    limits = budgets.effective_limits(
+        account,
+        user_id=user_id,
+        team_id=budgets.team_of(account.org_id, user_id, key_team_id) if account.org_id else None,
+        key_id=key_id or (named if level == "key" and _owns_key(account, user_id, named) else None),
+        agent_id=named if level == "agent" else None,
+        run_id=named if level == "run" else None,
     )
+    return next((each for each in limits if each.budget_id == budget.id), None)
 
 
 def request_more(
@@ -73,6 +78,7 @@ def request_more(
     reason: str = "",
     subject: str | None = None,
     key_id: str | None = None,
+    key_team_id: str | None = None,
     run_id: str | None = None,
     now: datetime | None = None,
 ) -> BudgetRequest:
@@ -86,7 +92,7 @@ def request_more(
     if account.org_id is None:
         raise Conflict("This is a budget of your own account: raise it yourself.")
     _check_amount(amount)
-    limit = limit_for(account, budget, user.id, subject, key_id)
+    limit = limit_for(account, budget, user.id, subject=subject, key_id=key_id, key_team_id=key_team_id)
     if limit is None:
         raise Invalid(
             "This budget does not limit your calls.", fields={"subject": "Name a key, agent or run of yours."}
@@ -276,6 +282,7 @@ def _evidence(account: Account, budget: Budget, limit: BudgetLimit, now: datetim
     elapsed, whole = now - start, row.resets and row.resets - start
     forecast = round(limit.spent * (whole / elapsed)) if whole and elapsed > timedelta(minutes=5) else None
     return {
+        "name": limit.name,
         "limit": limit.limit,
         "spent": limit.spent,
         "held": limit.held,

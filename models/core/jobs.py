@@ -348,6 +348,14 @@ def sync_seats(org_id: str) -> None:
     seats.sync_seats(org_id)
 
 
+@queue.task(name="billing.end_seats", retry=Backoff(30, 120, 600, 3600, 7200))
+def end_seats(org_id: str) -> None:
+    """End the subscription of a deleted organisation."""
+    from models.billing.subscription_plans import seats
+
+    seats.end_seats_of_deleted(org_id)
+
+
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="billing.repair_customers", queueing_lock="billing.repair_customers", retry=Backoff())
 def repair_customers(timestamp: int) -> None:
@@ -396,6 +404,15 @@ def send_billing_mail(mail_id: str) -> None:
     from models.billing import mails
 
     mails.send_recorded(mail_id)
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="billing.watch_budgets", queueing_lock="billing.watch_budgets", retry=Backoff())
+def watch_budgets(timestamp: int) -> None:
+    """Raise the alerts of organisations' budgets."""
+    from models.billing import budget_alerts
+
+    budget_alerts.watch_budgets()
 
 
 @queue.periodic(cron="* * * * *")

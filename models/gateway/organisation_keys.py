@@ -1,9 +1,9 @@
 """Finds the provider key of the organisation that pays for a call."""
 
 import logging
-import re
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from models.core.pool import Pool
@@ -82,9 +82,5 @@ class OrganisationKeys:
 
 def _matches(patterns: Sequence[str], names: Sequence[str]) -> bool:
     """Whether a pattern matches a name, in any case: `*` stands for any text, `?` for one character."""
-    for pattern in patterns:
-        parts = re.split(r"([*?])", pattern)
-        expression = "".join({"*": ".*", "?": "."}.get(part) or re.escape(part) for part in parts)
-        if any(re.fullmatch(expression, name, re.IGNORECASE | re.DOTALL) for name in names):
-            return True
-    return False
+    plain = [pattern.lower().replace("[", "[[]") for pattern in patterns]
+    return any(fnmatchcase(name.lower(), pattern) for pattern in plain for name in names)

@@ -60,6 +60,10 @@ class BudgetSpend(Base):
     """
 
     __tablename__ = "budget_spend"
+    __table_args__ = (
+        Index("idx_budget_spend_warned", "warned_at", postgresql_where=text("(warned_at IS NOT NULL)")),
+        Index("idx_budget_spend_stopped", "stopped_at", postgresql_where=text("(stopped_at IS NOT NULL)")),
+    )
 
     budget_id: Mapped[str] = mapped_column(ForeignKey("budget.id", ondelete="CASCADE"), primary_key=True)
     subject: Mapped[str] = mapped_column(primary_key=True)

@@ -211,14 +211,17 @@ _CHECKS = {
             OR s.credits <> k.credits OR s.latency_ms <> k.latency_ms OR s.ttft_ms <> k.ttft_ms
             OR s.ttft_calls <> k.ttft_calls OR s.latency_hist <> k.latency_hist
     """,  # noqa: S608 - made of constants
+    # of the last five weeks, since a budget may be older than any window
     "what was spent of a budget is the sum of its messages": """
         SELECT concat_ws(' ', 'budget', b.id, c.subject, c.window_start), c.expected, c.found
         FROM budget b JOIN credit_account a ON a.id = b.account_id
         CROSS JOIN LATERAL (
             SELECT subject, window_start, coalesce(s.spent, 0) AS expected, coalesce(u.spent, 0) AS found
-            FROM budget_spent(b, b.counted_since) s FULL JOIN (
+            FROM budget_spent(b, greatest(b.counted_since, now() - interval '35 days')) s FULL JOIN (
                 SELECT subject, window_start, spent FROM budget_spend
-                WHERE budget_id = b.id AND window_start >= budget_window(b.period, b.counted_since, a.time_zone)
+                WHERE budget_id = b.id AND window_start >= budget_window(
+                    b.period, greatest(b.counted_since, now() - interval '35 days'), a.time_zone
+                )
             ) u USING (subject, window_start)
         ) c
         WHERE b.ended_at IS NULL AND c.expected <> c.found

@@ -34,7 +34,7 @@ _NAME = re.compile(
 class OrgDomain(Base):
     """An e-mail domain that an organisation names. It counts once it is proven: `verified_at` is set.
 
-    `verified_by` is "dns" or the operator who vouched for it.
+    `verified_by` is "dns" or the operator (`cli:name`) who vouched for it.
     """
 
     __tablename__ = "org_domain"
@@ -188,4 +188,5 @@ def prove(row: OrgDomain, by: str, now: datetime) -> None:
             row.verified_at, row.verified_by = now, by
     except IntegrityError:
         raise Conflict(f"{domain} belongs to another organisation here. Ask the operator.") from None
-    record_org(row.org_id, "domain.verified", row.domain, after={"verified_by": by})
+    actor = None if by == "dns" else by
+    record_org(row.org_id, "domain.verified", row.domain, after={"verified_by": by}, actor=actor)

@@ -1,11 +1,13 @@
 """Found organisations, edit their profile and preferences, end them with a grace period (contract 2.8, 3.9)."""
 
 from datetime import datetime, timedelta
+from functools import cache
 from zoneinfo import available_timezones
 
 from blinker import Signal
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 
 from models.accounts.sessions import Session
 from models.accounts.users import User
@@ -96,7 +98,7 @@ def _checked(values: dict[str, object]) -> dict[str, object]:
         if len(text) > MAX_DESCRIPTION:
             problems["description"] = f"At most {MAX_DESCRIPTION:,} characters; these are {len(text):,}."
         checked["description"] = text or None
-    if "time_zone" in checked and checked["time_zone"] not in available_timezones():
+    if "time_zone" in checked and not _is_known_zone(str(checked["time_zone"])):
         problems["time_zone"] = "Unknown time zone. Use a name like Europe/Berlin."
     problems = {key: problem for key, problem in problems.items() if problem}
     if problems:
@@ -104,17 +106,37 @@ def _checked(values: dict[str, object]) -> dict[str, object]:
     return checked
 
 
+@cache
+def time_zones() -> tuple[str, ...]:
+    """The time zones to choose from, by name: UTC and those of places."""
+    places = [zone for zone in available_timezones() if "/" in zone and not zone.startswith("Etc/")]
+    return ("UTC", *sorted(places))
+
+
+def _is_known_zone(name: str) -> bool:
+    """Whether both Python and PostgreSQL, which computes windows of budgets, know it."""
+    if name not in time_zones() and name not in available_timezones():
+        return False
+    try:
+        with db.session.begin_nested():
+            db.session.scalar(select(func.timezone(name, func.now())))
+    except DBAPIError:
+        return False
+    return True
+
+
 # -- end -----------------------------------------------------------------------------------------------------
 
 
 def delete_org(org: Org) -> None:
-    """Begin the grace period: nobody opens the organisation, its keys end, and after 14 days it is erased. Locks it, flushes.
+    """Begin the grace period: nobody opens the organisation, its keys and automatic top-up end, and after 14 days it is erased.
+    Locks it, flushes.
 
     Raises NotFound if it is deleted already, and Conflict while it owns publishers."""
     org = lock_org(org.id)
     moment = now()
     org_deleted.send(org)
-    org.deleted_at = moment
+    org.deleted_at, org.auto_topup_enabled = moment, False
     keys = update(Session).where(Session.org_id == org.id, Session.expires > moment)
     db.session.execute(keys.values(kept_expires=Session.expires, expires=moment))
     db.session.flush()

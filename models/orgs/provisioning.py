@@ -31,7 +31,18 @@ from models.orgs.offboarding import offboard
 from models.orgs.org import Org, membership, org_by_id
 from models.orgs.single_sign_on import OrgSsoSession, sso_of
 from models.orgs.sso_sign_in import grant_groups
-from models.orgs.teams import OrgTeam, OrgTeamMember
+from models.orgs.team_editing import LABEL_LENGTH, MAX_TEAMS
+from models.orgs.teams import OrgTeam, OrgTeamMember, org_teams
+
+MAX_NAME = 500
+"""Characters of names and ids, which are indexed."""
+
+
+def check_name(name: str, what: str) -> str:
+    """A name or id as it is. Raises Invalid (400) for an empty or a long one."""
+    if not name.strip() or len(name) > MAX_NAME:
+        raise Invalid(f"{what} must have 1 to {MAX_NAME} characters.", code="invalidValue", status=400)
+    return name
 
 
 def address_of(user_name: str, addresses: Collection[str]) -> str | None:
@@ -57,8 +68,11 @@ def save_user(
 ) -> ScimUser:
     """Create (`row` None) or change a user of the directory; their membership follows. Flushes.
 
-    Raises Conflict with code `uniqueness` for a user name that another one has, or if no owner would be left.
+    Raises Invalid for an empty or long name, Conflict with code `uniqueness` for a user name that another one has, Conflict if
+    no owner would be left.
     """
+    check_name(user_name, "userName")
+    check_name(external_id or "-", "externalId")
     before = _public(row) if row else None
     old_email = row.email if row else None
     row = row or ScimUser(org_id=org.id, created_at=now)
@@ -169,8 +183,10 @@ def save_group(
 ) -> ScimGroup:
     """Create (`row` None) or change a group of the directory; the team of its name, and its members, follow. Flushes.
 
-    Raises NotFound for an unknown member.
+    Raises Invalid for an empty or long name, NotFound for an unknown member.
     """
+    check_name(display_name, "displayName")
+    check_name(external_id or "-", "externalId")
     before = {"name": row.display_name} if row else None
     row = row or ScimGroup(org_id=org.id, created_at=now)
     renamed = row.display_name != display_name
@@ -198,10 +214,12 @@ def delete_group(org: Org, row: ScimGroup, now: datetime) -> None:
 
 
 def _team_of(group: ScimGroup, name: str) -> str | None:
-    """The team that the group fills once it has this name; None for the name of the default team, in which everybody is.
+    """The team that the group fills once it has this name; None for the name of the default team, in which everybody is, and
+    above the limit of teams.
 
     Its team is renamed with it. If another team has the name, the group moves there; if it had none, one is made.
     """
+    name = name.strip()[:LABEL_LENGTH].strip()
     current = db.session.get(OrgTeam, group.team_id) if group.team_id else None
     query = select(OrgTeam).where(OrgTeam.org_id == group.org_id, func.lower(OrgTeam.name) == name.lower())
     named = db.session.scalars(query.limit(1)).one_or_none()
@@ -211,6 +229,8 @@ def _team_of(group: ScimGroup, name: str) -> str | None:
         return current.id
     if current is not None and named is not current:
         _leave_team(group, current)
+    if named is None and len(org_teams(group.org_id)) >= MAX_TEAMS:
+        return None
     if named is None:
         named = OrgTeam(org_id=group.org_id, name=name)
         db.session.add(named)

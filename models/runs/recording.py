@@ -70,13 +70,14 @@ def start(
     hint: PayerHint = NO_HINT,
     *,
     budget: int | None = None,
+    default_budget: int | None = None,
 ) -> str:
     """Start a run for the user. Its account is that of organisation `org_id`, whose key they use, of the organisation or repository
     that `hint` names, of the run that spawns it, or else their own (`payer_of`). Returns its new id.
 
     `ancestor_run_ids` (root first) are stored as reported and grant no access to those runs. `budget` is the most that the run
     and its sub-runs may spend, in credits, reserved from the budget of the run above. Raises RunBudgetRefused when that
-    leaves less, WriteLimitExceeded when the user starts too many runs or leaves too many unfinished.
+    leaves less; `default_budget`, the agent's, then does not apply. Raises WriteLimitExceeded when the user starts too many runs or leaves too many unfinished.
     """
     moment = now()
     write_limits.consume(
@@ -107,11 +108,18 @@ def start(
     )
     db.session.add(run)
     db.session.flush()
-    if budget is not None or ancestor_run_ids:
-        refusal = run_budgets.open_run_budget(run.id, budget, "start", moment)
-        if refusal is not None:
-            raise RunBudgetRefused(refusal)
+    if budget is not None or default_budget is not None or ancestor_run_ids:
+        _open_budget(run.id, budget, default_budget, moment)
     return run.id
+
+
+def _open_budget(run_id: str, budget: int | None, default_budget: int | None, moment: datetime) -> None:
+    by_default = budget is None and default_budget is not None
+    if by_default and run_budgets.open_run_budget(run_id, default_budget, "agent", moment) is None:
+        return
+    refusal = run_budgets.open_run_budget(run_id, budget, "start", moment)
+    if refusal is not None:
+        raise RunBudgetRefused(refusal)
 
 
 def _delegated(user_id: str, run_id: str) -> RunPayer | None:

@@ -100,12 +100,12 @@ def _lowest(org: Org, filter: CallFilter, after: tuple[datetime, str] | None) ->
         .order_by(OrgUsage.bucket.desc())
         .limit(HOURS)
     )
-    hours = db.session.execute(query).all()
+    hours: list[tuple[datetime, int]] = [(row.bucket, row.calls) for row in db.session.execute(query)]
     calls = 0
-    for number, hour in enumerate(hours, 1):
-        calls += hour.calls
+    for number, (hour, in_hour) in enumerate(hours, 1):
+        calls += in_hour
         if (len(named) == 1 and calls > PAGE) or number == HOURS:
-            return hour.bucket
+            return hour
     return filter.start
 
 

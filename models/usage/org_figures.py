@@ -83,6 +83,14 @@ def totals_by(
     return [KeyTotal(row.key, row.calls, row.credits) for row in rows]
 
 
+def active_members(org: Org, now: datetime) -> int:
+    """Members with a call this month."""
+    start, end = month_of(org, now)
+    rows = org_usage_rows().c
+    query = select(func.count(rows.key.distinct())).where(*_in_range())
+    return db.session.scalar(query, _parameters(org, "member", start, end, "day", "")) or 0
+
+
 def credits_between(
     org: Org, start: datetime, end: datetime, *, grain: str = "day", user_id: str = ""
 ) -> int:

@@ -1,4 +1,4 @@
-"""Usage reports over time, for charts and tables: of an account by model or agent, of an organisation by anything it counts."""
+"""Usage reports over time, for charts and tables; of an account by model or agent, from rollups only."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -11,32 +11,25 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Integer,
-    Row,
     Select,
-    Text,
     and_,
     bindparam,
     cast,
     func,
     or_,
     select,
-    true,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP, array
 
 from models.core.db import BigInt, db
 from models.ledger.latency import BUCKETS, merge_histograms, quantile
 from models.ledger.rollup import UsageRollup
-from models.orgs import Org
-from models.usage.org_usage import BEGINNING, counted_until
-from models.usage.org_usage_rows import org_usage_rows
 from models.usage.period import Period, Step
 
 By = Literal["model", "agent", "version", "member", "team", "key", "repository"]
 
 MAX_SERIES = 7
 """Number of named series of an account, and of coloured ones; the rest is shown as Other."""
-MAX_ORG_SERIES = 25
 
 OTHER_SLOT = 8
 
@@ -119,31 +112,14 @@ def spending(account_id: str, period: Period, by: By, now: datetime) -> UsageRep
     One statement for any period; returns at most 62 columns x 8 series. Colours are assigned by rank over the last 30
     days, so that a series keeps its colour when the period changes.
     """
-    parameters = {"account": account_id, **_times(period, now)}
-    return _report(period, by, db.session.execute(_account_cells(by, period.step), parameters).all())
+    parameters = {"account": account_id, **period_times(period, now)}
+    cells = db.session.execute(_cells(by, period.step), parameters).all()
+    slots = slots_of({cell.key: cell.rank for cell in cells if cell.key is not None})
+    return report_of(period, by, [(cell.key, cell.start, totals_from(cell)) for cell in cells], slots)
 
 
-def org_spending(org: Org, period: Period, by: By, now: datetime, *, user_id: str = "") -> UsageReport:
-    """The organisation's usage in `period`, or that of its member `user_id`: the top 25 by credits, and the rest as Other.
-
-    The period is in its time zone. Reads its cells and the calls that are not counted yet: for a member by hour, all calls of
-    the organisation in the period.
-    """
-    since = counted_until(org)
-    parameters = {
-        "org": org.id,
-        "counted_org": org.id if since > BEGINNING else "",
-        "user": user_id,
-        "dimension": by,
-        "zone": org.time_zone,
-        "since": min(since, period.start) if user_id and period.step == "hour" else since,
-        "until": now + timedelta(days=1),
-        **_times(period, now),
-    }
-    return _report(period, by, db.session.execute(_org_cells(period.step), parameters).all())
-
-
-def _times(period: Period, now: datetime) -> dict[str, datetime]:
+def period_times(period: Period, now: datetime) -> dict[str, datetime]:
+    """Parameters of `in_columns` and `column_start`, and of the last 30 days."""
     whole_from, whole_to = period.whole_steps()
     return {
         "start": period.start,
@@ -155,22 +131,31 @@ def _times(period: Period, now: datetime) -> dict[str, datetime]:
     }
 
 
-def _report(period: Period, by: By, cells: Sequence[Row[Any]]) -> UsageReport:
-    named = _slots({cell.key: cell.rank for cell in cells if cell.key is not None})
+def totals_from(row: Any) -> UsageTotals:
+    """The totals of a row with `total_columns`."""
+    return UsageTotals(**{name: getattr(row, name) for name in UsageTotals._fields})
+
+
+def report_of(
+    period: Period,
+    by: By,
+    cells: Sequence[tuple[str | None, datetime, UsageTotals]],
+    slots: Mapping[str, int],
+) -> UsageReport:
+    """The report of cells (key, start of the column, totals), series in the order of their first cells; `slots` are the colours."""
     starts = period.columns()
+    stamps = [start.timestamp() for start in starts]
     rows: dict[str | None, dict[int, UsageTotals]] = {}
     stacks: list[list[UsageTotals]] = [[] for _ in starts]
-    for cell in cells:
-        totals = UsageTotals(**{name: getattr(cell, name) for name in UsageTotals._fields})
-        # of two midnights, when clocks go back at midnight, the database may have taken the other
-        index = max(0, bisect_right(starts, cell.start) - 1)
-        row = rows.setdefault(cell.key, {})
+    for key, start, totals in cells:
+        index = column_index(stamps, start)
+        row = rows.setdefault(key, {})
         row[index] = sum_totals([row[index], totals]) if index in row else totals
         stacks[index].append(totals)
     series = [
         UsageSeries(
             key,
-            OTHER_SLOT if key is None else named[key],
+            OTHER_SLOT if key is None else slots[key],
             [row.get(index, ZERO_TOTALS) for index in range(len(starts))],
             sum_totals(list(row.values())),
         )
@@ -180,64 +165,43 @@ def _report(period: Period, by: By, cells: Sequence[Row[Any]]) -> UsageReport:
     return UsageReport(period, by, starts, series, columns, sum_totals([each.total for each in series]))
 
 
-def _slots(ranks: Mapping[str, int | None]) -> dict[str, int]:
+def column_index(stamps: Sequence[float], start: datetime) -> int:
+    """The column of a rollup, by the POSIX times of the columns' starts. Of two midnights, when clocks go back at midnight, the
+    database may have taken the other."""
+    return max(0, bisect_right(stamps, start.timestamp()) - 1)
+
+
+def slots_of(ranks: Mapping[str, int | None]) -> dict[str, int]:
+    """The colour of each key by its rank, 1 to 7; the rest take what is free."""
     ranked = {key: rank for key, rank in ranks.items() if rank is not None and rank <= MAX_SERIES}
     free = [slot for slot in range(1, MAX_SERIES + 1) if slot not in ranked.values()]
     return {key: ranked.get(key) or (free.pop(0) if free else OTHER_SLOT) for key in ranks}
-
-
-class _Source(NamedTuple):
-    """Where rollups are read: the columns they have, and the condition that selects one report's."""
-
-    grain: ColumnElement[str]
-    bucket: ColumnElement[datetime]
-    key: ColumnElement[str]
-    own: ColumnElement[bool]
-    columns: Any
-    histogram: Any
 
 
 _KEYS = {"model": UsageRollup.model, "agent": UsageRollup.agent_id}
 
 
 @cache
-def _account_cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
-    source = _Source(
-        UsageRollup.grain.expression,
-        UsageRollup.bucket.expression,
-        _KEYS[by].expression,
-        UsageRollup.account_id == bindparam("account"),
-        UsageRollup,
-        UsageRollup.latency_hist,
-    )
-    return _cells(source, step, "UTC", MAX_SERIES)
-
-
-@cache
-def _org_cells(step: Step) -> Select[*tuple[Any, ...]]:
-    rows = org_usage_rows().c
-    source = _Source(rows.grain, rows.bucket, rows.key, true(), rows, rows.histogram)
-    return _cells(source, step, bindparam("zone", type_=Text), MAX_ORG_SERIES)
-
-
-def _cells(source: _Source, step: Step, zone: Any, limit: int) -> Select[*tuple[Any, ...]]:
+def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
     """A row per chart column and top key (null: all others): the key's `rank` over the last 30 days, the `key`, the
-    `start` of the column, and `UsageTotals`. Cached by the callers, because building the statement is slow."""
-    key, bucket, own = source.key, source.bucket, source.own
-    whole = _rollups(source, step, "whole_from", "whole_to")
-    edges = _rollups(source, "day", "start", "whole_from"), _rollups(source, "day", "whole_to", "end")
-    in_period = own, or_(whole, *edges) if step == "week" else whole
-    last_month = own, _rollups(source, "day", "month_ago", "now")
+    `start` of the column, and `UsageTotals`. Cached, because building the statement is slow."""
+    key = _KEYS[by]
+    own = UsageRollup.account_id == bindparam("account")
+    in_period = own, in_columns(UsageRollup, step)
+    last_month = own, _rollups(UsageRollup, "day", "month_ago", "now")
     rank = func.row_number().over(
-        order_by=(func.sum(source.columns.credits).desc(), func.sum(source.columns.calls).desc(), key)
+        order_by=(func.sum(UsageRollup.credits).desc(), func.sum(UsageRollup.calls).desc(), key)
     )
     ranked = select(key.label("key"), rank.label("place")).where(*in_period).group_by(key)
-    top = ranked.order_by(rank).limit(limit).cte("top")
+    top = ranked.order_by(rank).limit(MAX_SERIES).cte("top")
     month = select(key.label("key"), rank.label("rank")).where(*last_month).group_by(key).cte("month")
-    first = bindparam("start", type_=TIMESTAMP(timezone=True))
-    start = func.greatest(func.date_trunc("week", bucket, zone), first) if step == "week" else bucket
     cells = (
-        select(top.c.key, top.c.place, start.label("start"), *_sums(source))
+        select(
+            top.c.key,
+            top.c.place,
+            column_start(UsageRollup.bucket, step, "UTC").label("start"),
+            *total_columns(UsageRollup, UsageRollup.latency_hist),
+        )
         .outerjoin(top, top.c.key == key)
         .where(*in_period)
         .group_by(top.c.key, top.c.place, "start")
@@ -250,17 +214,31 @@ def _cells(source: _Source, step: Step, zone: Any, limit: int) -> Select[*tuple[
     )
 
 
-def _rollups(source: _Source, grain: Step, start: str, end: str) -> ColumnElement[bool]:
+def in_columns(rows: Any, step: Step) -> ColumnElement[bool]:
+    """Selects the rollups that make up a period's columns, by the parameters of `period_times`."""
+    whole = _rollups(rows, step, "whole_from", "whole_to")
+    if step != "week":
+        return whole
+    return or_(whole, _rollups(rows, "day", "start", "whole_from"), _rollups(rows, "day", "whole_to", "end"))
+
+
+def column_start(bucket: Any, step: Step, zone: Any) -> Any:
+    """The start of the column to which a rollup belongs."""
+    first = bindparam("start", type_=TIMESTAMP(timezone=True))
+    return func.greatest(func.date_trunc("week", bucket, zone), first) if step == "week" else bucket
+
+
+def _rollups(rows: Any, grain: Step, start: str, end: str) -> ColumnElement[bool]:
     """Selects rollups of one grain from the parameter `start` to the parameter `end`."""
-    return and_(source.grain == grain, source.bucket >= bindparam(start), source.bucket < bindparam(end))
+    return and_(rows.grain == grain, rows.bucket >= bindparam(start), rows.bucket < bindparam(end))
 
 
-def _sums(source: _Source) -> list[ColumnElement[Any]]:
+def total_columns(rows: Any, histogram: Any) -> list[ColumnElement[Any]]:
     """Columns of `UsageTotals` over rollups. Histograms are summed bucket by bucket into one array."""
-    *counts, cost, histogram = UsageTotals._fields
-    buckets = (cast(func.sum(source.histogram[number]), Integer) for number in range(1, BUCKETS + 1))
+    *counts, cost, name = UsageTotals._fields
+    buckets = (cast(func.sum(histogram[number]), Integer) for number in range(1, BUCKETS + 1))
     return [
-        *(cast(func.sum(getattr(source.columns, name)), BigInt).label(name) for name in counts),
-        func.sum(source.columns.cost).label(cost),
-        array(buckets).label(histogram),
+        *(cast(func.sum(getattr(rows, each)), BigInt).label(each) for each in counts),
+        func.sum(rows.cost).label(cost),
+        array(buckets).label(name),
     ]

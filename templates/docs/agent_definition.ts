@@ -135,6 +135,9 @@ export interface AgentDefinition {
   reasoningOptions?: ReasoningOptions
   providerOptions?: ProviderOptions
 
+  /** The most credits that a run and its sub-runs spend, unless the caller gives the run another budget. */
+  runBudget?: number
+
   /**
    * A generator function that controls each step. It is published as source code, which must start with `function*`,
    * and runs in the client, never on the server.

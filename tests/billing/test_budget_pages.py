@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts.credentials import hash_token
+from models.billing import budget_alerts
 from models.billing.mails import BillingMail
 from models.core import jobs
 from models.core.audit_log import AuditLog
@@ -176,6 +177,9 @@ def test_from_a_refusal_to_the_next_call(
     decided = session.scalars(select(BillingMail).where(BillingMail.user_id == bob.id)).one()
     assert decided.facts["granted"] == "30 credits"
     jobs.send_billing_mail(mail_id=decided.id)
+    session.commit()
+    # alerts of the warning level and of the refusal, once
+    assert (budget_alerts.watch_budgets(), budget_alerts.watch_budgets()) == (2, 0)
     session.commit()
     # it cannot be decided twice
     late = send(alice, f"/orgs/{acme.slug}/budgets/requests/{request.id}", **(approve))

@@ -105,6 +105,10 @@ def test_a_dispute_of_a_plans_payment_freezes_buying_until_it_ends_well(
     assert not top_up(desk, alice)
     assert plans.preview(alice, small).immediate is False
     assert plans.change(alice, small).scheduled_plan_id == small.id
+    told = [each for each in mails(desk) if "dispute" in each["subject"] or "asks about" in each["subject"]]
+    assert all("Manage your plan" in each["text"] and "None" not in each["text"] for each in told)
+    assert any("closed" in each["subject"] for each in told) is (steps[-1] == "lose")
+    assert any("asks about" in each["subject"] for each in told) is (case == "an inquiry")
     (mail,) = [each for each in mails(desk) if each["subject"] == "Your account cannot buy credits"]
     for words in (
         "a payment of $20.00 for your plan",
@@ -223,3 +227,27 @@ def test_a_fraud_warning_of_a_plans_payment_refunds_it_up_to_the_operators_limit
     assert desk.balance(alice) == 1_000 - refunded // 2
     assert (len(desk.sim.find("refund")), desk.ignored()) == (refunds, [])
     desk.prove()
+
+
+def test_a_frozen_subscriber_neither_resumes_nor_completes_an_upgrade(plans: Plans, alice: Person) -> None:
+    desk, pro, team = plans.desk, plans.offer(), plans.offer("Team", 5_000)
+    plans.subscribed(alice, pro)
+    charge = desk.charges()[-1]["id"]
+    desk.stripe.change_card(plans.at_stripe(alice)["default_payment_method"], "authentication_required")
+    preview = plans.preview(alice, team)
+    with pytest.raises(billing.ConfirmationNeeded):
+        plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
+    waiting = plans.at_stripe(alice)["latest_invoice"]
+    dispute = desk.stripe.dispute(charge)["id"]
+    desk.tell()
+    assert desk.sim.objects["invoice"][waiting]["status"] == "void"
+    assert plans.subscription(alice).plan_id == pro.id
+    plans.do(alice, billing.cancel)
+    assert refusal(plans.do, alice, billing.resume) == FROZEN
+    route = f"/api/v1/subscriptions/{plans.subscription(alice).stripe_subscription_id}/resume"
+    answer = desk.app.test_client().post(route, headers=alice.headers)
+    assert (answer.status_code, answer.json["error"]["code"]) == (403, FROZEN)
+    assert plans.subscription(alice).cancel_at_period_end
+    desk.stripe.win(dispute)
+    desk.tell()
+    assert not plans.do(alice, billing.resume).cancel_at_period_end

@@ -191,7 +191,7 @@ def test_an_organisations_purchase_is_granted_and_taken_back_on_its_own_account(
     desk.prove()
 
 
-# --- all orders -----------------------------------------------------------------------------------------------------
+# --- orders of events ------------------------------------------------------------------------------------
 
 HISTORIES: dict[str, tuple[str, int]] = {
     "checkout, then refunds": ("refunds", 650),
@@ -228,14 +228,15 @@ def _facts(desk: Desk, alice: Person) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(("what", "left"), HISTORIES.values(), ids=HISTORIES.keys())
-def test_all_orders_of_events_end_in_the_same_state(desk: Desk, alice: Person, what: str, left: int) -> None:
+def test_orders_of_events_end_in_the_same_state(desk: Desk, alice: Person, what: str, left: int) -> None:
+    """The first, the last and two others; the long proof tries all."""
     _play(desk, alice, what)
     relevant = [event for event in desk.events() if event["type"] in stripe_events.HANDLERS]
     for event in relevant:
         desk.deliver(event)
     orders = list(itertools.islice(itertools.permutations(relevant), 5000))
     ends = set()
-    for order in [*random.Random(7).sample(orders, 6), relevant, relevant[::-1]]:
+    for order in [*random.Random(7).sample(orders, 2), relevant, relevant[::-1]]:
         _begin_again(desk)
         for event in order:
             desk.run(stripe_events.apply_event, event["id"])
@@ -262,7 +263,7 @@ def _begin_again(desk: Desk) -> None:
     desk.session.commit()
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_histories_match_stripe(desk: Desk, alice: Person, data: st.DataObject) -> None:
     """Refunds, disputes and spending in any order, with events late, unordered and repeated: at the end the credits taken

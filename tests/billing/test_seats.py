@@ -127,6 +127,16 @@ def test_organisation_subscribes_pays_for_its_seats_and_ends(
     assert actions == ["subscription.started", "subscription.cancelled"]
 
 
+def test_deletion_ends_the_subscription(desk: Desk, price: str, acme: Org, alice: Person) -> None:
+    subscribed(desk, alice, acme)
+    assert alice.browser.delete(f"/api/orgs/{acme.id}").json == {"success": True}
+    assert stored(desk, acme) == (True, False)
+    jobs.end_seats(org_id=acme.id)
+    assert stored(desk, acme) == (False, False)
+    assert seats_at_stripe(desk)[0]["status"] == "canceled"
+    jobs.end_seats(org_id=acme.id)
+
+
 def test_service_accounts_take_no_seat(desk: Desk, price: str, acme: Org, alice: Person) -> None:
     factories.join(acme, factories.user("robot").id, "service")
     assert alice.browser.get(f"/api/orgs/{acme.id}/billing/status").json["seatCount"] == 2

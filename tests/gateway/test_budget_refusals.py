@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.ledger import Account, budgets
+from models.ledger import Account, RunBudget, budgets
 from models.orgs import Org
 from tests import factories
 from tests.factories import Person
@@ -159,3 +160,28 @@ def test_a_stream_ends_where_its_budget_does(
     assert "The budget of the key" in last["message"]
     wait(lambda: facts.holds() == 0)
     assert 5 <= facts.call().credits <= 10
+
+
+def test_an_agents_own_budget_is_the_default_of_its_runs(
+    web: FlaskClient, session: OrmSession, rich: Person, acme: Org
+) -> None:
+    publisher = factories.publisher(acme, "acme-tools")
+    data = {"runBudget": 40}
+    factories.agent_version(publisher, data=data)
+    start: dict[str, Any] = {"action": "START", "agentId": "acme-tools/reviewer@1.0.0"}
+
+    def limit_of(**more: Any) -> list[tuple[int, str]]:
+        answer = web.post("/api/v1/agent-runs", json=start | more, headers=rich.headers)
+        session.rollback()
+        query = select(RunBudget.limit_credits, RunBudget.source).where(
+            RunBudget.run_id == answer.json["runId"]
+        )
+        return [tuple(row) for row in session.execute(query)]
+
+    assert limit_of() == [(40, "agent")]
+    assert limit_of(runBudget=90) == [(90, "start")]
+    parent = web.post("/api/v1/agent-runs", json=start | {"runBudget": 30}, headers=rich.headers).json[
+        "runId"
+    ]
+    # the run above leaves less: its budget is shared
+    assert limit_of(ancestorRunIds=[parent]) == []

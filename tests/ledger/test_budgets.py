@@ -409,7 +409,7 @@ def _race(pool: Pool, url: str, stage: Stage, at: datetime, seed: int) -> list[s
             ledger.settle(worker, admitted, call(costs[index]), now=at)
         return admitted.outcome
 
-    with ThreadPoolExecutor(16) as threads:
+    with ThreadPoolExecutor(8) as threads:
         outcomes = list(threads.map(one, range(200)))
     other.close()
     return outcomes

@@ -1,7 +1,10 @@
 """Envelopes of runs: random trees of runs, calls in flight, and runs that end in any order."""
 
+import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from flask import Flask
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -16,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from models import ledger
 from models.accounts import User
+from models.core.db import db
 from models.core.pool import Pool
 from models.ledger import Admission, BudgetRefusal, CallFailure, run_budgets
 from models.runs import AgentRun
@@ -212,3 +216,50 @@ def test_the_first_call_may_name_the_envelope(session: Session, pool: Pool) -> N
     session.rollback()
     found = session.execute(text("SELECT limit_credits, source FROM run_budget")).one()
     assert tuple(found) == (25, "call")
+
+
+def test_parallel_sub_agents_cannot_overspend_the_run_above(
+    app: Flask, session: Session, pool: Pool, postgres_url: str
+) -> None:
+    """Sub-runs start, call and end at the same time over two pools, with calls in flight when their runs end; nothing waits for
+    anything in a circle."""
+    alice = payer(session)
+    give(session, alice.account, 10**6)
+    owner = session.get_one(User, alice.id)
+    root = factories.run(owner)
+    run_budgets.open_run_budget(root.id, 150, "start", now=NOW)
+    children = [factories.run(owner, parent=root) for _ in range(12)]
+    session.commit()
+    ids = [(child.id, 20 if number % 3 else None) for number, child in enumerate(children)]
+    other = Pool(postgres_url, 8)
+
+    def work(number: int) -> int:
+        run_id, limit = ids[number]
+        with app.app_context():
+            refused = run_budgets.open_run_budget(run_id, limit, "start", now=NOW)
+            db.session.commit()
+            numbers, spent = random.Random(number), 0
+            in_flight = []
+            for _ in range(0 if refused else 10):
+                worker = (pool, other)[numbers.randrange(2)]
+                admitted = admit(worker, alice, 4, run_id=run_id)
+                if admitted.outcome == "admitted":
+                    in_flight.append(admitted)
+                if in_flight and numbers.random() < 0.6:
+                    spent += ledger.settle(
+                        worker, in_flight.pop(0), call(numbers.randint(1, 4)), now=NOW
+                    ).credits
+            run_budgets.close_run_budget(run_id, now=NOW)
+            db.session.commit()
+            return spent + sum(ledger.settle(pool, each, call(4), now=NOW).credits for each in in_flight)
+
+    with ThreadPoolExecutor(8) as threads:
+        spent = sum(threads.map(work, range(len(ids))))
+    other.close()
+    session.rollback()
+    row = session.execute(
+        text("SELECT spent, reserved FROM run_budget WHERE run_id = :id"), {"id": root.id}
+    ).one()
+    assert tuple(row) == (spent, 0)
+    assert 100 < spent <= 150
+    assert_proved(session)

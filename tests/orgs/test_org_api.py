@@ -178,6 +178,7 @@ def test_edits_and_settings_keep_what_is_absent(acme: Org, alice: Person, sessio
     assert (settings["name"], settings["usageAlerts"], settings["userRole"]) == ("Acme", True, "owner")
     for wrong in (
         {"timeZone": "Mars"},
+        {"timeZone": "localtime"},
         {"creditLimit": -1},
         {"weeklyReports": "yes"},
         {"autoTopupAmount": 10},

@@ -86,6 +86,14 @@ def test_pages_and_forms_follow_the_matrix(
                 assert status in (303, 404, 422), (name, path)
 
 
+def test_nul_in_an_address_is_not_found(acme: Org, alice: Person) -> None:
+    for path in ("/orgs/%00", "/orgs/acme/repositories/%00/removal", "/orgs/acme/team/%00/removal"):
+        assert alice.browser.get(path).status_code == 404
+    assert send(alice, "/orgs/%00/restoration").status_code == 404
+    for query in ("team?q=%00", "repositories?after=%00", "repositories?check=%00"):
+        assert alice.browser.get(f"/orgs/acme/{query}").status_code == 200
+
+
 def test_organisation_is_founded_without_javascript(alice: Person, session: OrmSession) -> None:
     refused = send(alice, "/orgs/new", name="x&y", description="Kept")
     assert refused.status_code == 422

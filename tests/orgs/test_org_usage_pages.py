@@ -93,6 +93,7 @@ def test_who_may_read(acme: Org, cast: dict[str, Person], calls: dict[str, str])
     ):
         expected = by_role(MEMBERS, 200, 302)
         assert statuses(cast, f"/orgs/acme/{url}") == expected, url
+    assert cast["bob"].browser.get("/orgs/acme/analytics?by=agent").location == "/orgs/acme/usage?by=agent"
     assert statuses(cast, f"/orgs/acme/webhooks/{webhook_id}") == by_role(ADMINS, 200, 302)
     for url in ("usage", "usage/export", "analytics", "analytics/export?format=json", "monitoring", "alerts"):
         assert statuses(cast, f"/api/orgs/{acme.id}/{url}") == by_role(MEMBERS, 200, 401), url

@@ -237,6 +237,12 @@ def test_requests_that_are_wrong_are_told(
         ("POST", "/Users", {"schemas": [USER]}, 400, "invalidValue"),
         ("PATCH", f"/Users/{id}", {"schemas": [PATCH], "Operations": [{"op": "move"}]}, 400, "invalidValue"),
         ("PATCH", f"/Users/{id}", {"schemas": [PATCH]}, 400, "invalidValue"),
+        ("POST", "/Users", {"schemas": [USER], "userName": " "}, 400, "invalidValue"),
+        ("POST", "/Users", {"schemas": [USER], "userName": "é" * 501}, 400, "invalidValue"),
+        ("POST", "/Users", {"schemas": [USER], "userName": "a\0"}, 400, "invalidSyntax"),
+        ("POST", "/Groups", {"schemas": [GROUP], "displayName": ""}, 400, "invalidValue"),
+        ("GET", '/Users?filter=userName eq "%00"', None, 400, "invalidFilter"),
+        ("GET", f"/Users?filter={'(' * 300}", None, 400, "invalidFilter"),
         ("POST", "/Groups", {"schemas": [GROUP], "displayName": "G", "members": [{"value": "x"}]}, 404, None),
         ("GET", "/Users/none", None, 404, None),
         ("GET", "/Nothing", None, 404, None),
@@ -245,6 +251,9 @@ def test_requests_that_are_wrong_are_told(
         answer = directory.call(method, path, body, status)
         assert answer.get("scimType") == kind, (path, answer)
         assert (answer["status"], bool(answer["detail"])) == (str(status), True)
+    assert directory.call("GET", "/Users?startIndex=99999999999999999999&count=-1")["totalResults"] == 1
+    for path in ("/Users/%00", "/%00"):
+        assert directory.browser.get(directory.root + path, headers=directory.headers).status_code == 404
     other = factories.org(factories.user("erin2"), "Other")
     session.commit()
     for key, secret in ((other.id, token), (acme.id, "stoa-scim-wrong"), (acme.id, ""), ("none", token)):

@@ -65,7 +65,7 @@ def test_provider_faults_restart_no_worker(stage: Stage, started: tuple[Stage, l
 
 
 def test_mixed_traffic_has_no_errors(stage: Stage, started: tuple[Stage, list[psutil.Process]]) -> None:
-    soak(stage, started[1], seconds=3, clients=6)
+    soak(stage, started[1], seconds=2, clients=6)
 
 
 def test_garbage_gets_no_5xx_and_costs_nothing(stage: Stage) -> None:

@@ -12,4 +12,4 @@ from tests.proof.stage import Stage
 @pytest.mark.usefixtures("session")
 def test_publishing_counting_and_settling_never_deadlock(app: Flask, engine: Engine) -> None:
     with upstream.running() as provider:
-        counting_proof(Stage("", engine, provider), seconds=3, settlers=2)
+        counting_proof(Stage("", engine, provider), seconds=2, settlers=2)

@@ -374,3 +374,21 @@ def test_an_agent_is_found_by_its_publishers_new_name(alice: Person, session: Or
     from models.store import Agent
 
     assert "lighthous" in session.get_one(Agent, ("harbor", "reviewer")).search
+
+
+def test_changes_of_an_organisations_publisher_are_in_its_log(
+    alice: Person, acme: Org, session: OrmSession
+) -> None:
+    make(alice, org_id=acme.id)
+    alice.browser.patch("/api/publishers/harbor", json={"bio": "Ships"})
+    alice.browser.delete("/api/publishers/harbor/organization")
+    alice.browser.patch("/api/publishers/harbor", json={"bio": "Docks"})
+    alice.browser.post("/api/publishers/harbor/organization", json={"org_id": acme.id})
+    log = session.execute(select(AuditLog.action, AuditLog.org_id).order_by(AuditLog.id)).all()
+    assert [tuple(row) for row in log] == [
+        ("publisher.created", acme.id),
+        ("publisher.edited", acme.id),
+        ("publisher.unlinked", acme.id),
+        ("publisher.edited", None),
+        ("publisher.linked", acme.id),
+    ]

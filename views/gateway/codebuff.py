@@ -12,6 +12,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from models.core.db import now
 from models.core.errors import DomainError
 from models.gateway import tokens
+from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import CODEBUFF
 from models.gateway.dialects.codebuff import MAX_PARALLEL
 from views.gateway.openai import (
@@ -27,7 +28,7 @@ from views.web import error_bodies, guards
 from views.web.body import Body, Missing, parse, read_json
 from views.web.error_bodies import ApiBodyError, ApiError, MessageError, door
 from views.web.fast_path import RequestContext, fast_route
-from views.web.operation import ErrorFormat, Operation, ResponseModel
+from views.web.operation import ErrorFormat, Operation, ResponseModel, header
 
 bp = Blueprint("gateway_api", __name__, url_prefix="/api")
 
@@ -68,11 +69,15 @@ CODEBUFF_DOOR = ErrorFormat(
     tag="Gateway",
     caller="key",
     body=CodebuffChatBody,
-    parameters=PAYER_HEADERS,
+    parameters=[
+        header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
+        *PAYER_HEADERS,
+    ],
     answers={
         200: ("The completion, or its stream", Completion),
         400: "Invalid body, or no run, or a run that is not yours or not running",
-        402: "Out of credits; the message says when free credits reset. Or not enough for this call",
+        402: "Out of credits; the message says when free credits reset. Or not enough for this call, or a budget leaves less "
+        "(`budget_exceeded`; `details` names it)",
         403: FORBIDDEN,
         404: NOT_FOUND,
         429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "

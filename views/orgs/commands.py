@@ -31,7 +31,7 @@ def prove_domain(slug: str, domain: str) -> None:
     try:
         name = clean_domain(domain)
         row = next((each for each in domains(org.id) if each.domain == name), None)
-        prove(row or add_domain(org.id, name), "operator", now())
+        prove(row or add_domain(org.id, name), operator(), now())
     except DomainError as error:
         raise click.ClickException(error.message) from None
     db.session.commit()

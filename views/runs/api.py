@@ -23,6 +23,7 @@ from models.runs.recording import Ending, StepReport, StepStatus
 from models.runs.run_costs import CostOfRun, cost_of_run
 from models.runs.run_totals import RunCost
 from models.store.publishing import takedowns
+from models.store.publishing.run_defaults import default_run_budget
 from models.store.publishing.takedowns import TakenDown
 from views.gateway.openai import PAYER_HEADERS
 from views.web import body, error_bodies
@@ -299,6 +300,7 @@ def _start(key: Credential, parsed: StartBody) -> ResponseReturnValue:
             budget=read_run_budget(request.headers.get(RUN_BUDGET))
             if parsed.runBudget is None
             else parsed.runBudget,
+            default_budget=default_run_budget(parsed.agentId),
         )
     return jsonify(runId=run_id)
 

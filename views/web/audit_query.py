@@ -16,6 +16,7 @@ from views.web.format import iso
 PAGE = 50
 NAMES = ("actor", "action", "subject", "from", "to")
 MAX_TEXT = 320
+LAST_YEAR = 9999
 
 
 def entered() -> dict[str, str]:
@@ -41,7 +42,7 @@ def audit_filter(org_id: str | None, zone: str = "UTC") -> AuditFilter:
         fields["actor"] = "Enter printable text."
     if fields:
         raise Invalid("; ".join(f"{name}: {text}" for name, text in fields.items()), fields=fields)
-    until = days["to"] + timedelta(days=1) if days["to"] else None
+    until = days["to"] + timedelta(days=1) if days["to"] and days["to"].year < LAST_YEAR else None
     return AuditFilter(org_id, found["actor"], found["action"], found["subject"], days["from"], until)
 
 

@@ -542,8 +542,16 @@ def _reject_cross_site() -> ResponseReturnValue | None:
 # -- audit log and headers -----------------------------------------------------------------------------------
 
 
-def audit(action: str, subject: str, *, user: User | None, before: Any = None, after: Any = None) -> None:
-    """Write to the audit log in the current transaction. Never pass a secret."""
+def audit(
+    action: str,
+    subject: str,
+    *,
+    user: User | None,
+    before: Any = None,
+    after: Any = None,
+    org_id: str | None = None,
+) -> None:
+    """Write to the audit log in the current transaction; `org_id` is the organisation it happened in. Never pass a secret."""
     record(
         action,
         subject,
@@ -553,6 +561,7 @@ def audit(action: str, subject: str, *, user: User | None, before: Any = None, a
         after=after,
         ip=request.remote_addr,
         request_id=request_id(),
+        org_id=org_id,
     )
 
 

@@ -37,7 +37,7 @@ class StoaRequest(HtmxAwareRequest):
 
 
 def init_app(app: Flask) -> None:
-    """Reject doubled and trailing slashes in API paths."""
+    """Reject doubled and trailing slashes in API paths, and NUL in all."""
     app.request_class = StoaRequest
     app.before_request(_reject_malformed)
 
@@ -101,8 +101,8 @@ def _raw_path() -> str:
 
 def _reject_malformed() -> None:
     path = _raw_path()
-    if ("//" in path or path.endswith("/")) and is_api(path):
-        raise UnknownRoute
+    if "\0" in path or (("//" in path or path.endswith("/")) and is_api(path)):
+        raise UnknownRoute  # PostgreSQL text holds no NUL, so nothing has such a name
 
 
 # -- suggestion ----------------------------------------------------------------------------------------------

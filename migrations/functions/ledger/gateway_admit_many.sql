@@ -1,5 +1,5 @@
 -- Admit several calls in one transaction, in the given order. Locks the accounts first, ordered by id: those of the keys, and
--- those that other organisations' calls pay from.
+-- those of the organisations that calls or their runs name.
 CREATE OR REPLACE FUNCTION gateway_admit_many(
     p_asks gateway_ask[], p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz
 )
@@ -26,7 +26,9 @@ BEGIN
             s."userId", NULL, NULL, u.org, coalesce(u.repo_url, r.repo_url), CASE WHEN r.paid_by IS NOT NULL THEN r.org_id END,
             r.paid_by, u.model, coalesce(u.route_model, '')
         ) p
-        WHERE u.org IS NOT NULL OR u.repo_url IS NOT NULL OR r.repo_url IS NOT NULL OR r.paid_by IS NOT NULL
+        -- most calls name none of these, and then neither key nor run is read here
+        WHERE (u.org IS NOT NULL OR u.repo_url IS NOT NULL OR u.run_id IS NOT NULL)
+            AND (u.org IS NOT NULL OR u.repo_url IS NOT NULL OR r.repo_url IS NOT NULL OR r.paid_by IS NOT NULL)
     )
     ORDER BY a.id FOR UPDATE;
     FOREACH ask IN ARRAY p_asks LOOP

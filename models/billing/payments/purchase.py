@@ -24,6 +24,7 @@ STATES = (*OPEN_STATES, *UNPAID_STATES, *PAID_STATES)
 
 CURRENCY = "usd"
 CLOSED_WELL = ("won", "warning_closed", "prevented")
+CLOSED = ("lost", *CLOSED_WELL)
 """Statuses of disputes that were closed without loss."""
 PAGE_OF_PURCHASES = 50
 RESOLVED_AFTER = timedelta(minutes=2)

@@ -5,6 +5,7 @@ Functions that call Stripe take transactions of their own, with none open during
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,7 +26,7 @@ from models.core.db import db
 from models.core.errors import Conflict, NotFound
 from models.core.jobs import transaction
 from models.ledger import Account
-from models.orgs import Org, record_org
+from models.orgs import Org, org_deleted, record_org
 from models.orgs.counts import counts_of
 from models.orgs.members import members_changed
 
@@ -232,6 +233,22 @@ def _of_org(event: EventOfStripe) -> bool:
 def _members_changed(org_id: str) -> None:
     if db.session.scalars(select(Org.stripe_subscription_id).where(Org.id == org_id)).one_or_none():
         jobs.enqueue(jobs.sync_seats, org_id=org_id)
+
+
+@org_deleted.connect
+def _org_deleted(org: Org) -> None:
+    if org.stripe_subscription_id:
+        jobs.enqueue(jobs.end_seats, org_id=org.id)
+
+
+def end_seats_of_deleted(org_id: str) -> None:
+    """End the subscription of a deleted organisation; one that was restored meanwhile keeps it. Raises StripeError,
+    BillingDisabled."""
+    with transaction():
+        deleted = db.session.scalars(select(Org.deleted_at).where(Org.id == org_id)).one_or_none()
+    if deleted is not None:
+        with suppress(NotFound):
+            cancel_seats(Account(org_id=org_id))
 
 
 def _ended(org_id: str, subscription_id: str) -> bool:

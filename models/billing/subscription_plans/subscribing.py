@@ -237,7 +237,7 @@ def cancel(account: Account) -> Subscription:
 
 def resume(account: Account) -> Subscription:
     """Take a cancellation back before the period ends. Idempotent. Takes transactions of its own. Raises NotFound (no live
-    subscription), StripeError, BillingDisabled."""
+    subscription), Forbidden (buying is frozen: the renewal would be a purchase), StripeError, BillingDisabled."""
     return _set_cancel(account, False)
 
 
@@ -370,6 +370,9 @@ def _release_schedule(state: SubscriptionState) -> None:
 def _set_cancel(account: Account, cancels: bool) -> Subscription:
     _, state = _live(account)
     if state.cancel_at_period_end != cancels:
+        if not cancels:
+            with transaction():
+                refuse_frozen(account)
         _release_schedule(state)
         with stripe_api.asking() as client:
             client.v1.subscriptions.update(state.id, {"cancel_at_period_end": cancels})

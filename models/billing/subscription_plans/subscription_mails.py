@@ -8,12 +8,13 @@ from sqlalchemy import select
 
 from models.billing.mails import credits_text, enqueue
 from models.billing.payments.freezes import BuyingFreeze
-from models.billing.payments.purchase import dollars
+from models.billing.payments.purchase import CLOSED, dollars
 from models.billing.subscription_plans.plans import Plan
 from models.billing.subscription_plans.subscriptions import (
     LIVE_STATUSES,
     NEWEST_FIRST,
     Subscription,
+    SubscriptionDispute,
     SubscriptionInvoice,
 )
 from models.core.db import db
@@ -97,6 +98,39 @@ def enqueue_reversal(
             id = f"plan-payment-reversed/{kind}/{invoice.id}/{total}"
             enqueue("plan_payment_reversed", id, row.user_id or "", facts)
             credits = 0  # reported in the first e-mail only
+
+
+def enqueue_dispute(
+    row: Subscription,
+    plan: Plan,
+    invoice: SubscriptionInvoice,
+    dispute: SubscriptionDispute,
+    before: tuple[str | None, int],
+) -> None:
+    """Enqueue the e-mail that a dispute of an invoice's payment was opened or closed, in the transaction of the change, unless
+    money moved with it (`enqueue_reversal` tells that) and it is not lost. `before` holds its earlier status (None: it is new) and withdrawn cents.
+    Flushes."""
+    status, withdrawn = before
+    facts = (
+        _facts(row, plan)
+        | _invoice_facts(invoice)
+        | {
+            "disputed": dollars(dispute.amount_cents),
+            "withdrawn": None,
+            "took_back": False,
+            "gave_back": False,
+            "credits_moved": None,
+            "taken_back_total": credits_text(invoice.taken_back),
+            "lost": dispute.status == "lost",
+            "inquiry": dispute.status.startswith("warning_"),
+        }
+    )
+    if dispute.status in CLOSED:
+        if status not in CLOSED and (dispute.status == "lost" or dispute.withdrawn_cents == withdrawn):
+            id = f"dispute-closed/{dispute.id}/{dispute.status}"
+            enqueue("dispute_closed", id, row.user_id or "", facts)
+    elif status is None and not dispute.withdrawn_cents:
+        enqueue("dispute_opened", f"dispute-opened/{dispute.id}", row.user_id or "", facts)
 
 
 def enqueue_freeze(row: Subscription, plan: Plan, invoice: SubscriptionInvoice, freeze: BuyingFreeze) -> None:

@@ -8,7 +8,7 @@ update names the version that was read before Stripe was asked, so an older answ
 import logging
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import select
 
@@ -61,7 +61,7 @@ def sync_subscription(
     The payment of an invoice grants the plan's included credits for the period, as `sub:<subscription>:<period start>`, and for
     the rest of a period after an upgrade as `sub:<subscription>:<period start>:<plan>`; they expire with the period. Refunds and
     disputes of the payment take back their part, and disputes freeze buying; they are fetched for new payments, and for the
-    invoices in `reversals_of`.
+    invoices in `reversals_of`. A change of plan that waits for its payment while buying is frozen is withdrawn.
     Where a person has subscribed twice at the same time, the subscription that was heard of last is cancelled and refunded.
     Raises PaymentMismatch if customer, price or amounts do not fit, StripeError, and Conflict when others change it faster.
     """
@@ -78,13 +78,24 @@ def sync_subscription(
                 return None
         try:
             with transaction():
-                if settle_subscription(state, version, now=now or utc_now()):
-                    return db.session.get_one(Subscription, state.id, populate_existing=True)
+                if not settle_subscription(state, version, now=now or utc_now()):
+                    continue
+                row = db.session.get_one(Subscription, state.id, populate_existing=True)
+                frozen = state.pending_invoice_id and buying_freeze(_account(state))
+            if frozen:
+                _withdraw_upgrade(state)
+            return row
         except SecondSubscription as second:
             other = sync_subscription(second.other, now=now)
             if other is not None and other.status in LIVE_STATUSES:
                 _undo(state)
     raise Conflict("This subscription is changed by others just now. Try again.")
+
+
+def _withdraw_upgrade(state: SubscriptionState) -> None:
+    """Void the invoice of a change of plan that waits for its payment: buying was frozen after it was requested."""
+    with stripe_api.asking() as client:
+        client.v1.invoices.void_invoice(cast(str, state.pending_invoice_id))
 
 
 def sync_checkout(account: Account, session_id: str) -> Subscription | None:
@@ -294,8 +305,10 @@ def _settle_disputes(account: Account, subscription: Subscription, invoice: Invo
     if row is None:
         return False
     was_frozen, changed = buying_freeze(account) is not None, False
+    plan = db.session.get_one(Plan, row.plan_id)
     for dispute in told:
         kept = db.session.get(SubscriptionDispute, dispute.id, populate_existing=True)
+        before = (kept.status, kept.withdrawn_cents) if kept else (None, 0)
         if kept is None:
             kept = SubscriptionDispute(id=dispute.id, invoice_id=row.id, created_at=dispute.created_at)
             db.session.add(kept)
@@ -308,10 +321,11 @@ def _settle_disputes(account: Account, subscription: Subscription, invoice: Invo
             if getattr(kept, name) != value:
                 setattr(kept, name, value)
                 changed = True
+        subscription_mails.enqueue_dispute(subscription, plan, row, kept, before)
     db.session.flush()
     freeze = buying_freeze(account)
     if freeze is not None and not was_frozen:
-        subscription_mails.enqueue_freeze(subscription, db.session.get_one(Plan, row.plan_id), row, freeze)
+        subscription_mails.enqueue_freeze(subscription, plan, row, freeze)
     return changed
 
 

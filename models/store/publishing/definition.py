@@ -268,6 +268,10 @@ class Definition(DefinitionModel):
     providerOptions: Missing[ProviderOptions] = Field(
         None, description="Restricts the providers that OpenRouter selects."
     )
+    runBudget: Missing[Annotated[int, Field(ge=1, le=10**9)]] = Field(
+        None,
+        description="The most credits that a run and its sub-runs spend, unless its caller says otherwise.",
+    )
     handleSteps: Missing[Text] = Field(
         None,
         description='Source of a generator function, starting with "function*". Stored, never run on the server.',

@@ -21,7 +21,7 @@ bp = Blueprint("admin_audit", __name__)
 @admin_required
 def everything() -> ResponseReturnValue:
     """Show who did what on this server, newest first. Query: `org` (slug or id), and as on an organisation's page."""
-    name = request.args.get("org", "").strip()
+    name = _named()
     values, errors = entered(), {}
     try:
         filter = audit_filter(_org_id(name))
@@ -47,13 +47,18 @@ def everything() -> ResponseReturnValue:
     )
 
 
-@bp.get("/admin/audit.<any(csv, json):kind>")
+@bp.get("/admin/audit.csv", defaults={"kind": "csv"})
+@bp.get("/admin/audit.json", defaults={"kind": "json"})
 @admin_required
 def file(kind: str) -> ResponseReturnValue:
     """Stream the filtered entries as a file."""
-    filter = audit_filter(_org_id(request.args.get("org", "").strip()))
+    filter = audit_filter(_org_id(_named()))
     db.session.commit()
     return exported(filter, kind, "stoa-audit")
+
+
+def _named() -> str:
+    return request.args.get("org", "").replace("\0", "").strip()
 
 
 def _org_id(name: str) -> str | None:

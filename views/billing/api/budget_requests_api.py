@@ -68,6 +68,7 @@ def create_budget_request() -> ResponseReturnValue:
         reason=body.reason or "",
         subject=body.subject,
         key_id=key.session.session_token,
+        key_team_id=key.session.team_id,
         run_id=body.runId,
     )
     db.session.commit()

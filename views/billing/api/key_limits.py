@@ -80,6 +80,7 @@ def _facts(found: Credential) -> dict[str, Any]:
         account, user_id=session.user_id, key_id=session.session_token, team_id=team
     )
     funds = balance(account)
+    free = max(funds.net_balance - funds.held, 0)
     wallet = {
         "level": "wallet",
         "name": None,
@@ -91,7 +92,7 @@ def _facts(found: Credential) -> dict[str, Any]:
         "raised": 0,
         "spent": None,
         "held": funds.held,
-        "free": max(funds.net_balance - funds.held, 0),
+        "free": free,
         "resets_at": None,
     }
     hard = sorted((each for each in limits if each.hard), key=lambda each: each.free)
@@ -101,7 +102,7 @@ def _facts(found: Credential) -> dict[str, Any]:
         "label": session.name or session.token_hint,
         "usage": usage,
         "limit": hard[0].limit if hard else None,
-        "limit_remaining": max(min([wallet["free"], *(each.free for each in hard)]), 0),
+        "limit_remaining": max(min([free, *(each.free for each in hard)]), 0),
         "is_free_tier": False,
         "limits": [wallet, *map(_limit, limits)],
     }

@@ -256,7 +256,7 @@ def cancel(id: str) -> ResponseReturnValue:
     caller="key",
     answers={
         200: ("It renews again", SubscriptionAnswer),
-        403: "The key is an organisation's",
+        403: "The key is an organisation's, or buying is frozen",
         404: "You have no such subscription",
         409: "It has ended",
         500: "Stripe refused or did not answer",

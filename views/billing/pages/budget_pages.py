@@ -159,7 +159,8 @@ def find_budget(budget_id: str) -> ResponseReturnValue:
     """From a refused call to the page of the budget that refused it."""
     account, found = budget_requests.account_of_budget(signed_in().id, budget_id)
     org = org_by_id(account.org_id) if account.org_id else None
-    return see_other(url_for("budgets.budget", budget_id=found.id, **({"slug": org.slug} if org else {})))
+    values: dict[str, Any] = {"slug": org.slug} if org else {}
+    return see_other(url_for("budgets.budget", budget_id=found.id, **values))
 
 
 @bp.post("/profile/budgets/<budget_id>")
@@ -385,7 +386,7 @@ def _budget_page(
         "billing/budget.html",
         status=status,
         budget=found,
-        limit=budget_requests.limit_for(account, found, signed_in().id, request.args.get("subject")),
+        limit=budget_requests.limit_for(account, found, signed_in().id, subject=request.args.get("subject")),
         spending=budgets.spending(account, top=20).get(found.id, []) if sees_all else [],
         raises=budget_requests.live_raises(found),
         sees_all=sees_all,

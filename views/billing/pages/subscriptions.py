@@ -201,7 +201,7 @@ def resume_plan() -> ResponseReturnValue:
 def _done(verb: Callable[[Account], Any], message: str) -> ResponseReturnValue:
     try:
         verb(own_billing())
-    except (billing.StripeError, Conflict, NotFound) as error:
+    except (billing.StripeError, Conflict, Forbidden, NotFound) as error:
         db.session.rollback()
         toast(error.message, "bad")
     else:

@@ -52,6 +52,9 @@ P = ParamSpec("P")
 bp = Blueprint("scim", __name__, url_prefix="/scim/v2/<key>")
 
 MAX_PAGE = 200
+MAX_OFFSET = 10**9
+KINDS = frozenset({"uniqueness", "invalidValue"})
+"""Codes of domain errors that are a `scimType`."""
 MAX_BYTES = 4 << 20
 MIMETYPE = "application/scim+json"
 
@@ -188,7 +191,7 @@ def equality(search: SearchRequest[Any], names: dict[str, str]) -> dict[str, str
 def window(search: SearchRequest[Any]) -> tuple[int, int]:
     """Offset and length of the requested page."""
     count = MAX_PAGE if search.count is None else search.count
-    return max(1, search.start_index or 1) - 1, max(0, min(count, MAX_PAGE))
+    return min(max(1, search.start_index or 1) - 1, MAX_OFFSET), max(0, min(count, MAX_PAGE))
 
 
 def listed(model: Any, total: int, resources: Sequence[Any], search: SearchRequest[Any]) -> Response:
@@ -246,7 +249,7 @@ def _invalid(error: ValidationError) -> ResponseReturnValue:
 
 @bp.errorhandler(DomainError)
 def _domain(error: DomainError) -> ResponseReturnValue:
-    kind = "uniqueness" if error.code == "uniqueness" else None
+    kind = error.code if error.code in KINDS else None
     return _refused(Error(status=error.status, scim_type=kind, detail=error.message))
 
 

@@ -53,7 +53,8 @@ def _choices(org_id: str, chosen: str) -> list[str]:
     return sorted({*actions(org_id), *filter(None, [chosen])})
 
 
-@bp.get("/orgs/<slug>/audit.<any(csv, json):kind>")
+@bp.get("/orgs/<slug>/audit.csv", defaults={"kind": "csv"})
+@bp.get("/orgs/<slug>/audit.json", defaults={"kind": "json"})
 @org_page("see_audit")
 @limiter.limit("10/minute")
 def audit_file(kind: str) -> ResponseReturnValue:

@@ -215,8 +215,8 @@ def _alerts_page(
 _TARGETS: dict[str, tuple[str, dict[str, str]]] = {
     "high_usage": ("orgs.usage", {}),
     "unusual_spend": ("orgs.usage", {"member": "user_id"}),
-    "budget_warned": ("orgs.budgets", {}),
-    "budget_stopped": ("orgs.budgets", {}),
+    "budget_warned": ("billing.budget_list", {}),
+    "budget_stopped": ("billing.budget_list", {}),
     "credit_limit_reached": ("orgs.usage", {}),
     "low_balance": ("billing.organisation_billing", {}),
     "auto_topup_failed": ("billing.organisation_billing", {}),

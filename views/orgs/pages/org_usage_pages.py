@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from flask import Response, g, request, url_for
+from flask import Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
@@ -15,17 +15,18 @@ from models.usage.export import ORG_COLUMNS, csv_of, json_of
 from models.usage.org_calls import FILTERS, CallFilter, calls_page
 from models.usage.org_figures import (
     Forecast,
+    active_members,
     clock_of,
     forecast,
     largest_runs,
     month_of,
     month_used,
-    totals_by,
 )
 from models.usage.org_labels import labels_of
+from models.usage.org_report import org_spending
 from models.usage.period import Period, parse_period
 from models.usage.usage_calls import exported_calls
-from models.usage.usage_report import By, UsageReport, org_spending
+from models.usage.usage_report import By, UsageReport
 from views.orgs.pages.orgs_blueprint import bp
 from views.usage.pages.spending_view import UsageQuery, file_name, requested_period, spending_context
 from views.web.htmx import render, wants_fragment
@@ -40,7 +41,7 @@ GROUPS: dict[By, str] = {
     "agent": "Agent",
     "version": "Agent version",
 }
-LABELS = {**GROUPS, "run": "Run"}
+LABELS: dict[str, str] = {str(name): label for name, label in GROUPS.items()} | {"run": "Run"}
 FEWEST_CREDITS = 1000
 
 
@@ -65,6 +66,14 @@ def usage() -> ResponseReturnValue:
             "own_only": bool(own_calls_of()),
         }
     return render("orgs/usage.html", partial="usage/_spending.html", **context)
+
+
+@bp.get("/orgs/<slug>/analytics")
+@org_page()
+def analytics() -> ResponseReturnValue:
+    """Usage and analytics are one page (contract 6.4)."""
+    given: dict[str, Any] = request.args.to_dict()
+    return redirect(url_for("orgs.usage", **given))
 
 
 @bp.get("/orgs/<slug>/usage/export")
@@ -120,8 +129,10 @@ def calls() -> ResponseReturnValue:
 
 def _query() -> UsageQuery:
     own = own_calls_of()
-    # the first is the default: for one member it is the model
-    groups = {name: GROUPS[name] for name in ("model", *GROUPS) if name != "member"} if own else GROUPS
+    # the first is the default
+    groups: dict[By, str] = {name: label for name, label in GROUPS.items() if name != "member" or not own}
+    if own:  # the first is the default
+        groups = {"model": groups.pop("model"), **groups}
     member = "" if own else request.args.get("member", "").replace("\x00", "")
     return UsageQuery.requested("orgs.usage", groups, {"member": member} if member else {})
 
@@ -131,8 +142,8 @@ def _report_context(
 ) -> dict[str, Any]:
     org = current_org()
     names = labels_of(org, query.by, [each.key for each in report.series if each.key is not None])
-    dates = query.dates if not errors else {}
-    own = {"member": user_id} if user_id and not own_calls_of() else {}
+    dates: dict[str, Any] = query.dates if not errors else {}
+    own: dict[str, Any] = {"member": user_id} if user_id and not own_calls_of() else {}
 
     def href(key: str) -> str:
         return url_for("orgs.calls", **dates, **(own | {query.by: key}))
@@ -146,12 +157,13 @@ def _report_context(
     }
 
 
-def _column_links(period: Period, own: dict[str, str]) -> list[str]:
+def _column_links(period: Period, own: dict[str, Any]) -> list[str]:
     """Of a chart by day: the calls of each day."""
     if period.step != "day":
         return []
     days = [str(start.date()) for start in period.columns()]
-    return [url_for("orgs.calls", range="custom", **{"from": day, "to": day}, **own) for day in days]
+    dates: list[dict[str, Any]] = [{"range": "custom", "from": day, "to": day} for day in days]
+    return [url_for("orgs.calls", **(each | own)) for each in dates]
 
 
 def _figures(moment: datetime, user_id: str) -> dict[str, Any]:
@@ -166,21 +178,23 @@ def _figures(moment: datetime, user_id: str) -> dict[str, Any]:
         "left": current.net_balance,
         "used": used,
         "month": month_of(org, moment)[0],
-        "active": None if user_id else len(totals_by(org, "member", *month_of(org, moment), limit=None)),
+        "active": None if user_id else active_members(org, moment),
         "utilisation": used / (left + used) if left + used else None,
         "forecast": expected,
-        "empty_at": forecast_text(expected, moment),
+        "empty_at": forecast_text(expected, moment, used),
         "low": current.net_balance < FEWEST_CREDITS,
         "buys": can(current_membership(), "buy"),
     }
 
 
-def forecast_text(expected: Forecast, moment: datetime) -> str:
-    """When the credits end, as in `Thursday 14:00`, on the organisation's clock."""
+def forecast_text(expected: Forecast, moment: datetime, used: int) -> str:
+    """When the credits end, as in `Thursday 14:00`, on the organisation's clock. `used`: credits of this month."""
     if expected.balance <= 0:
         return "Empty now"
     if expected.empty_at is None:
-        return "Over a year" if expected.credits_per_day else "No usage"
+        if expected.credits_per_day:
+            return "Over a year"
+        return "Not known yet" if used else "No usage"
     local = expected.empty_at.astimezone(clock_of(current_org()))
     if (expected.empty_at - moment).days < 7:
         return f"{local:%A %H:00}"
@@ -188,7 +202,8 @@ def forecast_text(expected: Forecast, moment: datetime) -> str:
 
 
 def _calls_url(query: UsageQuery, values: dict[str, str], **more: str) -> str:
-    return url_for("orgs.calls", **query.dates, **values, **more)
+    given: dict[str, Any] = {**query.dates, **values, **more}
+    return url_for("orgs.calls", **given)
 
 
 def _without(values: dict[str, str], name: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Settings of an organisation: profile, notifications, publishers, features; transfer of ownership, archive, deletion."""
 
 from typing import Any
-from zoneinfo import available_timezones
 
 from flask import Response, request, url_for
 from flask.typing import ResponseReturnValue
@@ -11,7 +10,7 @@ from models.core.errors import Conflict, Invalid
 from models.ledger import balance
 from models.orgs import Org, can, delete_org, edit_org, members
 from models.orgs.features import features
-from models.orgs.founding import GRACE
+from models.orgs.founding import GRACE, time_zones
 from models.store import publishers
 from models.usage.org_archive import org_archive
 from views.orgs.pages.orgs_blueprint import bp
@@ -48,7 +47,7 @@ def _page(values: dict[str, Any], errors: dict[str, str] | None = None) -> Respo
         values=values,
         errors=errors,
         summary=[(field, LABELS[field], message) for field, message in errors.items() if field in LABELS],
-        zones=[(zone, zone) for zone in sorted(available_timezones())],
+        zones=[(zone, zone) for zone in dict.fromkeys((*time_zones(), org.time_zone))],
         publishers=publishers.of_org(org.id),
         features=features(org),
         grace=GRACE.days,

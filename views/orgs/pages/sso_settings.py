@@ -86,6 +86,10 @@ def _page(
     )
 
 
+def _entered(name: str) -> str:
+    return request.form.get(name, "").replace("\0", "").strip()
+
+
 def _back(message: str) -> ResponseReturnValue:
     db.session.commit()
     toast(message)
@@ -108,7 +112,7 @@ def _refused(error: Invalid) -> ResponseReturnValue:
 def name_domain() -> ResponseReturnValue:
     """Name a domain, to be proven."""
     try:
-        row = add_domain(current_org().id, request.form.get("domain", "")[:300])
+        row = add_domain(current_org().id, _entered("domain")[:300])
     except Invalid as error:
         return _refused(error)
     return _back(f"Now publish the TXT record of {row.domain}, then check it here.")
@@ -146,7 +150,7 @@ def drop_domain(id: str) -> ResponseReturnValue:
 @limiter.limit("20/minute")
 def save_provider() -> ResponseReturnValue:
     """Save the identity provider once its issuer has answered."""
-    values = {name: request.form.get(name, "").strip() for name in FIELDS}
+    values = {name: _entered(name) for name in FIELDS}
     form = SsoForm(**values, joins="joins" in request.form)
     org = current_org()
     try:
@@ -197,7 +201,7 @@ def drop_provider() -> ResponseReturnValue:
 @org_page("manage_sso")
 def map_group() -> ResponseReturnValue:
     """Say what a group grants."""
-    values = (request.form.get(name, "") for name in ("group", "role", "team_id"))
+    values = (_entered(name) for name in ("group", "role", "team_id"))
     try:
         set_group(current_org().id, *values)
     except Invalid as error:
@@ -209,7 +213,7 @@ def map_group() -> ResponseReturnValue:
 @org_page("manage_sso")
 def unmap_group() -> ResponseReturnValue:
     """Let a group grant nothing."""
-    remove_group(current_org().id, request.form.get("group", ""))
+    remove_group(current_org().id, _entered("group"))
     return _back("The group grants nothing any more.")
 
 
@@ -244,5 +248,5 @@ def new_scim_token() -> ResponseReturnValue:
 @org_page("manage_sso")
 def drop_scim_token() -> ResponseReturnValue:
     """Revoke a token of the directory."""
-    revoke_scim_token(current_org().id, request.form.get("token", ""))
+    revoke_scim_token(current_org().id, _entered("token"))
     return _back("The token is revoked.")

@@ -7,12 +7,13 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db
 from models.core.errors import Conflict, DomainError, Invalid
+from models.ledger.budgets import budgets_of
 from models.orgs import OrgTeam, team_editing
 from models.orgs.org_repos import repositories
 from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import limiter
 from views.web.htmx import render, see_other, toast
-from views.web.org_guards import current_org, org_caller, org_page
+from views.web.org_guards import current_org, org_account, org_caller, org_page
 
 LIMIT = "120/minute"
 
@@ -113,7 +114,8 @@ def ask_team_removal(team_id: str) -> ResponseReturnValue:
     """Ask to delete a team; says what becomes of its people, keys and budgets."""
     team = team_editing.team_of(current_org(), team_id)
     row = next(each for each in team_editing.teams_listed(current_org()) if each.team.id == team.id)
-    return render("orgs/team_removal.html", partial="orgs/_team_removal.html", row=row)
+    budgets = [each for each in budgets_of(org_account()) if (each.level, each.subject) == ("team", team.id)]
+    return render("orgs/team_removal.html", partial="orgs/_team_removal.html", row=row, budgets=len(budgets))
 
 
 @bp.post("/orgs/<slug>/teams/<team_id>/removal")

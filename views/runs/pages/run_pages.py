@@ -79,7 +79,8 @@ def runs() -> ResponseReturnValue:
 def run(run_id: str) -> ResponseReturnValue:
     """Show a run: its cost, and a window of its trace (steps, calls and spawned runs on one timeline)."""
     account_id = viewed_account().id
-    history.run_of(account_id, run_id, user_id=viewed_member())
+    if viewed_member():
+        history.run_of(account_id, run_id, user_id=viewed_member())
     position: dict[str, Any] = {
         key: value for key in ("after", "before", "at") if (value := request.args.get(key))
     }

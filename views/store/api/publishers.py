@@ -194,7 +194,13 @@ def create(user: User) -> ResponseReturnValue:
         publishers.clean_line(body["org_id"]),
         limit=settings().stoa_publishers_per_account,
     )
-    audit("publisher.created", publisher.id, user=user, after=publishers.audit_fields(publisher))
+    audit(
+        "publisher.created",
+        publisher.id,
+        user=user,
+        after=publishers.audit_fields(publisher),
+        org_id=publisher.org_id,
+    )
     db.session.commit()
     return jsonify(publisher_row(publisher, 0)), 201
 
@@ -251,7 +257,9 @@ def edit(user: User, publisher_id: str) -> ResponseReturnValue:
     publishers.edit(publisher, profile)
     after = publishers.audit_fields(publisher)
     if after != before:
-        audit("publisher.edited", publisher.id, user=user, before=before, after=after)
+        audit(
+            "publisher.edited", publisher.id, user=user, before=before, after=after, org_id=publisher.org_id
+        )
     db.session.commit()
     return jsonify(publisher_row(publisher, publishers.count_agents(publisher.id)))
 
@@ -286,6 +294,7 @@ def link(user: User, publisher_id: str) -> ResponseReturnValue:
         user=user,
         before={"user_id": user.id},
         after={"org_id": publisher.org_id},
+        org_id=publisher.org_id,
     )
     db.session.commit()
     return jsonify(_owned(publisher))
@@ -314,6 +323,7 @@ def unlink(user: User, publisher_id: str) -> ResponseReturnValue:
         user=user,
         before={"org_id": before},
         after={"user_id": publisher.user_id},
+        org_id=before,
     )
     db.session.commit()
     return jsonify(_owned(publisher))

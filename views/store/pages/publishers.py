@@ -119,7 +119,13 @@ def create() -> ResponseReturnValue:
         except Invalid as error:  # the id was taken since it was checked
             db.session.rollback()
             return _form(draft, PROFILE, {"publisher": error.message})
-        audit("publisher.created", publisher.id, user=_user(), after=publishers.audit_fields(publisher))
+        audit(
+            "publisher.created",
+            publisher.id,
+            user=_user(),
+            after=publishers.audit_fields(publisher),
+            org_id=publisher.org_id,
+        )
         db.session.commit()
         toast(f"@{publisher.id} created. Publish its first agent.")
         return see_other(url_for("publishers.page", publisher_id=publisher.id))
@@ -184,7 +190,14 @@ def save(publisher_id: str) -> ResponseReturnValue:
     publishers.edit(publisher, profile)
     after = publishers.audit_fields(publisher)
     if after != before:
-        audit("publisher.edited", publisher.id, user=_user(), before=before, after=after)
+        audit(
+            "publisher.edited",
+            publisher.id,
+            user=_user(),
+            before=before,
+            after=after,
+            org_id=publisher.org_id,
+        )
     db.session.commit()
     toast("Saved.")
     return see_other(url_for("publishers.edit", publisher_id=publisher.id))
@@ -241,6 +254,7 @@ def transfer(publisher_id: str) -> ResponseReturnValue:
         user=user,
         before={name: before[name] for name in ("user_id", "org_id")},
         after={"user_id": publisher.user_id, "org_id": publisher.org_id},
+        org_id=publisher.org_id or str(before["org_id"]),
     )
     db.session.commit()
     toast(f"@{publisher.id} now belongs to {publishers.owner(publisher)}.")

@@ -56,7 +56,7 @@ def page() -> ResponseReturnValue:
     query = _query()
     period, errors = requested_period(query, moment)
     report = spending(account.id, period, query.by, moment)
-    context = spending_context(query, report, moment, errors) | {
+    context: dict[str, Any] = spending_context(query, report, moment, errors) | {
         "day_links": _day_links(report),
         "exports": [("Export CSV", url_for("usage.export", **query.dates))],
     }

@@ -73,7 +73,7 @@ class UsageQuery:
         return first, last
 
     @property
-    def dates(self) -> dict[str, str]:
+    def dates(self) -> dict[str, Any]:
         """The parameters of the time range only."""
         return {name: value for name, value in self.args().items() if name in ("range", "from", "to")}
 

@@ -18,8 +18,6 @@ from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, Facts, events, wait
 
-pytest_plugins = ("tests.gateway.conftest",)
-
 OPENAI, CODEBUFF = "/v1/chat/completions", "/api/v1/chat/completions"
 TEXT = "yes " * 100
 

@@ -1,0 +1,135 @@
+"""Usage reports of an organisation, by anything that it counts.
+
+The series are the keys with the highest use; the rest is the difference to the totals, which come from the dimension with the
+fewest rows. So the many rows of many members are only ranked, and not added up.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ARRAY, Select, Text, any_, bindparam, cast, func, select
+
+from models.core.db import db
+from models.orgs import Org
+from models.usage.org_usage import BEGINNING, counted_until
+from models.usage.org_usage_rows import org_usage_rows
+from models.usage.period import Period, Step
+from models.usage.usage_report import (
+    By,
+    UsageReport,
+    UsageTotals,
+    column_index,
+    column_start,
+    in_columns,
+    period_times,
+    report_of,
+    slots_of,
+    sum_totals,
+    total_columns,
+    totals_from,
+)
+
+MAX_SERIES = 25
+"""Keys with a series of their own; seven of them have colours."""
+SUMMED = "model"
+"""Every call has a model, and an organisation uses few."""
+
+
+def org_spending(org: Org, period: Period, by: By, now: datetime, *, user_id: str = "") -> UsageReport:
+    """The organisation's usage in `period`, or that of its member `user_id`: the top 25 by credits, and the rest as Other.
+
+    The period is in its time zone. Reads its cells and the calls that are not counted yet: for a member by hour, all calls of
+    the organisation in the period.
+    """
+    since = counted_until(org)
+    parameters = {
+        "org": org.id,
+        "counted_org": org.id if since > BEGINNING else "",
+        "user": user_id,
+        "dimension": by,
+        "zone": org.time_zone,
+        "since": min(since, period.start) if user_id and period.step == "hour" else since,
+        "until": now + timedelta(days=1),
+        **period_times(period, now),
+    }
+    keys = list(db.session.scalars(_ranked(period.step, MAX_SERIES), parameters))
+    # by rank in the last 30 days, so that a series keeps its colour when the period changes
+    month = keys if period.name == "30d" else db.session.scalars(_ranked_by_month(), parameters).all()
+    places = {key: place for place, key in enumerate(month, 1)}
+    cells = db.session.execute(_cells(period.step), parameters | {"keys": keys}).all()
+    found: dict[str, list[tuple[datetime, UsageTotals]]] = defaultdict(list)
+    for cell in cells:
+        found[cell.key].append((cell.start, totals_from(cell)))
+    shown: list[tuple[str | None, datetime, UsageTotals]] = [
+        (key, start, totals) for key in keys for start, totals in found[key]
+    ]
+    sums = db.session.execute(_sums(period.step), parameters | {"dimension": SUMMED}).all()
+    stamps = [start.timestamp() for start in period.columns()]
+    rest = _rest(stamps, [(row.start, totals_from(row)) for row in sums], shown)
+    return report_of(period, by, [*shown, *rest], slots_of({key: places.get(key) for key in keys}))
+
+
+def _rest(
+    stamps: Sequence[float],
+    sums: Sequence[tuple[datetime, UsageTotals]],
+    shown: Sequence[tuple[str | None, datetime, UsageTotals]],
+) -> list[tuple[None, datetime, UsageTotals]]:
+    """What the totals of each column have more than the series that are shown."""
+    stacks: dict[int, list[UsageTotals]] = defaultdict(list)
+    for _, start, totals in shown:
+        stacks[column_index(stamps, start)].append(totals)
+    rest: list[tuple[None, datetime, UsageTotals]] = []
+    for start, whole in sums:
+        all_of: list[Any] = list(whole)
+        parts: list[Any] = list(sum_totals(stacks[column_index(stamps, start)]))
+        buckets = [total - part for total, part in zip(all_of.pop(), parts.pop(), strict=True)]
+        counts = [total - part for total, part in zip(all_of, parts, strict=True)]
+        left = UsageTotals._make((*counts, buckets))
+        if left.calls:
+            rest.append((None, start, left))
+    return rest
+
+
+@cache
+def _ranked(step: Step, limit: int) -> Select[str]:
+    """Keys by credits in the period."""
+    rows = org_usage_rows().c
+    return _by_credits(in_columns(rows, step)).limit(limit)
+
+
+@cache
+def _ranked_by_month() -> Select[str]:
+    """Keys by credits in the last 30 days."""
+    rows = org_usage_rows().c
+    days = rows.grain == "day", rows.bucket >= bindparam("month_ago"), rows.bucket < bindparam("now")
+    return _by_credits(*days).limit(MAX_SERIES)
+
+
+def _by_credits(*conditions: Any) -> Select[str]:
+    rows = org_usage_rows().c
+    order = func.sum(rows.credits).desc(), func.sum(rows.calls).desc(), rows.key
+    return select(rows.key).where(*conditions).group_by(rows.key).order_by(*order)
+
+
+@cache
+def _cells(step: Step) -> Select[*tuple[Any, ...]]:
+    """`UsageTotals` by key and start of the column, of the parameter `keys`."""
+    rows = org_usage_rows().c
+    keys = cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text))
+    return _totals(step, rows.key).where(rows.key == any_(keys)).group_by(rows.key)
+
+
+@cache
+def _sums(step: Step) -> Select[*tuple[Any, ...]]:
+    """`UsageTotals` by start of the column."""
+    return _totals(step)
+
+
+def _totals(step: Step, *more: Any) -> Select[*tuple[Any, ...]]:
+    rows = org_usage_rows().c
+    start = column_start(rows.bucket, step, bindparam("zone", type_=Text)).label("start")
+    query: Select[*tuple[Any, ...]] = select(*more, start, *total_columns(rows, rows.histogram))
+    return query.where(in_columns(rows, step)).group_by("start").order_by("start")
