@@ -370,6 +370,22 @@ def test_a_key_in_the_cookie_makes_and_ends_no_keys(
     assert session.query(AuditLog).filter_by(action="key.created").count() == 0
 
 
+def test_a_handed_over_key_does_not_act_as_its_new_owner(
+    app: Flask, session: OrmSession, acme: Org, alice: Person, carol: Person
+) -> None:
+    """Carol, an admin, knows the secret of a key that she gave to the owner."""
+    made = api(carol, "POST", "/keys", {"name": "gift"})[1]
+    assert api(carol, "PATCH", f"/keys/{made['id']}", {"ownerId": alice.id})[0] == 200
+    client = app.test_client()
+    client.set_cookie("next-auth.session-token", made["secret"])
+    assert client.patch(f"/api/orgs/acme/members/{carol.id}", json={"role": "owner"}).status_code == 403
+    for path in ("/api/orgs/acme/members", "/orgs/acme", "/orgs/acme/usage", "/orgs/acme/billing"):
+        assert client.get(path).status_code in (403, 404), path
+    assert client.post("/api/orgs", json={"name": "Theirs"}).status_code == 403
+    session.rollback()
+    assert factories.membership(acme, carol.id).role == "admin"
+
+
 def test_profile_chooses_the_account_that_pays(
     session: OrmSession, acme: Org, bob: Person, client: FlaskClient
 ) -> None:

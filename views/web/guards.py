@@ -152,6 +152,7 @@ def init_app(app: Flask, before_reading: Callable[[], None]) -> None:
     app.before_request(_reject_suspended)
     app.before_request(before_reading)
     app.before_request(_reject_cross_site)
+    app.before_request(_reject_organisation_key)
     app.extensions["audit_actor"] = _audit_actor
     login_manager.init_app(app)
     csrf.init_app(app)
@@ -347,6 +348,18 @@ def _reject_suspended() -> None:
     if request.endpoint is not None and request.endpoint not in OPEN_TO_SUSPENDED:
         cookie_credential()
         key_credential()
+
+
+def _reject_organisation_key() -> None:
+    """Reject changes by a browser whose cookie holds an organisation's key: a key that was handed over is known to others than
+    the person it belongs to. It still reads the organisation's usage, and signs out."""
+    if request.method in SAFE or request.path.startswith(KEY_DOORS):
+        return
+    if request.endpoint is None or request.endpoint in OPEN_TO_SUSPENDED:
+        return
+    found = cookie_credential()
+    if found and found.session.org_id:
+        raise Forbidden("An organisation's key cannot buy or change anything. Sign in with your own account.")
 
 
 # -- browser sign-in and sign-out ----------------------------------------------------------------------------

@@ -229,7 +229,7 @@ def _common_answers(route: JsonRoute) -> Iterator[tuple[int, str, Any]]:
             SuspendedError if route.path.startswith("/api/") and not door.suspended else door.error,
         )
     if operation.caller.startswith("cookie") and route.method != "get":
-        yield 403, "The request is cross-site", ApiError
+        yield 403, "The request is cross-site, or the cookie holds a key of an organisation", ApiError
     if route.limits:
         yield 429, f"Rate limit exceeded ({' or '.join(route.limits)}); see Retry-After", door.error
     if operation.body is not None:

@@ -148,9 +148,9 @@ def enter_org(key: str, capability: str | None, message: str = "Insufficient per
     """Open the organisation with this id or slug for the signed-in caller, as `org_page` and `org_route` do."""
     account = current_account()
     org, member = member_org(signed_in().id, key)
-    if account.org_id and account.org_id != org.id:
-        raise NotFound("Organization not found")  # a key of another organisation in the cookie
     check_sign_on(org)
+    if account.org_id:  # a key in the cookie: others than the person it was handed to know it
+        raise NotFound("Organization not found")
     if capability:
         require(member, capability, message)
     g.org, g.membership = org, member

@@ -10,10 +10,10 @@ from models.billing import stripe_api
 from models.billing.payments.tax import tax_enabled
 from models.core.errors import Forbidden, Invalid
 from models.ledger import Account
-from models.orgs import Org, can, member_org, require
+from models.orgs import Org, can
 from views.web.guards import CSP, cookie_user, personal_account
 from views.web.htmx import render
-from views.web.org_guards import check_sign_on
+from views.web.org_guards import enter_org
 
 bp = Blueprint("billing", __name__)
 
@@ -65,14 +65,8 @@ def organisation() -> Org | None:
     if slug is None:
         return None
     if "org" not in g:
-        org, member = member_org(user().id, slug)
-        check_sign_on(org)
-        require(
-            member,
-            "see_billing",
-            "Only owners, admins and the billing role see the billing of an organisation.",
-        )
-        g.org, g.membership = org, member
+        message = "Only owners, admins and the billing role see the billing of an organisation."
+        enter_org(slug, "see_billing", message)
     return cast(Org, g.org)
 
 
