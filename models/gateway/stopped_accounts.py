@@ -81,16 +81,20 @@ class StoppedAccounts:
 
 
 def _listen(owner: "weakref.ref[StoppedAccounts]", pool: Pool) -> None:
-    """Refresh the owner at each notification, as long as it exists."""
+    """Refresh the owner at each notification, as long as it exists. Logs an outage of the database once."""
+    failing = False
     while owner():
         try:
             with pool.connect() as connection:
                 connection.execute(f"LISTEN {CHANNEL}")
+                failing = False
                 while _refresh(owner, connection):
                     for _ in connection.notifies(timeout=REFRESH_SECONDS, stop_after=1):
                         pass
         except Exception as error:
-            log.warning("not listening for stopped accounts: %s", error)
+            if not failing:
+                log.warning("not listening for stopped accounts: %s", error)
+            failing = True
             time.sleep(RETRY_SECONDS)
 
 
