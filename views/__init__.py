@@ -28,7 +28,7 @@ from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
 from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
-from views.orgs.api import scim
+from views.orgs.api import scim_routes
 from views.runs import api as runs_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
@@ -104,7 +104,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(affiliates.bp)
     app.register_blueprint(orgs_pages.bp)
     app.register_blueprint(orgs_api.bp)
-    app.register_blueprint(scim.bp)
+    app.register_blueprint(scim_routes.bp)
     app.register_blueprint(ledger_pages.bp)
     app.register_blueprint(mail_settings.bp)
     app.register_blueprint(admin_pages.bp)

@@ -15,7 +15,7 @@ from models.core.db import now as utc_now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger import Account, Budget, BudgetLimit, BudgetRaise, BudgetRequest, budgets, lock_account
 from models.ledger.credit_operations import MAX_GRANT
-from models.orgs import Org, OrgMember, can, membership, record_org
+from models.orgs import Org, OrgMember, can, membership
 
 MAX_REASON = 1000
 MAX_RAISE = timedelta(days=366)
@@ -111,21 +111,22 @@ def request_more(
     request.evidence = _evidence(account, budget, limit, now)
     db.session.flush()
     facts = {"amount": amount, "level": limit.level, "name": limit.name, "reason": request.reason}
-    record_org(account.org_id, "budget.requested", budget.id, after=facts)
+    budgets.audit_budget(account, budget, "budget.requested", after=facts)
     _mail_approvers(account.org_id, budget, request, user, limit)
     return request
 
 
-def open_requests(account: Account) -> list[tuple[BudgetRequest, Budget, User]]:
-    """Requests that wait for a decision, oldest first, with the budget and who asks; at most 100."""
+def open_requests(account: Account, user_id: str | None = None) -> list[tuple[BudgetRequest, Budget, User]]:
+    """Requests (of one user) that wait for a decision, oldest first, with the budget and who asks; at most 100."""
     query = (
         select(BudgetRequest, Budget, User)
         .join(Budget, Budget.id == BudgetRequest.budget_id)
         .join(User, User.id == BudgetRequest.user_id)
         .where(Budget.account_id == account.id, Budget.ended_at.is_(None), BudgetRequest.state == "open")
-        .order_by(BudgetRequest.created_at, BudgetRequest.id)
-        .limit(100)
     )
+    if user_id is not None:
+        query = query.where(BudgetRequest.user_id == user_id)
+    query = query.order_by(BudgetRequest.created_at, BudgetRequest.id).limit(100)
     return [(request, budget, user) for request, budget, user in db.session.execute(query)]
 
 
@@ -173,8 +174,12 @@ def decide_request(
     request.state = "declined" if amount is None else "approved"
     request.decided_by, request.decided_at, request.answer = decider.id, now, answer.strip()[:MAX_REASON]
     db.session.flush()
-    if account.org_id:
-        record_org(account.org_id, f"budget_request.{request.state}", budget.id, after={"amount": amount})
+    budgets.audit_budget(
+        account,
+        budget,
+        f"budget_request.{request.state}",
+        after={"name": request.evidence["name"], "amount": amount},
+    )
     _mail_decision(account, budget, request, decider, amount, ends_at)
     return request
 
@@ -212,9 +217,9 @@ def raise_budget(
     db.session.add(made)
     budget.raised_until = max(budget.raised_until or ends_at, ends_at)
     db.session.flush()
-    if account.org_id:
-        facts = {"amount": amount, "subject": subject, "ends_at": ends_at.isoformat(), "run_id": run_id}
-        record_org(account.org_id, "budget.raised", budget.id, after=facts)
+    named = budgets.subject_name(budget, subject)
+    facts = {"amount": amount, "subject": named, "ends_at": ends_at.isoformat(), "run_id": run_id}
+    budgets.audit_budget(account, budget, "budget.raised", after=facts)
     return made
 
 

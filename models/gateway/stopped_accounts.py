@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from typing import Any
 
 import psycopg
@@ -57,7 +58,8 @@ class StoppedAccounts:
             with self._lock:
                 if self._pid != os.getpid():
                     self._pid = os.getpid()
-                    threading.Thread(target=self._run, name="stoa-stops", daemon=True).start()
+                    listener = (weakref.ref(self), self._pool)
+                    threading.Thread(target=_listen, args=listener, name="stoa-stops", daemon=True).start()
         message = self._stopped.get(call.admission.account_id or "")
         # it may have been resumed before the call was admitted
         if message and self._pool.execute(_IS_STOPPED, (call.admission.account_id,)):
@@ -65,20 +67,7 @@ class StoppedAccounts:
         if call.stop_error is not None:
             raise call.stop_error
 
-    def _run(self) -> None:
-        while True:
-            try:
-                with self._pool.connect() as connection:
-                    connection.execute(f"LISTEN {CHANNEL}")
-                    while True:
-                        self._refresh(connection)
-                        for _ in connection.notifies(timeout=REFRESH_SECONDS, stop_after=1):
-                            pass
-            except Exception as error:
-                log.warning("not listening for stopped accounts: %s", error)
-                time.sleep(RETRY_SECONDS)
-
-    def _refresh(self, connection: psycopg.Connection[Any]) -> None:
+    def refresh(self, connection: psycopg.Connection[Any]) -> None:
         """Read the stopped accounts, and end their calls in this process."""
         self._stopped = {
             account_id: stop_message(stop, self._base_url)
@@ -89,3 +78,29 @@ class StoppedAccounts:
         for call in self._calls.calls():
             if message := self._stopped.get(call.admission.account_id or ""):
                 call.stop(AccountStopped(message))
+
+
+def _listen(owner: "weakref.ref[StoppedAccounts]", pool: Pool) -> None:
+    """Refresh the owner at each notification, as long as it exists. Logs an outage of the database once."""
+    failing = False
+    while owner():
+        try:
+            with pool.connect() as connection:
+                connection.execute(f"LISTEN {CHANNEL}")
+                failing = False
+                while _refresh(owner, connection):
+                    for _ in connection.notifies(timeout=REFRESH_SECONDS, stop_after=1):
+                        pass
+        except Exception as error:
+            if not failing:
+                log.warning("not listening for stopped accounts: %s", error)
+            failing = True
+            time.sleep(RETRY_SECONDS)
+
+
+def _refresh(owner: "weakref.ref[StoppedAccounts]", connection: psycopg.Connection[Any]) -> bool:
+    """Refresh the owner; False if it is gone."""
+    stopped = owner()
+    if stopped is not None:
+        stopped.refresh(connection)
+    return stopped is not None

@@ -11,6 +11,8 @@ from models.core.db import NEW_ID, NOW, Base, BigInt
 
 LEVELS = ("account", "team", "member", "key", "agent", "run")
 PERIODS = ("hour", "day", "week", "month", "total")
+PERIOD_NAMES = {"hour": "an hour", "day": "a day", "week": "a week", "month": "a month", "total": "in total"}
+"""Each period as it follows an amount."""
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:

@@ -45,6 +45,10 @@ class BudgetLimit:
     resets_at: datetime | None
     name: str = ""
     """Of the subject."""
+    named: bool = False
+    """The budget is of this subject alone; else each of the level has it."""
+    raised_until: datetime | None = None
+    """When the first raise in force ends."""
 
     @property
     def limit(self) -> int:
@@ -101,7 +105,7 @@ def create_budget(
     db.session.add(budget)
     db.session.flush()
     _fill(budget, now)
-    _audit(account, budget, "budget.created", after=_facts(budget))
+    audit_budget(account, budget, "budget.created", after=_facts(budget))
     return budget
 
 
@@ -129,7 +133,7 @@ def change_budget(
     if budget.id.startswith(CREDIT_LIMIT):
         db.session.get_one(Org, account.org_id).credit_limit = limit_credits
     if before != _facts(budget):
-        _audit(account, budget, "budget.changed", before=before, after=_facts(budget))
+        audit_budget(account, budget, "budget.changed", before=before, after=_facts(budget))
     return budget
 
 
@@ -141,7 +145,7 @@ def end_budget(account: Account, budget_id: str, now: datetime | None = None) ->
     db.session.flush()
     if budget.id.startswith(CREDIT_LIMIT):
         db.session.get_one(Org, account.org_id).credit_limit = None
-    _audit(account, budget, "budget.ended", before=_facts(budget))
+    audit_budget(account, budget, "budget.ended", before=_facts(budget))
 
 
 def set_time_zone(account: Account, time_zone: str, now: datetime | None = None) -> None:
@@ -202,24 +206,44 @@ def effective_limits(
 ) -> list[BudgetLimit]:
     """The budgets in force for calls of this person, key, team, agent and root run, widest level first; those of a level
     whose id is not given are left out."""
-    rows = db.session.execute(
-        text(
-            "SELECT l.*, budget_subject_name(:account, l.level, l.subject) AS name FROM budget_limits("
-            ":account, :user, :key, :team, :agent, :run, '', :now) l"
-            " ORDER BY array_position(:levels, l.level), l.resets_at NULLS LAST"
-        ),
-        {
-            "account": account.id,
-            "user": user_id,
-            "key": key_id,
-            "team": team_id,
-            "agent": agent_id,
-            "run": run_id,
-            "now": now or utc_now(),
-            "levels": list(LEVELS),
-        },
-    )
-    return [BudgetLimit(**row._mapping) for row in rows]
+    callers = {"users": [user_id], "key": key_id, "team": team_id, "agent": agent_id, "run": run_id}
+    return _limits(account, LEVELS, now, callers)
+
+
+def member_limits(
+    account: Account, user_ids: Sequence[str], now: datetime | None = None
+) -> dict[str, list[BudgetLimit]]:
+    """The budgets of the level member in force for each of these people, by user id. One statement."""
+    callers = {"users": list(user_ids), "key": None, "team": None, "agent": None, "run": None}
+    found: dict[str, list[BudgetLimit]] = {}
+    for limit in _limits(account, ["member"], now, callers):
+        found.setdefault(limit.subject, []).append(limit)
+    return found
+
+
+def tightest(limits: Sequence[BudgetLimit]) -> BudgetLimit | None:
+    """Which of these limits of a month or less stops calls first: those that refuse before those that warn, then the least
+    left."""
+    each = [limit for limit in limits if limit.period != "total"]
+    return min(each, key=lambda limit: (not limit.hard, limit.free), default=None)
+
+
+_LIMITS = text(
+    "SELECT l.*, budget_subject_name(:account, l.level, l.subject) AS name, b.subject IS NOT NULL AS named, ("
+    " SELECT min(r.ends_at) FROM budget_raise r WHERE r.budget_id = b.id AND r.subject IN ('', l.subject)"
+    " AND r.starts_at <= :now AND r.ends_at > :now AND (r.run_id IS NULL OR r.run_id = :run)) AS raised_until"
+    " FROM unnest(CAST(:users AS text[])) u (id)"
+    " CROSS JOIN LATERAL budget_limits(:account, u.id, :key, :team, :agent, :run, '', :now) l"
+    " JOIN budget b ON b.id = l.budget_id WHERE l.level = ANY (:levels)"
+    " ORDER BY array_position(:levels, l.level), l.resets_at NULLS LAST, b.created_at, b.id"
+)
+
+
+def _limits(
+    account: Account, levels: Sequence[str], now: datetime | None, callers: dict[str, Any]
+) -> list[BudgetLimit]:
+    values = {"account": account.id, "levels": list(levels), "now": now or utc_now(), **callers}
+    return [BudgetLimit(**row._mapping) for row in db.session.execute(_LIMITS, values)]
 
 
 def key_usage(account: Account, key_id: str, now: datetime | None = None) -> int:
@@ -264,8 +288,11 @@ def spending(account: Account, *, top: int, now: datetime | None = None) -> dict
     return found
 
 
-def subjects_of(account: Account) -> list[tuple[str, str, str]]:
-    """What budgets of the account may be about: level, id and name of its teams, members and keys; at most 500."""
+def subjects_of(
+    account: Account, level: str | None = None, subject: str | None = None
+) -> list[tuple[str, str, str]]:
+    """What budgets of the account may be about: level, id and name of its teams, members and keys; at most 500. Of those
+    left out by that, this one is there."""
     rows = db.session.execute(
         text(
             "SELECT * FROM ("
@@ -274,9 +301,10 @@ def subjects_of(account: Account) -> list[tuple[str, str, str]]:
             " WHERE m.org_id = :account"
             """ UNION ALL SELECT 3, 'key', s."sessionToken", coalesce(nullif(s.name, ''), s.token_hint) FROM session s"""
             """ WHERE coalesce(s.org_id, s."userId") = :account AND s.type = 'pat'"""
-            ") x (n, level, id, name) ORDER BY n, lower(name), id LIMIT 500"
+            ") x (n, level, id, name) ORDER BY (level, id) IS NOT DISTINCT FROM (:level, :subject) DESC, n, lower(name), id"
+            " LIMIT 500"
         ),
-        {"account": account.id},
+        {"account": account.id, "level": level, "subject": subject},
     )
     return [(row.level, row.id, row.name) for row in rows]
 
@@ -328,19 +356,25 @@ def _fill(budget: Budget, now: datetime) -> None:
     db.session.refresh(budget)
 
 
-def _facts(budget: Budget) -> dict[str, Any]:
-    fields: Sequence[str] = (
-        "level",
-        "subject",
-        "period",
-        "limit_credits",
-        "warn_percent",
-        "hard",
-        "count_byok",
-    )
-    return {name: getattr(budget, name) for name in fields}
-
-
-def _audit(account: Account, budget: Budget, action: str, **states: Any) -> None:
+def audit_budget(account: Account, budget: Budget, action: str, **states: dict[str, Any]) -> None:
+    """Record a change of an organisation's budget. The audit log names it by its level and the name of what it limits."""
     if account.org_id:
-        record_org(account.org_id, action, budget.id, **states)
+        named = f"each {budget.level}" if budget.level != "account" else budget.level
+        if budget.subject:
+            named = f"{budget.level} {subject_name(budget, budget.subject)}"
+        known: dict[str, Any] = {state: {**facts, "budget_id": budget.id} for state, facts in states.items()}
+        record_org(account.org_id, action, named, **known)
+
+
+def subject_name(budget: Budget, subject: str | None) -> str | None:
+    """What people call this subject of the budget; None without one."""
+    if not subject or budget.level == "account":
+        return None
+    query = select(func.budget_subject_name(budget.account_id, budget.level, subject))
+    return db.session.scalar(query) or subject
+
+
+def _facts(budget: Budget) -> dict[str, Any]:
+    fields = ("period", "limit_credits", "warn_percent", "hard", "count_byok")
+    known = {"level": budget.level, "subject": subject_name(budget, budget.subject)}
+    return known | {name: getattr(budget, name) for name in fields}

@@ -15,6 +15,7 @@ from sqlalchemy import delete, select, update
 from models.core import jobs, outgoing
 from models.core.db import db, extension
 from models.core.db import now as utc_now
+from models.core.sealing import SealBroken
 from models.orgs.alerts import raise_alert
 from models.orgs.webhooks import OrgWebhook, WebhookDelivery, secrets_of
 
@@ -99,6 +100,14 @@ def _claim(delivery_id: str, now: datetime) -> OutgoingEvent | None:
         return None
     if delivery.next_attempt_at is None or delivery.next_attempt_at > now:
         return None
+    try:
+        keys = secrets_of(webhook, now)
+    except SealBroken:
+        delivery.state, delivery.next_attempt_at = "failed", None
+        delivery.error = (
+            "The signing secret cannot be read, because STOA_SECRET_KEY changed. Make a new secret."
+        )
+        return None
     delivery.attempts += 1
     delivery.attempted_at, delivery.next_attempt_at = now, now + LEASE
     body = json.dumps(delivery.payload, separators=(",", ":"), ensure_ascii=False).encode()
@@ -108,7 +117,7 @@ def _claim(delivery_id: str, now: datetime) -> OutgoingEvent | None:
         "user-agent": "Stoa-Webhooks/1.0",
         "webhook-id": delivery.id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": signatures(secrets_of(webhook, now), delivery.id, timestamp, body),
+        "webhook-signature": signatures(keys, delivery.id, timestamp, body),
     }
     return OutgoingEvent(webhook.url, body, headers)
 

@@ -101,6 +101,7 @@ def address(rule: Rule) -> str:
         "after": "1.0.0",
         "run_id": "run-of-carol",
         "number": "1",
+        "stop_id": "1",
         "provider": "github",
     }
     return re.sub(r"<(?:[^:>]+:)?([^>]+)>", lambda found: values.get(found[1], "x" * 8), rule.rule)

@@ -142,7 +142,7 @@ def test_a_run_spawns_an_agent_and_both_are_one_tree(
     kinds = [event["type"] for event in result["events"]]
     assert kinds.count("subagent_start") == kinds.count("subagent_finish") == 1
     found = runs(session, rich)
-    parent, child = found["scribe"], found["mason"]
+    parent, child = found["foreman"], found["mason"]
     assert child.parent_run_id == child.root_run_id == parent.id
     assert (parent.status, child.status) == ("completed", "completed")
     assert parent.total_credits >= child.total_credits

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.core.audit_log import AuditLog
 from models.core.db import db
+from models.ledger import Account, budgets
 from models.orgs import Org, OrgMember, OrgRepo, org_repos
 from models.orgs.features import feature_config, feature_on
 from tests import factories
@@ -273,6 +274,8 @@ def test_lists_take_constant_statements_and_have_pages(
         return len(found)
 
     paths = ("/orgs", "/orgs/acme/team", "/orgs/acme/repositories")
+    budgets.create_budget(Account(org_id=acme.id), "member", "month", 1000)
+    session.commit()
     statements("/orgs")  # the first request stores when the session was last used
     before = [statements(path) for path in paths]
     with factories.one_commit():

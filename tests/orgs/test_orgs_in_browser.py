@@ -9,6 +9,10 @@ from flask import Flask
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
+from models.billing import budget_requests
+from models.core.db import db
+from models.ledger import Account, budgets
+from models.ledger.budget_tables import BudgetSpend
 from models.orgs import Org, org_repos
 from models.orgs.provider_keys import ProviderKeyForm, add_provider_key
 from tests import factories
@@ -53,6 +57,27 @@ def shoot(page: Page, name: str) -> None:
     page.set_viewport_size(own)
 
 
+def limit_members(acme: Org, spent: dict[str, int], asks: Person) -> None:
+    """Give each member a budget of 1,300 a month, with this much spent of it."""
+    assert asks.user
+    account, month = (
+        Account(org_id=acme.id),
+        factories.now().replace(day=1, hour=0, minute=0, second=0, microsecond=0),
+    )
+    for level, period, limit in (
+        ("member", "month", 1300),
+        ("account", "month", 4000),
+        ("team", "total", 900),
+    ):
+        budgets.create_budget(account, level, period, limit)
+    (budget,) = [each for each in budgets.budgets_of(account) if each.level == "member"]
+    for id, credits in spent.items():
+        factories.save(BudgetSpend(budget_id=budget.id, subject=id, window_start=month, spent=credits))
+    budget_requests.request_more(account, budget.id, asks.user, 500, reason="A week of reviews")
+    budget_requests.raise_budget(account, budget.id, 150, subject=list(spent)[-1], by=asks.user)
+    db.session.commit()
+
+
 def test_axe_finds_nothing(
     open_page: OpenPage, base: str, acme: Org, alice: Person, carol: Person, dave: Person
 ) -> None:
@@ -67,11 +92,14 @@ def test_axe_finds_nothing(
     form = ProviderKeyForm("openrouter", "Research", "sk-or-v1-secret-abcd", ["anthropic/*"], [alice.id])
     factories.save(add_provider_key(acme, alice.id, form))
     factories.publisher(acme, "acme-tools")
+    limit_members(acme, {alice.id: 1204, carol.id: 1300, dave.id: 290}, asks=carol)
     paths = {
         "orgs": "/orgs",
         "new": "/orgs/new",
         "overview": "/orgs/acme",
         "team": "/orgs/acme/team",
+        "member": f"/orgs/acme/team/{carol.id}",
+        "own member": f"/orgs/acme/team/{alice.id}",
         "removal": f"/orgs/acme/team/{carol.id}/removal",
         "departure": "/orgs/acme/departure",
         "repositories": "/orgs/acme/repositories?check=git@github.com:Acme/Site.git",

@@ -171,3 +171,14 @@ def test_private_addresses_are_refused(app: Flask, acme: Org) -> None:
     delivery = the_delivery()
     assert delivery.state == "waiting"
     assert "not on the public internet" in (delivery.error or "")
+
+
+def test_unreadable_secret_is_told_in_the_log(acme: Org, receiver: Receiver) -> None:
+    webhook, _ = add_webhook(acme.id, receiver.url)
+    webhook.sealed_secret = "webhook1:" + base64.b64encode(b"x" * 40).decode()
+    enqueue_delivery(webhook, "test", {})
+    db.session.commit()
+    deliver_event(the_delivery().id)
+    delivery = the_delivery()
+    assert (delivery.state, receiver.received) == ("failed", [])
+    assert "Make a new secret" in (delivery.error or "")

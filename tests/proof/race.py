@@ -57,16 +57,18 @@ def _exact(stage: Stage, calls: int, affordable: int) -> str:
         stage.grant(in_repository, 2 * CREDITS, own=True)
     payers = [[person], limited, unlimited]
     requests = [
-        (each, _script(100)) for people in payers for each in itertools.islice(itertools.cycle(people), calls)
+        [(each, _script(100)) for each in itertools.islice(itertools.cycle(people), calls)]
+        for people in payers
     ]
-    random.shuffle(requests)
-    outcomes = _call_all(stage, requests)
     # while calls hold the organisation's credits, those of the repository are only told to wait
-    late = [(in_repository, _script(100)) for _ in range(3)]
-    outcomes += _call_all(stage, late)
+    requests.append([(in_repository, _script(100)) for _ in range(3)])
+    outcomes: list[Outcome] = []
+    for some in requests:
+        outcomes += _call_all(stage, some)
+        stage.wait_for_holds()
     everybody = [each for people in payers for each in people]
     _check(stage, everybody, outcomes)
-    account_of = {script.id: each.account.id for each, script in requests + late}
+    account_of = {script.id: each.account.id for some in requests for each, script in some}
     served = Counter(account_of[outcome.script.id] for outcome in outcomes if outcome.complete)
     ends = [(served[people[0].account.id], stage.balance(people[0])) for people in payers]
     assert ends == [(affordable, 0), (affordable - 1, CREDITS), (affordable + 2, 0)], ends

@@ -7,6 +7,7 @@ import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from models import ledger
 from models.core.db import db
@@ -47,9 +48,9 @@ class Stopped:
 
 def _stop_and_resume(stage: Stage, calls: int) -> Stopped:
     slug, org_id, key, cookie = _organisation(stage)
-    scripts = [
-        Script(f"stop-{number}-{factories.new_id('')}", words=1000, pace=0.05) for number in range(calls)
-    ]
+
+    def scripts_arrived(seen: dict[str, Any], scripts: list[Script]) -> bool:
+        return all(script.id in seen for script in scripts)
 
     async def run() -> tuple[list[tuple[Outcome, float]], float, int]:
         async def one(index: int, script: Script) -> tuple[Outcome, float]:
@@ -58,17 +59,19 @@ def _stop_and_resume(stage: Stage, calls: int) -> Stopped:
             )
             return outcome, time.monotonic()
 
-        running = [asyncio.create_task(one(index, script)) for index, script in enumerate(scripts)]
-        for _ in range(150):
-            await asyncio.sleep(0.2)
-            seen = await asyncio.to_thread(stage.upstream.seen)
-            if all(script.id in seen for script in scripts):
-                break
-        # each has sent something
-        await asyncio.sleep(1)
-        workers = await asyncio.to_thread(
-            stage.number, "SELECT count(DISTINCT worker) FROM credit_hold WHERE state = 'live'"
-        )
+        running: list[asyncio.Task[tuple[Outcome, float]]] = []
+        workers = 0
+        # one worker may accept a whole batch
+        while workers < 2 and len(running) < 10 * calls:
+            scripts = [_script() for _ in range(calls)]
+            running += [asyncio.create_task(one(index, script)) for index, script in enumerate(scripts)]
+            while not scripts_arrived(await asyncio.to_thread(stage.upstream.seen), scripts):
+                await asyncio.sleep(0.2)
+            # each has sent something
+            await asyncio.sleep(1)
+            workers = await asyncio.to_thread(
+                stage.number, "SELECT count(DISTINCT worker) FROM credit_hold WHERE state = 'live'"
+            )
         click = await asyncio.to_thread(_form, stage, cookie, f"/orgs/{slug}/stop")
         clicked = time.monotonic()
         await asyncio.to_thread(click)
@@ -86,7 +89,7 @@ def _stop_and_resume(stage: Stage, calls: int) -> Stopped:
         " FROM gateway_call c JOIN account_stop s ON s.account_id = c.account_id WHERE c.account_id = :id",
         id=org_id,
     )
-    assert len(rows) == calls
+    assert len(rows) == len(ended)
     assert all(row.state == "settled" and row.error == "account_stopped" and row.credits for row in rows)
     refused = run_in_thread(call(stage.address, key, Script("refused"), model=MODEL))
     assert (refused.status, refused.json["error"]["code"]) == (403, "account_stopped")
@@ -94,6 +97,10 @@ def _stop_and_resume(stage: Stage, calls: int) -> Stopped:
     served = run_in_thread(call(stage.address, key, Script(factories.new_id("resumed-")), model=MODEL))
     assert served.status == 200, served.body
     return Stopped(max(float(row.seconds) for row in rows), max(at for _, at in ended) - clicked, workers)
+
+
+def _script() -> Script:
+    return Script(factories.new_id("stop-"), words=1000, pace=0.05)
 
 
 def _last_event(outcome: Outcome) -> bytes:

@@ -31,6 +31,7 @@ def kit_app(data_dir: Path) -> Flask:
     loader = app.jinja_env.loader
     assert loader is not None
     app.jinja_env.loader = ChoiceLoader([loader, FileSystemLoader(HERE / "templates")])
+    app.jinja_env.globals["switch_targets"] = lambda viewer: []  # reads the database
 
     @app.context_processor
     def signed_in() -> dict[str, object]:

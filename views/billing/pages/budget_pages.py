@@ -13,6 +13,7 @@ from models.billing import budget_requests
 from models.core.db import db, now
 from models.core.errors import DomainError, Invalid
 from models.ledger import LEVELS, PERIODS, Account, Budget, budgets
+from models.ledger.budget_tables import PERIOD_NAMES
 from models.ledger.budgets import CREDIT_LIMIT, PERSONAL_LEVELS
 from models.orgs import SsoRequired, can, org_by_id, require
 from views.accounts.pages.profile import tab
@@ -23,7 +24,6 @@ from views.web.org_guards import current_membership, enter_org, org_account, sig
 P = ParamSpec("P")
 bp = Blueprint("budgets", __name__)
 
-PERIOD_NAMES = {"hour": "an hour", "day": "a day", "week": "a week", "month": "a month", "total": "in total"}
 LEVEL_NAMES = {
     "account": "The account",
     "team": "Team",
@@ -108,9 +108,9 @@ def budget_list() -> ResponseReturnValue:
 @budget_page(manage=True)
 @limiter.limit("60/minute")
 def new_budget() -> ResponseReturnValue:
-    """The form of a new budget; with `trial`, also what it would have refused in the last 30 days."""
+    """The form of a new budget, filled from the query; with `trial`, also what it would have refused in the last 30 days."""
     if not request.args.get("trial"):
-        return _new_form({})
+        return _new_form(request.args)
     try:
         values = _read_form(request.args)
         level, subject = values.pop("level"), values.pop("subject")
@@ -331,15 +331,17 @@ def _end() -> datetime | None:
     return now() + span if span else None
 
 
-def _targets() -> list[tuple[str, str]]:
+def _targets(chosen: str) -> list[tuple[str, str]]:
     account = page_account()
+    chosen_level, _, chosen_id = chosen.partition(":")
     each = [
         (level, f"Each {level}")
         for level in (LEVELS if account.org_id else PERSONAL_LEVELS)
         if level != "account"
     ]
     subjects = [
-        (f"{level}:{id}", f"{LEVEL_NAMES[level]}: {name}") for level, id, name in budgets.subjects_of(account)
+        (f"{level}:{id}", f"{LEVEL_NAMES[level]}: {name}")
+        for level, id, name in budgets.subjects_of(account, chosen_level, chosen_id)
     ]
     return [("account", "The whole account"), *each, *subjects]
 
@@ -375,7 +377,7 @@ def _new_form(
         form=form,
         errors=errors or {},
         trial=trial,
-        targets=_targets(),
+        targets=_targets(form.get("target", "").replace("\0", "")),
         periods=[(period, PERIOD_NAMES[period].capitalize()) for period in PERIODS],
         **_words(),
     )

@@ -1,4 +1,7 @@
-"""SCIM 2.0 routes of an organisation's directory: what the service is, users, groups."""
+"""What the SCIM 2.0 routes of an organisation's directory do: what the service is, users, groups.
+
+`scim_routes` imports this with the first request.
+"""
 
 from typing import Any
 
@@ -26,7 +29,6 @@ from views.orgs.api.scim_protocol import (
     DirectoryGroup,
     DirectoryGroupMember,
     DirectoryUser,
-    bp,
     equality,
     generic,
     listed,
@@ -34,23 +36,18 @@ from views.orgs.api.scim_protocol import (
     one,
     payload,
     query_of,
-    scim_org,
-    scim_route,
     searched,
     window,
 )
+from views.orgs.api.scim_routes import scim_org
 
 ENDPOINTS = frozenset({"ServiceProviderConfig", "ResourceTypes", "Schemas", "Users", "Groups"})
-__all__ = ["bp"]
-
 NOT_STORED = ("id", "meta", "groups", "password")
 MANAGER = ":manager"
 
 # -- what the service is -------------------------------------------------------------------------------------
 
 
-@bp.get("/ServiceProviderConfig")
-@scim_route
 def service() -> ResponseReturnValue:
     """What this service supports."""
     config = PROVIDER.config
@@ -63,31 +60,23 @@ def service() -> ResponseReturnValue:
     return one(config, search=query_of(ServiceProviderConfig))
 
 
-@bp.get("/ResourceTypes")
-@scim_route
 def resource_types() -> ResponseReturnValue:
     """The resource types."""
     found = [_described(each, "ResourceTypes", str(each.id)) for each in PROVIDER.resource_types]
     return listed(ResourceType, len(found), found, query_of(ResourceType))
 
 
-@bp.get("/ResourceTypes/<id>")
-@scim_route
 def resource_type(id: str) -> ResponseReturnValue:
     """One resource type."""
     return _discovered(PROVIDER.resource_types, ResourceType, "ResourceTypes", id)
 
 
-@bp.get("/Schemas")
-@scim_route
 def schemas() -> ResponseReturnValue:
     """The schemas."""
     found = [_described(each, "Schemas", str(each.id)) for each in PROVIDER.schemas]
     return listed(Schema, len(found), found, query_of(Schema))
 
 
-@bp.get("/Schemas/<id>")
-@scim_route
 def schema(id: str) -> ResponseReturnValue:
     """One schema."""
     return _discovered(PROVIDER.schemas, Schema, "Schemas", id)
@@ -109,15 +98,11 @@ def _described(each: Any, kind: str, id: str) -> Any:
 USER_NAMES = {"username": "user_name", "externalid": "external_id", "id": "id"}
 
 
-@bp.get("/Users")
-@scim_route
 def users() -> ResponseReturnValue:
     """List users. Query: `filter`, `startIndex`, `count`, `attributes`, `excludedAttributes`."""
     return _found_users(query_of(DirectoryUser))
 
 
-@bp.post("/Users/.search")
-@scim_route
 def search_users() -> ResponseReturnValue:
     """List users. The body has what the query has otherwise."""
     return _found_users(searched(DirectoryUser))
@@ -132,8 +117,6 @@ def _found_users(search: SearchRequest[Any]) -> Response:
     return listed(DirectoryUser, len(matching), matching[offset : offset + limit], search)
 
 
-@bp.post("/Users")
-@scim_route
 def create_user() -> ResponseReturnValue:
     """Create a user."""
     wanted = DirectoryUser.model_validate(payload(), scim_ctx=Context.RESOURCE_CREATION_REQUEST)
@@ -141,15 +124,11 @@ def create_user() -> ResponseReturnValue:
     return one(_users([row])[0], created=True, search=query_of(DirectoryUser))
 
 
-@bp.get("/Users/<id>")
-@scim_route
 def user(id: str) -> ResponseReturnValue:
     """One user."""
     return one(_users([directory.scim_user(scim_org().id, id)])[0], search=query_of(DirectoryUser))
 
 
-@bp.put("/Users/<id>")
-@scim_route
 def replace_user(id: str) -> ResponseReturnValue:
     """Replace a user."""
     row = directory.scim_user(scim_org().id, id)
@@ -158,8 +137,6 @@ def replace_user(id: str) -> ResponseReturnValue:
     return one(_users([_save_user(row, wanted)])[0], search=query_of(DirectoryUser))
 
 
-@bp.patch("/Users/<id>")
-@scim_route
 def patch_user(id: str) -> ResponseReturnValue:
     """Change some attributes of a user."""
     row = directory.scim_user(scim_org().id, id)
@@ -168,8 +145,6 @@ def patch_user(id: str) -> ResponseReturnValue:
     return one(_users([_save_user(row, resource)])[0], search=query_of(DirectoryUser))
 
 
-@bp.delete("/Users/<id>")
-@scim_route
 def delete_user(id: str) -> ResponseReturnValue:
     """Delete a user; their membership ends."""
     provisioning.delete_user(scim_org(), directory.scim_user(scim_org().id, id), now())
@@ -260,15 +235,11 @@ def _patch(model: Any, resource: Any, id: str) -> None:
 GROUP_NAMES = {"displayname": "display_name", "externalid": "external_id", "id": "id"}
 
 
-@bp.get("/Groups")
-@scim_route
 def groups() -> ResponseReturnValue:
     """List groups. Query as for users."""
     return _found_groups(query_of(DirectoryGroup))
 
 
-@bp.post("/Groups/.search")
-@scim_route
 def search_groups() -> ResponseReturnValue:
     """List groups. The body has what the query has otherwise."""
     return _found_groups(searched(DirectoryGroup))
@@ -283,23 +254,17 @@ def _found_groups(search: SearchRequest[Any]) -> Response:
     return listed(DirectoryGroup, len(matching), matching[offset : offset + limit], search)
 
 
-@bp.post("/Groups")
-@scim_route
 def create_group() -> ResponseReturnValue:
     """Create a group."""
     wanted = DirectoryGroup.model_validate(payload(), scim_ctx=Context.RESOURCE_CREATION_REQUEST)
     return one(_groups([_save_group(None, wanted)])[0], created=True, search=query_of(DirectoryGroup))
 
 
-@bp.get("/Groups/<id>")
-@scim_route
 def group(id: str) -> ResponseReturnValue:
     """One group."""
     return one(_groups([directory.scim_group(scim_org().id, id)])[0], search=query_of(DirectoryGroup))
 
 
-@bp.put("/Groups/<id>")
-@scim_route
 def replace_group(id: str) -> ResponseReturnValue:
     """Replace a group."""
     row = directory.scim_group(scim_org().id, id)
@@ -308,8 +273,6 @@ def replace_group(id: str) -> ResponseReturnValue:
     return one(_groups([_save_group(row, wanted)])[0], search=query_of(DirectoryGroup))
 
 
-@bp.patch("/Groups/<id>")
-@scim_route
 def patch_group(id: str) -> ResponseReturnValue:
     """Change a group or its members."""
     row = directory.scim_group(scim_org().id, id)
@@ -318,8 +281,6 @@ def patch_group(id: str) -> ResponseReturnValue:
     return one(_groups([_save_group(row, resource)])[0], search=query_of(DirectoryGroup))
 
 
-@bp.delete("/Groups/<id>")
-@scim_route
 def delete_group(id: str) -> ResponseReturnValue:
     """Delete a group; its users leave its team."""
     provisioning.delete_group(scim_org(), directory.scim_group(scim_org().id, id), now())
@@ -365,8 +326,6 @@ def _member(row: ScimUser) -> DirectoryGroupMember:
 # -- everything ----------------------------------------------------------------------------------------------
 
 
-@bp.post("/.search")
-@scim_route
 def search_everything() -> ResponseReturnValue:
     """List users, then groups."""
     both = DirectoryUser | DirectoryGroup
@@ -381,8 +340,6 @@ def search_everything() -> ResponseReturnValue:
     return listed(both, len(found), found[offset : offset + limit], search)
 
 
-@bp.route("/<path:rest>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-@scim_route
 def nothing(rest: str) -> ResponseReturnValue:
     """Any other address, and other methods of these (405)."""
     if rest.split("/")[0] in ENDPOINTS and rest.count("/") < 2:

@@ -3,12 +3,11 @@
 The tolerances are those that Microsoft Entra ID and Okta need. The protocol itself is scim2-models.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any, ParamSpec, cast
 
-from flask import Blueprint, Response, g, request
-from flask.typing import ResponseReturnValue
+from flask import Response, g, request
 from flask_limiter import RateLimitExceeded
 from pydantic import Field, ValidationError
 from scim2_models import (
@@ -39,23 +38,17 @@ from scim2_models import (
 )
 from scim2_models.path import CompareOperator, Comparison
 
-from models.core.audit_log import AuditActor
-from models.core.db import db, now
+from models.core.db import db
 from models.core.errors import DomainError
-from models.orgs import Org
-from models.orgs.directory import scim_caller
-from views.web.body import BadJson, allow_anonymous, read_json
-from views.web.guards import limiter, request_id, settings
+from views.web.body import BadJson, read_json
+from views.web.guards import settings
 
 P = ParamSpec("P")
-
-bp = Blueprint("scim", __name__, url_prefix="/scim/v2/<key>")
 
 MAX_PAGE = 200
 MAX_OFFSET = 10**9
 KINDS = frozenset({"uniqueness", "invalidValue", "invalidFilter"})
 """Codes of domain errors that are a `scimType`."""
-MAX_BYTES = 4 << 20
 MAX_FILTER = 2_000
 """Characters of a filter."""
 MAX_OPERATIONS = 200
@@ -118,34 +111,6 @@ PROVIDER = ScimProvider(
         unmatched_path_filter=ScimPolicy.UnmatchedPathFilter.create,
     ),
 )
-
-
-def scim_org() -> Org:
-    """The organisation of the caller's token."""
-    return cast(Org, g.scim_org)
-
-
-def scim_route(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
-    """Decorator, below the route: authenticate the token of the organisation `<key>`, which it consumes, then run the view under
-    the service's rules. Raises DomainError (401)."""
-
-    @limiter.limit("6000/minute")
-    @allow_anonymous(MAX_BYTES)  # the view reads the body only after the caller is known
-    @wraps(view)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
-        g.scim_key = kwargs.pop("key")
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        found = scim_caller(g.scim_key, token.strip(), now()) if scheme.lower() == "bearer" else None
-        if found is None:
-            raise DomainError(
-                "Send a valid token of this organisation as Authorization: Bearer …", status=401
-            )
-        g.scim_org, row = found
-        g.audit_actor = AuditActor(f"directory {row.hint}", None, request.remote_addr, request_id())
-        with PROVIDER:
-            return view(*args, **kwargs)
-
-    return guarded
 
 
 @cache
@@ -244,7 +209,8 @@ def _json(text: str, status: int = 200) -> Response:
 # -- errors --------------------------------------------------------------------------------------------------
 
 
-def _refused(error: Error) -> Response:
+def refused(error: Error) -> Response:
+    """The response of an error. Rolls back."""
     db.session.rollback()
     response = _json(error.model_dump_json(), error.status or 400)
     if error.status == 401:
@@ -252,27 +218,17 @@ def _refused(error: Error) -> Response:
     return response
 
 
-@bp.errorhandler(SCIMException)
-def _protocol(error: SCIMException) -> ResponseReturnValue:
-    return _refused(error.to_error())
-
-
-@bp.errorhandler(ValidationError)
-def _invalid(error: ValidationError) -> ResponseReturnValue:
-    return _refused(Error.from_validation_errors(error)[0])
-
-
-@bp.errorhandler(DomainError)
-def _domain(error: DomainError) -> ResponseReturnValue:
-    kind = error.code if error.code in KINDS else None
-    return _refused(Error(status=error.status, scim_type=kind, detail=error.message))
-
-
-@bp.errorhandler(BadJson)
-def _unreadable(error: BadJson) -> ResponseReturnValue:
-    return _refused(Error(status=400, scim_type="invalidSyntax", detail="The body must be a JSON object."))
-
-
-@bp.errorhandler(RateLimitExceeded)
-def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
-    return _refused(Error(status=429, detail="Too many requests. Wait a minute."))
+def refusal(error: Exception) -> Response:
+    """The response of an exception that a route raised. Raises any other than those of the protocol and the domain."""
+    if isinstance(error, SCIMException):
+        return refused(error.to_error())
+    if isinstance(error, ValidationError):
+        return refused(Error.from_validation_errors(error)[0])
+    if isinstance(error, DomainError):
+        kind = error.code if error.code in KINDS else None
+        return refused(Error(status=error.status, scim_type=kind, detail=error.message))
+    if isinstance(error, BadJson):
+        return refused(Error(status=400, scim_type="invalidSyntax", detail="The body must be a JSON object."))
+    if isinstance(error, RateLimitExceeded):
+        return refused(Error(status=429, detail="Too many requests. Wait a minute."))
+    raise error

@@ -218,7 +218,6 @@ def analytics() -> ResponseReturnValue:
     members = _members(org, start, end)
     who = people(total.key for total in members)
     repositories = totals_by(org, "repository", start, end, user_id=own)
-    average = used / today.day
     return jsonify(
         topUsers=[
             {
@@ -247,11 +246,7 @@ def analytics() -> ResponseReturnValue:
             }
             for total in repositories
         ],
-        costProjection={
-            "averageDaily": round(average),
-            "currentMonthProjected": round(average * (end.date() - start.date()).days),
-            "nextMonthEstimate": round(average * 30),
-        },
+        costProjection=_projection(used / today.day, (end.date() - start.date()).days),
     )
 
 
@@ -348,6 +343,15 @@ def _members(org: Org, start: datetime, end: datetime) -> list[KeyTotal]:
         return totals_by(org, "member", start, end)
     mine = totals_by(org, "model", start, end, limit=None, user_id=own)
     return [KeyTotal(own, sum(one.calls for one in mine), sum(one.credits for one in mine))] if mine else []
+
+
+def _projection(average: float, days: int) -> dict[str, int]:
+    """This month at its mean so far, and a month of 30 days."""
+    return {
+        "averageDaily": round(average),
+        "currentMonthProjected": round(average * days),
+        "nextMonthEstimate": round(average * 30),
+    }
 
 
 def _velocity(org: Org, moment: datetime) -> dict[str, Any]:

@@ -101,12 +101,12 @@ def send_test_mail() -> ResponseReturnValue:
 def create_webhook() -> ResponseReturnValue:
     """Add a webhook and show its secret, once."""
     url = request.form.get("url", "")
+    db.session.commit()  # no transaction is open while the host is resolved
     try:
         checked = check_url(url)
         webhook, secret = add_webhook(current_org().id, checked)
-    except (Invalid, DomainError) as refused:
-        fields = refused.fields if isinstance(refused, Invalid) else {}
-        return _alerts_page(url=url, errors={"url": fields.get("url", refused.message)})
+    except DomainError as refused:
+        return _alerts_page(url=url, errors={"url": refused.message})
     db.session.commit()
     return _webhook_page(webhook, secret)
 

@@ -1,5 +1,6 @@
 """Members of an organisation: list, add, change roles, remove, leave, transfer ownership."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import request, url_for
@@ -7,8 +8,9 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.core.errors import DomainError, Invalid
-from models.ledger import balance
-from models.orgs import can, members
+from models.ledger import BudgetLimit, balance, budgets
+from models.ledger.budget_tables import PERIOD_NAMES
+from models.orgs import members
 from models.usage.member_activity import NO_ACTIVITY, member_activity, spent_since
 from views.orgs.pages.invite_pages import listed_invites
 from views.orgs.pages.joining import joining
@@ -22,6 +24,7 @@ from views.web.org_guards import (
     org_account,
     org_caller,
     org_page,
+    own_calls_of,
     signed_in,
 )
 
@@ -38,7 +41,7 @@ ROLES = {
 @bp.get("/orgs/<slug>/team")
 @org_page()
 def team() -> ResponseReturnValue:
-    """List the members, with what they spent this month; search by name or address."""
+    """List the members, with what they spent of their tightest budget; search by name or address."""
     return _page()
 
 
@@ -66,23 +69,45 @@ def _members() -> dict[str, Any]:
     org, me, moment = current_org(), current_membership(), now()
     search = request.args.get("q", "").strip()[:100].replace("\0", "")
     page = members.people_page(org, search, cursor("after"))
-    ids = [user.id for _, user in page.people]
-    activity = member_activity(org.id, ids, org.month_start(moment), moment)
+    seen = [user.id for _, user in page.people if sees_figures(user.id)]
+    activity = member_activity(org.id, seen, org.month_start(moment), moment)
+    limits = budgets.member_limits(org_account(), seen, moment)
     return {
-        "people": [(row, activity.get(row.user.id, NO_ACTIVITY)) for row in page.people],
+        "people": [
+            (row, activity.get(row.user.id, NO_ACTIVITY), budgets.tightest(limits.get(row.user.id, [])))
+            for row in page.people
+        ],
+        "budget_urls": {id: budget_url(id, limits.get(id, [])) for id in seen},
+        "sees_figures": sees_figures,
+        "month": org.month_start(moment).strftime("%B"),
+        "period_names": PERIOD_NAMES,
         "search": search,
         "more": page.after and url_for("orgs.team", q=search or None, after=cursor_text(*page.after)),
         "me": me,
-        "role_options": [(role, role.capitalize()) for role in _grantable()],
+        "role_options": role_options(),
         "descriptions": ROLES,
-        "sees_spending": can(me, "see_all_usage"),
         "last_owner": me.role == "owner" and len(members.owners(org.id)) == 1,
     }
 
 
-def _grantable() -> list[str]:
+def sees_figures(user_id: str) -> bool:
+    """Whether the viewer sees what this member spends: everybody's, or their own."""
+    return own_calls_of() in ("", user_id)
+
+
+def budget_url(user_id: str, limits: Sequence[BudgetLimit]) -> str:
+    """The page of the member's own budget, or the form of a new one. `limits` are those in force for the member."""
+    named = [limit for limit in limits if limit.named]
+    own = budgets.tightest(named) or next(iter(named), None)
+    if own:
+        return url_for("budgets.budget", budget_id=own.budget_id)
+    return url_for("budgets.new_budget", target=f"member:{user_id}")
+
+
+def role_options() -> list[tuple[str, str]]:
     """The roles that the viewer may give: only owners make owners."""
-    return [role for role in ROLES if role != "owner" or current_membership().role == "owner"]
+    owner = current_membership().role == "owner"
+    return [(role, role.capitalize()) for role in ROLES if role != "owner" or owner]
 
 
 @bp.post("/orgs/<slug>/team")
