@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session as OrmSession
 
@@ -535,3 +536,16 @@ def test_a_hundred_agents_at_once_take_few_statements(
     assert len(body["agents"]) == 100
     assert published(session) == 300
     assert len(statements) < 30
+
+
+def test_an_organisations_key_does_not_publish_as_a_person(
+    session: OrmSession, alice: Person, acme: Org, client: FlaskClient
+) -> None:
+    """Whoever made it before it was handed to alice knows it."""
+    assert alice.user is not None
+    factories.publisher(alice.user, "harbor")
+    token = factories.token(alice.user, org_id=acme.id)
+    body = {"data": [definition(publisher="harbor")]}
+    for key, status in ((token, 403), (alice.token, 201)):
+        answer = client.post(PATH, json=body, headers={"authorization": f"Bearer {key}"})
+        assert answer.status_code == status, answer.text

@@ -11,8 +11,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from models.accounts.credentials import Credential
 from models.accounts.users import User
 from models.core.db import db, now
-from models.core.errors import DomainError
-from models.store import Agent, AgentVersion
+from models.core.errors import DomainError, Forbidden
+from models.store import Agent, AgentVersion, publishers
 from models.store.publishing import publish as publishing_publish
 from models.store.publishing import validation, withdrawing
 from models.store.publishing.definition import json_schema
@@ -249,6 +249,10 @@ def _publish(
         limits=settings(),
     )
     for reference in published:
+        publisher = publishers.find(reference.publisher) if caller.session.org_id else None
+        if publisher and publisher.org_id != caller.session.org_id:
+            # whoever made the key before it was handed over knows it
+            raise Forbidden("An organisation's key publishes to publishers of the organisation only.")
         audit("agent.published", str(reference), user=caller.user, after={"credential": kind})
     db.session.commit()
     return published
