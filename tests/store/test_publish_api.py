@@ -549,3 +549,8 @@ def test_an_organisations_key_does_not_publish_as_a_person(
     for key, status in ((token, 403), (alice.token, 201)):
         answer = client.post(PATH, json=body, headers={"authorization": f"Bearer {key}"})
         assert answer.status_code == status, answer.text
+    version = session.scalars(select(AgentVersion.version)).one()
+    yank = f"/api/agents/harbor/reviewer/{version}/yank"
+    for key, status in ((token, 403), (alice.token, 200)):
+        answer = client.post(yank, json={"reason": "broken"}, headers={"authorization": f"Bearer {key}"})
+        assert answer.status_code == status, answer.text

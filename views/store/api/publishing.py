@@ -24,7 +24,15 @@ from views.web import error_bodies
 from views.web.body import BadJson, Body, InvalidBody, Missing, UndecodableBody, parse, read, read_json
 from views.web.error_bodies import BAD_BODY, BAD_JSON, ApiError, door, retry_header
 from views.web.format import iso
-from views.web.guards import audit, cookie_credential, cookie_or_key_user, key_credential, limiter, settings
+from views.web.guards import (
+    audit,
+    cookie_credential,
+    cookie_or_key_user,
+    cookie_user,
+    key_credential,
+    limiter,
+    settings,
+)
 from views.web.operation import Answers, Operation, ResponseModel
 
 bp = Blueprint("store_api", __name__)
@@ -249,10 +257,7 @@ def _publish(
         limits=settings(),
     )
     for reference in published:
-        publisher = publishers.find(reference.publisher) if caller.session.org_id else None
-        if publisher and publisher.org_id != caller.session.org_id:
-            # whoever made the key before it was handed over knows it
-            raise Forbidden("An organisation's key publishes to publishers of the organisation only.")
+        _refuse_foreign(reference.publisher, caller.session.org_id)
         audit("agent.published", str(reference), user=caller.user, after={"credential": kind})
     db.session.commit()
     return published
@@ -304,7 +309,7 @@ def yank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 
     `latest` skips it; its exact version stays available.
     """
-    user = _changing_user()
+    user = _changing_user(publisher)
     body = read(YankBody)
     row = withdrawing.yank(user, publisher, agent, version, body.reason, now())
     audit("agent.yanked", f"{publisher}/{agent}@{version}", user=user, after={"reason": row.yanked_reason})
@@ -319,7 +324,7 @@ def yank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 )
 def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
     """Restore a yanked version."""
-    user = _changing_user()
+    user = _changing_user(publisher)
     row = withdrawing.unyank(user, publisher, agent, version)
     audit("agent.unyanked", f"{publisher}/{agent}@{version}", user=user)
     db.session.commit()
@@ -337,7 +342,7 @@ def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 )
 def deprecate(publisher: str, agent: str) -> ResponseReturnValue:
     """Deprecate an agent."""
-    user = _changing_user()
+    user = _changing_user(publisher)
     body = read(DeprecateBody)
     row = withdrawing.deprecate(user, publisher, agent, body.reason, body.successor, now())
     after = {"reason": row.deprecated_reason, "successor": row.successor}
@@ -353,20 +358,31 @@ def deprecate(publisher: str, agent: str) -> ResponseReturnValue:
 )
 def undeprecate(publisher: str, agent: str) -> ResponseReturnValue:
     """Undo a deprecation."""
-    user = _changing_user()
+    user = _changing_user(publisher)
     row = withdrawing.undeprecate(user, publisher, agent)
     audit("agent.undeprecated", f"{publisher}/{agent}", user=user)
     db.session.commit()
     return _agent(row)
 
 
-def _changing_user() -> User:
-    """The authenticated user, with this change counted. Raises DomainError (401), WriteLimitExceeded (429)."""
+def _changing_user(publisher_id: str) -> User:
+    """The authenticated user, with this change counted. Raises DomainError (401), Forbidden (`_refuse_foreign`),
+    WriteLimitExceeded (429)."""
     user = cookie_or_key_user()
     if user is None:
         raise DomainError("Unauthorized", status=401)
+    key = None if cookie_user() else key_credential()
+    _refuse_foreign(publisher_id, key.session.org_id if key else None)
     count_change(user)
     return user
+
+
+def _refuse_foreign(publisher_id: str, org_id: str | None) -> None:
+    """Raise Forbidden if a key of organisation `org_id` changes a publisher of somebody else: whoever made the key before it was
+    handed over knows it."""
+    publisher = publishers.find(publisher_id) if org_id else None
+    if publisher and publisher.org_id != org_id:
+        raise Forbidden("An organisation's key changes publishers of the organisation only.")
 
 
 def _version(row: AgentVersion) -> ResponseReturnValue:
