@@ -31,6 +31,7 @@ from models.billing.statements.statement_period import (
 from models.core.db import db, midnight, now, read_snapshot
 from models.core.errors import Invalid, NotFound
 from models.ledger import Account, balance, ensure_quota, write_off_expired
+from models.orgs import can
 from models.usage.statement_export import statement_csv, statement_range
 from views.accounts.pages.profile import tab
 from views.billing.pages.billing_blueprint import bp, organisation, page_account
@@ -308,8 +309,10 @@ def _has_purchase_pages(account: Account) -> bool:
 
 
 def _call_href(run_id: str | None, request_id: str) -> str | None:
-    """The URL of a call; None for an organisation's call, which only its own keys can open."""
-    return None if g.get("billing_slug") else call_address(run_id, request_id)
+    """The URL of a call; None for those who may not open the calls of an organisation."""
+    if g.get("billing_slug") and not can(g.membership, "read_messages"):
+        return None
+    return call_address(run_id, request_id)
 
 
 def grant_name(line: StatementLine) -> str:
