@@ -7,8 +7,9 @@ SHELL := /bin/sh
 VENV  := .venv
 BIN   := $(VENV)/bin
 # A custom index or wheel directory in the user's pip configuration stays in effect; `--user` and the like are turned off.
+# The files list every dependency; pip would ask for a second pin of a package that is required with an extra (--no-deps).
 PIP   := PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install \
-         --no-input --progress-bar off --require-hashes
+         --no-input --progress-bar off --require-hashes --no-deps
 JOBS  ?= 3
 # Three processes keep two cores busy while tests wait. One file per process at a time, in the order of tests/conftest.py. The tests
 # start many processes, and each starts a third of a second sooner from compiled modules, which some environments turn off.
