@@ -22,8 +22,8 @@ _PARAMETERS = re.compile(r"[;?].*", re.DOTALL)
 _MAX_PATH_LENGTH = 300
 _MAX_SEGMENTS = 12
 _SIMILARITY = 0.75
-_NUL_FREE = ("/orgs", "/api/orgs", "/invites", "/api/invites", "/budgets", "/scim", "/login/sso")
-"""Prefixes of routes that leave NUL to this module; the others answer with the bodies of their contract."""
+_NUL_FREE = frozenset({"orgs", "orgs_api", "budgets", "budget_requests_api", "scim"})
+"""Blueprints that leave NUL in paths to this module; the others answer with the bodies of their contract."""
 
 
 class UnknownRoute(NotFound):
@@ -105,7 +105,7 @@ def _reject_malformed() -> None:
     path = _raw_path()
     if ("//" in path or path.endswith("/")) and is_api(path):
         raise UnknownRoute
-    if "\0" in path and path.startswith(_NUL_FREE):
+    if "\0" in path and request.blueprint in _NUL_FREE:
         raise UnknownRoute  # PostgreSQL text holds no NUL, so nothing has such a name
 
 
