@@ -11,8 +11,8 @@ RETURNS TABLE (
 LANGUAGE sql STABLE AS $$
     SELECT
         b.id, b.level, s.subject, b.period, b.hard, b.warn_percent, b.count_byok,
-        b.limit_credits, r.raised, coalesce(u.spent, 0), h.held,
-        b.limit_credits + r.raised - coalesce(u.spent, 0) - h.held,
+        b.limit_credits, r.raised, u.spent, h.held,
+        b.limit_credits + r.raised - u.spent - h.held,
         budget_resets(b.period, p_now, a.time_zone)
     FROM credit_account a
     JOIN budget b ON b.account_id = a.id AND b.ended_at IS NULL
@@ -49,8 +49,14 @@ LANGUAGE sql STABLE AS $$
                 END
         ) ELSE 0 END AS held
     ) h
-    LEFT JOIN budget_spend u
-        ON u.budget_id = b.id AND u.subject = s.subject AND u.window_start = budget_window(b.period, p_now, a.time_zone)
+    -- a subquery looks up one row; a join might read the whole table, whose statistics lag behind
+    CROSS JOIN LATERAL (
+        SELECT coalesce((
+            SELECT w.spent FROM budget_spend w
+            WHERE w.budget_id = b.id AND w.subject = s.subject
+                AND w.window_start = budget_window(b.period, p_now, a.time_zone)
+        ), 0) AS spent OFFSET 0
+    ) u
     CROSS JOIN LATERAL (
         SELECT CASE WHEN b.raised_until > p_now THEN (
             SELECT coalesce(sum(r.amount), 0)::bigint FROM budget_raise r
