@@ -280,3 +280,12 @@ def acme(session: OrmSession, alice: Person, bob: Person) -> Org:
     assert alice.user is not None
     assert bob.user is not None
     return factories.org(alice.user, members=(bob.user,))
+
+
+@pytest.fixture
+def cast(
+    alice: Person, carol: Person, bob: Person, dave: Person, mallory: Person, anonymous: Person
+) -> dict[str, Person]:
+    """Everybody by name, to try a route of `acme` as each."""
+    people = (alice, carol, bob, dave, mallory, anonymous)
+    return dict(zip(("alice", "carol", "bob", "dave", "mallory", "anonymous"), people, strict=True))

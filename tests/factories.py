@@ -127,6 +127,12 @@ def token(owner: User, type: str = "pat", **kw: Any) -> str:
     return raw
 
 
+def browser_cookie(owner: User) -> Any:
+    """The cookie of a new browser session on loopback, for Playwright."""
+    value = token(owner, type="web")
+    return {"name": "next-auth.session-token", "value": value, "domain": "127.0.0.1", "path": "/"}
+
+
 @dataclass(frozen=True)
 class Person:
     """One of the cast: user, signed-in browser, and headers with their API key."""

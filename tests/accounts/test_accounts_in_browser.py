@@ -34,8 +34,7 @@ def cookie(session: OrmSession, alice: Person) -> dict[str, str]:
     factories.fingerprint("codecane-cli-8f3k2j1m")
     factories.token(user, type="cli", fingerprint_id="codecane-cli-8f3k2j1m")
     factories.token(user, name="laptop")
-    value = factories.token(user, type="web")
-    return {"name": "next-auth.session-token", "value": value, "domain": "127.0.0.1", "path": "/"}
+    return factories.browser_cookie(user)
 
 
 @pytest.fixture

@@ -39,8 +39,7 @@ def test_an_operator_runs_the_reconciliation_and_retries_an_event(
     desk.dispute(bought)
     in_doubt(desk, alice)
     assert root.user is not None
-    token = factories.token(root.user, type="web")
-    cookie: Any = {"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}
+    cookie: Any = factories.browser_cookie(root.user)
     with serving(app) as base, open_page(base) as page:
         page.context.add_cookies([cookie])
         for path in ("", f"/purchases/{bought.id}", "/events", "/purchases"):

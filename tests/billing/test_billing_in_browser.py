@@ -37,8 +37,7 @@ def base(app: Flask, desk: Desk) -> Iterator[str]:
 @pytest.fixture
 def cookie(session: OrmSession, alice: Person) -> Any:
     assert alice.user is not None
-    token = factories.token(alice.user, type="web")
-    return {"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}
+    return factories.browser_cookie(alice.user)
 
 
 def with_details(desk: Desk, who: Person) -> None:

@@ -28,20 +28,6 @@ FORM = {"target": "member", "period": "day", "limit_credits": "1,000", "warn_per
 
 
 @pytest.fixture
-def cast(
-    alice: Person, bob: Person, carol: Person, dave: Person, mallory: Person, anonymous: Person
-) -> dict[str, Person]:
-    return {
-        "alice": alice,
-        "bob": bob,
-        "carol": carol,
-        "dave": dave,
-        "mallory": mallory,
-        "anonymous": anonymous,
-    }
-
-
-@pytest.fixture
 def limited(session: OrmSession, acme: Org, alice: Person) -> Budget:
     """A member of acme, which has 1,000 credits, may spend 100 a day."""
     assert alice.user is not None

@@ -35,11 +35,8 @@ def base(app: Flask, desk: Desk) -> Iterator[str]:
 @pytest.fixture
 def page(open_page: OpenPage, base: str, session: OrmSession, alice: Person) -> Iterator[Page]:
     assert alice.user is not None
-    token = factories.token(alice.user, type="web")
     with open_page(base) as page:
-        page.context.add_cookies(
-            [{"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}]
-        )
+        page.context.add_cookies([factories.browser_cookie(alice.user)])
         yield page
 
 

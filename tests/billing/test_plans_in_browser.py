@@ -35,10 +35,7 @@ def base(app: Flask, desk: Desk) -> Iterator[str]:
 
 def sign_in(page: Page, who: Person) -> None:
     assert who.user
-    token = factories.token(who.user, type="web")
-    page.context.add_cookies(
-        [{"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}]
-    )
+    page.context.add_cookies([factories.browser_cookie(who.user)])
 
 
 def look(page: Page, *paths: str) -> None:

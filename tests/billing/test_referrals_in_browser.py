@@ -34,8 +34,7 @@ def base(app: Flask) -> Iterator[str]:
 
 
 def cookie_of(user: User) -> dict[str, str]:
-    value = factories.token(user, type="web")
-    return {"name": "next-auth.session-token", "value": value, "domain": "127.0.0.1", "path": "/"}
+    return factories.browser_cookie(user)
 
 
 @pytest.fixture

@@ -38,8 +38,7 @@ def base(app: Flask, session: Session, alice: Person) -> Iterator[str]:
 @pytest.fixture
 def cookie(session: Session, alice: Person) -> dict[str, Any]:
     assert alice.user
-    token = factories.token(alice.user, type="web")
-    return {"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}
+    return factories.browser_cookie(alice.user)
 
 
 def settled(page: Page) -> None:

@@ -8,6 +8,8 @@ from authlib.deprecate import AuthlibDeprecationWarning
 from flask import Flask
 
 from app import create_app
+from models.core import mail
+from models.core.mail import Email
 from models.core.settings import load_settings
 from tests.fakes.dns_server import DnsServer, dns_server
 from views.web.guards import limiter
@@ -25,6 +27,14 @@ def fresh_limits(request: pytest.FixtureRequest) -> Iterator[None]:
     for name in {"app", "sso_app"} & set(request.fixturenames):
         with request.getfixturevalue(name).app_context():
             limiter.reset()
+
+
+@pytest.fixture
+def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Email]:
+    """The e-mails that are sent from now on; none is enqueued."""
+    sent: list[Email] = []
+    monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
+    return sent
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Access to organisations: the list, the overview and the rail, by role."""
 
-import pytest
 from flask import Flask
 
 from models.core.audit_log import AuditLog
@@ -10,20 +9,6 @@ from tests import factories
 from tests.factories import Person
 
 ROLES = {"alice": "owner", "carol": "admin", "bob": "member", "dave": "billing"}
-
-
-@pytest.fixture
-def cast(
-    alice: Person, bob: Person, carol: Person, dave: Person, mallory: Person, anonymous: Person
-) -> dict[str, Person]:
-    return {
-        "alice": alice,
-        "bob": bob,
-        "carol": carol,
-        "dave": dave,
-        "mallory": mallory,
-        "anonymous": anonymous,
-    }
 
 
 def test_overview_is_for_members(acme: Org, cast: dict[str, Person]) -> None:

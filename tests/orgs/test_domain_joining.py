@@ -3,7 +3,6 @@
 import pytest
 from flask import Flask
 
-from models.core import mail
 from models.core.db import db
 from models.core.mail import Email
 from models.orgs import Org, OrgDomain, OrgDomainJoining, OrgJoinRequest, membership
@@ -11,13 +10,6 @@ from models.orgs.domain_joining import set_joining
 from tests import factories
 from tests.factories import Person
 from tests.orgs.forms import send
-
-
-@pytest.fixture
-def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Email]:
-    sent: list[Email] = []
-    monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
-    return sent
 
 
 @pytest.fixture

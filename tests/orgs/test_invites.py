@@ -26,13 +26,6 @@ from tests.usage.test_usage_pages import recorded_statements
 
 
 @pytest.fixture
-def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Email]:
-    sent: list[Email] = []
-    monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
-    return sent
-
-
-@pytest.fixture
 def kit(app: Flask, acme: Org) -> Person:
     """Somebody with an account who is not a member yet."""
     return factories.person(app, "kit")

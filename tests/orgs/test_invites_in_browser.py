@@ -19,8 +19,7 @@ pytestmark = pytest.mark.browser
 
 def cookie_of(who: Person) -> Any:
     assert who.user
-    token = factories.token(who.user, type="web")
-    return {"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}
+    return factories.browser_cookie(who.user)
 
 
 @pytest.fixture

@@ -29,14 +29,6 @@ ONLY_OWNERS = (403, {"error": "Only organization owners can delete organizations
 LAST_OWNER = "An organization needs at least one owner. Make someone else an owner first."
 
 
-@pytest.fixture
-def cast(
-    alice: Person, bob: Person, carol: Person, dave: Person, mallory: Person, anonymous: Person
-) -> dict[str, Person]:
-    people = (alice, carol, bob, dave, mallory, anonymous)
-    return dict(zip(("alice", "carol", "bob", "dave", "mallory", "anonymous"), people, strict=True))
-
-
 def reply(answer: TestResponse) -> tuple[int, Any]:
     return answer.status_code, answer.get_json()
 

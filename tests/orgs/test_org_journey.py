@@ -11,7 +11,6 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session as OrmSession
 
 from models import ledger
-from models.core import mail
 from models.core.db import db
 from models.core.mail import Email
 from models.ledger import Account, ledger_proof
@@ -32,13 +31,6 @@ ACTIONS = (
 
 
 @pytest.fixture
-def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Email]:
-    sent: list[Email] = []
-    monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
-    return sent
-
-
-@pytest.fixture
 def base(app: Flask) -> Iterator[str]:
     with serving(app) as address:
         yield address
@@ -47,11 +39,8 @@ def base(app: Flask) -> Iterator[str]:
 def signed_in(page: Page, who: Person) -> None:
     """Let the browser act as somebody else."""
     assert who.user
-    token = factories.token(who.user, type="web")
     page.context.clear_cookies()
-    page.context.add_cookies(
-        [{"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}]
-    )
+    page.context.add_cookies([factories.browser_cookie(who.user)])
 
 
 def chat(base: str, key: str, **metadata: str) -> httpx.Response:

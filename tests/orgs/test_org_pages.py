@@ -48,14 +48,6 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 @pytest.fixture
-def cast(
-    alice: Person, bob: Person, carol: Person, dave: Person, mallory: Person, anonymous: Person
-) -> dict[str, Person]:
-    people = (alice, carol, bob, dave, mallory, anonymous)
-    return dict(zip(("alice", "carol", "bob", "dave", "mallory", "anonymous"), people, strict=True))
-
-
-@pytest.fixture
 def site(acme: Org, alice: Person, session: OrmSession) -> OrgRepo:
     assert alice.user
     repo = org_repos.add(acme, alice.user, "https://github.com/acme/site")

@@ -22,14 +22,6 @@ ADMINS = ("alice", "carol")
 
 
 @pytest.fixture
-def cast(
-    alice: Person, bob: Person, carol: Person, dave: Person, mallory: Person, anonymous: Person
-) -> dict[str, Person]:
-    names = ("alice", "bob", "carol", "dave", "mallory", "anonymous")
-    return dict(zip(names, (alice, bob, carol, dave, mallory, anonymous), strict=True))
-
-
-@pytest.fixture
 def calls(acme: Org, alice: Person, bob: Person, carol: Person) -> dict[str, str]:
     """A run with a call of each of alice, bob and carol an hour ago; the run ids by person."""
     factories.account(acme)

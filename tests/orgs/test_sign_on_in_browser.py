@@ -73,8 +73,7 @@ def test_the_pages(app: Flask, filled: Org, alice: Person, bob: Person, open_pag
 
     def cookie(person: Person) -> Any:
         assert person.user is not None
-        token = factories.token(person.user, type="web")
-        return {"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}
+        return factories.browser_cookie(person.user)
 
     with serving(app) as base, open_page(base, expected=(403,)) as page:
         page.goto("/login")

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models.accounts import OAuthAccount, Session, User
-from models.core import mail
 from models.core.audit_log import AuditLog
 from models.core.mail import Email
 from models.orgs import Org, OrgDomain, OrgInvite, OrgSso, OrgSsoSession, OrgTeam, OrgTeamMember, invites
@@ -31,13 +30,6 @@ pytestmark = [
 BASE = "http://localhost:8000"
 SETTINGS = "/orgs/acme/settings/sso"
 Form = Callable[..., TestResponse]
-
-
-@pytest.fixture
-def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Email]:
-    sent: list[Email] = []
-    monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
-    return sent
 
 
 def browser_of(sso_app: Flask, person: Person) -> FlaskClient:

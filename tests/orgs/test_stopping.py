@@ -1,6 +1,5 @@
 """The pages that stop all agents of an organisation, or all calls of a person, by role."""
 
-import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
@@ -18,20 +17,6 @@ def entries(session: OrmSession) -> list[tuple[str, str | None]]:
     session.rollback()
     found = session.scalars(select(AuditLog).order_by(AuditLog.id))
     return [(entry.action, entry.org_id) for entry in found if entry.action.startswith("agents.")]
-
-
-@pytest.fixture
-def cast(
-    alice: Person, bob: Person, carol: Person, dave: Person, mallory: Person, anonymous: Person
-) -> dict[str, Person]:
-    return {
-        "alice": alice,
-        "bob": bob,
-        "carol": carol,
-        "dave": dave,
-        "mallory": mallory,
-        "anonymous": anonymous,
-    }
 
 
 def test_only_owners_and_admins_stop_and_resume(

@@ -35,14 +35,6 @@ CALL = {"model": "stoa/demo", "messages": [{"role": "user", "content": "Say hell
 READ, ADMINS, SPENDERS = "alice carol bob dave", "alice carol", "alice carol bob"
 
 
-@pytest.fixture
-def cast(
-    alice: Person, bob: Person, carol: Person, dave: Person, mallory: Person, anonymous: Person
-) -> dict[str, Person]:
-    people = (alice, carol, bob, dave, mallory, anonymous)
-    return dict(zip(("alice", "carol", "bob", "dave", "mallory", "anonymous"), people, strict=True))
-
-
 def reply(answer: TestResponse) -> tuple[int, Any]:
     return answer.status_code, answer.get_json()
 

@@ -24,10 +24,7 @@ def base(app: Flask) -> Iterator[str]:
 
 
 def signed_in(page: Page, session: OrmSession, who: Person) -> Page:
-    token = factories.token(who.user, type="web")
-    page.context.add_cookies(
-        [{"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}]
-    )
+    page.context.add_cookies([factories.browser_cookie(who.user)])
     return page
 
 

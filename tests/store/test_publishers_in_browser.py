@@ -30,8 +30,7 @@ def base(app: Flask) -> Iterator[str]:
 
 @pytest.fixture
 def cookie(session: OrmSession, alice: Person) -> Any:
-    value = factories.token(session.get_one(User, alice.id), type="web")
-    return {"name": "next-auth.session-token", "value": value, "domain": "127.0.0.1", "path": "/"}
+    return factories.browser_cookie(session.get_one(User, alice.id))
 
 
 def picture() -> Any:
