@@ -20,8 +20,8 @@ from models.core.audit_log import AuditLog
 from models.core.db import db, now
 from models.core.errors import Invalid
 from models.core.pool import Pool
-from models.ledger import Account, Budget, BudgetRequest, budgets
-from models.orgs import Org
+from models.ledger import Account, Budget, BudgetRequest, budgets, lock_account
+from models.orgs import Org, edit_org
 from tests import factories
 from tests.factories import Person
 from tests.ledger.stage import Payer, admit, call
@@ -212,7 +212,7 @@ def test_a_key_reads_its_limits(
     client: FlaskClient, session: OrmSession, acme: Org, alice: Person, bob: Person, limited: Budget
 ) -> None:
     assert bob.user is not None
-    acme.credit_limit = 400
+    edit_org(acme, {"credit_limit": 400})
     session.commit()
     headers = {"authorization": f"Bearer {factories.token(bob.user, org_id=acme.id, name='ci')}"}
     data = client.get("/v1/key", headers=headers).json["data"]
@@ -319,3 +319,36 @@ def test_runs_of_others_are_not_named(
     ]
     assert budget_requests.limit_for(account, made, alice.id, subject=mine.id) is not None
     assert budget_requests.limit_for(account, made, alice.id, subject=elsewhere.id) is None
+
+
+def test_the_credit_limit_and_its_budget_are_changed_at_once(
+    app: Flask, session: OrmSession, acme: Org, alice: Person, limited: Budget
+) -> None:
+    """Both lock the account before the organisation, so neither waits for what the other has."""
+    edit_org(acme, {"credit_limit": 400})
+    session.commit()
+    org_id, locked, edits = acme.id, threading.Event(), threading.Event()
+
+    def change_budget() -> None:
+        with app.app_context():
+            account = Account(org_id=org_id)
+            lock_account(account)
+            locked.set()
+            edits.wait(10)
+            facts: dict[str, Any] = {"warn_percent": 80, "hard": True, "count_byok": False}
+            budgets.change_budget(account, f"credit-limit-{org_id}", limit_credits=500, **facts)
+            db.session.commit()
+
+    def edit() -> None:
+        with app.app_context():
+            org = db.session.get_one(Org, org_id)
+            locked.wait(10)
+            edits.set()
+            edit_org(org, {"credit_limit": 600, "time_zone": "Europe/Berlin"})
+            db.session.commit()
+
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(change_budget), threads.submit(edit)]:
+            done.result()
+    session.rollback()
+    assert budgets.budget_of(Account(org_id=org_id), f"credit-limit-{org_id}").limit_credits == 600
