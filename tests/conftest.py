@@ -34,12 +34,14 @@ from models.core.db import db, engine_options
 from models.core.postgres import embedded_url, release
 from models.core.settings import Settings, load_settings
 from models.orgs import Org
-from tests import described, factories
+from tests import described, factories, lock_order
 from tests.chromium import chromium, open_page
 from tests.factories import Person
 from tests.fakes.localstripe import localstripe, localstripe_server
 from tests.fakes.stripe_simulator import stripe_server, stripe_sim
 from tests.fakes.webhook import webhook
+
+lock_order.watch()
 
 # one browser for all tests: Playwright can start only once per process; and doubles of Stripe
 __all__ = [
