@@ -41,6 +41,9 @@ from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
 from views.web import (
+    api_reference as api_reference,  # its routes
+)
+from views.web import (
     assets,
     cors,
     error_handlers,
@@ -89,6 +92,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
+    app.register_blueprint(gateway_api.bp)
     app.register_blueprint(budget_requests_api.bp)
     app.register_blueprint(key_limits.bp)
     app.register_blueprint(organisation_seats_api.bp)
@@ -118,7 +122,6 @@ def register(app: Flask) -> None:
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
     gateway_openai.init_app(app)
-    app.register_blueprint(gateway_api.bp)
     fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)
