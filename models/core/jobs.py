@@ -349,6 +349,15 @@ def send_billing_details(account_id: str) -> None:
     customers.send_billing_details(account_id)
 
 
+@queue.task(name="billing.withdraw_upgrade", retry=Backoff(5, 30, 120, 600, 3600))
+def withdraw_upgrade(user_id: str) -> None:
+    """Withdraw a person's change of plan that waits for its payment, once a dispute has frozen buying."""
+    from models.billing.subscription_plans import subscription_sync
+    from models.ledger import Account
+
+    subscription_sync.withdraw_upgrade(Account(user_id=user_id))
+
+
 @queue.task(name="billing.sync_seats", retry=Backoff(30, 120, 600, 3600, 7200))
 def sync_seats(org_id: str) -> None:
     """Pay for as many seats as an organisation has people."""

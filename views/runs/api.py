@@ -297,6 +297,7 @@ def _start(key: Credential, parsed: StartBody) -> ResponseReturnValue:
                 parsed.orgId or request.headers.get("x-stoa-org"),
                 parsed.repoUrl or request.headers.get("x-stoa-repo"),
             ),
+            key_id=key.session.session_token,
             budget=read_run_budget(request.headers.get(RUN_BUDGET))
             if parsed.runBudget is None
             else parsed.runBudget,
