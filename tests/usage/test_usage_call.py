@@ -1,4 +1,4 @@
-"""/calls/<id>: the page of a call without a run."""
+"""/calls/<id>: the page of a call, charged, failed or refused."""
 
 import pytest
 from sqlalchemy.orm import Session
@@ -22,22 +22,17 @@ def test_a_call_without_a_run_has_its_own_page(session: Session, alice: Person) 
     assert f'href="/calls/{before.request_id}"' in page.text
 
 
-def test_a_call_of_a_run_is_shown_in_its_run(session: Session, alice: Person) -> None:
+def test_a_call_of_a_run_has_the_same_address_and_leads_to_its_run(session: Session, alice: Person) -> None:
     assert alice.user is not None
     run = factories.run(alice.user)
     call = factories.call(alice.user, run_id=run.id)
-    answer = alice.browser.get(f"/calls/{call.request_id}")
-    assert answer.status_code == 302
-    assert answer.location == f"/runs/{run.id}/calls/{call.request_id}"
-    assert alice.browser.get(answer.location).status_code == 200
-
-
-def test_a_failed_call_is_shown_too(session: Session, alice: Person) -> None:
-    assert alice.user is not None
-    call = factories.call(alice.user, state="failed", error="The provider was away", http_status=503)
-    page = alice.browser.get(f"/calls/{call.request_id}").text
-    assert "The provider was away" in page
-    assert "Nothing was charged" in page
+    for path in (f"/calls/{call.request_id}", f"/runs/{run.id}/calls/{call.request_id}"):
+        page = alice.browser.get(path)
+        assert page.status_code == 200
+        assert f'href="/runs/{run.id}#c-{call.request_id}"' in page.text
+    fragment = alice.browser.get(f"/calls/{call.request_id}", headers={"HX-Request": "true"}).text
+    assert "<title>" in fragment
+    assert "<html" not in fragment
 
 
 def test_other_users_get_404(session: Session, alice: Person, mallory: Person, anonymous: Person) -> None:
