@@ -72,19 +72,22 @@ _FAILED: dict[str, tuple[str, str]] = {
 }
 
 
-def explain_problem(call: GatewayCall, message: str | None) -> CallProblem | None:
-    """Why the call failed, or ended early; None if it did not. `message` is the stored error in full, if there is one."""
+def explain_problem(call: GatewayCall, message: str | None, provider: str | None) -> CallProblem | None:
+    """Why the call failed, or ended early; None if it did not. `message` is the stored error in full, if there is one, and
+    `provider` the title of the provider."""
     if call.state != "failed" and not call.error:
         return None
     code = call.error or ""
+    provider = provider or "The provider"
     text = message or (code if " " in code else "") or "What was said about it was not kept."
     if call.state == "settled":
+        if not message and code in _FAILED:
+            text = f"{_FAILED[code][0].format(provider=provider)}."
         advice = "What had arrived was charged."
         return CallProblem("The response ended early", text, advice, _remedy(code))
     if code in _REFUSED and (call.provider is None or code not in _FAILED):
         title, advice, remedy = _REFUSED[code]
         return CallProblem(title, text, advice, remedy)
-    provider = call.provider or "The provider"
     if code == "upstream_status":
         return _provider_answered(call.http_status or 502, provider, text)
     title, advice = _FAILED.get(code, ("The call failed", RETRY))

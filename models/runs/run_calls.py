@@ -14,7 +14,6 @@ from models.core.db import db
 from models.gateway import CallBody, GatewayCall
 from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNITS
 from models.ledger import CreditEntry, CreditLedger, credits_of
-from models.runs.call_problems import CallProblem, explain_problem
 from models.runs.call_replay import CallReplay, replay_of
 from models.runs.run import AgentRun
 from models.runs.transcript import Transcript, transcript
@@ -66,7 +65,8 @@ class CallDetail:
     payer: str | None
     repo_url: str | None
     client_id: str | None
-    problem: CallProblem | None
+    error_message: str | None
+    """The error in full; None if it is not kept."""
     replay: CallReplay | None
     previous: str | None
     next: str | None
@@ -174,7 +174,7 @@ def call_of(
         PAID_BY.get(message.paid_by or "") if message else None,
         message.repo_url if message else None,
         message.client_id if message else None,
-        explain_problem(call, message.error_message if message else None),
+        message.error_message if message else None,
         replay_of(call, message.request) if message and whole else None,
         *_adjacent_calls(call, run, user_id),
     )

@@ -144,6 +144,9 @@ def _texts_of(text: str) -> Any:
 def _turn(message: Any, role: str = "user", *, tools: Mapping[str, str] = NO_NAMES) -> ConversationTurn:
     if not isinstance(message, dict):
         return ConversationTurn(role, _content(message))
+    if message and not message.keys() & {"role", "content", "tool_calls", "function_call"}:
+        # not a message, but the body of an invalid request
+        return ConversationTurn("other", [_part("text", _pretty(message))])
     given_role = message.get("role")
     reasoning = message.get("reasoning") or message.get("reasoning_content")
     parts = [_part("reasoning", reasoning)] if isinstance(reasoning, str) and reasoning else []

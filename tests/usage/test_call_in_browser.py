@@ -50,8 +50,19 @@ def run(session: OrmSession, alice: Person) -> AgentRun:
     run = factories.run(alice.user, "harbor/code-reviewer@2.4.1")
     factories.grant(alice.user, 1000)
     common = {"run_id": run.id, "parameters": PARAMETERS, "requested_model": "anthropic/claude-sonnet-4.5"}
-    tokens = {"uncached_input_tokens": 1804, "cache_read_tokens": 21_440, "output_tokens": 612, "reasoning_tokens": 230}
-    price = {"source": "genai-prices:anthropic", "input": "3", "cache_write": "3.75", "cache_read": "0.3", "output": "15"}
+    tokens = {
+        "uncached_input_tokens": 1804,
+        "cache_read_tokens": 21_440,
+        "output_tokens": 612,
+        "reasoning_tokens": 230,
+    }
+    price = {
+        "source": "genai-prices:anthropic",
+        "input": "3",
+        "cache_write": "3.75",
+        "cache_read": "0.3",
+        "output": "15",
+    }
     for request_id, more in (("charged", {}), ("cut", {"error": "upstream_cut"})):
         message = factories.message(
             alice.user, 2, request=REQUEST, response="It doubles x.\n\n" + "The loop calls it once a line. " * 30,

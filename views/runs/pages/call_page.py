@@ -4,17 +4,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Response, g, request, url_for
+from flask import Response, current_app, g, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.errors import NotFound
 from models.gateway import GatewayCall
 from models.runs import AgentRun
-from models.runs.call_problems import Remedy
+from models.runs.call_problems import Remedy, explain_problem
 from models.runs.call_replay import MAX_INLINE, curl_command
 from models.runs.history import find_run
 from models.runs.run_calls import CallDetail, call_of, replay_of_call
 from models.usage.usage_calls import call_with_id
+from views.gateway.openai import gateway
 from views.web.charts import SplitBar, SplitSlice
 from views.web.format import duration_ms
 from views.web.guards import settings
@@ -39,6 +40,8 @@ def show_call(request_id: str, run_id: str | None = None) -> ResponseReturnValue
     call, run = _readable_call(request_id, run_id)
     all_messages = request.args.get("messages") == "all"
     detail = call_of(call, run, all_messages=all_messages, user_id=viewed_member())
+    provider = _provider(call.provider)
+    problem = explain_problem(call, detail.error_message, provider)
     return render(
         "runs/call.html",
         partial="runs/_call.html",
@@ -49,7 +52,9 @@ def show_call(request_id: str, run_id: str | None = None) -> ResponseReturnValue
         timing=_timing(call),
         curl=_curl(detail),
         request_href=url_for("usage.call_request", request_id=request_id),
-        remedy=detail.problem and _remedy(detail.problem.remedy),
+        provider=provider,
+        problem=problem,
+        remedy=_remedy(problem.remedy) if problem else None,
         fragment=wants_fragment(),
         in_run=request.headers.get("HX-Target") == "call",
     )
@@ -80,10 +85,18 @@ def _readable_call(request_id: str, run_id: str | None) -> tuple[GatewayCall, Ag
     return call, run
 
 
+def _provider(name: str | None) -> str | None:
+    """The title of a provider, or its name if it is no longer one."""
+    known = gateway(current_app).routes.providers.get(name) if name else None
+    return known.title if known else name
+
+
 def _parameters(stored: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values of the request's parameters."""
+    """Names and values of the request's parameters, in a fixed order: jsonb has its own."""
     rows = []
-    for key, value in stored.items():
+    for key, value in sorted(
+        stored.items(), key=lambda item: (item[0] == "other", isinstance(item[1], list), item[0])
+    ):
         if key.endswith("_total"):
             continue
         total = stored.get(f"{key}_total")
