@@ -7,7 +7,7 @@ Revises: 0055
 from migrations.replacing import run_script
 
 revision = "0074"
-down_revision = "0055"
+down_revision = "0057"
 branch_labels = None
 depends_on = None
 

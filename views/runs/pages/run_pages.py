@@ -11,14 +11,14 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import now
 from models.core.errors import NotFound
-from models.runs import RUN_STATUSES, AgentRun, history, run_calls, trace
+from models.runs import RUN_STATUSES, AgentRun, history, trace
 from models.runs.history import RunFilter, RunSummary
 from models.runs.trace import TraceEntry, TraceWindow
 from models.store.catalogue.agent_page import is_published
-from models.usage.usage_calls import call_with_id
+from views.runs.pages.call_page import show_call
 from views.web.charts import TimelineSpan, Waterfall, waterfall
 from views.web.htmx import render, wants_fragment
-from views.web.org_guards import account_page, check_messages, viewed_account, viewed_member
+from views.web.org_guards import account_page, viewed_account, viewed_member
 
 bp = Blueprint("runs", __name__)
 
@@ -35,9 +35,7 @@ def agent_name(run: Any) -> str:
 
 @bp.app_template_global()
 def call_address(run_id: str | None, request_id: str, **query: Any) -> str:
-    """Return the URL of a model call, in its run if it has one."""
-    if run_id:
-        return url_for("runs.call", run_id=run_id, request_id=request_id, **query)
+    """Return the URL of a model call, which is the same whether or not it belongs to a run."""
     return url_for("usage.call", request_id=request_id, **query)
 
 
@@ -125,22 +123,8 @@ def row(run_id: str) -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/runs/<run_id>/calls/<request_id>")
 @account_page
 def call(run_id: str, request_id: str) -> ResponseReturnValue:
-    """Show a model call: tokens, prices, ledger entries, timing and messages."""
-    account_id = viewed_account().id
-    run = history.find_run(account_id, run_id, user_id=viewed_member())
-    caller = run.user_id if run else call_with_id(account_id, request_id).user_id
-    if viewed_member() and caller != viewed_member():
-        raise NotFound("There is no such call")
-    check_messages(caller)
-    all_messages = request.args.get("messages") == "all"
-    return render(
-        "runs/call.html",
-        partial="runs/_call.html",
-        run=run,
-        detail=run_calls.call_of(account_id, run, request_id, all_messages=all_messages),
-        all_messages=all_messages,
-        fragment=wants_fragment(),
-    )
+    """Show a model call of the run. Its own address is `usage.call`."""
+    return show_call(request_id, run_id)
 
 
 def _store_href(run: AgentRun) -> str | None:
