@@ -191,7 +191,7 @@ def test_each_metric_has_its_chart(session: Session, alice: Person) -> None:
     calls = [Call(at=today(n), latency_ms=900, cache_read=50, reasoning=20) for n in range(5)]
     insert_calls(session, alice.id, calls)
     session.commit()
-    totals = {"credits": "25", "calls": "5", "tokens": "6,250", "latency": "875 ms"}
+    totals = {"credits": "25", "calls": "5", "tokens": "6,250", "latency": "825 ms"}
     for show, total in totals.items():
         for period in ("24h", "7d", "30d"):
             page = alice.browser.get(f"/profile?show={show}&range={period}").text
