@@ -492,6 +492,18 @@ def count_org_usage(timestamp: int) -> None:
                 more = org_usage.count_calls(org_id, moment)
 
 
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="usage.recount_accounts", queueing_lock="usage.recount_accounts", retry=Backoff(600))
+def recount_accounts(timestamp: int) -> None:
+    """Count rollups from before they had keys and errors anew, a day of an account in each transaction."""
+    from models.usage import rollup_recount
+
+    more = True
+    while more:
+        with transaction():
+            more = rollup_recount.recount_next_day()
+
+
 @queue.periodic(cron="42 2 * * *")
 @queue.task(name="usage.recount_orgs", queueing_lock="usage.recount_orgs", retry=Backoff(600))
 def recount_org_usage(timestamp: int) -> None:
