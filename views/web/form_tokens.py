@@ -118,7 +118,7 @@ def _submission_id(token: str) -> str:
     sender = found.session.session_token if found else session.get("csrf_token", "")
     fields = [pair for pair in request.form.items(multi=True) if pair[0] not in HIDDEN_FIELDS]
     files = [
-        (name, file.filename, hashlib.file_digest(file.stream, "sha256").hexdigest())
+        (name, file.filename, hashlib.sha256(file.stream.read()).hexdigest())
         for name, file in request.files.items(multi=True)
     ]
     for file in request.files.values():
