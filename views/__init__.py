@@ -48,6 +48,7 @@ from views.web import (
     cors,
     error_handlers,
     fast_path,
+    form_tokens,
     format,
     guards,
     health,
@@ -66,6 +67,7 @@ def register(app: Flask) -> None:
     format.init_app(app)
     mail_templates.init_app(app)
     guards.init_app(app, limit_anonymous_body)
+    form_tokens.init_app(app)
     unknown_routes.init_app(app)
     error_handlers.init_app(app)
     assets.init_app(app)

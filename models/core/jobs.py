@@ -198,6 +198,15 @@ def sweep_credit(timestamp: int) -> None:
     sweep(now=now())
 
 
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="core.forget_submissions", queueing_lock="core.forget_submissions", retry=Backoff())
+def forget_submissions(timestamp: int) -> None:
+    """Delete the kept responses of forms, and expired submissions."""
+    from models.core import form_submissions
+
+    form_submissions.forget_submissions(now())
+
+
 @queue.periodic(cron="41 * * * *")
 @queue.task(name="orgs.erase", queueing_lock="orgs.erase", retry=Backoff(60, 600))
 def erase_orgs(timestamp: int) -> None:
