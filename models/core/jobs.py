@@ -268,6 +268,18 @@ def slide_store(timestamp: int) -> None:
             since = counting.advance_window(moment)
 
 
+@queue.periodic(cron="* * * * *")
+@queue.task(name="runs.count_credits", queueing_lock="runs.count_credits", retry=Backoff())
+def count_run_credits(timestamp: int) -> None:
+    """Add up the credits of the runs of newly settled calls."""
+    from models.runs import run_credits
+
+    more = True
+    while more:
+        with transaction():
+            more = run_credits.count_credits()
+
+
 @queue.periodic(cron="*/15 * * * *")
 @queue.task(name="orgs.remind_invites", queueing_lock="orgs.remind_invites", retry=Backoff())
 def remind_invites(timestamp: int) -> None:

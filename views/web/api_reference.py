@@ -146,7 +146,7 @@ def _type(schema: Schema) -> str:
     if "const" in schema:
         return f'"{schema["const"]}"'
     if "enum" in schema:
-        return ", ".join(schema["enum"])
+        return ", ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
         return " or ".join(_type(item) for item in schema["anyOf"])
     kind = str(schema.get("type", "any"))
