@@ -1,13 +1,13 @@
 """The account that a user of a directory is, whatever their address becomes.
 
 Revision: 0074
-Revises: 0060
+Revises: 0062
 """
 
 from migrations.replacing import run_script
 
 revision = "0074"
-down_revision = "0060"
+down_revision = "0062"
 branch_labels = None
 depends_on = None
 
