@@ -74,6 +74,7 @@ OPEN_TO_SUSPENDED = frozenset(
         *(
             "docs.page",
             "docs.openapi",
+            *("launcher.download", "launcher.page"),
             "store.browse",
             "store.picture",
             "publishers.page",
