@@ -60,17 +60,18 @@ def find(token: str, now: datetime) -> Credential | None:
 
 
 def find_browser(token: str, now: datetime) -> Credential | None:
-    """Return the credential of any type for this session cookie (contract 1.2 B), or None. Deletes an expired row.
+    """Return the credential for this session cookie, of any type (contract 1.2 B), or None. Deletes an expired row.
 
-    Raises AccountSuspended when its user is banned.
+    The key of an organisation is no browser session: a key keeps its secret when it moves to another member, and whoever
+    knew it must not read that member's own pages. Raises AccountSuspended when its user is banned.
     """
     found = _find(token)
-    if found and found.session.expires <= now:
+    if found is None or found.session.org_id is not None:
+        return None
+    if found.session.expires <= now:
         _delete([found.session])
         return None
-    if found and found.session.disabled_at is not None:
-        return None
-    return _unless_banned(found)
+    return None if found.session.disabled_at is not None else _unless_banned(found)
 
 
 def _unless_banned(found: Credential | None) -> Credential | None:

@@ -270,6 +270,15 @@ def remind_invites(timestamp: int) -> None:
             step(now())
 
 
+@queue.periodic(cron="51 4 * * *")
+@queue.task(name="orgs.check_domains", queueing_lock="orgs.check_domains", retry=Backoff(600, 3600))
+def check_domains(timestamp: int) -> None:
+    """Look for the records of proven domains."""
+    from models.orgs import domain_checks
+
+    domain_checks.check_domains(get_settings(), now())
+
+
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:

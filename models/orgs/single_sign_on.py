@@ -8,12 +8,12 @@ from sqlalchemy import CheckConstraint, ForeignKey, delete, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.accounts.sessions import Session
-from models.accounts.users import OAuthAccount
+from models.accounts.users import OAuthAccount, User
 from models.core.db import NOW, Base, db
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.core.sealing import SealBroken, open_sealed, seal
 from models.orgs.audit import record_org
-from models.orgs.domains import OrgDomain, domain_of, proven_domains
+from models.orgs.domains import OrgDomain, domain_of, is_paused, is_proven, proven_domains
 from models.orgs.org import Org, OrgRole
 from models.orgs.teams import OrgTeam
 
@@ -142,7 +142,7 @@ def sso_of_address(email: str) -> Org | None:
         .join(OrgDomain, OrgDomain.org_id == Org.id)
         .where(
             OrgDomain.domain == domain_of(email),
-            OrgDomain.verified_at.is_not(None),
+            is_proven(),
             Org.deleted_at.is_(None),
         )
     )
@@ -306,11 +306,14 @@ def make_optional(org: Org) -> None:
 
 
 def check_session(org: Org, session: Session, now: datetime) -> None:
-    """Raise SsoRequired if the organisation enforces single sign-on and this session did not come through it in the last day."""
+    """Raise SsoRequired if the organisation enforces single sign-on and this session did not come through it in the last day.
+    People whose domain is paused could not, and need not."""
     if org.sso_enforced_at is None:
         return
     mark = db.session.get(OrgSsoSession, (session.session_token, org.id))
-    if mark is None or (mark.emergency_until or mark.created_at + ARRIVAL_VALID) <= now:
+    if mark is not None and (mark.emergency_until or mark.created_at + ARRIVAL_VALID) > now:
+        return
+    if not is_paused(org.id, db.session.get_one(User, session.user_id).email):
         raise SsoRequired(org)
 
 

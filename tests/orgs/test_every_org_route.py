@@ -137,10 +137,10 @@ def ids(acme: Org, alice: Person, bob: Person, carol: Person) -> dict[str, str]:
     org, user = acme.id, bob.user
     with factories.one_commit():
         factories.grant(alice.user, 900, "organization", org_id=org)
+        budget = create_budget(Account(org_id=org), "account", "month", 100)
         team = create_team(acme, "Web")
         add_to_team(team, bob.id)
         service = create_service_account(acme, alice.id, "Builds")
-        budget = create_budget(Account(org_id=org), "account", "month", 100)
         webhook = factories.save(OrgWebhook(org_id=org, url="https://example.org", sealed_secret="x"))
         domain = factories.save(OrgDomain(org_id=org, domain="example.org", token="t"))
         run = factories.run(user, org_id=org)

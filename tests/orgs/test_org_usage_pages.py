@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from models.core.db import db, now
-from models.orgs import Org, OrgAlert, OrgWebhook, WebhookDelivery, raise_alert
+from models.orgs import Org, OrgAlert, OrgWebhook, WebhookDelivery, edit_org, raise_alert
 from models.orgs.webhooks import add_webhook, enqueue_delivery
 from models.usage import Message
 from tests import factories
@@ -189,7 +189,7 @@ def test_alerts_of_the_contract_follow_the_balance(
     assert [id for id, *_ in listed(alice)] == [low]
     factories.grant(alice.user, 9000, type="organization", org_id=acme.id)  # type: ignore[arg-type]
     assert listed(alice) == []
-    acme.credit_limit, acme.billing_alerts = 65, False
+    edit_org(acme, {"credit_limit": 65, "billing_alerts": False})
     db.session.commit()
     expected = (
         f"credit-limit-{acme.id}",
@@ -197,7 +197,7 @@ def test_alerts_of_the_contract_follow_the_balance(
         "Organization has used 60 of 65 credits this month (92%)",
     )
     assert listed(alice) == [expected]
-    acme.credit_limit = 60
+    edit_org(acme, {"credit_limit": 60})
     db.session.commit()
     assert listed(alice)[0][1] == "critical"
     assert bob.browser.post(f"{url}/nothing/dismiss").status_code == 404

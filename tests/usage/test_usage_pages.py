@@ -15,10 +15,8 @@ from models.accounts import User
 from models.core.db import db
 from models.ledger import charge
 from tests import factories
-from tests.factories import Person, own_account_only
+from tests.factories import Person
 from tests.usage.billed_calls import Call, insert_calls
-
-pytestmark = pytest.mark.usefixtures("kind")
 
 HTMX = {"HX-Request": "true"}
 
@@ -148,7 +146,6 @@ def test_holds_beyond_the_balance_are_shown(session: Session, alice: Person) -> 
     assert "−25 <small>credits available" in page
 
 
-@own_account_only
 def test_this_cycle_and_its_end(session: Session, alice: Person) -> None:
     ends = today(-24 * 10)
     session.get_one(User, alice.id).next_quota_reset = ends

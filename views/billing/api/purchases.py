@@ -23,7 +23,7 @@ from models.core.strict_models import issue
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, ServerError, door
-from views.web.guards import caller_address, limiter, personal_account, require_cookie_user
+from views.web.guards import caller_address, current_account, limiter, require_cookie_user
 from views.web.operation import Operation, ResponseModel
 
 log = logging.getLogger("stoa.billing")
@@ -155,7 +155,7 @@ def buy_credits() -> ResponseReturnValue:
     """
     user = require_cookie_user()
     wanted = read(BuyCreditsBody).credits
-    account, buyer = personal_account(), user.id
+    account, buyer = current_account(), user.id
     stripe_api.client()
     try:
         customers.ensure_customer(account)
@@ -191,7 +191,7 @@ def save_auto_topup() -> ResponseReturnValue:
     """
     user = require_cookie_user()
     body = read(AutoTopupBody)
-    account = personal_account()
+    account = current_account()
     cap = auto_topup.settings_of(account).monthly_cap_cents
     chosen = TopupSettings(body.enabled, body.threshold, body.amount, cap)
     auto_topup.save(account, user.id, chosen, source="api")
@@ -218,7 +218,7 @@ def save_auto_topup() -> ResponseReturnValue:
 def billing_portal() -> ResponseReturnValue:
     """Open Stripe's portal, for cards and invoices."""
     require_cookie_user()
-    account = personal_account()
+    account = current_account()
     base = stripe_api.billing_settings().base_url
     customer = customers.customer_of(account)
     db.session.commit()  # Stripe is asked without a transaction

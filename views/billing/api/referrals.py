@@ -23,6 +23,7 @@ from views.web.guards import (
     cookie_user,
     key_user,
     limiter,
+    personal_key_user,
     require_cookie_user,
     settings,
 )
@@ -133,6 +134,7 @@ def own_referrals() -> ResponseReturnValue:
     answers={
         200: ("Redeemed", Redeemed),
         400: "Your own code, a self-referral, or the referrer is at their limit",
+        403: "The key belongs to an organisation",
         404: "No such code",
         409: "You were referred before, or you referred the code's owner",
         500: "Nothing was redeemed",
@@ -146,7 +148,7 @@ def redeem() -> ResponseReturnValue:
         return _redeemed(user, _cookie_code(), "Internal server error")
     body = read(RedeemBody)
     token = api_key() or body.authToken
-    user = key_user(token) if token else None
+    user = personal_key_user(token) if token else None
     if user is None:
         raise DomainError("Unauthorized", status=401)
     return _redeemed(user, body.referralCode, FAILED)

@@ -10,6 +10,7 @@ from models.core import outgoing
 from models.core.db import db, now
 from models.core.errors import Invalid
 from models.orgs.directory import create_scim_token, directory_states, revoke_scim_token, scim_tokens
+from models.orgs.domain_checks import pauses_at
 from models.orgs.domains import (
     add_domain,
     domains,
@@ -67,6 +68,7 @@ def _page(
         org=org,
         sso=sso,
         domains=domains(org.id),
+        pauses_at=pauses_at,
         groups=sso_groups(org.id),
         teams=[team for team in teams if not team.is_default],
         team_names={team.id: team.name for team in teams},
