@@ -53,6 +53,7 @@ from views.web import (
     guards,
     health,
     htmx,
+    launcher,
     mail_templates,
     openapi,
     pages,
@@ -71,6 +72,7 @@ def register(app: Flask) -> None:
     unknown_routes.init_app(app)
     error_handlers.init_app(app)
     assets.init_app(app)
+    launcher.init_app(app)
     serve.init_app(app)
     accounts_commands.init_app(app)
     oauth.init_app(app)

@@ -75,6 +75,7 @@ OPEN_TO_SUSPENDED = frozenset(
             "docs.page",
             "docs.area",
             "docs.openapi",
+            *("launcher.download", "launcher.page"),
             "store.browse",
             "store.picture",
             "publishers.page",
