@@ -198,6 +198,15 @@ def sweep_credit(timestamp: int) -> None:
     sweep(now=now())
 
 
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="core.forget_submissions", queueing_lock="core.forget_submissions", retry=Backoff())
+def forget_submissions(timestamp: int) -> None:
+    """Delete the kept responses of forms, and expired submissions."""
+    from models.core import form_submissions
+
+    form_submissions.forget_submissions(now())
+
+
 @queue.periodic(cron="41 * * * *")
 @queue.task(name="orgs.erase", queueing_lock="orgs.erase", retry=Backoff(60, 600))
 def erase_orgs(timestamp: int) -> None:
@@ -257,6 +266,18 @@ def slide_store(timestamp: int) -> None:
     while since is None or since < moment - timedelta(days=7):
         with transaction():
             since = counting.advance_window(moment)
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="runs.count_credits", queueing_lock="runs.count_credits", retry=Backoff())
+def count_run_credits(timestamp: int) -> None:
+    """Add up the credits of the runs of newly settled calls."""
+    from models.runs import run_credits
+
+    more = True
+    while more:
+        with transaction():
+            more = run_credits.count_credits()
 
 
 @queue.periodic(cron="*/15 * * * *")
@@ -490,6 +511,18 @@ def count_org_usage(timestamp: int) -> None:
         while more:
             with transaction():
                 more = org_usage.count_calls(org_id, moment)
+
+
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="usage.recount_accounts", queueing_lock="usage.recount_accounts", retry=Backoff(600))
+def recount_accounts(timestamp: int) -> None:
+    """Count rollups from before they had keys and errors anew, a day of an account in each transaction."""
+    from models.usage import rollup_recount
+
+    more = True
+    while more:
+        with transaction():
+            more = rollup_recount.recount_next_day()
 
 
 @queue.periodic(cron="42 2 * * *")

@@ -72,6 +72,7 @@ def start(
     key_id: str | None = None,
     budget: int | None = None,
     default_budget: int | None = None,
+    tags: Sequence[str] = (),
 ) -> str:
     """Start a run for the user, by their key `key_id`. Its account is that of organisation `org_id`, whose key they use, of the organisation or repository
     that `hint` names, of the run that spawns it, or else their own (`payer_of`). Returns its new id.
@@ -90,7 +91,7 @@ def start(
             1,
         ),
         (WriteLimit("runs a day", "runs", settings.stoa_runs_per_day, DAY, "STOA_RUNS_PER_DAY"), 1),
-        _bytes_a_day(_size(agent_id, *ancestor_run_ids), settings),
+        _bytes_a_day(_size(agent_id, *ancestor_run_ids, *tags), settings),
         moment=moment,
     )
     _check_open_runs(user_id, moment, settings)
@@ -106,6 +107,7 @@ def start(
         ancestor_run_ids=list(ancestor_run_ids),
         status="running",
         created_at=moment,
+        tags=list(tags) or None,
     )
     db.session.add(run)
     db.session.flush()

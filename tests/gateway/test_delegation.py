@@ -322,9 +322,8 @@ def test_key_of_an_organisation(
     other = factories.org(bob.user, "Other")
     assert call(client, headers | {"x-stoa-org": "acme", "x-stoa-repo": REPO}).status_code == 200
     assert billed(session) == ("acme", "key", REPO)
-    browser = client.application.test_client()
-    browser.set_cookie("next-auth.session-token", token)
-    page = browser.get(f"/calls/{session.query(GatewayCall).one().request_id}", follow_redirects=True)
+    address = f"/orgs/acme/calls/{session.query(GatewayCall).one().request_id}"
+    page = bob.browser.get(address, follow_redirects=True)
     assert "the organisation of the key" in page.text
     assert "github.com/acme/site" in page.text
     refused = call(client, headers | {"x-stoa-org": other.slug})

@@ -297,10 +297,12 @@ def _reject_unknown_key(context: RequestContext) -> Response | None:
 
 def call_model(context: RequestContext, dialect: Dialect) -> Response:
     """Make one call in a dialect, with checks in the order of contract 5.2."""
+    request: CallRequest | None = None
     try:
-        return _to_response(gateway(context.app).open(_read_call(context, dialect)))
+        request = _read_call(context, dialect)
+        return _to_response(gateway(context.app).open(request))
     except Exception as error:
-        return _error_response(context, dialect, error)
+        return _error_response(context, dialect, error, unread=request is None)
 
 
 def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
@@ -341,14 +343,18 @@ def _to_response(answer: Reply | AnswerStream) -> Response:
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
-def _error_response(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
-    """An error as an HTTP response in the dialect's format."""
+def _error_response(context: RequestContext, dialect: Dialect, error: Exception, *, unread: bool) -> Response:
+    """An error as an HTTP response in the dialect's format. `unread`: the body was not read, so the gateway has no record of
+    the call."""
     normalized = _normalize(error)
     if not isinstance(normalized, CallRefused | ProviderError | UpstreamError | DomainError):
         error_handlers.log.error(
             "request %s: POST %s failed", context.id, context.request.path, exc_info=error
         )
     answer = dialect.error(normalized, ErrorContext(context.id, context.request.headers, context.settings))
+    key = guards.api_key(context.request.environ) if unread else None
+    if key and isinstance(normalized, CallRefused | DomainError):
+        gateway(context.app).record_unread(dialect, context.id, key, normalized, answer)
     response = json_answer(answer.body, answer.status)
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):

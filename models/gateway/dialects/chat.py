@@ -63,6 +63,9 @@ class ChatDialect(Dialect):
             byok=headers.get("x-openrouter-api-key") or None,
             run_budget=headers.get(RUN_BUDGET) or None,
             size=len(received.raw),
+            body=received.body
+            if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
+            else None,
             payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
 

@@ -85,6 +85,9 @@ class CodebuffDialect(ChatDialect):
             byok=received.headers.get("x-openrouter-api-key") or None,
             run_budget=received.headers.get(RUN_BUDGET) or None,
             size=len(received.raw),
+            body=received.body
+            if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
+            else None,
             payer=payer_hint(
                 metadata.get("orgId") or received.headers.get("x-stoa-org"),
                 metadata.get("repo_url") or metadata.get("repoUrl") or received.headers.get("x-stoa-repo"),
