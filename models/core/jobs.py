@@ -454,6 +454,15 @@ def watch_budgets(timestamp: int) -> None:
     budget_alerts.watch_budgets()
 
 
+@queue.periodic(cron="38 3 * * *")
+@queue.task(name="ledger.prune_budgets", queueing_lock="ledger.prune_budgets", retry=Backoff(600, 3600))
+def prune_budgets(timestamp: int) -> None:
+    """Forget what was spent of budgets in windows that are long over."""
+    from models.ledger import budget_pruning
+
+    budget_pruning.prune_spending(now())
+
+
 @queue.periodic(cron="* * * * *")
 @queue.task(name="billing.watch_balances", queueing_lock="billing.watch_balances", retry=Backoff())
 def watch_balances(timestamp: int) -> None:
