@@ -13,6 +13,7 @@ import gc
 gc.disable()  # until all tests are collected
 
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -32,13 +33,16 @@ from app import create_app
 from models.core.db import db, engine_options
 from models.core.postgres import embedded_url, release
 from models.core.settings import Settings, load_settings
+from models.gateway.refused_calls import RefusedCalls
 from models.orgs import Org
-from tests import described, factories
+from tests import described, factories, lock_order
 from tests.chromium import chromium, open_page
 from tests.factories import Person
 from tests.fakes.localstripe import localstripe, localstripe_server
 from tests.fakes.stripe_simulator import stripe_server, stripe_sim
 from tests.fakes.webhook import webhook
+
+lock_order.watch()
 
 # one browser for all tests: Playwright can start only once per process; and doubles of Stripe
 __all__ = [
@@ -165,11 +169,21 @@ def filled_tables(app: Flask, postgres_url: str) -> Iterator[FilledTables]:
     engine.dispose()
 
 
+_RUNS_AND_CALLS = re.compile(r"^(/(?:runs|calls)\b)")
+_STATEMENT = re.compile(r"^(?:/profile/statement\b|/profile$|/profile(?=\?tab=statement))(.*)")
+
+
 class Client(FlaskClient):
     """Sends each request outside the test's application context, so it has its own session, and a view that does not commit
     fails its test. Validates responses of JSON routes against the OpenAPI document."""
 
+    home = ""
+    """`/orgs/<slug>`, to open an organisation's runs, calls and statement instead of the person's own."""
+
     def open(self, *args: Any, **kwargs: Any) -> Any:
+        if self.home and args and isinstance(args[0], str):
+            address, count = _STATEMENT.subn(rf"{self.home}/billing/statement\1", args[0])
+            args = (address if count else _RUNS_AND_CALLS.sub(rf"{self.home}\1", address), *args[1:])
         answer = Context().run(super().open, *args, **kwargs)
         described.check(self.application, answer)
         return answer
@@ -182,6 +196,8 @@ class CliRunner(FlaskCliRunner):
         return Context().run(super().invoke, *args, **kwargs)
 
 
+# stored when a test says so (`flush`), so that nothing is written while the tables are emptied
+RefusedCalls.background = False
 Flask.test_client_class = Client
 Flask.test_cli_runner_class = CliRunner
 

@@ -83,7 +83,8 @@ def user(name: str = "alice", **kw: Any) -> User:
     created = save(User(name=name, **kw))
     if ORGANISATIONS is not None:
         owner = save(User(name="owner", email=f"owner-{new_id()}@example.org"))
-        ORGANISATIONS[created.id] = org(owner, new_id("org-"), members=(created,)).id
+        ORGANISATIONS[created.id] = org(owner, new_id("org-")).id
+        join(db.session.get_one(Org, ORGANISATIONS[created.id]), created.id, "admin")
     return created
 
 
@@ -120,7 +121,7 @@ def token(owner: User, type: str = "pat", **kw: Any) -> str:
     which the owner must be a member."""
     raw = {"pat": "cb-pat-" + secrets.token_hex(32), "web": secrets.token_urlsafe(32)}.get(type) or new_id()
     kw.setdefault("expires", now() + timedelta(days=30))
-    kw.setdefault("org_id", org_of(owner.id))
+    kw.setdefault("org_id", None if type == "web" else org_of(owner.id))
     kw.setdefault("token_hint", f"{raw[:15]}...{raw[-8:]}" if type == "pat" else raw[-4:])
     hashed = hashlib.sha256(raw.encode()).hexdigest()
     save(Session(session_token=hashed, user_id=owner.id, type=type, **kw))
@@ -142,10 +143,12 @@ class Person:
     browser: FlaskClient
     token: str
     headers: dict[str, str]
+    home: str = ""
+    """Start of the addresses of the account's pages: empty, or `/orgs/<slug>`."""
 
     @property
     def account(self) -> Account:
-        """The account that the browser and the key act for."""
+        """The account that the key acts for."""
         org_id = org_of(self.id)
         return Account(org_id=org_id) if org_id else Account(user_id=self.id)
 
@@ -155,15 +158,19 @@ class Person:
 
 
 def person(app: Flask, name: str) -> Person:
-    """A user with a signed-in browser and an API key. For an organisation's account the cookie holds the key."""
+    """A user with a signed-in browser and an API key. For an organisation's account the browser opens the organisation's runs,
+    calls and statement instead of the person's own."""
     with one_commit():
         created = user(name)
         id = created.id
         key = token(created)
-        web = key if org_of(id) else token(created, type="web")
+        web = token(created, type="web")
+        org_id = org_of(id)
+        home = f"/orgs/{db.session.get_one(Org, org_id).slug}" if org_id else ""
     browser = app.test_client()
+    browser.__dict__["home"] = home
     browser.set_cookie("next-auth.session-token", web)
-    return Person(id, created, browser, key, {"authorization": f"Bearer {key}"})
+    return Person(id, created, browser, key, {"authorization": f"Bearer {key}"}, home)
 
 
 def account(owner: User | Org, **kw: Any) -> CreditAccount:

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from blinker import Signal
 from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
-from models.accounts import bans, write_limits
+from models.accounts import bans, device_requests, write_limits
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import SERVICE_DOMAIN, User
 from models.core.db import db
@@ -29,6 +30,9 @@ PAT_PREFIX = "cb-pat-"
 PAT_DAYS = 365
 NAME_LENGTH = 100
 
+
+credential_created = Signal()
+"""Sent with a new API key or command line session and `now`, in the same transaction."""
 
 _OWNER = (
     select(Session, User)
@@ -60,17 +64,18 @@ def find(token: str, now: datetime) -> Credential | None:
 
 
 def find_browser(token: str, now: datetime) -> Credential | None:
-    """Return the credential of any type for this session cookie (contract 1.2 B), or None. Deletes an expired row.
+    """Return the credential for this session cookie, of any type (contract 1.2 B), or None. Deletes an expired row.
 
-    Raises AccountSuspended when its user is banned.
+    The key of an organisation is no browser session: a key keeps its secret when it moves to another member, and whoever
+    knew it must not read that member's own pages. Raises AccountSuspended when its user is banned.
     """
     found = _find(token)
-    if found and found.session.expires <= now:
+    if found is None or found.session.org_id is not None:
+        return None
+    if found.session.expires <= now:
         _delete([found.session])
         return None
-    if found and found.session.disabled_at is not None:
-        return None
-    return _unless_banned(found)
+    return None if found.session.disabled_at is not None else _unless_banned(found)
 
 
 def _unless_banned(found: Credential | None) -> Credential | None:
@@ -212,6 +217,7 @@ def create_key(
     )
     db.session.add(row)
     db.session.flush()
+    credential_created.send(row, now=now)
     return token, row
 
 
@@ -305,9 +311,10 @@ def close(session: Session) -> None:
 
 
 def delete_expired(now: datetime) -> None:
-    """Delete credentials that expired 30 days ago and links that expired a day ago. Idempotent."""
+    """Delete credentials that expired 30 days ago, links that expired a day ago and old device requests. Idempotent."""
     db.session.execute(delete(Session).where(Session.expires < now - RETENTION))
     db.session.execute(delete(LoginLink).where(LoginLink.expires_at < now - timedelta(days=1)))
+    device_requests.delete_old(now)
 
 
 def _delete(rows: Sequence[Session]) -> list[Session]:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts.users import User
 from models.billing import mails
@@ -16,6 +17,7 @@ from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger import Account, Budget, BudgetLimit, BudgetRaise, BudgetRequest, budgets, lock_account
 from models.ledger.credit_operations import MAX_GRANT
 from models.orgs import Org, OrgMember, can, membership
+from models.runs import AgentRun
 
 MAX_REASON = 1000
 MAX_RAISE = timedelta(days=366)
@@ -64,7 +66,7 @@ def limit_for(
         team_id=budgets.team_of(account.org_id, user_id, key_team_id) if account.org_id else None,
         key_id=key_id or (named if level == "key" and _owns_key(account, user_id, named) else None),
         agent_id=named if level == "agent" else None,
-        run_id=named if level == "run" else None,
+        run_id=_root_run(account, user_id, named) if level == "run" else None,
     )
     return next((each for each in limits if each.budget_id == budget.id), None)
 
@@ -83,7 +85,8 @@ def request_more(
     now: datetime | None = None,
 ) -> BudgetRequest:
     """Ask the owners and admins of an organisation for `amount` more credits of a budget that limits this member, with the
-    evidence beside it; mails them. A second request replaces the amount and reason of one that is still open.
+    evidence beside it; mails them. A second request, also one made at the same moment, replaces the amount and reason of one
+    that is still open. Locks that one. `run_id`: a run of theirs, which stands for its root run.
 
     Raises NotFound, Invalid, and Conflict for one's own account: its owner raises it.
     """
@@ -97,19 +100,23 @@ def request_more(
         raise Invalid(
             "This budget does not limit your calls.", fields={"subject": "Name a key, agent or run of yours."}
         )
-    query = select(BudgetRequest).where(
-        BudgetRequest.budget_id == budget.id,
-        BudgetRequest.subject == limit.subject,
-        BudgetRequest.user_id == user.id,
-        BudgetRequest.state == "open",
+    root_run = _root_run(account, user.id, run_id)
+    if run_id and root_run is None:
+        raise Invalid(
+            "There is no such run.", fields={"run_id": "Name a run of yours that this account pays for."}
+        )
+    request = _upsert_request(
+        BudgetRequest(
+            budget_id=budget.id,
+            subject=limit.subject,
+            user_id=user.id,
+            amount=amount,
+            reason=reason.strip()[:MAX_REASON],
+            run_id=root_run,
+            evidence=_evidence(account, budget, limit, now),
+            created_at=now,
+        )
     )
-    request = db.session.scalars(query.with_for_update()).one_or_none()
-    if request is None:
-        request = BudgetRequest(budget_id=budget.id, subject=limit.subject, user_id=user.id, created_at=now)
-        db.session.add(request)
-    request.amount, request.reason, request.run_id = amount, reason.strip()[:MAX_REASON], run_id
-    request.evidence = _evidence(account, budget, limit, now)
-    db.session.flush()
     facts = {"amount": amount, "level": limit.level, "name": limit.name, "reason": request.reason}
     budgets.audit_budget(account, budget, "budget.requested", after=facts)
     _mail_approvers(account.org_id, budget, request, user, limit)
@@ -299,6 +306,20 @@ def _evidence(account: Account, budget: Budget, limit: BudgetLimit, now: datetim
     }
 
 
+def _upsert_request(request: BudgetRequest) -> BudgetRequest:
+    """Insert the request, or replace the open one of the same person and subject."""
+    replaced = ("amount", "reason", "run_id", "evidence")
+    columns = ("budget_id", "subject", "user_id", "created_at", *replaced)
+    statement = insert(BudgetRequest).values({name: getattr(request, name) for name in columns})
+    statement = statement.on_conflict_do_update(
+        index_elements=["budget_id", "subject", "user_id"],
+        index_where=BudgetRequest.state == text("'open'::text"),
+        set_={name: statement.excluded[name] for name in replaced},
+    )
+    fresh = {"populate_existing": True}
+    return db.session.scalars(statement.returning(BudgetRequest), execution_options=fresh).one()
+
+
 def _window_end(budget: Budget, now: datetime) -> datetime | None:
     query = text(
         "SELECT budget_resets(:period, :now, a.time_zone) FROM credit_account a WHERE a.id = :account"
@@ -320,6 +341,15 @@ def _owns_key(account: Account, user_id: str, key_id: str | None) -> bool:
     )
     values = {"key": key_id, "user": user_id, "account": account.id}
     return key_id is not None and bool(db.session.execute(query, values).scalar_one())
+
+
+def _root_run(account: Account, user_id: str, run_id: str | None) -> str | None:
+    """The root of a run that the account pays for and the user may see: theirs, or any if their role sees all."""
+    query = select(AgentRun.root_run_id).where(AgentRun.id == run_id, AgentRun.account_id == account.id)
+    member = membership(user_id, account.org_id) if account.org_id else None
+    if member is not None and not can(member, "see_all_usage"):
+        query = query.where(AgentRun.user_id == user_id)
+    return db.session.scalar(query) if run_id else None
 
 
 def _mail_approvers(

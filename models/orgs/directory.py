@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, delete, func, or_, select, text
+from sqlalchemy import ForeignKey, Index, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -39,7 +39,10 @@ class ScimToken(Base):
 
 
 class ScimUser(Base):
-    """A user of the directory. `attributes` is the whole resource as the directory sent it; `email` its normalised address."""
+    """A user of the directory. `attributes` is the whole resource as the directory sent it; `email` its normalised address.
+
+    `user_id` is their account, once there is one: it stays theirs when their address changes, until another account has the
+    new address."""
 
     __tablename__ = "scim_user"
     __table_args__ = (
@@ -47,6 +50,7 @@ class ScimUser(Base):
         Index("idx_scim_user_external", "org_id", "external_id"),
         Index("idx_scim_user_email", "email"),
         Index("idx_scim_user_list", "org_id", "created_at", "id"),
+        Index("idx_scim_user_account", "user_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
@@ -54,6 +58,7 @@ class ScimUser(Base):
     user_name: Mapped[str]
     external_id: Mapped[str | None]
     email: Mapped[str | None]
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
     active: Mapped[bool]
     attributes: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -142,46 +147,74 @@ def scim_caller(key: str, token: str, now: datetime) -> tuple[Org, ScimToken] | 
     return org, found
 
 
-# -- what the directory says of an address -------------------------------------------------------------------
+# -- what the directory says of an account -------------------------------------------------------------------
 
 
-def users_of_address(org_id: str, email: str) -> Sequence[ScimUser]:
-    """The directory's users with a normalised address."""
-    query = select(ScimUser).where(ScimUser.org_id == org_id, ScimUser.email == email.lower())
-    return db.session.scalars(query).all()
+def bind_accounts(org_id: str, ids: Collection[str]) -> set[str]:
+    """Let each of these users of the directory be the account that has their address and has verified it; without one they keep
+    the account they had. Flushes. Returns the accounts that they had and have."""
+    db.session.flush()
+    before = _accounts(org_id, ids)
+    db.session.execute(
+        update(ScimUser)
+        .where(ScimUser.org_id == org_id, ScimUser.id.in_(ids), User.email == ScimUser.email)
+        .where(User.email_verified.is_not(None), ScimUser.user_id.is_distinct_from(User.id))
+        .values(user_id=User.id)
+        .execution_options(synchronize_session=False)
+    )
+    return before | _accounts(org_id, ids)
 
 
-def provisioned(org_id: str, email: str) -> bool:
-    """Whether the directory has an active user with this address."""
-    return any(row.active for row in users_of_address(org_id, email))
+def _accounts(org_id: str, ids: Collection[str]) -> set[str]:
+    query = select(ScimUser.user_id).where(ScimUser.org_id == org_id, ScimUser.id.in_(ids))
+    return {id for id in db.session.scalars(query) if id}
 
 
-def shut_out(org_id: str, email: str) -> bool:
-    """Whether the directory knows the address and has deactivated all of its users."""
-    rows = users_of_address(org_id, email)
+def users_of_accounts(org_id: str, accounts: Collection[str]) -> dict[str, list[ScimUser]]:
+    """The directory's users who are these accounts, by account: theirs, or with their address while they are nobody's."""
+    theirs = or_(ScimUser.user_id == User.id, ScimUser.user_id.is_(None) & (ScimUser.email == User.email))
+    query = select(User.id, ScimUser).join(ScimUser, theirs)
+    query = query.where(ScimUser.org_id == org_id, User.id.in_(accounts))
+    found: dict[str, list[ScimUser]] = {id: [] for id in accounts}
+    for account, row in db.session.execute(query):
+        found[account].append(row)
+    return found
+
+
+def provisioned(org_id: str, user: User) -> bool:
+    """Whether the directory has an active user who is this account."""
+    return any(row.active for row in users_of_accounts(org_id, [user.id])[user.id])
+
+
+def shut_out(org_id: str, user: User) -> bool:
+    """Whether the directory knows the account and has deactivated all of its users."""
+    rows = users_of_accounts(org_id, [user.id])[user.id]
     return bool(rows) and not any(row.active for row in rows)
 
 
-def directory_groups(org_id: str, email: str) -> frozenset[str]:
-    """The directory's groups of an address, by all their names: display name, external id, id."""
+def directory_groups(org_id: str, accounts: Collection[str]) -> dict[str, frozenset[str]]:
+    """The directory's groups of each account, by all their names: display name, external id, id."""
+    theirs = or_(ScimUser.user_id == User.id, ScimUser.user_id.is_(None) & (ScimUser.email == User.email))
     query = (
-        select(ScimGroup)
-        .join(ScimGroupMember, ScimGroupMember.group_id == ScimGroup.id)
-        .join(ScimUser, ScimUser.id == ScimGroupMember.scim_user_id)
-        .where(ScimUser.org_id == org_id, ScimUser.email == email.lower(), ScimUser.active)
+        select(User.id, ScimGroup.id, ScimGroup.display_name, ScimGroup.external_id)
+        .join(ScimUser, theirs)
+        .join(ScimGroupMember, ScimGroupMember.scim_user_id == ScimUser.id)
+        .join(ScimGroup, ScimGroup.id == ScimGroupMember.group_id)
+        .where(ScimUser.org_id == org_id, ScimUser.active, User.id.in_(accounts))
     )
-    names: set[str] = set()
-    for group in db.session.scalars(query):
-        names |= {group.id, group.display_name, *([group.external_id] if group.external_id else [])}
-    return frozenset(names)
+    names: dict[str, set[str]] = {id: set() for id in accounts}
+    for account, *each in db.session.execute(query):
+        names[account].update(name for name in each if name)
+    return {account: frozenset(each) for account, each in names.items()}
 
 
 def directory_states(org_id: str, proven: Collection[str]) -> dict[str, int]:
     """How many users the directory has: `active`; of these `waiting` for their first sign-in, and `outside` the proven domains
     and no members; and `deactivated`."""
+    by_address = select(User.id).where(User.email == ScimUser.email).correlate(ScimUser).scalar_subquery()
     rows = db.session.execute(
         select(ScimUser.active, ScimUser.email, User.id.is_not(None), OrgMember.user_id.is_not(None))
-        .outerjoin(User, User.email == ScimUser.email)
+        .outerjoin(User, User.id == func.coalesce(ScimUser.user_id, by_address))
         .outerjoin(OrgMember, (OrgMember.user_id == User.id) & (OrgMember.org_id == org_id))
         .where(ScimUser.org_id == org_id)
     ).all()
@@ -289,6 +322,7 @@ def set_group_members(group: ScimGroup, ids: Collection[str]) -> set[str]:
             ScimGroupMember.group_id == group.id, ScimGroupMember.scim_user_id.in_(current - wanted)
         )
     )
-    db.session.add_all(ScimGroupMember(group_id=group.id, scim_user_id=id) for id in sorted(wanted - current))
-    db.session.flush()
+    if wanted - current:
+        rows = [{"group_id": group.id, "scim_user_id": id} for id in sorted(wanted - current)]
+        db.session.execute(insert(ScimGroupMember), rows)
     return current ^ wanted

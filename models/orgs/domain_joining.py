@@ -13,7 +13,7 @@ from models.core.db import NEW_ID, NOW, Base, db, extension
 from models.core.errors import Conflict, Invalid, NotFound
 from models.orgs import members
 from models.orgs.audit import record_org
-from models.orgs.domains import OrgDomain, OrgDomainJoining, domain_of
+from models.orgs.domains import OrgDomain, OrgDomainJoining, domain_of, is_proven
 from models.orgs.invite_mails import person_name
 from models.orgs.org import Org, OrgMember, OrgRole, membership
 from models.orgs.roles import CAN
@@ -63,7 +63,7 @@ def set_joining(row: OrgDomain, mode: str, role: str) -> None:
         raise Invalid(
             f"Choose one of {', '.join(JOIN_MODES)}, and a role of {', '.join(JOIN_ROLES)}.", status=400
         )
-    if row.verified_at is None:
+    if row.verified_at is None or row.paused_at is not None:
         raise Conflict("Prove the domain first.")
     found = db.session.get(OrgDomainJoining, (row.org_id, row.domain))
     before = {"mode": found.mode, "role": found.role} if found else {"mode": "off"}
@@ -105,7 +105,7 @@ def open_domains(user: User) -> list[OpenDomain]:
         .join(OrgDomainJoining, _same_domain())
         .where(
             OrgDomain.domain == domain_of(user.email.lower()),
-            OrgDomain.verified_at.is_not(None),
+            is_proven(),
             Org.deleted_at.is_(None),
             ~member,
         )

@@ -10,7 +10,16 @@ from datetime import datetime
 
 import dns.exception
 import dns.resolver
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, select, text
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    SmallInteger,
+    UniqueConstraint,
+    select,
+    text,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -32,9 +41,11 @@ _NAME = re.compile(
 
 
 class OrgDomain(Base):
-    """An e-mail domain that an organisation names. It counts once it is proven: `verified_at` is set.
+    """An e-mail domain that an organisation names. It counts once it is proven, `verified_at` is set, and while it is not paused.
 
-    `verified_by` is "dns" or the operator (`cli:name`) who vouched for it.
+    `verified_by` is "dns" or the operator (`cli:name`) who vouched for it. `checked_at` is when its record was looked for last,
+    `missing_since` when it was missed first, `misses` how often since then, and `paused_at` when that was too often
+    (`domain_checks`).
     """
 
     __tablename__ = "org_domain"
@@ -55,6 +66,10 @@ class OrgDomain(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     verified_at: Mapped[datetime | None]
     verified_by: Mapped[str | None]
+    checked_at: Mapped[datetime | None]
+    missing_since: Mapped[datetime | None]
+    misses: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    paused_at: Mapped[datetime | None]
 
     @property
     def record_name(self) -> str:
@@ -108,19 +123,24 @@ def domains(org_id: str) -> Sequence[OrgDomain]:
     ).all()
 
 
+def is_proven() -> ColumnElement[bool]:
+    """Whether a domain counts: it is proven and not paused."""
+    return OrgDomain.verified_at.is_not(None) & OrgDomain.paused_at.is_(None)
+
+
 def proven_domains(org_id: str) -> frozenset[str]:
-    """The names of the organisation's proven domains."""
-    proven = select(OrgDomain.domain).where(OrgDomain.org_id == org_id, OrgDomain.verified_at.is_not(None))
-    return frozenset(db.session.scalars(proven))
+    """The names of the organisation's domains that count."""
+    return frozenset(
+        db.session.scalars(select(OrgDomain.domain).where(OrgDomain.org_id == org_id, is_proven()))
+    )
 
 
-def org_id_of_domain(email: str) -> str | None:
-    """The id of the organisation that has proven the domain of a normalised address, or None."""
-    return db.session.scalars(
-        select(OrgDomain.org_id).where(
-            OrgDomain.domain == domain_of(email), OrgDomain.verified_at.is_not(None)
-        )
-    ).one_or_none()
+def is_paused(org_id: str, email: str) -> bool:
+    """Whether the domain of a normalised address is one of the organisation's that is paused."""
+    paused = (OrgDomain.domain == domain_of(email)) & OrgDomain.paused_at.is_not(None)
+    return bool(
+        db.session.scalar(select(select(OrgDomain.id).where(OrgDomain.org_id == org_id, paused).exists()))
+    )
 
 
 def owned_domain(org_id: str, id: str) -> OrgDomain:
@@ -178,11 +198,17 @@ def has_record(settings: Settings, name: str, value: str) -> bool:
 def prove(row: OrgDomain, by: str, now: datetime) -> None:
     """Mark a domain as proven `by` "dns" or an operator. Idempotent; flushes.
 
-    Raises Conflict if another organisation has proven it.
+    A paused domain of another organisation is that one's no more. Raises Conflict if another organisation has proven it.
     """
+    row.checked_at, row.missing_since, row.misses = now, None, 0
+    if row.paused_at is not None:
+        row.paused_at = None
+        record_org(row.org_id, "domain.resumed", row.domain)
     if row.verified_at is not None:
+        db.session.flush()
         return
     domain = row.domain
+    _lose(domain)
     try:
         with db.session.begin_nested():
             row.verified_at, row.verified_by = now, by
@@ -190,3 +216,11 @@ def prove(row: OrgDomain, by: str, now: datetime) -> None:
         raise Conflict(f"{domain} belongs to another organisation here. Ask the operator.") from None
     actor = None if by == "dns" else by
     record_org(row.org_id, "domain.verified", row.domain, after={"verified_by": by}, actor=actor)
+
+
+def _lose(domain: str) -> None:
+    query = select(OrgDomain).where(OrgDomain.domain == domain, OrgDomain.paused_at.is_not(None))
+    for lost in db.session.scalars(query.with_for_update()):
+        lost.verified_at = lost.verified_by = lost.paused_at = lost.missing_since = None
+        record_org(lost.org_id, "domain.lost", domain)
+    db.session.flush()

@@ -15,7 +15,7 @@ from models.core.db import db, now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.orgs.audit import record_org
 from models.orgs.naming import MAX_DESCRIPTION, RESERVED_SLUGS, org_name_problem, slug_of
-from models.orgs.org import Org, OrgMember, lock_org
+from models.orgs.org import Org, OrgMember, lock_account_of_org, lock_org
 from models.orgs.teams import ServiceAccount
 
 GRACE = timedelta(days=14)
@@ -74,8 +74,11 @@ def _insert(owner_id: str, values: dict[str, object]) -> Org:
 
 
 def edit_org(org: Org, changes: dict[str, object]) -> None:
-    """Change these of `PROFILE`. Records what differs. Flushes. Raises Invalid (400), with errors by key."""
+    """Change these of `PROFILE`. Records what differs. Locks the organisation, flushes. Raises Invalid (400), with errors by
+    key, and NotFound once it is deleted."""
     checked = _checked(changes)
+    # budgets follow these
+    org = lock_org(org.id, with_account=not checked.keys().isdisjoint({"credit_limit", "time_zone"}))
     before = {key: getattr(org, key) for key, value in checked.items() if getattr(org, key) != value}
     if not before:
         return
@@ -174,9 +177,11 @@ def due_for_erasure(moment: datetime) -> list[str]:
 
 
 def erase_org(org_id: str, moment: datetime) -> bool:
-    """Delete an organisation whose grace period is over, with all that belongs to it. Its audit log stays. Flushes.
+    """Delete an organisation whose grace period is over, with all that belongs to it. Its audit log stays. Locks it and its account,
+    flushes.
 
     Returns False if it was restored meanwhile, or is gone."""
+    lock_account_of_org(org_id)
     query = select(Org).where(Org.id == org_id, Org.deleted_at <= moment - GRACE).with_for_update()
     org = db.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if org is None:

@@ -202,14 +202,22 @@ def membership(user_id: str, org_id: str) -> OrgMember | None:
     return db.session.scalars(query).one_or_none()
 
 
-def lock_org(org_id: str) -> Org:
+def lock_org(org_id: str, *, with_account: bool = False) -> Org:
     """Lock the organisation's row until the transaction ends, and read it anew: changes of its members, repositories and
-    ownership, one after the other. References to it by calls do not wait. Raises NotFound once it is deleted."""
+    ownership, one after the other. References to it by calls do not wait. `with_account`: its credit account first, for changes
+    that lock that too, since an account is locked before its organisation everywhere. Raises NotFound once it is deleted."""
+    if with_account:
+        lock_account_of_org(org_id)
     query = select(Org).where(Org.id == org_id, Org.deleted_at.is_(None)).with_for_update(key_share=True)
     found = db.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if found is None:
         raise NotFound("Organization not found")
     return found
+
+
+def lock_account_of_org(org_id: str) -> None:
+    """Lock the organisation's credit account, if there is such an organisation, until the transaction ends."""
+    db.session.execute(select(func.credit_account_lock(None, Org.id)).where(Org.id == org_id))
 
 
 def administered_orgs(user_id: str) -> list[Org]:

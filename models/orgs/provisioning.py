@@ -4,11 +4,12 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from models.accounts.sessions import Session
-from models.accounts.signing_in import by_email, clean_email, signed_up
+from models.accounts.signing_in import clean_email, signed_up
 from models.accounts.users import User
 from models.core.db import db
 from models.core.db import now as utc_now
@@ -19,18 +20,17 @@ from models.orgs.directory import (
     ScimGroup,
     ScimGroupMember,
     ScimUser,
+    bind_accounts,
     directory_groups,
     list_users,
-    provisioned,
     set_group_members,
-    shut_out,
-    users_of_address,
+    users_of_accounts,
 )
 from models.orgs.domains import domain_of, proven_domains
 from models.orgs.offboarding import offboard
-from models.orgs.org import Org, membership, org_by_id
+from models.orgs.org import Org, OrgMember, org_by_id
 from models.orgs.single_sign_on import OrgSsoSession, sso_of
-from models.orgs.sso_sign_in import grant_groups
+from models.orgs.sso_sign_in import enter_teams, grant_groups
 from models.orgs.team_editing import LABEL_LENGTH, MAX_TEAMS
 from models.orgs.teams import OrgTeam, OrgTeamMember, org_teams
 
@@ -74,7 +74,6 @@ def save_user(
     check_name(user_name, "userName")
     check_name(external_id or "-", "externalId")
     before = _public(row) if row else None
-    old_email = row.email if row else None
     row = row or ScimUser(org_id=org.id, created_at=now)
     if list_users(org.id, user_name=user_name)[0] and user_name.lower() != (row.user_name or "").lower():
         raise _taken(user_name)
@@ -89,8 +88,7 @@ def save_user(
     if before != after:
         action = "directory.user_changed" if before else "directory.user_added"
         record_org(org.id, action, user_name, before=before, after=after)
-    for address in {old_email, email} - {None}:
-        follow(org, address or "", now)
+    follow(org, [row.id], now)
     return row
 
 
@@ -103,41 +101,58 @@ def _public(row: ScimUser) -> dict[str, Any]:
 
 
 def delete_user(org: Org, row: ScimUser, now: datetime) -> None:
-    """Remove a user from the directory, and the membership of their address unless another user has it. Flushes."""
-    email = row.email
+    """Remove a user from the directory, and the membership of their account unless another user is it. Flushes."""
     row.active = False
-    db.session.flush()
-    if email:
-        follow(org, email, now)
+    follow(org, [row.id], now)
     record_org(org.id, "directory.user_removed", row.user_name, before=_public(row))
     db.session.delete(row)
     db.session.flush()
 
 
-def follow(org: Org, email: str, now: datetime) -> None:
-    """Let the membership of an address be as the directory says: end it if its users are deactivated; begin it if one is active,
-    an account exists and the domain is proven; then its role and teams. Flushes.
+def follow(org: Org, ids: Collection[str], now: datetime) -> None:
+    """Let memberships be as the directory says of these users of it: end that of an account whose users are deactivated, or
+    which is no longer theirs; begin it if one is active, an account exists and its domain is proven; then roles and teams.
+    Flushes. A few statements for all, and some for each who joins or leaves.
 
     Raises Conflict if no owner would be left.
     """
-    user = by_email(email)
-    if user is None or user.email_verified is None:
-        return
-    member = membership(user.id, org.id)
-    if not users_of_address(org.id, email) or (member is not None and member.role == "service"):
-        return
-    if shut_out(org.id, email):
+    accounts = bind_accounts(org.id, ids)
+    rows = users_of_accounts(org.id, accounts)
+    proven = proven_domains(org.id)
+    present: list[tuple[OrgMember, User]] = []
+    for user, member in _people(org.id, accounts):
+        if member is not None and member.role == "service":
+            continue
+        if not any(row.active for row in rows[user.id]):
+            if member is not None:
+                leave(org, user, now)
+            continue
+        if member is None and domain_of(user.email) in proven:
+            member = _join(org, user)
         if member is not None:
-            leave(org, user, now)
-        return
-    if member is None and domain_of(email) in proven_domains(org.id):
-        sso = sso_of(org.id)
-        member = members.join(org, user, sso.default_role if sso else "member", how="provisioned")
-        if sso and sso.default_team_id:
-            db.session.merge(OrgTeamMember(team_id=sso.default_team_id, org_id=org.id, user_id=user.id))
-    if member is not None and provisioned(org.id, email):
-        _fill_teams(org.id, user)
-        grant_groups(member, directory_groups(org.id, email), email)
+            present.append((member, user))
+    held = {user.id for _, user in present}
+    _fill_teams(org.id, held)
+    groups = directory_groups(org.id, held)
+    grant_groups(org.id, [(member, user.email, groups[user.id]) for member, user in present])
+
+
+def _people(org_id: str, accounts: Collection[str]) -> list[tuple[User, OrgMember | None]]:
+    query = (
+        select(User, OrgMember)
+        .outerjoin(OrgMember, (OrgMember.user_id == User.id) & (OrgMember.org_id == org_id))
+        .where(User.id.in_(accounts))
+        .order_by(User.id)
+    )
+    return [(user, member) for user, member in db.session.execute(query)]
+
+
+def _join(org: Org, user: User) -> OrgMember:
+    sso = sso_of(org.id)
+    member = members.join(org, user, sso.default_role if sso else "member", how="provisioned")
+    if sso and sso.default_team_id:
+        enter_teams(org.id, [(sso.default_team_id, user.id)])
+    return member
 
 
 def leave(org: Org, user: User, now: datetime) -> None:
@@ -152,21 +167,28 @@ def leave(org: Org, user: User, now: datetime) -> None:
     offboard(org, user.id, user.id, {}, now)
 
 
-def _fill_teams(org_id: str, user: User) -> None:
-    """Put the user into the teams of their groups, and out of those of other groups."""
-    rows = db.session.scalars(
-        select(ScimGroup).where(ScimGroup.org_id == org_id, ScimGroup.team_id.is_not(None))
+def _fill_teams(org_id: str, accounts: Collection[str]) -> None:
+    """Put these accounts into the teams of their groups, and out of those of other groups. Two statements."""
+    in_groups = (
+        select(ScimGroup.team_id, ScimGroup.org_id, ScimUser.user_id)
+        .join(ScimGroupMember, ScimGroupMember.group_id == ScimGroup.id)
+        .join(ScimUser, ScimUser.id == ScimGroupMember.scim_user_id)
+        .where(ScimGroup.org_id == org_id, ScimGroup.team_id.is_not(None))
+        .where(ScimUser.active, ScimUser.user_id.in_(accounts))
     )
-    groups = {group.id: group.team_id for group in rows}
-    held = directory_groups(org_id, user.email)
-    wanted = {team for id, team in groups.items() if id in held and team}
-    gone = {team for team in groups.values() if team} - wanted
+    filled = select(ScimGroup.team_id).where(ScimGroup.org_id == org_id, ScimGroup.team_id.is_not(None))
+    wanted = in_groups.with_only_columns(ScimGroup.team_id, ScimUser.user_id)
+    pair = tuple_(OrgTeamMember.team_id, OrgTeamMember.user_id)
     db.session.execute(
-        delete(OrgTeamMember).where(OrgTeamMember.user_id == user.id, OrgTeamMember.team_id.in_(gone))
+        delete(OrgTeamMember)
+        .where(OrgTeamMember.org_id == org_id, OrgTeamMember.user_id.in_(accounts))
+        .where(OrgTeamMember.team_id.in_(filled), pair.not_in(wanted))
+        .execution_options(synchronize_session=False)
     )
-    for team_id in sorted(wanted):
-        db.session.merge(OrgTeamMember(team_id=team_id, org_id=org_id, user_id=user.id))
-    db.session.flush()
+    columns = ["team_id", "org_id", "user_id"]
+    db.session.execute(
+        insert(OrgTeamMember).from_select(columns, in_groups.distinct()).on_conflict_do_nothing()
+    )
 
 
 # -- groups --------------------------------------------------------------------------------------------------
@@ -200,14 +222,14 @@ def save_group(
     if before is None or renamed or changed:
         action = "directory.group_changed" if before else "directory.group_added"
         record_org(org.id, action, display_name, before=before, after=after)
-    _follow_all(org, set(member_ids) | changed if renamed else changed, now)
+    follow(org, set(member_ids) | changed if renamed else changed, now)
     return row
 
 
 def delete_group(org: Org, row: ScimGroup, now: datetime) -> None:
     """Remove a group; its users leave its team, which stays. Flushes."""
     gone = set_group_members(row, ())
-    _follow_all(org, gone, now)
+    follow(org, gone, now)
     record_org(org.id, "directory.group_removed", row.display_name, before={"members": len(gone)})
     db.session.delete(row)
     db.session.flush()
@@ -241,10 +263,9 @@ def _team_of(group: ScimGroup, name: str) -> str | None:
 
 def _leave_team(group: ScimGroup, team: OrgTeam) -> None:
     users = (
-        select(User.id)
-        .join(ScimUser, ScimUser.email == User.email)
+        select(ScimUser.user_id)
         .join(ScimGroupMember, ScimGroupMember.scim_user_id == ScimUser.id)
-        .where(ScimGroupMember.group_id == group.id)
+        .where(ScimGroupMember.group_id == group.id, ScimUser.user_id.is_not(None))
     )
     db.session.execute(
         delete(OrgTeamMember)
@@ -253,22 +274,16 @@ def _leave_team(group: ScimGroup, team: OrgTeam) -> None:
     )
 
 
-def _follow_all(org: Org, ids: Collection[str], now: datetime) -> None:
-    query = select(ScimUser.email).where(ScimUser.id.in_(ids), ScimUser.email.is_not(None)).distinct()
-    for email in db.session.scalars(query).all():
-        follow(org, email or "", now)
-
-
 # -- accounts that come later --------------------------------------------------------------------------------
 
 
 def _signed_up(user: User, **_: Any) -> None:
     """A new account joins the organisations whose directories wait for its address."""
-    query = select(ScimUser.org_id).where(ScimUser.email == user.email, ScimUser.active).distinct()
-    for org_id in db.session.scalars(query).all():
+    query = select(ScimUser.org_id, ScimUser.id).where(ScimUser.email == user.email, ScimUser.active)
+    for org_id, id in db.session.execute(query).all():
         org = org_by_id(org_id)
         if org is not None and org.deleted_at is None:
-            follow(org, user.email, utc_now())
+            follow(org, [id], utc_now())
 
 
 signed_up.connect(_signed_up)

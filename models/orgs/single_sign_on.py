@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import CheckConstraint, ForeignKey, delete, func, select
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, delete, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.accounts.sessions import Session
-from models.accounts.users import OAuthAccount
+from models.accounts.users import OAuthAccount, User
 from models.core.db import NOW, Base, db
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.core.sealing import SealBroken, open_sealed, seal
 from models.orgs.audit import record_org
-from models.orgs.domains import OrgDomain, domain_of, proven_domains
+from models.orgs.domains import OrgDomain, domain_of, is_paused, is_proven, proven_domains
 from models.orgs.org import Org, OrgRole
 from models.orgs.teams import OrgTeam
 
@@ -90,6 +90,29 @@ class OrgSsoSession(Base):
     emergency_until: Mapped[datetime | None]
 
 
+class OrgSsoKey(Base):
+    """A personal key whose calls the organisation pays for although it enforces single sign-on (`sso_keys`). It ends with the
+    key and with the membership."""
+
+    __tablename__ = "org_sso_key"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["org_id", "user_id"],
+            ["org_member.org_id", "org_member.user_id"],
+            ondelete="CASCADE",
+            name="org_sso_key_member_fk",
+        ),
+        Index("idx_org_sso_key_member", "org_id", "user_id"),
+    )
+
+    session_token: Mapped[str] = mapped_column(
+        ForeignKey("session.sessionToken", ondelete="CASCADE"), primary_key=True
+    )
+    org_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    authorized_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class SsoRequired(Forbidden):
     """The organisation's pages open only to sessions that came through its identity provider."""
 
@@ -142,7 +165,7 @@ def sso_of_address(email: str) -> Org | None:
         .join(OrgDomain, OrgDomain.org_id == Org.id)
         .where(
             OrgDomain.domain == domain_of(email),
-            OrgDomain.verified_at.is_not(None),
+            is_proven(),
             Org.deleted_at.is_(None),
         )
     )
@@ -218,6 +241,7 @@ def remove_sso(org: Org) -> None:
 def _forget_identities(org_id: str) -> None:
     db.session.execute(delete(OAuthAccount).where(OAuthAccount.provider == sso_provider(org_id)))
     db.session.execute(delete(OrgSsoSession).where(OrgSsoSession.org_id == org_id))
+    db.session.execute(delete(OrgSsoKey).where(OrgSsoKey.org_id == org_id))
 
 
 def _public(row: OrgSso) -> dict[str, str | bool | None]:
@@ -306,12 +330,22 @@ def make_optional(org: Org) -> None:
 
 
 def check_session(org: Org, session: Session, now: datetime) -> None:
-    """Raise SsoRequired if the organisation enforces single sign-on and this session did not come through it in the last day."""
+    """Raise SsoRequired if the organisation enforces single sign-on and this session did not come through it in the last day.
+    People whose domain is paused could not, and need not."""
     if org.sso_enforced_at is None:
         return
     mark = db.session.get(OrgSsoSession, (session.session_token, org.id))
-    if mark is None or (mark.emergency_until or mark.created_at + ARRIVAL_VALID) <= now:
+    if mark is not None and is_through(mark, now, emergency=True):
+        return
+    if not is_paused(org.id, db.session.get_one(User, session.user_id).email):
         raise SsoRequired(org)
+
+
+def is_through(mark: OrgSsoSession, now: datetime, *, emergency: bool = False) -> bool:
+    """Whether the session came through the identity provider in the last day, or with `emergency` is open in one."""
+    if mark.emergency_until is not None:
+        return emergency and mark.emergency_until > now
+    return mark.created_at + ARRIVAL_VALID > now
 
 
 def emergency_of(org: Org, session: Session, now: datetime) -> datetime | None:

@@ -4,7 +4,8 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts.signing_in import (
     Identity,
@@ -66,8 +67,9 @@ def arrive(
     joined = member is None
     if member is None:
         member = _join(org, sso, user, may_join=sso.joins and domain_of(user.email) in proven, now=now)
-    if sso.group_claim or provisioned(org.id, user.email):
-        grant_groups(member, {*groups, *directory_groups(org.id, user.email)}, user.email)
+    if sso.group_claim or provisioned(org.id, user):
+        held = {*groups, *directory_groups(org.id, [user.id])[user.id]}
+        grant_groups(org.id, [(member, user.email, held)])
     return SsoArrival(user, new, joined)
 
 
@@ -98,52 +100,56 @@ def _user_of(
 
 
 def _join(org: Org, sso: OrgSso, user: User, *, may_join: bool, now: datetime) -> OrgMember:
-    if shut_out(org.id, user.email):
+    if shut_out(org.id, user):
         raise Forbidden(f"The directory of {org.name} has deactivated {user.email}. Ask its administrator.")
     invite = invites.usable_invite(org.id, user.email, now)
     if invite is not None:
         return invite_answers.take_up(invite, org, user, now)
-    if not may_join and not provisioned(org.id, user.email):
+    if not may_join and not provisioned(org.id, user):
         raise Forbidden(f"You are not a member of {org.name}. Ask one of its owners or admins to invite you.")
     member = members.join(org, user, sso.default_role, how="joined")
     if sso.default_team_id:
-        _enter_team(member, sso.default_team_id)
+        enter_teams(org.id, [(sso.default_team_id, user.id)])
     return member
 
 
-def grant_groups(member: OrgMember, groups: Collection[str], email: str) -> None:
-    """Give the member the role and the teams of their groups. Flushes.
+def grant_groups(org_id: str, held: Collection[tuple[OrgMember, str, Collection[str]]]) -> None:
+    """Give members of the organisation, each with address and groups, the role and the teams of these. Flushes. A few
+    statements for all, and one for each new role.
 
     The highest role of the mapped groups counts; without one the role stays. Owners keep theirs. A member leaves the teams
     of mapped groups that they are no longer in; other teams are left alone.
     """
-    mapped = sso_groups(member.org_id)
-    held = [each for each in mapped if each.value in groups]
-    _grant_role(member, held, email)
-    wanted = {each.team_id for each in held if each.team_id}
+    mapped = sso_groups(org_id)
+    if not mapped:
+        return
     managed = {each.team_id for each in mapped if each.team_id}
-    query = select(OrgTeamMember.team_id).where(
-        OrgTeamMember.org_id == member.org_id, OrgTeamMember.user_id == member.user_id
-    )
-    current = set(db.session.scalars(query))
-    for team_id in sorted(wanted - current):
-        _enter_team(member, team_id)
-    gone = sorted((current & managed) - wanted)
-    if gone:
-        db.session.execute(
-            delete(OrgTeamMember).where(
-                OrgTeamMember.user_id == member.user_id, OrgTeamMember.team_id.in_(gone)
-            )
-        )
-    if gone or wanted - current:
-        record_org(
-            member.org_id,
-            "team.members_changed",
-            email,
-            before={"teams": sorted(current)},
-            after={"teams": sorted((current - set(gone)) | wanted)},
-            actor=email,
-        )
+    current = _teams(org_id, [member.user_id for member, _, _ in held])
+    entered, left = [], []
+    for member, email, groups in held:
+        granted = [each for each in mapped if each.value in groups]
+        _grant_role(member, granted, email)
+        had = current[member.user_id]
+        teams = {each.team_id for each in granted if each.team_id} | (had - managed)
+        entered += [(team, member.user_id) for team in sorted(teams - had)]
+        left += [(team, member.user_id) for team in sorted(had - teams)]
+        if teams != had:
+            before, after = {"teams": sorted(had)}, {"teams": sorted(teams)}
+            record_org(org_id, "team.members_changed", email, before=before, after=after, actor=email)
+    enter_teams(org_id, entered)
+    pair = tuple_(OrgTeamMember.team_id, OrgTeamMember.user_id)
+    if left:
+        db.session.execute(delete(OrgTeamMember).where(OrgTeamMember.org_id == org_id, pair.in_(left)))
+    db.session.flush()
+
+
+def _teams(org_id: str, accounts: Collection[str]) -> dict[str, set[str]]:
+    query = select(OrgTeamMember.user_id, OrgTeamMember.team_id)
+    query = query.where(OrgTeamMember.org_id == org_id, OrgTeamMember.user_id.in_(accounts))
+    found: dict[str, set[str]] = {id: set() for id in accounts}
+    for user_id, team_id in db.session.execute(query):
+        found[user_id].add(team_id)
+    return found
 
 
 def _grant_role(member: OrgMember, held: Collection[OrgSsoGroup], email: str) -> None:
@@ -163,9 +169,11 @@ def _grant_role(member: OrgMember, held: Collection[OrgSsoGroup], email: str) ->
     db.session.flush()
 
 
-def _enter_team(member: OrgMember, team_id: str) -> None:
-    db.session.merge(OrgTeamMember(team_id=team_id, org_id=member.org_id, user_id=member.user_id))
-    db.session.flush()
+def enter_teams(org_id: str, pairs: Collection[tuple[str, str]]) -> None:
+    """Add members to teams, each a team and a user, unless they are in them. One statement."""
+    rows = [{"org_id": org_id, "team_id": team, "user_id": user} for team, user in pairs]
+    if rows:
+        db.session.execute(insert(OrgTeamMember).on_conflict_do_nothing(), rows)
 
 
 def invited_guests(org_id: str) -> int:

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import delete
 from sqlalchemy.orm import Session as OrmSession
 
-from models.accounts import Session
+from models.accounts import Session, User
 from models.gateway import GatewayCall
 from models.orgs import Org, OrgMember
 from models.runs import AgentRun
@@ -24,14 +24,6 @@ def headers(session: OrmSession, bob: Person, acme: Org) -> dict[str, str]:
     """An organisation key of acme, owned by bob, a plain member."""
     assert bob.user is not None
     return {"authorization": f"Bearer {factories.token(bob.user, org_id=acme.id)}"}
-
-
-@pytest.fixture
-def for_acme(app: Flask, headers: dict[str, str]) -> FlaskClient:
-    """A browser with that key as its cookie."""
-    client = app.test_client()
-    client.set_cookie("next-auth.session-token", headers["authorization"].removeprefix("Bearer "))
-    return client
 
 
 def start(client: FlaskClient, headers: dict[str, str]) -> str:
@@ -51,7 +43,6 @@ def test_each_key_pays_and_records_on_its_own_account(
     alice: Person,
     acme: Org,
     headers: dict[str, str],
-    for_acme: FlaskClient,
 ) -> None:
     assert bob.user is not None
     factories.grant(bob.user, 100)
@@ -71,22 +62,50 @@ def test_each_key_pays_and_records_on_its_own_account(
     assert {row.org_id for row in session.query(Message)} == {None, acme.id}
     assert session.get_one(AgentRun, runs["acme"]).org_id == acme.id
 
-    for browser, mine, other in ((bob.browser, "own", "acme"), (for_acme, "acme", "own")):
+    browser = bob.browser
+    for home, mine, other in (("", "own", "acme"), ("/orgs/acme", "acme", "own")):
         request = rows[runs[mine]].request_id
         hidden = rows[runs[other]].request_id
-        assert browser.get(f"/runs/{runs[mine]}").status_code == 200
-        assert browser.get(f"/runs/{runs[mine]}/calls/{request}").status_code == 200
-        assert browser.get(f"/calls/{request}").status_code == 302
-        assert browser.get(f"/runs/{runs[other]}").status_code == 404
-        assert browser.get(f"/runs/{runs[other]}/calls/{hidden}").status_code == 404
-        assert browser.get(f"/runs/{runs[mine]}/calls/{hidden}").status_code == 404
-        assert browser.get(f"/calls/{hidden}").status_code == 404
-        listed = browser.get("/runs").text
+        assert browser.get(f"{home}/runs/{runs[mine]}").status_code == 200
+        assert browser.get(f"{home}/runs/{runs[mine]}/calls/{request}").status_code == 200
+        assert browser.get(f"{home}/calls/{request}").status_code == 302
+        assert browser.get(f"{home}/runs/{runs[other]}").status_code == 404
+        assert browser.get(f"{home}/runs/{runs[other]}/calls/{hidden}").status_code == 404
+        assert browser.get(f"{home}/runs/{runs[mine]}/calls/{hidden}").status_code == 404
+        assert browser.get(f"{home}/calls/{hidden}").status_code == 404
+        listed = browser.get(f"{home}/runs").text
         assert runs[mine] in listed
         assert runs[other] not in listed
-        export = browser.get("/profile/usage.csv").text
+        export = browser.get(f"{home}/usage/export" if home else "/profile/usage.csv").text
         assert request in export
         assert hidden not in export
+
+
+def test_an_organisations_key_opens_nothing_of_the_person_who_has_it(
+    app: Flask, client: FlaskClient, session: OrmSession, bob: Person, headers: dict[str, str]
+) -> None:
+    """Whoever made the key before it moved to bob knows it."""
+    browser = app.test_client()
+    browser.set_cookie("next-auth.session-token", headers["authorization"].removeprefix("Bearer "))
+    for rule in app.url_map.iter_rules():
+        if "GET" in (rule.methods or ()) and not rule.arguments and not rule.rule.startswith("/api/"):
+            with browser.get(rule.rule) as found, client.get(rule.rule) as anonymous:
+                same = (found.status_code, found.location) == (anonymous.status_code, anonymous.location)
+                assert same, rule.rule
+                assert bob.id.encode() not in found.data, rule.rule
+    for path in ("/api/user/usage", "/api/user/profile", "/api/referrals", "/api/orgs"):
+        assert browser.get(path).status_code in (401, 404), path
+    assert client.get("/api/user/subscription", headers=headers).json == {
+        "hasSubscription": False,
+        "fallbackToALaCarte": False,
+    }
+    for method, path, body in (
+        ("PATCH", "/api/user/preferences", {"fallbackToALaCarte": True}),
+        ("POST", "/api/referrals", {"referralCode": "ref-x"}),
+    ):
+        answer = client.open(path, method=method, json=body, headers=headers)
+        assert (answer.status_code, "belongs to an organisation" in answer.text) == (403, True), path
+    assert not session.get_one(User, bob.id).fallback_to_a_la_carte
 
 
 def test_a_run_is_finished_and_stepped_by_a_key_of_its_account_alone(
@@ -135,7 +154,6 @@ def test_a_key_ends_with_the_membership(
     bob: Person,
     acme: Org,
     headers: dict[str, str],
-    for_acme: FlaskClient,
     end: str,
 ) -> None:
     run_id = start(client, headers)
@@ -148,7 +166,7 @@ def test_a_key_ends_with_the_membership(
     assert call(client, headers, run_id).status_code == 401
     body = {"action": "START", "agentId": "helper"}
     assert client.post("/api/v1/agent-runs", json=body, headers=headers).status_code == 404
-    assert for_acme.get(f"/runs/{run_id}").status_code == 302
+    assert bob.browser.get(f"/orgs/acme/runs/{run_id}").status_code == 404
     assert session.query(Session).filter_by(org_id=acme_id).count() == 0
     assert client.get("/api/v1/me", headers=bob.headers).status_code == 200
 

@@ -7,7 +7,6 @@ import pytest
 
 from models.accounts import User
 from models.core.db import now
-from tests import factories
 from tests.billing.stage import Desk
 from tests.billing.topups import enable, enabled, post, state, top_up
 from tests.factories import Person
@@ -179,12 +178,6 @@ def test_the_card_is_the_users_own(desk: Desk, alice: Person, mallory: Person, a
         assert post(anonymous.browser, path, data).status_code in (302, 303, 401)
     assert post(mallory.browser, PAGE, FORM).status_code == 422, "mallory has no card"
     assert not enabled(desk, alice)
-
-
-def test_an_organisations_key_cannot_open_billing_pages(desk: Desk, alice: Person, acme: Any) -> None:
-    key = factories.token(desk.session.get_one(User, alice.id), org_id=acme.id)
-    alice.browser.set_cookie("next-auth.session-token", key)
-    assert post(alice.browser, PAGE, FORM).status_code == 403
 
 
 def test_a_server_without_a_key_shows_no_card(app: Any, alice: Person) -> None:

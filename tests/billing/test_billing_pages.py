@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import event, text
-from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models.billing import TopupSettings
@@ -16,7 +15,6 @@ from models.billing.payments.buying import begin
 from models.billing.topups import auto_topup
 from models.core.db import db
 from models.ledger import Account
-from tests import factories
 from tests.billing.stage import Desk
 from tests.billing.topups import enable
 from tests.factories import Person
@@ -297,17 +295,6 @@ def test_strangers_and_the_anonymous_see_nothing(
     saved = billing_address(desk.run(billing_snapshot, buyer.id))
     assert saved is not None
     assert saved.name == "Ada & Co"
-
-
-def test_an_organisations_key_cannot_open_the_billing_pages(
-    desk: Desk, app: Flask, session: OrmSession
-) -> None:
-    who = factories.person(app, "dora")
-    assert who.user is not None
-    org = factories.org(who.user)
-    who.browser.set_cookie("next-auth.session-token", factories.token(who.user, org_id=org.id))
-    for path in (PAGE, DETAILS, CHECKOUT, "/profile/billing/cards", "/payment-success"):
-        assert who.browser.get(path).status_code == 403
 
 
 def test_without_a_key_no_page_mentions_cards(app: Flask, alice: Person) -> None:

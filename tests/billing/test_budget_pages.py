@@ -1,5 +1,7 @@
 """Budgets on pages and by key: who may do what, requests and raises, the trial, and `GET /v1/key`."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -10,14 +12,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts.credentials import hash_token
-from models.billing import budget_alerts
+from models.accounts.users import User
+from models.billing import budget_alerts, budget_requests
 from models.billing.mails import BillingMail
 from models.core import jobs
 from models.core.audit_log import AuditLog
-from models.core.db import now
+from models.core.db import db, now
+from models.core.errors import Invalid
 from models.core.pool import Pool
-from models.ledger import Account, Budget, BudgetRequest, budgets
-from models.orgs import Org
+from models.ledger import Account, Budget, BudgetRequest, budgets, lock_account
+from models.orgs import Org, edit_org
 from tests import factories
 from tests.factories import Person
 from tests.ledger.stage import Payer, admit, call
@@ -182,6 +186,7 @@ def test_from_a_refusal_to_the_next_call(
         ({"budgetId": "none"}, 404),
         ({"amount": "ten"}, 400),
         ({"reason": "x" * 1001}, 400),
+        ({"runId": "none"}, 422),
     ],
 )
 def test_a_wrong_request_says_why(
@@ -207,7 +212,7 @@ def test_a_key_reads_its_limits(
     client: FlaskClient, session: OrmSession, acme: Org, alice: Person, bob: Person, limited: Budget
 ) -> None:
     assert bob.user is not None
-    acme.credit_limit = 400
+    edit_org(acme, {"credit_limit": 400})
     session.commit()
     headers = {"authorization": f"Bearer {factories.token(bob.user, org_id=acme.id, name='ci')}"}
     data = client.get("/v1/key", headers=headers).json["data"]
@@ -265,3 +270,85 @@ def test_nul_in_forms_is_dropped(
     decided = send(alice, f"{path}/requests/{row.id}", decision="approve", amount="5", answer="no\0pe")
     assert decided.status_code == 303
     assert bob.browser.get(f"{path}/{limited.id}?subject=%00").status_code < 500
+
+
+def test_requests_at_once_are_one_request(
+    app: Flask, session: OrmSession, acme: Org, bob: Person, limited: Budget
+) -> None:
+    """Two tabs ask at once: the second waits for the first and replaces it."""
+    account, asked = Account(org_id=acme.id), threading.Barrier(2)
+    upsert = budget_requests._upsert_request
+
+    def ask(amount: int) -> str:
+        with app.app_context():
+            user = db.session.get_one(User, bob.id)
+            made = budget_requests.request_more(account, limited.id, user, amount)
+            db.session.commit()
+            return made.id
+
+    def meet(request: BudgetRequest) -> BudgetRequest:
+        asked.wait(10)
+        return upsert(request)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as threads:
+        patch.setattr(budget_requests, "_upsert_request", meet)
+        first, second = threads.map(ask, (5, 6))
+    assert first == second
+    assert session.scalars(select(BudgetRequest)).one().amount in (5, 6)
+
+
+def test_runs_of_others_are_not_named(
+    session: OrmSession, acme: Org, alice: Person, bob: Person, mallory: Person
+) -> None:
+    """A request, and the page of a budget of runs, know the runs of the member that the organisation pays for."""
+    account = Account(org_id=acme.id)
+    made = budgets.create_budget(account, "run", "total", 100)
+    mine = factories.run(bob.user, "acme/reviewer@1.0.0", org_id=acme.id)
+    child = factories.run(bob.user, "acme/reviewer@1.0.0", org_id=acme.id, parent=mine)
+    hers = factories.run(alice.user, "acme/reviewer@1.0.0", org_id=acme.id)
+    elsewhere = factories.run(mallory.user, "acme/reviewer@1.0.0")
+    assert bob.user
+    for run in (mine, child):
+        budget_requests.request_more(account, made.id, bob.user, 5, subject=run.id, run_id=run.id)
+    for run in (hers, elsewhere):
+        for named in ({"subject": run.id}, {"subject": mine.id, "run_id": run.id}):
+            with pytest.raises(Invalid):
+                budget_requests.request_more(account, made.id, bob.user, 5, **named)
+    assert [(each.subject, each.run_id) for each in session.scalars(select(BudgetRequest))] == [
+        (mine.id, mine.id)
+    ]
+    assert budget_requests.limit_for(account, made, alice.id, subject=mine.id) is not None
+    assert budget_requests.limit_for(account, made, alice.id, subject=elsewhere.id) is None
+
+
+def test_the_credit_limit_and_its_budget_are_changed_at_once(
+    app: Flask, session: OrmSession, acme: Org, alice: Person, limited: Budget
+) -> None:
+    """Both lock the account before the organisation, so neither waits for what the other has."""
+    edit_org(acme, {"credit_limit": 400})
+    session.commit()
+    org_id, locked, edits = acme.id, threading.Event(), threading.Event()
+
+    def change_budget() -> None:
+        with app.app_context():
+            account = Account(org_id=org_id)
+            lock_account(account)
+            locked.set()
+            edits.wait(10)
+            facts: dict[str, Any] = {"warn_percent": 80, "hard": True, "count_byok": False}
+            budgets.change_budget(account, f"credit-limit-{org_id}", limit_credits=500, **facts)
+            db.session.commit()
+
+    def edit() -> None:
+        with app.app_context():
+            org = db.session.get_one(Org, org_id)
+            locked.wait(10)
+            edits.set()
+            edit_org(org, {"credit_limit": 600, "time_zone": "Europe/Berlin"})
+            db.session.commit()
+
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(change_budget), threads.submit(edit)]:
+            done.result()
+    session.rollback()
+    assert budgets.budget_of(Account(org_id=org_id), f"credit-limit-{org_id}").limit_credits == 600

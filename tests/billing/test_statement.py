@@ -47,6 +47,11 @@ DAY = timedelta(days=1)
 both_kinds = pytest.mark.usefixtures("kind")
 
 
+def statement_of(who: Person) -> str:
+    """Start of the addresses of the account's statement."""
+    return f"{who.home}/billing/statement" if who.home else "/profile/statement"
+
+
 def get(who: Person, **query: str) -> str:
     answer = who.browser.get("/profile", query_string={"tab": "statement", **query})
     assert answer.status_code == 200, answer.text
@@ -197,18 +202,18 @@ def test_expired_grants_are_written_off_before_the_page_counts(session: Session,
 def test_every_entry_names_and_links_its_cause(session: Session, alice: Person) -> None:
     ids = history(session, alice)
     found = rows(get(alice))
-    gift, sold, wrong = (f"/profile/statement/grants/{ids[name]}" for name in ("gift", "sold", "wrong"))
+    gift, sold, wrong = (f"{statement_of(alice)}/grants/{ids[name]}" for name in ("gift", "sold", "wrong"))
     revoked = "The wrong (Revoked: a mistake)"
     assert [(row.text, row.href, row.amount) for row in found] == [
-        ("lab/100%_odd", f"/calls/{ids['last']}", -9),
+        ("lab/100%_odd", f"{alice.home}/calls/{ids['last']}", -9),
         (f"Revoked by the operator: {revoked}", wrong, -77),
         (revoked, wrong, 77),
         ("Given back after a refund: The sold", sold, 200),
         ("Taken back by a refund: The sold", sold, -300),
         ("Expired: The gift", gift, -337),
         ("Charge search-1", None, -40),
-        ("lab/small", f"/calls/{ids['small']}", -3),
-        ("lab/big", f"/calls/{ids['call']}", -120),
+        ("lab/small", f"{alice.home}/calls/{ids['small']}", -3),
+        ("lab/big", f"{alice.home}/calls/{ids['call']}", -120),
         ("The sold", sold, 1000),
         ("The gift", gift, 500),
     ]
@@ -470,7 +475,7 @@ def test_a_day_is_explained_in_sentences_and_adds_up(session: Session, alice: Pe
         "Your balance ended where it began",
     ):
         assert sentence in explanations, sentence
-    assert f'href="/calls/{ids["call"]}"' in "".join(seen)
+    assert f'href="{alice.home}/calls/{ids["call"]}"' in "".join(seen)
     for wrong in ("2026-13-01", "today", "9999-01-01", str((now() + 2 * DAY).date()), "1999-01-01"):
         assert alice.browser.get(f"/profile/statement/{wrong}").status_code == 404
 

@@ -18,7 +18,7 @@ from models.accounts import User
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.core.pool import Pool
 from models.ledger import Account, Budget, BudgetRaise, BudgetRefusal, budgets
-from models.orgs import Org, OrgTeam, OrgTeamMember
+from models.orgs import Org, OrgTeam, OrgTeamMember, edit_org
 from tests import factories
 from tests.ledger.stage import HOUR, NOW, Payer, admit, assert_proved, call, give, key_of, payer
 
@@ -242,7 +242,7 @@ def test_the_credit_limit_of_an_organisation_is_a_budget(session: Session, pool:
     org, first = stage.org, stage.callers[0]
     assert org is not None
     ledger.settle(pool, admit(pool, first, 10, now=NOW), call(10), now=NOW)
-    org.credit_limit = 25
+    edit_org(org, {"credit_limit": 25})
     session.commit()
     (limit,) = budgets.budgets_of(stage.account)
     assert (limit.level, limit.period, limit.limit_credits) == ("account", "month", 25)
@@ -255,8 +255,7 @@ def test_the_credit_limit_of_an_organisation_is_a_budget(session: Session, pool:
     budgets.end_budget(stage.account, limit.id)
     session.commit()
     assert (org.credit_limit, budgets.budgets_of(stage.account)) == (None, [])
-    org.credit_limit = 30
-    org.time_zone = "Asia/Tokyo"
+    edit_org(org, {"credit_limit": 30, "time_zone": "Asia/Tokyo"})
     session.commit()
     assert [each.limit_credits for each in budgets.budgets_of(stage.account)] == [30]
     assert budgets.time_zone_of(stage.account) == "Asia/Tokyo"

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from scim2_client.engines.wsgi import WSGISCIMClient
 from scim2_models import PatchOp, SCIMException, SearchRequest
 from scim2_tester import Status, check_server
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Session
@@ -20,6 +20,7 @@ from models.orgs.single_sign_on import set_group
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.factories import Person
+from tests.usage.test_usage_pages import recorded_statements
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
@@ -302,3 +303,62 @@ def test_what_a_directory_asks_is_bounded(directory: Directory) -> None:
     assert directory.call("GET", f"/Users?filter={wide}", status=400)["scimType"] == "invalidFilter"
     nul = directory.call("GET", '/Users?filter=userName%20eq%20"a\\u0000"')
     assert nul["totalResults"] == 0
+
+
+def test_an_account_stays_who_it_is_in_the_directory(
+    app: Flask, acme: Org, directory: Directory, session: OrmSession
+) -> None:
+    """A new address changes nothing until another account has it; that one takes the place of the first."""
+    factories.user("carl")
+    factories.user("dora")
+    path = f"/Users/{directory.user('carl@example.org', externalId='c')}"
+
+    def named(address: str) -> set[str]:
+        directory.patch(path, {"op": "replace", "value": {"userName": address}})
+        return set(people(session, acme)) - {"alice@example.org", "bob@example.org"}
+
+    assert named("carl.new@example.org") == {"carl@example.org"}
+    directory.patch(path, {"op": "replace", "value": {"active": False}})
+    assert "carl@example.org" not in people(session, acme)
+    directory.patch(path, {"op": "replace", "value": {"active": True}})
+    assert named("dora@example.org") == {"dora@example.org"}
+    assert named("eve@example.org") == {"dora@example.org"}
+    sign_in_verified_email("eve@example.org", factories.now(), free_credits=1)
+    session.commit()
+    assert named("eve@example.org") == {"eve@example.org"}
+
+
+def test_large_directories_take_few_statements(
+    app: Flask, acme: Org, directory: Directory, session: OrmSession
+) -> None:
+    """A group of many members is as many statements as one of few; filters without an index look through a bounded number."""
+    set_group(acme.id, "Everybody", "viewer", "")
+    query = (
+        'WITH u AS (INSERT INTO "user" (id, email, "emailVerified")'
+        " SELECT 'u' || n, 'u' || n || '@example.org', now() FROM generate_series(1, :n) n RETURNING id, email),"
+        " m AS (INSERT INTO org_member (org_id, user_id, role) SELECT :org, id, 'member' FROM u)"
+        " INSERT INTO scim_user (id, org_id, user_name, email, active, attributes)"
+        " SELECT id, :org, email, email, true, jsonb_build_object('schemas', jsonb_build_array(CAST(:schema AS text)), 'userName', email) FROM u"
+    )
+    session.execute(text(query), {"n": 1_001, "org": acme.id, "schema": USER})
+    session.commit()
+    body = {
+        "schemas": [GROUP],
+        "displayName": "Crowd",
+        "members": [{"value": f"u{n}"} for n in range(1, 1001)],
+    }
+    with recorded_statements(app) as statements:
+        path = f"/Groups/{directory.call('POST', '/Groups', body, 201)['id']}"
+    assert len(team_of(session, acme, "Crowd")) == 1_000
+    assert len(statements) < 40
+    with recorded_statements(app) as statements:
+        directory.patch(path, {"op": "remove", "path": "members"})
+    assert len(statements) < 40
+    assert team_of(session, acme, "Crowd") == set()
+    for filter in ('userName co "u1"', "userName pr", 'displayName eq "x"', 'not (userName eq "u1")'):
+        refused = directory.call("GET", f"/Users?filter={filter}", status=400)
+        assert (refused["scimType"], "1,000" in refused["detail"]) == ("tooMany", True)
+    found = directory.call("GET", '/Users?filter=userName eq "u7@example.org" and active eq true')
+    assert [each["id"] for each in found["Resources"]] == ["u7"]
+    search = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:SearchRequest"]}
+    assert directory.call("POST", "/.search", search, 400)["scimType"] == "tooMany"

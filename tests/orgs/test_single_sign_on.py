@@ -1,6 +1,7 @@
 """Single sign-on of organisations against an issuer and DNS on loopback: domains, sign-in, groups, enforcement."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,10 +14,25 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models.accounts import OAuthAccount, Session, User
+from models.accounts.credentials import hash_token
 from models.core.audit_log import AuditLog
+from models.core.errors import Conflict
 from models.core.mail import Email
-from models.orgs import Org, OrgDomain, OrgInvite, OrgSso, OrgSsoSession, OrgTeam, OrgTeamMember, invites
-from models.orgs.single_sign_on import ARRIVAL_VALID, EMERGENCY
+from models.orgs import (
+    Org,
+    OrgDomain,
+    OrgDomainJoining,
+    OrgInvite,
+    OrgSso,
+    OrgSsoSession,
+    OrgTeam,
+    OrgTeamMember,
+    domain_joining,
+    invites,
+)
+from models.orgs.domain_checks import check_domains
+from models.orgs.domains import prove
+from models.orgs.single_sign_on import ARRIVAL_VALID, EMERGENCY, OrgSsoKey, sso_of_address
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.factories import Person
@@ -132,14 +148,59 @@ def test_a_domain_is_proven_by_its_record(
     other = factories.org(factories.user("erin"), "Other")
     theirs = factories.save(OrgDomain(org_id=other.id, domain="example.org", token="t"))
     assert post(hers, f"/orgs/acme/settings/domains/{theirs.id}/proof").status_code == 404
-    from models.core.errors import Conflict
-    from models.orgs.domains import prove
-
     with pytest.raises(Conflict, match="belongs to another organisation"):
         prove(theirs, "dns", factories.now())
     session.rollback()
     assert post(hers, f"/orgs/acme/settings/domains/{row.id}/removal").status_code == 303
     assert actions(session) == ["domain.added", "domain.verified", "domain.removed"]
+
+
+def test_a_domain_whose_record_is_gone_is_paused(
+    sso_app: Flask,
+    hers: FlaskClient,
+    acme: Org,
+    alice: Person,
+    bob: Person,
+    resolver: DnsServer,
+    provider: OrgSso,
+    outbox: list[Email],
+    session: OrmSession,
+) -> None:
+    """After misses over days nobody joins by it, owners get e-mails, and its people enter without the identity provider."""
+    row = session.scalars(select(OrgDomain)).one()
+    settings, moment = sso_app.extensions["settings"], factories.now()
+    factories.save(OrgDomainJoining(org_id=acme.id, domain="example.org", mode="join", role="member"))
+    acme.sso_enforced_at = moment
+    session.commit()
+    newcomer = factories.user("erin")
+    resolver.texts = {row.record_name: [row.record_value]}
+    with sso_app.app_context():
+        assert (check_domains(settings, moment), check_domains(settings, moment)) == (1, 0)
+        resolver.texts = {}
+        states = []
+        for day in range(1, 5):
+            check_domains(settings, moment + timedelta(days=day))
+            session.refresh(row)
+            states.append((row.misses, row.paused_at is not None, len(outbox)))
+    assert states == [(1, False, 0), (2, False, 1), (3, False, 1), (4, True, 2)]
+    assert {each.to for each in outbox} == {"alice@example.org"}
+    assert row.record_value in outbox[1].text
+    assert sso_of_address("bob@example.org") is None
+    assert domain_joining.open_domains(newcomer) == []
+    page = hers.get(SETTINGS)
+    assert (page.status_code, "example.org is paused" in page.text) == (200, True)
+    assert browser_of(sso_app, bob).get("/orgs/acme").status_code == 200
+    # it may have another owner now
+    other = factories.org(newcomer, "Other")
+    theirs = factories.save(OrgDomain(org_id=other.id, domain="example.org", token="t"))
+    prove(theirs, "dns", moment)
+    session.rollback()
+    resolver.texts = {row.record_name: [row.record_value]}
+    assert post(hers, f"/orgs/acme/settings/domains/{row.id}/proof").status_code == 303
+    session.refresh(row)
+    assert (row.paused_at, row.misses) == (None, 0)
+    assert browser_of(sso_app, bob).get("/orgs/acme").status_code == 403
+    assert actions(session)[-2:] == ["domain.paused", "domain.resumed"]
 
 
 def test_an_operator_vouches_for_a_domain(app: Flask, acme: Org, session: OrmSession) -> None:
@@ -386,6 +447,38 @@ def test_enforcement_covers_money_and_json(
     assert key.get("/orgs/acme/keys").status_code == 403
     through(browser, issuer, "carol@example.org")
     assert browser.get("/api/orgs/acme/audit").status_code == 200
+
+
+def test_personal_keys_are_authorised_in_a_session_that_came_through(
+    sso_app: Flask,
+    hers: FlaskClient,
+    bob: Person,
+    issuer: str,
+    provider: OrgSso,
+    acme: Org,
+    session: OrmSession,
+) -> None:
+    """On the page, or by being made there; never by another session, and no key of somebody else."""
+    page, his, mine = "/orgs/acme/personal-keys", browser_of(sso_app, bob), hash_token(bob.token)
+    acme.sso_enforced_at = factories.now()
+    session.commit()
+    assert (his.get(page).status_code, post(his, page, key=mine).status_code) == (403, 403)
+    through(his, issuer, "bob@example.org")
+    assert his.get(page).text.count("Not authorised") == 1
+    assert "requires single sign-on" in his.get("/profile?tab=api-keys").text
+    assert post(his, page, key="other").status_code == 404
+    assert post(his, page, key=mine).status_code == 303
+    assert post(his, "/profile/keys", name="laptop", days="30").status_code == 303
+    session.rollback()
+    keys = session.scalars(select(OrgSsoKey.user_id)).all()
+    assert keys == [bob.id, bob.id]
+    assert post(his, page, key=mine, withdraw="1").status_code == 303
+    assert session.scalars(select(OrgSsoKey.session_token)).all() != [mine]
+    assert [each for each in actions(session) if each.startswith("sso.key")] == [
+        "sso.key_authorized",
+        "sso.key_authorized",
+        "sso.key_withdrawn",
+    ]
 
 
 @pytest.mark.usefixtures("enforced")

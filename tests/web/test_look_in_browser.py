@@ -15,6 +15,7 @@ CHECKED = [
     "/kit?layout=console&as=demo",
     "/kit?layout=gate",
     "/kit-charts?as=alice",
+    "/kit-panel",
     "/kit-fault/404",
     "/dialog?as=alice",
 ]
@@ -171,3 +172,51 @@ def test_a_toast_disappears(open_page: OpenPage, base: str) -> None:
         expect(toast).to_have_count(1)
         page.clock.run_for(7000)
         expect(toast).to_have_count(0)
+
+
+def test_side_panel_opens_a_row_beside_its_list(open_page: OpenPage, base: str) -> None:
+    with open_page(base, expected=(404,)) as page:
+        panel, list_row = page.locator("[data-panel]"), page.get_by_role("table").get_by_role("link")
+        page.goto("/kit-panel")
+        list_row.nth(1).focus()  # by keyboard
+        page.keyboard.press("Enter")
+        expect(panel.get_by_role("heading", name="Row 2 in full")).to_be_focused()
+        expect(page).to_have_url(f"{base}/kit-panel/2")
+        expect(page).to_have_title("Row 2 · Stoa")
+        expect(page.get_by_role("columnheader", name="Note")).to_be_hidden()
+        judge(page)
+        panel.get_by_role("link", name="Next row").click()
+        expect(list_row.nth(2)).to_have_attribute("aria-current", "true")
+        page.keyboard.press("Escape")
+        expect(panel).to_be_hidden()
+        expect(list_row.nth(2)).to_be_focused()
+        expect(page).to_have_url(f"{base}/kit-panel")
+        expect(page).to_have_title("Rows · Stoa")
+        page.go_forward()
+        expect(panel.get_by_role("heading", name="Row 3 in full")).to_be_visible()
+        page.reload()  # the address is that of the row's page
+        expect(page.get_by_role("heading", name="Row 3 in full", level=1)).to_be_visible()
+        page.go_back()
+        expect(page.get_by_role("heading", name="Rows")).to_be_visible()
+        expect(panel).to_be_hidden()
+        page.get_by_role("cell", name="A note").nth(7).click(force=True)  # the whole row is the link
+        panel.get_by_role("link", name="Next row").click()  # is missing: what was open stays
+        expect(page.get_by_role("alert")).to_be_visible()
+        expect(page).to_have_url(f"{base}/kit-panel/8")
+        panel.get_by_role("button", name="Close").click()
+        with page.context.expect_page() as opened:
+            list_row.first.click(modifiers=["Control"])
+        expect(opened.value.get_by_role("heading", level=1, name="Row 1 in full")).to_be_visible()
+        expect(panel).to_be_hidden()
+
+
+@pytest.mark.parametrize(("width", "script"), [(390, True), (1440, False)])
+def test_rows_open_as_pages_on_narrow_windows_and_without_script(
+    open_page: OpenPage, base: str, width: int, script: bool
+) -> None:
+    with open_page(base, width=width, script=script) as page:
+        page.goto("/kit-panel")
+        page.get_by_role("link", name="Row 4").click()
+        expect(page.get_by_role("heading", level=1, name="Row 4 in full")).to_be_visible()
+        page.go_back()
+        expect(page.get_by_role("heading", name="Rows")).to_be_visible()

@@ -73,7 +73,9 @@ OPEN_TO_SUSPENDED = frozenset(
         *("pages.landing", "pages.usage", "pages.api_keys", "pages.docs", "pages.favicon", "pages.robots"),
         *(
             "docs.page",
+            "docs.area",
             "docs.openapi",
+            *("launcher.download", "launcher.page"),
             "store.browse",
             "store.picture",
             "publishers.page",
@@ -152,7 +154,6 @@ def init_app(app: Flask, before_reading: Callable[[], None]) -> None:
     app.before_request(_reject_suspended)
     app.before_request(before_reading)
     app.before_request(_reject_cross_site)
-    app.before_request(_reject_organisation_key)
     app.extensions["audit_actor"] = _audit_actor
     login_manager.init_app(app)
     csrf.init_app(app)
@@ -232,6 +233,15 @@ def key_user(token: str | None = None) -> User | None:
     return found.user if found else None
 
 
+def personal_key_user(token: str | None = None) -> User | None:
+    """Like `key_user`, for routes that change what is the user's own. Raises Forbidden for the key of an organisation: whoever
+    used it before it moved to this member knows it."""
+    found = key_credential(token)
+    if found and found.session.org_id:
+        raise Forbidden("This key belongs to an organisation. Use a key of your own account.")
+    return found.user if found else None
+
+
 def key_account(token: str | None = None) -> Account | None:
     """The account that the request's API key (or `token`) acts for and charges; None if missing or unknown."""
     found = key_credential(token)
@@ -277,26 +287,10 @@ def require_cookie_user() -> User:
 
 
 def current_account() -> Account:
-    """The account of the signed-in browser, whose data its pages show: the user's own, or the organisation's if the cookie
-    holds an organisation's key.
-
-    Only for views that require sign-in.
-    """
-    found = cookie_credential()
-    assert found is not None, "not signed in"
-    return Account.of(found.session)
-
-
-def personal_account() -> Account:
-    """The signed-in user's own account, for views of money. Raises Forbidden if the cookie holds an organisation's key: it
-    spends, and does not buy.
-
-    Only for views that require sign-in.
-    """
-    account = current_account()
-    if account.org_id:
-        raise Forbidden("An organisation's key cannot buy. Sign in with your own account.")
-    return account
+    """The signed-in user's own account. Only for views that require sign-in."""
+    user = cookie_user()
+    assert user is not None, "not signed in"
+    return Account(user_id=user.id)
 
 
 def cookie_or_key_user() -> User | None:
@@ -348,18 +342,6 @@ def _reject_suspended() -> None:
     if request.endpoint is not None and request.endpoint not in OPEN_TO_SUSPENDED:
         cookie_credential()
         key_credential()
-
-
-def _reject_organisation_key() -> None:
-    """Reject changes by a browser whose cookie holds an organisation's key: a key that was handed over is known to others than
-    the person it belongs to. It still reads the organisation's usage, and signs out."""
-    if request.method in SAFE or request.path.startswith(KEY_DOORS):
-        return
-    if request.endpoint is None or request.endpoint in OPEN_TO_SUSPENDED:
-        return
-    found = cookie_credential()
-    if found and found.session.org_id:
-        raise Forbidden("An organisation's key cannot buy or change anything. Sign in with your own account.")
 
 
 # -- browser sign-in and sign-out ----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from models.accounts import Session, User
 from models.core.db import now
-from models.core.errors import DomainError, NotFound
+from models.core.errors import DomainError
 from models.ledger import Account
 from models.orgs import Org, OrgMember, can, check_session, member_org, membership, require
 from views.web.guards import caller_address, cookie_user, current_account, current_session, login_required
@@ -99,6 +99,13 @@ def check_messages(user_id: str | None) -> None:
         )
 
 
+def message_reader() -> str | None:
+    """The id of the user whose calls' messages alone the viewer of an `account_page` may read; None: of all calls of the account."""
+    if "org" not in g or can(current_membership(), "read_messages"):
+        return None
+    return signed_in().id
+
+
 def org_caller() -> str:
     """The rate limit key of changes of organisations: the user, else the IP address."""
     user = cookie_user()
@@ -146,11 +153,8 @@ def check_sign_on(org: Org) -> None:
 
 def enter_org(key: str, capability: str | None, message: str = "Insufficient permissions") -> None:
     """Open the organisation with this id or slug for the signed-in caller, as `org_page` and `org_route` do."""
-    account = current_account()
     org, member = member_org(signed_in().id, key)
     check_sign_on(org)
-    if account.org_id:  # a key in the cookie: others than the person it was handed to know it
-        raise NotFound("Organization not found")
     if capability:
         require(member, capability, message)
     g.org, g.membership = org, member

@@ -11,7 +11,7 @@ from app import create_app
 from models.core.settings import ROOT, load_settings
 from tests.web.kit.charts import NOW, sample_charts, wave
 from views.web import pages
-from views.web.htmx import render, toast
+from views.web.htmx import render, toast, wants_fragment
 
 HERE = Path(__file__).parent
 ICONS = re.findall(r'<symbol id="(?!kind-)([^"]+)"', Path(ROOT, "static/img/icons.svg").read_text())
@@ -35,7 +35,7 @@ def kit_app(data_dir: Path) -> Flask:
 
     @app.context_processor
     def signed_in() -> dict[str, object]:
-        who = request.args.get("as")
+        who = "alice" if request.path.startswith("/kit-panel") else request.args.get("as")
         if who is None or g.get("bug"):
             return {"viewer": None, "credit_chip": None, "sees_demo": False}
         return {"viewer": ALICE, "credit_chip": 4770, "sees_demo": who == "demo"}
@@ -57,6 +57,16 @@ def kit_app(data_dir: Path) -> Flask:
     @app.get("/kit-charts")
     def charts() -> Response:
         return render("kit/charts.html", **sample_charts())
+
+    @app.get("/kit-panel")
+    def kit_panel() -> Response:
+        return render("kit/panel.html", partial="kit/panel.html")
+
+    @app.get("/kit-panel/<int:number>")
+    def kit_row(number: int) -> Response:
+        if number > 8:
+            abort(404)
+        return render("kit/row.html", partial="kit/_row.html", number=number, fragment=wants_fragment())
 
     @app.get("/kit-toast")
     def kit_toast() -> Response:

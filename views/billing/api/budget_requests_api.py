@@ -46,7 +46,7 @@ class BudgetRequested(ResponseModel):
         401: "No key, or an unknown one",
         404: "There is no such budget in the key's account",
         409: "The budget is your own: raise it yourself",
-        422: "The budget does not limit your calls",
+        422: "The budget does not limit your calls, or the run is not yours",
     },
     door=door(),
 )

@@ -20,7 +20,7 @@ from models.orgs import can, membership, org_by_id
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, door
-from views.web.guards import caller_address, limiter, personal_account, require_cookie_user
+from views.web.guards import caller_address, limiter, require_cookie_user
 from views.web.operation import Operation, ResponseModel
 from views.web.org_guards import check_sign_on
 
@@ -74,7 +74,7 @@ def _failing(error: Exception) -> ResponseReturnValue | None:
 @bp.post("/api/orgs/<org_id>/credits")
 @limiter.limit("30 per minute")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     body=OrganisationCreditsBody,
     answers={
@@ -100,7 +100,6 @@ def buy_organisation_credits(org_id: str) -> ResponseReturnValue:
         raise DomainError(TOO_FEW)
     if wanted > MOST_CREDITS:
         raise DomainError(TOO_MANY)
-    personal_account()
     account = _owned(buyer, org_id)
     stripe_api.client()
     customer = customers.customer_of(account)

@@ -23,7 +23,7 @@ from models.core.strict_models import issue
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, ServerError, door
-from views.web.guards import caller_address, limiter, personal_account, require_cookie_user
+from views.web.guards import caller_address, current_account, limiter, require_cookie_user
 from views.web.operation import Operation, ResponseModel
 
 log = logging.getLogger("stoa.billing")
@@ -134,7 +134,7 @@ def _hook(error: Exception) -> ResponseReturnValue | None:
 @bp.post("/api/stripe/buy-credits")
 @limiter.limit("30 per minute")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     body=BuyCreditsBody,
     answers={
@@ -155,7 +155,7 @@ def buy_credits() -> ResponseReturnValue:
     """
     user = require_cookie_user()
     wanted = read(BuyCreditsBody).credits
-    account, buyer = personal_account(), user.id
+    account, buyer = current_account(), user.id
     stripe_api.client()
     try:
         customers.ensure_customer(account)
@@ -174,7 +174,7 @@ def buy_credits() -> ResponseReturnValue:
 @bp.post("/api/user/auto-topup")
 @limiter.limit("60 per minute")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     body=AutoTopupBody,
     answers={
@@ -191,7 +191,7 @@ def save_auto_topup() -> ResponseReturnValue:
     """
     user = require_cookie_user()
     body = read(AutoTopupBody)
-    account = personal_account()
+    account = current_account()
     cap = auto_topup.settings_of(account).monthly_cap_cents
     chosen = TopupSettings(body.enabled, body.threshold, body.amount, cap)
     auto_topup.save(account, user.id, chosen, source="api")
@@ -204,7 +204,7 @@ def save_auto_topup() -> ResponseReturnValue:
 @bp.post("/api/user/billing-portal")
 @limiter.limit("30 per minute")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     answers={
         200: ("Where to go", PortalAnswer),
@@ -218,7 +218,7 @@ def save_auto_topup() -> ResponseReturnValue:
 def billing_portal() -> ResponseReturnValue:
     """Open Stripe's portal, for cards and invoices."""
     require_cookie_user()
-    account = personal_account()
+    account = current_account()
     base = stripe_api.billing_settings().base_url
     customer = customers.customer_of(account)
     db.session.commit()  # Stripe is asked without a transaction
@@ -229,7 +229,7 @@ def billing_portal() -> ResponseReturnValue:
 
 @bp.post("/api/stripe/webhook")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     answers={
         200: ("It is stored", Received),
         400: ("The signature is missing, wrong or too old", WebhookError),

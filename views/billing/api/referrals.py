@@ -23,6 +23,7 @@ from views.web.guards import (
     cookie_user,
     key_user,
     limiter,
+    personal_key_user,
     require_cookie_user,
     settings,
 )
@@ -99,7 +100,7 @@ def referral_link(code: str) -> str:
 
 @bp.get("/api/referrals")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     answers={200: ("Your code, limit and referrals", OwnReferrals), 500: "You have no code"},
     door=DOOR,
@@ -127,12 +128,13 @@ def own_referrals() -> ResponseReturnValue:
 @bp.post("/api/referrals")
 @limiter.limit("20/minute;200/day", key_func=_rate_limit_key)
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie or key",
     body=RedeemBody,
     answers={
         200: ("Redeemed", Redeemed),
         400: "Your own code, a self-referral, or the referrer is at their limit",
+        403: "The key belongs to an organisation",
         404: "No such code",
         409: "You were referred before, or you referred the code's owner",
         500: "Nothing was redeemed",
@@ -146,7 +148,7 @@ def redeem() -> ResponseReturnValue:
         return _redeemed(user, _cookie_code(), "Internal server error")
     body = read(RedeemBody)
     token = api_key() or body.authToken
-    user = key_user(token) if token else None
+    user = personal_key_user(token) if token else None
     if user is None:
         raise DomainError("Unauthorized", status=401)
     return _redeemed(user, body.referralCode, FAILED)
@@ -154,7 +156,7 @@ def redeem() -> ResponseReturnValue:
 
 @bp.get("/api/referrals/<code>")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     answers={
         200: ("The owner of the code, and whether it can be redeemed", InvitationAnswer),
         400: "No such code",

@@ -17,7 +17,7 @@ from views.web import error_bodies
 from views.web.body import BadJson, Body, Missing, read
 from views.web.error_bodies import door
 from views.web.format import iso
-from views.web.guards import cookie_or_key_user
+from views.web.guards import cookie_user, key_account, key_user, personal_key_user
 from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("subscription_api", __name__)
@@ -87,7 +87,7 @@ DOOR = door(_error_response)
 
 @bp.get("/api/user/subscription")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="cookie or key",
     answers={200: ("Your plan and its use", OwnSubscription)},
     door=DOOR,
@@ -95,10 +95,13 @@ DOOR = door(_error_response)
 def own_subscription() -> ResponseReturnValue:
     """Return your subscription and the usage of its plan.
 
-    A subscription that does not cover calls, because its payment is overdue, counts as none.
+    A subscription that does not cover calls, because its payment is overdue, counts as none. A key of an organisation has none:
+    plans do not cover its calls.
     """
-    user = _user()
-    account, moment = Account(user_id=user.id), now()
+    user, moment = _personal_user(), now()
+    if user is None:
+        return jsonify(hasSubscription=False, fallbackToALaCarte=False)
+    account = Account(user_id=user.id)
     answer: dict[str, Any] = {"hasSubscription": False, "fallbackToALaCarte": user.fallback_to_a_la_carte}
     found = billing.covering_subscription(account, now=moment)
     if found is None:
@@ -127,23 +130,30 @@ def own_subscription() -> ResponseReturnValue:
 
 
 @bp.get("/api/user/preferences")
-@Operation(tag="Billing", caller="cookie or key", answers={200: ("Your preferences", Preferences)}, door=DOOR)
+@Operation(tag="Plans", caller="cookie or key", answers={200: ("Your preferences", Preferences)}, door=DOOR)
 def preferences() -> ResponseReturnValue:
     """Return your preferences."""
-    return jsonify(fallbackToALaCarte=_user().fallback_to_a_la_carte)
+    user = _personal_user()
+    return jsonify(fallbackToALaCarte=user is not None and user.fallback_to_a_la_carte)
 
 
 @bp.patch("/api/user/preferences")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="cookie or key",
     body=PreferencesBody,
-    answers={200: ("Saved", SavedPreferences), 400: "No updates, or an invalid body"},
+    answers={
+        200: ("Saved", SavedPreferences),
+        400: "No updates, or an invalid body",
+        403: "The key belongs to an organisation",
+    },
     door=DOOR,
 )
 def save_preferences() -> ResponseReturnValue:
     """Change your preferences."""
-    user = _user()
+    user = cookie_user() or personal_key_user()
+    if user is None:
+        raise DomainError("Unauthorized", status=401)
     body = read(PreferencesBody)
     if body.fallbackToALaCarte is None:
         raise DomainError("No updates provided")
@@ -152,11 +162,14 @@ def save_preferences() -> ResponseReturnValue:
     return jsonify(success=True, fallbackToALaCarte=user.fallback_to_a_la_carte)
 
 
-def _user() -> User:
-    user = cookie_or_key_user()
-    if user is None:
+def _personal_user() -> User | None:
+    """The user of the cookie or key; None for an organisation's key. Raises DomainError (401)."""
+    if user := cookie_user():
+        return user
+    account = key_account()
+    if account is None:
         raise DomainError("Unauthorized", status=401)
-    return user
+    return None if account.org_id else key_user()
 
 
 def _tier(plan: Plan) -> int:

@@ -11,7 +11,7 @@ from models.billing.payments.tax import tax_enabled
 from models.core.errors import Forbidden, Invalid
 from models.ledger import Account
 from models.orgs import Org, can
-from views.web.guards import CSP, cookie_user, personal_account
+from views.web.guards import CSP, cookie_user, current_account
 from views.web.htmx import render
 from views.web.org_guards import enter_org
 
@@ -73,7 +73,7 @@ def organisation() -> Org | None:
 def page_account() -> Account:
     """The account whose billing the page shows: the user's own, or that of the organisation in the URL. Raises Forbidden,
     NotFound."""
-    own, org = personal_account(), organisation()
+    own, org = current_account(), organisation()
     return own if org is None else Account(org_id=org.id)
 
 

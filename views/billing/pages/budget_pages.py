@@ -17,7 +17,7 @@ from models.ledger.budget_tables import PERIOD_NAMES
 from models.ledger.budgets import CREDIT_LIMIT, PERSONAL_LEVELS
 from models.orgs import SsoRequired, can, org_by_id, require
 from views.accounts.pages.profile import tab
-from views.web.guards import limiter, login_required, personal_account
+from views.web.guards import current_account, limiter, login_required
 from views.web.htmx import render, see_other, toast
 from views.web.org_guards import current_membership, enter_org, org_account, signed_in, sso_required
 
@@ -52,7 +52,7 @@ def budget_page(
                     enter_org(slug, "manage_budgets" if manage else None)
             except SsoRequired as required:
                 return sso_required(required.org)
-            g.budget_account = org_account() if slug is not None else personal_account()
+            g.budget_account = org_account() if slug is not None else current_account()
             return view(*args, **kwargs)
 
         return guarded

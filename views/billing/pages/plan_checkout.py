@@ -130,9 +130,7 @@ def return_urls() -> tuple[str, str]:
 
 
 def _own_subscription() -> Subscription | None:
-    if cookie_user() is None or (account := current_account()).org_id:
-        return None
-    return billing.live_subscription(account)
+    return None if cookie_user() is None else billing.live_subscription(current_account())
 
 
 def _synced(account: Account, session_id: str, *, fetch: bool) -> tuple[str, Subscription | None]:

@@ -17,7 +17,7 @@ from views.accounts.pages.profile import tab
 from views.billing.pages.billing_blueprint import bp, money_page, own_billing, user
 from views.billing.pages.plan_cards import STATUSES, cards_for, plan_card, plan_facts, plan_of
 from views.web import format
-from views.web.guards import limiter, login_required, personal_account
+from views.web.guards import current_account, limiter, login_required
 from views.web.htmx import see_other, toast, wants_fragment
 
 NOTICES = {
@@ -86,7 +86,7 @@ class Allowance:
 @login_required
 def plan_page() -> ResponseReturnValue:
     """`/profile?tab=plan`: the plan, its windows, and other plans. htmx gets only the windows."""
-    account, moment = personal_account(), now()
+    account, moment = current_account(), now()
     subscription = billing.live_subscription(account)
     plan = plan_of(subscription)
     offered = billing.public_plans() if billing.enabled() and not wants_fragment() else []
@@ -110,7 +110,6 @@ def plan_page() -> ResponseReturnValue:
 @limiter.limit("60 per minute")
 def save_fallback() -> ResponseReturnValue:
     """Store whether calls continue with credits when the plan is used up."""
-    personal_account()
     fallback = bool(request.form.get("fallback"))
     user().fallback_to_a_la_carte = fallback
     db.session.commit()

@@ -11,7 +11,6 @@ from pydantic import Field
 from models.billing.topups import auto_topup
 from models.billing.topups.auto_topup import TopupSettings
 from models.core.db import db
-from models.core.errors import Forbidden
 from models.ledger import Account, balance
 from models.orgs import PEOPLE_ROLES, Org, OrgMember, delete_org, edit_org, found_org, memberships, record_org
 from models.orgs.counts import counts_of
@@ -20,7 +19,7 @@ from views.orgs.api.orgs_api_blueprint import DOOR, MEMBERS, OWNERS_AND_ADMINS, 
 from views.store.api.publishers import CountedPublisher, publisher_row
 from views.web.body import Body, Int32, Missing, read
 from views.web.format import iso
-from views.web.guards import current_account, limiter, require_cookie_user
+from views.web.guards import limiter, require_cookie_user
 from views.web.operation import Operation, ResponseModel
 from views.web.org_guards import (
     current_membership,
@@ -180,7 +179,6 @@ def orgs() -> ResponseReturnValue:
     answers={
         201: ("The organisation", OrgRow),
         400: "An invalid name",
-        403: "The cookie holds an organisation's key",
         409: "You own too many organisations",
         429: "Too many organisations today",
     },
@@ -192,8 +190,6 @@ def create() -> ResponseReturnValue:
     Its slug follows from the name: lower case, hyphens for spaces, and a number if it is taken.
     """
     user = require_cookie_user()
-    if current_account().org_id:
-        raise Forbidden("An organisation's key cannot create organizations.")
     body = read(NewOrg)
     org = found_org(user, body.name or "", body.description)
     db.session.commit()

@@ -25,11 +25,13 @@ from models.orgs import directory, provisioning
 from models.orgs.directory import ScimGroup, ScimUser
 from views.orgs.api.scim_protocol import (
     MAX_OPERATIONS,
+    MAX_SCANNED,
     PROVIDER,
     DirectoryGroup,
     DirectoryGroupMember,
     DirectoryUser,
-    equality,
+    check_scanned,
+    equalities,
     generic,
     listed,
     location,
@@ -109,11 +111,13 @@ def search_users() -> ResponseReturnValue:
 
 
 def _found_users(search: SearchRequest[Any]) -> Response:
-    equal, (offset, limit) = equality(search, USER_NAMES), window(search)
-    if equal is not None:
+    (equal, exact), (offset, limit) = equalities(search, USER_NAMES), window(search)
+    if exact:
         total, rows = directory.list_users(scim_org().id, offset=offset, limit=limit, **equal)
         return listed(DirectoryUser, total, _users(rows), search)
-    matching = _matching(search, _users(directory.list_users(scim_org().id)[1]))
+    total, rows = directory.list_users(scim_org().id, limit=MAX_SCANNED, **equal)
+    check_scanned(total)
+    matching = _matching(search, _users(rows))
     return listed(DirectoryUser, len(matching), matching[offset : offset + limit], search)
 
 
@@ -246,11 +250,13 @@ def search_groups() -> ResponseReturnValue:
 
 
 def _found_groups(search: SearchRequest[Any]) -> Response:
-    equal, (offset, limit) = equality(search, GROUP_NAMES), window(search)
-    if equal is not None:
+    (equal, exact), (offset, limit) = equalities(search, GROUP_NAMES), window(search)
+    if exact:
         total, rows = directory.list_groups(scim_org().id, offset=offset, limit=limit, **equal)
         return listed(DirectoryGroup, total, _groups(rows), search)
-    matching = _matching(search, _groups(directory.list_groups(scim_org().id)[1]))
+    total, rows = directory.list_groups(scim_org().id, limit=MAX_SCANNED, **equal)
+    check_scanned(total)
+    matching = _matching(search, _groups(rows))
     return listed(DirectoryGroup, len(matching), matching[offset : offset + limit], search)
 
 
@@ -330,7 +336,10 @@ def search_everything() -> ResponseReturnValue:
     """List users, then groups."""
     both = DirectoryUser | DirectoryGroup
     search, org_id = searched(both), scim_org().id
-    found = [*_users(directory.list_users(org_id)[1]), *_groups(directory.list_groups(org_id)[1])]
+    users, user_rows = directory.list_users(org_id, limit=MAX_SCANNED)
+    groups, group_rows = directory.list_groups(org_id, limit=MAX_SCANNED)
+    check_scanned(users + groups)
+    found = [*_users(user_rows), *_groups(group_rows)]
     if search.filter is not None:
         filters = {
             model: generic(ScimFilter, model)(str(search.filter)) for model in (DirectoryUser, DirectoryGroup)

@@ -36,7 +36,7 @@ from scim2_models import (
     Sort,
     User,
 )
-from scim2_models.path import CompareOperator, Comparison
+from scim2_models.path import CompareOperator, Comparison, LogicalExpr, LogicalOperator
 
 from models.core.db import db
 from models.core.errors import DomainError
@@ -47,10 +47,12 @@ P = ParamSpec("P")
 
 MAX_PAGE = 200
 MAX_OFFSET = 10**9
-KINDS = frozenset({"uniqueness", "invalidValue", "invalidFilter"})
+KINDS = frozenset({"uniqueness", "invalidValue", "invalidFilter", "tooMany"})
 """Codes of domain errors that are a `scimType`."""
 MAX_FILTER = 2_000
 """Characters of a filter."""
+MAX_SCANNED = 1_000
+"""Resources that a filter without an index looks through."""
 MAX_OPERATIONS = 200
 """Of a PATCH: each looks through all members of a group, and may name as many as it likes."""
 MIMETYPE = "application/scim+json"
@@ -154,18 +156,33 @@ def _check_filter(values: dict[str, Any]) -> None:
         )
 
 
-def equality(search: SearchRequest[Any], names: dict[str, str]) -> dict[str, str] | None:
-    """The filter as one equality of an attribute in `names` (lower case) with text: {column: text}; {} without a filter; None
-    for any other filter."""
+def equalities(search: SearchRequest[Any], names: dict[str, str]) -> tuple[dict[str, str], bool]:
+    """What the filter says of the attributes in `names` (lower case), {column: text}, as far as it is equalities joined by
+    "and"; and whether that is all it says."""
     if search.filter is None:
-        return {}
+        return {}, True
     node = search.filter.ast
-    if isinstance(node, Comparison) and node.op is CompareOperator.eq and isinstance(node.value, str):
-        path = node.attr_path
-        # text in the database has no NUL
-        if path.sub_attr is None and path.attr.lower() in names and "\0" not in node.value:
-            return {names[path.attr.lower()]: node.value}
-    return None
+    joined = isinstance(node, LogicalExpr) and node.op is LogicalOperator.and_
+    terms = node.terms if isinstance(node, LogicalExpr) and joined else (node,)
+    found: dict[str, str] = {}
+    for term in terms:
+        if isinstance(term, Comparison) and term.op is CompareOperator.eq and isinstance(term.value, str):
+            path = term.attr_path
+            # text in the database has no NUL
+            if path.sub_attr is None and path.attr.lower() in names and "\0" not in term.value:
+                found.setdefault(names[path.attr.lower()], term.value)
+    return found, len(found) == len(terms)
+
+
+def check_scanned(total: int) -> None:
+    """Raise DomainError (400, `tooMany`) if a filter would look through too many resources."""
+    if total > MAX_SCANNED:
+        raise DomainError(
+            f"This filter would look through {total:,} resources; the most is {MAX_SCANNED:,}."
+            ' Filter by userName, displayName, externalId or id with "eq", or list all pages.',
+            code="tooMany",
+            status=400,
+        )
 
 
 def window(search: SearchRequest[Any]) -> tuple[int, int]:

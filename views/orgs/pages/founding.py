@@ -10,7 +10,7 @@ from models.orgs.counts import counts_of
 from models.orgs.domain_joining import open_domains
 from models.orgs.founding import GRACE, deleted_orgs, restore_org
 from views.orgs.pages.orgs_blueprint import bp
-from views.web.guards import limiter, login_required, personal_account
+from views.web.guards import limiter, login_required
 from views.web.htmx import render, see_other, toast
 from views.web.org_guards import org_caller, signed_in
 
@@ -41,7 +41,6 @@ def new() -> ResponseReturnValue:
 @limiter.limit("30/hour;100/day", key_func=org_caller)
 def create() -> ResponseReturnValue:
     """Found an organisation that the viewer owns."""
-    personal_account()
     name, description = request.form.get("name", ""), request.form.get("description", "")
     try:
         org = found_org(signed_in(), name, description)
