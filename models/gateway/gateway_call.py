@@ -39,6 +39,12 @@ class GatewayCall(Base):
         Index("idx_gateway_call_account", "account_id", "started_at"),
         # users named in an organisation's ledger are kept (trigger `credit_keep_people`)
         Index("idx_gateway_call_member", "user_id", postgresql_where=text("(user_id <> account_id)")),
+        Index(
+            "idx_gateway_call_failed",
+            "account_id",
+            "finished_at",
+            postgresql_where=text("(state = 'failed'::text)"),
+        ),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
     )
 

@@ -27,6 +27,7 @@ Outcome = Literal[
     "org_not_found",  # the named organisation does not exist, or the caller is no member: 404
     "org_conflict",  # the key of an organisation names another one: 403
     "org_role",  # the caller's role in the organisation makes no calls: 403
+    "org_sso",  # the organisation requires single sign-on, and the person's key is not authorised for it: 403
     "team_model",  # the caller's team in the organisation may not use the model: 403
     "team_repository",  # the caller's team may make calls from its repositories only: 403
     "held",  # the balance covers `minimum`, but calls in flight hold too much of it for this hold: 429

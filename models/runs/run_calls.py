@@ -192,6 +192,7 @@ PAID_BY = {
     "repository": "the organisation that has the repository",
     "fallback:no_match": "the person: no organisation of theirs has the repository",
     "fallback:role": "the person: their role in the organisation makes no calls",
+    "fallback:sso": "the person: the organisation requires single sign-on, and the key was not authorised",
     "fallback:team": "the person: their team may not use the repository",
     "fallback:out_of_credits": "the person: the organisation was out of credits",
 }

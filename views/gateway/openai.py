@@ -162,7 +162,8 @@ PAYER_HEADERS = [
 ]
 FORBIDDEN = (
     "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
-    "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`), all calls of "
+    "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
+    "for its single sign-on (`org_sso`), all calls of "
     "the account were stopped (`account_stopped`), or your account is suspended"
 )
 NOT_FOUND = "No configured provider serves the model, or you belong to no such organisation (`org_not_found`)"

@@ -46,7 +46,7 @@ BEGIN
     IF v_caller.org_id IS NOT NULL OR p_org IS NOT NULL OR repo_url IS NOT NULL OR v_caller.run_paid_by IS NOT NULL THEN
         SELECT p.outcome, p.org_id, p.team_id, p.paid_by, p.refusal INTO outcome, org_id, team_id, paid_by, refusal
         FROM gateway_payer(
-            gateway_admit.user_id, v_caller.org_id, v_caller.team_id, p_org, gateway_admit.repo_url,
+            gateway_admit.user_id, p_token_hash, v_caller.org_id, v_caller.team_id, p_org, gateway_admit.repo_url,
             CASE WHEN v_caller.run_paid_by IS NOT NULL THEN v_caller.run_org END, v_caller.run_paid_by, p_model, p_route_model
         ) p;
         IF outcome IS NOT NULL THEN

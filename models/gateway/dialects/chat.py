@@ -180,7 +180,7 @@ def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     if admission.outcome == "stopped":
         return 403, stop_message(admission.refusal, settings.base_url), "account_stopped"
     if admission.outcome in PAYER_OUTCOMES:
-        return payer_refusal(admission.outcome, admission.refusal, admission.model)
+        return payer_refusal(admission.outcome, admission.refusal, admission.model, settings.base_url)
     base_url = settings.base_url
     run = admission.run_id
     refusal: Mapping[str, tuple[int, str, str]] = {

@@ -242,7 +242,9 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
         status, message, code = plan_refusal(admission)
         return ErrorAnswer(status, {"error": code, "message": message})
     if admission.outcome in PAYER_OUTCOMES:
-        return _sdk_error(*payer_refusal(admission.outcome, admission.refusal, admission.model))
+        return _sdk_error(
+            *payer_refusal(admission.outcome, admission.refusal, admission.model, settings.base_url)
+        )
     return _sdk_error(402, insufficient_message(admission), "insufficient_credits", "insufficient_credits")
 
 
