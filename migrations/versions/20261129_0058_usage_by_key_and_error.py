@@ -1,7 +1,7 @@
 """Rollups by key and error: the columns, and the indexes that the next migration uses.
 
 Revision: 0058
-Revises: 0055
+Revises: 0057
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from migrations.replacing import run_script
 
 revision = "0058"
-down_revision = "0055"
+down_revision = "0057"
 branch_labels = None
 depends_on = None
 

@@ -115,6 +115,72 @@
     control?.form?.requestSubmit();
   });
 
+  // A form that changes something ignores further submits until its response arrives, and so does the button that sent it,
+  // which shows that it waits (`aria-busy`). The server answers a repetition with the response of the first.
+  const waiting = new Map();
+
+  const posts = (form) => form instanceof HTMLFormElement && form.getAttribute("method")?.toLowerCase() === "post";
+
+  const tokenOf = (form) => form.elements.namedItem("form_token");
+  const place = (form) => `form ${location.pathname}${location.search} ${form.getAttribute("action")}`;
+
+  // After "back" a form keeps its token, so that sending the same again shows the first result.
+  if (performance.getEntriesByType("navigation")[0]?.type === "back_forward") {
+    for (const form of [...document.forms].filter(posts)) {
+      const kept = sessionStorage.getItem(place(form));
+      if (kept && tokenOf(form)) tokenOf(form).value = kept;
+    }
+  }
+
+  function lock(form, button) {
+    unlock(form);
+    // A navigation that was stopped sends no event.
+    const timer = setTimeout(() => unlock(form), 15000);
+    for (const each of [form, button]) each?.setAttribute("aria-busy", "true");
+    waiting.set(form, { button, timer });
+    sessionStorage.setItem(place(form), tokenOf(form)?.value ?? "");
+  }
+
+  function unlock(form) {
+    const entry = waiting.get(form);
+    if (!entry) return;
+    clearTimeout(entry.timer);
+    for (const each of [form, entry.button]) each?.removeAttribute("aria-busy");
+    waiting.delete(form);
+  }
+
+  listen(
+    "submit",
+    (event) => {
+      if (!waiting.has(event.target)) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+    },
+    true,
+  );
+
+  listen("submit", (event) => {
+    if (event.defaultPrevented || !posts(event.target) || event.submitter?.formMethod === "get") return;
+    lock(event.target, event.submitter);
+  });
+
+  listen("htmx:beforeRequest", (event) => {
+    const { elt, requestConfig } = event.detail;
+    if (posts(elt)) lock(elt, requestConfig.triggeringEvent?.submitter);
+  });
+
+  listen("htmx:afterRequest", (event) => {
+    const { elt, successful, xhr } = event.detail;
+    if (!posts(elt) || xhr.getResponseHeader("HX-Redirect")) return;
+    unlock(elt);
+    const random = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("-");
+    if (successful && tokenOf(elt)) tokenOf(elt).value = random();
+  });
+
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) [...waiting.keys()].forEach(unlock);
+  });
+
   // Typing into a field selects the radio button it belongs to.
   listen("input", (event) => {
     const radio = document.getElementById(hit(event, "[data-selects]")?.dataset.selects);

@@ -172,7 +172,7 @@ def test_the_latest_calls_lead_to_their_pages(session: Session, alice: Person, m
     failed = factories.call(alice.user, state="failed", model=None, requested_model="m/broken", error="x")
     session.commit()
     page = alice.browser.get("/profile").text
-    assert f'href="/runs/{run.id}/calls/{tied.request_id}"' in page
+    assert f'href="/calls/{tied.request_id}"' in page
     assert f'href="/calls/{alone.request_id}"' in page
     assert f'href="/calls/{failed.request_id}"' in page
     assert "Failed" in page

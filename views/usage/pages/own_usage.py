@@ -5,22 +5,20 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from flask import Blueprint, Response, g, redirect, request, url_for
+from flask import Blueprint, Response, g, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
-from models.core.errors import Invalid, NotFound
+from models.core.errors import Invalid
 from models.ledger import Account, Balance, balance, cycle, ensure_quota
 from models.orgs import Org
-from models.runs.history import find_run
-from models.runs.run_calls import call_of
 from models.usage.export import csv_of, json_of
 from models.usage.period import Period, parse_period
-from models.usage.usage_calls import call_with_id, exported_calls, recent_calls
+from models.usage.usage_calls import exported_calls, recent_calls
 from models.usage.usage_facts import MOST_CALLS, before_from_calls, report_from_calls, too_many_calls
 from models.usage.usage_report import MAX_SERIES, By, spending, spending_before
 from views.accounts.pages.profile import tab
-from views.runs.pages import call_address
+from views.runs.pages.call_page import download_request, show_call
 from views.usage.pages.spending_view import (
     UsageQuery,
     file_name,
@@ -31,7 +29,7 @@ from views.usage.pages.spending_view import (
 from views.web.charts import SplitBar, SplitPart, split_bar
 from views.web.guards import current_account, login_required, settings
 from views.web.htmx import render, wants_fragment
-from views.web.org_guards import account_page, check_messages, signed_in, viewed_account, viewed_member
+from views.web.org_guards import account_page, signed_in
 
 bp = Blueprint("usage", __name__)
 
@@ -143,22 +141,16 @@ def export() -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/calls/<request_id>")
 @account_page
 def call(request_id: str) -> ResponseReturnValue:
-    """The page of a call without a run; calls of a run of the account redirect to their run's page."""
-    account_id = viewed_account().id
-    found = call_with_id(account_id, request_id)
-    if viewed_member() and found.user_id != viewed_member():
-        raise NotFound("There is no such call")
-    if found.run_id and find_run(account_id, found.run_id):
-        return redirect(call_address(found.run_id, request_id))
-    check_messages(found.user_id)
-    all_messages = request.args.get("messages") == "all"
-    return render(
-        "runs/call.html",
-        run=None,
-        detail=call_of(account_id, None, request_id, all_messages=all_messages),
-        all_messages=all_messages,
-        fragment=False,
-    )
+    """Show a model call."""
+    return show_call(request_id)
+
+
+@bp.get("/calls/<request_id>/request.json")
+@bp.get("/orgs/<slug>/calls/<request_id>/request.json")
+@account_page
+def call_request(request_id: str) -> ResponseReturnValue:
+    """Download the request of a call, to send it again."""
+    return download_request(request_id)
 
 
 def _query() -> UsageQuery:
