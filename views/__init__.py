@@ -41,6 +41,9 @@ from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
 from views.web import (
+    api_reference as api_reference,  # its routes
+)
+from views.web import (
     assets,
     cors,
     error_handlers,
@@ -50,6 +53,7 @@ from views.web import (
     guards,
     health,
     htmx,
+    launcher,
     mail_templates,
     openapi,
     pages,
@@ -68,6 +72,7 @@ def register(app: Flask) -> None:
     unknown_routes.init_app(app)
     error_handlers.init_app(app)
     assets.init_app(app)
+    launcher.init_app(app)
     serve.init_app(app)
     accounts_commands.init_app(app)
     oauth.init_app(app)
@@ -91,6 +96,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
+    app.register_blueprint(gateway_api.bp)
     app.register_blueprint(budget_requests_api.bp)
     app.register_blueprint(key_limits.bp)
     app.register_blueprint(organisation_seats_api.bp)
@@ -121,7 +127,6 @@ def register(app: Flask) -> None:
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
     gateway_openai.init_app(app)
-    app.register_blueprint(gateway_api.bp)
     fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)

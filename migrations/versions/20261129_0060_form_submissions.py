@@ -1,13 +1,13 @@
 """Submissions of forms, so that each acts once.
 
 Revision: 0060
-Revises: 0075
+Revises: 0059
 """
 
 from migrations.replacing import run_script
 
 revision = "0060"
-down_revision = "0075"
+down_revision = "0059"
 branch_labels = None
 depends_on = None
 

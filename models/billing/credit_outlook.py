@@ -47,7 +47,8 @@ class CreditOutlook:
 
 def low_credits() -> int:
     """Credits from which no account is warned."""
-    return max(ORG_DEFAULT, extension("settings").stoa_low_balance, 1)
+    most: int = max(ORG_DEFAULT, extension("settings").stoa_low_balance, 1)
+    return most
 
 
 def credit_warning(account: Account, available: int, now: datetime) -> Level | None:
@@ -73,9 +74,9 @@ def _facts(account: Account, now: datetime) -> Select[int | None, bool, bool]:
     if account.org_id:
         threshold = select(OrgAlertSettings.low_balance).where(OrgAlertSettings.org_id == account.org_id)
         owner = Org.auto_topup_enabled
-        query = select(threshold.scalar_subquery(), literal(False), func.coalesce(owner, False) & ~paused)
+        query = select(own.scalar_subquery(), literal(False), func.coalesce(owner, False) & ~paused)
         return query.where(Org.id == account.org_id)
-    threshold = select(LowBalance.threshold).where(LowBalance.account_id == account.id)
+    own = select(LowBalance.threshold).where(LowBalance.account_id == account.id)
     covered = exists(
         select(literal(1)).select_from(func.plan_subscription(account.user_id, now).alias("covering"))
     )
