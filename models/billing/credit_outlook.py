@@ -74,15 +74,13 @@ def _facts(account: Account, now: datetime) -> Select[int | None, bool, bool]:
     if account.org_id:
         threshold = select(OrgAlertSettings.low_balance).where(OrgAlertSettings.org_id == account.org_id)
         owner = Org.auto_topup_enabled
-        query = select(own.scalar_subquery(), literal(False), func.coalesce(owner, False) & ~paused)
+        query = select(threshold.scalar_subquery(), literal(False), func.coalesce(owner, False) & ~paused)
         return query.where(Org.id == account.org_id)
     own = select(LowBalance.threshold).where(LowBalance.account_id == account.id)
     covered = exists(
         select(literal(1)).select_from(func.plan_subscription(account.user_id, now).alias("covering"))
     )
-    query = select(
-        threshold.scalar_subquery(), covered, func.coalesce(User.auto_topup_enabled, False) & ~paused
-    )
+    query = select(own.scalar_subquery(), covered, func.coalesce(User.auto_topup_enabled, False) & ~paused)
     return query.where(User.id == account.user_id)
 
 
