@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.core.errors import Invalid
-from models.ledger import Account, Balance, balance, cycle, ensure_quota
+from models.ledger import Account, Balance, balance, cycle, ensure_quota, ever_had_credits
 from models.orgs import Org
 from models.usage.export import csv_of, json_of
 from models.usage.period import Period, parse_period
@@ -163,6 +163,7 @@ def _account_context(account: Account, moment: datetime) -> dict[str, Any]:
     return {
         "moment": moment,
         "balance": current,
+        "had_credits": bool(current.rows) or ever_had_credits(account),
         "cycle": cycle(account, now=moment),
         "kinds": KINDS,
         "split": _split(current),
