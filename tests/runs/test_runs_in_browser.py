@@ -193,7 +193,9 @@ def test_a_run_is_read_with_the_keyboard_in_the_panel(
 
         page.goto(f"/runs/{run.id}")
         page.evaluate("window.stayed = true")
-        box = page.locator("tr", has=page.locator("#c-opened")).locator(".bars").bounding_box()
+        bars = page.locator("tr", has=page.locator("#c-opened")).locator(".bars")
+        bars.scroll_into_view_if_needed()
+        box = bars.bounding_box()
         assert box
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)  # a bar opens its call
         panel = page.get_by_role("complementary", name="Call")
