@@ -18,7 +18,8 @@ from models.runs.run_messages import RunDialogue
 from models.runs.run_notes import may_annotate
 from models.runs.run_share import LIFETIMES, shares_of
 from models.runs.tool_calls import tool_call_of
-from models.runs.trace import Trace, TraceEntry, TraceWindow
+from models.runs.trace import Trace
+from models.runs.trace_rows import TraceEntry, TraceWindow, agent_name_of
 from models.store.catalogue.agent_page import is_published
 from models.usage.usage_calls import call_with_id
 from views.web.charts import TimelineSpan, Waterfall, waterfall
@@ -41,7 +42,7 @@ LIFETIME_NAMES = {"day": "1 day", "week": "7 days", "month": "30 days", "never":
 @bp.app_template_filter("agent_name")
 def agent_name(run: Any) -> str:
     """Return the agent's name without publisher and version, never empty."""
-    return trace.agent_name_of(run)
+    return agent_name_of(run)
 
 
 @bp.app_template_global()
