@@ -3,7 +3,7 @@
 from migrations.replacing import run_script
 
 revision = "0062"
-down_revision = "0075"
+down_revision = "0060"
 branch_labels = None
 depends_on = None
 

@@ -1,6 +1,7 @@
 """Users and authentication: identities, sessions, devices, API keys and sign-in links."""
 
 from models.accounts.credentials import delete_expired
+from models.accounts.device_requests import DeviceRequest
 from models.accounts.sessions import SESSION_TYPES, Fingerprint, FingerprintUser, LoginLink, Session
 from models.accounts.users import API_KEY_TYPES, EncryptedApiKey, OAuthAccount, User, VerificationToken
 from models.accounts.write_limits import WriteQuota
@@ -8,6 +9,7 @@ from models.accounts.write_limits import WriteQuota
 __all__ = [
     "API_KEY_TYPES",
     "SESSION_TYPES",
+    "DeviceRequest",
     "EncryptedApiKey",
     "Fingerprint",
     "FingerprintUser",

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from blinker import Signal
 from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
-from models.accounts import bans, write_limits
+from models.accounts import bans, device_requests, write_limits
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import SERVICE_DOMAIN, User
 from models.core.db import db
@@ -29,6 +30,9 @@ PAT_PREFIX = "cb-pat-"
 PAT_DAYS = 365
 NAME_LENGTH = 100
 
+
+credential_created = Signal()
+"""Sent with a new API key or command line session and `now`, in the same transaction."""
 
 _OWNER = (
     select(Session, User)
@@ -213,6 +217,7 @@ def create_key(
     )
     db.session.add(row)
     db.session.flush()
+    credential_created.send(row, now=now)
     return token, row
 
 
@@ -306,9 +311,10 @@ def close(session: Session) -> None:
 
 
 def delete_expired(now: datetime) -> None:
-    """Delete credentials that expired 30 days ago and links that expired a day ago. Idempotent."""
+    """Delete credentials that expired 30 days ago, links that expired a day ago and old device requests. Idempotent."""
     db.session.execute(delete(Session).where(Session.expires < now - RETENTION))
     db.session.execute(delete(LoginLink).where(LoginLink.expires_at < now - timedelta(days=1)))
+    device_requests.delete_old(now)
 
 
 def _delete(rows: Sequence[Session]) -> list[Session]:

@@ -16,11 +16,19 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
-from models.accounts import bans
-from models.accounts.credentials import CLI_LIFETIME, Credential, check_limit, hash_token, lock_browser
+from models.accounts import bans, device_requests
+from models.accounts.credentials import (
+    CLI_LIFETIME,
+    Credential,
+    check_limit,
+    credential_created,
+    hash_token,
+    lock_browser,
+)
 from models.accounts.sessions import Fingerprint, FingerprintUser, Session
 from models.accounts.users import User
 from models.core.db import db
+from models.core.errors import Forbidden
 
 CODE_LIFETIME = timedelta(hours=1)
 FINGERPRINT_LENGTH = 1000
@@ -38,16 +46,27 @@ class DeviceCode(NamedTuple):
         """The code as it appears in the login URL."""
         return f"{self.fingerprint_id}.{self.expires_at}.{self.hash}"
 
+    @property
+    def short(self) -> str:
+        """What a person compares: the end of the login URL, which the command line shows, as `1a2b-3c4d`."""
+        return f"{self.hash[-8:-4]}-{self.hash[-4:]}"
+
 
 class DeviceCodeStatus(Enum):
     """Whether a signed-in user can connect a device with this code."""
 
     INVALID = "invalid"
     EXPIRED = "expired"
-    CONNECTED = "already connected"
+    CONNECTED = "connected, the command line has not asked yet"
+    USED = "connected earlier"
+    REFUSED = "refused"
     TAKEN = "another user's device"
     READY = "may be connected"
-    DONE = "connected"
+    DONE = "connected now"
+
+
+class DeviceRefused(Forbidden):
+    """The sign-in was refused in the browser."""
 
 
 def code_hash(secret: str, fingerprint_id: str, expires_at: str) -> str:
@@ -87,8 +106,12 @@ def code_status_for(secret: str, code: DeviceCode | None, user: User, now: datet
     if outcome is not DeviceCodeStatus.READY or code is None:
         return outcome
     mine = select(Session).where(Session.user_id == user.id, Session.cli_auth_hash == code.hash)
-    if db.session.scalars(mine.limit(1)).first() is not None:
-        return DeviceCodeStatus.CONNECTED
+    session = db.session.scalars(mine.limit(1)).first()
+    if session is not None:
+        return DeviceCodeStatus.USED if session.cli_collected_at else DeviceCodeStatus.CONNECTED
+    request = device_requests.find(code.hash)
+    if request is not None and request.refused_at:
+        return DeviceCodeStatus.REFUSED
     others = select(Session).where(
         Session.fingerprint_id == code.fingerprint_id, Session.user_id != user.id, Session.expires > now
     )
@@ -107,7 +130,8 @@ def connect(
 ) -> DeviceCodeStatus:
     """Sign in the command line of `code` as the user of the browser session `by`. Returns DONE or why not.
 
-    Locks that session, then the device's row, so a code approved twice creates one session. Raises Forbidden for a
+    Locks that session, then the code's request and the device's row: a code approved twice creates one session, and none
+    after it was refused. Raises Forbidden for a
     credential that is not a browser session, AccountSuspended, and WriteLimitExceeded for a user with `limit` command
     line sessions (`check_limit`). Flushes.
     """
@@ -119,6 +143,7 @@ def connect(
     outcome = code_status_for(secret, code, user, now)
     if outcome is not DeviceCodeStatus.READY or code is None:
         return outcome
+    device_requests.lock(code.hash, now)
     row = insert(Fingerprint).values(id=code.fingerprint_id, created_at=now).on_conflict_do_nothing()
     db.session.execute(row)
     db.session.execute(select(Fingerprint.id).where(Fingerprint.id == code.fingerprint_id).with_for_update())
@@ -129,24 +154,40 @@ def connect(
         update(Fingerprint).where(Fingerprint.id == code.fingerprint_id).values(sig_hash=code.hash)
     )
     token = _token(secret, code, user.id, now)
-    db.session.add(
-        Session(
-            session_token=hash_token(token),
-            user_id=user.id,
-            type="cli",
-            expires=now + CLI_LIFETIME,
-            created_at=now,
-            parent=parent,
-            fingerprint_id=code.fingerprint_id,
-            cli_auth_hash=code.hash,
-            token_hint=token[-4:],
-        )
+    session = Session(
+        session_token=hash_token(token),
+        user_id=user.id,
+        type="cli",
+        expires=now + CLI_LIFETIME,
+        created_at=now,
+        parent=parent,
+        fingerprint_id=code.fingerprint_id,
+        cli_auth_hash=code.hash,
+        token_hint=token[-4:],
     )
+    db.session.add(session)
+    db.session.flush()
+    credential_created.send(session, now=now)
     known = insert(FingerprintUser).values(
         fingerprint_id=code.fingerprint_id, user_id=user.id, created_at=now
     )
     db.session.execute(known.on_conflict_do_nothing())
     return DeviceCodeStatus.DONE
+
+
+def refuse(secret: str, code: DeviceCode | None, user: User, now: datetime) -> DeviceCodeStatus:
+    """Refuse a code: its command line learns it with its next poll, and nobody can approve it any more. Returns REFUSED, or why
+    not. Locks the code's request. Idempotent. Flushes."""
+    outcome = code_status_for(secret, code, user, now)
+    if outcome is not DeviceCodeStatus.READY or code is None:
+        return outcome
+    request = device_requests.lock(code.hash, now)
+    outcome = code_status_for(secret, code, user, now)
+    if outcome is DeviceCodeStatus.READY:
+        request.refused_at = now
+        db.session.flush()
+        return DeviceCodeStatus.REFUSED
+    return outcome
 
 
 def share_device(user_id: str, other_id: str) -> bool:
@@ -164,7 +205,8 @@ def collect(secret: str, code: DeviceCode, now: datetime) -> tuple[User, str] | 
     """Return user and raw token of the session created for this code, once. None until the code is approved.
 
     Of concurrent requests, one gets the token and the others None. Also None for a wrong signature, an expired code,
-    and a session created under another server secret. Raises AccountSuspended for a banned user. Flushes.
+    and a session created under another server secret. Raises AccountSuspended for a banned user, and DeviceRefused for a
+    code that was refused. Flushes.
     """
     if not _is_signed(secret, code) or int(code.expires_at) < _milliseconds(now):
         return None
@@ -187,6 +229,9 @@ def collect(secret: str, code: DeviceCode, now: datetime) -> tuple[User, str] | 
         bans.raise_if_banned(user, session)
         if _mark_collected(session, now):
             return user, token
+    request = device_requests.find(code.hash)
+    if request is not None and request.refused_at:
+        raise DeviceRefused("The sign-in was refused in the browser.")
     return None
 
 

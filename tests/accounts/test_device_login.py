@@ -11,8 +11,17 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
+from werkzeug.test import TestResponse
 
-from models.accounts import Fingerprint, Session, User, devices
+from models.accounts import (
+    DeviceRequest,
+    Fingerprint,
+    Session,
+    User,
+    delete_expired,
+    device_requests,
+    devices,
+)
 from models.accounts.credentials import CLI_LIFETIME, hash_token
 from tests import factories
 from tests.accounts.browsing import token_of
@@ -21,6 +30,7 @@ from tests.factories import Person
 SECRET = "test-secret-test-secret-test-secret-test"
 BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140", "Sec-Fetch-Site": "cross-site"}
 WAITING = {"error": "Authentication failed"}
+SIGNED_IN = "The command line is signed in."
 
 
 def request_code(
@@ -187,7 +197,7 @@ def test_an_expired_code_collects_nothing(client: FlaskClient, alice: Person, se
 def test_from_code_to_call(client: FlaskClient, alice: Person, session: OrmSession) -> None:
     issued = request_code(client)
     assert status(client, issued).status_code == 401
-    assert "Login successful!" in onboard(alice, issued)
+    assert SIGNED_IN in onboard(alice, issued)
     answer = status(client, issued)
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
@@ -252,7 +262,7 @@ def test_an_answered_code_stays_used(client: FlaskClient, alice: Person, session
     issued = request_code(client)
     onboard(alice, issued)
     token = (status(client, issued).json or {})["user"]["authToken"]
-    assert "already connected" in onboard(alice, issued)
+    assert "Link already used" in onboard(alice, issued)
     assert status(client, issued).status_code == 401
     assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).status_code == 200
     assert len(session.scalars(select(Session).where(Session.type == "cli")).all()) == 1
@@ -270,7 +280,7 @@ def test_a_user_without_a_name_has_name_null(client: FlaskClient, app: Flask, se
 def test_a_code_is_good_for_one_session(client: FlaskClient, alice: Person, session: OrmSession) -> None:
     issued = request_code(client)
     onboard(alice, issued)
-    assert "already connected" in onboard(alice, issued)
+    assert SIGNED_IN in onboard(alice, issued)
     assert len(session.scalars(select(Session).where(Session.type == "cli")).all()) == 1
 
 
@@ -279,7 +289,7 @@ def test_a_device_may_sign_in_again_without_signing_out(client: FlaskClient, ali
     onboard(alice, first)
     while second is None or second["expiresAt"] == first["expiresAt"]:
         second = request_code(client)
-    assert "Login successful!" in onboard(alice, second)
+    assert SIGNED_IN in onboard(alice, second)
     tokens = [(status(client, issued).json or {})["user"]["authToken"] for issued in (first, second)]
     assert len(set(tokens)) == 2
 
@@ -294,7 +304,7 @@ def test_the_same_code_again_after_signing_out_gives_another_token(
     body = {"userId": alice.id, "fingerprintId": issued["fingerprintId"], "fingerprintHash": "unused"}
     assert client.post("/api/auth/cli/logout", json=body, headers=headers).json == {"success": True}
     assert status(client, issued).status_code == 401
-    assert "Login successful!" in onboard(alice, issued)
+    assert SIGNED_IN in onboard(alice, issued)
     assert (status(client, issued).json or {})["user"]["authToken"] != user["authToken"]
 
 
@@ -303,7 +313,7 @@ def test_anothers_device_is_not_taken(
 ) -> None:
     issued = request_code(client)
     onboard(alice, issued)
-    assert "Unable to complete login" in onboard(mallory, issued)
+    assert "Another account uses this device." in onboard(mallory, issued)
     assert (status(client, issued).json or {})["user"]["id"] == alice.id
     assert (
         session.scalars(select(Session).where(Session.user_id == mallory.id, Session.type == "cli")).all()
@@ -318,8 +328,7 @@ def test_an_invalid_code(alice: Person, session: OrmSession, code: str) -> None:
     for path in ("/onboard", "/login"):
         page = alice.browser.get(path, query_string={"auth_code": code})
         assert page.status_code == 200
-        assert "Uh-oh, spaghettio!" in page.text
-        assert "Invalid auth code." in page.text
+        assert "This sign-in link is not valid." in page.text
     assert session.scalars(select(Session).where(Session.type == "cli")).all() == []
 
 
@@ -327,14 +336,22 @@ def test_an_expired_code(alice: Person, client: FlaskClient) -> None:
     past = str(int((factories.now() - timedelta(seconds=1)).timestamp() * 1000))
     code = f"f.{past}.{devices.code_hash(SECRET, 'f', past)}"
     for browser in (alice.browser, client):
-        assert "Auth code expired." in browser.get("/login", query_string={"auth_code": code}).text
-    assert "Auth code expired." in alice.browser.get("/onboard", query_string={"auth_code": code}).text
+        assert (
+            "This sign-in link has expired." in browser.get("/login", query_string={"auth_code": code}).text
+        )
+    assert (
+        "This sign-in link has expired."
+        in alice.browser.get("/onboard", query_string={"auth_code": code}).text
+    )
 
 
 def test_digits_cannot_wander_from_the_name_into_the_time(client: FlaskClient, alice: Person) -> None:
     issued = request_code(client, "fp9")
     moved = f"fp.9{issued['expiresAt']}.{issued['fingerprintHash']}"
-    assert "Invalid auth code." in alice.browser.get("/onboard", query_string={"auth_code": moved}).text
+    assert (
+        "This sign-in link is not valid."
+        in alice.browser.get("/onboard", query_string={"auth_code": moved}).text
+    )
 
 
 def test_onboard_without_a_code_welcomes(alice: Person) -> None:
@@ -366,7 +383,7 @@ def test_two_windows_at_once_make_one_session(
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum("Login successful!" in text for text in texts) == 1
+    assert all(SIGNED_IN in text for text in texts)
     assert len(session.scalars(select(Session).where(Session.type == "cli")).all()) == 1
 
 
@@ -379,14 +396,15 @@ def test_a_browser_is_asked_before_anything_happens(
     issued = request_code(client, "marsh-laptop")
     for path in ("/onboard", "/login"):
         page = alice.browser.get(path, query_string={"auth_code": code_in(issued)}, headers=BROWSER)
-        assert "Connect the command line" in page.text
+        assert "Connect a command line?" in page.text
         assert "marsh-laptop" in page.text
         assert "alice@example.org" in page.text
     alice.browser.head("/onboard", query_string={"auth_code": code_in(issued)})
     assert status(client, issued).status_code == 401
     form = {"csrf_token": token_of(page), "auth_code": code_in(issued)}
     answer = alice.browser.post("/onboard", data=form, headers={**BROWSER, "Sec-Fetch-Site": "same-origin"})
-    assert "Login successful!" in answer.text
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/onboard?auth_code={code_in(issued)}")
+    assert SIGNED_IN in alice.browser.get(answer.headers["Location"], headers=BROWSER).text
     assert status(client, issued).status_code == 200
 
 
@@ -411,7 +429,7 @@ def test_the_login_page_says_what_waits(client: FlaskClient) -> None:
     issued = request_code(client, "marsh-laptop", referralCode="ref-1")
     query = urlsplit(issued["loginUrl"]).query
     page = client.get(f"/login?{query}")
-    assert "Authenticate" in page.text
+    assert "Sign in to connect a command line" in page.text
     assert "A command line is waiting" in page.text
     assert "marsh-laptop" in page.text
     assert f'value="/onboard?{query}"'.replace("&", "&amp;") in page.text
@@ -433,6 +451,103 @@ def test_another_account_keeps_the_code(client: FlaskClient, alice: Person) -> N
     location = urlsplit(answer.headers["Location"])
     assert location.path == "/login"
     assert parse_qs(location.query) == {"auth_code": [code_in(issued)]}
+
+
+def send(person: Person, path: str, issued: dict[str, Any]) -> TestResponse:
+    """Send a form of the page as a browser does."""
+    token = token_of(
+        person.browser.get("/login", headers=BROWSER) if person.user is None else _security(person)
+    )
+    form = {"csrf_token": token, "auth_code": code_in(issued)}
+    return person.browser.post(path, data=form, headers={**BROWSER, "Sec-Fetch-Site": "same-origin"})
+
+
+def _security(person: Person) -> TestResponse:
+    return person.browser.get("/profile?tab=security", headers=BROWSER)
+
+
+def test_the_page_says_who_asks_from_where_and_which_code(app: Flask, alice: Person) -> None:
+    cli = app.test_client()
+    cli.environ_base |= {
+        "HTTP_USER_AGENT": "stoa.mjs/0.1.0 (linux x64; node 20.1)",
+        "REMOTE_ADDR": "203.0.113.5",
+    }
+    issued = request_code(cli)
+    for path, where in (("/onboard", "not the address of this browser"), ("/login", "203.0.113.5")):
+        page = alice.browser.get(path, query_string={"auth_code": code_in(issued)}, headers=BROWSER)
+        assert f"{issued['fingerprintHash'][-8:-4]}-{issued['fingerprintHash'][-4:]}" in page.text
+        assert "stoa.mjs 0.1.0" in page.text
+        assert where in page.text
+
+
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [
+        ("stoa.mjs/0.1.0 (linux)", "stoa.mjs 0.1.0"),
+        ("Bun/1.2", "Bun 1.2"),
+        ("Mozilla/5.0 (X11)", None),
+        ("", None),
+        ("\xe9vil/1", None),
+        ("a\x1b[31m/1", None),
+        ("x" * 5000, "x" * 60),
+    ],
+)
+def test_a_program_is_named_by_its_first_product(agent: str, name: str | None) -> None:
+    assert device_requests.client_of(agent) == name
+
+
+def test_a_refused_code_tells_its_command_line_at_once_and_stays_refused(
+    client: FlaskClient, alice: Person, session: OrmSession
+) -> None:
+    issued = request_code(client)
+    for _ in range(2):  # a double click
+        answer = send(alice, "/onboard/refusal", issued)
+        assert (answer.status_code, answer.headers["Location"]) == (
+            303,
+            f"/onboard?auth_code={code_in(issued)}",
+        )
+    assert "Sign-in refused" in alice.browser.get(answer.headers["Location"], headers=BROWSER).text
+    refused = status(client, issued)
+    assert (refused.status_code, refused.json) == (403, {"error": "The sign-in was refused in the browser."})
+    send(alice, "/onboard", issued)
+    assert status(client, issued).status_code == 403
+    assert session.scalars(select(Session).where(Session.type == "cli")).all() == []
+
+
+def test_an_approved_code_cannot_be_refused(client: FlaskClient, alice: Person, mallory: Person) -> None:
+    issued = request_code(client)
+    for _ in range(2):
+        send(alice, "/onboard", issued)
+    for person in (alice, mallory):
+        send(person, "/onboard/refusal", issued)
+    assert status(client, issued).status_code == 200
+
+
+@pytest.mark.parametrize("code", ["x", "f.1.ff", "\0.1.ff", "é.1.é", "\ud800.1.ff"])
+@pytest.mark.parametrize("path", ["/onboard", "/onboard/refusal"])
+def test_an_invalid_code_changes_nothing(alice: Person, session: OrmSession, path: str, code: str) -> None:
+    form = {"csrf_token": token_of(_security(alice)), "auth_code": code.encode("utf-8", "surrogatepass")}
+    answer = alice.browser.post(path, data=form, headers={**BROWSER, "Sec-Fetch-Site": "same-origin"})
+    assert answer.status_code == 303
+    assert (
+        "This sign-in link is not valid."
+        in alice.browser.get(answer.headers["Location"], headers=BROWSER).text
+    )
+    assert session.scalars(select(DeviceRequest)).all() == []
+
+
+def test_refusing_needs_somebody_signed_in(client: FlaskClient, anonymous: Person) -> None:
+    issued = request_code(client)
+    assert send(anonymous, "/onboard/refusal", issued).headers["Location"] == "/"
+    assert status(client, issued).status_code == 401
+
+
+def test_old_requests_are_forgotten(client: FlaskClient, session: OrmSession) -> None:
+    request_code(client)
+    delete_expired(factories.now() + timedelta(hours=23))
+    assert len(session.scalars(select(DeviceRequest)).all()) == 1
+    delete_expired(factories.now() + timedelta(hours=25))
+    assert session.scalars(select(DeviceRequest)).all() == []
 
 
 # -- POST logout ---------------------------------------------------------------------------------------------

@@ -41,9 +41,13 @@ pytestmark = [
 def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory with the SDK, installed from the lock file, and its driver script."""
     directory = tmp_path_factory.mktemp("codebuff")
-    for name in ("package.json", "package-lock.json", "drive.mjs"):
-        shutil.copy(HERE / name, directory)
-    shutil.copy(ROOT / "static" / "clients" / "codebuff.mjs", directory)  # the file that users download
+    clients = ROOT / "static" / "clients"
+    lock = clients / "codebuff-sdk-0.10.7.json"
+    shutil.copy(HERE / "drive.mjs", directory)
+    shutil.copy(clients / "stoa.mjs", directory)  # the file that users download
+    shutil.copy(lock, directory / "package-lock.json")
+    root = json.loads(lock.read_text())["packages"][""]
+    (directory / "package.json").write_text(json.dumps(root))
     subprocess.run(
         ["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=directory, check=True, timeout=150
     )
@@ -68,13 +72,13 @@ def drive(
 ) -> dict[str, Any]:
     """Run the scenario in `folder`, by default one without a Git repository."""
     done = subprocess.run(
-        ["node", "--import", str(sdk / "codebuff.mjs"), str(sdk / "drive.mjs"), scenario],
+        ["node", "--import", str(sdk / "stoa.mjs"), str(sdk / "drive.mjs"), scenario],
         cwd=folder or sdk,
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(sdk),  # ignore the credentials of the current user
-            "STOA_BASE_URL": address,
-            "CODEBUFF_API_KEY": str(person.token),
+            "STOA_URL": address,
+            "STOA_KEY": str(person.token),
             **environment,
         },
         capture_output=True,

@@ -91,13 +91,13 @@ def test_the_lines_for_curl(session: OrmSession, greeter: Person, address: str, 
 def test_the_program_for_the_sdk(session: OrmSession, greeter: Person, address: str, sdk: Path) -> None:
     (sdk / "app.mjs").write_text(snippet(greeter, "sdk", address))
     result = subprocess.run(
-        ["node", "--import", "./codebuff.mjs", "app.mjs"],
+        ["node", "--import", "./stoa.mjs", "app.mjs"],
         cwd=sdk,
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(sdk),
-            "STOA_BASE_URL": address,
-            "CODEBUFF_API_KEY": greeter.token,
+            "STOA_URL": address,
+            "STOA_KEY": greeter.token,
         },
         capture_output=True,
         text=True,

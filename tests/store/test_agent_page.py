@@ -63,8 +63,9 @@ def test_anyone_can_view_the_page(
         assert answer.status_code == 200
         output = text_of(answer)
         assert "Code reviewer 2.4.1" in output
-        assert "codebuff --agent harbor/code-reviewer@2.4.1" in output
-        assert "codebuff save-agent harbor/code-reviewer@2.4.1" in output
+        assert 'node stoa.mjs run harbor/code-reviewer@2.4.1 "Introduce yourself."' in output
+        saved = "http://localhost:8000/publishers/harbor/agents/code-reviewer/2.4.1/definition.json"
+        assert f"curl -fsSo code-reviewer.json {saved}" in output
         assert ("My runs" in output) == bool(who.user)
 
 

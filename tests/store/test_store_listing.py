@@ -233,9 +233,9 @@ def test_a_publish_shows_at_once(client: FlaskClient, session: OrmSession, harbo
     assert shown(client) == ["one"]
     factories.agent(harbor, "two")
     assert sorted(shown(client)) == ["one", "two"]
-    assert "codebuff --agent harbor/two@1.0.0</code>" in client.get("/store").text
+    assert "node stoa.mjs run harbor/two@1.0.0 " in client.get("/store").text
     factories.agent_version(harbor, "two", "1.1.0")
-    assert "codebuff --agent harbor/two@1.1.0</code>" in client.get("/store").text
+    assert "node stoa.mjs run harbor/two@1.1.0 " in client.get("/store").text
 
 
 def test_the_editors_choice_is_of_verified_publishers_and_stands_on_the_plain_page_only(
@@ -366,6 +366,7 @@ def test_the_sitemap_names_agents_and_publishers(
         f"{base}/",
         f"{base}/store",
         f"{base}/docs/api",
+        f"{base}/docs/cli",
         f"{base}/publishers/harbor",
         f"{base}/publishers/harbor/agents/one",
     ]
@@ -381,7 +382,7 @@ def test_a_large_sitemap_is_split(
     files = locations(client, "/sitemap.xml")
     assert [each.rpartition("/")[2] for each in files] == ["sitemap-1.xml", "sitemap-2.xml", "sitemap-3.xml"]
     found = [each for number in (1, 2, 3) for each in locations(client, f"/sitemap-{number}.xml")]
-    assert len(found) == len(set(found)) == 3 + 1 + 7
+    assert len(found) == len(set(found)) == 4 + 1 + 7
     assert client.get("/sitemap-4.xml").status_code == 404
     assert client.get("/sitemap-0.xml").status_code == 404
 
@@ -474,8 +475,10 @@ def test_an_agent_is_found_by_typing_and_its_line_copied(
         card = page.locator(".agent-card")
         card.get_by_role("button", name="Copy the command").click()
         expect(card.locator(".copy.is-done")).to_be_visible()
-        assert (
-            page.evaluate("navigator.clipboard.readText()") == "codebuff --agent quarry/sql-explainer@1.0.0"
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == (
+            "curl -fsSO http://localhost:8000/clients/stoa.mjs &&\n"
+            'node stoa.mjs run quarry/sql-explainer@1.0.0 "Introduce yourself."'
         )
         page.get_by_label("Verified publishers").check()
         expect(page.get_by_role("heading", name="No matching agents")).to_be_visible()

@@ -12,7 +12,7 @@ from flask import Blueprint, Response, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from models.accounts import credentials, devices
+from models.accounts import credentials, device_requests, devices
 from models.accounts.devices import FINGERPRINT_LENGTH, DeviceCode
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
@@ -189,7 +189,11 @@ DOOR = door(_error_response, body_error=ApiError)
 def cli_code() -> ResponseReturnValue:
     """Start a device login."""
     body = read(CodeBody)
-    code = devices.issue_code(settings().secret_key, body.fingerprintId, now())
+    moment = now()
+    code = devices.issue_code(settings().secret_key, body.fingerprintId, moment)
+    client = device_requests.client_of(request.headers.get("User-Agent", ""))
+    device_requests.remember(code.hash, moment, address=request.remote_addr, client=client)
+    db.session.commit()
     login_url = f"{settings().base_url}{url_for('accounts.login')}?auth_code={code.text}"
     if body.referralCode:
         login_url += f"&referral_code={body.referralCode}"
@@ -214,7 +218,10 @@ def cli_code() -> ResponseReturnValue:
         200: ("Signed in", SignInStatus),
         400: "A parameter is missing",
         401: "Not signed in yet, expired or already collected",
-        403: ("The account is suspended", SuspendedError),
+        403: (
+            "The account is suspended, or the sign-in was refused in the browser",
+            SuspendedError | ApiError,
+        ),
     },
     door=DOOR,
 )

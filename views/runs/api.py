@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,8 +19,9 @@ from models.core.errors import Conflict, DomainError, Forbidden
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.ledger import Account
 from models.ledger.payers import payer_hint
-from models.orgs import membership
-from models.runs import history, recording
+from models.orgs import Org, membership
+from models.runs import AgentRun, history, recording
+from models.runs.history import RunFilter
 from models.runs.recording import Ending, StepReport, StepStatus
 from models.runs.run_costs import CostOfRun, cost_of_run
 from models.runs.run_notes import (
@@ -38,13 +40,15 @@ from views.gateway.openai import PAYER_HEADERS
 from views.web import body, error_bodies
 from views.web.body import Amount, Body, Count, Instant, Missing
 from views.web.error_bodies import ApiError, door
+from views.web.format import iso
 from views.web.guards import api_key, audit, key_credential, settings
-from views.web.operation import Answers, Operation, ResponseModel
+from views.web.operation import Answers, Operation, ResponseModel, query
 
 log = logging.getLogger("stoa.runs")
 bp = Blueprint("runs_api", __name__)
 
 TEST_USER = "test-user-id"
+MAX_LISTED = 100
 MAX_BYTES = 5_000_000
 MAX_STEP_BYTES = 1_000_000
 """Of the request body; STOA_STEP_BYTES limits the stored step."""
@@ -145,6 +149,24 @@ class StepAdded(ResponseModel):
     stepId: str
 
 
+class ListedRun(ResponseModel):
+    """A run that no other run spawned."""
+
+    runId: str
+    agentId: str
+    status: str
+    startedAt: datetime
+    finishedAt: datetime | None
+    credits: int = Field(description="Including spawned runs; 1 credit = 1 US cent")
+    calls: int
+    url: str = Field(description="Its page")
+
+
+class ListedRuns(ResponseModel):
+    runs: list[ListedRun]
+    next: str | None = Field(description="The `after` of the next page; null on the last")
+
+
 class CostFigures(ResponseModel):
     credits: int
     costUsd: str = Field(description="The provider's price in dollars")
@@ -180,6 +202,7 @@ class RunCostAnswer(CostFigures):
 
     runId: str
     agentId: str
+    url: str = Field(description="The run's page")
     status: str = Field(description="While it is running, the figures grow")
     spawnedRuns: int
     runs: list[RunCostRow] = Field(description="The run and those it spawned; the 1,000 most expensive")
@@ -263,6 +286,46 @@ def steps(run_id: str) -> ResponseReturnValue:
     return jsonify(stepId=step_id)
 
 
+@bp.get("/api/v1/runs")
+@Operation(
+    tag="Runs",
+    caller="key",
+    parameters=[
+        query("limit", f"1 to {MAX_LISTED}; default: {history.PAGE_SIZE}"),
+        query("after", "The `next` of the page before"),
+    ],
+    answers={200: ("A page of runs", ListedRuns), 400: "Invalid `limit` or `after`", 401: "No key"},
+    door=door(),
+)
+def list_runs() -> ResponseReturnValue:
+    """List runs, newest first.
+
+    Of the key's account; an organisation's key lists the runs that its user started. Runs that other runs spawned are
+    left out.
+    """
+    key = _signed_key()
+    limit = request.args.get("limit", str(history.PAGE_SIZE))
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= MAX_LISTED):
+        raise DomainError(f"limit must be a number from 1 to {MAX_LISTED}.")
+    account = Account.of(key.session)
+    own = RunFilter(user_id=key.user.id if account.org_id else "")
+    page = history.runs_of(account.id, own, request.args.get("after"), int(limit))
+    listed = [
+        {
+            "runId": each.run.id,
+            "agentId": each.run.agent_id,
+            "status": each.run.status,
+            "startedAt": iso(each.run.created_at),
+            "finishedAt": iso(each.run.completed_at),
+            "credits": each.totals.all.credits,
+            "calls": each.totals.all.calls,
+            "url": _page(each.run),
+        }
+        for each in page.runs
+    ]
+    return jsonify(runs=listed, next=page.next)
+
+
 @bp.get("/api/v1/runs/<run_id>/cost")
 @Operation(
     tag="Runs",
@@ -279,9 +342,7 @@ def run_cost(run_id: str) -> ResponseReturnValue:
 
     Of the key's account; with a personal key also a run that you started for an organisation.
     """
-    key = key_credential()
-    if key is None:
-        raise DomainError("Authentication required. Send an API key as Authorization: Bearer.", status=401)
+    key = _signed_key()
     cost = cost_of_run(Account.of(key.session), key.user.id, run_id)
     kinds = ("application/json", "text/plain")
     if request.accept_mimetypes.best_match(kinds, "application/json") == "text/plain":
@@ -289,6 +350,7 @@ def run_cost(run_id: str) -> ResponseReturnValue:
     answer = {
         "runId": cost.run.id,
         "agentId": cost.run.agent_id,
+        "url": _page(cost.run),
         "status": cost.run.status,
         "spawnedRuns": cost.spawned,
         **_figures(cost.totals.all),
@@ -365,6 +427,7 @@ def _start(key: Credential, parsed: StartBody) -> ResponseReturnValue:
                 parsed.orgId or request.headers.get("x-stoa-org"),
                 parsed.repoUrl or request.headers.get("x-stoa-repo"),
             ),
+            key_id=key.session.session_token,
             budget=read_run_budget(request.headers.get(RUN_BUDGET))
             if parsed.runBudget is None
             else parsed.runBudget,
@@ -391,6 +454,21 @@ def _finish(key: Credential, parsed: FinishBody) -> ResponseReturnValue:
             steps=[step.report(step.id) for step in parsed.steps or ()],
         )
     return jsonify(success=True)
+
+
+def _signed_key() -> Credential:
+    """Return the credential of the API key. Raises DomainError (401)."""
+    key = key_credential()
+    if key is None:
+        raise DomainError("Authentication required. Send an API key as Authorization: Bearer.", status=401)
+    return key
+
+
+def _page(run: AgentRun) -> str:
+    """The absolute URL of the run's page."""
+    org = db.session.get(Org, run.org_id) if run.org_id else None
+    slug = {"slug": org.slug} if org else {}
+    return settings().base_url + url_for("runs.run", run_id=run.id, **slug)
 
 
 def _key() -> Credential:

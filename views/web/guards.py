@@ -73,7 +73,9 @@ OPEN_TO_SUSPENDED = frozenset(
         *("pages.landing", "pages.usage", "pages.api_keys", "pages.docs", "pages.favicon", "pages.robots"),
         *(
             "docs.page",
+            "docs.area",
             "docs.openapi",
+            *("launcher.download", "launcher.page"),
             "store.browse",
             "store.picture",
             "publishers.page",

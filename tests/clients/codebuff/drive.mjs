@@ -45,7 +45,7 @@ const scenarios = {
 const name = process.argv[2] ?? 'text'
 const scenario = scenarios[name] ?? { agent: name, prompt: 'Write a page about the market square of Athens.' }
 const events = []
-const client = new CodebuffClient({ apiKey: process.env.CODEBUFF_API_KEY, cwd: mkdtempSync(join(tmpdir(), 'sdk-')) })
+const client = new CodebuffClient({ apiKey: process.env.STOA_KEY, cwd: mkdtempSync(join(tmpdir(), 'sdk-')) })
 const connected = await client.checkConnection()
 const state = await client.run({
   agent: scenario.agent.id ?? scenario.agent,

@@ -18,6 +18,7 @@ from models.core.errors import Invalid
 from models.core.mail import Email
 from models.orgs.single_sign_on import any_sso, sso_of_address
 from views.accounts.pages.blueprint import bp
+from views.accounts.pages.device import device_page, facts_of
 from views.accounts.pages.sign_in_providers import configured, name_of
 from views.web.error_handlers import answer
 from views.web.guards import (
@@ -88,9 +89,7 @@ def login() -> ResponseReturnValue:
         if outcome is not DeviceCodeStatus.READY or user:
             if user:
                 outcome = devices.code_status_for(settings().secret_key, code, user, now())
-            return render(
-                "accounts/device.html", outcome=outcome.name, code=code, next_path=next_path, user=user
-            )
+            return device_page(outcome, code, next_path)
     elif user:
         return see_other(next_path)
     return _login_page(next_path, email=request.args.get("email", "")[:320])
@@ -153,7 +152,7 @@ def link(token: str) -> ResponseReturnValue:
         "accounts/confirm_identity.html" if same_browser else "accounts/confirm_link.html",
         email=found.email,
         token=token,
-        code=device_code_of(found.next),
+        device=facts_of(device_code_of(found.next)),
         identity=identity,
         provider=name_of(identity.provider) if identity else None,
         new=by_email(found.email) is None,
@@ -284,7 +283,7 @@ def _login_page(
         partial="accounts/_login_form.html" if request.method == "POST" else None,
         providers=configured(),
         next_path=next_path,
-        code=device_code_of(next_path),
+        device=facts_of(device_code_of(next_path)),
         email=email,
         error=error,
         by_link=request.values.get("way") == "link" or not any_sso(),

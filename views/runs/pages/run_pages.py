@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db
 from models.core.errors import NotFound
-from models.runs import AgentRun, history, run_calls, run_messages, trace
+from models.runs import AgentRun, history, run_messages, trace
 from models.runs.history import RunSummary
 from models.runs.run_export import export_run
 from models.runs.run_failures import failures_of
@@ -22,6 +22,7 @@ from models.runs.trace import Trace
 from models.runs.trace_rows import TraceEntry, TraceWindow, agent_name_of
 from models.store.catalogue.agent_page import is_published
 from models.usage.usage_calls import call_with_id
+from views.runs.pages.call_page import show_call
 from views.web.charts import TimelineSpan, Waterfall, waterfall
 from views.web.guards import require_cookie_user
 from views.web.htmx import render, wants_fragment
@@ -47,9 +48,7 @@ def agent_name(run: Any) -> str:
 
 @bp.app_template_global()
 def call_address(run_id: str | None, request_id: str, **query: Any) -> str:
-    """Return the URL of a model call, in its run if it has one."""
-    if run_id:
-        return url_for("runs.call", run_id=run_id, request_id=request_id, **query)
+    """Return the URL of a model call, which is the same whether or not it belongs to a run."""
     return url_for("usage.call", request_id=request_id, **query)
 
 
@@ -190,22 +189,8 @@ def tool(run_id: str, request_id: str, number: int) -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/runs/<run_id>/calls/<request_id>")
 @account_page
 def call(run_id: str, request_id: str) -> ResponseReturnValue:
-    """Show a model call: tokens, prices, ledger entries, timing and messages."""
-    account_id = viewed_account().id
-    run = history.find_run(account_id, run_id, user_id=viewed_member())
-    caller = run.user_id if run else call_with_id(account_id, request_id).user_id
-    if viewed_member() and caller != viewed_member():
-        raise NotFound("There is no such call")
-    check_messages(caller)
-    all_messages = request.args.get("messages") == "all"
-    return render(
-        "runs/call.html",
-        partial="runs/_call.html",
-        run=run,
-        detail=run_calls.call_of(account_id, run, request_id, all_messages=all_messages),
-        all_messages=all_messages,
-        fragment=wants_fragment(),
-    )
+    """Show a model call of the run. Its own address is `usage.call`."""
+    return show_call(request_id, run_id)
 
 
 def _store_href(run: AgentRun) -> str | None:

@@ -7,6 +7,7 @@ from models.core.db import db
 from models.runs import run_calls
 from models.runs.run_share import revoke_share, share_run, shared_run
 from models.runs.trace import trace_of
+from models.usage.usage_calls import call_with_id
 from views.runs.pages.run_note_forms import annotated_run, audit_run
 from views.runs.pages.run_pages import bp, run_context
 from views.web.guards import caller_address, limiter, require_cookie_user
@@ -63,7 +64,7 @@ def shared(token: str) -> ResponseReturnValue:
     found = trace_of(account_id, run.id, tail=False, reader=reader or "")
     context = run_context(found, readable=link.with_messages)
     last = context["dialogue"].answer_call
-    detail = run_calls.call_of(account_id, run, last) if last else None
+    detail = run_calls.call_of(call_with_id(account_id, last), run) if last else None
     context |= {"share": link, "conversation": detail and detail.transcript, "public": True}
     response = render("runs/shared.html", **context)
     response.headers["X-Robots-Tag"] = "noindex, nofollow"

@@ -25,6 +25,7 @@ from views.web.charts import Chart, ChartSeries, stacked_chart
 from views.web.error_handlers import answer as error_answer
 from views.web.guards import cookie_user, limiter, settings
 from views.web.htmx import render, wants_fragment
+from views.web.launcher import run_line
 
 bp = Blueprint("agent", __name__)
 
@@ -144,8 +145,8 @@ class RunSnippets:
         sdk = client == "sdk"
         return cls(
             client=client,
-            run=snippets.run_command(detail),
-            save=snippets.save_command(detail),
+            run=run_line(detail.full_id),
+            save=snippets.save_command(detail, base),
             program=snippets.typescript(detail) if sdk else snippets.curl(detail, base),
             start=snippets.typescript_start(base) if sdk else "",
         )

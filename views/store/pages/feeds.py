@@ -18,7 +18,7 @@ bp = Blueprint("feeds", __name__)
 MAX_URLS = 10_000
 """URLs per sitemap. The protocol allows 50,000, but rendering those would block the worker's other requests."""
 
-PAGES = ("pages.landing", "store.browse", "docs.page")
+PAGES = ("pages.landing", "store.browse", "docs.page", "launcher.page")
 
 
 @bp.get("/sitemap.xml")

@@ -6,22 +6,23 @@ import shlex
 from flask import url_for
 
 from models.store.catalogue.agent_page import AgentPage
+from views.web.launcher import PROMPT
 
-PROMPT = "Introduce yourself."
 MAX_PROMPT = 600
 """Longest system prompt (characters) included in the curl snippet."""
 
 CLIENTS = {"sdk": "TypeScript", "curl": "curl"}
 
 
-def run_command(detail: AgentPage) -> str:
-    """The Codebuff CLI command that runs this version (contract 6.1)."""
-    return f"codebuff --agent {detail.full_id}"
-
-
-def save_command(detail: AgentPage) -> str:
-    """The Codebuff CLI command that saves this version in the project (contract 6.1)."""
-    return f"codebuff save-agent {detail.full_id}"
+def save_command(detail: AgentPage, base: str) -> str:
+    """The command that saves this version's definition in the project."""
+    version = {
+        "publisher_id": detail.publisher.id,
+        "agent_id": detail.agent.id,
+        "version": detail.version.version,
+    }
+    address = base + url_for("agent.definition", **version)
+    return f"curl -fsSo {shlex.quote(f'{detail.agent.id}.json')} {shlex.quote(address)}"
 
 
 def typescript(detail: AgentPage) -> str:
@@ -29,7 +30,7 @@ def typescript(detail: AgentPage) -> str:
     return f"""import {{ CodebuffClient }} from "@codebuff/sdk";
 
 const client = new CodebuffClient({{
-  apiKey: process.env.CODEBUFF_API_KEY,
+  apiKey: process.env.STOA_KEY,
   cwd: process.cwd(),
 }});
 const {{ output }} = await client.run({{
@@ -44,9 +45,8 @@ process.exit();
 def typescript_start(base: str) -> str:
     """Shell commands that install the SDK and run the program against this server."""
     return f"""npm install @codebuff/sdk
-curl -O {base}{url_for("static", filename="clients/codebuff.mjs")}
-STOA_BASE_URL={base} CODEBUFF_API_KEY=$STOA_KEY \\
-  node --import ./codebuff.mjs app.mjs
+curl -fsSO {base}{url_for("launcher.download")}
+node --import ./stoa.mjs app.mjs
 """
 
 
