@@ -1,6 +1,5 @@
 """Pages of a run: its trace, a model call, a tool call, and search in its messages."""
 
-import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -82,7 +81,7 @@ def show_run(run_id: str, *, status: int = 200, **context: Any) -> ResponseRetur
         "runs/run.html",
         partial="runs/_run.html",
         status=status,
-        **run_context(found),
+        **run_context(found, message_reader()),
         parent=history.parent_of(viewed_account().id, summary.run),
         starter=history.starter_of(summary.run),
         store_href=_store_href(summary.run),
@@ -94,12 +93,11 @@ def show_run(run_id: str, *, status: int = 200, **context: Any) -> ResponseRetur
     )
 
 
-def run_context(found: Trace, *, readable: bool | None = None) -> dict[str, Any]:
-    """What the pages of a run and of a shared one show. `readable`: with messages; None: if the viewer may read them."""
+def run_context(found: Trace, reader: str | None) -> dict[str, Any]:
+    """What the pages of a run and of a shared one show; with `reader` only the messages of this user's calls."""
     run = found.summary.run
     account_id = run.org_id or run.user_id or ""
-    if readable is None:
-        readable = message_reader() in (None, run.user_id)
+    readable = reader in (None, run.user_id)
     return {
         "summary": found.summary,
         "totals": found.summary.totals,
@@ -110,7 +108,7 @@ def run_context(found: Trace, *, readable: bool | None = None) -> dict[str, Any]
         "waterfall": _waterfall(found.window),
         "readable": readable,
         "dialogue": run_messages.dialogue_of(account_id, run) if readable else RunDialogue(),
-        "failures": failures_of(account_id, found.summary, found.run_ids),
+        "failures": failures_of(account_id, found.summary, found.run_ids, reader=reader),
     }
 
 
@@ -131,7 +129,6 @@ def _notes_context(run: AgentRun) -> dict[str, Any]:
         "annotates": annotates,
         "shares": shares_of(run) if annotates else (),
         "lifetimes": [(key, LIFETIME_NAMES[key]) for key in LIFETIMES],
-        "form_key": uuid.uuid4().hex,
         "tag_error": None,
         "tag_text": ", ".join(run.tags or ()),
     }
