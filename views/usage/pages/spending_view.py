@@ -218,7 +218,9 @@ def _rows(
                 name(by, each.key),
                 each.slot,
                 each.total,
-                calls(run=each.key) or run(each.key) if by == "run" else query.url(**{"by": _regrouped(query), by: each.key}),
+                calls(run=each.key) or run(each.key)
+                if by == "run"
+                else query.url(**{"by": _regrouped(query), by: each.key}),
                 calls(**{by: each.key}),
                 calls(**{by: each.key, "state": "failed"}),
                 before.keys.get(each.key, UsageTotals()),
