@@ -204,17 +204,17 @@ BEGIN
 
     INSERT INTO usage_rollup (
         account_id, grain, bucket, user_id, model, agent_id, calls, input_tokens, cache_write_tokens, cache_read_tokens,
-        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist
+        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist, latency_max
     )
     SELECT a.id, s.grain, s.bucket, a.id, s.model, s.agent_id, s.calls, s.input, s.cache_write, s.cache_read, s.output,
-        s.reasoning, s.cost, s.credits, s.latency_ms, s.ttft_ms, s.ttft_calls, s.hist
+        s.reasoning, s.cost, s.credits, s.latency_ms, s.ttft_ms, s.ttft_calls, s.hist, s.latency_max
     FROM (
         SELECT c.account, g.grain, date_trunc(g.grain, c.finished_at, 'UTC') AS bucket, c.model, coalesce(c.agent_id, '') AS agent_id,
             count(*) AS calls, sum(c.uncached) AS input, sum(c.cache_write) AS cache_write, sum(c.cache_read) AS cache_read,
             sum(c.output) AS output, sum(c.reasoning) AS reasoning, sum(c.cost) AS cost,
             sum(c.carried + (c.micro + 500000) / 1000000) AS credits, sum(c.latency_ms) AS latency_ms,
             coalesce(sum(c.ttft_ms), 0) AS ttft_ms, count(c.ttft_ms) AS ttft_calls,
-            {histogram} AS hist
+            {histogram} AS hist, max(c.latency_ms) AS latency_max
         FROM fill_call c, (VALUES ('hour'), ('day')) AS g (grain)
         GROUP BY 1, 2, 3, 4, 5
     ) s JOIN fill_account a ON a.number = s.account;
@@ -222,12 +222,12 @@ BEGIN
 END $$;
 
 
--- The rollups by week: a week may lie in two months.
+-- The rollups by week, as a week may lie in two months, and those of failed calls.
 CREATE FUNCTION fill_weeks() RETURNS void
 LANGUAGE sql AS $$
     INSERT INTO usage_rollup (
         account_id, grain, bucket, user_id, model, agent_id, calls, input_tokens, cache_write_tokens, cache_read_tokens,
-        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist
+        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist, latency_max
     )
     SELECT account_id, 'week', date_trunc('week', bucket, 'UTC'), user_id, model, agent_id, sum(calls), sum(input_tokens),
         sum(cache_write_tokens), sum(cache_read_tokens), sum(output_tokens), sum(reasoning_tokens), sum(cost), sum(credits),
@@ -235,10 +235,16 @@ LANGUAGE sql AS $$
             sum(latency_hist[1]), sum(latency_hist[2]), sum(latency_hist[3]), sum(latency_hist[4]), sum(latency_hist[5]), sum(latency_hist[6]),
             sum(latency_hist[7]), sum(latency_hist[8]), sum(latency_hist[9]), sum(latency_hist[10]), sum(latency_hist[11]), sum(latency_hist[12]),
             sum(latency_hist[13]), sum(latency_hist[14]), sum(latency_hist[15]), sum(latency_hist[16])
-        ]
+        ], max(latency_max)
     FROM usage_rollup
-    WHERE grain = 'day'
-    GROUP BY account_id, date_trunc('week', bucket, 'UTC'), user_id, model, agent_id
+    WHERE grain = 'day' AND error = ''
+    GROUP BY account_id, date_trunc('week', bucket, 'UTC'), user_id, model, agent_id;
+    INSERT INTO usage_rollup (account_id, grain, bucket, user_id, model, agent_id, error, failed)
+    SELECT c.account_id, g.grain, date_trunc(g.grain, c.finished_at, 'UTC'), c.user_id, c.model,
+        coalesce((SELECT r.agent_id FROM agent_run r WHERE r.id = c.run_id), ''), coalesce(c.error, 'failed'), count(*)
+    FROM gateway_call c JOIN fill_account a ON a.id = c.account_id, (VALUES ('hour'), ('day'), ('week')) g (grain)
+    WHERE c.state = 'failed'
+    GROUP BY 1, 2, 3, 4, 5, 6, 7;
 $$;
 
 

@@ -129,9 +129,9 @@ def _rollup(account: str, grain: str) -> str:
     columns = {**sums, **rest, "latency_hist": "array_fill(0, ARRAY[16])"}
     changes = ", ".join(f"{name} = r.{name} + excluded.{name}" for name in (*sums, *rest))
     return (
-        f"INSERT INTO usage_rollup AS r (account_id, grain, bucket, user_id, model, agent_id, {', '.join(columns)}) "
-        f"VALUES ({account}, '{grain}', date_trunc('{grain}', now(), 'UTC'), {account}, 'gpt-4o', '', "
-        f"{', '.join(columns.values())}) ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id) "
+        f"INSERT INTO usage_rollup AS r (account_id, grain, bucket, user_id, model, agent_id, key_id, {', '.join(columns)}) "
+        f"VALUES ({account}, '{grain}', date_trunc('{grain}', now(), 'UTC'), {account}, 'gpt-4o', '', 'bench', "
+        f"{', '.join(columns.values())}) ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id, key_id, error) "
         f"DO UPDATE SET {changes}, latency_hist[1] = r.latency_hist[1] + 1;"
     )
 

@@ -33,6 +33,7 @@ from app import create_app
 from models.core.db import db, engine_options
 from models.core.postgres import embedded_url, release
 from models.core.settings import Settings, load_settings
+from models.gateway.refused_calls import RefusedCalls
 from models.orgs import Org
 from tests import described, factories, lock_order
 from tests.chromium import chromium, open_page
@@ -195,6 +196,8 @@ class CliRunner(FlaskCliRunner):
         return Context().run(super().invoke, *args, **kwargs)
 
 
+# stored when a test says so (`flush`), so that nothing is written while the tables are emptied
+RefusedCalls.background = False
 Flask.test_client_class = Client
 Flask.test_cli_runner_class = CliRunner
 

@@ -42,10 +42,14 @@ from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
 from views.web import (
+    api_reference as api_reference,  # its routes
+)
+from views.web import (
     assets,
     cors,
     error_handlers,
     fast_path,
+    form_tokens,
     format,
     guards,
     health,
@@ -65,6 +69,7 @@ def register(app: Flask) -> None:
     format.init_app(app)
     mail_templates.init_app(app)
     guards.init_app(app, limit_anonymous_body)
+    form_tokens.init_app(app)
     unknown_routes.init_app(app)
     error_handlers.init_app(app)
     assets.init_app(app)
@@ -92,6 +97,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
+    app.register_blueprint(gateway_api.bp)
     app.register_blueprint(budget_requests_api.bp)
     app.register_blueprint(key_limits.bp)
     app.register_blueprint(organisation_seats_api.bp)
@@ -121,7 +127,6 @@ def register(app: Flask) -> None:
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
     gateway_openai.init_app(app)
-    app.register_blueprint(gateway_api.bp)
     app.register_blueprint(model_pages.bp)
     fast_path.init_app(app)
     cors.init_app(app)

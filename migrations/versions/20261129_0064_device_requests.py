@@ -1,13 +1,13 @@
 """Who asked for a device code, and whether it was refused.
 
 Revision: 0064
-Revises: 0075
+Revises: 0062
 """
 
 from migrations.replacing import run_script
 
 revision = "0064"
-down_revision = "0075"
+down_revision = "0062"
 branch_labels = None
 depends_on = None
 

@@ -1,13 +1,13 @@
 """The account that a user of a directory is, whatever their address becomes.
 
 Revision: 0074
-Revises: 0055
+Revises: 0064
 """
 
 from migrations.replacing import run_script
 
 revision = "0074"
-down_revision = "0055"
+down_revision = "0064"
 branch_labels = None
 depends_on = None
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from blinker import Signal
 from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -29,6 +30,9 @@ PAT_PREFIX = "cb-pat-"
 PAT_DAYS = 365
 NAME_LENGTH = 100
 
+
+credential_created = Signal()
+"""Sent with a new API key or command line session and `now`, in the same transaction."""
 
 _OWNER = (
     select(Session, User)
@@ -213,6 +217,7 @@ def create_key(
     )
     db.session.add(row)
     db.session.flush()
+    credential_created.send(row, now=now)
     return token, row
 
 

@@ -17,7 +17,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
 from models.accounts import bans, device_requests
-from models.accounts.credentials import CLI_LIFETIME, Credential, check_limit, hash_token, lock_browser
+from models.accounts.credentials import (
+    CLI_LIFETIME,
+    Credential,
+    check_limit,
+    credential_created,
+    hash_token,
+    lock_browser,
+)
 from models.accounts.sessions import Fingerprint, FingerprintUser, Session
 from models.accounts.users import User
 from models.core.db import db
@@ -147,19 +154,20 @@ def connect(
         update(Fingerprint).where(Fingerprint.id == code.fingerprint_id).values(sig_hash=code.hash)
     )
     token = _token(secret, code, user.id, now)
-    db.session.add(
-        Session(
-            session_token=hash_token(token),
-            user_id=user.id,
-            type="cli",
-            expires=now + CLI_LIFETIME,
-            created_at=now,
-            parent=parent,
-            fingerprint_id=code.fingerprint_id,
-            cli_auth_hash=code.hash,
-            token_hint=token[-4:],
-        )
+    session = Session(
+        session_token=hash_token(token),
+        user_id=user.id,
+        type="cli",
+        expires=now + CLI_LIFETIME,
+        created_at=now,
+        parent=parent,
+        fingerprint_id=code.fingerprint_id,
+        cli_auth_hash=code.hash,
+        token_hint=token[-4:],
     )
+    db.session.add(session)
+    db.session.flush()
+    credential_created.send(session, now=now)
     known = insert(FingerprintUser).values(
         fingerprint_id=code.fingerprint_id, user_id=user.id, created_at=now
     )

@@ -198,6 +198,15 @@ def sweep_credit(timestamp: int) -> None:
     sweep(now=now())
 
 
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="core.forget_submissions", queueing_lock="core.forget_submissions", retry=Backoff())
+def forget_submissions(timestamp: int) -> None:
+    """Delete the kept responses of forms, and expired submissions."""
+    from models.core import form_submissions
+
+    form_submissions.forget_submissions(now())
+
+
 @queue.periodic(cron="41 * * * *")
 @queue.task(name="orgs.erase", queueing_lock="orgs.erase", retry=Backoff(60, 600))
 def erase_orgs(timestamp: int) -> None:
@@ -257,6 +266,18 @@ def slide_store(timestamp: int) -> None:
     while since is None or since < moment - timedelta(days=7):
         with transaction():
             since = counting.advance_window(moment)
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="runs.count_credits", queueing_lock="runs.count_credits", retry=Backoff())
+def count_run_credits(timestamp: int) -> None:
+    """Add up the credits of the runs of newly settled calls."""
+    from models.runs import run_credits
+
+    more = True
+    while more:
+        with transaction():
+            more = run_credits.count_credits()
 
 
 @queue.periodic(cron="*/15 * * * *")
@@ -347,6 +368,15 @@ def send_billing_details(account_id: str) -> None:
     from models.billing.payments import customers
 
     customers.send_billing_details(account_id)
+
+
+@queue.task(name="billing.withdraw_upgrade", retry=Backoff(5, 30, 120, 600, 3600))
+def withdraw_upgrade(user_id: str) -> None:
+    """Withdraw a person's change of plan that waits for its payment, once a dispute has frozen buying."""
+    from models.billing.subscription_plans import subscription_sync
+    from models.ledger import Account
+
+    subscription_sync.withdraw_upgrade(Account(user_id=user_id))
 
 
 @queue.task(name="billing.sync_seats", retry=Backoff(30, 120, 600, 3600, 7200))
@@ -481,6 +511,18 @@ def count_org_usage(timestamp: int) -> None:
         while more:
             with transaction():
                 more = org_usage.count_calls(org_id, moment)
+
+
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="usage.recount_accounts", queueing_lock="usage.recount_accounts", retry=Backoff(600))
+def recount_accounts(timestamp: int) -> None:
+    """Count rollups from before they had keys and errors anew, a day of an account in each transaction."""
+    from models.usage import rollup_recount
+
+    more = True
+    while more:
+        with transaction():
+            more = rollup_recount.recount_next_day()
 
 
 @queue.periodic(cron="42 2 * * *")

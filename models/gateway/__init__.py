@@ -1,5 +1,5 @@
 """The LLM gateway."""
 
-from models.gateway.gateway_call import USAGE_SOURCES, GatewayCall
+from models.gateway.gateway_call import USAGE_SOURCES, CallBody, GatewayCall
 
-__all__ = ["USAGE_SOURCES", "GatewayCall"]
+__all__ = ["USAGE_SOURCES", "CallBody", "GatewayCall"]

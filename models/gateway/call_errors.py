@@ -10,6 +10,7 @@ from math import ceil
 from typing import Any
 
 from models.core.db import now
+from models.gateway import lenient_json
 from models.gateway.chat_format import ProviderFailure, parse_failure
 from models.gateway.routing import Route
 from models.gateway.upstream import ProviderResponse, UpstreamError
@@ -21,6 +22,19 @@ MAX_ERROR_BODY = 256 << 10
 """Bytes read of an error body."""
 RETRYABLE = (408, 429)
 """Statuses below 500 for which another provider may be tried."""
+CODES = {
+    "unknown_key": "invalid_api_key",
+    "banned": "account_suspended",
+    "stopped": "account_stopped",
+    "out_of_credits": "insufficient_credits",
+    "insufficient": "insufficient_credits",
+    "no_run": "run_not_found",
+    "plan_limit": "rate_limit_exceeded",
+    "plan_rate": "rate_limit_exceeded",
+    "budget": "budget_exceeded",
+    "held": "credits_held",
+}
+"""Error codes of refused calls by outcome; of other outcomes they are the same."""
 KEY_PREFIX = 8
 """Characters that identify a key: providers quote keys with their middle masked."""
 
@@ -36,6 +50,11 @@ class CallRefused(Exception):
         self.admission = admission
         if admission.outcome in ("plan_limit", "plan_rate") and admission.limit_resets_at is not None:
             self.retry_after = max(ceil((admission.limit_resets_at - now()).total_seconds()), 1)
+
+    @property
+    def code(self) -> str:
+        """The error code."""
+        return CODES.get(self.admission.outcome, self.admission.outcome)
 
 
 class CreditsHeld(CallRefused):
@@ -77,6 +96,18 @@ class ProviderError(Exception):
         self.status = status
         self.failure = failure
         self.retry_after = retry_after
+
+    @property
+    def full_text(self) -> str:
+        """The provider's message, what another provider behind it sent, and the rest of its error."""
+        metadata = self.failure.metadata
+        raw = metadata.get("raw") if isinstance(metadata, dict) else None
+        parts = [
+            each if isinstance(each, str) else lenient_json.write(each).decode()
+            for each in (self.failure.message, raw, self.failure.details)
+            if each is not None
+        ]
+        return "\n\n".join(parts)
 
 
 def read_provider_error(response: ProviderResponse, route: Route, start: bytes = b"") -> ProviderError:

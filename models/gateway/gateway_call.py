@@ -21,6 +21,10 @@ class GatewayCall(Base):
     of those came from fractions of earlier calls. `price` holds the prices used, dollars per million tokens as strings;
     `parts` the tokens within the totals that are priced separately, and units charged per item, by bucket.
     `raw_usage` is the provider's usage object, unchanged; `flags` mark bills that an operator should review.
+
+    `http_status` is what the client got. A failed call without a provider was refused before it was admitted; `more_refused`
+    counts those of the same key and minute that followed it and have no row (`models/gateway/refused_calls.py`).
+    `parameters` are the request's (`request_parameters`).
     """
 
     __tablename__ = "gateway_call"
@@ -35,6 +39,12 @@ class GatewayCall(Base):
         Index("idx_gateway_call_account", "account_id", "started_at"),
         # users named in an organisation's ledger are kept (trigger `credit_keep_people`)
         Index("idx_gateway_call_member", "user_id", postgresql_where=text("(user_id <> account_id)")),
+        Index(
+            "idx_gateway_call_failed",
+            "account_id",
+            "finished_at",
+            postgresql_where=text("(state = 'failed'::text)"),
+        ),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
     )
 
@@ -69,8 +79,27 @@ class GatewayCall(Base):
     micro_credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     carry_credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    parameters: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    more_refused: Mapped[int] = mapped_column(server_default=text("0"))
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime]
+
+
+class CallBody(Base):
+    """What is kept of a call that has no `message`, or of its error: of a failed or refused call the request as
+    `message.request`, what had arrived of the answer, and the error in full; of a settled one the error alone.
+    `flask usage prune` deletes old rows."""
+
+    __tablename__ = "call_body"
+    __table_args__ = (Index("idx_call_body_finished", "finished_at"),)
+
+    request_id: Mapped[str] = mapped_column(
+        ForeignKey("gateway_call.request_id", ondelete="CASCADE"), primary_key=True
+    )
+    finished_at: Mapped[datetime]
+    request: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
+    response: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
+    error_message: Mapped[str | None]
 
 
 @dataclass(frozen=True, slots=True)

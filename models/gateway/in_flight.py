@@ -18,6 +18,7 @@ from models.gateway import metrics
 from models.gateway.budget_errors import budget_message
 from models.gateway.chat_format import Call, Usage
 from models.gateway.output_estimator import OutputEstimator
+from models.gateway.refused_calls import KeyWindows
 from models.gateway.routing import Route, held_credits
 from models.gateway.spool import Spool
 from models.gateway.upstream import UpstreamError
@@ -129,6 +130,8 @@ class Settlements:
     def __init__(self, pool: Pool, spool: Spool) -> None:
         self.pool = pool
         self.spool = spool
+        self.windows = KeyWindows()
+        """Bounds what is stored of calls that are not charged."""
         self.outputs = OutputEstimator()
         self.settle = GroupCommit[tuple[Admission, Settlement], Settled](self._one, self._many)
 
@@ -161,6 +164,9 @@ class CallMetadata:
     """Monotonic seconds."""
     client_id: str | None = None
     stored_request: Any = field(default=None, repr=False)
+    stored_size: int = 0
+    """About its bytes."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     answers: int = 1
     """Answers to the same input whose output the call's usage sums up."""
 
@@ -280,6 +286,7 @@ class InFlightCall:
         reasoning: str,
         client_gone: bool = False,
         error: str | None = None,
+        error_message: str | None = None,
     ) -> Settled | None:
         """Charge the call and write its rows; durable on return. Returns None when the call had already ended.
 
@@ -316,6 +323,8 @@ class InFlightCall:
             client_gone=client_gone,
             ttft_ms=self.ttft_ms,
             error=error,
+            error_message=error_message,
+            parameters=self.metadata.parameters,
         )
         outcome = "unsettled"
         try:
@@ -347,10 +356,21 @@ class InFlightCall:
         metrics.of(metrics.CREDITS, provider).inc(0 if self.route.byok else self.settled.credits)
         return self.settled
 
-    def fail(self, kind: str, status: int | None, *, client_gone: bool = False) -> None:
-        """End the call without a charge. No effect when it has ended; never raises."""
+    def fail(
+        self,
+        kind: str,
+        status: int,
+        message: str | None = None,
+        *,
+        response: Any = None,
+        client_gone: bool = False,
+    ) -> None:
+        """End the call without a charge. `status`: what the client gets; `message`: the error in full; `response`: what
+        arrived of the answer. No effect when it has ended; never raises."""
         if not self._claim_end():
             return
+        metadata = self.metadata
+        kept = self._settlements.windows.take_input(self.admission.key_id, metadata.stored_size)
         failure = holds.CallFailure(
             requested_model=self.metadata.requested_model,
             provider=self.route.provider.name,
@@ -362,6 +382,10 @@ class InFlightCall:
             stream=self.metadata.stream,
             client_gone=client_gone,
             ttft_ms=self.ttft_ms,
+            error_message=message,
+            request=metadata.stored_request if kept else None,
+            response=response if kept else None,
+            parameters=metadata.parameters,
         )
         try:
             with metrics.timed("fail"):
@@ -374,7 +398,7 @@ class InFlightCall:
 
     def close(self) -> None:
         """Fail the call unless it has been settled or failed. Call it last on every path."""
-        self.fail("internal", None)
+        self.fail("internal", 500, "The call failed on our side; nothing was charged.")
 
     def _claim_end(self) -> bool:
         with self._lock:

@@ -31,7 +31,16 @@ from models.gateway.call_errors import (
     read_provider_error,
 )
 from models.gateway.chat_format import Call
-from models.gateway.dialects.dialect import CallRequest, Dialect, Reply, WholeAnswer
+from models.gateway.dialects.dialect import (
+    MAX_STORED_REQUEST,
+    CallRequest,
+    Dialect,
+    ErrorAnswer,
+    ErrorContext,
+    Reply,
+    WholeAnswer,
+)
+from models.gateway.dialects.error_shapes import answer_message
 from models.gateway.in_flight import (
     Admissions,
     CallMetadata,
@@ -42,7 +51,8 @@ from models.gateway.in_flight import (
 )
 from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
-from models.gateway.routing import MAX_OUTPUT, NoPrice, Route, Router, held_credits
+from models.gateway.refused_calls import RefusedCalls
+from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
@@ -78,6 +88,7 @@ MAX_LISTED_HOLDS = 20
 UNKNOWN_CALL_SECONDS = 5
 """Assumed duration of a call whose key and model have too few settled calls."""
 MAX_RETRY_SECONDS = 60
+EMPTY = "The provider's answer was empty."
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,8 @@ class Gateway:
         self.spool = Spool(pool, settings.data_dir / "unsettled")
         self.settlements = Settlements(pool, self.spool)
         self.outputs = self.settlements.outputs
+        self.settings = settings
+        self.refused_calls = RefusedCalls(pool, self.settlements.windows)
         self._authenticated: dict[str, float] = {}
         self.organisation_keys = OrganisationKeys(pool, settings.secret_key)
         self.whole_only = WholeOnlyModels()
@@ -197,14 +210,20 @@ class Gateway:
         """Make the call. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
         DomainError of an invalid request; checks run in the order of the contract (5.2)."""
         started, started_at = time.monotonic(), now()
+        admission: Admission | None = None
         try:
-            attempt = self._plan(request)
-        except DomainError as refusal:
-            self._record_refusal(request, refusal, started, started_at)
+            try:
+                attempt = self._plan(request)
+            except DomainError:
+                # the ledger's checks come first
+                admission = self.admit(request, None, request.model if isinstance(request.call, Call) else "")
+                raise
+            call, route = attempt.call, attempt.route
+            # a free call needs no hold
+            admission = self.admit(request, attempt.hold or None, call.model, attempt.minimum, route)
+        except (CallRefused, DomainError) as refusal:
+            self._record_refusal(request, refusal, admission, started, started_at)
             raise
-        call, route = attempt.call, attempt.route
-        # a free call needs no hold
-        admission = self.admit(request, attempt.hold or None, call.model, attempt.minimum, route)
         metadata = CallMetadata(
             door=request.dialect.door,
             requested_model=call.model,
@@ -213,6 +232,8 @@ class Gateway:
             started=started,
             client_id=request.client_id,
             stored_request=request.dialect.stored_request(call, request.size),
+            stored_size=min(request.size, MAX_STORED_REQUEST),
+            parameters=request.parameters,
             answers=attempt.answers,
         )
         in_flight = InFlightCall(self.settlements, self.hold_renewer, admission, metadata, route, self.margin)
@@ -220,7 +241,7 @@ class Gateway:
             # again: admission may have taken long
             self.spool.check(admission.account_id)
         except LedgerUnavailable as error:
-            in_flight.fail(error.code, None)
+            in_flight.fail(error.code, error.status, error.message)
             raise
         try:
             self.stopped_accounts.check(in_flight)
@@ -233,16 +254,17 @@ class Gateway:
             answer.run_left = settled.run_left if settled else admission.run_left
             return answer
         except CallRefused as error:
-            in_flight.fail("credits_held" if isinstance(error, CreditsHeld) else "insufficient_credits", None)
+            status, message = self._answer_to(request, error)
+            in_flight.fail(error.code, status, message)
             raise
         except ProviderError as error:
             error.dropped = route.dropped
-            in_flight.fail("upstream_status", error.status)
+            in_flight.fail("upstream_status", error.status, error.full_text)
             raise
         except UpstreamError as error:
             failed = in_flight.stop_error or error
             failed.dropped = route.dropped
-            in_flight.fail(failed.kind, None)
+            in_flight.fail(failed.kind, failed.status, str(failed), response=error.arrived)
             raise failed from error.__cause__
         except LedgerUnavailable:
             raise
@@ -262,6 +284,7 @@ class Gateway:
         end = time.monotonic() + timeout
         while self.streams and time.monotonic() < end:
             time.sleep(0.05)
+        self.refused_calls.flush()
 
     # -- before the call -------------------------------------------------------------------------------------
 
@@ -317,7 +340,7 @@ class Gateway:
         try:
             key = self.organisation_keys.find(in_flight.admission, attempt.route)
         except LedgerUnavailable as error:
-            in_flight.fail(error.code, None)
+            in_flight.fail(error.code, error.status, error.message)
             raise
         if key is None:
             return attempt
@@ -342,22 +365,69 @@ class Gateway:
             raise self._refusal(replace(admission, outcome=outcome, minimum=counted))
 
     def _record_refusal(
-        self, request: CallRequest, refusal: DomainError, started: float, started_at: datetime
+        self,
+        request: CallRequest,
+        refusal: CallRefused | DomainError,
+        admission: Admission | None,
+        started: float,
+        started_at: datetime,
     ) -> None:
-        """Run the ledger's checks, which come first, for a call that will be refused; record models without a price.
-        Raises CallRefused, LedgerUnavailable."""
-        model = request.call.model if isinstance(request.call, Call) else ""
-        admission = self.admit(request, None, model)
-        metrics.of(metrics.ERRORS, request.dialect.door, refusal.code).inc()
-        if isinstance(refusal, NoPrice):
-            failure = holds.CallFailure(
-                requested_model=model,
-                started_at=started_at,
-                latency_ms=int((time.monotonic() - started) * 1000),
-                error=refusal.code,
-                http_status=None,
-            )
-            holds.fail(self.pool, admission, failure)
+        """Record a call that was not admitted, in the background. `admission`: what the ledger's checks found, if they passed."""
+        if isinstance(refusal, CallRefused):
+            admission = refusal.admission
+            if admission.user_id is None:
+                return
+        elif admission is not None:
+            metrics.of(metrics.ERRORS, request.dialect.door, refusal.code).inc()
+        status, message = self._answer_to(request, refusal)
+        record = holds.CallRefusal(
+            request_id=request.request_id,
+            key_id=hash_token(request.key),
+            org_id=admission.org_id if admission else None,
+            run_id=request.run_id,
+            door=request.dialect.door,
+            requested_model=request.model,
+            error=refusal.code,
+            http_status=status,
+            error_message=message,
+            stream=isinstance(request.call, Call) and request.call.stream,
+            started_at=started_at,
+            latency_ms=int((time.monotonic() - started) * 1000),
+            parameters=request.parameters,
+        )
+        self.refused_calls.add(record, request.refused_input, min(request.size, MAX_STORED_REQUEST))
+
+    def record_unread(
+        self,
+        dialect: Dialect,
+        request_id: str,
+        key: str,
+        error: CallRefused | DomainError,
+        answer: ErrorAnswer,
+    ) -> None:
+        """Record a call that was refused before its body was read, unless the key is unknown."""
+        code, status = error.code, answer.status
+        admission = error.admission if isinstance(error, CallRefused) else None
+        if status == 401:
+            return
+        record = holds.CallRefusal(
+            request_id=request_id,
+            key_id=hash_token(key),
+            org_id=admission.org_id if admission else None,
+            door=dialect.door,
+            requested_model="",
+            error=code,
+            http_status=status,
+            error_message=answer_message(answer.body),
+            started_at=now(),
+            latency_ms=0,
+        )
+        self.refused_calls.add(record, lambda: None, 0)
+
+    def _answer_to(self, request: CallRequest, error: Exception) -> tuple[int, str]:
+        """The status and the message that the client gets for an error."""
+        answer = request.dialect.error(error, ErrorContext(request.request_id, {}, self.settings))
+        return answer.status, answer_message(answer.body)
 
     # -- the call --------------------------------------------------------------------------------------------
 
@@ -411,7 +481,7 @@ class Gateway:
             answer = self._read_streamed(dialect, attempt, in_flight)
         except AnswerEnded as ended:
             error = ended.error
-            reply = self._reply(dialect, call, [ended.answer], in_flight, biller, error=error.kind)
+            reply = self._reply(dialect, call, [ended.answer], in_flight, biller, error=error)
             if not ended.answer.meter.empty:
                 error.details = {"answer": lenient_json.read(reply.body).value}
             raise error from ended
@@ -490,14 +560,16 @@ class Gateway:
         in_flight: InFlightCall,
         biller: Biller,
         *,
-        error: str | None = None,
+        error: UpstreamError | None = None,
     ) -> Reply:
         """Settle a call, and format its whole answers for the client. `error`: why they are incomplete."""
+        kind, message = (error.kind, str(error)) if error else (None, None)
         meters = [answer.meter for answer in answers]
         first = meters[0]
         if all(meter.empty for meter in meters):
             # a finished choice without content or usage: passed on, not billed
-            in_flight.fail(error or EmptyAnswer.kind, None)
+            status = error.status if error else 200
+            in_flight.fail(kind or EmptyAnswer.kind, status, message or EMPTY)
             return Reply(answers[0].raw)
         bill = biller.bill(in_flight.route, meters, complete=error is None)
         in_flight.settle(
@@ -508,7 +580,8 @@ class Gateway:
             message_id=first.id,
             response=dialect.stored_answer(call, answers),
             reasoning=first.reasoning,
-            error=error,
+            error=kind,
+            error_message=message,
         )
         if error is None and isinstance(in_flight.stop_error, AccountStopped):
             # it has been paid for, but what it says is not to be done

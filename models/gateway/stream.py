@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 from models.gateway.bill import Bill, Biller
+from models.gateway.call_errors import ProviderError
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest
 from models.gateway.hold_growth import GrowingHold
@@ -164,16 +165,20 @@ class AnswerStream:
             self._send(self._translator.final_chunk(self._bill) + self._translator.end_event())
         self._end_sent = True
 
-    def _settle(self, error: str | None = None, *, complete: bool = True) -> None:
+    def _settle(self, error: str | None = None, message: str | None = None, *, complete: bool = True) -> None:
         """Charge the usage, once: of a complete answer the last reported usage, else what was delivered, and no less than
-        was reported on the way. An answer without content and without usage is not charged."""
+        was reported on the way. An answer without content and without usage is not charged. `message`: the error in full."""
         if self.in_flight.ended:
             return
         meter = self._meter
         if meter.failure and not error:
             error, complete = "upstream_error", meter.finished or meter.billed
+            message = ProviderError(200, meter.failure).full_text
         if meter.empty:
-            self.in_flight.fail(error or EmptyAnswer.kind, None, client_gone=self.client_gone)
+            # the client got the head of the stream
+            self.in_flight.fail(
+                error or EmptyAnswer.kind, 200, message or self._empty_text, client_gone=self.client_gone
+            )
             return
         self._bill = bill = self._biller.bill(self.in_flight.route, [meter], complete=complete)
         self.in_flight.settle(
@@ -186,6 +191,7 @@ class AnswerStream:
             reasoning=meter.reasoning,
             client_gone=self.client_gone,
             error=error,
+            error_message=message,
         )
 
     def _finish(self) -> None:
@@ -214,14 +220,18 @@ class AnswerStream:
         if self._meter.finished or self._meter.billed:
             self._end()
             return
-        self._settle(error.kind, complete=False)
+        self._settle(error.kind, str(error), complete=False)
         if not self._meter.failure:
             self._send(self._translator.final_chunk(self._bill))
             self._send_error(str(error), error.kind, error.type)
 
-    def _send_empty_error(self) -> None:
+    @property
+    def _empty_text(self) -> str:
         title = self.in_flight.route.provider.title
-        self._send_error(f"{title} sent an empty answer. Nothing was charged; try again.", EmptyAnswer.kind)
+        return f"{title} sent an empty answer. Nothing was charged; try again."
+
+    def _send_empty_error(self) -> None:
+        self._send_error(self._empty_text, EmptyAnswer.kind)
 
     def _send_error(self, message: str, code: str, kind: str = UpstreamError.type) -> None:
         self._send(self._translator.error(message, code, kind))

@@ -50,6 +50,8 @@ class UpstreamError(Exception):
     """Request keys left out for the provider."""
     details: Any = None
     """More about the error for the client, as JSON."""
+    arrived: Any = None
+    """What had arrived of an answer that is not charged, as `message.response`."""
 
 
 class Unreachable(UpstreamError):

@@ -86,8 +86,9 @@ def read_whole_stream(
                 hold.cover()
     except (OutOfCredits, HoldNotGrown) as error:
         raise AnswerEnded(error, collector.partial()) from error
-    except UpstreamError:
+    except UpstreamError as error:
         if in_flight.stop_error is None and not (meter.finished or meter.billed):
+            error.arrived = meter.answer or None
             raise
     if (stopped := in_flight.stop_error) and not (meter.finished or meter.billed):
         raise AnswerEnded(stopped, collector.partial())

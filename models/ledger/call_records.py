@@ -27,6 +27,7 @@ Outcome = Literal[
     "org_not_found",  # the named organisation does not exist, or the caller is no member: 404
     "org_conflict",  # the key of an organisation names another one: 403
     "org_role",  # the caller's role in the organisation makes no calls: 403
+    "org_sso",  # the organisation requires single sign-on, and the person's key is not authorised for it: 403
     "team_model",  # the caller's team in the organisation may not use the model: 403
     "team_repository",  # the caller's team may make calls from its repositories only: 403
     "held",  # the balance covers `minimum`, but calls in flight hold too much of it for this hold: 429
@@ -218,6 +219,10 @@ class Settlement:
     http_status: int | None = 200
     error: str | None = None
     """An error in a call that is still billed, such as a stream cut off by the upstream."""
+    error_message: str | None = None
+    """The error in full."""
+    parameters: Mapping[str, Any] | None = None
+    """The request's parameters (`request_parameters`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,10 +236,42 @@ class CallFailure:
     provider: str | None = None
     model: str | None = None
     http_status: int | None = None
-    """The upstream's status, or None if it did not respond."""
+    """The status that the client got."""
     stream: bool = False
     client_gone: bool = False
     ttft_ms: int | None = None
+    error_message: str | None = None
+    """Why it failed, in full."""
+    request: Any = None
+    """As `Settlement.request`."""
+    response: Any = None
+    """What had arrived of the answer."""
+    parameters: Mapping[str, Any] | None = None
+    """As `Settlement.parameters`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRefusal:
+    """A call that was refused before it was admitted. `org_id` is the organisation that was to pay, if admission found one;
+    else the account is that of the key."""
+
+    request_id: str
+    key_id: str
+    """SHA-256 of the key."""
+    door: str
+    requested_model: str
+    error: str
+    http_status: int
+    """The status that the client got."""
+    error_message: str
+    started_at: datetime
+    latency_ms: int
+    org_id: str | None = None
+    run_id: str | None = None
+    stream: bool = False
+    request: bytes | None = None
+    """JSON that jsonb accepts; None if it is not kept."""
+    parameters: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

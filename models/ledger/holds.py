@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from models.ledger.call_records import (
     AdmissionRequest,
     BudgetRefusal,
     CallFailure,
+    CallRefusal,
     LedgerUnavailable,
     LiveHold,
     LostHold,
@@ -39,6 +40,7 @@ __all__ = [
     "AdmissionRequest",
     "BudgetRefusal",
     "CallFailure",
+    "CallRefusal",
     "LedgerUnavailable",
     "LiveHold",
     "LostHold",
@@ -51,7 +53,9 @@ __all__ = [
     "fail",
     "fail_facts",
     "grow_hold",
+    "is_data_error",
     "live_holds",
+    "refuse_many",
     "settle",
     "settle_facts",
     "settle_many",
@@ -77,6 +81,11 @@ _SETTLE = "SELECT * FROM gateway_settle(jsonb_populate_record(NULL::gateway_fact
 _SETTLE_MANY = """
 SELECT * FROM gateway_settle_many(ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_facts, $1::jsonb)), $2)
 """
+_REFUSE = "SELECT gateway_refuse(ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_facts, $1::jsonb)), $2)"
+_REFUSE_MORE = """
+UPDATE gateway_call c SET more_refused = least(c.more_refused::bigint + m.value::bigint, 2147483647)
+FROM jsonb_each_text($1::jsonb) m WHERE c.request_id = m.key AND c.state = 'failed'
+"""
 _FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)"
 # the account's lock is held until the statement ends, so the budget that is named is the one that refused
 _GROW = """
@@ -98,6 +107,8 @@ MAX_NAME = 500
 MAX_BODY = 32 * 1024 * 1024
 """Maximum size of a stored request or response, in bytes of JSON. Larger ones are billed but not stored."""
 
+MAX_ERROR = 16_000
+"""Maximum length of a stored error message, in characters."""
 MAX_USAGE = 16 * 1024
 """Maximum size of a stored provider usage object, in bytes of JSON."""
 
@@ -303,7 +314,7 @@ def settle(
     try:
         (row,) = _execute(pool, _SETTLE, (facts, moment), timeout_seconds, report)
     except LedgerUnavailable as error:
-        if error.sqlstate is None or error.sqlstate[:2] not in _DATA_ERRORS:
+        if not is_data_error(error):
             raise
         (row,) = _execute(pool, _SETTLE, (without_text(facts), moment), timeout_seconds)
     return _settled(row)
@@ -316,10 +327,9 @@ def settle_facts(pool: Pool, facts: str) -> Settled:
 
 
 def without_text(facts: str) -> str:
-    """A call's facts without its messages: request, response and reasoning."""
-    return orjson.dumps(
-        orjson.loads(facts) | {"request": None, "response": None, "reasoning_text": None}
-    ).decode()
+    """A call's facts without its messages: request, response, reasoning and error."""
+    dropped = ("request", "response", "reasoning_text", "error_message", "parameters")
+    return orjson.dumps(orjson.loads(facts) | dict.fromkeys(dropped)).decode()
 
 
 def settle_many(
@@ -358,10 +368,56 @@ def fail(
         "ttft_ms": None if failure.ttft_ms is None else clamped_int(failure.ttft_ms),
         "latency_ms": clamped_int(failure.latency_ms),
         "started_at": failure.started_at.isoformat(),
+        "error_message": _clip(failure.error_message, MAX_ERROR) or None,
+        "parameters": _body(failure.parameters or None),
+        "request": _body(failure.request),
+        "response": _body(failure.response),
     }
     text = orjson.dumps(facts).decode()
     report = None if on_failure is None else lambda: on_failure(text)
-    _execute(pool, _FAIL, (text, now or utc_now()), timeout_seconds, report)
+    moment = now or utc_now()
+    try:
+        _execute(pool, _FAIL, (text, moment), timeout_seconds, report)
+    except LedgerUnavailable as error:
+        if not is_data_error(error):
+            raise
+        _execute(pool, _FAIL, (without_text(text), moment), timeout_seconds)
+
+
+def refuse_many(
+    pool: Pool,
+    refusals: Sequence[CallRefusal],
+    more: Mapping[str, int],
+    *,
+    now: datetime | None = None,
+    timeout_seconds: float = 10.0,
+) -> None:
+    """Record refused calls, and by request id how many more like it were refused and not recorded. Calls of unknown keys
+    are left out. Touches no money; idempotent by request id but for `more`. Raises LedgerUnavailable."""
+    if refusals:
+        facts = orjson.dumps([_refusal(refusal) for refusal in refusals]).decode()
+        _execute(pool, _REFUSE, (facts, now or utc_now()), timeout_seconds)
+    if more:
+        _execute(pool, _REFUSE_MORE, (orjson.dumps(dict(more)).decode(),), timeout_seconds)
+
+
+def _refusal(refusal: CallRefusal) -> dict[str, Any]:
+    return {
+        "request_id": refusal.request_id,
+        "key_id": refusal.key_id,
+        "org_id": refusal.org_id,
+        "run_id": None if refusal.run_id is None else clipped_id(refusal.run_id),
+        "door": refusal.door,
+        "requested_model": clipped_id(refusal.requested_model),
+        "error": _clip(refusal.error, 2000),
+        "http_status": clamped_int(refusal.http_status),
+        "error_message": _clip(refusal.error_message, MAX_ERROR) or None,
+        "stream": refusal.stream,
+        "latency_ms": clamped_int(refusal.latency_ms),
+        "started_at": refusal.started_at.isoformat(),
+        "parameters": _body(refusal.parameters or None),
+        "request": None if refusal.request is None else orjson.Fragment(refusal.request),
+    }
 
 
 def fail_facts(pool: Pool, facts: str) -> None:
@@ -414,6 +470,8 @@ def settlement_facts(admission: Admission, call: Settlement) -> str:
         "latency_bucket": bisect_right(EDGES_MS, latency),
         "http_status": None if call.http_status is None else clamped_int(call.http_status),
         "error": _clip(call.error, 2000),
+        "error_message": _clip(call.error_message, MAX_ERROR) or None,
+        "parameters": _body(call.parameters or None),
         "started_at": call.started_at.isoformat(),
         "price": _body(call.price),
         "parts": _body(call.parts or None),
@@ -454,6 +512,11 @@ def _settled(row: tuple[Any, ...]) -> Settled:
 
 _DATA_ERRORS = ("22", "23", "54", "P0")
 """SQLSTATE classes that a call's content may cause: data, constraint and limit errors, exceptions of triggers."""
+
+
+def is_data_error(error: LedgerUnavailable) -> bool:
+    """Whether the content of the call may be the cause."""
+    return error.sqlstate is not None and error.sqlstate[:2] in _DATA_ERRORS
 
 
 def _execute(

@@ -22,18 +22,22 @@ def merge_histograms(histograms: Iterable[Sequence[int]]) -> list[int]:
     return list(map(sum, zip(*histograms, strict=True))) or [0] * BUCKETS
 
 
-def quantile(histogram: Sequence[int], fraction: float) -> float | None:
+def quantile(histogram: Sequence[int], fraction: float, largest: int = 0) -> float | None:
     """The latency in ms below which `fraction` (0 to 1) of the calls fall, interpolated within its bucket.
 
-    None for an empty histogram. A quantile in the open-ended last bucket returns its lower edge, 80 s.
+    `largest` is the largest latency in the histogram, which no quantile exceeds; 0 if it is unknown. None for an empty histogram. A
+    quantile in the open-ended last bucket returns its lower edge, 80 s.
     """
     calls = sum(histogram)
     if not calls:
         return None
+    if calls == 1 and largest:
+        return float(largest)
     rank = fraction * calls
     before = 0
     for (low, high), count in zip(_BOUNDS, histogram, strict=False):
         if count and before + count >= rank:
-            return low + (high - low) * max(0.0, rank - before) / count
+            top = min(high, max(low, largest)) if largest else high
+            return low + (top - low) * max(0.0, rank - before) / count
         before += count
     return float(EDGES_MS[-1])

@@ -70,7 +70,7 @@ _HISTOGRAM = (
 )
 _MEASURES = (
     "calls, input_tokens, cache_write_tokens, cache_read_tokens, output_tokens, reasoning_tokens, cost, credits,"
-    " latency_ms, ttft_ms, ttft_calls, latency_hist"
+    " latency_ms, ttft_ms, ttft_calls, latency_hist, latency_max"
 )
 
 # Each statement selects subject, expected and found for every difference.
@@ -178,39 +178,60 @@ _CHECKS = {
     "rollups are the sums of messages": f"""
         WITH facts AS MATERIALIZED (
             SELECT c.account_id, date_trunc('hour', m.finished_at) AS hour, c.user_id, m.model,
-                coalesce(m.agent_id, '') AS agent_id, width_bucket(c.latency_ms, {_EDGES}) AS latency_bucket,
+                coalesce(m.agent_id, '') AS agent_id, coalesce(m.key_id, '') AS key_id, width_bucket(c.latency_ms, {_EDGES}) AS latency_bucket,
                 c.uncached_input_tokens, c.cache_write_tokens, c.cache_read_tokens, c.output_tokens, c.reasoning_tokens,
                 c.cost, CASE WHEN m.byok THEN 0 ELSE m.credits END AS credits, c.latency_ms, c.ttft_ms
             FROM message m JOIN gateway_call c ON c.message_id = m.id AND c.state = 'settled'
+            WHERE c.account_id NOT IN (SELECT account_id FROM usage_recounting)
         ),
         sums AS (
-            SELECT account_id, grain, date_trunc(grain, hour) AS bucket, user_id, model, agent_id, count(*) AS calls,
+            SELECT account_id, grain, date_trunc(grain, hour) AS bucket, user_id, model, agent_id, key_id, count(*) AS calls,
                 sum(uncached_input_tokens) AS input_tokens, sum(cache_write_tokens) AS cache_write_tokens,
                 sum(cache_read_tokens) AS cache_read_tokens, sum(output_tokens) AS output_tokens,
                 sum(reasoning_tokens) AS reasoning_tokens, sum(cost) AS cost, sum(credits) AS credits,
                 sum(latency_ms) AS latency_ms, coalesce(sum(ttft_ms), 0) AS ttft_ms, count(ttft_ms) AS ttft_calls,
-                {_HISTOGRAM} AS latency_hist
+                {_HISTOGRAM} AS latency_hist, max(latency_ms) AS latency_max
             FROM facts, (VALUES ('hour'), ('day'), ('week')) AS grains (grain)
-            GROUP BY 1, 2, 3, 4, 5, 6
+            GROUP BY 1, 2, 3, 4, 5, 6, 7
         ),
         stored AS (
-            SELECT account_id, grain, bucket AT TIME ZONE 'UTC' AS bucket, user_id, model, agent_id, {_MEASURES}
-            FROM usage_rollup
+            SELECT account_id, grain, bucket AT TIME ZONE 'UTC' AS bucket, user_id, model, agent_id, key_id, {_MEASURES}
+            FROM usage_rollup WHERE error = '' AND account_id NOT IN (SELECT account_id FROM usage_recounting)
         )
         SELECT concat_ws(' ', account_id, grain, bucket, model, agent_id),
             CASE WHEN s.calls IS NULL THEN 'none' ELSE
                 (s.calls, s.input_tokens, s.cache_write_tokens, s.cache_read_tokens, s.output_tokens, s.reasoning_tokens,
-                 s.cost, s.credits, s.latency_ms, s.ttft_ms, s.ttft_calls, s.latency_hist)::text END,
+                 s.cost, s.credits, s.latency_ms, s.ttft_ms, s.ttft_calls, s.latency_hist, s.latency_max)::text END,
             CASE WHEN k.calls IS NULL THEN 'none' ELSE
                 (k.calls, k.input_tokens, k.cache_write_tokens, k.cache_read_tokens, k.output_tokens, k.reasoning_tokens,
-                 k.cost, k.credits, k.latency_ms, k.ttft_ms, k.ttft_calls, k.latency_hist)::text END
-        FROM sums s FULL JOIN stored k USING (account_id, grain, bucket, user_id, model, agent_id)
+                 k.cost, k.credits, k.latency_ms, k.ttft_ms, k.ttft_calls, k.latency_hist, k.latency_max)::text END
+        FROM sums s FULL JOIN stored k USING (account_id, grain, bucket, user_id, model, agent_id, key_id)
         WHERE s.calls IS NULL OR k.calls IS NULL OR s.calls <> k.calls OR s.input_tokens <> k.input_tokens
             OR s.cache_write_tokens <> k.cache_write_tokens OR s.cache_read_tokens <> k.cache_read_tokens
             OR s.output_tokens <> k.output_tokens OR s.reasoning_tokens <> k.reasoning_tokens OR s.cost <> k.cost
             OR s.credits <> k.credits OR s.latency_ms <> k.latency_ms OR s.ttft_ms <> k.ttft_ms
             OR s.ttft_calls <> k.ttft_calls OR s.latency_hist <> k.latency_hist
+            OR s.latency_max <> k.latency_max
     """,  # noqa: S608 - made of constants
+    # the agent is that of the run, which may be deleted
+    "rollups of failures are the numbers of failed calls": """
+        WITH calls AS (
+            SELECT c.account_id, g.grain, date_trunc(g.grain, c.finished_at, 'UTC') AS bucket, c.user_id,
+                coalesce(c.model, c.requested_model) AS model, coalesce(c.key_id, '') AS key_id,
+                coalesce(nullif(left(c.error, 64), ''), 'failed') AS error, count(*) AS failed
+            FROM gateway_call c, (VALUES ('hour'), ('day'), ('week')) AS g (grain)
+            WHERE c.state = 'failed' AND c.account_id NOT IN (SELECT account_id FROM usage_recounting)
+            GROUP BY 1, 2, 3, 4, 5, 6, 7
+        ),
+        stored AS (
+            SELECT account_id, grain, bucket, user_id, model, key_id, error, sum(failed) AS failed FROM usage_rollup
+            WHERE error <> '' AND account_id NOT IN (SELECT account_id FROM usage_recounting)
+            GROUP BY 1, 2, 3, 4, 5, 6, 7
+        )
+        SELECT concat_ws(' ', account_id, grain, bucket, model, error), coalesce(c.failed, 0), coalesce(s.failed, 0)
+        FROM calls c FULL JOIN stored s USING (account_id, grain, bucket, user_id, model, key_id, error)
+        WHERE c.failed IS DISTINCT FROM s.failed
+    """,
     # of the last five weeks, since a budget may be older than any window
     "what was spent of a budget is the sum of its messages": """
         SELECT concat_ws(' ', 'budget', b.id, c.subject, c.window_start), c.expected, c.found

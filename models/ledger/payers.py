@@ -6,17 +6,17 @@ from typing import Any
 
 from sqlalchemy import text
 
-from models.core.db import db
+from models.core.db import db, extension
 from models.core.errors import DomainError
 from models.ledger.sanitizing import clean_text
 from models.orgs.org_repos import owner_and_repo
 
-PAYER_OUTCOMES = ("org_not_found", "org_conflict", "org_role", "team_model", "team_repository")
+PAYER_OUTCOMES = ("org_not_found", "org_conflict", "org_role", "org_sso", "team_model", "team_repository")
 """Outcomes of admission that `payer_refusal` explains."""
 
 _PAYER = text(
     "SELECT outcome, org_id, paid_by, refusal"
-    " FROM gateway_payer(:user, :key_org, :key_team, :org, :repo, :run_org, :run_paid_by, '', '')"
+    " FROM gateway_payer(:user, :key, :key_org, :key_team, :org, :repo, :run_org, :run_paid_by, '', '')"
 )
 
 
@@ -57,11 +57,12 @@ def payer_of(
     user_id: str,
     hint: PayerHint,
     *,
+    key: str | None = None,
     key_org: str | None = None,
     key_team: str | None = None,
     parent: RunPayer | None = None,
 ) -> RunPayer:
-    """Return who pays for a run of this user, by key, name, the run that spawns it, or repository. Raises DomainError (403, 404)
+    """Return who pays for a run of this user, by key (its id and organisation), name, the run that spawns it, or repository. Raises DomainError (403, 404)
     for an organisation that does not."""
     parent = parent or RunPayer()
     repo_url = hint.repo_url if hint.repo_url is not None else parent.repo_url
@@ -69,6 +70,7 @@ def payer_of(
         return RunPayer()
     names = {
         "user": user_id,
+        "key": key,
         "key_org": key_org,
         "key_team": key_team,
         "org": hint.org,
@@ -78,13 +80,15 @@ def payer_of(
     }
     row = db.session.execute(_PAYER, names).one()
     if row.outcome:
-        status, message, code = payer_refusal(row.outcome, row.refusal or {}, "")
+        status, message, code = payer_refusal(
+            row.outcome, row.refusal or {}, "", extension("settings").base_url
+        )
         raise DomainError(message, code=code, status=status)
     delegated = row.org_id is not None and row.paid_by != "key"
     return RunPayer(row.org_id, row.paid_by if delegated else None, repo_url or None)
 
 
-def payer_refusal(outcome: str, names: Mapping[str, Any], model: str) -> tuple[int, str, str]:
+def payer_refusal(outcome: str, names: Mapping[str, Any], model: str, base_url: str) -> tuple[int, str, str]:
     """Status, message and code of a call that the organisation does not pay for. `names` is the refusal of `gateway_payer`."""
     org, team = names.get("org", ""), names.get("team", "")
     refusals = {
@@ -93,6 +97,11 @@ def payer_refusal(outcome: str, names: Mapping[str, Any], model: str) -> tuple[i
         "org_role": (
             403,
             f"Your role in {org} ({names.get('role', '')}) makes no calls. Ask an admin to make you a member.",
+        ),
+        "org_sso": (
+            403,
+            f"{org} requires single sign-on. Authorise this key for it at"
+            f" {base_url}/orgs/{names.get('slug', '')}/personal-keys, or use a key of the organisation.",
         ),
         "team_model": (403, f"The team '{team}' of {org} may not use the model '{model}'."),
         "team_repository": (

@@ -10,7 +10,10 @@ from models.core.db import Base, BigInt
 
 
 class UsageRollup(Base):
-    """Usage of an account in one bucket (a UTC hour or day, named by its start), per user, model and agent.
+    """Usage of an account in one bucket (a UTC hour or day, named by its start), per user, model, agent and key, and
+    per error of the failed calls.
+
+    A row counts either settled calls, with an empty `error`, or `failed` ones, which used nothing.
 
     Input token counts are disjoint: `input_tokens` is uncached only. `output_tokens` includes `reasoning_tokens`.
     `cost` is dollars; `latency_ms` and `ttft_ms` are sums over `calls` and `ttft_calls`.
@@ -30,6 +33,8 @@ class UsageRollup(Base):
     user_id: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     agent_id: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
+    key_id: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
+    error: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
     calls: Mapped[int] = mapped_column(server_default=text("0"))
     input_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     cache_write_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
@@ -44,3 +49,17 @@ class UsageRollup(Base):
     latency_hist: Mapped[list[int]] = mapped_column(
         ARRAY(Integer), server_default=text("array_fill(0, ARRAY[16])")
     )
+    failed: Mapped[int] = mapped_column(server_default=text("0"))
+    latency_max: Mapped[int] = mapped_column(server_default=text("0"))
+    """Of the settled calls; 0 in rows from before it was stored, until they are counted anew."""
+
+
+class UsageRecounting(Base):
+    """An account whose rollups up to `day` were written before they had keys and errors, and are still to be counted anew."""
+
+    __tablename__ = "usage_recounting"
+
+    account_id: Mapped[str] = mapped_column(
+        ForeignKey("credit_account.id", ondelete="CASCADE"), primary_key=True
+    )
+    day: Mapped[datetime]

@@ -33,6 +33,7 @@ from models.orgs.org_repos import matching_org, normalise, owner_and_repo
 from models.orgs.provider_keys import OrgProviderKey
 from models.orgs.roles import CAN, can, require
 from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
+from models.orgs.sso_keys import personal_keys
 from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
 from models.orgs.webhooks import OrgWebhook, WebhookDelivery
 
@@ -90,6 +91,7 @@ __all__ = [
     "org_erased",
     "org_restored",
     "owner_and_repo",
+    "personal_keys",
     "provisioning",
     "raise_alert",
     "record_org",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import CheckConstraint, ForeignKey, delete, func, select
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, delete, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.accounts.sessions import Session
@@ -88,6 +88,29 @@ class OrgSsoSession(Base):
     )
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     emergency_until: Mapped[datetime | None]
+
+
+class OrgSsoKey(Base):
+    """A personal key whose calls the organisation pays for although it enforces single sign-on (`sso_keys`). It ends with the
+    key and with the membership."""
+
+    __tablename__ = "org_sso_key"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["org_id", "user_id"],
+            ["org_member.org_id", "org_member.user_id"],
+            ondelete="CASCADE",
+            name="org_sso_key_member_fk",
+        ),
+        Index("idx_org_sso_key_member", "org_id", "user_id"),
+    )
+
+    session_token: Mapped[str] = mapped_column(
+        ForeignKey("session.sessionToken", ondelete="CASCADE"), primary_key=True
+    )
+    org_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    authorized_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class SsoRequired(Forbidden):
@@ -218,6 +241,7 @@ def remove_sso(org: Org) -> None:
 def _forget_identities(org_id: str) -> None:
     db.session.execute(delete(OAuthAccount).where(OAuthAccount.provider == sso_provider(org_id)))
     db.session.execute(delete(OrgSsoSession).where(OrgSsoSession.org_id == org_id))
+    db.session.execute(delete(OrgSsoKey).where(OrgSsoKey.org_id == org_id))
 
 
 def _public(row: OrgSso) -> dict[str, str | bool | None]:
@@ -311,10 +335,17 @@ def check_session(org: Org, session: Session, now: datetime) -> None:
     if org.sso_enforced_at is None:
         return
     mark = db.session.get(OrgSsoSession, (session.session_token, org.id))
-    if mark is not None and (mark.emergency_until or mark.created_at + ARRIVAL_VALID) > now:
+    if mark is not None and is_through(mark, now, emergency=True):
         return
     if not is_paused(org.id, db.session.get_one(User, session.user_id).email):
         raise SsoRequired(org)
+
+
+def is_through(mark: OrgSsoSession, now: datetime, *, emergency: bool = False) -> bool:
+    """Whether the session came through the identity provider in the last day, or with `emergency` is open in one."""
+    if mark.emergency_until is not None:
+        return emergency and mark.emergency_until > now
+    return mark.created_at + ARRIVAL_VALID > now
 
 
 def emergency_of(org: Org, session: Session, now: datetime) -> datetime | None:

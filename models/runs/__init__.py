@@ -1,5 +1,15 @@
 """Agent runs and their steps."""
 
 from models.runs.run import RUN_STATUSES, STEP_STATUSES, AgentRun, AgentRunVolume, AgentStep
+from models.runs.run_credits import RunCreditMark
+from models.runs.run_share import RunShare
 
-__all__ = ["RUN_STATUSES", "STEP_STATUSES", "AgentRun", "AgentRunVolume", "AgentStep"]
+__all__ = [
+    "RUN_STATUSES",
+    "STEP_STATUSES",
+    "AgentRun",
+    "AgentRunVolume",
+    "AgentStep",
+    "RunCreditMark",
+    "RunShare",
+]

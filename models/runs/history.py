@@ -5,13 +5,16 @@ Ancestor ids are reported by clients. They count only between runs of the same a
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, any_, func, select, tuple_
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
+from models.accounts.users import User
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
 from models.runs.run import AgentRun
@@ -20,6 +23,13 @@ from models.runs.run_totals import RunTotals, text_array, totals_of
 PAGE_SIZE = 25
 SILENT_AFTER = timedelta(hours=24)
 """A running run without activity for this long is shown as silent."""
+
+SORTS: dict[str, InstrumentedAttribute[Any] | None] = {
+    "newest": None,
+    "dearest": AgentRun.settled_credits,
+    "longest": AgentRun.duration_ms,
+}
+"""Sorts of the list, from the most to the least, and by start among equals. The longest are runs that ended."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class RunFilter:
     until: datetime | None = None
     spawned: bool = False
     user_id: str = ""
+    tag: str = ""
+    sort: str = "newest"
 
 
 @dataclass(frozen=True)
@@ -106,21 +118,45 @@ def parent_of(account_id: str, run: AgentRun) -> AgentRun | None:
     return db.session.scalar(query.where(AgentRun.id != run.id))
 
 
+def starter_of(run: AgentRun) -> User | None:
+    """Return the person or service account that started the run."""
+    return db.session.get(User, run.user_id) if run.user_id else None
+
+
 def runs_of(account_id: str, filter: RunFilter, after: str | None = None, limit: int = PAGE_SIZE) -> RunPage:
-    """Return a page of the account's runs, newest first, after the cursor `after`.
+    """Return a page of the account's runs in the filter's order, after the cursor `after`.
 
     Runs four queries, plus one to filter by agent. Raises Invalid for a malformed cursor.
     """
+    column = SORTS[filter.sort]
+    position = (*([] if column is None else [column]), AgentRun.created_at, AgentRun.id)
     query = select(AgentRun).where(AgentRun.account_id == account_id, *_conditions(account_id, filter))
+    if column is AgentRun.duration_ms:
+        query = query.where(AgentRun.duration_ms.is_not(None))
     if after:
-        query = query.where(tuple_(AgentRun.created_at, AgentRun.id) < tuple_(*decode_cursor(after)))
-    query = query.order_by(AgentRun.created_at.desc(), AgentRun.id.desc()).limit(limit + 1)
+        query = query.where(tuple_(*position) < tuple_(*_decode_position(after, sorted=column is not None)))
+    query = query.order_by(*(each.desc() for each in position)).limit(limit + 1)
     runs = db.session.scalars(query).all()
     page = runs[:limit]
     totals = totals_of(account_id, [run.id for run in page])
     moment = now()
     summaries = [RunSummary(run, totals[run.id], moment) for run in page]
-    return RunPage(summaries, encode_cursor(page[-1].created_at, page[-1].id) if len(runs) > limit else None)
+    return RunPage(summaries, _cursor(page[-1], column) if len(runs) > limit else None)
+
+
+def _cursor(last: AgentRun, column: InstrumentedAttribute[Any] | None) -> str:
+    number = "" if column is None else f"{getattr(last, column.key)}~"
+    return encode_cursor(last.created_at, number + last.id)
+
+
+def _decode_position(cursor: str, *, sorted: bool) -> tuple[Any, ...]:
+    when, rest = decode_cursor(cursor)
+    if not sorted:
+        return when, rest
+    number, _, run_id = rest.partition("~")
+    if not re.fullmatch(r"-?[0-9]{1,18}", number):
+        raise _broken_link()
+    return int(number), when, run_id
 
 
 def agents_of(account_id: str, limit: int = 50, *, user_id: str = "") -> Sequence[str]:
@@ -159,6 +195,8 @@ def _conditions(account_id: str, filter: RunFilter) -> list[ColumnElement[bool]]
         conditions.append(AgentRun.agent_id == any_(text_array(_agents_matching(account_id, filter.agent))))
     if filter.user_id:
         conditions.append(AgentRun.user_id == filter.user_id)
+    if filter.tag:
+        conditions.append(AgentRun.tags.bool_op("@>")(text_array([filter.tag])))
     if filter.status:
         conditions.append(AgentRun.status == filter.status)
     if filter.since:

@@ -69,10 +69,12 @@ def start(
     team_id: str | None = None,
     hint: PayerHint = NO_HINT,
     *,
+    key_id: str | None = None,
     budget: int | None = None,
     default_budget: int | None = None,
+    tags: Sequence[str] = (),
 ) -> str:
-    """Start a run for the user. Its account is that of organisation `org_id`, whose key they use, of the organisation or repository
+    """Start a run for the user, by their key `key_id`. Its account is that of organisation `org_id`, whose key they use, of the organisation or repository
     that `hint` names, of the run that spawns it, or else their own (`payer_of`). Returns its new id.
 
     `ancestor_run_ids` (root first) are stored as reported and grant no access to those runs. `budget` is the most that the run
@@ -89,12 +91,12 @@ def start(
             1,
         ),
         (WriteLimit("runs a day", "runs", settings.stoa_runs_per_day, DAY, "STOA_RUNS_PER_DAY"), 1),
-        _bytes_a_day(_size(agent_id, *ancestor_run_ids), settings),
+        _bytes_a_day(_size(agent_id, *ancestor_run_ids, *tags), settings),
         moment=moment,
     )
     _check_open_runs(user_id, moment, settings)
     parent = _delegated(user_id, ancestor_run_ids[-1]) if ancestor_run_ids and org_id is None else None
-    payer = payer_of(user_id, hint, key_org=org_id, key_team=team_id, parent=parent)
+    payer = payer_of(user_id, hint, key=key_id, key_org=org_id, key_team=team_id, parent=parent)
     run = AgentRun(
         id=str(uuid.uuid4()),
         user_id=user_id,
@@ -105,6 +107,7 @@ def start(
         ancestor_run_ids=list(ancestor_run_ids),
         status="running",
         created_at=moment,
+        tags=list(tags) or None,
     )
     db.session.add(run)
     db.session.flush()

@@ -3,7 +3,19 @@
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ARRAY, Computed, Enum, ForeignKey, Index, Numeric, Text, func, text
+from sqlalchemy import (
+    ARRAY,
+    CheckConstraint,
+    Computed,
+    Enum,
+    ForeignKey,
+    Index,
+    Numeric,
+    SmallInteger,
+    Text,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from models.core.db import ACCOUNT, NEW_ID, NOW, Base, BigInt
@@ -27,7 +39,8 @@ class AgentRun(Base):
     """One execution of an agent. Amounts are in credits. `ancestor_run_ids` lists the root first, the parent last.
     `org_id` is the organisation that pays; null for the user's own account. `paid_by` is `named` or `repository` if the run was
     started with a personal key, which may then use it; null otherwise. `repo_url` is the repository, in normal form. `envelope_run_id`
-    is the run whose envelope limits this one: itself, or an ancestor; null without."""
+    is the run whose envelope limits this one: itself, or an ancestor; null without. `settled_credits` includes spawned runs and is at
+    most a minute old (`run_credits.py`); `score` is 1 or -1, null without."""
 
     __tablename__ = "agent_run"
     __table_args__ = (
@@ -67,6 +80,17 @@ class AgentRun(Base):
         ),
         Index("idx_agent_run_completed_user", "user_id", postgresql_where=_COMPLETED),
         Index("idx_agent_run_unsuccessful", "publisher_id", "agent_name", postgresql_where=_UNSUCCESSFUL),
+        Index("idx_agent_run_account_credits", text(ACCOUNT), "settled_credits", "created_at", "id"),
+        Index(
+            "idx_agent_run_account_duration",
+            text(ACCOUNT),
+            "duration_ms",
+            "created_at",
+            "id",
+            postgresql_where=text("(duration_ms IS NOT NULL)"),
+        ),
+        Index("idx_agent_run_tags_gin", "tags", postgresql_using="gin"),
+        CheckConstraint("score = ANY (ARRAY[-1, 1])", name="score_known"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
@@ -115,6 +139,9 @@ class AgentRun(Base):
     envelope_run_id: Mapped[str | None]
     repo_url: Mapped[str | None]
     paid_by: Mapped[str | None]
+    settled_credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    tags: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    score: Mapped[int | None] = mapped_column(SmallInteger)
     account_id: Mapped[str | None] = column_property(func.coalesce(org_id, user_id), deferred=True)
     """The account that owns the run and is charged for its calls."""
 

@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, cast, func, select, tuple_
+from sqlalchemy import Row, case, cast, func, outerjoin, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONPATH
 
 from models.accounts import Session
 from models.core.db import db
-from models.core.errors import NotFound
-from models.gateway import GatewayCall
+from models.gateway import CallBody, GatewayCall
 from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNITS
 from models.ledger import CreditEntry, CreditLedger, credits_of
-from models.runs.history import find_run
+from models.runs.call_replay import CallReplay, replay_of
 from models.runs.run import AgentRun
 from models.runs.transcript import Transcript, transcript
 from models.usage import Message
@@ -65,6 +64,10 @@ class CallDetail:
     transcript: Transcript
     payer: str | None
     repo_url: str | None
+    client_id: str | None
+    error_message: str | None
+    """The error in full; None if it is not kept."""
+    replay: CallReplay | None
     previous: str | None
     next: str | None
 
@@ -150,22 +153,15 @@ class CallDetail:
 
 
 def call_of(
-    account_id: str, run: AgentRun | None, request_id: str, *, all_messages: bool = False
+    call: GatewayCall, run: AgentRun | None, *, all_messages: bool = False, user_id: str = ""
 ) -> CallDetail:
-    """Return a call of the account's run; without `run`, a call that belongs to no run of the account. It may belong to a run of
-    another one: an organisation that did not pay for it, or the person whose run it was.
+    """The page's data of a call; `run` is its run, if that is the account's: its neighbours are then those in the run, else
+    those of the account, with `user_id` of this member.
 
-    Reads the last 60 messages, or the last 2,000 with `all_messages`. Raises NotFound, also for a call of another run
-    or another account.
+    Reads the last 60 messages, or the last 2,000 with `all_messages`.
     """
-    query = select(GatewayCall).where(
-        GatewayCall.account_id == account_id, GatewayCall.request_id == request_id
-    )
-    call = None if "\x00" in request_id else db.session.scalar(query)
-    if call is None or _own_run(account_id, call, run) != run:
-        raise NotFound("There is no such call here")
-    scope = (GatewayCall.account_id == account_id, GatewayCall.run_id.is_not_distinct_from(call.run_id))
-    message, messages = _message(account_id, call, MAX_MESSAGES if all_messages else DEFAULT_MESSAGES)
+    message, messages = _message(call, MAX_MESSAGES if all_messages else DEFAULT_MESSAGES)
+    whole = message is not None and not messages.omitted
     return CallDetail(
         call,
         run,
@@ -177,15 +173,17 @@ def call_of(
         messages,
         PAID_BY.get(message.paid_by or "") if message else None,
         message.repo_url if message else None,
-        *_adjacent_calls(scope, call),
+        message.client_id if message else None,
+        message.error_message if message else None,
+        replay_of(call, message.request) if message and whole else None,
+        *_adjacent_calls(call, run, user_id),
     )
 
 
-def _own_run(account_id: str, call: GatewayCall, run: AgentRun | None) -> AgentRun | None:
-    """The call's run if it is the account's; `run`, if it is that one."""
-    if call.run_id is None:
-        return None
-    return run if run and run.id == call.run_id else find_run(account_id, call.run_id)
+def replay_of_call(call: GatewayCall) -> CallReplay | None:
+    """The whole request of a call; None if it was not kept."""
+    query = select(func.coalesce(Message.request, CallBody.request)).select_from(_BODIES)
+    return replay_of(call, db.session.scalar(query.where(GatewayCall.request_id == call.request_id)))
 
 
 PAID_BY = {
@@ -194,31 +192,43 @@ PAID_BY = {
     "repository": "the organisation that has the repository",
     "fallback:no_match": "the person: no organisation of theirs has the repository",
     "fallback:role": "the person: their role in the organisation makes no calls",
+    "fallback:sso": "the person: the organisation requires single sign-on, and the key was not authorised",
     "fallback:team": "the person: their team may not use the repository",
     "fallback:out_of_credits": "the person: the organisation was out of credits",
 }
 """`message.paid_by` in words."""
 
 
-def _message(account_id: str, call: GatewayCall, limit: int) -> tuple[Row[Any] | None, Transcript]:
-    """Return the call's message, and the transcript of its last `limit` messages.
+_BODIES = outerjoin(GatewayCall, Message, Message.id == GatewayCall.message_id).outerjoin(
+    CallBody, CallBody.request_id == GatewayCall.request_id
+)
+"""Calls with what is kept of them, charged or not."""
+
+
+def _message(call: GatewayCall, limit: int) -> tuple[Row[Any] | None, Transcript]:
+    """Return what is kept of the call, and the transcript of its last `limit` messages.
 
     PostgreSQL cuts the request, which may be megabytes long.
     """
-    length = case(
-        (func.jsonb_typeof(Message.request) == "array", func.jsonb_array_length(Message.request)), else_=1
+    request = func.coalesce(Message.request, CallBody.request)
+    length = case((func.jsonb_typeof(request) == "array", func.jsonb_array_length(request)), else_=1)
+    last = func.jsonb_path_query_array(request, cast(f"$[last - {limit - 1} to last]", JSONPATH))
+    query = (
+        select(
+            Message.byok,
+            Message.paid_by,
+            Message.repo_url,
+            Message.client_id,
+            last.label("request"),
+            length.label("total"),
+            func.coalesce(Message.response, CallBody.response).label("response"),
+            Message.reasoning_text,
+            CallBody.error_message,
+        )
+        .select_from(_BODIES)
+        .where(GatewayCall.request_id == call.request_id)
     )
-    last = func.jsonb_path_query_array(Message.request, cast(f"$[last - {limit - 1} to last]", JSONPATH))
-    query = select(
-        Message.byok,
-        Message.paid_by,
-        Message.repo_url,
-        last.label("request"),
-        length.label("total"),
-        Message.response,
-        Message.reasoning_text,
-    ).where(Message.account_id == account_id, Message.id == call.message_id)
-    found = db.session.execute(query).one_or_none() if call.message_id else None
+    found = db.session.execute(query).one_or_none()
     if found is None:
         return None, Transcript(None, None)
     return found, transcript(found.request, found.total, found.response, found.reasoning_text)
@@ -311,8 +321,16 @@ def _ledger(call: GatewayCall) -> list[LedgerLine]:
     ]
 
 
-def _adjacent_calls(scope: Sequence[ColumnElement[bool]], call: GatewayCall) -> tuple[str | None, str | None]:
-    """Return the ids of the calls of the run before and after this one."""
+def _adjacent_calls(call: GatewayCall, run: AgentRun | None, user_id: str) -> tuple[str | None, str | None]:
+    """Return the ids of the calls before and after this one: of the run, else of the account. Looks a day far for those of one
+    member, who may have few of the account's calls."""
+    scope = [GatewayCall.account_id == call.account_id]
+    if run is not None:
+        scope.append(GatewayCall.run_id == run.id)
+    elif user_id:
+        day = timedelta(days=1)
+        scope.append(GatewayCall.user_id == user_id)
+        scope.append(GatewayCall.started_at.between(call.started_at - day, call.started_at + day))
     order = (GatewayCall.started_at, GatewayCall.request_id)
     position, current = tuple_(*order), tuple_(call.started_at, call.request_id)
     base = select(GatewayCall.request_id).where(*scope).limit(1)

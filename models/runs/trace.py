@@ -42,6 +42,7 @@ from models.runs.run_totals import (
     usage_columns,
     usage_from,
 )
+from models.runs.tool_calls import ToolCall, tool_calls_of
 from models.usage import Message
 
 INT32_MAX = 2**31 - 1
@@ -54,7 +55,7 @@ MAX_NESTED_CALLS = 200
 MAX_DEPTH = 4
 MAX_MODELS = 8
 
-Kind = Literal["run", "step", "model"]
+Kind = Literal["run", "step", "model", "tool"]
 State = Literal["done", "failed", "open", "cancelled", "skipped", "silent"]
 
 
@@ -62,7 +63,8 @@ State = Literal["done", "failed", "open", "cancelled", "skipped", "silent"]
 class TraceEntry:
     """A row of the trace. `credits` are the credits charged, None if this page does not know them.
 
-    An open row has no `ends`. `truncated` marks a spawned run with more calls than are shown.
+    An open row has no `ends`. `truncated` marks a spawned run with more calls than are shown. `tool` is the number of a tool call
+    within its model call, `parent` whether rows below belong to this one.
     """
 
     kind: Kind
@@ -77,6 +79,8 @@ class TraceEntry:
     run_id: str | None = None
     request_id: str | None = None
     truncated: bool = False
+    tool: int | None = None
+    parent: bool = False
 
     def duration_ms(self, viewed_at: datetime) -> int:
         """Duration in milliseconds; until `viewed_at` for an open row."""
@@ -113,7 +117,7 @@ class ModelTotals:
 
 @dataclass(frozen=True)
 class Trace:
-    """The data of a run's page: summary, trace window, run tree and models.
+    """The data of a run's page: summary, trace window, run tree and models. `run_ids` are the run and all it spawned.
 
     `unlisted` counts spawned runs left out of the tree. `held` are the credits reserved for calls in progress.
     """
@@ -124,6 +128,7 @@ class Trace:
     unlisted: int
     models: Sequence[ModelTotals]
     held: int
+    run_ids: Sequence[str]
 
 
 def trace_of(
@@ -133,10 +138,11 @@ def trace_of(
     after: str | None = None,
     before: str | None = None,
     tail: bool | None = None,
+    reader: str | None = None,
 ) -> Trace:
     """Return the trace of the account's run with the window after or before a cursor, the last (`tail`) or the first.
 
-    Without `tail`, a live run starts at its last window. Runs a fixed number of queries. Raises NotFound, also for
+    With `reader`, tool calls are read only from the messages of this user's calls. Without `tail`, a live run starts at its last window. Runs a fixed number of queries. Raises NotFound, also for
     another account's run, and Invalid for a malformed cursor.
     """
     run = run_of(account_id, run_id)
@@ -152,7 +158,7 @@ def trace_of(
     runs = _runs(account_id, {*listed, *visible})
     holds = _holds(account_id, totals) if summary.live else []
     window = _WindowBuilder(
-        account_id, summary, items, [runs[run_id] for run_id in visible], parents, totals, holds
+        account_id, summary, items, [runs[run_id] for run_id in visible], parents, totals, holds, reader
     )
     return Trace(
         summary,
@@ -161,6 +167,7 @@ def trace_of(
         len(parents) - len(listed),
         models_of(account_id, summary.totals.all, list(totals)),
         sum(hold.amount for hold in holds),
+        list(totals),
     )
 
 
@@ -435,6 +442,7 @@ class _WindowBuilder:
         parents: Mapping[str, str | None],
         totals: Mapping[str, RunTotals],
         holds: Sequence[CreditHold],
+        reader: str | None,
     ) -> None:
         self.summary, self.items, self.parents, self.totals = summary, items, parents, totals
         self.members = {member.id: member for member in members}
@@ -443,6 +451,10 @@ class _WindowBuilder:
         self.nested = _nested_calls(account_id, list(self.members))
         self.per_run = _calls_per_run(list(self.members)) if self.members else 0
         self.holds = holds
+        shown = [*self.calls.values()]
+        shown += [call for calls in self.nested.values() for call in calls[: self.per_run]]
+        read = [each.call.request_id for each in shown if reader is None or each.call.user_id == reader]
+        self.tools = tool_calls_of(account_id, read)
         self.step_starts = {item.id: item.at for item in items if item.kind == _STEP}
 
     def build(self, earlier: str | None, later: str | None) -> TraceWindow:
@@ -458,7 +470,7 @@ class _WindowBuilder:
             step = self._step_of(item)
             depth = 2 if step else 1
             if item.kind == _CALL:
-                node = _Node(_call_entry(self.calls[item.id], depth))
+                node = self._call_node(self.calls[item.id], depth)
             else:
                 node = self._run_node(item.id, depth, children)
             (by_step[step.id].children if step and step.id in by_step else top).append(node)
@@ -472,6 +484,21 @@ class _WindowBuilder:
         entries = [_run_entry(self.summary, 0), *(entry for node in top for entry in _flatten(node))]
         starts, ends = self._axis(entries[1:], earlier, later)
         return TraceWindow(entries, starts, ends, earlier, later)
+
+    def _call_node(self, billed: _BilledCall, depth: int) -> _Node:
+        node = _Node(_call_entry(billed, depth))
+        tools = self.tools.get(billed.call.request_id, ())
+        node.children = [
+            _Node(self._tool_entry(each, billed.call, min(depth + 1, MAX_DEPTH))) for each in tools
+        ]
+        return node
+
+    def _tool_entry(self, tool: ToolCall, call: GatewayCall, depth: int) -> TraceEntry:
+        waiting = tool.ends is None and self.summary.live
+        return TraceEntry(
+            "tool", depth, tool.name, tool.preview, "open" if waiting else "done", 0, tool.starts,
+            None if waiting else tool.ends or tool.starts, run_id=call.run_id, request_id=call.request_id, tool=tool.number,
+        )  # fmt: skip
 
     def _last_step(self) -> str | None:
         return next((item.id for item in reversed(self.items) if item.kind == _STEP), None)
@@ -543,7 +570,7 @@ class _WindowBuilder:
         entry = _run_entry(RunSummary(self.members[run_id], totals, self.summary.viewed_at), depth)
         node = _Node(replace(entry, truncated=len(calls) > self.per_run))
         below = min(depth + 1, MAX_DEPTH)
-        node.children.extend(_Node(_call_entry(call, below)) for call in calls[: self.per_run])
+        node.children.extend(self._call_node(call, below) for call in calls[: self.per_run])
         node.children.extend(_Node(_hold_entry(hold, below)) for hold in self.holds if hold.run_id == run_id)
         path = seen | {run_id}
         child_ids = [child for child in children.get(run_id, ()) if child not in path]
@@ -602,7 +629,7 @@ def _hold_entry(hold: CreditHold, depth: int) -> TraceEntry:
 
 
 def _flatten(node: _Node) -> Iterable[TraceEntry]:
-    yield node.entry
+    yield replace(node.entry, parent=True) if node.children else node.entry
     for child in node.children:
         yield from _flatten(child)
 

@@ -4,19 +4,32 @@ Clients and models wrote this JSON, so any shape is accepted, and long texts are
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MAX_CHARS = 40_000
 MAX_PARTS = 50
+MEDIA = {
+    "image_url": "Image",
+    "input_image": "Image",
+    "image": "Image",
+    "input_audio": "Audio",
+    "audio": "Audio",
+    "video_url": "Video",
+    "document": "Document",
+    "file": "File",
+}
+"""Types of parts that are media, which are also the keys of what they hold."""
+NO_NAMES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
 class MessagePart:
-    """A part of a turn: `text`, `reasoning`, `call` (of the tool `title`) or `media`, which is not shown.
+    """A part of a turn: `text`, `reasoning`, `call` (of the tool `title`), `result` of a tool call, or `media`, which is not shown
+    and is named by `title`.
 
-    `length` is the number of characters before truncation.
+    `length` is the number of characters before truncation, of media about the number of bytes; 0 if unknown.
     """
 
     kind: str
@@ -66,8 +79,22 @@ class Transcript:
 
 def transcript(request: Any, total: int, response: Any, reasoning: str | None) -> Transcript:
     """Build the transcript of a call from its stored bodies. `request` is the last of `total` messages, or None."""
-    turns = None if request is None else [_turn(message) for message in _messages(request)]
+    messages = [] if request is None else _messages(request)
+    turns = None if request is None else [_turn(message, tools=_tool_names(messages)) for message in messages]
     return Transcript(turns, _response_turns(response, reasoning), max(0, total - len(turns or ())))
+
+
+def _tool_names(messages: Sequence[Any]) -> Mapping[str, str]:
+    """The names of the tools that the messages call, by the id of the call."""
+    names = {}
+    for message in messages:
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        for call in calls[:MAX_PARTS] if isinstance(calls, list) else ():
+            function = call.get("function") if isinstance(call, dict) else None
+            name = function.get("name") if isinstance(function, dict) else None
+            if isinstance(name, str) and isinstance(call.get("id"), str):
+                names[call["id"]] = name
+    return names
 
 
 def _messages(request: Any) -> list[Any]:
@@ -114,9 +141,12 @@ def _texts_of(text: str) -> Any:
     return texts if all(isinstance(item, str) for item in texts) else text
 
 
-def _turn(message: Any, role: str = "user") -> ConversationTurn:
+def _turn(message: Any, role: str = "user", *, tools: Mapping[str, str] = NO_NAMES) -> ConversationTurn:
     if not isinstance(message, dict):
         return ConversationTurn(role, _content(message))
+    if message and not message.keys() & {"role", "content", "tool_calls", "function_call"}:
+        # not a message, but the body of an invalid request
+        return ConversationTurn("other", [_part("text", _pretty(message))])
     given_role = message.get("role")
     reasoning = message.get("reasoning") or message.get("reasoning_content")
     parts = [_part("reasoning", reasoning)] if isinstance(reasoning, str) and reasoning else []
@@ -126,7 +156,8 @@ def _turn(message: Any, role: str = "user") -> ConversationTurn:
         parts.append(_tool_call(call))
     if isinstance(message.get("function_call"), dict):
         parts.append(_tool_call({"function": message["function_call"]}))
-    title = message.get("name") or message.get("tool_call_id")
+    answered = message.get("tool_call_id")
+    title = message.get("name") or (tools.get(answered) if isinstance(answered, str) else None) or answered
     return ConversationTurn(
         role if given_role is None else _short(given_role),
         parts,
@@ -152,10 +183,35 @@ def _content_part(content: Any) -> MessagePart:
         text = content.get("text")
         if isinstance(text, str):
             return _part("reasoning" if kind in ("thinking", "reasoning") else "text", text)
-        if kind in ("image_url", "input_image", "image", "input_audio", "audio", "file", "video_url"):
-            size = len(json.dumps(content, ensure_ascii=False))
-            return MessagePart("media", "", size, _short(kind).replace("_", " "))
+        if kind == "thinking" and isinstance(content.get("thinking"), str):
+            return _part("reasoning", content["thinking"])
+        if kind == "tool_use":
+            return _part("call", _pretty(content.get("input")), _short(content.get("name") or "tool"))
+        if kind == "tool_result":
+            result = content.get("content")
+            return _part("result", result if isinstance(result, str) else _pretty(result))
+        if kind in MEDIA:
+            return _media(content, MEDIA[kind])
     return _part("text", _pretty(content))
+
+
+def _media(content: Mapping[str, Any], name: str) -> MessagePart:
+    """A placeholder with the kind of media, its type or file name, and its host or size."""
+    inner = next((content[key] for key in MEDIA if isinstance(content.get(key), dict | str)), content)
+    if isinstance(inner, str):
+        inner = {"url": inner}
+    source = inner.get("source") if isinstance(inner.get("source"), dict) else inner
+    values = [source.get(key) for key in ("url", "file_data", "data")]
+    data = next((value for value in values if isinstance(value, str) and value), "")
+    kind = source.get("media_type") or source.get("format")
+    if data.startswith(("http://", "https://")):
+        host = data.split("/", 3)[2][:100]
+        return MessagePart("media", "", 0, f"{name} at {host}")
+    if data.startswith("data:") and "," in data:
+        kind, _, data = data[5:].partition(",")
+        kind = kind.split(";")[0]
+    label = " ".join(_short(each) for each in (inner.get("filename"), kind) if isinstance(each, str) and each)
+    return MessagePart("media", "", len(data) * 3 // 4, f"{name}, {label}" if label else name)
 
 
 def _tool_call(call: Any) -> MessagePart:

@@ -1,7 +1,7 @@
 """Messages as billing records, usage rollups, and the queries for pages, charts and exports."""
 
 from models.ledger.message import Message
-from models.ledger.rollup import UsageRollup
+from models.ledger.rollup import UsageRecounting, UsageRollup
 from models.usage import departures
 from models.usage.org_usage import OrgUsage, OrgUsageState
 from models.usage.weekly_report import OrgWeeklyReport
@@ -11,6 +11,7 @@ __all__ = [
     "OrgUsage",
     "OrgUsageState",
     "OrgWeeklyReport",
+    "UsageRecounting",
     "UsageRollup",
     "departures",
 ]

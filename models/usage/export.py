@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ COLUMNS = (
     "run",
     "model",
     "agent",
+    "key",
     "provider",
     "door",
     "client",
@@ -25,6 +27,7 @@ COLUMNS = (
     "reasoning_tokens",
     "cost_usd",
     "credits",
+    "exact_credits",
     "byok",
     "usage_source",
     "latency_ms",
@@ -35,13 +38,14 @@ COLUMNS = (
 )
 
 
-ORG_COLUMNS = (*COLUMNS, "member", "email", "team", "key", "repository")
+ORG_COLUMNS = (*COLUMNS, "member", "email", "team", "repository")
 
 LINES_PER_CHUNK = 500
 
 
 def csv_of(calls: Iterable[Row[Any]], columns: Sequence[str] = COLUMNS) -> Iterator[str]:
-    """CSV text in chunks: a header and one line per call (`csv_text`). Cost is dollars, credits and tokens are integers."""
+    """CSV text in chunks: a header and one line per call (`csv_text`). Cost is dollars; credits, as charged, and tokens are
+    integers; exact credits have fractions."""
     return csv_lines(columns, map(_line, calls))
 
 
@@ -91,6 +95,7 @@ def _line(call: Row[Any]) -> dict[str, Any]:
         "reasoning_tokens": call.reasoning_tokens or 0,
         "cost_usd": call.cost,
         "credits": 0 if call.byok else call.credits,
+        "exact_credits": _exact(call),
         "byok": call.byok,
         "usage_source": call.usage_source,
         "latency_ms": call.latency_ms,
@@ -104,6 +109,13 @@ def _line(call: Row[Any]) -> dict[str, Any]:
         "key": call.key_name,
         "repository": call.repo_url,
     }
+
+
+def _exact(call: Row[Any]) -> Decimal:
+    """What the call cost in credits before rounding: fractions add up on the account until they make a credit."""
+    if call.byok:
+        return Decimal(0)
+    return Decimal(call.credits) if call.micro_credits is None else Decimal(call.micro_credits) / 1_000_000
 
 
 def _parts(rows: Iterable[Any]) -> Iterator[list[Any]]:

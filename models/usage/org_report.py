@@ -5,7 +5,7 @@ fewest rows. So the many rows of many members are only ranked, and not added up.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -17,10 +17,13 @@ from models.orgs import Org
 from models.usage.org_usage import BEGINNING, counted_until
 from models.usage.org_usage_rows import org_usage_rows
 from models.usage.period import Period, Step
+from models.usage.usage_facts import before_from_calls, report_from_calls
 from models.usage.usage_report import (
     By,
+    UsageBefore,
     UsageReport,
     UsageTotals,
+    before_of,
     column_index,
     column_start,
     in_columns,
@@ -38,27 +41,34 @@ SUMMED = "model"
 """Every call has a model, and an organisation uses few."""
 
 
-def org_spending(org: Org, period: Period, by: By, now: datetime, *, user_id: str = "") -> UsageReport:
-    """The organisation's usage in `period`, or that of its member `user_id`: the top 25 by credits, and the rest as Other.
+def org_spending(
+    org: Org,
+    period: Period,
+    by: By,
+    now: datetime,
+    *,
+    user_id: str = "",
+    filters: Mapping[str, str] | None = None,
+    limit: int = MAX_SERIES,
+) -> UsageReport:
+    """The organisation's usage in `period`, or that of its member `user_id`: the top `limit` by credits, and the rest as Other.
 
     The period is in its time zone. Reads its cells and the calls that are not counted yet: for a member by hour, all calls of
-    the organisation in the period.
+    the organisation in the period. With `filters` (dimension or "state" to value), or by run, reads all calls of the period.
     """
-    since = counted_until(org)
-    parameters = {
-        "org": org.id,
-        "counted_org": org.id if since > BEGINNING else "",
-        "user": user_id,
-        "dimension": by,
-        "zone": org.time_zone,
-        "since": min(since, period.start) if user_id and period.step == "hour" else since,
-        "until": now + timedelta(days=1),
-        **period_times(period, now),
-    }
-    keys = list(db.session.scalars(_ranked(period.step, MAX_SERIES), parameters))
-    # by rank in the last 30 days, so that a series keeps its colour when the period changes
-    month = keys if period.name == "30d" else db.session.scalars(_ranked_by_month(), parameters).all()
+    parameters = _parameters(org, period, by, now, user_id)
+    if by == "run":
+        return report_from_calls(
+            org.id, period, by, now, filters=_filters(user_id, filters), limit=limit, ranks=None
+        )
+    # by rank in the last 30 days, so that a series keeps its colour when the period or a filter changes
+    month = db.session.scalars(_ranked_by_month(), parameters | {"user": ""}).all()
     places = {key: place for place, key in enumerate(month, 1)}
+    if filters:
+        return report_from_calls(
+            org.id, period, by, now, filters=_filters(user_id, filters), limit=limit, ranks=places
+        )
+    keys = list(db.session.scalars(_ranked(period.step, limit), parameters))
     cells = db.session.execute(_cells(period.step), parameters | {"keys": keys}).all()
     found: dict[str, list[tuple[datetime, UsageTotals]]] = defaultdict(list)
     for cell in cells:
@@ -72,6 +82,43 @@ def org_spending(org: Org, period: Period, by: By, now: datetime, *, user_id: st
     return report_of(period, by, [*shown, *rest], slots_of({key: places.get(key) for key in keys}))
 
 
+def org_spending_before(
+    org: Org,
+    report: UsageReport,
+    now: datetime,
+    *,
+    user_id: str = "",
+    filters: Mapping[str, str] | None = None,
+) -> UsageBefore:
+    """The organisation's usage in the period before that of `report`, with the same filters."""
+    if filters or report.by == "run":
+        return before_from_calls(org.id, report, now, filters=_filters(user_id, filters))
+    period = report.period.before()
+    parameters = _parameters(org, period, report.by, now, user_id)
+    keys = [each.key for each in report.series if each.key is not None]
+    by_key = db.session.execute(_keys(period.step), parameters | {"keys": keys}).all()
+    sums = db.session.execute(_sums(period.step), parameters | {"dimension": SUMMED}).all()
+    return before_of(period, [(row.start, totals_from(row)) for row in sums], by_key)
+
+
+def _parameters(org: Org, period: Period, by: By, now: datetime, user_id: str) -> dict[str, Any]:
+    since = counted_until(org)
+    return {
+        "org": org.id,
+        "counted_org": org.id if since > BEGINNING else "",
+        "user": user_id,
+        "dimension": by,
+        "zone": org.time_zone,
+        "since": min(since, period.start) if user_id and period.step == "hour" else since,
+        "until": now + timedelta(days=1),
+        **period_times(period, now),
+    }
+
+
+def _filters(user_id: str, filters: Mapping[str, str] | None) -> dict[str, str]:
+    return {**(filters or {}), **({"member": user_id} if user_id else {})}
+
+
 def _rest(
     stamps: Sequence[float],
     sums: Sequence[tuple[datetime, UsageTotals]],
@@ -83,12 +130,12 @@ def _rest(
         stacks[column_index(stamps, start)].append(totals)
     rest: list[tuple[None, datetime, UsageTotals]] = []
     for start, whole in sums:
-        all_of: list[Any] = list(whole)
-        parts: list[Any] = list(sum_totals(stacks[column_index(stamps, start)]))
-        buckets = [total - part for total, part in zip(all_of.pop(), parts.pop(), strict=True)]
-        counts = [total - part for total, part in zip(all_of, parts, strict=True)]
-        left = UsageTotals._make((*counts, buckets))
-        if left.calls:
+        *all_of, largest, histogram = whole
+        *parts, _, part_of = sum_totals(stacks[column_index(stamps, start)])
+        buckets = [total - part for total, part in zip(histogram, part_of, strict=True)]
+        counts: list[Any] = [total - part for total, part in zip(all_of, parts, strict=True)]
+        left = UsageTotals._make((*counts, largest, buckets))
+        if left.calls or left.failed:
             rest.append((None, start, left))
     return rest
 
@@ -110,7 +157,12 @@ def _ranked_by_month() -> Select[str]:
 
 def _by_credits(*conditions: Any) -> Select[str]:
     rows = org_usage_rows().c
-    order = func.sum(rows.credits).desc(), func.sum(rows.calls).desc(), rows.key
+    order = (
+        func.sum(rows.credits).desc(),
+        func.sum(rows.calls).desc(),
+        func.sum(rows.failed).desc(),
+        rows.key,
+    )
     return select(rows.key).where(*conditions).group_by(rows.key).order_by(*order)
 
 
@@ -120,6 +172,15 @@ def _cells(step: Step) -> Select[*tuple[Any, ...]]:
     rows = org_usage_rows().c
     keys = cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text))
     return _totals(step, rows.key).where(rows.key == any_(keys)).group_by(rows.key)
+
+
+@cache
+def _keys(step: Step) -> Select[*tuple[Any, ...]]:
+    """`UsageTotals` by key, of the parameter `keys`."""
+    rows = org_usage_rows().c
+    keys = cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text))
+    query: Select[*tuple[Any, ...]] = select(rows.key, *total_columns(rows, rows.histogram))
+    return query.where(in_columns(rows, step), rows.key == any_(keys)).group_by(rows.key)
 
 
 @cache

@@ -58,6 +58,8 @@ class OrgUsage(Base):
     cost: Mapped[Decimal] = mapped_column(Numeric)
     latency_ms: Mapped[int] = mapped_column(BigInt)
     histogram: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    failed: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    latency_max: Mapped[int] = mapped_column(server_default=text("0"))
 
 
 class OrgUsageState(Base):
@@ -70,15 +72,28 @@ class OrgUsageState(Base):
     counted_until: Mapped[datetime]
 
 
-_COLUMNS = [column.name for column in OrgUsage.__table__.columns]
-_SUMS = _COLUMNS[6:-1]
+_KEY = ["user_id", "dimension", "grain", "bucket", "key"]
+_SUMS = [
+    "calls",
+    "failed",
+    "input_tokens",
+    "cache_write_tokens",
+    "cache_read_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "credits",
+    "cost",
+    "latency_ms",
+]
+_COLUMNS = ["org_id", *_KEY, *_SUMS, "latency_max", "histogram"]
+"""The order of `org_usage_cells`."""
 _COUNT = text(
     f"INSERT INTO org_usage AS u ({', '.join(_COLUMNS)})"  # noqa: S608
     " SELECT :org, c.* FROM org_usage_cells(:org, :zone, :start, :until) c"
     " WHERE c.user_id = '' OR c.grain <> 'hour' ORDER BY 2, 3, 4, 5, 6"
     " ON CONFLICT (org_id, user_id, dimension, grain, bucket, key) DO UPDATE SET "
     + ", ".join(f"{name} = u.{name} + excluded.{name}" for name in _SUMS)
-    + ", histogram = (SELECT array_agg(a + b ORDER BY n)"
+    + ", latency_max = greatest(u.latency_max, excluded.latency_max), histogram = (SELECT array_agg(a + b ORDER BY n)"
     " FROM unnest(u.histogram, excluded.histogram) WITH ORDINALITY AS h (a, b, n))"
 )
 

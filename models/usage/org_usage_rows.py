@@ -15,11 +15,21 @@ _SHARED = (
     "bucket",
     "key",
     "calls",
+    "failed",
     "input_tokens",
     "cache_write_tokens",
     "cache_read_tokens",
 )
-COLUMNS = (*_SHARED, "output_tokens", "reasoning_tokens", "credits", "cost", "latency_ms", "histogram")
+COLUMNS = (
+    *_SHARED,
+    "output_tokens",
+    "reasoning_tokens",
+    "credits",
+    "cost",
+    "latency_ms",
+    "latency_max",
+    "histogram",
+)
 _TYPES: dict[str, Any] = {
     "user_id": Text,
     "dimension": Text,

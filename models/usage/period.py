@@ -51,6 +51,16 @@ class Period:
             local_midnight(end - timedelta(days=end.weekday()), self.zone),
         )
 
+    def before(self) -> "Period":
+        """The period of the same length that ends where this one starts."""
+        if self.step == "hour":
+            start = self.start.astimezone(UTC) - (self.end.astimezone(UTC) - self.start.astimezone(UTC))
+            return Period("before", start.astimezone(self.zone), self.start, self.step, self.zone)
+        days = self.last_day - self.first_day + timedelta(days=1)
+        return Period(
+            "before", local_midnight(self.first_day - days, self.zone), self.start, self.step, self.zone
+        )
+
     def columns(self) -> list[datetime]:
         """The start of each column, in order. Weeks start on Monday, the first one no earlier than the period."""
         if self.step == "hour":

@@ -1,10 +1,10 @@
 """Queries for calls: recent calls, a single call, and all calls of a period in batches for the export."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, Select, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, func, literal, or_, select, tuple_
 
 from models.accounts import Session, User
 from models.core.db import db
@@ -54,10 +54,17 @@ def call_with_id(account_id: str, request_id: str) -> GatewayCall:
 
 
 def exported_calls(
-    account_id: str, start: datetime, end: datetime, *, user_id: str = "", newest_first: bool = False
+    account_id: str,
+    start: datetime,
+    end: datetime,
+    *,
+    user_id: str = "",
+    filters: Mapping[str, str] | None = None,
+    newest_first: bool = False,
 ) -> Iterator[Row[Any]]:
     """All billed calls of the account that finished in `start <= t < end`, oldest first, without bodies; with `user_id` only that
-    member's. Each names its member, key, team and repository.
+    member's, with `filters` only those with these values by dimension (an empty value: calls without one). Each names its member,
+    key, team and repository.
 
     Reads batches of 5,000 by (finished_at, id), after a smaller first one, each on its own connection that is
     returned before the batch is yielded: memory stays constant, and a slow client holds no connection. Needs the
@@ -66,7 +73,30 @@ def exported_calls(
     own = [Message.account_id == account_id, Message.finished_at >= start, Message.finished_at < end]
     if user_id:
         own.append(Message.user_id == user_id)
+    own += [_is(name, value) for name, value in (filters or {}).items()]
     return _batches(db.engine, _calls(own, newest_first), newest_first)
+
+
+_COLUMNS: dict[str, Any] = {
+    "member": Message.user_id,
+    "team": Message.team_id,
+    "key": Message.key_id,
+    "model": Message.model,
+    "agent": Message.agent_id,
+    "version": Message.agent_id,
+    "repository": Message.repo_url,
+}
+
+
+def _is(name: str, value: str) -> ColumnElement[bool]:
+    if name == "state":
+        return literal(value != "failed")
+    if name == "error":
+        return literal(not value)
+    column = _COLUMNS[name]
+    if name == "agent" and "/" in value:
+        return or_(column == value, column.startswith(f"{value}@", autoescape=True))
+    return and_(func.coalesce(column, "") == value)
 
 
 def _batches(engine: Engine, query: Select[*tuple[Any, ...]], newest_first: bool) -> Iterator[Row[Any]]:
@@ -106,6 +136,7 @@ def _calls(own: Sequence[ColumnElement[bool]], newest_first: bool) -> Select[*tu
             Message.repo_url,
             GatewayCall.request_id,
             GatewayCall.uncached_input_tokens,
+            GatewayCall.micro_credits,
             GatewayCall.run_id,
             GatewayCall.door,
             GatewayCall.provider,

@@ -1,4 +1,4 @@
-"""Usage reports over time, for charts and tables; of an account by model or agent, from rollups only."""
+"""Usage reports over time, for charts and tables; of an account by model, agent, key or status, from rollups only."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,14 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
+    CTE,
     ColumnElement,
     Integer,
     Select,
+    Text,
     and_,
+    any_,
     bindparam,
     cast,
     func,
@@ -26,16 +30,20 @@ from models.ledger.latency import BUCKETS, merge_histograms, quantile
 from models.ledger.rollup import UsageRollup
 from models.usage.period import Period, Step
 
-By = Literal["model", "agent", "version", "member", "team", "key", "repository"]
+By = Literal["model", "agent", "version", "member", "team", "key", "repository", "error", "run"]
 
 MAX_SERIES = 7
 """Number of named series of an account, and of coloured ones; the rest is shown as Other."""
+
+EXPANDED = 100
+"""Number of named series when Other is expanded."""
 
 OTHER_SLOT = 8
 
 
 class UsageTotals(NamedTuple):
-    """Totals over a set of calls. Credits are integers, cost is dollars, latency is ms.
+    """Totals over a set of settled calls, and the number of `failed` ones, which used nothing. Credits are integers, cost is
+    dollars, latency is ms.
 
     Input token counts are disjoint: `input_tokens` is uncached only. `output_tokens` includes `reasoning_tokens`.
     """
@@ -48,6 +56,8 @@ class UsageTotals(NamedTuple):
     reasoning_tokens: int = 0
     credits: int = 0
     cost: Decimal = Decimal(0)
+    failed: int = 0
+    latency_max: int = 0
     histogram: Sequence[int] = (0,) * BUCKETS
 
     @property
@@ -65,12 +75,17 @@ class UsageTotals(NamedTuple):
         return self.output_tokens - self.reasoning_tokens
 
     @property
+    def error_rate(self) -> float | None:
+        """The fraction of all calls that failed; None without calls."""
+        return self.failed / (self.calls + self.failed) if self.calls + self.failed else None
+
+    @property
     def p50_ms(self) -> float | None:
-        return quantile(self.histogram, 0.5)
+        return quantile(self.histogram, 0.5, self.latency_max)
 
     @property
     def p95_ms(self) -> float | None:
-        return quantile(self.histogram, 0.95)
+        return quantile(self.histogram, 0.95, self.latency_max)
 
 
 ZERO_TOTALS = UsageTotals()
@@ -80,8 +95,8 @@ def sum_totals(parts: Sequence[UsageTotals]) -> UsageTotals:
     """Add totals, histograms bucket by bucket."""
     if not parts:
         return ZERO_TOTALS
-    *sums, histograms = zip(*parts, strict=True)
-    return UsageTotals._make((*map(sum, sums), merge_histograms(histograms)))
+    *sums, largest, histograms = zip(*parts, strict=True)
+    return UsageTotals._make((*map(sum, sums), max(largest), merge_histograms(histograms)))
 
 
 @dataclass(frozen=True)
@@ -106,16 +121,75 @@ class UsageReport:
     total: UsageTotals
 
 
-def spending(account_id: str, period: Period, by: By, now: datetime) -> UsageReport:
-    """The account's usage in `period` by model or agent: the top seven by credits, and the rest as Other.
+@dataclass(frozen=True)
+class UsageBefore:
+    """Usage in the period before: in total, by column in order, and by key of the report's series."""
 
-    One statement for any period; returns at most 62 columns x 8 series. Colours are assigned by rank over the last 30
-    days, so that a series keeps its colour when the period changes.
+    period: Period
+    total: UsageTotals
+    columns: list[UsageTotals]
+    keys: dict[str, UsageTotals]
+
+
+def spending(
+    account_id: str,
+    period: Period,
+    by: By,
+    now: datetime,
+    *,
+    filters: Mapping[str, str] | None = None,
+    limit: int = MAX_SERIES,
+) -> UsageReport:
+    """The account's usage in `period` by model, agent, key or error: the top `limit` by credits, and the rest as Other.
+
+    `filters` narrow to the calls with these values of model, agent, key, error and state ("settled", "failed"). One statement for any
+    period; returns at most 62 columns x (limit + 1) series. Colours are assigned by rank over the last 30 days without filters, so
+    that a series keeps its colour when the period or a filter changes.
     """
-    parameters = {"account": account_id, **period_times(period, now)}
-    cells = db.session.execute(_cells(by, period.step), parameters).all()
+    filters = filters or {}
+    parameters = {"account": account_id, **filter_values(filters), **period_times(period, now)}
+    cells = db.session.execute(_cells(by, period.step, tuple(sorted(filters)), limit), parameters).all()
     slots = slots_of({cell.key: cell.rank for cell in cells if cell.key is not None})
     return report_of(period, by, [(cell.key, cell.start, totals_from(cell)) for cell in cells], slots)
+
+
+def spending_before(
+    account_id: str, report: UsageReport, now: datetime, *, filters: Mapping[str, str] | None = None
+) -> UsageBefore:
+    """The account's usage in the period before that of `report`, with the same filters. Two statements."""
+    filters, period = filters or {}, report.period.before()
+    names = tuple(sorted(filters))
+    keys = [each.key for each in report.series if each.key is not None]
+    parameters = {
+        "account": account_id,
+        "keys": keys,
+        **filter_values(filters),
+        **period_times(period, now),
+    }
+    columns = db.session.execute(_columns_before(period.step, names), parameters).all()
+    by_key = db.session.execute(_keys_before(report.by, period.step, names), parameters).all()
+    return before_of(period, [(row.start, totals_from(row)) for row in columns], by_key)
+
+
+def before_of(
+    period: Period, columns: Sequence[tuple[datetime, UsageTotals]], by_key: Sequence[Any]
+) -> UsageBefore:
+    """The usage before from the totals of its columns, and rows with `key` and totals."""
+    stamps = [start.timestamp() for start in period.columns()]
+    stacks: list[list[UsageTotals]] = [[] for _ in stamps]
+    for start, totals in columns:
+        stacks[column_index(stamps, start)].append(totals)
+    return UsageBefore(
+        period,
+        sum_totals([totals for _, totals in columns]),
+        [sum_totals(stack) for stack in stacks],
+        {row.key: totals_from(row) for row in by_key},
+    )
+
+
+def filter_values(filters: Mapping[str, str]) -> dict[str, str]:
+    """Parameters of the conditions of filters."""
+    return {f"only_{name}": value for name, value in filters.items()}
 
 
 def period_times(period: Period, now: datetime) -> dict[str, datetime]:
@@ -178,40 +252,82 @@ def slots_of(ranks: Mapping[str, int | None]) -> dict[str, int]:
     return {key: ranked.get(key) or (free.pop(0) if free else OTHER_SLOT) for key in ranks}
 
 
-_KEYS = {"model": UsageRollup.model, "agent": UsageRollup.agent_id}
+_KEYS = {
+    "model": UsageRollup.model,
+    "agent": UsageRollup.agent_id,
+    "key": UsageRollup.key_id,
+    "error": UsageRollup.error,
+}
 
 
 @cache
-def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
+def _cells(by: By, step: Step, names: tuple[str, ...], limit: int) -> Select[*tuple[Any, ...]]:
     """A row per chart column and top key (null: all others): the key's `rank` over the last 30 days, the `key`, the
     `start` of the column, and `UsageTotals`. Cached, because building the statement is slow."""
-    key = _KEYS[by]
     own = UsageRollup.account_id == bindparam("account")
-    in_period = own, in_columns(UsageRollup, step)
-    last_month = own, _rollups(UsageRollup, "day", "month_ago", "now")
-    rank = func.row_number().over(
-        order_by=(func.sum(UsageRollup.credits).desc(), func.sum(UsageRollup.calls).desc(), key)
+    month = ranked_keys(
+        UsageRollup, _KEYS[by], (own, _rollups(UsageRollup, "day", "month_ago", "now")), "month"
     )
-    ranked = select(key.label("key"), rank.label("place")).where(*in_period).group_by(key)
-    top = ranked.order_by(rank).limit(MAX_SERIES).cte("top")
-    month = select(key.label("key"), rank.label("rank")).where(*last_month).group_by(key).cte("month")
-    cells = (
-        select(
-            top.c.key,
-            top.c.place,
-            column_start(UsageRollup.bucket, step, "UTC").label("start"),
-            *total_columns(UsageRollup, UsageRollup.latency_hist),
-        )
-        .outerjoin(top, top.c.key == key)
-        .where(*in_period)
-        .group_by(top.c.key, top.c.place, "start")
-        .cte("cells")
-    )
+    start = column_start(UsageRollup.bucket, step, "UTC")
+    cells = top_cells(UsageRollup, _KEYS[by], _in_period(step, names), start, limit, UsageRollup.latency_hist)
     return (
         select(month.c.rank, cells)
         .select_from(cells.outerjoin(month, month.c.key == cells.c.key))
         .order_by(cells.c.place)
     )
+
+
+def ranked_keys(rows: Any, key: Any, conditions: Sequence[ColumnElement[bool]], name: str) -> CTE:
+    """A CTE of keys and their `rank` by credits, calls, failed calls and name."""
+    order = func.sum(rows.credits).desc(), func.sum(rows.calls).desc(), func.sum(rows.failed).desc(), key
+    rank = func.row_number().over(order_by=order).label("rank")
+    return select(key.label("key"), rank).where(*conditions).group_by(key).cte(name)
+
+
+def top_cells(
+    rows: Any, key: Any, conditions: Sequence[ColumnElement[bool]], start: Any, limit: int, histogram: Any
+) -> CTE:
+    """A CTE with a row per `start` of a chart column and top key (null: all others): `key`, its `place` and `UsageTotals`."""
+    ranked = ranked_keys(rows, key, conditions, "ranked")
+    top = select(ranked.c.key, ranked.c.rank.label("place")).where(ranked.c.rank <= limit).cte("top")
+    return (
+        select(top.c.key, top.c.place, start.label("start"), *total_columns(rows, histogram))
+        .outerjoin(top, top.c.key == key)
+        .where(*conditions)
+        .group_by(top.c.key, top.c.place, "start")
+        .cte("cells")
+    )
+
+
+@cache
+def _columns_before(step: Step, names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
+    start = column_start(UsageRollup.bucket, step, "UTC").label("start")
+    totals = total_columns(UsageRollup, UsageRollup.latency_hist)
+    query: Select[*tuple[Any, ...]] = select(start, *totals)
+    return query.where(*_in_period(step, names)).group_by("start")
+
+
+@cache
+def _keys_before(by: By, step: Step, names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
+    key = _KEYS[by]
+    named = key == any_(cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text)))
+    totals = total_columns(UsageRollup, UsageRollup.latency_hist)
+    query: Select[*tuple[Any, ...]] = select(key.label("key"), *totals)
+    return query.where(*_in_period(step, names), named).group_by(key)
+
+
+def _in_period(step: Step, names: tuple[str, ...]) -> list[ColumnElement[bool]]:
+    own = UsageRollup.account_id == bindparam("account")
+    return [own, in_columns(UsageRollup, step), *(filter_condition(_KEYS, name) for name in names)]
+
+
+def filter_condition(columns: Mapping[str, Any], name: str) -> ColumnElement[bool]:
+    """The condition of a filter, by a parameter of `filter_values`."""
+    value = bindparam(f"only_{name}", type_=Text)
+    if name == "state":
+        return (columns["error"] != "") == (value == "failed")
+    matches: ColumnElement[bool] = columns[name] == value
+    return matches
 
 
 def in_columns(rows: Any, step: Step) -> ColumnElement[bool]:
@@ -235,10 +351,11 @@ def _rollups(rows: Any, grain: Step, start: str, end: str) -> ColumnElement[bool
 
 def total_columns(rows: Any, histogram: Any) -> list[ColumnElement[Any]]:
     """Columns of `UsageTotals` over rollups. Histograms are summed bucket by bucket into one array."""
-    *counts, cost, name = UsageTotals._fields
+    *counts, largest, name = (field for field in UsageTotals._fields if field != "cost")
     buckets = (cast(func.sum(histogram[number]), Integer) for number in range(1, BUCKETS + 1))
     return [
         *(cast(func.sum(getattr(rows, each)), BigInt).label(each) for each in counts),
-        func.sum(rows.cost).label(cost),
+        func.sum(rows.cost).label("cost"),
+        func.max(rows.latency_max).label(largest),
         array(buckets).label(name),
     ]

@@ -1,4 +1,4 @@
-// Copy buttons, menus, toasts, dialogs and chart tooltips. Every page works without this script.
+// Copy buttons, menus, toasts and dialogs. Every page works without this script.
 (() => {
   "use strict";
 
@@ -115,83 +115,77 @@
     control?.form?.requestSubmit();
   });
 
+  // A form that changes something ignores further submits until its response arrives, and so does the button that sent it,
+  // which shows that it waits (`aria-busy`). The server answers a repetition with the response of the first.
+  const waiting = new Map();
+
+  const posts = (form) => form instanceof HTMLFormElement && form.getAttribute("method")?.toLowerCase() === "post";
+
+  const tokenOf = (form) => form.elements.namedItem("form_token");
+  const place = (form) => `form ${location.pathname}${location.search} ${form.getAttribute("action")}`;
+
+  // After "back" a form keeps its token, so that sending the same again shows the first result.
+  if (performance.getEntriesByType("navigation")[0]?.type === "back_forward") {
+    for (const form of [...document.forms].filter(posts)) {
+      const kept = sessionStorage.getItem(place(form));
+      if (kept && tokenOf(form)) tokenOf(form).value = kept;
+    }
+  }
+
+  function lock(form, button) {
+    unlock(form);
+    // A navigation that was stopped sends no event.
+    const timer = setTimeout(() => unlock(form), 15000);
+    for (const each of [form, button]) each?.setAttribute("aria-busy", "true");
+    waiting.set(form, { button, timer });
+    sessionStorage.setItem(place(form), tokenOf(form)?.value ?? "");
+  }
+
+  function unlock(form) {
+    const entry = waiting.get(form);
+    if (!entry) return;
+    clearTimeout(entry.timer);
+    for (const each of [form, entry.button]) each?.removeAttribute("aria-busy");
+    waiting.delete(form);
+  }
+
+  listen(
+    "submit",
+    (event) => {
+      if (!waiting.has(event.target)) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+    },
+    true,
+  );
+
+  listen("submit", (event) => {
+    if (event.defaultPrevented || !posts(event.target) || event.submitter?.formMethod === "get") return;
+    lock(event.target, event.submitter);
+  });
+
+  listen("htmx:beforeRequest", (event) => {
+    const { elt, requestConfig } = event.detail;
+    if (posts(elt)) lock(elt, requestConfig.triggeringEvent?.submitter);
+  });
+
+  listen("htmx:afterRequest", (event) => {
+    const { elt, successful, xhr } = event.detail;
+    if (!posts(elt) || xhr.getResponseHeader("HX-Redirect")) return;
+    unlock(elt);
+    const random = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("-");
+    if (successful && tokenOf(elt)) tokenOf(elt).value = random();
+  });
+
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) [...waiting.keys()].forEach(unlock);
+  });
+
   // Typing into a field selects the radio button it belongs to.
   listen("input", (event) => {
     const radio = document.getElementById(hit(event, "[data-selects]")?.dataset.selects);
     if (radio) radio.checked = true;
   });
-
-  // Chart tooltips: outline the column under the pointer and show its row of the chart's table.
-  let active = null;
-
-  function showTooltip(event) {
-    const plot = event.pointerType === "touch" ? null : hit(event, "[data-plot]");
-    if (!plot) return hideTooltip();
-    const columns = plot.querySelector(".plot__cols");
-    const count = Number(plot.dataset.plot);
-    const box = columns.getBoundingClientRect();
-    const index = Math.floor(((event.clientX - box.left) / box.width) * count);
-    const row = document.getElementById(plot.dataset.table)?.tBodies[0]?.rows[index];
-    if (!row || index < 0 || index >= count) return hideTooltip();
-    if (active?.plot === plot && active.index === index) return;
-    hideTooltip();
-    const mark = plot.querySelector(".col-mark");
-    const cell = 100 / count;
-    if (mark) {
-      const inset = mark.dataset.line ? 0.5 : (1 - Number(mark.dataset.fill)) / 2;
-      mark.setAttribute("x", `${(index + inset) * cell}%`);
-      mark.setAttribute("width", mark.dataset.line ? "0.01%" : `${cell * Number(mark.dataset.fill)}%`);
-      mark.removeAttribute("hidden");
-    }
-    const tip = tooltip(row, plot);
-    plot.parentElement.append(tip);
-    const frame = plot.parentElement.getBoundingClientRect();
-    const left = box.left - frame.left + (index / count) * box.width;
-    const right = left + box.width / count;
-    const width = tip.offsetWidth;
-    const space = 10;
-    tip.style.left = `${right + space + width <= frame.width ? right + space : Math.max(0, left - space - width)}px`;
-    active = { plot, index, tip, mark };
-  }
-
-  function hideTooltip() {
-    if (!active) return;
-    active.tip.remove();
-    active.mark?.setAttribute("hidden", "");
-    active = null;
-  }
-
-  function tooltip(row, plot) {
-    const tip = document.createElement("div");
-    tip.className = "tooltip tooltip--pointer";
-    tip.setAttribute("aria-hidden", "true");
-    const title = document.createElement("h4");
-    const list = document.createElement("dl");
-    const heads = row.closest("table").tHead.rows[0].cells;
-    const name = document.createElement("span");
-    name.textContent = row.cells[0].dataset.long || row.cells[0].textContent;
-    title.append(name);
-    for (let i = 1; i < row.cells.length; i += 1) {
-      const value = document.createElement("dd");
-      value.textContent = row.cells[i].textContent;
-      if (heads[i].hasAttribute("data-total")) {
-        const sum = document.createElement("span");
-        sum.textContent = value.textContent;
-        title.append(sum);
-      } else {
-        const term = document.createElement("dt");
-        term.textContent = heads[i].textContent;
-        const square = heads[i].querySelector("svg")?.cloneNode(true) ?? document.createElement("span");
-        list.append(square, term, value);
-      }
-    }
-    tip.append(title, list);
-    return tip;
-  }
-
-  listen("pointermove", showTooltip, { passive: true });
-  listen("pointerleave", hideTooltip);
-  listen("htmx:beforeSwap", hideTooltip);
 
   // htmx: swapped content and network errors.
   listen("htmx:afterSettle", () => {

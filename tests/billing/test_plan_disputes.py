@@ -11,6 +11,7 @@ from models import billing
 from models.billing import Plan
 from models.billing.payments.billing_details import save_billing_details
 from models.billing.topups import auto_topup
+from models.core import jobs
 from models.core.errors import DomainError
 from tests import factories
 from tests.billing.stage import Desk
@@ -251,3 +252,25 @@ def test_a_frozen_subscriber_neither_resumes_nor_completes_an_upgrade(plans: Pla
     desk.stripe.win(dispute)
     desk.tell()
     assert not plans.do(alice, billing.resume).cancel_at_period_end
+
+
+def test_a_dispute_of_a_purchase_withdraws_a_waiting_upgrade_at_once(plans: Plans, alice: Person) -> None:
+    desk, pro, team = plans.desk, plans.offer(), plans.offer("Team", 5_000)
+    plans.subscribed(alice, pro)
+    desk.card(alice)
+    purchase = desk.bought(alice)
+    desk.stripe.change_card(plans.at_stripe(alice)["default_payment_method"], "authentication_required")
+    preview = plans.preview(alice, team)
+    with pytest.raises(billing.ConfirmationNeeded):
+        plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
+    waiting = plans.at_stripe(alice)["latest_invoice"]
+    assert desk.sim.objects["invoice"][waiting]["status"] == "open"
+    desk.dispute(purchase)
+    desk.tell("charge.dispute.created")
+    queued = text("SELECT args FROM procrastinate_jobs WHERE task_name = 'billing.withdraw_upgrade'")
+    arguments = desk.session.execute(queued).scalars().first()
+    assert arguments == {"user_id": alice.id}
+    desk.session.rollback()
+    desk.run(jobs.withdraw_upgrade, **arguments)
+    assert desk.sim.objects["invoice"][waiting]["status"] == "void"
+    assert plans.subscription(alice).plan_id == pro.id

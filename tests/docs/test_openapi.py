@@ -7,7 +7,11 @@ from functools import update_wrapper
 import pytest
 from flask import Flask, jsonify
 from flask.testing import FlaskClient
+from pydantic import TypeAdapter, ValidationError
 
+from views.web.api_examples import example_of
+from views.web.openapi import TAGS, answer_types
+from views.web.openapi import document as openapi_document
 from views.web.openapi import routes as documented_routes
 
 # Sign-in redirects and forms, not an API.
@@ -110,14 +114,73 @@ def test_a_test_fails_on_an_undocumented_response(
         client.get("/api/healthz")
 
 
-def test_the_page_lists_every_operation(app: Flask, client: FlaskClient) -> None:
-    page = client.get("/docs/api").get_data(as_text=True)
+def pages_of(client: FlaskClient) -> dict[str, str]:
+    """The pages of the API reference by address, the overview first."""
+    overview = client.get("/docs/api").text
+    addresses = dict.fromkeys(re.findall(r'href="(/docs/api/[a-z-]+)"', overview))
+    return {"/docs/api": overview} | {address: client.get(address).text for address in addresses}
+
+
+def test_the_reference_has_a_page_for_each_area_with_each_operation_once(
+    app: Flask, client: FlaskClient
+) -> None:
+    overview, *areas = pages_of(client).values()
+    assert len(areas) == len(TAGS)
     for route in documented_routes(app):
-        assert f'id="{route.id}"' in page
+        (page,) = (area for area in areas if f'id="{route.id}"' in area)
+        assert f'#{route.id}"' in overview
+        article = page.partition(f'id="{route.id}"')[2].partition("</article>")[0]
+        assert "curl " in article
+        successes = [shape for status, shape in answer_types(route).items() if str(status).startswith("2")]
+        if any(shape not in (None, str) for shape in successes):
+            assert ">Response</span>" in article, route.id
+    for area in areas:
+        assert area.count('<article class="route"') <= 18
+    assert client.get("/docs/api/nothing").status_code == 404
 
 
 def test_the_page_shows_the_keys_of_a_body_of_two_forms(client: FlaskClient) -> None:
-    page = client.get("/docs/api").get_data(as_text=True)
+    page = client.get("/docs/api/runs").text
     run = page.partition('id="post__api_v1_agent_runs"')[2].partition("</article>")[0]
     for key in ("agentId", "ancestorRunIds", "totalCredits", "list of FinishedSteps"):
         assert key in run
+
+
+def test_examples_are_valid_responses(app: Flask) -> None:
+    with app.app_context():
+        result = openapi_document(app)
+        invalid = []
+        for route in documented_routes(app):
+            operation = result["paths"][route.path][route.method]
+            for status, shape in answer_types(route).items():
+                content = operation["responses"][str(status)].get("content", {})
+                if str(status).startswith("2") and "application/json" in content:
+                    example = example_of(
+                        content["application/json"]["schema"], result["components"]["schemas"]
+                    )
+                    try:
+                        TypeAdapter(shape).validate_python(example)
+                    except ValidationError as error:
+                        invalid.append((route.id, str(error)))
+    assert not invalid
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("chat completions", 2),
+        ("SCIM nothing", 0),
+        ("<b>", 0),
+        ("\x00", 0),
+        ("x" * 5000, 0),
+        ("referralCode", 1),
+    ],
+)
+def test_the_reference_is_searched_by_all_words(client: FlaskClient, query: str, count: int) -> None:
+    for headers in ({}, {"HX-Request": "true"}):
+        answer = client.get("/docs/api", query_string={"q": query}, headers=headers)
+        assert answer.status_code == 200
+        results = answer.text.partition('id="results"')[2]
+        assert results.partition("</main>")[0].count("#get_") + results.count("#post_") >= count
+        assert ("No matching routes" in results) == (count == 0)
+        assert "<b>“" not in answer.text

@@ -347,6 +347,7 @@ def test_model_without_a_price_is_refused_by_name(
     assert "openai/unheard-of" in answer.json["message"]
     assert answer.json["error"]["code"] == "model_price_missing"
     assert fake.requests == []
+    web.application.extensions["gateway"].refused_calls.flush()
     assert facts.call().requested_model == "openai/unheard-of"
 
 

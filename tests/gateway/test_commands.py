@@ -47,6 +47,7 @@ def test_refused_names_are_listed(gateway_app: Flask, web: FlaskClient, rich: Pe
     body = {"model": "openai/unheard-of", "messages": MESSAGES}
     for _ in range(2):
         assert web.post("/v1/chat/completions", json=body, headers=rich.headers).status_code == 400
+    gateway_app.extensions["gateway"].refused_calls.flush()
     output = run(gateway_app, "models", "gpt-5")
     assert "Refused without a price" in output
     assert "openai/unheard-of  2 times" in output

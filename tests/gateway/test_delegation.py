@@ -20,7 +20,8 @@ from models.gateway import GatewayCall
 from models.ledger import CreditHold, holds
 from models.ledger.holds import AdmissionRequest
 from models.ledger.ledger_proof import prove
-from models.orgs import Org, OrgMember, OrgRepo, OrgTeam, OrgTeamMember, OrgTeamRepo
+from models.orgs import Org, OrgDomain, OrgMember, OrgRepo, OrgTeam, OrgTeamMember, OrgTeamRepo
+from models.orgs.single_sign_on import OrgSsoKey
 from models.runs import AgentRun
 from models.usage import Message
 from tests import factories
@@ -244,6 +245,47 @@ def test_repository_without_credits_anywhere_names_the_organisation(
     answer = call(client, bob.headers | {"x-stoa-repo": REPO})
     assert answer.status_code == 402
     assert "Acme, which pays for this repository, is out of credits too." in answer.text
+
+
+def test_enforced_single_sign_on_asks_for_authorised_personal_keys(
+    client: FlaskClient, session: OrmSession, alice: Person, bob: Person, rich_acme: Org
+) -> None:
+    """A call that names the organisation is refused with the way; one for a repository falls back to the person."""
+    assert bob.user is not None
+    rich_acme.sso_enforced_at = factories.now()
+    session.commit()
+    named, repository = bob.headers | {"x-stoa-org": "acme"}, bob.headers | {"x-stoa-repo": REPO}
+    refused = call(client, named)
+    assert (refused.status_code, refused.json["error"]["code"]) == (403, "org_sso")
+    assert "/orgs/acme/personal-keys" in refused.json["error"]["message"]
+    body = {"action": "START", "agentId": "helper", "orgId": "acme"}
+    assert client.post("/api/v1/agent-runs", json=body, headers=bob.headers).status_code == 403
+    assert call(client, repository).status_code == 200
+    assert billed(session)[:2] == (None, "fallback:sso")
+    organisation = {"authorization": f"Bearer {factories.token(bob.user, org_id=rich_acme.id)}"}
+    assert call(client, organisation).status_code == 200
+    # authorised, or where nobody could come through the identity provider
+    authorised = OrgSsoKey(session_token=hash_token(bob.token), org_id=rich_acme.id, user_id=bob.id)
+    paused = OrgDomain(
+        org_id=rich_acme.id,
+        domain="example.org",
+        token="t",
+        verified_at=factories.now(),
+        paused_at=factories.now(),
+    )
+    for row in (authorised, paused):
+        factories.save(row)
+        session.commit()
+        assert call(client, named).status_code == 200
+        assert client.post("/api/v1/agent-runs", json=body, headers=bob.headers).status_code == 200
+        session.delete(row)
+        session.commit()
+        assert call(client, named).status_code == 403
+    # it ends with the membership
+    factories.save(OrgSsoKey(session_token=hash_token(bob.token), org_id=rich_acme.id, user_id=bob.id))
+    session.execute(delete(OrgMember).where(OrgMember.user_id == bob.id))
+    session.commit()
+    assert session.query(OrgSsoKey).count() == 0
 
 
 def test_run_of_an_organisation_is_written_by_the_personal_key_that_started_it(

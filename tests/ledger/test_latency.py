@@ -4,6 +4,8 @@ import bisect
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.ledger.latency import BUCKETS, EDGES_MS, merge_histograms, quantile
 
@@ -65,6 +67,22 @@ def test_quantiles_never_fall_as_the_fraction_grows() -> None:
     counts = [rng.randrange(50) for _ in range(BUCKETS)]
     values = [quantile(counts, step / 100) or 0 for step in range(101)]
     assert values == sorted(values)
+
+
+@given(st.lists(st.integers(1, 100_000), min_size=1, max_size=60), st.floats(0, 1))
+def test_no_quantile_exceeds_the_largest_latency(latencies: list[int], fraction: float) -> None:
+    value = quantile(histogram(latencies), fraction, max(latencies))
+    assert value is not None
+    assert value <= max(latencies)
+
+
+@pytest.mark.parametrize(
+    ("latencies", "p50", "p95"), [([279], 279, 279), ([279, 279], 239.5, 275.05), ([90_000], 90_000, 90_000)]
+)
+def test_quantiles_of_few_calls(latencies: list[int], p50: float, p95: float) -> None:
+    counts = histogram(latencies)
+    assert quantile(counts, 0.5, max(latencies)) == pytest.approx(p50)
+    assert quantile(counts, 0.95, max(latencies)) == pytest.approx(p95)
 
 
 def test_merging_adds_bucket_by_bucket() -> None:

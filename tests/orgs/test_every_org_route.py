@@ -25,6 +25,7 @@ from models.orgs.provider_keys import OrgProviderKey
 from models.orgs.service_accounts import create_service_account
 from models.orgs.team_editing import add_to_team, create_team
 from models.orgs.webhooks import OrgWebhook, WebhookDelivery
+from models.runs import RunShare
 from tests import factories
 from tests.factories import Person
 from views.web.guards import limiter
@@ -76,11 +77,12 @@ orgs_api.withdraw_invitation
 MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
 SPENDERS = "budgets.ask"
 THEMSELVES = """
+orgs.authorize_personal_key
 orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore
 orgs.revoke_org_key orgs.set_key_team orgs_api.create_org_key orgs_api.dismiss_org_alert orgs_api.edit_org_key
-orgs_api.revoke_org_key
+orgs_api.revoke_org_key runs.revoke runs.score runs.share runs.tags
 """
-"""For oneself: keys, alerts and memberships of others do not exist here (tested with the parts)."""
+"""For oneself: keys, alerts, runs and memberships of others do not exist here (tested with the parts)."""
 BODY_FIRST = "orgs_api.add_members organisation_credits_api.buy_organisation_credits"
 """The contract checks their bodies before the membership."""
 WITH_STRIPE = """
@@ -144,7 +146,8 @@ def ids(acme: Org, alice: Person, bob: Person, carol: Person) -> dict[str, str]:
         webhook = factories.save(OrgWebhook(org_id=org, url="https://example.org", sealed_secret="x"))
         domain = factories.save(OrgDomain(org_id=org, domain="example.org", token="t"))
         run = factories.run(user, org_id=org)
-        message = factories.message(user, org_id=org)
+        message = factories.message(user, org_id=org, response={"tool_calls": [{}]})
+        share = factories.save(RunShare(run_id=run.id, token_hash="x", with_messages=False))
         rows = {
             "invite_id": OrgInvite(
                 org_id=org,
@@ -191,6 +194,8 @@ def ids(acme: Org, alice: Person, bob: Person, carol: Person) -> dict[str, str]:
         "domain_id": domain.id,
         "settings/domains/id": domain.id,
         "run_id": run.id,
+        "share_id": share.id,
+        "number": "0",
         "request_id": call.request_id,
         "key_id": hash_token(token),
         "provider-keys/key_id": found["provider_key_id"],

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models.accounts import OAuthAccount, Session, User
+from models.accounts.credentials import hash_token
 from models.core.audit_log import AuditLog
 from models.core.errors import Conflict
 from models.core.mail import Email
@@ -31,7 +32,7 @@ from models.orgs import (
 )
 from models.orgs.domain_checks import check_domains
 from models.orgs.domains import prove
-from models.orgs.single_sign_on import ARRIVAL_VALID, EMERGENCY, sso_of_address
+from models.orgs.single_sign_on import ARRIVAL_VALID, EMERGENCY, OrgSsoKey, sso_of_address
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.factories import Person
@@ -446,6 +447,38 @@ def test_enforcement_covers_money_and_json(
     assert key.get("/orgs/acme/keys").status_code == 403
     through(browser, issuer, "carol@example.org")
     assert browser.get("/api/orgs/acme/audit").status_code == 200
+
+
+def test_personal_keys_are_authorised_in_a_session_that_came_through(
+    sso_app: Flask,
+    hers: FlaskClient,
+    bob: Person,
+    issuer: str,
+    provider: OrgSso,
+    acme: Org,
+    session: OrmSession,
+) -> None:
+    """On the page, or by being made there; never by another session, and no key of somebody else."""
+    page, his, mine = "/orgs/acme/personal-keys", browser_of(sso_app, bob), hash_token(bob.token)
+    acme.sso_enforced_at = factories.now()
+    session.commit()
+    assert (his.get(page).status_code, post(his, page, key=mine).status_code) == (403, 403)
+    through(his, issuer, "bob@example.org")
+    assert his.get(page).text.count("Not authorised") == 1
+    assert "requires single sign-on" in his.get("/profile?tab=api-keys").text
+    assert post(his, page, key="other").status_code == 404
+    assert post(his, page, key=mine).status_code == 303
+    assert post(his, "/profile/keys", name="laptop", days="30").status_code == 303
+    session.rollback()
+    keys = session.scalars(select(OrgSsoKey.user_id)).all()
+    assert keys == [bob.id, bob.id]
+    assert post(his, page, key=mine, withdraw="1").status_code == 303
+    assert session.scalars(select(OrgSsoKey.session_token)).all() != [mine]
+    assert [each for each in actions(session) if each.startswith("sso.key")] == [
+        "sso.key_authorized",
+        "sso.key_authorized",
+        "sso.key_withdrawn",
+    ]
 
 
 @pytest.mark.usefixtures("enforced")

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
 from models.runs import AgentRun
+from models.runs.run_share import share_run
 from tests import factories
 from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.factories import Person, now
@@ -46,7 +47,10 @@ def run(session: OrmSession, alice: Person) -> AgentRun:
             },
             {"role": "user", "content": "Why?"},
         ],
-        response="Because of the " + "very " * 100 + "long word " + "x" * 400,
+        response={
+            "content": "Because of the " + "very " * 100 + "long word " + "x" * 400,
+            "tool_calls": [{"id": "a", "function": {"name": "read", "arguments": '{"path":"b"}'}}],
+        },
         reasoning_text="Think.",
     )
     times = {"started_at": begun, "finished_at": begun + timedelta(seconds=5), "latency_ms": 5000}
@@ -74,6 +78,9 @@ def test_axe_finds_nothing(
     busy = factories.run(alice.user, "busy-agent-" + "with-a-long-name-" * 12)
     factories.hold(alice.user, 40, run_id=busy.id)
     factories.run(alice.user, "quiet", created_at=now() - timedelta(days=3))
+    assert alice.user is not None
+    share, _ = share_run(run, alice.user, "week", with_messages=True)
+    session.commit()
     with open_page(base, width=390, expected=(422,)) as page:
         signed_in(page, session, alice)
         for path in (
@@ -83,6 +90,9 @@ def test_axe_finds_nothing(
             f"/runs/{run.id}",
             f"/runs/{busy.id}",
             f"/runs/{run.id}/calls/opened",
+            f"/runs/{run.id}/calls/opened/tools/0",
+            f"/runs/{run.id}/search?q=because",
+            f"/shared/{share.token}",
         ):
             page.goto(path)
             page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
@@ -157,27 +167,57 @@ def test_the_list_narrows_and_grows_without_leaving_the_page(
         expect(rows).to_have_count(1)
 
 
-def test_a_call_opens_below_the_trace_and_takes_the_focus(
+def test_a_run_is_read_with_the_keyboard_in_the_panel(
     open_page: OpenPage, base: str, session: OrmSession, alice: Person, run: AgentRun
 ) -> None:
     with open_page(base) as page:
-        signed_in(page, session, alice).goto(f"/runs/{run.id}")
+        signed_in(page, session, alice).goto("/runs")
         page.evaluate("window.stayed = true")
-        page.locator("#c-opened").click()
-        heading = page.get_by_role("heading", name="stoa/demo reported by the provider")
-        expect(heading).to_be_focused()
-        expect(page).to_have_url(re.compile(f"/runs/{run.id}/calls/opened$"))
-        expect(page.get_by_role("heading", name="Ledger entries")).to_be_visible()
-        page.get_by_text("read {").click()
-        expect(page.get_by_role("button", name="Copy the tool call")).to_be_visible()
+        panel = page.get_by_role("complementary", name="Run")
+        row = page.locator("#run-rows").get_by_role("link", name="reviewer")
+        row.focus()
+        page.keyboard.press("Enter")
+        expect(panel.get_by_role("heading", level=1)).to_be_focused()
+        expect(page).to_have_url(re.compile(f"/runs/{run.id}$"))
+        expect(row).to_have_attribute("aria-current", "true")
         judge(page)
-        page.locator("#c-broken").click()
-        expect(page.get_by_text("The call failed with 504. Nothing was charged.")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(panel).to_be_hidden()
+        expect(row).to_be_focused()
+        expect(page).to_have_url(re.compile("/runs$"))
+        page.locator("#run-rows tr").nth(1).click(position={"x": 500, "y": 10})  # anywhere in the row
+        expect(panel.get_by_role("heading", level=1)).to_contain_text("older-00")
+        page.go_back()
+        expect(panel).to_be_hidden()
+        assert page.evaluate("window.stayed") is True
+
+        page.goto(f"/runs/{run.id}")
+        page.evaluate("window.stayed = true")
+        box = page.locator("tr", has=page.locator("#c-opened")).locator(".bars").bounding_box()
+        assert box
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)  # a bar opens its call
+        panel = page.get_by_role("complementary", name="Call")
+        expect(panel.get_by_role("heading", name="stoa/demo reported by the provider")).to_be_focused()
+        expect(page).to_have_url(re.compile(f"/runs/{run.id}/calls/opened$"))
+        expect(page.locator("#c-opened")).to_have_attribute("aria-current", "true")
+        page.locator("#t-opened-0").press("Enter")
+        expect(panel.get_by_role("heading", name="read")).to_be_focused()
+        judge(page)
+        page.keyboard.press("Escape")
+        expect(page.locator("#t-opened-0")).to_be_focused()
+        fold = page.get_by_role("button", name="Rows below Step 1")
+        fold.press("Enter")
+        expect(fold).to_have_attribute("aria-expanded", "false")
+        expect(page.locator("#c-opened")).to_be_hidden()
+        fold.press("Space")
+        expect(page.locator("#t-opened-0")).to_be_visible()
+        page.get_by_role("button", name="Good run").click()
+        expect(page.get_by_role("button", name="Good run")).to_have_attribute("aria-pressed", "true")
+        page.get_by_role("link", name="Open the failing call").click()
+        expect(panel.get_by_text("The call failed with 504. Nothing was charged.")).to_be_visible()
         assert page.evaluate("window.stayed") is True
         page.reload()
         expect(page.get_by_role("heading", level=1)).to_contain_text("stoa/demo")
-        page.get_by_role("link", name="helper").click()
-        expect(page.get_by_role("heading", level=1)).to_contain_text("helper")
 
 
 def test_a_running_run_follows_itself_to_its_end(
@@ -190,10 +230,12 @@ def test_a_running_run_follows_itself_to_its_end(
         signed_in(listing, session, alice).goto("/runs")
         page.locator("#c-first").click()
         expect(page.get_by_role("heading", name="Ledger entries")).to_be_visible()
+        page.get_by_label("Tags, separated by commas").fill("half writ")
         expect(listing.locator("#run-rows")).to_contain_text("Running")
         message = factories.message(alice.user, 12)
         factories.call(alice.user, message=message, run_id=busy.id, request_id="second")
         expect(page.locator("#c-second")).to_be_visible(timeout=10_000)
+        expect(page.get_by_label("Tags, separated by commas")).to_have_value("half writ")
         expect(page.get_by_role("heading", name="Ledger entries")).to_be_visible()
         busy.status, busy.completed_at = "completed", now()
         session.commit()
@@ -222,11 +264,16 @@ def test_everything_works_without_script(
         page.get_by_role("button", name="Show runs").click()
         page.get_by_role("link", name="reviewer").click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("reviewer")
+        expect(page.get_by_role("button", name="Rows below Step 1")).to_be_hidden()
+        page.get_by_role("button", name="Bad run").click()
+        expect(page.get_by_role("button", name="Bad run")).to_have_attribute("aria-pressed", "true")
+        page.get_by_role("button", name="Create link").click()
+        expect(page.get_by_role("button", name="Revoke link")).to_be_visible()
         page.locator("#c-opened").click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("stoa/demo")
         expect(page.get_by_text("Because of the")).to_be_visible()
         page.get_by_role("link", name="reviewer").click()
-        page.locator("#r-" + str(_child(session, run))).click()
+        page.locator("#r-" + _child(session, run)).click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("helper")
         page.get_by_role("navigation", name="Path").get_by_role("link", name="Runs").click()
         expect(page).to_have_url(re.compile("/runs$"))
@@ -235,4 +282,4 @@ def test_everything_works_without_script(
 def _child(session: OrmSession, run: AgentRun) -> str:
     from sqlalchemy import select
 
-    return session.scalars(select(AgentRun.id).where(AgentRun.parent_run_id == run.id)).one()
+    return str(session.scalars(select(AgentRun.id).where(AgentRun.parent_run_id == run.id)).one())

@@ -34,10 +34,10 @@ def test_roles_texts_parts_and_tools() -> None:
     assert [turn.role for turn in found.request] == ["system", "user", "assistant", "tool", "assistant"]
     assert parts(system) == [("text", "", "Be brief.")]
     assert [part.kind for part in user.parts] == ["text", "media"]
-    assert user.parts[1].title == "image url"
+    assert user.parts[1].title == "Image"
     assert parts(assistant) == [("call", "read", '{\n  "a": 1\n}')]
     assert assistant.preview == 'read { "a": 1 }'
-    assert (tool.title, tool.preview) == ("t1", "42")
+    assert (tool.title, tool.preview) == ("read", "42")
     assert parts(last) == [("reasoning", "", "First."), ("reasoning", "", "Hm."), ("text", "", "So.")]
 
 

@@ -36,6 +36,9 @@ class Call:
     latency_ms: int = 1200
     ttft_ms: int | None = 300
     run_id: str | None = None
+    key_id: str | None = None
+    error: str = ""
+    """Of a failed call, which used nothing."""
 
 
 def person(session: Session, email: str, **columns: Any) -> str:
@@ -55,15 +58,19 @@ def insert_calls(session: Session, user_id: str, calls: Iterable[Call]) -> None:
     if session.get(CreditAccount, account_id) is None:
         session.add(CreditAccount(id=account_id, user_id=None if org_id else user_id, org_id=org_id))
         session.flush()
-    cells: dict[tuple[str, datetime, str, str], list[Call]] = defaultdict(list)
+    cells: dict[tuple[str, datetime, str, str, str], list[Call]] = defaultdict(list)
     messages: list[Message] = []
     gateway: list[GatewayCall] = []
     for call in calls:
+        if call.error:  # a trigger counts it
+            gateway.append(_failed_call(account_id, user_id, call))
+            continue
+        key = call.key_id or ""
         hour = call.at.replace(minute=0, second=0, microsecond=0)
-        cells["hour", hour, call.model, call.agent].append(call)
+        cells["hour", hour, call.model, call.agent, key].append(call)
         day = hour.replace(hour=0)
-        cells["day", day, call.model, call.agent].append(call)
-        cells["week", day - timedelta(days=day.weekday()), call.model, call.agent].append(call)
+        cells["day", day, call.model, call.agent, key].append(call)
+        cells["week", day - timedelta(days=day.weekday()), call.model, call.agent, key].append(call)
         message = Message(
             id=f"gen-{uuid.uuid4().hex}",
             finished_at=call.at,
@@ -81,6 +88,7 @@ def insert_calls(session: Session, user_id: str, calls: Iterable[Call]) -> None:
             latency_ms=call.latency_ms,
             user_id=user_id,
             org_id=org_id,
+            key_id=call.key_id,
         )
         messages.append(message)
         gateway.append(_gateway_call(account_id, user_id, message.id, call))
@@ -98,6 +106,7 @@ def _gateway_call(account_id: str, user_id: str, message_id: str, call: Call) ->
         account_id=account_id,
         user_id=user_id,
         run_id=call.run_id,
+        key_id=call.key_id,
         door="openai",
         provider="demo",
         requested_model=call.model,
@@ -120,10 +129,30 @@ def _gateway_call(account_id: str, user_id: str, message_id: str, call: Call) ->
     )
 
 
+def _failed_call(account_id: str, user_id: str, call: Call) -> GatewayCall:
+    return GatewayCall(
+        request_id=uuid.uuid4().hex,
+        account_id=account_id,
+        user_id=user_id,
+        run_id=call.run_id,
+        key_id=call.key_id,
+        door="openai",
+        provider="demo",
+        requested_model=call.model,
+        model=call.model,
+        state="failed",
+        error=call.error,
+        http_status=502,
+        latency_ms=call.latency_ms,
+        started_at=call.at - timedelta(milliseconds=call.latency_ms),
+        finished_at=call.at,
+    )
+
+
 def _rollup(
-    account_id: str, user_id: str, key: tuple[str, datetime, str, str], calls: list[Call]
+    account_id: str, user_id: str, cell: tuple[str, datetime, str, str, str], calls: list[Call]
 ) -> UsageRollup:
-    grain, bucket, model, agent = key
+    grain, bucket, model, agent, key_id = cell
     histogram = [0] * BUCKETS
     for call in calls:
         histogram[bisect.bisect_right(EDGES_MS, call.latency_ms)] += 1
@@ -134,6 +163,7 @@ def _rollup(
         user_id=user_id,
         model=model,
         agent_id=agent,
+        key_id=key_id,
         calls=len(calls),
         input_tokens=sum(call.uncached for call in calls),
         cache_write_tokens=sum(call.cache_write for call in calls),
@@ -146,4 +176,5 @@ def _rollup(
         ttft_ms=sum(call.ttft_ms or 0 for call in calls),
         ttft_calls=sum(call.ttft_ms is not None for call in calls),
         latency_hist=histogram,
+        latency_max=max(call.latency_ms for call in calls),
     )

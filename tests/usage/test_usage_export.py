@@ -52,6 +52,7 @@ def row(**columns: Any) -> Any:
         "stream": None,
         "client_gone": None,
         "ttft_ms": None,
+        "micro_credits": None,
         **dict.fromkeys(("repo_url", "user_name", "user_email", "key_name", "team_name")),
     }
     return SimpleNamespace(**(call | columns))
@@ -68,7 +69,18 @@ def test_a_line_has_exact_values() -> None:
     assert line["cost_usd"] == "0.00012"
     assert line["byok"] == "no"
     assert line["latency_ms"] == line["run"] == ""
-    assert line["credits"] == "3"
+    assert (line["credits"], line["exact_credits"]) == ("3", "3")
+
+
+@pytest.mark.parametrize(
+    ("micro_credits", "byok", "exact"),
+    [(400_000, False, "0.4"), (3_500_001, False, "3.500001"), (0, False, "0"), (400_000, True, "0")],
+)
+def test_fractions_of_credits_are_exported(micro_credits: int, byok: bool, exact: str) -> None:
+    (line,) = read(csv_of([row(micro_credits=micro_credits, byok=byok, key_name="laptop")]))
+    assert Decimal(line["exact_credits"]) == Decimal(exact)
+    assert line["exact_credits"] == exact
+    assert line["key"] == "laptop"
 
 
 def test_times_are_utc_wherever_the_caller_is() -> None:

@@ -1,5 +1,9 @@
 """The usage page: access, content, query parameters, number of queries."""
 
+import csv
+import html
+import io
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from models.accounts import User
+from models.accounts.credentials import hash_token
 from models.core.db import db
 from models.ledger import charge
 from tests import factories
@@ -95,7 +100,7 @@ def test_an_account_without_recent_usage_keeps_the_chart(session: Session, alice
     insert_calls(session, alice.id, [Call(at=today(24 * 90))])
     session.commit()
     page = alice.browser.get("/profile").text
-    assert "No usage in this period" in page
+    assert "No billed calls in this period" in page
     assert "No calls yet" not in page
 
 
@@ -167,7 +172,7 @@ def test_the_latest_calls_lead_to_their_pages(session: Session, alice: Person, m
     failed = factories.call(alice.user, state="failed", model=None, requested_model="m/broken", error="x")
     session.commit()
     page = alice.browser.get("/profile").text
-    assert f'href="/runs/{run.id}/calls/{tied.request_id}"' in page
+    assert f'href="/calls/{tied.request_id}"' in page
     assert f'href="/calls/{alone.request_id}"' in page
     assert f'href="/calls/{failed.request_id}"' in page
     assert "Failed" in page
@@ -188,7 +193,8 @@ def test_each_metric_has_its_chart(session: Session, alice: Person) -> None:
     calls = [Call(at=today(n), latency_ms=900, cache_read=50, reasoning=20) for n in range(5)]
     insert_calls(session, alice.id, calls)
     session.commit()
-    totals = {"credits": "25", "calls": "5", "tokens": "6,250", "latency": "875 ms"}
+    totals = {"credits": "25", "calls": "5", "tokens": "6,250", "latency": "825 ms", "errors": "0"}
+    totals["error_rate"] = "0.0%"
     for show, total in totals.items():
         for period in ("24h", "7d", "30d"):
             page = alice.browser.get(f"/profile?show={show}&range={period}").text
@@ -197,9 +203,129 @@ def test_each_metric_has_its_chart(session: Session, alice: Person) -> None:
                 rf'href="[^"]*range={period}[^"]*"[^>]*aria-current="true"|aria-current="true"[^>]*range={period}',
                 page,
             )
-    tokens = alice.browser.get("/profile?show=tokens").text
-    for name in ("Input", "Cache read", "Output", "Reasoning"):
-        assert re.search(rf"</svg>(<span[^>]*>)?{name}<", tokens)
+
+
+def test_every_group_of_every_metric_shows_its_groups_in_the_same_colours(
+    session: Session, alice: Person
+) -> None:
+    calls = [
+        Call(at=today(n * 9), agent=f"acme/a{n % 3}@1.0.0", error="" if n % 4 else "x") for n in range(24)
+    ]
+    insert_calls(session, alice.id, calls)
+    session.commit()
+    legends = set()
+    for show in ("credits", "calls", "tokens", "latency"):
+        page = alice.browser.get(f"/profile?show={show}&by=agent").text
+        legend = page[page.index('<ul class="legend"') :]
+        entries = re.findall(
+            r'class="s(\d)"[^>]*/></svg><span class="clip">([^<]+)<', legend[: legend.index("</ul>")]
+        )
+        assert len(entries) == 3, show
+        legends.add(frozenset(entries))
+        table = page[page.index('aria-label="Usage by agent"') :]
+        for colour, name in entries:
+            assert re.search(rf'class="s{colour}"[^>]*/></svg><a[^>]*>{name}<', table)
+    assert len(legends) == 1
+
+
+@pytest.fixture
+def spent(session: Session, alice: Person) -> str:
+    """Alice's calls with and without a key, failed ones too, now and in the period before; the key's id."""
+    assert alice.user is not None
+    key = hash_token(factories.token(alice.user, name="laptop"))
+    calls = [
+        Call(at=today(), model="m/a", credits=30, key_id=key),
+        Call(at=today(1), model="m/b", credits=10, agent="acme/fixer@1.0.0"),
+        Call(at=today(2), model="m/a", key_id=key, error="upstream_timeout"),
+        Call(at=today(24 * 35), model="m/a", credits=20, key_id=key),
+    ]
+    insert_calls(session, alice.id, calls)
+    session.commit()
+    return key
+
+
+@pytest.mark.parametrize(
+    ("query", "credits", "chips"),
+    [
+        ("", 40, []),
+        ("&key={key}", 30, ["Key: laptop"]),
+        ("&key=", 10, ["Key: No key"]),
+        ("&model=m/a&key={key}", 30, ["Model: m/a", "Key: laptop"]),
+        ("&model=m/b&key={key}", 0, ["Model: m/b", "Key: laptop"]),
+        ("&agent=acme/fixer@1.0.0", 10, ["Agent: acme/fixer@1.0.0"]),
+        ("&error=upstream_timeout", 0, ["Status: Upstream timeout"]),
+        ("&error=", 40, ["Status: Succeeded"]),
+        ("&state=failed", 0, ["Calls: Failed"]),
+        ("&state=lost", 40, []),
+        ("&by=run&key={key}", 30, ["Key: laptop"]),
+        ("&model=%00&key=" + "x" * 9000, 0, ["Model: Unknown", "Key: Deleted key"]),
+    ],
+)
+def test_filters_narrow_page_and_export_and_can_be_removed(
+    alice: Person, spent: str, query: str, credits: int, chips: list[str]
+) -> None:
+    query = query.replace("{key}", spent)
+    for by in ("model", "agent", "key", "error"):
+        page = alice.browser.get(f"/profile?tab=usage&by={by}{query}").text
+        assert re.search(rf'class="chart__total">{credits} <small>', page), by
+    shown = re.findall(r'aria-label="Remove filter: ([^"]+)"', page)
+    assert shown == chips
+    for href in re.findall(r'class="chip" href="([^"]+)"', page):
+        assert alice.browser.get(html.unescape(href)).text.count('class="chip"') == len(chips) - 1
+    answer = alice.browser.get(f"/profile/usage.csv?range=30d{query}")
+    assert sum(int(row["credits"]) for row in csv.DictReader(io.StringIO(answer.text))) == credits
+    answer = alice.browser.get(f"/profile/usage.csv?range=30d&format=json{query}")
+    assert sum(Decimal(str(row["exact_credits"])) for row in json.loads(answer.text)) == credits
+
+
+def test_a_row_a_legend_entry_and_a_column_filter(alice: Person, spent: str) -> None:
+    page = alice.browser.get("/profile?tab=usage&by=model").text
+    for href in set(re.findall(r'class="legend__link" href="([^"]+)"', page)):
+        assert href in page[page.index('aria-label="Usage by model"') :]
+        assert re.search(r"model=m/[ab]", alice.browser.get(html.unescape(href)).request.url)
+    columns = re.findall(r'<a href="([^"]+)" tabindex="-1"', page)
+    assert len(columns) == 30
+    day = alice.browser.get(html.unescape(columns[-1])).text
+    assert 'data-plot="24"' in day
+
+
+def test_figures_say_their_change_since_the_period_before(alice: Person, spent: str) -> None:
+    page = alice.browser.get("/profile?tab=usage").text
+    links = re.findall(r'<a class="stat figure" id="show-(\w+)"(.*?)</a>', page, re.DOTALL)
+    figures = {name: re.findall(r'title="([^"]+)"', link) for name, link in links}
+    assert figures == {
+        "credits": ["20 before"],
+        "calls": ["1 before"],
+        "tokens": ["1,200 before"],
+        "latency": ["1.2 s before"],
+        "errors": [],
+        "error_rate": ["0.0% before"],
+    }
+    assert "+100%" in page
+    assert "Period before" in page
+
+
+def test_the_key_of_another_has_no_name(alice: Person, mallory: Person, session: Session) -> None:
+    assert mallory.user is not None
+    key = hash_token(factories.token(mallory.user, name="secret laptop"))
+    insert_calls(session, alice.id, [Call(at=today())])
+    session.commit()
+    page = alice.browser.get(f"/profile?tab=usage&key={key}").text
+    assert re.findall(r'aria-label="Remove filter: ([^"]+)"', page) == ["Key: Deleted key"]
+    assert "secret laptop" not in page
+
+
+def test_other_lists_every_one(session: Session, alice: Person) -> None:
+    insert_calls(session, alice.id, [Call(at=today(), model=f"m{n:02}", credits=30 - n) for n in range(30)])
+    session.commit()
+    page = alice.browser.get("/profile?tab=usage").text
+    assert "m07" not in page
+    more = re.search(r'<a href="([^"]+top=all[^"]*)"', page)
+    assert more is not None
+    page = alice.browser.get(html.unescape(more[1])).text
+    assert all(f">m{n:02}<" in page for n in range(30))
+    legend = page[page.index('<ul class="legend"') :]
+    assert legend[: legend.index("</ul>")].count("<li>") == 8
 
 
 # -- query parameters ------------------------------------------------------------------------------------------
@@ -262,7 +388,9 @@ def test_htmx_gets_the_fragment_alone(app: Flask, session: Session, alice: Perso
         assert "<html" in alice.browser.get(address, headers=HTMX | headers).text
     assert 'hx-push-url="true"' in fragment.text
     links = re.findall(r'<a id="[^"]+" href="([^"]+)"', fragment.text)
-    assert len(links) == 8
+    assert len(links) == 4
+    links += re.findall(r'<a class="stat figure" id="[^"]+" href="([^"]+)"', fragment.text)
+    assert len(links) == 10
     for link in links:
         assert alice.browser.get(link.replace("&amp;", "&")).status_code == 200
 
@@ -317,7 +445,7 @@ def test_a_bounded_number_of_queries_that_never_scan_messages(
             assert not bodies
     for name, (few, many) in counts.items():
         assert few == many, name
-    assert counts["page"][0] <= 14
-    assert counts["fragment"][0] <= 5
+    assert counts["page"][0] <= 16
+    assert counts["fragment"][0] <= 7
     assert counts["statement"][0] <= 14
     assert counts["day"][0] <= 12

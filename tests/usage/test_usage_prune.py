@@ -14,9 +14,11 @@ from models import ledger
 from models.core.audit_log import AuditLog
 from models.core.db import db
 from models.core.pool import Pool
+from models.gateway import CallBody, GatewayCall
 from models.ledger import Account
 from models.usage import Message
 from models.usage.pruning import BEGINNING, bodies_before, drop_bodies
+from tests import factories
 from tests.factories import Person
 from tests.ledger.conftest import pool
 from tests.ledger.stage import Payer, assert_proved, call, give, payer, spend
@@ -138,6 +140,24 @@ def test_batches_are_oldest_first(pool: Pool, session: Session) -> None:
     session.commit()
     assert drop_bodies(TODAY, start=OLD + timedelta(days=4), limit=2).calls == 0
     assert bodies_before(TODAY) == 0
+
+
+def test_bodies_of_failed_calls_are_deleted_and_the_calls_stay(run: Run, session: Session) -> None:
+    user = factories.user()
+    for days, error in ((100, "old"), (101, "older"), (1, "new")):
+        at = TODAY - timedelta(days=days)
+        failed = factories.call(user, state="failed", error=error, finished_at=at)
+        body = CallBody(
+            request_id=failed.request_id, finished_at=at, request=BODIES["request"], error_message="No."
+        )
+        factories.save(body)
+    session.commit()
+    assert run("--older-than", "90d", "--dry-run")[1].startswith("2 calls that ended before ")
+    assert run("--older-than", "90d")[1].startswith("Deleted the messages of 2 calls")
+    session.rollback()
+    kept = select(GatewayCall.error).join(CallBody)
+    assert list(session.scalars(kept)) == ["new"]
+    assert len(list(session.scalars(select(GatewayCall)))) == 3
 
 
 def test_calls_with_the_same_timestamp_are_all_found(pool: Pool, session: Session) -> None:

@@ -162,7 +162,8 @@ PAYER_HEADERS = [
 ]
 FORBIDDEN = (
     "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
-    "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`), all calls of "
+    "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
+    "for its single sign-on (`org_sso`), all calls of "
     "the account were stopped (`account_stopped`), or your account is suspended"
 )
 NOT_FOUND = "No configured provider serves the model, or you belong to no such organisation (`org_not_found`)"
@@ -296,10 +297,12 @@ def _reject_unknown_key(context: RequestContext) -> Response | None:
 
 def call_model(context: RequestContext, dialect: Dialect) -> Response:
     """Make one call in a dialect, with checks in the order of contract 5.2."""
+    request: CallRequest | None = None
     try:
-        return _to_response(gateway(context.app).open(_read_call(context, dialect)))
+        request = _read_call(context, dialect)
+        return _to_response(gateway(context.app).open(request))
     except Exception as error:
-        return _error_response(context, dialect, error)
+        return _error_response(context, dialect, error, unread=request is None)
 
 
 def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
@@ -340,14 +343,18 @@ def _to_response(answer: Reply | AnswerStream) -> Response:
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
-def _error_response(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
-    """An error as an HTTP response in the dialect's format."""
+def _error_response(context: RequestContext, dialect: Dialect, error: Exception, *, unread: bool) -> Response:
+    """An error as an HTTP response in the dialect's format. `unread`: the body was not read, so the gateway has no record of
+    the call."""
     normalized = _normalize(error)
     if not isinstance(normalized, CallRefused | ProviderError | UpstreamError | DomainError):
         error_handlers.log.error(
             "request %s: POST %s failed", context.id, context.request.path, exc_info=error
         )
     answer = dialect.error(normalized, ErrorContext(context.id, context.request.headers, context.settings))
+    key = guards.api_key(context.request.environ) if unread else None
+    if key and isinstance(normalized, CallRefused | DomainError):
+        gateway(context.app).record_unread(dialect, context.id, key, normalized, answer)
     response = json_answer(answer.body, answer.status)
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):

@@ -19,11 +19,19 @@ from models.core.errors import Conflict, DomainError, Forbidden
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.ledger import Account
 from models.ledger.payers import payer_hint
-from models.orgs import Org
+from models.orgs import Org, membership
 from models.runs import AgentRun, history, recording
 from models.runs.history import RunFilter
 from models.runs.recording import Ending, StepReport, StepStatus
 from models.runs.run_costs import CostOfRun, cost_of_run
+from models.runs.run_notes import (
+    MAX_TAG,
+    MAX_TAGS,
+    may_annotate,
+    set_score,
+    set_tags,
+    tags_of_metadata,
+)
 from models.runs.run_totals import RunCost
 from models.store.publishing import takedowns
 from models.store.publishing.run_defaults import default_run_budget
@@ -33,7 +41,7 @@ from views.web import body, error_bodies
 from views.web.body import Amount, Body, Count, Instant, Missing
 from views.web.error_bodies import ApiError, door
 from views.web.format import iso
-from views.web.guards import api_key, key_credential, settings
+from views.web.guards import api_key, audit, key_credential, settings
 from views.web.operation import Answers, Operation, ResponseModel, query
 
 log = logging.getLogger("stoa.runs")
@@ -67,6 +75,9 @@ class StartBody(Body):
     orgId: Missing[Name] = Field(None, description="Id or slug of the organisation that pays for the run")
     repoUrl: Missing[Name] = Field(
         None, description="The repository of the run; an organisation of yours that has it pays"
+    )
+    metadata: Missing[Any] = Field(
+        None, description="`tags`: up to 20 strings of up to 64 characters; all else is ignored"
     )
 
 
@@ -117,6 +128,15 @@ class FinishBody(Body):
 ACTIONS: dict[str, type[Body]] = {"START": StartBody, "FINISH": FinishBody}
 
 
+class NotesBody(Body):
+    """What to change about a run; fields that are not sent stay."""
+
+    score: Literal[1, -1] | None = Field(None, description="Null removes it")
+    tags: Missing[Annotated[list[Annotated[str, Field(max_length=MAX_TAG)]], Field(max_length=MAX_TAGS)]] = (
+        Field(None, description="Replace those of the run")
+    )
+
+
 class RunStarted(ResponseModel):
     runId: str
 
@@ -154,6 +174,14 @@ class CostFigures(ResponseModel):
     failedCalls: int
     inputTokens: int = Field(description="Cached ones included")
     outputTokens: int
+
+
+class RunNotes(ResponseModel):
+    """Score and tags of a run."""
+
+    runId: str
+    score: int | None
+    tags: list[str]
 
 
 class RunCostRow(CostFigures):
@@ -343,6 +371,45 @@ def run_cost(run_id: str) -> ResponseReturnValue:
     return response
 
 
+@bp.patch("/api/v1/runs/<run_id>")
+@Operation(
+    tag="Runs",
+    caller="key",
+    body=NotesBody,
+    answers={
+        200: ("The run's score and tags", RunNotes),
+        401: "No key",
+        403: "Your role in the organisation may not change this run",
+        404: "Unknown run",
+        422: "A tag has characters that are not printable",
+    },
+    door=door(),
+)
+def update_run(run_id: str) -> ResponseReturnValue:
+    """Score or tag a run.
+
+    Of the key's account; in an organisation, owners and admins those of all members, members their own.
+    """
+    key = key_credential()
+    if key is None:
+        raise DomainError("Authentication required. Send an API key as Authorization: Bearer.", status=401)
+    account = Account.of(key.session)
+    member = membership(key.user.id, account.org_id) if account.org_id else None
+    run = history.run_of(account.id, run_id)
+    if (account.org_id and member is None) or not may_annotate(run, key.user.id, member):
+        raise Forbidden("Your role may not change this run.")
+    notes = body.read(NotesBody)
+    before = {"score": run.score, "tags": run.tags}
+    changed = "score" in notes.model_fields_set and set_score(run, notes.score)
+    if notes.tags is not None:
+        changed = set_tags(run, notes.tags) or changed
+    if changed:
+        after = {"score": run.score, "tags": run.tags}
+        audit("run.changed", run.id, user=key.user, before=before, after=after, org_id=run.org_id)
+    db.session.commit()
+    return jsonify(runId=run.id, score=run.score, tags=run.tags or [])
+
+
 def _start(key: Credential, parsed: StartBody) -> ResponseReturnValue:
     try:
         takedowns.refuse_run(parsed.agentId)
@@ -360,10 +427,12 @@ def _start(key: Credential, parsed: StartBody) -> ResponseReturnValue:
                 parsed.orgId or request.headers.get("x-stoa-org"),
                 parsed.repoUrl or request.headers.get("x-stoa-repo"),
             ),
+            key_id=key.session.session_token,
             budget=read_run_budget(request.headers.get(RUN_BUDGET))
             if parsed.runBudget is None
             else parsed.runBudget,
             default_budget=default_run_budget(parsed.agentId),
+            tags=tags_of_metadata(parsed.metadata),
         )
     return jsonify(runId=run_id)
 

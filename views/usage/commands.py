@@ -10,7 +10,7 @@ from flask import Flask
 
 from models.core.audit_log import record
 from models.core.db import db, now
-from models.usage.pruning import BEGINNING, bodies_before, drop_bodies
+from models.usage.pruning import BEGINNING, bodies_before, drop_bodies, drop_failed_bodies
 from views.ledger.commands import operator
 from views.server import CommandGroup
 
@@ -42,7 +42,7 @@ class DaysParam(click.ParamType[timedelta]):
 @click.option("--older-than", type=DaysParam(), required=True, help="Minimum age in days or weeks: 90d, 12w.")
 @click.option("--dry-run", is_flag=True, help="Only count the calls.")
 def prune(older_than: timedelta, dry_run: bool) -> None:
-    """Delete requests, responses and reasoning of old calls. Billing data stays.
+    """Delete requests, responses, reasoning and errors of old calls, charged or failed. Billing data stays.
 
     Runs in small transactions that do not block traffic, and pauses as long as each one takes. Safe to interrupt: the
     next run continues.
@@ -65,18 +65,21 @@ def prune(older_than: timedelta, dry_run: bool) -> None:
 
 
 def _drop(before: datetime, left: int) -> int:
-    done, start, reported = 0, BEGINNING, time.monotonic()
-    while True:
-        began = time.monotonic()
-        batch = drop_bodies(before, start=start)
-        db.session.commit()
-        if batch.reached is None:
-            return done
-        done, start = done + batch.calls, batch.reached
-        if time.monotonic() - reported > PROGRESS_INTERVAL:
-            reported = time.monotonic()
-            click.echo(f"{done:,} of {left:,}, up to {start:%Y-%m-%d %H:%M} UTC", err=True)
-        time.sleep(time.monotonic() - began)
+    done, reported = 0, time.monotonic()
+    for drop in (drop_bodies, drop_failed_bodies):
+        start = BEGINNING
+        while True:
+            began = time.monotonic()
+            batch = drop(before, start=start)
+            db.session.commit()
+            if batch.reached is None:
+                break
+            done, start = done + batch.calls, batch.reached
+            if time.monotonic() - reported > PROGRESS_INTERVAL:
+                reported = time.monotonic()
+                click.echo(f"{done:,} of {left:,}, up to {start:%Y-%m-%d %H:%M} UTC", err=True)
+            time.sleep(time.monotonic() - began)
+    return done
 
 
 def _calls(count: int) -> str:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from views.web import format
 
 Number = int | float | Decimal
-Unit = Literal["credits", "calls", "tokens", "ms", "usd"]
+Unit = Literal["credits", "calls", "tokens", "ms", "usd", "percent"]
 Grain = Literal["hour", "day", "week"]
 
 SIZES = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
@@ -31,7 +31,11 @@ FORMATS: dict[Unit, Callable[[Number | None], str]] = {
     "tokens": lambda value: format.tokens(None if value is None else int(value)),
     "ms": lambda value: format.duration_ms(None if value is None else float(value)),
     "usd": lambda value: format.usd(None if value is None else Decimal(value)),
+    "percent": lambda value: format.percent(None if value is None else float(value)),
 }
+
+FRACTIONS = ("usd", "percent")
+"""Units of which the scale may have fractions."""
 
 
 # --- input
@@ -68,6 +72,7 @@ class Column(NamedTuple):
     cells: list[str]
     total: str
     zeros: list[bool]
+    before: str = ""
 
     @property
     def values(self) -> Iterator[tuple[str, bool]]:
@@ -129,6 +134,8 @@ class Chart:
     zone: str
     """Of the times in its table."""
     lines: list[ChartLine] = field(default_factory=list)
+    before: ChartLine | None = None
+    """The totals of the period before; colour 0."""
 
     @property
     def base(self) -> int:
@@ -153,6 +160,7 @@ def stacked_chart(
     grain: Grain | None = None,
     palette: Mapping[str, int] | None = None,
     height: int = 250,
+    before: Sequence[Number | None] = (),
 ) -> Chart:
     """A stacked column chart, for sums over time.
 
@@ -161,13 +169,15 @@ def stacked_chart(
     unit: unit and format of the values. now: its period is highlighted and labelled "Today" or "Now".
     grain: bucket size; default: from the first two buckets.
     palette: name -> colour, from `palette()`, so that a series keeps its colour across ranges.
+    before: the totals of the period before, by column; drawn as a faint line.
     """
     grain = grain or _grain(buckets)
     ranked = _ranked(series, len(buckets), palette)
     stacks = list(zip(*(values for _, _, values in ranked), strict=True)) or [()] * len(buckets)
     sums = [sum(stack) for stack in stacks]
     base = height - FOOT
-    top, steps = _scale(Decimal(max(sums, default=0)), whole=unit != "usd")
+    largest = max([*sums, *(value for value in before if value is not None)], default=0)
+    top, steps = _scale(Decimal(largest), whole=unit not in FRACTIONS)
     write = FORMATS[unit]
     fill = _fill(len(buckets))
     colours = [colour for colour, _, _ in ranked]
@@ -186,6 +196,7 @@ def stacked_chart(
                 cells=[write(value) for value in stack],
                 zeros=[not value for value in stack],
                 total=write(total),
+                before=_before_text(before, i, write),
             )
         )
     return Chart(
@@ -201,6 +212,7 @@ def stacked_chart(
         empty=not any(sums),
         fill=fill,
         zone=_zone(buckets),
+        before=_line(0, before, top, base) if before else None,
     )
 
 
@@ -211,18 +223,23 @@ def line_chart(
     unit: Unit,
     now: datetime,
     grain: Grain | None = None,
+    palette: Mapping[str, int] | None = None,
     height: int = 200,
+    before: Sequence[Number | None] = (),
 ) -> Chart:
     """A line chart of at most seven series, for latencies and rates.
 
-    None interrupts the line. Buckets, unit, now and grain as in `stacked_chart`. Raises ValueError for more series.
+    None interrupts the line. Buckets, unit, now, grain, palette and before as in `stacked_chart`. Raises ValueError for more series.
     """
     if len(series) > MAX_SERIES:
         raise ValueError(f"a line chart shows at most {MAX_SERIES} series")
     grain = grain or _grain(buckets)
     base = height - FOOT
     measured = [Decimal(value) for one in series for value in one.values if value is not None]
-    top, steps = _scale(max(measured, default=Decimal(0)), whole=unit not in ("usd",))
+    earlier = [Decimal(value) for value in before if value is not None]
+    top, steps = _scale(max([*measured, *earlier], default=Decimal(0)), whole=unit not in FRACTIONS)
+    colours = palette or {}
+    drawn = [(colours.get(one.name, n), one) for n, one in enumerate(series, 1)]
     write = FORMATS[unit]
     columns = []
     for i, bucket in enumerate(buckets):
@@ -239,6 +256,7 @@ def line_chart(
                 cells=[write(one.values[i]) for one in series],
                 zeros=[not one.values[i] for one in series],
                 total="",
+                before=_before_text(before, i, write),
             )
         )
     return Chart(
@@ -249,13 +267,18 @@ def line_chart(
         columns=columns,
         ticks=_ticks(top, steps, base, unit),
         labels=_labels(columns, grain),
-        legend=[LegendEntry(n, one.name, "") for n, one in enumerate(series, 1)],
+        legend=[LegendEntry(colour, one.name, "") for colour, one in drawn],
         total="",
         empty=not measured,
         fill=_fill(len(buckets)),
         zone=_zone(buckets),
-        lines=[_line(n, one.values, top, base) for n, one in enumerate(series, 1)],
+        lines=[_line(colour, one.values, top, base) for colour, one in drawn],
+        before=_line(0, before, top, base) if before else None,
     )
+
+
+def _before_text(before: Sequence[Number | None], index: int, write: Callable[[Number | None], str]) -> str:
+    return write(before[index]) if before else ""
 
 
 def palette(names: Sequence[str]) -> dict[str, int]:
@@ -358,6 +381,8 @@ def _axis_label(value: Decimal, top: Decimal, unit: Unit) -> str:
         return "0"
     if unit == "ms":
         return f"{_plain(value / 1000)} s" if top >= 1000 else f"{_plain(value)} ms"
+    if unit == "percent":
+        return f"{_plain(value * 100)}%"
     sign = "$" if unit == "usd" else ""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if top >= 2 * size or value >= size:

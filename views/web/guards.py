@@ -73,6 +73,7 @@ OPEN_TO_SUSPENDED = frozenset(
         *("pages.landing", "pages.usage", "pages.api_keys", "pages.docs", "pages.favicon", "pages.robots"),
         *(
             "docs.page",
+            "docs.area",
             "docs.openapi",
             *("launcher.download", "launcher.page"),
             "store.browse",

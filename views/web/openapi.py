@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, generated from the `Operation` of each JSON route, and the API reference page."""
+"""The OpenAPI 3.1 document, generated from the `Operation` of each JSON route."""
 
 import inspect
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, jsonify
 from flask_limiter.util import get_qualified_name
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
@@ -19,26 +19,30 @@ from views.web import guards
 from views.web.body import ANONYMOUS_BYTES
 from views.web.error_bodies import ApiError, SuspendedError, door
 from views.web.fast_path import MAX_BODY_BYTES
-from views.web.htmx import render
 from views.web.operation import Operation, Status, operation_of, parameter
 
 bp = Blueprint("docs", __name__)
 
 Schema = dict[str, Any]
 
-TAGS = (
-    "Gateway",
-    "Store",
-    "Runs",
-    "Usage",
-    "Billing",
-    "Organisations",
-    "Accounts",
-    "Sign-in",
-    "Publishers",
-    "Server",
-)
-"""In display order."""
+TAGS = {
+    "Gateway": "Model calls: chat completions, models, and what limits a key",
+    "Runs": "Agent runs: start, steps, finish, cost",
+    "Usage": "Balance and usage of an account",
+    "Store": "Browse agents, their versions and statistics",
+    "Publishing": "Validate and publish agents; withdraw and deprecate versions",
+    "Publishers": "Publisher profiles and their organisations",
+    "Organisations": "Organisations, their settings and repositories",
+    "Members": "Members, roles and invitations of an organisation",
+    "Teams and keys": "Teams, API keys and service accounts of an organisation",
+    "Organisation usage": "An organisation's usage, alerts, audit log and seats",
+    "Credits": "Buy credits, automatic top-up, referrals",
+    "Plans": "Plans and subscriptions",
+    "Accounts": "The signed-in account, its sessions and API keys",
+    "Sign-in": "Sign-in of browsers and command lines",
+    "Server": "Health, metrics and this document",
+}
+"""The areas of the API and what they hold, in display order."""
 DESCRIPTION = (
     "Bodies are read as JSON whatever their content type, and may be compressed with gzip, deflate, br or zstd. Unknown keys"
     " are ignored. Credits are integers; 1 credit = 1 US cent. Timestamps are UTC."
@@ -56,12 +60,6 @@ PARAMETERS = {
     "version": "For example 1.0.0",
 }
 """Default descriptions of path parameters."""
-CALLERS = {
-    "anyone": "none",
-    "key": "API key",
-    "cookie": "browser session",
-    "cookie or key": "browser session or API key",
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def routes(app: Flask) -> list[JsonRoute]:
         if (operation := operation_of(view := app.view_functions[rule.endpoint]))
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
     ]
-    return sorted(found, key=lambda route: TAGS.index(route.operation.tag))
+    return sorted(found, key=lambda route: list(TAGS).index(route.operation.tag))
 
 
 def _path(rule: Rule) -> str:
@@ -143,6 +141,7 @@ def _document(app: Flask) -> Schema:
                 "cookie": {"type": "apiKey", "in": "cookie", "name": guards.COOKIE},
             },
         },
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "paths": paths,
     }
     _link(result)
@@ -289,61 +288,3 @@ def openapi() -> Response:
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.headers["Cache-Control"] = "public, max-age=300"
     return response
-
-
-@bp.get("/docs/api")
-def page() -> Response:
-    """The API reference: every route with authentication, parameters and responses."""
-    result = document(current_app)
-    tags: dict[str, list[dict[str, Any]]] = {}
-    for route in routes(current_app):
-        described = result["paths"][route.path][route.method]
-        tags.setdefault(route.operation.tag, []).append(
-            {
-                "id": route.id,
-                "method": route.method.upper(),
-                "path": route.path,
-                "auth": CALLERS[route.operation.caller],
-                "operation": described,
-                "fields": _fields(described, result["components"]["schemas"]),
-            }
-        )
-    return render("docs/api.html", tags=tags, base_url=guards.settings().base_url, host=request.host)
-
-
-def _fields(described: Schema, components: Schema) -> list[dict[str, Any]]:
-    """The fields of the body: name, type, whether required, description."""
-    content: Schema = described.get("requestBody", {}).get("content", {})
-    schema = next((_resolve(each["schema"], components) for each in content.values()), {})
-    rows = []
-    for variant in schema.get("oneOf", [schema]):
-        variant = _resolve(variant, components)
-        for name, item in variant.get("properties", {}).items():
-            rows.append(
-                {
-                    "name": name,
-                    "type": _type(item),
-                    "required": name in variant.get("required", []),
-                    "description": item.get("description", ""),
-                    "variant": variant.get("properties", {}).get("action", {}).get("const", ""),
-                }
-            )
-    return rows
-
-
-def _resolve(schema: Schema, components: Schema) -> Schema:
-    found: Schema = components[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-    return found
-
-
-def _type(schema: Schema) -> str:
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    if "const" in schema:
-        return f'"{schema["const"]}"'
-    if "enum" in schema:
-        return ", ".join(schema["enum"])
-    if "anyOf" in schema:
-        return " or ".join(_type(item) for item in schema["anyOf"])
-    kind = str(schema.get("type", "any"))
-    return f"list of {_type(schema['items'])}s" if kind == "array" and "items" in schema else kind

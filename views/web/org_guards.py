@@ -99,6 +99,13 @@ def check_messages(user_id: str | None) -> None:
         )
 
 
+def message_reader() -> str | None:
+    """The id of the user whose calls' messages alone the viewer of an `account_page` may read; None: of all calls of the account."""
+    if "org" not in g or can(current_membership(), "read_messages"):
+        return None
+    return signed_in().id
+
+
 def org_caller() -> str:
     """The rate limit key of changes of organisations: the user, else the IP address."""
     user = cookie_user()

@@ -23,8 +23,8 @@ BEGIN
         JOIN session s ON s."sessionToken" = u.token_hash AND s.org_id IS NULL
         LEFT JOIN agent_run r ON r.id = u.run_id AND r.user_id = s."userId"
         CROSS JOIN LATERAL gateway_payer(
-            s."userId", NULL, NULL, u.org, coalesce(u.repo_url, r.repo_url), CASE WHEN r.paid_by IS NOT NULL THEN r.org_id END,
-            r.paid_by, u.model, coalesce(u.route_model, '')
+            s."userId", u.token_hash, NULL, NULL, u.org, coalesce(u.repo_url, r.repo_url),
+            CASE WHEN r.paid_by IS NOT NULL THEN r.org_id END, r.paid_by, u.model, coalesce(u.route_model, '')
         ) p
         -- most calls name none of these, and then neither key nor run is read here
         WHERE (u.org IS NOT NULL OR u.repo_url IS NOT NULL OR u.run_id IS NOT NULL)

@@ -3,9 +3,11 @@
 -- the one with an active repository of this owner and name, which the caller belongs to in a role that spends (p_repo, in normal
 -- form, '' if unreadable; on any host, as in contract 3.10). paid_by says which of them; or, as `fallback:<reason>`, why the
 -- person pays although a repository was given: contract 3.10 charges the user on any failure or no match. Only a repository falls
--- back. outcome says why the call is refused, and refusal has the names for the message.
+-- back. An organisation that enforces single sign-on pays for the person's own key p_key only if it was authorised for it
+-- (org_sso_key), or is a browser session that came through the identity provider; people whose domain is paused need neither.
+-- outcome says why the call is refused, and refusal has the names for the message.
 CREATE OR REPLACE FUNCTION gateway_payer(
-    p_user text, p_key_org text, p_key_team text, p_org text, p_repo text, p_run_org text, p_run_paid_by text, p_model text,
+    p_user text, p_key text, p_key_org text, p_key_team text, p_org text, p_repo text, p_run_org text, p_run_paid_by text, p_model text,
     p_route_model text,
     OUT outcome text, OUT org_id text, OUT team_id text, OUT paid_by text, OUT refusal jsonb
 )
@@ -24,7 +26,7 @@ BEGIN
         WHERE p_repo <> ''
     );
     IF p_key_org IS NULL AND v_named IS NULL THEN
-        SELECT o.id, o.name, m.role INTO v_org
+        SELECT o.id, o.name, o.slug, o.sso_enforced_at, m.role INTO v_org
         FROM org_member m
         JOIN org o ON o.id = m.org_id AND o.deleted_at IS NULL
         JOIN org_repo r ON r.org_id = m.org_id AND r.repo_url = ANY (v_urls) AND r.is_active
@@ -41,7 +43,7 @@ BEGIN
         END IF;
     ELSE
         paid_by := CASE WHEN p_key_org IS NULL THEN 'named' ELSE 'key' END;
-        SELECT o.id, o.name, o.slug, m.role INTO v_org
+        SELECT o.id, o.name, o.slug, o.sso_enforced_at, m.role INTO v_org
         FROM org o JOIN org_member m ON m.org_id = o.id AND m.user_id = p_user
         WHERE o.deleted_at IS NULL AND (o.id = coalesce(p_key_org, v_named) OR p_key_org IS NULL AND o.slug = v_named)
         ORDER BY o.id = v_named DESC
@@ -59,6 +61,26 @@ BEGIN
         IF outcome IS NOT NULL THEN
             RETURN;
         END IF;
+    END IF;
+    IF p_key_org IS NULL AND v_org.sso_enforced_at IS NOT NULL
+        AND NOT EXISTS (SELECT FROM org_sso_key k WHERE k.session_token = p_key AND k.org_id = v_org.id)
+        AND NOT EXISTS (
+            SELECT FROM org_sso_session s
+            WHERE s.session_token = p_key AND s.org_id = v_org.id
+                AND coalesce(s.emergency_until, s.created_at + interval '24 hours') > now()
+        )
+        AND NOT EXISTS (
+            SELECT FROM org_domain d JOIN "user" u ON d.domain = split_part(u.email, '@', 2)
+            WHERE u.id = p_user AND d.org_id = v_org.id AND d.paused_at IS NOT NULL
+        )
+    THEN
+        refusal := jsonb_build_object('org', v_org.name, 'slug', v_org.slug);
+        IF paid_by = 'repository' THEN
+            paid_by := 'fallback:sso';
+        ELSE
+            outcome := 'org_sso';
+        END IF;
+        RETURN;
     END IF;
     team_id := coalesce(
         CASE WHEN p_key_org IS NOT NULL THEN p_key_team END,

@@ -12,6 +12,7 @@ LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     v_account text := coalesce(f.org_id, f.user_id);
     v_agent text := coalesce(f.agent_id, '');
+    v_key text := coalesce(f.key_id, '');
     v_carry int;
     v_hold credit_hold;
     v_envelope text;
@@ -109,14 +110,14 @@ BEGIN
         request_id, message_id, account_id, user_id, run_id, key_id, door, provider, requested_model, model, state,
         http_status, error, usage_source, stream, client_gone, ttft_ms, latency_ms, price, parts, raw_usage, flags, uncached_input_tokens,
         cache_write_tokens, cache_read_tokens, output_tokens, reasoning_tokens, cost, micro_credits, credits,
-        carry_credits, started_at, finished_at
+        carry_credits, parameters, started_at, finished_at
     )
     VALUES (
         f.request_id, gateway_settle.message_id, v_account, f.user_id, f.run_id, f.key_id, f.door, f.provider,
         f.requested_model, f.model, 'settled', f.http_status, f.error, f.usage_source, f.stream, f.client_gone,
         f.ttft_ms, f.latency_ms, f.price, f.parts, f.raw_usage, f.flags, f.uncached_input_tokens, f.cache_write_tokens, f.cache_read_tokens,
         f.output_tokens, f.reasoning_tokens, f.cost, f.micro_credits, gateway_settle.credits,
-        gateway_settle.carry_credits, f.started_at, p_now
+        gateway_settle.carry_credits, f.parameters, f.started_at, p_now
     )
     -- only a call that was first told failed
     ON CONFLICT (request_id) DO UPDATE SET
@@ -129,6 +130,10 @@ BEGIN
         output_tokens = excluded.output_tokens, reasoning_tokens = excluded.reasoning_tokens, cost = excluded.cost,
         micro_credits = excluded.micro_credits, credits = excluded.credits, carry_credits = excluded.carry_credits,
         finished_at = excluded.finished_at;
+    IF f.error_message IS NOT NULL THEN
+        INSERT INTO call_body AS b (request_id, finished_at, error_message) VALUES (f.request_id, p_now, f.error_message)
+        ON CONFLICT ON CONSTRAINT call_body_pk DO UPDATE SET error_message = excluded.error_message;
+    END IF;
 
     IF message_id IS NULL THEN
         RETURN;
@@ -136,19 +141,20 @@ BEGIN
     v_hist[f.latency_bucket + 1] := 1;
     INSERT INTO usage_rollup AS r (
         account_id, grain, bucket, user_id, model, agent_id, calls, input_tokens, cache_write_tokens,
-        cache_read_tokens, output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist
+        cache_read_tokens, output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist,
+        key_id, latency_max
     )
     VALUES
         (v_account, 'hour', date_trunc('hour', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
          f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
-         f.latency_ms, v_ttft, v_ttft_calls, v_hist),
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist, v_key, f.latency_ms),
         (v_account, 'day', date_trunc('day', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
          f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
-         f.latency_ms, v_ttft, v_ttft_calls, v_hist),
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist, v_key, f.latency_ms),
         (v_account, 'week', date_trunc('week', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
          f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
-         f.latency_ms, v_ttft, v_ttft_calls, v_hist)
-    ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id) DO UPDATE SET
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist, v_key, f.latency_ms)
+    ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id, key_id, error) DO UPDATE SET
         calls = r.calls + 1,
         input_tokens = r.input_tokens + excluded.input_tokens,
         cache_write_tokens = r.cache_write_tokens + excluded.cache_write_tokens,
@@ -160,5 +166,6 @@ BEGIN
         latency_ms = r.latency_ms + excluded.latency_ms,
         ttft_ms = r.ttft_ms + excluded.ttft_ms,
         ttft_calls = r.ttft_calls + excluded.ttft_calls,
-        latency_hist[f.latency_bucket + 1] = r.latency_hist[f.latency_bucket + 1] + 1;
+        latency_hist[f.latency_bucket + 1] = r.latency_hist[f.latency_bucket + 1] + 1,
+        latency_max = greatest(r.latency_max, excluded.latency_max);
 END $$;

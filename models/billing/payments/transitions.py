@@ -122,6 +122,8 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
     _keep_told(rows)
     if purchase.paid and purchase.tax_calculation_id and (fresh or before not in PAID_STATES):
         jobs.enqueue(jobs.record_tax, purchase_id=purchase.id)
+    if fresh and state.disputes and not purchase.org_id:
+        jobs.enqueue(jobs.withdraw_upgrade, user_id=purchase.user_id)
     purchase_mails.enqueue_changes(purchase, mailed)
     _announce(purchase, before, now)
     return True

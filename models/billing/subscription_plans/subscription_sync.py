@@ -32,6 +32,7 @@ from models.billing.subscription_plans.subscriptions import (
     Subscription,
     SubscriptionDispute,
     SubscriptionInvoice,
+    live_subscription,
 )
 from models.core.db import db
 from models.core.db import now as utc_now
@@ -90,6 +91,16 @@ def sync_subscription(
             if other is not None and other.status in LIVE_STATUSES:
                 _undo(state)
     raise Conflict("This subscription is changed by others just now. Try again.")
+
+
+def withdraw_upgrade(account: Account) -> None:
+    """Withdraw a change of plan that waits for its payment if the account's buying is frozen now. Idempotent. Raises as
+    `sync_subscription`."""
+    with transaction():
+        row = live_subscription(account)
+        id = row.stripe_subscription_id if row and buying_freeze(account) else None
+    if id is not None:
+        sync_subscription(id)
 
 
 def _withdraw_upgrade(state: SubscriptionState) -> None:

@@ -63,6 +63,9 @@ class ChatDialect(Dialect):
             byok=headers.get("x-openrouter-api-key") or None,
             run_budget=headers.get(RUN_BUDGET) or None,
             size=len(received.raw),
+            body=received.body
+            if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
+            else None,
             payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
 
@@ -177,7 +180,7 @@ def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     if admission.outcome == "stopped":
         return 403, stop_message(admission.refusal, settings.base_url), "account_stopped"
     if admission.outcome in PAYER_OUTCOMES:
-        return payer_refusal(admission.outcome, admission.refusal, admission.model)
+        return payer_refusal(admission.outcome, admission.refusal, admission.model, settings.base_url)
     base_url = settings.base_url
     run = admission.run_id
     refusal: Mapping[str, tuple[int, str, str]] = {

@@ -85,6 +85,9 @@ class CodebuffDialect(ChatDialect):
             byok=received.headers.get("x-openrouter-api-key") or None,
             run_budget=received.headers.get(RUN_BUDGET) or None,
             size=len(received.raw),
+            body=received.body
+            if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
+            else None,
             payer=payer_hint(
                 metadata.get("orgId") or received.headers.get("x-stoa-org"),
                 metadata.get("repo_url") or metadata.get("repoUrl") or received.headers.get("x-stoa-repo"),
@@ -239,7 +242,9 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
         status, message, code = plan_refusal(admission)
         return ErrorAnswer(status, {"error": code, "message": message})
     if admission.outcome in PAYER_OUTCOMES:
-        return _sdk_error(*payer_refusal(admission.outcome, admission.refusal, admission.model))
+        return _sdk_error(
+            *payer_refusal(admission.outcome, admission.refusal, admission.model, settings.base_url)
+        )
     return _sdk_error(402, insufficient_message(admission), "insufficient_credits", "insufficient_credits")
 
 

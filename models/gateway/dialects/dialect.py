@@ -15,7 +15,7 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
-from models.gateway.chat_format import Call, UsageMeter
+from models.gateway.chat_format import Call, UsageMeter, request_parameters
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
@@ -23,6 +23,9 @@ from models.ledger.payers import NO_HINT, PayerHint
 
 MAX_STORED_REQUEST = 256 << 10
 """Largest total of a request's messages that is stored with the call, in bytes."""
+
+MAX_INVALID_BODY = 32 << 10
+"""Largest request without messages that is stored, in bytes."""
 
 
 class MissingApiKey(DomainError):
@@ -69,6 +72,32 @@ class CallRequest:
     size: int = 0
     payer: PayerHint = NO_HINT
     run_budget: str | None = None
+    body: Any = field(default=None, repr=False)
+    """The body of an invalid request, if it is JSON."""
+
+    @property
+    def model(self) -> str:
+        """The requested model; empty if unreadable."""
+        name = self.call.model if isinstance(self.call, Call) else _get(self.body, "model")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The request's parameters, as stored with the call."""
+        return request_parameters(self.call.body if isinstance(self.call, Call) else self.body)
+
+    def refused_input(self) -> Any:
+        """What is stored of the request if it is refused."""
+        if isinstance(self.call, Call):
+            return self.dialect.stored_request(self.call, self.size)
+        messages = _get(self.body, "messages")
+        if isinstance(messages, list) and messages:
+            return newest_messages(messages, self.size)
+        return self.body if self.size <= MAX_INVALID_BODY else None
+
+
+def _get(body: Any, key: str) -> Any:
+    return body.get(key) if isinstance(body, dict) else None
 
 
 @dataclass(slots=True)

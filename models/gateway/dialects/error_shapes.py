@@ -65,6 +65,13 @@ def model_error(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def answer_message(body: Any) -> str:
+    """The message in the body of an error, in any dialect's format."""
+    error = body.get("error") if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else body.get("message") or error
+    return message if isinstance(message, str) else ""
+
+
 def upstream_message(error: ProviderError) -> str:
     """The provider's message with its details (contract 5.6)."""
     failure = error.failure

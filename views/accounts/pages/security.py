@@ -13,6 +13,7 @@ from models.core.db import db, now
 from models.core.errors import NotFound
 from models.orgs import check_session, memberships, record_org
 from models.orgs.org_keys import create_org_key, orgs_to_pay
+from models.usage.key_spend import spent_by_own_keys
 from views.accounts.pages.blueprint import bp
 from views.accounts.pages.profile import tab
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required, settings
@@ -203,10 +204,12 @@ def _keys_page(
     errors: dict[str, str] | None = None,
     status: int = 200,
 ) -> ResponseReturnValue:
+    rows = credentials.keys(_user())
     response = render(
         "accounts/api_keys.html",
         partial="accounts/_key_form.html" if errors else None,
-        keys=credentials.keys(_user()),
+        keys=rows,
+        spent=spent_by_own_keys(_user().id, rows, now()),
         payers={org.id: org for org, _ in memberships(_user().id)},
         payer_options=[("", "Your own account"), *((org.id, org.name) for org, _ in orgs_to_pay(_user().id))],
         org=org,

@@ -74,7 +74,7 @@ def _failing(error: Exception) -> ResponseReturnValue | None:
 @bp.post("/api/orgs/<org_id>/credits")
 @limiter.limit("30 per minute")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     body=OrganisationCreditsBody,
     answers={

@@ -70,7 +70,7 @@ class SeatsEnded(ResponseModel):
 
 @bp.get("/api/orgs/<org_id>/billing/setup")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     answers={200: ("Whether it can pay", BillingSetup), **REFUSED},
     door=door(),
@@ -88,7 +88,7 @@ def setup() -> ResponseReturnValue:
 @bp.post("/api/orgs/<org_id>/billing/setup")
 @limiter.limit("20 per minute")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     answers={
         200: ("Open the session's page", SetupSession),
@@ -113,7 +113,7 @@ def start_setup() -> ResponseReturnValue:
 
 @bp.get("/api/orgs/<org_id>/billing/status")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     answers={200: ("Seats and subscription", SeatStatus), **REFUSED},
     door=door(),
@@ -150,7 +150,7 @@ def status() -> ResponseReturnValue:
 @bp.delete("/api/orgs/<org_id>/billing/subscription")
 @limiter.limit("20 per minute")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     answers={200: ("Ended", SeatsEnded), 500: "Stripe refused or did not answer", **REFUSED},
     door=door(),

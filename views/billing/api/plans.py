@@ -125,7 +125,7 @@ PLAN_ID = path("id", "The id of a version of a plan")
 
 
 @bp.get("/api/v1/plans")
-@Operation(tag="Billing", answers={200: ("By order and price", PlanList)}, door=MANAGEMENT)
+@Operation(tag="Plans", answers={200: ("By order and price", PlanList)}, door=MANAGEMENT)
 def listed() -> ResponseReturnValue:
     """List the plans for sale."""
     return jsonify(plans=[plan_json(each) for each in plans.public_plans()])
@@ -133,7 +133,7 @@ def listed() -> ResponseReturnValue:
 
 @bp.get("/api/v1/plans/<id>")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     answers={200: ("The plan", PlanAnswer), 404: "No such plan"},
     parameters=[PLAN_ID],
     door=MANAGEMENT,
@@ -146,7 +146,7 @@ def plan(id: str) -> ResponseReturnValue:
 @bp.post("/api/admin/plans")
 @limiter.limit("60 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="cookie",
     body=PlanBody,
     answers={
@@ -170,7 +170,7 @@ def create() -> ResponseReturnValue:
 @bp.patch("/api/admin/plans/<id>")
 @limiter.limit("60 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="cookie",
     body=PlanChanges,
     answers={
@@ -201,7 +201,7 @@ def change(id: str) -> ResponseReturnValue:
 @bp.delete("/api/admin/plans/<id>")
 @limiter.limit("60 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="cookie",
     answers={
         200: ("Retired", PlanAnswer),

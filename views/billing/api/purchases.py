@@ -134,7 +134,7 @@ def _hook(error: Exception) -> ResponseReturnValue | None:
 @bp.post("/api/stripe/buy-credits")
 @limiter.limit("30 per minute")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     body=BuyCreditsBody,
     answers={
@@ -174,7 +174,7 @@ def buy_credits() -> ResponseReturnValue:
 @bp.post("/api/user/auto-topup")
 @limiter.limit("60 per minute")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     body=AutoTopupBody,
     answers={
@@ -204,7 +204,7 @@ def save_auto_topup() -> ResponseReturnValue:
 @bp.post("/api/user/billing-portal")
 @limiter.limit("30 per minute")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     answers={
         200: ("Where to go", PortalAnswer),
@@ -229,7 +229,7 @@ def billing_portal() -> ResponseReturnValue:
 
 @bp.post("/api/stripe/webhook")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     answers={
         200: ("It is stored", Received),
         400: ("The signature is missing, wrong or too old", WebhookError),

@@ -100,7 +100,7 @@ def referral_link(code: str) -> str:
 
 @bp.get("/api/referrals")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie",
     answers={200: ("Your code, limit and referrals", OwnReferrals), 500: "You have no code"},
     door=DOOR,
@@ -128,7 +128,7 @@ def own_referrals() -> ResponseReturnValue:
 @bp.post("/api/referrals")
 @limiter.limit("20/minute;200/day", key_func=_rate_limit_key)
 @Operation(
-    tag="Billing",
+    tag="Credits",
     caller="cookie or key",
     body=RedeemBody,
     answers={
@@ -156,7 +156,7 @@ def redeem() -> ResponseReturnValue:
 
 @bp.get("/api/referrals/<code>")
 @Operation(
-    tag="Billing",
+    tag="Credits",
     answers={
         200: ("The owner of the code, and whether it can be redeemed", InvitationAnswer),
         400: "No such code",

@@ -87,7 +87,7 @@ DOOR = door(_error_response)
 
 @bp.get("/api/user/subscription")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="cookie or key",
     answers={200: ("Your plan and its use", OwnSubscription)},
     door=DOOR,
@@ -130,7 +130,7 @@ def own_subscription() -> ResponseReturnValue:
 
 
 @bp.get("/api/user/preferences")
-@Operation(tag="Billing", caller="cookie or key", answers={200: ("Your preferences", Preferences)}, door=DOOR)
+@Operation(tag="Plans", caller="cookie or key", answers={200: ("Your preferences", Preferences)}, door=DOOR)
 def preferences() -> ResponseReturnValue:
     """Return your preferences."""
     user = _personal_user()
@@ -139,7 +139,7 @@ def preferences() -> ResponseReturnValue:
 
 @bp.patch("/api/user/preferences")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="cookie or key",
     body=PreferencesBody,
     answers={

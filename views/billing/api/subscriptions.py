@@ -121,7 +121,7 @@ def _subscribing(error: Exception) -> ResponseReturnValue | None:
 @bp.post("/api/stripe/create-subscription")
 @limiter.limit("20 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="cookie",
     body=TierBody,
     answers={
@@ -151,7 +151,7 @@ def create_subscription() -> ResponseReturnValue:
 @bp.post("/api/stripe/cancel-subscription")
 @limiter.limit("20 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="cookie",
     answers={
         200: ("Ends with its period", SubscriptionCancelled),
@@ -175,7 +175,7 @@ def cancel_subscription() -> ResponseReturnValue:
 @bp.post("/api/v1/subscriptions/checkout")
 @limiter.limit("20 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="key",
     body=CheckoutBody,
     answers={
@@ -205,7 +205,7 @@ def checkout() -> ResponseReturnValue:
 
 @bp.get("/api/v1/subscriptions/me")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="key",
     answers={
         200: ("The live subscription, else the last one, else null", SubscriptionAnswer | None),
@@ -226,7 +226,7 @@ def own() -> ResponseReturnValue:
 @bp.post("/api/v1/subscriptions/<id>/cancel")
 @limiter.limit("20 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="key",
     body=CancelBody,
     answers={
@@ -252,7 +252,7 @@ def cancel(id: str) -> ResponseReturnValue:
 @bp.post("/api/v1/subscriptions/<id>/resume")
 @limiter.limit("20 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="key",
     answers={
         200: ("It renews again", SubscriptionAnswer),
@@ -273,7 +273,7 @@ def resume(id: str) -> ResponseReturnValue:
 @bp.get("/api/v1/subscriptions/<id>/change")
 @limiter.limit("60 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="key",
     answers={
         200: ("What the change costs", ChangePreviewAnswer),
@@ -304,7 +304,7 @@ def preview(id: str) -> ResponseReturnValue:
 @bp.post("/api/v1/subscriptions/<id>/change")
 @limiter.limit("20 per minute")
 @Operation(
-    tag="Billing",
+    tag="Plans",
     caller="key",
     body=ChangeBody,
     answers={

@@ -43,7 +43,7 @@ class AlertDismissed(ResponseModel):
 
 @bp.get("/api/orgs/<org_id>/alerts")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     answers={200: ("Open alerts that you have not dismissed, newest first", OrgAlertsAnswer), **MEMBERS},
     door=door(),
@@ -71,7 +71,7 @@ def org_alerts() -> ResponseReturnValue:
 
 @bp.post("/api/orgs/<org_id>/alerts/<alert_id>/dismiss")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     parameters=[path("alertId", "As listed")],
     answers={

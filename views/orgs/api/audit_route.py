@@ -39,7 +39,7 @@ class AuditAnswer(ResponseModel):
 
 @bp.get("/api/orgs/<org_id>/audit")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     parameters=[
         query("actor", "An e-mail address, name or user id"),

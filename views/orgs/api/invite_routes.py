@@ -88,7 +88,7 @@ class JoinedAnswer(ResponseModel):
 
 @bp.get("/api/orgs/<org_id>/invitations")
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     answers={200: ("Not yet answered, expired ones included", InvitationsAnswer), 404: "Not a member"},
     door=door(),
@@ -113,7 +113,7 @@ def invitations() -> ResponseReturnValue:
 
 @bp.post("/api/orgs/<org_id>/invitations")
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     body=InvitationBody,
     answers={
@@ -137,7 +137,7 @@ def invite_by_mail() -> ResponseReturnValue:
 
 @bp.delete("/api/orgs/<org_id>/invitations/<email>")
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     parameters=[EMAIL],
     answers={
@@ -157,7 +157,7 @@ def withdraw_invitation(email: str) -> ResponseReturnValue:
 
 @bp.post("/api/orgs/<org_id>/invitations/<email>/resend")
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     parameters=[EMAIL],
     answers={
@@ -178,7 +178,7 @@ def resend_invitation(email: str) -> ResponseReturnValue:
 
 @bp.post("/api/orgs/<org_id>/invitations/bulk")
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     body=MembersBody,
     answers={
@@ -205,7 +205,7 @@ def add_members(org_id: str) -> ResponseReturnValue:
 
 @bp.get("/api/invites/<token>")
 @Operation(
-    tag="Organisations",
+    tag="Members",
     parameters=[TOKEN],
     answers={
         200: ("The open invitation", OrgInvitationAnswer),
@@ -232,7 +232,7 @@ def invitation(token: str) -> ResponseReturnValue:
 
 @bp.post("/api/invites/<token>")
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     parameters=[TOKEN],
     answers={

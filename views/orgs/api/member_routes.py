@@ -47,7 +47,7 @@ class MemberRole(Body):
 
 @bp.get("/api/orgs/<org_id>/members")
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     answers={200: ("The members, first joined first", OrgMembers), **MEMBERS},
     door=DOOR,
@@ -73,7 +73,7 @@ def list_members() -> ResponseReturnValue:
 @bp.post("/api/orgs/<org_id>/members")
 @limiter.limit("30/minute;500/day", key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     body=NewMember,
     answers={
@@ -100,7 +100,7 @@ def add_member() -> ResponseReturnValue:
 @bp.patch("/api/orgs/<org_id>/members/<user_id>")
 @limiter.limit("120/minute", key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     body=MemberRole,
     answers={
@@ -126,7 +126,7 @@ def change_role(user_id: str) -> ResponseReturnValue:
 @bp.delete("/api/orgs/<org_id>/members/<user_id>")
 @limiter.limit("120/minute", key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Members",
     caller="cookie",
     answers={
         200: ("Removed", OrgSuccess),

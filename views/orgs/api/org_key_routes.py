@@ -76,7 +76,7 @@ FORBIDDEN = "Your role does not allow this, or a key is in the cookie"
 
 @bp.get("/api/orgs/<org_id>/keys")
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     parameters=[query("before", "`before` of the previous page")],
     answers={
@@ -103,7 +103,7 @@ def list_org_keys() -> ResponseReturnValue:
 @bp.post("/api/orgs/<org_id>/keys")
 @limiter.limit("20/minute;200/hour", key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     body=NewOrgKey,
     answers={
@@ -143,7 +143,7 @@ def create_org_key() -> ResponseReturnValue:
 @bp.patch("/api/orgs/<org_id>/keys/<key_id>")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     body=OrgKeyEdit,
     answers={
@@ -171,7 +171,7 @@ def edit_org_key(key_id: str) -> ResponseReturnValue:
 @bp.delete("/api/orgs/<org_id>/keys/<key_id>")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     answers={200: ("Revoked", OrgSuccess), 403: FORBIDDEN, 404: "Organisation or key not found"},
     door=DOOR,

@@ -50,7 +50,7 @@ class ServiceAccountEdit(Body):
 
 @bp.get("/api/orgs/<org_id>/service-accounts")
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     answers={200: ("The service accounts by name", ServiceAccounts), **MEMBERS},
     door=DOOR,
@@ -73,7 +73,7 @@ def list_service_accounts() -> ResponseReturnValue:
 @bp.post("/api/orgs/<org_id>/service-accounts")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     body=NewServiceAccount,
     answers={
@@ -101,7 +101,7 @@ def create_service_account() -> ResponseReturnValue:
 @bp.patch("/api/orgs/<org_id>/service-accounts/<user_id>")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     body=ServiceAccountEdit,
     answers={
@@ -129,7 +129,7 @@ def edit_service_account(user_id: str) -> ResponseReturnValue:
 @bp.delete("/api/orgs/<org_id>/service-accounts/<user_id>")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     answers={200: ("Deleted; its keys stop", OrgSuccess), **OWNERS_AND_ADMINS},
     door=DOOR,

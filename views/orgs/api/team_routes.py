@@ -66,7 +66,7 @@ class TeamPersonBody(Body):
 
 @bp.get("/api/orgs/<org_id>/teams")
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     answers={200: ("The teams, the default one first", OrgTeams), **MEMBERS},
     door=DOOR,
@@ -85,7 +85,7 @@ def list_teams() -> ResponseReturnValue:
 @bp.post("/api/orgs/<org_id>/teams")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     body=NewTeam,
     answers={
@@ -107,7 +107,7 @@ def create_team() -> ResponseReturnValue:
 
 @bp.get("/api/orgs/<org_id>/teams/<team_id>")
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     answers={200: ("The team", TeamDetail), 404: "Organisation or team not found"},
     door=DOOR,
@@ -125,7 +125,7 @@ def get_team(team_id: str) -> ResponseReturnValue:
 @bp.patch("/api/orgs/<org_id>/teams/<team_id>")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     body=TeamEdit,
     answers={
@@ -153,7 +153,7 @@ def edit_team(team_id: str) -> ResponseReturnValue:
 @bp.delete("/api/orgs/<org_id>/teams/<team_id>")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     answers={200: ("Deleted", OrgSuccess), 409: "It is the default team", **OWNERS_AND_ADMINS},
     door=DOOR,
@@ -172,7 +172,7 @@ def delete_team(team_id: str) -> ResponseReturnValue:
 @bp.post("/api/orgs/<org_id>/teams/<team_id>/members")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     body=TeamPersonBody,
     answers={
@@ -194,7 +194,7 @@ def add_team_member(team_id: str) -> ResponseReturnValue:
 @bp.delete("/api/orgs/<org_id>/teams/<team_id>/members/<user_id>")
 @limiter.limit(LIMIT, key_func=org_caller)
 @Operation(
-    tag="Organisations",
+    tag="Teams and keys",
     caller="cookie",
     answers={200: ("Removed", OrgSuccess), **OWNERS_AND_ADMINS},
     door=DOOR,

@@ -145,7 +145,7 @@ class Monitoring(ResponseModel):
 
 @bp.get("/api/orgs/<org_id>/usage")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     answers={200: ("The month on the organisation's clock", OrgUsageAnswer), **MEMBERS},
     door=door(),
@@ -179,7 +179,7 @@ def org_usage() -> ResponseReturnValue:
 
 @bp.get("/api/orgs/<org_id>/usage/export")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     answers={200: ("CSV, newest calls first", str), **MEMBERS},
     door=door(),
@@ -201,7 +201,7 @@ def export_org_usage() -> ResponseReturnValue:
 
 @bp.get("/api/orgs/<org_id>/analytics")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     answers={200: ("This month, and the last 30 days by day", OrgAnalytics), **MEMBERS},
     door=door(),
@@ -252,7 +252,7 @@ def analytics() -> ResponseReturnValue:
 
 @bp.get("/api/orgs/<org_id>/analytics/export")
 @Operation(
-    tag="Organisations",
+    tag="Organisation usage",
     caller="cookie",
     parameters=[query("format", "csv or json; default csv")],
     answers={200: ("A CSV or JSON file", dict[str, Any] | str), 400: "Another format", **MEMBERS},
@@ -293,7 +293,10 @@ def export_analytics() -> ResponseReturnValue:
 
 @bp.get("/api/orgs/<org_id>/monitoring")
 @Operation(
-    tag="Organisations", caller="cookie", answers={200: ("Real figures", Monitoring), **MEMBERS}, door=door()
+    tag="Organisation usage",
+    caller="cookie",
+    answers={200: ("Real figures", Monitoring), **MEMBERS},
+    door=door(),
 )
 @org_route()
 def monitoring() -> ResponseReturnValue:

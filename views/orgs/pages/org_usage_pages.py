@@ -1,5 +1,6 @@
 """Usage of an organisation: charts by whom and what, the calls behind each figure, and exports."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,12 +24,19 @@ from models.usage.org_figures import (
     month_used,
 )
 from models.usage.org_labels import labels_of
-from models.usage.org_report import org_spending
+from models.usage.org_report import MAX_SERIES, org_spending, org_spending_before
 from models.usage.period import Period, parse_period
 from models.usage.usage_calls import exported_calls
-from models.usage.usage_report import By, UsageReport
+from models.usage.usage_facts import MOST_CALLS, too_many_calls
+from models.usage.usage_report import By
 from views.orgs.pages.orgs_blueprint import bp
-from views.usage.pages.spending_view import UsageQuery, file_name, requested_period, spending_context
+from views.usage.pages.spending_view import (
+    UsageQuery,
+    file_name,
+    namer,
+    requested_period,
+    spending_context,
+)
 from views.web.htmx import render, wants_fragment
 from views.web.org_guards import current_membership, current_org, org_account, org_page, own_calls_of
 
@@ -40,8 +48,10 @@ GROUPS: dict[By, str] = {
     "model": "Model",
     "agent": "Agent",
     "version": "Agent version",
+    "error": "Status",
+    "run": "Run",
 }
-LABELS: dict[str, str] = {str(name): label for name, label in GROUPS.items()} | {"run": "Run"}
+LABELS: dict[str, str] = {str(name): label for name, label in GROUPS.items()}
 FEWEST_CREDITS = 1000
 
 
@@ -50,15 +60,14 @@ FEWEST_CREDITS = 1000
 def usage() -> ResponseReturnValue:
     """Show the organisation's usage: balance, month, forecast, charts, the largest runs (contract 6.4).
 
-    Query as on a person's usage page, by more groups; `member` narrows to one member. Members without the capability
-    `see_all_usage` see their own. htmx gets only the chart and its tables.
+    Query as on a person's usage page, by more groups and filters. Members without the capability `see_all_usage` see their own.
+    htmx gets only the chart and its tables.
     """
     org, moment = current_org(), now()
     query = _query()
-    user_id = own_calls_of() or query.fixed.get("member", "")
+    user_id = own_calls_of() or query.filters.get("member", "")
     period, errors = requested_period(query, moment, clock_of(org))
-    report = org_spending(org, period, query.by, moment, user_id=user_id)
-    context = _report_context(query, report, moment, errors, user_id)
+    context = _report_context(query, period, moment, errors)
     if not wants_fragment():
         context |= _figures(moment, user_id) | {
             "runs": largest_runs(org, period.start, period.end, user_id=user_id),
@@ -79,14 +88,14 @@ def analytics() -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/usage/export")
 @org_page()
 def export_usage() -> ResponseReturnValue:
-    """Stream the period's calls up to now as CSV, or JSON with `format=json`. Raises Invalid (422)."""
+    """Stream the period's calls up to now as CSV, or JSON with `format=json`, with the filters of the page. Raises Invalid (422)."""
     org, moment = current_org(), now()
     query, kind = _query(), request.args.get("format") or "csv"
     if kind not in ("csv", "json"):
         raise Invalid("Choose the format csv or json.")
     period = parse_period(query.range, query.first, query.last, moment, clock_of(org))
-    user_id = own_calls_of() or query.fixed.get("member", "")
-    calls = exported_calls(org.id, period.start, min(period.end, moment), user_id=user_id)
+    filters = _filters(query)
+    calls = exported_calls(org.id, period.start, min(period.end, moment), filters=filters)
     db.session.commit()
     text = csv_of(calls, ORG_COLUMNS) if kind == "csv" else json_of(calls, ORG_COLUMNS)
     response = Response(text, mimetype="text/csv" if kind == "csv" else "application/json")
@@ -131,39 +140,43 @@ def _query() -> UsageQuery:
     own = own_calls_of()
     # the first is the default
     groups: dict[By, str] = {name: label for name, label in GROUPS.items() if name != "member" or not own}
-    if own:  # the first is the default
+    if own:
         groups = {"model": groups.pop("model"), **groups}
-    member = "" if own else request.args.get("member", "").replace("\x00", "")
-    return UsageQuery.requested("orgs.usage", groups, {"member": member} if member else {})
+    return UsageQuery.requested("orgs.usage", groups)
+
+
+def _filters(query: UsageQuery) -> dict[str, str]:
+    own = own_calls_of()
+    return {**query.filters, **({"member": own} if own else {})}
 
 
 def _report_context(
-    query: UsageQuery, report: UsageReport, moment: datetime, errors: dict[str, str], user_id: str
+    query: UsageQuery, period: Period, moment: datetime, errors: dict[str, str]
 ) -> dict[str, Any]:
-    org = current_org()
-    names = labels_of(org, query.by, [each.key for each in report.series if each.key is not None])
-    dates: dict[str, Any] = query.dates if not errors else {}
-    own: dict[str, Any] = {"member": user_id} if user_id and not own_calls_of() else {}
+    org, filters = current_org(), _filters(query)
+    too_many = query.by == "run" and too_many_calls(org.id, period)
+    if too_many:
+        query = replace(query, by="model")
+    user_id = filters.pop("member", "")
+    limit = query.limit(MAX_SERIES)
+    report = org_spending(org, period, query.by, moment, user_id=user_id, filters=filters, limit=limit)
+    before = org_spending_before(org, report, moment, user_id=user_id, filters=filters)
+    narrowed: dict[str, Any] = query.narrowed if not errors else dict(query.filters)
 
-    def href(key: str) -> str:
-        return url_for("orgs.calls", **dates, **(own | {query.by: key}))
+    def calls(**values: str) -> str:
+        return url_for("orgs.calls", **(narrowed | values))
 
-    return spending_context(query, report, moment, errors, name=lambda key: names[key], href=href) | {
-        "day_links": _column_links(report.period, own),
+    def run(run_id: str) -> str | None:
+        return url_for("runs.run", slug=org.slug, run_id=run_id) if run_id else None
+
+    name = namer(org, report, query.filters)
+    return spending_context(query, report, before, moment, errors, name=name, calls=calls, run=run) | {
+        "too_many_calls": MOST_CALLS if too_many else None,
         "exports": [
-            (f"Export {kind.upper()}", url_for("orgs.export_usage", format=kind, **dates, **own))
+            (f"Export {kind.upper()}", url_for("orgs.export_usage", format=kind, **narrowed))
             for kind in ("csv", "json")
         ],
     }
-
-
-def _column_links(period: Period, own: dict[str, Any]) -> list[str]:
-    """Of a chart by day: the calls of each day."""
-    if period.step != "day":
-        return []
-    days = [str(start.date()) for start in period.columns()]
-    dates: list[dict[str, Any]] = [{"range": "custom", "from": day, "to": day} for day in days]
-    return [url_for("orgs.calls", **(each | own)) for each in dates]
 
 
 def _figures(moment: datetime, user_id: str) -> dict[str, Any]:

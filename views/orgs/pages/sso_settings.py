@@ -38,6 +38,7 @@ from models.orgs.sso_sign_in import invited_guests, locked_out
 from models.orgs.teams import org_teams
 from views.orgs.pages.orgs_blueprint import bp
 from views.orgs.pages.sso_sign_in import callback_url, metadata_url
+from views.web.form_tokens import HIDDEN_FIELDS
 from views.web.guards import current_session, limiter, settings
 from views.web.htmx import render, see_other, toast
 from views.web.org_guards import current_org, org_page, signed_in
@@ -100,7 +101,7 @@ def _back(message: str) -> ResponseReturnValue:
 
 def _refused(error: Invalid) -> ResponseReturnValue:
     db.session.rollback()
-    form: dict[str, Any] = {name: value for name, value in request.form.items() if name != "csrf_token"}
+    form: dict[str, Any] = {name: value for name, value in request.form.items() if name not in HIDDEN_FIELDS}
     if "issuer" in form:
         form["joins"] = "joins" in form
     return _page({**form, "client_secret": ""}, error.fields, status=422)

@@ -1,30 +1,42 @@
-"""Pages of the viewer's runs: the list, a run with its trace, a model call."""
+"""Pages of a run: its trace, a model call, a tool call, and search in its messages."""
 
-from collections.abc import Mapping
+import uuid
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, Response, current_app, g, request, url_for
 from flask.typing import ResponseReturnValue
 
-from models.core.db import now
+from models.core.db import db
 from models.core.errors import NotFound
-from models.runs import RUN_STATUSES, AgentRun, history, run_calls, trace
-from models.runs.history import RunFilter, RunSummary
-from models.runs.trace import TraceEntry, TraceWindow
+from models.runs import AgentRun, history, run_messages, trace
+from models.runs.history import RunSummary
+from models.runs.run_export import export_run
+from models.runs.run_failures import failures_of
+from models.runs.run_messages import RunDialogue
+from models.runs.run_notes import may_annotate
+from models.runs.run_share import LIFETIMES, shares_of
+from models.runs.tool_calls import tool_call_of
+from models.runs.trace import Trace, TraceEntry, TraceWindow
 from models.store.catalogue.agent_page import is_published
 from models.usage.usage_calls import call_with_id
+from views.runs.pages.call_page import show_call
 from views.web.charts import TimelineSpan, Waterfall, waterfall
+from views.web.guards import require_cookie_user
 from views.web.htmx import render, wants_fragment
-from views.web.org_guards import account_page, check_messages, viewed_account, viewed_member
+from views.web.org_guards import (
+    account_page,
+    check_messages,
+    current_membership,
+    message_reader,
+    viewed_account,
+    viewed_member,
+)
 
 bp = Blueprint("runs", __name__)
 
-TIME_RANGES = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-STOP_POLLING = 286
-MAX_AGENT_LENGTH = 200
+LIFETIME_NAMES = {"day": "1 day", "week": "7 days", "month": "30 days", "never": "until revoked"}
 
 
 @bp.app_template_filter("agent_name")
@@ -35,112 +47,149 @@ def agent_name(run: Any) -> str:
 
 @bp.app_template_global()
 def call_address(run_id: str | None, request_id: str, **query: Any) -> str:
-    """Return the URL of a model call, in its run if it has one."""
-    if run_id:
-        return url_for("runs.call", run_id=run_id, request_id=request_id, **query)
+    """Return the URL of a model call, which is the same whether or not it belongs to a run."""
     return url_for("usage.call", request_id=request_id, **query)
-
-
-@bp.get("/runs")
-@bp.get("/orgs/<slug>/runs")
-@account_page
-def runs() -> ResponseReturnValue:
-    """List the account's runs, newest first. With htmx, the list alone, or after a cursor only the next rows."""
-    account_id = viewed_account().id
-    form = RunFilterForm.of(request.args)
-    after = request.args.get("after") or None
-    page = None if form.errors else history.runs_of(account_id, form.filter, after)
-    nothing_yet = page is not None and not (page.runs or after) and not history.has_runs(account_id)
-    context: dict[str, Any] = {
-        "form": form,
-        "listing": page,
-        "after": after,
-        "nothing_yet": nothing_yet,
-        "next_href": page and page.next and form.href(after=page.next),
-    }
-    if wants_fragment():
-        partial = "runs/_more_rows.html" if after else "runs/_list.html"
-        response = render("runs/runs.html", partial=partial, status=422 if form.errors else 200, **context)
-        if not after:
-            response.headers["HX-Push-Url"] = form.href()
-        return response
-    return render(
-        "runs/runs.html",
-        partial="runs/_list.html",
-        status=422 if form.errors else 200,
-        agents=history.agents_of(account_id, user_id=viewed_member()),
-        **context,
-    )
 
 
 @bp.get("/runs/<run_id>")
 @bp.get("/orgs/<slug>/runs/<run_id>")
 @account_page
 def run(run_id: str) -> ResponseReturnValue:
-    """Show a run: its cost, and a window of its trace (steps, calls and spawned runs on one timeline)."""
-    account_id = viewed_account().id
+    """Show a run: what it was asked and answered, its cost, and a window of its trace (steps, calls, tool calls and spawned runs
+    on one timeline)."""
+    return show_run(run_id)
+
+
+def show_run(run_id: str, *, status: int = 200, **context: Any) -> ResponseReturnValue:
+    """The page of the account's run, or its fragment for the panel and for polling. `context` replaces values of its forms."""
     if viewed_member():
-        history.run_of(account_id, run_id, user_id=viewed_member())
+        viewed_run(run_id)
     position: dict[str, Any] = {
         key: value for key in ("after", "before", "at") if (value := request.args.get(key))
     }
     found = trace.trace_of(
-        account_id,
+        viewed_account().id,
         run_id,
         after=position.get("after"),
         before=position.get("before"),
         tail=position["at"] == "end" if position.get("at") else None if not position else False,
+        reader=message_reader(),
     )
     summary = found.summary
+    polled = wants_fragment() and request.headers.get("HX-Target") == "run"
     return render(
         "runs/run.html",
         partial="runs/_run.html",
-        summary=summary,
-        run=summary.run,
-        parent=history.parent_of(account_id, summary.run),
+        status=status,
+        **run_context(found),
+        parent=history.parent_of(viewed_account().id, summary.run),
+        starter=history.starter_of(summary.run),
         store_href=_store_href(summary.run),
-        trace=found,
-        waterfall=_waterfall(found.window),
         reported=_reported_values(summary),
         poll_href=url_for("runs.run", run_id=run_id, **(position or {"at": "end"})),
+        focused=wants_fragment() and not polled,
+        polled=polled,
+        **(_notes_context(summary.run) | context),
     )
 
 
-@bp.get("/runs/<run_id>/row")
-@bp.get("/orgs/<slug>/runs/<run_id>/row")
+def run_context(found: Trace, *, readable: bool | None = None) -> dict[str, Any]:
+    """What the pages of a run and of a shared one show. `readable`: with messages; None: if the viewer may read them."""
+    run = found.summary.run
+    account_id = run.org_id or run.user_id or ""
+    if readable is None:
+        readable = message_reader() in (None, run.user_id)
+    return {
+        "summary": found.summary,
+        "totals": found.summary.totals,
+        "usage": found.summary.totals.all,
+        "run": run,
+        "public": False,
+        "trace": found,
+        "waterfall": _waterfall(found.window),
+        "readable": readable,
+        "dialogue": run_messages.dialogue_of(account_id, run) if readable else RunDialogue(),
+        "failures": failures_of(account_id, found.summary, found.run_ids),
+    }
+
+
+def viewed_run(run_id: str) -> AgentRun:
+    """The run of the viewed account, if the viewer sees it. Raises NotFound."""
+    return history.run_of(viewed_account().id, run_id, user_id=viewed_member())
+
+
+def may_annotate_run(run: AgentRun) -> bool:
+    """Whether the viewer may score, tag and share a run that they see."""
+    member = current_membership() if "org" in g else None
+    return may_annotate(run, require_cookie_user().id, member)
+
+
+def _notes_context(run: AgentRun) -> dict[str, Any]:
+    annotates = may_annotate_run(run)
+    return {
+        "annotates": annotates,
+        "shares": shares_of(run) if annotates else (),
+        "lifetimes": [(key, LIFETIME_NAMES[key]) for key in LIFETIMES],
+        "form_key": uuid.uuid4().hex,
+        "tag_error": None,
+        "tag_text": ", ".join(run.tags or ()),
+    }
+
+
+@bp.get("/runs/<run_id>/search")
+@bp.get("/orgs/<slug>/runs/<run_id>/search")
 @account_page
-def row(run_id: str) -> ResponseReturnValue:
-    """Render a run's row in the list, for its polling. An unknown run removes its row."""
-    account_id = viewed_account().id
-    if not wants_fragment():
-        return redirect(url_for("runs.run", run_id=run_id), 303)
-    try:
-        summary = history.summary_of(account_id, run_id, user_id=viewed_member())
-    except NotFound:
-        return "", STOP_POLLING
-    return render("runs/_rows.html", partial="runs/_rows.html", summaries=[summary])
+def search(run_id: str) -> ResponseReturnValue:
+    """Search the messages of a run: the query `q`. Raises Invalid (422) for a long one, and Forbidden as `check_messages`."""
+    run = viewed_run(run_id)
+    check_messages(run.user_id)
+    text = request.args.get("q", "").strip()
+    found = run_messages.search_run(viewed_account().id, run, text) if text else None
+    return render("runs/search.html", partial="runs/_search_results.html", run=run, search=found, query=text)
+
+
+@bp.get("/runs/<run_id>/export.json")
+@bp.get("/orgs/<slug>/runs/<run_id>/export.json")
+@account_page
+def export(run_id: str) -> ResponseReturnValue:
+    """Stream the run, all it spawned, and the messages that the viewer may read, as JSON."""
+    found = viewed_run(run_id)
+    pieces = export_run(viewed_account().id, found, reader=message_reader())
+    name = f"stoa-run-{found.id[:8]}.json"
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    db.session.commit()
+    # each context has a session of its own: nothing is held while the client reads
+    response = Response(pieces(app.app_context), mimetype="application/json")
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.get("/runs/<run_id>/calls/<request_id>/tools/<int:number>")
+@bp.get("/orgs/<slug>/runs/<run_id>/calls/<request_id>/tools/<int:number>")
+@account_page
+def tool(run_id: str, request_id: str, number: int) -> ResponseReturnValue:
+    """Show a tool call of a model call of the run: its arguments, its result, and the time between the model calls."""
+    run = viewed_run(run_id)
+    found = call_with_id(viewed_account().id, request_id)
+    if found.run_id != run.id:
+        raise NotFound("There is no such call here")
+    check_messages(found.user_id)
+    return render(
+        "runs/tool.html",
+        partial="runs/_tool.html",
+        run=run,
+        tool=tool_call_of(viewed_account().id, request_id, number),
+        fragment=wants_fragment(),
+    )
 
 
 @bp.get("/runs/<run_id>/calls/<request_id>")
 @bp.get("/orgs/<slug>/runs/<run_id>/calls/<request_id>")
 @account_page
 def call(run_id: str, request_id: str) -> ResponseReturnValue:
-    """Show a model call: tokens, prices, ledger entries, timing and messages."""
-    account_id = viewed_account().id
-    run = history.find_run(account_id, run_id, user_id=viewed_member())
-    caller = run.user_id if run else call_with_id(account_id, request_id).user_id
-    if viewed_member() and caller != viewed_member():
-        raise NotFound("There is no such call")
-    check_messages(caller)
-    all_messages = request.args.get("messages") == "all"
-    return render(
-        "runs/call.html",
-        partial="runs/_call.html",
-        run=run,
-        detail=run_calls.call_of(account_id, run, request_id, all_messages=all_messages),
-        all_messages=all_messages,
-        fragment=wants_fragment(),
-    )
+    """Show a model call of the run. Its own address is `usage.call`."""
+    return show_call(request_id, run_id)
 
 
 def _store_href(run: AgentRun) -> str | None:
@@ -149,94 +198,6 @@ def _store_href(run: AgentRun) -> str | None:
     if not (publisher and agent and version and is_published(publisher, agent, version)):
         return None
     return url_for("agent.page", publisher_id=publisher, agent_id=agent, version=version)
-
-
-# -- the filter of the list ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RunFilterForm:
-    """The filter form of the list: values as entered, the resulting filter, and errors by field."""
-
-    values: Mapping[str, str]
-    filter: RunFilter
-    errors: Mapping[str, str]
-
-    @classmethod
-    def of(cls, args: Mapping[str, str]) -> "RunFilterForm":
-        """Parse query parameters. Empty fields count as missing."""
-        values = {
-            key: args.get(key, "").replace("\x00", "").strip()
-            for key in ("agent", "status", "when", "from", "to", "spawned")
-        }
-        errors: dict[str, str] = {}
-        if len(values["agent"]) > MAX_AGENT_LENGTH:
-            errors["agent"] = f"Enter at most {MAX_AGENT_LENGTH} characters"
-        if values["status"] and values["status"] not in RUN_STATUSES:
-            errors["status"] = "Choose a status from the list"
-        since, until = _time_range(values, errors)
-        filter = RunFilter(
-            agent=values["agent"],
-            status=values["status"] or None,
-            since=since,
-            until=until,
-            spawned=bool(values["spawned"]) or bool(values["agent"]),
-            user_id=viewed_member(),
-        )
-        return cls(values, filter, errors)
-
-    def href(self, **changes: str) -> str:
-        """Return the URL of this list with some fields changed. Empty fields are omitted."""
-        values: dict[str, Any] = {**self.values, **changes}
-        if values["when"] != "custom":
-            values = {**values, "from": "", "to": ""}
-        return url_for("runs.runs", **{key: value for key, value in values.items() if value})
-
-    @property
-    def chips(self) -> list[tuple[str, str]]:
-        """Return the label of each active filter and the URL without it."""
-        values, chips = self.values, []
-        if values["agent"]:
-            chips.append((f"Agent: {values['agent']}", self.href(agent="")))
-        if values["status"]:
-            chips.append((values["status"].capitalize(), self.href(status="")))
-        if self.filter.since or self.filter.until:
-            labels = {"24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
-            from_to = [f"{key} {values[key]}" for key in ("from", "to") if values[key]]
-            label = labels.get(values["when"]) or " ".join(from_to).capitalize()
-            chips.append((label, self.href(when="")))
-        if values["spawned"]:
-            chips.append(("Including spawned runs", self.href(spawned="")))
-        return chips
-
-
-def _time_range(values: Mapping[str, str], errors: dict[str, str]) -> tuple[datetime | None, datetime | None]:
-    """Return start (inclusive) and end (exclusive) of a preset or of the chosen UTC days."""
-    when = values["when"]
-    if when in TIME_RANGES:
-        return now() - TIME_RANGES[when], None
-    if when == "":
-        return None, None
-    if when != "custom":
-        errors["when"] = "Choose a time range from the list"
-        return None, None
-    first, last = _date("from", values, errors), _date("to", values, errors)
-    if first and last and last < first:
-        errors["to"] = "Enter a date on or after the start date"
-    return first, last + timedelta(days=1) if last else None
-
-
-def _date(key: str, values: Mapping[str, str], errors: dict[str, str]) -> datetime | None:
-    if not values[key]:
-        return None
-    try:
-        day = date.fromisoformat(values[key])
-    except ValueError:
-        day = date.min
-    if not 2000 <= day.year <= 2999:
-        errors[key] = "Enter a date like 2026-11-20"
-        return None
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 @dataclass(frozen=True)

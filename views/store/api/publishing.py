@@ -149,7 +149,7 @@ PUBLISHING = door(_publish_error, error=PublishError, body_error=PublishError, t
 @bp.post("/api/agents/validate")
 @limiter.limit(LIMIT)
 @Operation(
-    tag="Store",
+    tag="Publishing",
     body=ValidateBody,
     anonymous_bytes=STRANGER_BYTES,
     answers={
@@ -196,7 +196,7 @@ def _name(raw: Any, place: str) -> str:
 @bp.post("/api/agents/publish")
 @limiter.limit(LIMIT)
 @Operation(
-    tag="Store",
+    tag="Publishing",
     caller="cookie or key",
     body=PublishBody,
     anonymous_bytes=STRANGER_BYTES,
@@ -298,7 +298,7 @@ WITHDRAWING: Answers = {
 @bp.post("/api/agents/<publisher>/<agent>/<version>/yank")
 @limiter.limit(LIMIT)
 @Operation(
-    tag="Store",
+    tag="Publishing",
     caller="cookie or key",
     body=YankBody,
     answers={200: ("Yanked", VersionState), **WITHDRAWING},
@@ -320,7 +320,10 @@ def yank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 @bp.delete("/api/agents/<publisher>/<agent>/<version>/yank")
 @limiter.limit(LIMIT)
 @Operation(
-    tag="Store", caller="cookie or key", answers={200: ("Restored", VersionState), **WITHDRAWING}, door=DOOR
+    tag="Publishing",
+    caller="cookie or key",
+    answers={200: ("Restored", VersionState), **WITHDRAWING},
+    door=DOOR,
 )
 def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
     """Restore a yanked version."""
@@ -334,7 +337,7 @@ def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 @bp.post("/api/agents/<publisher>/<agent>/deprecation")
 @limiter.limit(LIMIT)
 @Operation(
-    tag="Store",
+    tag="Publishing",
     caller="cookie or key",
     body=DeprecateBody,
     answers={200: ("Deprecated", AgentState), **WITHDRAWING},
@@ -354,7 +357,10 @@ def deprecate(publisher: str, agent: str) -> ResponseReturnValue:
 @bp.delete("/api/agents/<publisher>/<agent>/deprecation")
 @limiter.limit(LIMIT)
 @Operation(
-    tag="Store", caller="cookie or key", answers={200: ("Restored", AgentState), **WITHDRAWING}, door=DOOR
+    tag="Publishing",
+    caller="cookie or key",
+    answers={200: ("Restored", AgentState), **WITHDRAWING},
+    door=DOOR,
 )
 def undeprecate(publisher: str, agent: str) -> ResponseReturnValue:
     """Undo a deprecation."""
@@ -409,14 +415,14 @@ def _agent(row: Agent) -> ResponseReturnValue:
 
 
 @bp.get("/api/docs/agent-definition")
-@Operation(tag="Store", answers={200: ("TypeScript", str)}, door=DOOR)
+@Operation(tag="Publishing", answers={200: ("TypeScript", str)}, door=DOOR)
 def definition_types() -> ResponseReturnValue:
     """Get the definition format as TypeScript types."""
     return _document(render_template("docs/agent_definition.ts"), "text/plain; charset=utf-8")
 
 
 @bp.get("/api/docs/agent-definition.json")
-@Operation(tag="Store", answers={200: ("JSON Schema 2020-12", dict[str, Any])}, door=DOOR)
+@Operation(tag="Publishing", answers={200: ("JSON Schema 2020-12", dict[str, Any])}, door=DOOR)
 def definition_schema() -> ResponseReturnValue:
     """Get the definition format as JSON Schema."""
     answer = jsonify(json_schema())

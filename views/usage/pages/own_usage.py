@@ -1,27 +1,35 @@
 """Usage pages: balance, spend charts, CSV export, and calls without a run."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from flask import Blueprint, Response, g, redirect, request, url_for
+from flask import Blueprint, Response, g, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
-from models.core.errors import NotFound
+from models.core.errors import Invalid
 from models.ledger import Account, Balance, balance, cycle, ensure_quota
-from models.runs.history import find_run
-from models.runs.run_calls import call_of
-from models.usage.export import csv_of
-from models.usage.period import parse_period
-from models.usage.usage_calls import call_with_id, exported_calls, recent_calls
-from models.usage.usage_report import By, UsageReport, spending
+from models.orgs import Org
+from models.usage.export import csv_of, json_of
+from models.usage.period import Period, parse_period
+from models.usage.usage_calls import exported_calls, recent_calls
+from models.usage.usage_facts import MOST_CALLS, before_from_calls, report_from_calls, too_many_calls
+from models.usage.usage_report import MAX_SERIES, By, spending, spending_before
 from views.accounts.pages.profile import tab
-from views.runs.pages import call_address
-from views.usage.pages.spending_view import UsageQuery, file_name, requested_period, spending_context
+from views.runs.pages.call_page import download_request, show_call
+from views.usage.pages.spending_view import (
+    UsageQuery,
+    file_name,
+    namer,
+    requested_period,
+    spending_context,
+)
 from views.web.charts import SplitBar, SplitPart, split_bar
 from views.web.guards import current_account, login_required, settings
 from views.web.htmx import render, wants_fragment
-from views.web.org_guards import account_page, check_messages, viewed_account, viewed_member
+from views.web.org_guards import account_page, signed_in
 
 bp = Blueprint("usage", __name__)
 
@@ -38,7 +46,13 @@ KINDS = {
 }
 """Label and colour of each grant type."""
 
-GROUPS: dict[By, str] = {"model": "Model", "agent": "Agent"}
+GROUPS: dict[By, str] = {
+    "model": "Model",
+    "agent": "Agent",
+    "key": "Key",
+    "error": "Status",
+    "run": "Run",
+}
 
 RECENT_CALLS = 10
 
@@ -48,18 +62,15 @@ RECENT_CALLS = 10
 def page() -> ResponseReturnValue:
     """`/profile?tab=usage`: balance, charts and tables from rollups, and the latest calls (contract 6.3).
 
-    Query: `range` (24h, 7d, 30d, or custom with `from` and `to`), `by` (model, agent), `show` (credits, calls,
-    tokens, latency). htmx gets only the chart and its tables. Invalid dates: 422 with the input kept, showing the
-    last 30 days. Runs a due quota cycle first (contract 3.6).
+    Query: `range` (24h, 7d, 30d, or custom with `from` and `to`), `by` (model, agent, key, error, run), `show` (credits, calls,
+    tokens, latency, errors, error_rate), filters by `model`, `agent`, `key`, `error` and `state`, `top=all`. htmx gets only the
+    chart and its tables. Invalid dates: 422 with the input kept, showing the last 30 days. Runs a due quota cycle first (contract
+    3.6).
     """
     account, moment = current_account(), now()
     query = _query()
     period, errors = requested_period(query, moment)
-    report = spending(account.id, period, query.by, moment)
-    context: dict[str, Any] = spending_context(query, report, moment, errors) | {
-        "day_links": _day_links(report),
-        "exports": [("Export CSV", url_for("usage.export", **query.dates))],
-    }
+    context = _report_context(query, account.id, period, moment, errors)
     if not wants_fragment():
         ensure_quota(account, settings().stoa_free_credits, now=moment)
         db.session.commit()
@@ -68,19 +79,59 @@ def page() -> ResponseReturnValue:
     return render("usage/usage.html", partial="usage/_spending.html", **context)
 
 
+def _report_context(
+    query: UsageQuery, account_id: str, period: Period, moment: datetime, errors: dict[str, str]
+) -> dict[str, Any]:
+    filters, limit = query.filters, query.limit(MAX_SERIES)
+    too_many = query.by == "run" and too_many_calls(account_id, period)
+    if query.by == "run" and not too_many:
+        by_version = _by_version(filters)
+        report = report_from_calls(
+            account_id, period, "run", moment, filters=by_version, limit=limit, ranks=None
+        )
+        before = before_from_calls(account_id, report, moment, filters=by_version)
+    else:
+        query = replace(query, by="model") if too_many else query
+        report = spending(account_id, period, query.by, moment, filters=filters, limit=limit)
+        before = spending_before(account_id, report, moment, filters=filters)
+    owner = db.session.get(Org, org_id) if (org_id := current_account().org_id) else signed_in()
+    name = namer(owner or signed_in(), report, filters)
+    return spending_context(query, report, before, moment, errors, name=name, run=_run_page) | {
+        "too_many_calls": MOST_CALLS if too_many else None,
+        "exports": [
+            (f"Export {kind.upper()}", url_for("usage.export", format=kind, **query.narrowed))
+            for kind in ("csv", "json")
+        ],
+    }
+
+
+def _by_version(filters: Mapping[str, str]) -> dict[str, str]:
+    """Filters for the calls: rollups of an account have agents with their versions."""
+    return {"version" if name == "agent" else name: value for name, value in filters.items()}
+
+
+def _run_page(run_id: str) -> str | None:
+    return url_for("runs.run", run_id=run_id) if run_id else None
+
+
 @bp.get("/profile/usage.csv")
 @login_required
 def export() -> ResponseReturnValue:
-    """Stream the period's calls up to now as CSV. Query: `range`, `from` and `to` as on the page. Raises Invalid
-    (422)."""
+    """Stream the period's calls up to now as CSV, or JSON with `format=json`. Query: `range`, `from`, `to` and filters as on the
+    page. Raises Invalid (422)."""
     account, moment = current_account(), now()
-    query = _query()
+    query, kind = _query(), request.args.get("format") or "csv"
+    if kind not in ("csv", "json"):
+        raise Invalid("Choose the format csv or json.")
     period = parse_period(query.range, query.first, query.last, moment)
-    calls = exported_calls(account.id, period.start, min(period.end, moment))
+    calls = exported_calls(
+        account.id, period.start, min(period.end, moment), filters=_by_version(query.filters)
+    )
     db.session.commit()
-    response = Response(csv_of(calls), mimetype="text/csv")
+    text = csv_of(calls) if kind == "csv" else json_of(calls)
+    response = Response(text, mimetype="text/csv" if kind == "csv" else "application/json")
     response.headers["Content-Disposition"] = (
-        f'attachment; filename="{file_name("stoa-usage", period, "csv")}"'
+        f'attachment; filename="{file_name("stoa-usage", period, kind)}"'
     )
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -90,32 +141,20 @@ def export() -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/calls/<request_id>")
 @account_page
 def call(request_id: str) -> ResponseReturnValue:
-    """The page of a call without a run; calls of a run of the account redirect to their run's page."""
-    account_id = viewed_account().id
-    found = call_with_id(account_id, request_id)
-    if viewed_member() and found.user_id != viewed_member():
-        raise NotFound("There is no such call")
-    if found.run_id and find_run(account_id, found.run_id):
-        return redirect(call_address(found.run_id, request_id))
-    check_messages(found.user_id)
-    all_messages = request.args.get("messages") == "all"
-    return render(
-        "runs/call.html",
-        run=None,
-        detail=call_of(account_id, None, request_id, all_messages=all_messages),
-        all_messages=all_messages,
-        fragment=False,
-    )
+    """Show a model call."""
+    return show_call(request_id)
+
+
+@bp.get("/calls/<request_id>/request.json")
+@bp.get("/orgs/<slug>/calls/<request_id>/request.json")
+@account_page
+def call_request(request_id: str) -> ResponseReturnValue:
+    """Download the request of a call, to send it again."""
+    return download_request(request_id)
 
 
 def _query() -> UsageQuery:
     return UsageQuery.requested("profile.profile", GROUPS, {"tab": "usage"})
-
-
-def _day_links(report: UsageReport) -> list[str]:
-    """Of a chart by day: the explanation of each day."""
-    starts = report.starts if report.period.step == "day" else []
-    return [url_for("billing.statement_day", day=str(start.date())) for start in starts]
 
 
 def _account_context(account: Account, moment: datetime) -> dict[str, Any]:

@@ -1,30 +1,25 @@
-"""View model of usage reports: query, chart, headline and table, for the usage of an account and of an organisation."""
+"""View model of usage reports: query, filters and table, for the usage of an account and of an organisation."""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from flask import request, url_for
 
+from models.accounts import User
 from models.core.errors import Invalid
+from models.orgs import Org
+from models.usage.org_labels import labels_of
 from models.usage.period import DEFAULT, Period, parse_period, preset
-from models.usage.usage_report import MAX_SERIES, By, UsageReport, UsageTotals
-from views.web import format
-from views.web.charts import Chart, ChartSeries, line_chart, stacked_chart
+from models.usage.usage_report import EXPANDED, By, UsageBefore, UsageReport, UsageTotals, sum_totals
+from views.usage.pages.spending_figures import METRICS, change_of, figures, headline, spending_chart
 
-METRICS = {"credits": "Credits", "calls": "Calls", "tokens": "Tokens", "latency": "Latency"}
 RANGES = {"24h": "24h", "7d": "7d", "30d": "30d"}
-
-TOKENS = {
-    "Input": "input_tokens",
-    "Cache write": "cache_write_tokens",
-    "Cache read": "cache_read_tokens",
-    "Output": "plain_output_tokens",
-    "Reasoning": "reasoning_tokens",
-}
-"""Disjoint; they add up to all tokens."""
+STATES = {"settled": "Succeeded", "failed": "Failed"}
+LONGEST = 512
+"""Characters of a filter's value."""
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
@@ -32,7 +27,8 @@ DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 @dataclass(frozen=True)
 class UsageQuery:
     """The page's query parameters as given; `url` builds a link with changes to them. `fixed` are those that its controls
-    keep, `groups` the labels by which it can group."""
+    keep, `groups` the labels by which it can group, `filters` the values by dimension to which it is narrowed. `expanded`: Other
+    is listed one by one."""
 
     endpoint: str
     groups: Mapping[By, str]
@@ -42,12 +38,21 @@ class UsageQuery:
     first: str
     last: str
     fixed: Mapping[str, str] = field(default_factory=dict)
+    filters: Mapping[str, str] = field(default_factory=dict)
+    expanded: bool = False
 
     @classmethod
     def requested(
         cls, endpoint: str, groups: Mapping[By, str], fixed: Mapping[str, str] | None = None
     ) -> "UsageQuery":
-        """The query of the current request."""
+        """The query of the current request. Every group but runs is a filter, and so is `state`; a value is cut at 512 characters."""
+        filters = {
+            name: request.args[name].replace("\x00", "")[:LONGEST]
+            for name in (*groups, "state")
+            if name in request.args and name != "run"
+        }
+        if filters.get("state") not in STATES:
+            filters.pop("state", None)
         return cls(
             endpoint=endpoint,
             groups=groups,
@@ -57,6 +62,8 @@ class UsageQuery:
             first=request.args.get("from", ""),
             last=request.args.get("to", ""),
             fixed=fixed or {},
+            filters=filters,
+            expanded=request.args.get("top") == "all",
         )
 
     @property
@@ -77,14 +84,32 @@ class UsageQuery:
         """The parameters of the time range only."""
         return {name: value for name, value in self.args().items() if name in ("range", "from", "to")}
 
-    def args(self, **changes: str) -> dict[str, Any]:
-        """The query parameters with `changes`; dates only for a custom range."""
-        args = {**self.fixed, "range": self.range, "by": self.by, "show": self.metric} | changes
+    @property
+    def narrowed(self) -> dict[str, Any]:
+        """The parameters of the time range and the filters only."""
+        return {**self.dates, **self.filters}
+
+    def limit(self, usual: int) -> int:
+        """How many keys have a series of their own."""
+        return EXPANDED if self.expanded else usual
+
+    def args(self, **changes: str | None) -> dict[str, Any]:
+        """The query parameters with `changes`, without those changed to None; dates only for a custom range."""
+        args: dict[str, Any] = {
+            **self.fixed,
+            "range": self.range,
+            "by": self.by,
+            "show": self.metric,
+            **self.filters,
+        }
+        if self.expanded and changes.keys() <= {"range", "show", "from", "to"}:
+            args["top"] = "all"
+        args |= changes
         if args["range"] == "custom":
             args = {"from": self.first, "to": self.last} | args
-        return args
+        return {name: value for name, value in args.items() if value is not None}
 
-    def url(self, **changes: str) -> str:
+    def url(self, **changes: str | None) -> str:
         """The page's URL with `changes` to the query."""
         return url_for(self.endpoint, **self.args(**changes))
 
@@ -97,39 +122,136 @@ def requested_period(query: UsageQuery, moment: datetime, zone: Any = UTC) -> tu
         return preset(DEFAULT, moment, zone), invalid.fields
 
 
+@dataclass(frozen=True)
+class SpendingRow:
+    """A row of the table: a series with its label and colour, the address that filters by it (that of Other lists it), the pages of
+    its calls and failed calls, and its credits in the period before."""
+
+    name: str
+    slot: int
+    totals: UsageTotals
+    href: str | None
+    calls: str | None
+    failed: str | None
+    before: UsageTotals
+
+    @property
+    def change(self) -> Any:
+        """The change of its credits."""
+        return change_of(self.totals.credits, self.before.credits)
+
+
 def spending_context(
     query: UsageQuery,
     report: UsageReport,
+    before: UsageBefore,
     moment: datetime,
     errors: Mapping[str, str],
     *,
-    name: Callable[[str], str] = lambda key: key or "No agent",
-    href: Callable[[str], str | None] = lambda _key: None,
+    name: Callable[[str, str], str],
+    calls: Callable[..., str | None] = lambda **_values: None,
+    run: Callable[[str], str | None] = lambda _run: None,
 ) -> dict[str, Any]:
-    """The context of `usage/_spending.html`: chart, headline, table and controls, and the response's status. `name` and `href`
-    are the label of a key, unique, and the page of its calls."""
+    """The context of `usage/_spending.html`: chart, figures, table and controls, and the response's status.
+
+    `name` is the label of a value of a dimension, unique in it; `calls` the address of the list of calls with the given query
+    parameters, and `run` that of a run's page.
+    """
     period = report.period
-
-    def label(key: str | None) -> str:
-        return "Other" if key is None else name(key)
-
+    rows = _rows(query, report, before, name, calls, run)
+    labels = {each.key: row.name for each, row in zip(report.series, rows, strict=True)}
     return {
         "query": query,
         "report": report,
+        "before": before,
         "fields": {"range": None, "from": None, "to": None} | dict(errors),
         "status": 422 if errors else 200,
-        "chart": _chart(query.metric, report, moment, label),
-        "headline": _headline(query.metric, report.total, _date_range(period, moment)),
-        "rows": [
-            (label(each.key), each.slot, each.total, None if each.key is None else href(each.key))
-            for each in report.series
+        "chart": spending_chart(query.metric, report, before, moment, lambda key: labels[key]),
+        "headline": headline(query.metric, report.total, _date_range(period, moment)),
+        "figures": figures(query.metric, report.total, before.total, lambda metric: query.url(show=metric)),
+        "rows": rows,
+        "hrefs": {row.name: row.href for row in rows},
+        "column_links": _column_links(query, period),
+        "chips": [
+            (f"{_dimension(query, each)}: {_value_label(each, value, name)}", query.url(**{each: None}))
+            for each, value in query.filters.items()
         ],
-        "metrics": METRICS,
         "groups": query.groups,
+        "metrics": METRICS,
         "ranges": RANGES | {"custom": "Custom"},
         "dates": query.url(range="custom", **{"from": str(period.first_day), "to": str(period.last_day)}),
+        "before_dates": _date_range(before.period, moment),
+        "all_calls": calls(),
+        "all_failed": calls(state="failed"),
+        "total_change": change_of(report.total.credits, before.total.credits),
         "zone": str(period.zone),
     }
+
+
+def namer(account: Org | User, report: UsageReport, filters: Mapping[str, str]) -> Callable[[str, str], str]:
+    """The names of the report's series and of the values of its filters, by dimension and key."""
+    keys: dict[str, set[str]] = {name: {value} for name, value in filters.items() if name != "state"}
+    keys.setdefault(report.by, set()).update(each.key for each in report.series if each.key is not None)
+    names = {dimension: labels_of(account, dimension, sorted(found)) for dimension, found in keys.items()}
+    return lambda dimension, key: names[dimension][key]
+
+
+def _rows(
+    query: UsageQuery,
+    report: UsageReport,
+    before: UsageBefore,
+    name: Callable[[str, str], str],
+    calls: Callable[..., str | None],
+    run: Callable[[str], str | None],
+) -> list[SpendingRow]:
+    rows = []
+    for each in report.series:
+        if each.key is None:
+            used = sum_totals(list(before.keys.values())).credits
+            rest = UsageTotals(credits=before.total.credits - used)
+            href = None if query.expanded else query.url(top="all")
+            rows.append(SpendingRow("Other", each.slot, each.total, href, None, None, rest))
+            continue
+        by = query.by
+        rows.append(
+            SpendingRow(
+                name(by, each.key),
+                each.slot,
+                each.total,
+                run(each.key) if by == "run" else query.url(**{"by": _regrouped(query), by: each.key}),
+                calls(**{by: each.key}),
+                calls(**{by: each.key, "state": "failed"}),
+                before.keys.get(each.key, UsageTotals()),
+            )
+        )
+    return rows
+
+
+def _regrouped(query: UsageQuery) -> str:
+    """The group to show of one value of the current group."""
+    others = [name for name in query.groups if name != query.by and name not in query.filters]
+    return others[0] if others else query.by
+
+
+def _column_links(query: UsageQuery, period: Period) -> list[str]:
+    """Of a chart by day or week: the same page for each column."""
+    if period.step == "hour":
+        return []
+    starts = [start.date() for start in period.columns()]
+    ends = [start - timedelta(days=1) for start in starts[1:]] + [period.last_day]
+    return [
+        query.url(range="custom", **{"from": str(start), "to": str(end)})
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _dimension(query: UsageQuery, name: str) -> str:
+    groups: Mapping[Any, str] = query.groups
+    return groups.get(name, "Calls")
+
+
+def _value_label(dimension: str, value: str, name: Callable[[str, str], str]) -> str:
+    return STATES[value] if dimension == "state" else name(dimension, value)
 
 
 def file_name(prefix: str, period: Period, kind: str) -> str:
@@ -142,17 +264,6 @@ def _one_of(name: str, choices: tuple[str, ...]) -> str:
     """The query parameter `name`; the first of `choices` if it is missing or unknown."""
     value = request.args.get(name, "")
     return value if value in choices else choices[0]
-
-
-def _headline(metric: str, total: UsageTotals, dates: str) -> dict[str, str]:
-    """Title, total and note above the chart."""
-    if metric == "latency":
-        note = f"p50, {format.duration_ms(total.p95_ms)} p95, {dates}"
-        return {"title": "Latency", "total": format.duration_ms(total.p50_ms), "note": note}
-    value = getattr(total, metric)
-    text = format.tokens(value) if metric == "tokens" else format.credits(value)
-    unit = metric.removesuffix("s") if value == 1 else metric
-    return {"title": "Usage", "total": text, "note": f"{unit}, {dates}"}
 
 
 def _date_range(period: Period, moment: datetime) -> str:
@@ -169,27 +280,3 @@ def _date_range(period: Period, moment: datetime) -> str:
         if first.year == last.year
         else f"{first:%-d %b %Y} to {last:%-d %b %Y}"
     )
-
-
-def _chart(metric: str, report: UsageReport, moment: datetime, label: Callable[[str | None], str]) -> Chart:
-    step, starts = report.period.step, report.starts
-    if metric == "latency":
-        lines = [
-            ChartSeries("p50", [each.p50_ms for each in report.columns]),
-            ChartSeries("p95", [each.p95_ms for each in report.columns]),
-        ]
-        return line_chart(starts, lines, unit="ms", now=moment, grain=step, height=250)
-    if metric == "tokens":
-        series = [
-            ChartSeries(name, [getattr(each, field) for each in report.columns])
-            for name, field in TOKENS.items()
-        ]
-        colours = {name: colour for colour, name in enumerate(TOKENS, 1)}
-        return stacked_chart(starts, series, unit="tokens", now=moment, grain=step, palette=colours)
-    series = [
-        ChartSeries(label(each.key), [getattr(column, metric) for column in each.columns])
-        for each in report.series
-    ]
-    colours = {label(each.key): each.slot for each in report.series if each.slot <= MAX_SERIES}
-    unit: Any = metric
-    return stacked_chart(starts, series, unit=unit, now=moment, grain=step, palette=colours)

@@ -1,0 +1,119 @@
+"""Links that show one run to whoever has them, without signing in, until they expire or are revoked."""
+
+import base64
+import hashlib
+import hmac
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, ForeignKey, Index, select
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.accounts.credentials import hash_token
+from models.accounts.users import User
+from models.core.db import NEW_ID, NOW, Base, db, extension, now
+from models.core.errors import Conflict, Invalid, NotFound
+from models.runs.run import AgentRun
+
+LIFETIMES: dict[str, timedelta | None] = {
+    "day": timedelta(days=1),
+    "week": timedelta(days=7),
+    "month": timedelta(days=30),
+    "never": None,
+}
+MAX_LINKS = 20
+"""Links of a run that work at the same time."""
+
+
+class RunShare(Base):
+    """A link to a run. Its token is derived from the id and the server's secret, and only its SHA-256 is stored. `with_messages`:
+    prompts, answers, tool calls and the text of errors are shown too."""
+
+    __tablename__ = "run_share"
+    __table_args__ = (
+        Index("idx_run_share_run", "run_id", "created_at"),
+        Index("idx_run_share_created_by", "created_by"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
+    run_id: Mapped[str] = mapped_column(ForeignKey("agent_run.id", ondelete="CASCADE"))
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    with_messages: Mapped[bool]
+    created_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    @property
+    def token(self) -> str:
+        """The token in its address; with another secret of the server, one that does not work."""
+        key = extension("settings").secret_key.encode()
+        digest = hmac.digest(key, f"run-share:{self.id}".encode(), hashlib.sha256)
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def share_run(
+    run: AgentRun, by: User, lifetime: str, *, with_messages: bool, key: str | None = None
+) -> tuple[RunShare, bool]:
+    """Create a link to the run. `lifetime` is a key of `LIFETIMES`. With the same `key`, of a form, the link that it created is
+    returned, and the second value is False. Raises Invalid for an unknown lifetime, and Conflict when the run has 20 links that work."""
+    if lifetime not in LIFETIMES:
+        raise Invalid("Choose how long the link works.", fields={"lifetime": "Choose from the list"})
+    db.session.execute(select(AgentRun.id).where(AgentRun.id == run.id).with_for_update(key_share=True))
+    share_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{by.id}:{run.id}:{key}")) if key else str(uuid.uuid4())
+    if (existing := db.session.get(RunShare, share_id)) is not None:
+        return existing, False
+    if len(shares_of(run)) >= MAX_LINKS:
+        raise Conflict(f"A run has at most {MAX_LINKS} links. Revoke one first.")
+    moment, span = now(), LIFETIMES[lifetime]
+    share = RunShare(
+        id=share_id,
+        run_id=run.id,
+        with_messages=with_messages,
+        created_by=by.id,
+        created_at=moment,
+        expires_at=moment + span if span else None,
+    )
+    share.token_hash = hash_token(share.token)
+    db.session.add(share)
+    db.session.flush()
+    return share, True
+
+
+def shares_of(run: AgentRun) -> Sequence[RunShare]:
+    """The links to the run that work, newest first."""
+    query = select(RunShare).where(RunShare.run_id == run.id, *_works(now()))
+    return db.session.scalars(query.order_by(RunShare.created_at.desc()).limit(MAX_LINKS)).all()
+
+
+def revoke_share(run: AgentRun, share_id: str) -> RunShare:
+    """End a link of the run, from the commit on. Raises NotFound, also for one that was revoked or expired."""
+    query = (
+        select(RunShare)
+        .where(RunShare.run_id == run.id, RunShare.id == share_id, *_works(now()))
+        .with_for_update()
+    )
+    share = None if "\x00" in share_id else db.session.scalar(query)
+    if share is None:
+        raise NotFound("There is no such link.")
+    share.revoked_at = now()
+    db.session.flush()
+    return share
+
+
+def shared_run(token: str) -> tuple[RunShare, AgentRun]:
+    """The link with this token and its run. Raises NotFound for an unknown, expired or revoked one."""
+    query = (
+        select(RunShare, AgentRun)
+        .join(AgentRun, AgentRun.id == RunShare.run_id)
+        .where(RunShare.token_hash == hash_token(token), *_works(now()))
+    )
+    found = db.session.execute(query).one_or_none()
+    if found is None:
+        raise NotFound("This link does not work. It may have expired or been revoked.")
+    return found[0], found[1]
+
+
+def _works(moment: datetime) -> tuple[ColumnElement[bool], ...]:
+    return RunShare.revoked_at.is_(None), (RunShare.expires_at.is_(None)) | (RunShare.expires_at > moment)
