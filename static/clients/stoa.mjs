@@ -490,8 +490,11 @@ async function standardInput() {
 
 const send = globalThis.fetch;
 
-/** Sends the SDK's requests to `server`, because its published build has another address fixed, and its telemetry nowhere. */
-function redirect(server, observe = (url, response) => response) {
+/**
+ * Sends the SDK's requests to `server`, because its published build has another address fixed, and its telemetry nowhere. With
+ * `observe`, which sees every response of the server, also no request to a vendor with a subscription that the SDK finds here.
+ */
+function redirect(server, observe) {
   const payer = Object.entries({
     "x-stoa-org": process.env.STOA_ORG,
     "x-stoa-repo": process.env.STOA_REPO ?? origin(),
@@ -499,12 +502,14 @@ function redirect(server, observe = (url, response) => response) {
   globalThis.fetch = async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : String(input));
     if (url.hostname.endsWith(".posthog.com")) return new Response('{"status":1}');
+    if (observe && url.hostname.endsWith(".anthropic.com")) return new Response("{}", { status: 401 });
     if (url.hostname !== "www.codebuff.com" && url.hostname !== "codebuff.com") return send(input, init);
     const there = new URL(url.pathname + url.search, server);
     const request = input instanceof Request ? new Request(there, input) : there;
     const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : undefined));
     for (const [name, value] of payer) headers.set(name, value);
-    return observe(there, await send(request, { ...init, headers }));
+    const response = await send(request, { ...init, headers });
+    return observe ? observe(there, response) : response;
   };
 }
 
