@@ -109,6 +109,7 @@ async function run(options, [agent, ...words]) {
   const prompt = words.length && words[0] !== "-" ? words[0] : await standardInput();
   if (!prompt.trim()) throw misused("The prompt is empty.");
   const key = await keyFor(options.server);
+  await ask(options.server, "/api/v1/me", { key }); // says what is wrong with server or key better than the SDK
   const { CodebuffClient } = await sdk(options.server);
 
   const abort = cancelOnSignal();
@@ -117,13 +118,15 @@ async function run(options, [agent, ...words]) {
   for (const level of ["log", "info", "warn", "error"]) console[level] = () => {}; // the SDK's own, with whole requests
   const printed = { text: "" };
   const client = new CodebuffClient({ apiKey: key, cwd, overrideTools: refusedTools(options) });
-  const { output } = await client.run({
+  const request = {
     agent,
     prompt,
     signal: abort.signal,
     handleEvent: (event) => showEvent(event, options),
     handleStreamChunk: (chunk) => showChunk(chunk, printed, options),
-  });
+  };
+  const lost = (error) => ({ output: { type: "error", message: error.message } });
+  const { output } = await client.run(request).catch(lost);
   const result = await outcome(options.server, key, watched, output, abort.signal.aborted);
   if (options.json) return finishWith(result.exit, { ...result, exit: undefined, text: answerOf(output, printed) });
   if (!printed.text.trim()) process.stdout.write(plain(answerOf(output, printed)));

@@ -157,6 +157,8 @@ def test_json_and_exit_codes(shell: Shell, echo: Person, bob: Person) -> None:
         (3, "not an API key", ("usage",), {"STOA_KEY": "two words"}),
         (4, "redit", ("run", "acme/echo", "x"), {"STOA_KEY": bob.token}),
         (5, "cannot be reached", ("usage", "--url", "http://127.0.0.1:9"), key),
+        (5, "cannot be reached", ("run", "acme/echo", "x", "--url", "http://127.0.0.1:9"), key),
+        (3, "Invalid API key", ("run", "acme/echo", "x"), {"STOA_KEY": "unknown"}),
     ]
     for expected, said, arguments, environment in table:
         code, output, errors = shell.stoa(*arguments, **environment)
