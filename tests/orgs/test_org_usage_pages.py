@@ -49,7 +49,12 @@ def calls(acme: Org, alice: Person, bob: Person, carol: Person) -> dict[str, str
                 model=f"north/{name}",
             )
             factories.call(
-                person.user, message=message, run_id=run.id, account_id=acme.id, request_id=f"req-{name}"
+                person.user,
+                message=message,
+                run_id=run.id,
+                account_id=acme.id,
+                request_id=f"req-{name}",
+                model=f"north/{name}",
             )
             runs[name] = run.id
     return runs
