@@ -369,6 +369,10 @@ def test_an_outage_loses_the_refusals_and_nothing_else(
             {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}},
             {"response_format": "json_schema s"},
         ),
+        (
+            {"metadata": {"tags": "a, b"}, "codebuff_metadata": {"tags": ["b", 7, "c" * 65]}},
+            {"tags": ["a", "b"], "other": ["metadata", "codebuff_metadata"]},
+        ),
         ({"metadata": {"secret": "x"}, "user": "someone"}, {"other": ["metadata", "user"]}),
     ],
 )

@@ -79,7 +79,7 @@ def test_axe_finds_nothing(
     factories.hold(alice.user, 40, run_id=busy.id)
     factories.run(alice.user, "quiet", created_at=now() - timedelta(days=3))
     assert alice.user is not None
-    share, _ = share_run(run, alice.user, "week", with_messages=True)
+    share = share_run(run, alice.user, "week", with_messages=True)
     session.commit()
     with open_page(base, width=390, expected=(422,)) as page:
         signed_in(page, session, alice)
@@ -216,7 +216,7 @@ def test_a_run_is_read_with_the_keyboard_in_the_panel(
         page.get_by_role("button", name="Good run").click()
         expect(page.get_by_role("button", name="Good run")).to_have_attribute("aria-pressed", "true")
         page.get_by_role("link", name="Open the failing call").click()
-        expect(panel.get_by_text("timed out after a long while")).to_be_visible()
+        expect(panel.get_by_text("timed out after a long while").first).to_be_visible()
         assert page.evaluate("window.stayed") is True
         page.reload()
         expect(page.get_by_role("heading", level=1)).to_contain_text("stoa/demo")

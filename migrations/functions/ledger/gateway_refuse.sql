@@ -41,7 +41,9 @@ BEGIN
             (k.call).key_id, (k.call).door, (k.call).requested_model, 'failed', (k.call).http_status, (k.call).error,
             (k.call).stream, (k.call).latency_ms, (k.call).parameters, (k.call).started_at, p_now
         FROM known k
-        ORDER BY k.account_id
+        -- the order in which the trigger counts them: two statements lock the rows of a rollup in the same order
+        ORDER BY k.account_id, k.user_id, (k.call).requested_model, (k.call).key_id, (k.call).error,
+            (SELECT r.agent_id FROM agent_run r WHERE r.id = (k.call).run_id)
         ON CONFLICT DO NOTHING
         RETURNING gateway_call.request_id
     )
