@@ -461,8 +461,8 @@ def _signed_key() -> Credential:
 def _page(run: AgentRun) -> str:
     """The absolute URL of the run's page."""
     org = db.session.get(Org, run.org_id) if run.org_id else None
-    slug = {"slug": org.slug} if org else {}
-    return settings().base_url + url_for("runs.run", run_id=run.id, **slug)
+    place: dict[str, Any] = {"slug": org.slug} if org else {}
+    return settings().base_url + url_for("runs.run", run_id=run.id, **place)
 
 
 def _key() -> Credential:

@@ -1,5 +1,6 @@
 """The parameters of a chat request as they are stored with the call: a few hundred bytes, without texts of the client."""
 
+from itertools import islice
 from typing import Any
 
 from models.gateway.chat_format.request_tags import MAX_TAGS, tags_of_metadata
@@ -28,6 +29,8 @@ OBJECTS = {
     "stream_options": ("include_usage",),
 }
 """Keys of objects, and the keys in them that are stored."""
+MAX_KEYS = 200
+"""Keys of a body that are looked at."""
 MAX_TEXT = 100
 MAX_ITEMS = 20
 MAX_NAMES = 64
@@ -41,7 +44,7 @@ def request_parameters(body: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     other: list[str] = []
     tags = [tag for key in ("metadata", "codebuff_metadata") for tag in tags_of_metadata(body.get(key))]
-    for key, given in body.items():
+    for key, given in islice(body.items(), MAX_KEYS):
         if key == "model" or key == "messages" or given is None:
             continue
         if key in VALUES:
