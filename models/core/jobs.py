@@ -117,6 +117,16 @@ def slide_store(timestamp: int) -> None:
             since = counting.advance_window(moment)
 
 
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="store.refresh_costs", queueing_lock="store.refresh_costs", retry=Backoff())
+def refresh_costs(timestamp: int) -> None:
+    """Recompute what a run of each agent costs."""
+    from models.store.statistics import agent_costs
+
+    with transaction():
+        agent_costs.refresh(now())
+
+
 @queue.periodic(cron="* * * * *")
 @queue.task(name="runs.count_credits", queueing_lock="runs.count_credits", retry=Backoff())
 def count_run_credits(timestamp: int) -> None:

@@ -277,9 +277,9 @@ def statements_of(app: Flask, who: Person, path: str) -> list[str]:
     return asked
 
 
-def test_the_page_takes_five_statements(agent: Agent, anonymous: Person, app: Flask) -> None:
+def test_the_page_takes_six_statements(agent: Agent, anonymous: Person, app: Flask) -> None:
     asked = statements_of(app, anonymous, PAGE)
-    assert len(asked) == 5, asked
+    assert len(asked) == 6, asked
     assert not [each for each in asked if re.search(r"\bagent_(run|step)\b", each)]
 
 

@@ -1,4 +1,4 @@
-"""The store listing: search, filters, sorting, keyset pagination, and filter options with counts."""
+"""The store listing: search, filters, sorting and keyset pagination."""
 
 import base64
 import json
@@ -35,7 +35,9 @@ from models.core.db import db
 from models.core.errors import Invalid
 from models.orgs import administered_org_ids
 from models.store.publishing.takedowns import covers
-from models.store.tables import Agent, AgentDay, AgentVersion, Publisher, StoreFacet
+from models.store.statistics import agent_costs
+from models.store.statistics.agent_costs import CostFigure
+from models.store.tables import Agent, AgentDay, AgentVersion, Publisher
 
 BATCH = 24
 MAX_SHOWN = 240
@@ -60,12 +62,14 @@ SORTS: dict[str, tuple[ColumnElement[Any], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class ListingQuery:
-    """Search, filters and sort order. Values within `tags`, `publishers` and `vendors` are alternatives."""
+    """Search, filters and sort order. Values within `tags`, `publishers`, `vendors` and `costs` are alternatives; costs are
+    names of `agent_costs.BANDS`."""
 
     search: str = ""
     tags: tuple[str, ...] = ()
     publishers: tuple[str, ...] = ()
     vendors: tuple[str, ...] = ()
+    costs: tuple[str, ...] = ()
     verified: bool = False
     deprecated: bool = False
     sort: str = "cost"
@@ -73,7 +77,8 @@ class ListingQuery:
     @property
     def is_filtered(self) -> bool:
         """Whether it excludes agents that the default list shows."""
-        return bool(words_of(self.search) or self.tags or self.publishers or self.vendors or self.verified)
+        chosen = self.tags or self.publishers or self.vendors or self.costs or self.verified
+        return bool(chosen or words_of(self.search))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +104,13 @@ class AgentCard:
     publisher_name: str
     verified: bool
     picture: str | None
+    cost: CostFigure | None
     line: tuple[int, ...]
 
     @property
     def weekly_dollars(self) -> Decimal:
         """Spend in the last seven days, in dollars."""
         return Decimal(self.weekly_credits) / 100
-
-    @property
-    def dollars_per_run(self) -> Decimal | None:
-        """Average cost of a completed run, in dollars; None without one."""
-        return Decimal(self.credits) / 100 / self.runs if self.runs else None
 
     @property
     def full_id(self) -> str:
@@ -123,18 +124,6 @@ class ListingPage:
 
     cards: Sequence[AgentCard]
     next: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FilterOptions:
-    """Filter options with the number of agents of each; deprecated agents are only in `deprecated`."""
-
-    agents: int
-    verified: int
-    deprecated: int
-    tags: Sequence[tuple[str, int]]
-    publishers: Sequence[tuple[str, int]]
-    vendors: Sequence[tuple[str, int]]
 
 
 def words_of(search: str) -> list[str]:
@@ -191,23 +180,6 @@ def editors_choice(names: Sequence[str], today: date) -> list[AgentCard]:
     return [_card(row) for row in _cards(query.subquery("page"), False, today)]
 
 
-def filter_options() -> FilterOptions:
-    """The filter options of the whole store, from `store_facet`. One statement."""
-    by_kind: dict[str, list[tuple[str, int]]] = {}
-    query = select(StoreFacet).order_by(StoreFacet.agents.desc(), StoreFacet.name)
-    for row in db.session.scalars(query):
-        by_kind.setdefault(row.kind, []).append((row.name, row.agents))
-    totals = dict(by_kind.get("total", ()))
-    return FilterOptions(
-        agents=totals.get("agents", 0),
-        verified=totals.get("verified", 0),
-        deprecated=totals.get("deprecated", 0),
-        tags=by_kind.get("tag", ()),
-        publishers=by_kind.get("publisher", ()),
-        vendors=by_kind.get("vendor", ()),
-    )
-
-
 def has_publisher(user_id: str) -> bool:
     """Whether the user can manage a publisher: their own, or one of an organisation they own or administer."""
     own = (Publisher.user_id == user_id) | Publisher.org_id.in_(administered_org_ids(user_id))
@@ -259,6 +231,8 @@ def count_public_pages() -> int:
 # -- statements ----------------------------------------------------------------------------------------------
 
 _LISTED = Agent.latest_version.is_not(None)
+VENDOR = func.split_part(Agent.model, "/", 1)
+"""Who makes the model of an agent: `anthropic` of `anthropic/claude-sonnet-4.5`."""
 
 
 def _ranked(filters: ListingQuery, words: Sequence[str]) -> "Select[Any] | CompoundSelect[Any]":
@@ -282,20 +256,30 @@ def _tsquery(words: Sequence[str]) -> ColumnElement[Any]:
 
 
 def _conditions(filters: ListingQuery, words: Sequence[str]) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [_LISTED]
+    return [*unfiltered(words), *by_filter(filters).values()]
+
+
+def unfiltered(words: Sequence[str]) -> list[ColumnElement[bool]]:
+    """The conditions of a search without filters: agents with a version to run that match all words."""
+    return [_LISTED, *([Agent.search.bool_op("@@")(_tsquery(words))] if words else ())]
+
+
+def by_filter(filters: ListingQuery) -> dict[str, ColumnElement[bool]]:
+    """The condition of each filter in use, by the name of its field. Deprecated agents are left out unless included."""
+    conditions: dict[str, ColumnElement[bool]] = {}
     if not filters.deprecated:
-        conditions.append(Agent.deprecated_at.is_(None))
-    if words:
-        conditions.append(Agent.search.bool_op("@@")(_tsquery(words)))
+        conditions["deprecated"] = Agent.deprecated_at.is_(None)
     if filters.tags:
-        conditions.append(Agent.tags.bool_op("&&")(literal(list(filters.tags), ARRAY(Text))))
+        conditions["tags"] = Agent.tags.bool_op("&&")(literal(list(filters.tags), ARRAY(Text)))
     if filters.publishers:
-        conditions.append(Agent.publisher_id.in_(filters.publishers))
+        conditions["publishers"] = Agent.publisher_id.in_(filters.publishers)
     if filters.vendors:
-        conditions.append(func.split_part(Agent.model, "/", 1).in_(filters.vendors))
+        conditions["vendors"] = VENDOR.in_(filters.vendors)
+    if filters.costs:
+        conditions["costs"] = agent_costs.shown_band().in_(filters.costs)
     if filters.verified:
         verified = select(Publisher.id).where(Publisher.id == Agent.publisher_id, Publisher.verified)
-        conditions.append(verified.exists())
+        conditions["verified"] = verified.exists()
     return conditions
 
 
@@ -314,12 +298,14 @@ def _cards(page: Subquery, descending: bool, today: date) -> Sequence[Any]:
         )
         .lateral()
     )
+    cost = agent_costs.shown_cost().lateral()
     query = (
-        select(*_CARD_COLUMNS, days.c.days, days.c.counts, page.c.key)
+        select(*_CARD_COLUMNS, days.c.days, days.c.counts, *cost.c, page.c.key)
         .select_from(page)
         .join(Agent, (Agent.publisher_id == page.c.publisher_id) & (Agent.id == page.c.id))
         .join(Publisher, Publisher.id == Agent.publisher_id)
         .join(days, true())
+        .outerjoin(cost, true())
         .order_by(page.c.key.desc() if descending else page.c.key, Agent.publisher_id, Agent.id)
     )
     return db.session.execute(query).all()
@@ -342,8 +328,9 @@ def _card(row: Row[Any]) -> AgentCard:
     line = [0] * DAYS
     for ago, count in zip(row.days or (), row.counts or (), strict=True):
         line[DAYS - 1 - ago] += count
-    values = {name: value for name, value in row._mapping.items() if name not in ("days", "counts", "key")}
-    return AgentCard(**values, line=tuple(line))
+    values = {name: value for name, value in row._mapping.items() if name in AgentCard.__annotations__}
+    cost = row.cost_runs and CostFigure(row.cost_version, row.cost_runs, row.cost_median, row.cost_p95)
+    return AgentCard(**values, cost=cost, line=tuple(line))
 
 
 # -- cursors -------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from models.store.catalogue.markdown import render as markdown
 from models.store.publishing import dependencies
 from models.store.publishing.dependencies import DependencyNode
 from models.store.publishing.takedowns import TakenDown
-from models.store.statistics import durations
+from models.store.statistics import agent_costs, durations
 from models.store.tables import Agent
 from views.store.pages import previews, snippets, tree
 from views.store.pages.typescript import module_of
@@ -170,6 +170,7 @@ def _context(detail: AgentPage) -> dict[str, Any]:
         "may_edit": publishers.can_manage(cookie_user(), detail.publisher),
         "base": settings().base_url,
         "card_digest": previews.digest(*_card(detail)),
+        "cost": agent_costs.of_version(agent.publisher_id, agent.id, detail.version.version),
         "median_ms": durations.median_duration_ms(detail.version.durations),
         "readme": markdown,
         "versions": agent_page.versions_of(agent),

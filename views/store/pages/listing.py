@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
 from models.core.db import now
-from models.store.catalogue import listing
+from models.store.catalogue import facets, listing
 from models.store.catalogue.listing import BATCH, DAYS, MAX_SHOWN, ListingQuery, words_of
 from views.store.pages import previews
 from views.web.guards import cookie_user, settings
@@ -27,13 +27,21 @@ SORTS = {
     "name": "Name",
 }
 RELEVANCE = "Best match"
+COSTS = {
+    "1": "up to 1 credit",
+    "10": "2 to 10 credits",
+    "100": "11 to 100 credits",
+    "more": "over 100 credits",
+}
+"""Labels of `agent_costs.BANDS`."""
+FILTERS = (("tags", "Tag"), ("publishers", "Publisher"), ("vendors", "Model by"), ("costs", "Cost per run"))
 
 MAX_VALUES = 20
 MAX_VALUE_LENGTH = 100
 INFINITE_SCROLL = 96
 """Cards loaded by infinite scroll; beyond them, “Load more” needs a click."""
 
-FIELDS = {"search", "tags", "publishers", "vendors", "verified", "deprecated"}
+FIELDS = {"search", "tags", "publishers", "vendors", "costs", "verified", "deprecated"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,7 @@ class StoreQuery:
             tags=_values(args, "tag"),
             publishers=_values(args, "publisher"),
             vendors=_values(args, "vendor"),
+            costs=tuple(band for band in _values(args, "cost") if band in COSTS),
             verified=bool(args.get("verified")),
             deprecated=bool(args.get("deprecated")),
             sort=sort or ("relevance" if searches else "cost"),
@@ -74,6 +83,7 @@ class StoreQuery:
             "tag": filters.tags,
             "publisher": filters.publishers,
             "vendor": filters.vendors,
+            "cost": filters.costs,
             "verified": "1" if filters.verified else "",
             "deprecated": "1" if filters.deprecated else "",
             "sort": changes.get("sort", self.sort),
@@ -98,11 +108,12 @@ class StoreQuery:
         filters, found = self.filters, []
         if filters.search:
             found.append((f"“{filters.search}”", self.href(search="")))
-        for name, label in (("tags", "Tag"), ("publishers", "Publisher"), ("vendors", "Model by")):
+        for name, label in FILTERS:
             values: tuple[str, ...] = getattr(filters, name)
             for value in values:
                 left = tuple(each for each in values if each != value)
-                found.append((f"{label}: {value}", self.href(**{name: left})))
+                text = COSTS[value] if name == "costs" else value
+                found.append((f"{label}: {text}", self.href(**{name: left})))
         if filters.verified:
             found.append(("Verified only", self.href(verified=False)))
         if filters.deprecated:
@@ -123,13 +134,13 @@ def browse() -> ResponseReturnValue:
     query = StoreQuery.of(request.args)
     fragment = wants_fragment()
     more = fragment and bool(query.after)
-    template = ("store/_more.html" if more else "store/_results.html") if fragment else "store/store.html"
+    template = ("store/_more.html" if more else "store/_found.html") if fragment else "store/store.html"
     user = None if fragment else cookie_user()
     response = answer(
         render_template(
             template,
             base=settings().base_url,
-            options=listing.filter_options(),
+            options=facets.filter_options(query.filters),
             has_publisher=user is not None and listing.has_publisher(user.id),
             **_results(query, more),
         ),
@@ -165,6 +176,7 @@ def _results(query: StoreQuery, more: bool) -> dict[str, Any]:
     following = (query.shown if more else size) + BATCH
     return {
         "query": query,
+        "cost_labels": COSTS,
         "batch": batch,
         "chosen": listing.editors_choice(choice, today),
         "next_href": batch.next and query.href(after=batch.next),
