@@ -25,6 +25,7 @@ from tests import factories
 from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.factories import Person, now
 from views.store.pages import feeds
+from views.store.pages import listing as pages
 
 
 @pytest.fixture
@@ -487,6 +488,59 @@ def test_an_agent_is_found_by_typing_and_its_line_copied(
         expect(page.locator(".agent-card")).to_have_count(1)
         expect(page).to_have_url(re.compile(r"/store\?search=explai$"))
         expect(page.get_by_role("searchbox", name="Search agents")).to_have_value("explai")
+
+
+@pytest.mark.browser
+def test_the_keyboard_searches_filters_walks_and_loads_more(
+    open_page: OpenPage,
+    base: str,
+    session: OrmSession,
+    harbor: Publisher,
+    quarry: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pages, "INFINITE_SCROLL", 0)
+    create_many_agents(session, harbor, quarry)
+    with open_page(base, width=1440) as page:
+        page.goto("/publishers/quarry/agents/notes/1.0.0")
+        page.keyboard.press("/")
+        field, cards = (
+            page.get_by_role("searchbox", name="Search agents"),
+            page.locator("#agents .agent-card h3 a"),
+        )
+        expect(page).to_have_url(re.compile("/store#search$"))
+        expect(field).to_be_focused()
+        page.keyboard.type("reviewer/")
+        expect(field).to_have_value("reviewer/")
+        expect(cards).to_have_count(2)
+        page.keyboard.press("ArrowDown")
+        expect(cards.nth(0)).to_be_focused()
+        page.keyboard.press("ArrowRight")
+        expect(cards.nth(1)).to_be_focused()
+        page.keyboard.press("/")
+        expect(field).to_be_focused()
+        page.keyboard.press("Delete")
+        expect(page.get_by_label("quarry")).to_have_count(1)
+        expect(cards).to_have_count(24)
+        page.get_by_role("checkbox", name="quarry").focus()
+        page.keyboard.press("Space")
+        expect(page.get_by_role("status").first).to_have_text("62 agents")
+        expect(page.get_by_role("checkbox", name="quarry")).to_be_focused()
+        expect(page.locator("#by-tag-ops + span + .count")).to_have_text("60")
+        columns = (
+            page.evaluate("getComputedStyle(document.querySelector('#agents')).gridTemplateColumns").count(
+                " "
+            )
+            + 1
+        )
+        cards.nth(23).focus()
+        page.keyboard.press("ArrowDown")
+        expect(page.get_by_role("link", name="Load more")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(cards).to_have_count(48)
+        expect(cards.nth(24)).to_be_focused()
+        page.keyboard.press("ArrowUp")
+        expect(cards.nth(24 - columns)).to_be_focused()
 
 
 @pytest.mark.browser
