@@ -1,5 +1,6 @@
 """Teams, service accounts and keys of organisations: JSON routes, pages, who may what, what is recorded."""
 
+import re
 from typing import Any
 
 import pytest
@@ -447,11 +448,12 @@ def test_forms_of_teams_services_and_keys(session: OrmSession, acme: Org, alice:
     assert "https://github.com/acme/site" in page
     service = send(alice, "/orgs/acme/service-accounts", name="Builds").headers["Location"]
     key = send(alice, "/orgs/acme/keys", name="ci", days="90", owner_id=service.rsplit("/", 1)[1])
-    assert key.headers["Location"] == "/orgs/acme/keys"
-    shown = alice.browser.get("/orgs/acme/keys").text
+    address = key.headers["Location"]
+    assert re.fullmatch("/orgs/acme/keys/[0-9a-f]{64}/first-call", address)
+    shown = alice.browser.get(address).text
     assert "cb-pat-" in shown
-    assert "Copy the new key now" in shown
-    assert "Copy the new key now" not in alice.browser.get("/orgs/acme/keys").text
+    assert "Copy your new key now" in shown
+    assert "Copy your new key now" not in alice.browser.get(address).text
     assert send(alice, "/orgs/acme/keys", fragment=True, name="", days="400").status_code == 422
     row = session.query(Session).filter_by(name="ci").one()
     url = f"/orgs/acme/keys/{row.session_token}"
