@@ -10,7 +10,6 @@ from sqlalchemy import func, select
 
 from models.core.db import db
 from models.gateway import GatewayCall
-from models.ledger import CreditAccount
 from models.orgs import Org
 from models.usage import Message
 from models.usage.org_report import org_spending, org_spending_before
@@ -19,6 +18,7 @@ from models.usage.period import Period, between, preset
 from models.usage.usage_report import By, UsageTotals, sum_totals
 from tests import factories
 from tests.factories import Person
+from tests.usage.billed_calls import set_zone
 
 NOW = datetime(2026, 11, 20, 14, 35, 7, tzinfo=UTC)
 VALUES = {
@@ -124,12 +124,6 @@ FILTERS: list[dict[str, str]] = [
     {"error": ""},
     {"state": "settled", "key": "key-0"},
 ]
-
-
-def set_zone(org: Org, zone: str) -> None:
-    db.session.get_one(CreditAccount, org.id, with_for_update=True)
-    org.time_zone = zone
-    db.session.commit()
 
 
 @pytest.mark.parametrize("period", PERIODS, ids=lambda period: f"{period.zone} by {period.step}")
