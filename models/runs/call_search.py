@@ -166,11 +166,18 @@ def _rows(
     """Up to `limit` rows of a source that match; and the last call that was looked at, if there may be older ones."""
     scan = source.scan if filter.tests_beyond(source.name) else limit
     rows = execute(_full_rows(_matching(source, filter, scan).limit(limit), None))
-    if len(rows) == limit or scan == limit or source.whole:
+    if len(rows) == limit or scan == limit:
         return rows, None
-    last = source.query.with_only_columns(GatewayCall.finished_at, GatewayCall.request_id)
-    end = execute(last.offset(scan - 1).limit(1))
-    return rows, _position(end[0]) if end else None
+    return rows, _scan_end(execute, source, scan)
+
+
+def _scan_end(execute: Execute, source: CallSource, scan: int) -> Cursor | None:
+    """The last of the calls of a source that were looked through; None if that were all."""
+    if source.whole:
+        return None
+    calls = source.query.with_only_columns(GatewayCall.finished_at, GatewayCall.request_id)
+    end = execute(calls.offset(scan - 1).limit(1))
+    return _position(end[0]) if end else None
 
 
 def _text_rows(
@@ -180,9 +187,11 @@ def _text_rows(
     looked = execute(_full_rows(_matching(source, filter, source.scan).limit(TEXT_ROWS), filter.text))
     rows = [row for row in looked if row.has_text][:limit]
     searched = [row for row in looked if row.has_text is not None]
-    if len(rows) == limit or (len(searched) == len(looked) and len(looked) < TEXT_ROWS):
+    if len(rows) == limit:
         return rows, None
-    return rows, _position(searched[-1])
+    if len(searched) < len(looked) or len(looked) == TEXT_ROWS:
+        return rows, _position(searched[-1])
+    return rows, _scan_end(execute, source, source.scan)
 
 
 def _matching(source: CallSource, filter: CallFilter, scan: int) -> Query:
