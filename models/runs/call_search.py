@@ -67,6 +67,9 @@ BATCH = 2_000
 """Calls that an export reads at a time."""
 TEXT_ROWS, TEXT_BYTES = 500, 4 << 20
 """Calls, and bytes of their last messages and answers as stored, that one page searches for text."""
+NEWEST = 500
+"""Calls whose providers are offered as a filter."""
+
 _MICRO = Decimal(1_000_000)
 
 
@@ -262,7 +265,7 @@ def _has_text(c: Any, m: Any, b: Any, sought: str) -> Any:
 
 
 def call_totals(account_id: str, filter: CallFilter) -> CallTotals:
-    """The totals of the calls that match, among the newest 10,000 of a source (2,000 if their messages are read). Up to three queries.
+    """The totals of the calls that match, among the newest 10,000 of a source (1,000 if their messages are read). Up to three queries.
     Not for a filter by text: only what was searched can be added up (`totals_of`)."""
     parts = [
         db.session.execute(_sums(source, filter)).one()
@@ -325,7 +328,7 @@ def has_calls(account_id: str, user_id: str = "") -> bool:
 
 
 def call_choices(account_id: str, user_id: str = "") -> CallChoices:
-    """Values of the account's calls, up to 50 of each; with `user_id` only the keys of this member. Reads one index row a value."""
+    """Values of the account's calls, up to 50 of each, and the providers of the newest; with `user_id` only the keys of this member."""
     c, m = GatewayCall, Message
     used = _distinct(c.key_id, c.account_id == account_id)
     keys: Query = select(Session.session_token, func.coalesce(Session.name, Session.token_hint)).where(
@@ -334,10 +337,18 @@ def call_choices(account_id: str, user_id: str = "") -> CallChoices:
     if user_id:
         return CallChoices(keys=_pairs(keys.where(Session.user_id == user_id)))
     name = func.split_part(m.agent_id, literal_column("'@'"), literal_column("1"))
+    newest = select(c.provider).where(c.account_id == account_id).order_by(c.finished_at.desc())
+    latest = newest.limit(NEWEST).subquery()
     models, providers, agents = db.session.execute(
         select(
             func.array(_distinct(call_model(c), c.account_id == account_id).scalar_subquery()),
-            func.array(_distinct(c.provider, c.account_id == account_id).scalar_subquery()),
+            func.array(
+                select(latest.c.provider)
+                .where(latest.c.provider.is_not(None))
+                .distinct()
+                .order_by(latest.c.provider)
+                .scalar_subquery()
+            ),
             func.array(
                 _distinct(name, and_(m.account_id == account_id, m.agent_id.is_not(None))).scalar_subquery()
             ),

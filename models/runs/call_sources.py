@@ -27,7 +27,7 @@ NONE = "none"
 
 SCAN = 10_000
 """Calls that one page looks through, and that totals add up."""
-MESSAGE_SCAN = 2_000
+MESSAGE_SCAN = 1_000
 """As SCAN, where the message of each call is read too."""
 PROBE = 2_000
 """Calls up to which the number that a filter selects is counted, to choose the filter that selects the fewest."""
