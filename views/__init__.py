@@ -23,6 +23,7 @@ from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
 from views.gateway import openai as gateway_openai
+from views.gateway import pages as model_pages
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -127,6 +128,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
     gateway_openai.init_app(app)
+    app.register_blueprint(model_pages.bp)
     fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)

@@ -1,19 +1,30 @@
 """The hosted pages of the Stripe simulator in Chromium: no axe violations; paying, confirming and managing cards, with and
 without JavaScript."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import stripe
 from playwright.sync_api import Page, expect
 
-from tests.chromium import WIDTHS, OpenPage, judge
+from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.fakes.stripe_simulator import StripeSim
 
 pytestmark = pytest.mark.browser
 
-SELLER = "http://seller.test/"
-"""The URL to which the pages return."""
+
+@pytest.fixture(scope="module")
+def seller() -> Iterator[str]:
+    """The address to which the pages return: a server, because Chromium's headless shell shows an error page for a redirect
+    to an unknown host."""
+
+    def empty(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<!doctype html><title>Seller</title><link rel=icon href=data:,>"]
+
+    with serving(empty) as address:
+        yield f"{address}/"
 
 
 @pytest.fixture
@@ -37,13 +48,15 @@ def plan(client: stripe.StripeClient) -> str:
     ).id
 
 
-def checkout(client: stripe.StripeClient, **more: Any) -> stripe.checkout.Session:
+def checkout(
+    client: stripe.StripeClient, seller: str = "http://seller.test/", **more: Any
+) -> stripe.checkout.Session:
     item: Any = {"currency": "usd", "unit_amount": 2500, "product_data": {"name": "2,500 credits"}}
     params: Any = {
         "mode": "payment",
         "line_items": [{"quantity": 1, "price_data": item}],
-        "success_url": SELLER + "?paid={CHECKOUT_SESSION_ID}",
-        "cancel_url": f"{SELLER}?cancelled",
+        "success_url": seller + "?paid={CHECKOUT_SESSION_ID}",
+        "cancel_url": f"{seller}?cancelled",
     }
     return client.v1.checkout.sessions.create(params | more)
 
@@ -104,11 +117,15 @@ def test_axe_finds_nothing(
 
 @pytest.mark.parametrize("script", [True, False])
 def test_paying_after_a_decline_and_a_confirmation(
-    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, open_page: OpenPage, script: bool
+    stripe_sim: StripeSim,
+    client: stripe.StripeClient,
+    customer: str,
+    seller: str,
+    open_page: OpenPage,
+    script: bool,
 ) -> None:
-    session = checkout(client, customer=customer)
+    session = checkout(client, seller, customer=customer)
     with open_page(stripe_sim.url, script=script, expected=(422,)) as page:
-        _meet_the_seller(page)
         page.goto(path(session.url, stripe_sim))
         _pay(page, "insufficient_funds")
         expect(page.get_by_role("alert")).to_contain_text("Your card has insufficient funds.")
@@ -121,10 +138,11 @@ def test_paying_after_a_decline_and_a_confirmation(
     assert client.v1.checkout.sessions.retrieve(session.id).payment_status == "paid"
 
 
-def test_cancelling_checkout(stripe_sim: StripeSim, client: stripe.StripeClient, open_page: OpenPage) -> None:
-    session = checkout(client)
+def test_cancelling_checkout(
+    stripe_sim: StripeSim, client: stripe.StripeClient, seller: str, open_page: OpenPage
+) -> None:
+    session = checkout(client, seller)
     with open_page(stripe_sim.url) as page:
-        _meet_the_seller(page)
         page.goto(path(session.url, stripe_sim))
         page.get_by_role("link", name="Cancel").click()
         page.wait_for_url("**?cancelled")
@@ -159,11 +177,6 @@ def test_managing_cards_and_subscriptions_in_the_portal(
     assert card.id != first
     assert shown.invoice_settings is not None
     assert shown.invoice_settings.default_payment_method == card.id
-
-
-def _meet_the_seller(page: Page) -> None:
-    empty = "<!doctype html><title>Seller</title><link rel=icon href=data:,>"
-    page.route(SELLER + "**", lambda route: route.fulfill(body=empty, content_type="text/html"))
 
 
 def _pay(page: Page, card: str) -> None:
