@@ -290,6 +290,7 @@ def test_the_overview_shows_the_organisation_at_a_glance(
     hers, his = alice.browser.get("/orgs/acme").text, bob.browser.get("/orgs/acme").text
     for text in ("laptop", "acme/reviewer", "Each member, a day"):
         assert text.lower() in hers.lower(), text
+    assert f'href="/orgs/acme/calls?key={key}"' in hers
     assert ("Top keys" in hers, "Top keys" in his, "Top models" in his) == (True, False, True)
     assert "Budgets that limit you" in his
     with recorded_statements(app) as statements:

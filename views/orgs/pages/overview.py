@@ -18,6 +18,7 @@ from models.usage.org_figures import KeyTotal, forecast, health, month_of, total
 from models.usage.org_labels import labels_of
 from views.orgs.pages.org_usage_pages import forecast_text
 from views.orgs.pages.orgs_blueprint import bp
+from views.usage.pages.call_filters import calls_address
 from views.web.htmx import render
 from views.web.org_guards import current_membership, current_org, org_account, org_page, own_calls_of
 
@@ -37,12 +38,13 @@ class SetUpStep(NamedTuple):
 
 
 class TopUsers(NamedTuple):
-    """What used most this month by one dimension: its title, the totals, their names, and the page of all."""
+    """What used most this month by one dimension: its title, the totals, their names and calls, and the page of all."""
 
     title: str
     by: str
     totals: list[KeyTotal]
     names: dict[str, str]
+    hrefs: dict[str, str]
     href: str
 
 
@@ -104,7 +106,8 @@ def _top(by: str, title: str, moment: datetime, own: str) -> TopUsers:
     totals = totals_by(org, by, *month_of(org, moment), limit=TOP, user_id=own)
     totals = [total for total in totals if total.credits]
     names = labels_of(org, by, [total.key for total in totals])
-    return TopUsers(title, by, totals, names, url_for("orgs.usage", by=by))
+    hrefs = {total.key: calls_address({by: total.key}) for total in totals}
+    return TopUsers(title, by, totals, names, hrefs, url_for("orgs.usage", by=by))
 
 
 def _steps(
