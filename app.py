@@ -17,7 +17,7 @@ from models.core.db import db, engine_options
 from models.core.postgres import PostgresError, embedded_url
 from models.core.settings import PAGES_POOL, ROOT, Settings, SettingsError, get_settings
 from views.web import fast_path, logs
-from views.web.routing import LazyRule
+from views.web.url_rules import LazyRule
 
 migrate = Migrate(compare_type=True, render_as_batch=False)
 

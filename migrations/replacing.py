@@ -81,8 +81,7 @@ def text_at(name: str, revision: str) -> str:
 
 
 def _read(file: str) -> str | None:
-    """The text of a file, or None if it is missing. A `Path` for each of the thousands that are looked for took half of an upgrade's
-    processor time."""
+    """The text of a file, or None if it is missing."""
     return Path(file).read_text() if exists(file) else None
 
 
@@ -109,8 +108,13 @@ def _replace(before: str, after: str) -> None:
             run_script(statement.text)
 
 
-@cache
 def _later(here: Path, revision: str) -> list[str]:
     """The revisions after this one, oldest first."""
-    script = ScriptDirectory(str(here))
-    return [later.revision for later in script.iterate_revisions("head", revision)][::-1]
+    revisions = _revisions(here)
+    return revisions[revisions.index(revision) + 1 :]
+
+
+@cache
+def _revisions(here: Path) -> list[str]:
+    """All revisions, oldest first."""
+    return [each.revision for each in ScriptDirectory(str(here)).walk_revisions()][::-1]
