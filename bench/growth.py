@@ -44,6 +44,16 @@ PAGES = {
     "runs of an unknown agent": "/runs?agent=nosuchagent",
     "run": "/runs/{run}",
     "call": "/runs/{run}/calls/{call}",
+    "calls": "/calls",
+    "calls of a model in 30 days": "/calls?model=openai/gpt-5&range=30d",
+    "calls of an unknown model": "/calls?model=no/such",
+    "calls of a key": "/calls?key=nosuchkey",
+    "calls of an agent": "/calls?agent=acme/planner",
+    "calls of an agent and a model": "/calls?agent=acme/planner&model=no/such",
+    "failed calls": "/calls?state=failed",
+    "calls with an unknown error": "/calls?error=nosuch",
+    "dear calls": "/calls?above=20",
+    "calls with a text": "/calls?text=nosuchtext",
 }
 BUDGET, USAGE_BUDGET = 100, 60
 """p95 budgets in milliseconds: of each page, and of the usage page."""

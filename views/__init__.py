@@ -18,11 +18,12 @@ from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
 from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
-from views.billing.pages import affiliates, budget_pages, mail_settings, referrals
+from views.billing.pages import affiliates, budget_pages, credits_page, mail_settings, referrals
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
 from views.gateway import openai as gateway_openai
+from views.gateway import pages as model_pages
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -102,6 +103,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(budget_pages.bp)
+    app.register_blueprint(credits_page.bp)
     app.register_blueprint(plan_admin.bp)
     app.register_blueprint(audit_trail_page.bp)
     app.register_blueprint(plans_api.bp)
@@ -126,6 +128,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
     gateway_openai.init_app(app)
+    app.register_blueprint(model_pages.bp)
     fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)

@@ -3,7 +3,7 @@
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0057"
-down_revision = "0055"
+down_revision = "0056"
 branch_labels = None
 depends_on = None
 

@@ -13,6 +13,7 @@ depends_on = None
 
 FUNCTIONS = (
     "ledger/gateway_settle",
+    "ledger/gateway_refuse",
     "ledger/usage_recount",
     "ledger/usage_follow_failure",
     "usage/usage_calls",

@@ -7,7 +7,7 @@ Revises: 0062
 from migrations.replacing import run_script
 
 revision = "0064"
-down_revision = "0062"
+down_revision = "0063"
 branch_labels = None
 depends_on = None
 

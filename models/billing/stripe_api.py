@@ -98,7 +98,7 @@ def _access() -> StripeAccess:
 
 
 @contextmanager
-def asking() -> "Iterator[StripeClient]":
+def api_client() -> "Iterator[StripeClient]":
     """Yield the client for requests to Stripe, and turn the library's errors into StripeError, except those of declined
     cards (stripe.CardError), which callers handle."""
     found = client()

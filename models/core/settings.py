@@ -101,6 +101,7 @@ class Settings(BaseSettings):
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
     stoa_referral_reward: Literal["now", "first_purchase"] = "now"
     stoa_prices_file: Path | None = None
+    stoa_public_models: bool = False
     stoa_failover: bool = True
     stoa_connect_timeout: float = Field(10, gt=0, le=600)
     stoa_first_byte_timeout: float = Field(300, gt=0, le=3600)

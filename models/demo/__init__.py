@@ -19,7 +19,7 @@ from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.demo import demo_people, demo_store
+from models.demo import demo_org, demo_people, demo_store
 from models.demo.demo_agents import by_name
 from models.demo.demo_people import EMAIL, USER_ID
 from models.demo.demo_plans import offer_plans
@@ -54,7 +54,7 @@ def seed(
     commit: Callable[[], None],
     now: datetime | None = None,
 ) -> int:
-    """Create the users, a month of runs up to `now`, and the agents.
+    """Create the users, a month of runs up to `now`, an organisation with its own, and the agents.
 
     Returns the number of settled calls; 0 if the demo exists. Calls `commit` repeatedly, because settlements are transactions
     of their own and need the data. Deterministic per day (fixed random seed). Raises PublishRefused and Invalid if the id of a
@@ -73,21 +73,36 @@ def seed(
         writer.write([run], batch=False)
     for _, runs in groupby(_other_runs(began, now), key=_span):
         writer.write(list(runs), batch=True)
+    calls = _organisation(pool, settings, commit, began, now)
     demo_store.fill(now)
     db.session.execute(delete(Key).where(Key.session_token.in_(keys.values())))
     commit()
-    return writer.calls
+    return writer.calls + calls
 
 
 def remove() -> bool:
     """Delete the demo users and all their data, ledger entries and agents included. Returns False without demo. Flushes."""
     if not exists():
         return False
+    ledger.erase_account(demo_org.ORG_ID)
     demo_store.clear()
     for user_id in demo_people.IDS:
         ledger.erase_account(user_id)
     db.session.execute(delete(User).where(User.id.in_(demo_people.IDS)))
     return True
+
+
+def _organisation(
+    pool: Pool, settings: Settings, commit: Callable[[], None], began: datetime, now: datetime
+) -> int:
+    """Create the organisation with its runs and budgets. Returns the number of settled calls."""
+    keys = demo_org.found(began, now)
+    commit()
+    writer = RunWriter(pool, settings, commit, keys, demo_org.ORG_ID)
+    for _, runs in groupby(demo_org.planned_runs(began, now, DAYS), key=_span):
+        writer.write(list(runs), batch=True)
+    demo_org.limit(now)
+    return writer.calls
 
 
 def _people(settings: Settings, keys: dict[str, str], began: datetime, now: datetime) -> None:

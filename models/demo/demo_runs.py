@@ -161,7 +161,7 @@ class RunPlanner:
 class RunWriter:
     """Writes planned runs: the runs, their calls through admission and settlement, then steps and final states.
 
-    `keys` maps user ids to the hashes of their API keys.
+    `keys` maps user ids to the hashes of their API keys, which are of organisation `org_id` or their own.
     """
 
     def __init__(
@@ -170,11 +170,13 @@ class RunWriter:
         settings: Settings,
         commit: Callable[[], None],
         keys: dict[str, str],
+        org_id: str | None = None,
     ) -> None:
         self.pool = pool
         self.settings = settings
         self.checkpoint = commit
         self.keys = keys
+        self.org_id = org_id
         self.calls = 0
 
     def write(self, roots: Sequence[PlannedRun], *, batch: bool) -> None:
@@ -189,6 +191,7 @@ class RunWriter:
                 {
                     "id": run.id,
                     "user_id": run.user_id,
+                    "org_id": self.org_id,
                     "agent_id": f"{run.agent.name}@{run.version}",
                     "ancestor_run_ids": run.ancestors,
                     "created_at": run.start,

@@ -8,7 +8,7 @@ from models.accounts import User
 from models.core.db import db
 from models.demo import demo_agents, demo_people
 from models.demo.demo_agents import DemoAgent, DemoPublisher, published_at
-from models.orgs import Org, OrgMember
+from models.orgs import Org
 from models.store import Agent, AgentConfig, Publisher, publishers
 from models.store.catalogue import readme
 from models.store.publishing import publish, withdrawing
@@ -54,21 +54,6 @@ def _publisher(demo: DemoPublisher, now: datetime) -> User:
     org_id = None
     if demo.organisation:
         org_id = demo_people.ORGANISATIONS[demo.organisation]
-        db.session.add(
-            Org(
-                id=org_id,
-                name=demo.organisation,
-                slug=org_id,
-                owner_id=owner.id,
-                auto_topup_threshold=500,
-                auto_topup_amount=2000,
-                created_at=began,
-            )
-        )
-        db.session.flush()
-        for person, role in ((owner.id, "owner"), (demo_people.USER_ID, "admin")):
-            db.session.add(OrgMember(org_id=org_id, user_id=person, role=role, joined_at=began))
-        db.session.flush()
     profile = publishers.profile(demo.name, demo.email, f"{demo.bio} {MARK}")
     publisher = publishers.create(owner, demo.id, profile, org_id)
     publisher.created_at = began

@@ -38,12 +38,34 @@ class GatewayCall(Base):
         Index("idx_gateway_call_message", "message_id"),
         Index("idx_gateway_call_account", "account_id", "started_at"),
         # users named in an organisation's ledger are kept (trigger `credit_keep_people`)
-        Index("idx_gateway_call_member", "user_id", postgresql_where=text("(user_id <> account_id)")),
+        Index(
+            "idx_gateway_call_member",
+            "user_id",
+            "account_id",
+            "finished_at",
+            postgresql_where=text("(user_id <> account_id)"),
+        ),
         Index(
             "idx_gateway_call_failed",
             "account_id",
             "finished_at",
             postgresql_where=text("(state = 'failed'::text)"),
+        ),
+        # the list of calls (models/runs/call_sources.py)
+        Index("idx_gateway_call_finished", "account_id", "finished_at"),
+        Index("idx_gateway_call_key", "account_id", "key_id", "finished_at"),
+        Index(
+            "idx_gateway_call_model", "account_id", text("COALESCE(model, requested_model)"), "finished_at"
+        ),
+        Index("idx_gateway_call_provider", "account_id", "provider", "finished_at"),
+        Index("idx_gateway_call_cost", "account_id", "micro_credits"),
+        Index(
+            "idx_gateway_call_faulty",
+            "account_id",
+            "finished_at",
+            postgresql_where=text(
+                "((state = 'failed'::text) OR (error IS NOT NULL) OR (http_status <> 200))"
+            ),
         ),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
     )

@@ -22,7 +22,7 @@ from models.ledger.sanitizing import json_text
 log = logging.getLogger("stoa.gateway")
 
 WINDOW_SECONDS = 60.0
-ROWS = 120
+ROWS = 60
 INPUTS = 20
 INPUT_BYTES = 1 << 20
 MAX_KEYS = 5_000

@@ -8,7 +8,16 @@ from models.ledger.account_stops import (
     end_stop,
     stops_of,
 )
-from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
+from models.ledger.balances import (
+    KINDS,
+    Balance,
+    GrantGroup,
+    QuotaCycle,
+    balance,
+    cycle,
+    ever_had_credits,
+    grants_of,
+)
 from models.ledger.budget_tables import (
     LEVELS,
     PERIODS,
@@ -125,6 +134,7 @@ __all__ = [
     "end_team_budgets",
     "ensure_quota",
     "erase_account",
+    "ever_had_credits",
     "extend_holds",
     "fail",
     "grant",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, TableValuedAlias, cast, column, func, select, true
+from sqlalchemy import ColumnElement, Select, TableValuedAlias, cast, column, exists, func, select, true
 
 from models.accounts.users import User
 from models.core.db import BigInt, db
@@ -173,6 +173,11 @@ def _active_grants(account_id: str, now: datetime) -> TableValuedAlias:
     """The SQL function that every balance is read from."""
     columns = (column(each.name, each.type) for each in CreditLedger.__table__.columns)
     return func.credit_active_grants(account_id, now).table_valued(*columns, name="active")
+
+
+def ever_had_credits(account: Account) -> bool:
+    """Whether the account's ledger has any entry."""
+    return db.session.scalar(select(exists().where(CreditEntry.account_id == account.id))) or False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,23 @@ class Message(Base):
         Index("message_org_id_finished_at_idx", "org_id", "finished_at"),
         Index("idx_message_account_finished", text(ACCOUNT), "finished_at"),
         Index("idx_message_bodies", "finished_at", postgresql_where=text(HAS_BODIES)),
+        # the list of calls (models/runs/call_sources.py)
+        Index(
+            "idx_message_agent",
+            text(ACCOUNT),
+            text("split_part(agent_id, '@'::text, 1)"),
+            "finished_at",
+            postgresql_where=text("(agent_id IS NOT NULL)"),
+        ),
+        Index("idx_message_team", "team_id", "finished_at", postgresql_where=text("(team_id IS NOT NULL)")),
+        Index(
+            "idx_message_repository",
+            text(ACCOUNT),
+            "repo_url",
+            "finished_at",
+            postgresql_where=text("(repo_url IS NOT NULL)"),
+        ),
+        Index("idx_message_byok", "id", postgresql_where=text("byok")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

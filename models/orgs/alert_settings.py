@@ -87,11 +87,15 @@ def parse_thresholds(given: dict[str, str]) -> dict[str, int]:
     return values
 
 
+SWITCHES = ("billing_alerts", "usage_alerts", "weekly_reports")
+"""Of an organisation: whether alerts about its balance and its usage are raised, and the weekly report is sent."""
+
+
 def change_alert_settings(
-    org: Org, thresholds: dict[str, int], *, mailed: set[str], roles: set[str], weekly_reports: bool
+    org: Org, thresholds: dict[str, int], *, mailed: set[str], roles: set[str], switches: dict[str, bool]
 ) -> None:
     """Store the organisation's settings and an audit entry. Flushes. `mailed` are the kinds that are sent by e-mail, `roles`
-    who gets the e-mails. Raises Invalid for an unknown kind or role."""
+    who gets the e-mails, `switches` those of the organisation, by `SWITCHES`. Raises Invalid for an unknown kind or role."""
     if not mailed <= ALERT_KINDS.keys() or not roles <= set(MAIL_ROLES):
         raise Invalid("There is no such kind of alert, or no such role.")
     before = _as_facts(org, alert_settings(org.id))
@@ -105,7 +109,8 @@ def change_alert_settings(
         .values(org_id=org.id, **values)
         .on_conflict_do_update(index_elements=["org_id"], set_={**values, "updated_at": NOW})
     )
-    org.weekly_reports = weekly_reports
+    for name, on in switches.items():
+        setattr(org, name, on)
     db.session.flush()
     db.session.expire_all()
     after = _as_facts(org, alert_settings(org.id))
@@ -119,5 +124,5 @@ def _as_facts(org: Org, settings: OrgAlertSettings) -> dict[str, Any]:
         **thresholds,
         "muted": list(settings.muted),
         "mail_roles": list(settings.mail_roles),
-        "weekly_reports": org.weekly_reports,
+        **{name: getattr(org, name) for name in SWITCHES},
     }

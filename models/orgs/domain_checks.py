@@ -71,9 +71,9 @@ def note_check(row: OrgDomain, found: bool, now: datetime) -> None:
         record_org(
             row.org_id, "domain.paused", row.domain, after={"missing_since": row.missing_since.isoformat()}
         )
-        _mail_owners(row)
+        _mail_owners(row, now)
     elif row.misses == 2:
-        _mail_owners(row)
+        _mail_owners(row, now)
     db.session.flush()
 
 
@@ -82,7 +82,7 @@ def pauses_at(row: OrgDomain) -> datetime | None:
     return row.missing_since + PAUSE_AFTER if row.missing_since else None
 
 
-def _mail_owners(row: OrgDomain) -> None:
+def _mail_owners(row: OrgDomain, now: datetime) -> None:
     org = db.session.get_one(Org, row.org_id)
     values = {
         "organisation": org.name,
@@ -91,7 +91,7 @@ def _mail_owners(row: OrgDomain) -> None:
         "name": row.record_name,
         "value": row.record_value,
         "paused": row.paused_at is not None,
-        "pauses": moment_text(pauses_at(row)),
+        "pauses": moment_text((row.missing_since or now) + PAUSE_AFTER),
     }
     for owner in members.owners(row.org_id):
         mail.send(extension("settings"), mail.composed(owner.email, "org_domain", values))

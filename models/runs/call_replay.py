@@ -36,7 +36,10 @@ def replay_of(call: GatewayCall, request: Any) -> CallReplay | None:
     if not messages:
         return None
     stored = call.parameters or {}
-    body = {"model": call.requested_model, "messages": [each for each in messages if not _is_note(each)]}
+    body: dict[str, Any] = {
+        "model": call.requested_model,
+        "messages": [each for each in messages if not _is_note(each)],
+    }
     body |= {key: value for key, value in stored.items() if key not in NOT_SENT}
     if stored.get("response_format") in PLAIN_FORMATS:
         body["response_format"] = {"type": stored["response_format"]}

@@ -89,6 +89,18 @@ class AgentRun(Base):
             "id",
             postgresql_where=text("(duration_ms IS NOT NULL)"),
         ),
+        *(
+            Index(
+                f"idx_agent_run_unsuccessful_{name}",
+                text(ACCOUNT),
+                "status",
+                column,
+                "created_at",
+                "id",
+                postgresql_where=_UNSUCCESSFUL,
+            )
+            for name, column in (("credits", "settled_credits"), ("duration", "duration_ms"))
+        ),
         Index("idx_agent_run_tags_gin", "tags", postgresql_using="gin"),
         CheckConstraint("score = ANY (ARRAY[-1, 1])", name="score_known"),
     )

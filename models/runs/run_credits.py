@@ -1,4 +1,4 @@
-"""Adds up the settled credits of runs with all they spawned, for lists that are sorted by cost."""
+"""What lists of runs are sorted and filtered by and their calls say: settled credits with all they spawned, and tags."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -65,8 +65,31 @@ _ADD_UP = text("""
 """).bindparams(bindparam("start", type_=UtcTimestamp), bindparam("reached", type_=UtcTimestamp))
 
 
+# A run has at most 20 tags; it keeps those it has, and takes those of its calls in their order.
+_ADD_TAGS = text("""
+    WITH given AS MATERIALIZED (
+        SELECT c.run_id, t.tag, min(c.started_at) AS at, min(t.place) AS place
+        FROM message m JOIN gateway_call c ON c.message_id = m.id
+            CROSS JOIN LATERAL jsonb_array_elements_text(c.parameters -> 'tags') WITH ORDINALITY t (tag, place)
+        WHERE m.finished_at >= :start AND m.finished_at <= :reached AND c.run_id IS NOT NULL AND c.parameters ? 'tags'
+        GROUP BY c.run_id, t.tag
+    ),
+    locked AS MATERIALIZED (
+        SELECT r.id, coalesce(r.tags, '{}') AS tags FROM agent_run r
+        WHERE r.id IN (SELECT run_id FROM given) FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    added AS (
+        SELECT l.id, (l.tags || array_agg(g.tag ORDER BY g.at, g.place, g.tag))[1:20] AS tags
+        FROM locked l JOIN given g ON g.run_id = l.id AND g.tag <> ALL (l.tags)
+        GROUP BY l.id, l.tags
+    )
+    UPDATE agent_run r SET tags = a.tags FROM added a
+    WHERE r.id = a.id AND r.tags IS DISTINCT FROM a.tags
+""").bindparams(bindparam("start", type_=UtcTimestamp), bindparam("reached", type_=UtcTimestamp))
+
+
 def count_credits(*, batch: int = BATCH) -> bool:
-    """Bring `agent_run.settled_credits` up to date with the next settled calls; False when there are no more.
+    """Bring `agent_run.settled_credits` and `tags` up to date with the next settled calls; False when there are no more.
 
     Commit after each. Sums anew every run of these calls and the runs above, so a repetition changes nothing. Locks the rows
     of these runs, and of the mark.
@@ -78,6 +101,7 @@ def count_credits(*, batch: int = BATCH) -> bool:
     reached: datetime = found.reached or start
     if found.messages:
         db.session.execute(_ADD_UP, {"start": start, "reached": reached})
+        db.session.execute(_ADD_TAGS, {"start": start, "reached": reached})
     more = bool(found.messages == batch)
     if more:
         mark.counted_until = reached + timedelta(microseconds=reached == start)

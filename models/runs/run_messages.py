@@ -12,11 +12,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Text, any_, case, cast, func, literal, null, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONPATH
-from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.orm import aliased
 
 from models.core.db import db
 from models.core.errors import Invalid
-from models.gateway import GatewayCall
+from models.gateway import CallBody, GatewayCall
 from models.runs.run import AgentRun
 from models.runs.run_totals import text_array
 from models.runs.transcript import ConversationTurn, transcript
@@ -36,26 +36,29 @@ def first_prompts(account_id: str, run_ids: Collection[str]) -> dict[str, str]:
     left out."""
     if not run_ids:
         return {}
-    run, call = aliased(AgentRun), aliased(GatewayCall)
+    run, call, body = aliased(AgentRun), aliased(GatewayCall), aliased(CallBody)
     first = (
-        select(call.message_id, call.account_id)
-        .where(call.run_id == run.id, call.message_id.is_not(None))
+        select(call.request_id, call.message_id, call.account_id)
+        .outerjoin(body, body.request_id == call.request_id)
+        .where(call.run_id == run.id, or_(call.message_id.is_not(None), body.request.is_not(None)))
         .order_by(call.started_at, call.request_id)
         .limit(1)
         .lateral()
     )
+    prompt = func.coalesce(_text_of(Message.last_message), _text_of(CallBody.request[-1]))
     query = (
-        select(run.id, func.left(_text_of(Message.last_message), PROMPT_CHARS).label("text"))
+        select(run.id, func.left(prompt, PROMPT_CHARS).label("text"))
         .select_from(run)
         .join(first, true())
-        .join(Message, Message.id == first.c.message_id)
+        .outerjoin(Message, Message.id == first.c.message_id)
+        .outerjoin(CallBody, CallBody.request_id == first.c.request_id)
         .where(run.account_id == account_id, first.c.account_id == account_id)
         .where(run.id == any_(text_array(run_ids)))
     )
     return {row.id: row.text for row in db.session.execute(query) if (row.text or "").strip()}
 
 
-def _text_of(message: InstrumentedAttribute[Any]) -> ColumnElement[str]:
+def _text_of(message: Any) -> ColumnElement[str]:
     """The text of a chat message, or of the first part that has one; null of a large one."""
     first_part = func.jsonb_path_query_first(message, cast("$.content[*].text", JSONPATH)).op("#>>")(
         text_array([])
@@ -81,26 +84,28 @@ class RunDialogue:
 def dialogue_of(account_id: str, run: AgentRun) -> RunDialogue:
     """Return the prompt of the run's first call and the answer of its last, in one query."""
     calls = (
-        select(GatewayCall.request_id, GatewayCall.message_id)
+        select(GatewayCall.request_id, GatewayCall.message_id, CallBody.request[-1].label("prompt"))
+        .outerjoin(CallBody, CallBody.request_id == GatewayCall.request_id)
         .where(GatewayCall.account_id == account_id, GatewayCall.run_id == run.id)
-        .where(GatewayCall.message_id.is_not(None))
         .limit(1)
     )
     order = (GatewayCall.started_at, GatewayCall.request_id)
-    first = calls.order_by(*order).subquery("first_call")
-    last = calls.order_by(*(each.desc() for each in order)).subquery("last_call")
+    kept = or_(GatewayCall.message_id.is_not(None), CallBody.request.is_not(None))
+    first = calls.where(kept).order_by(*order).subquery("first_call")
+    answers = calls.where(GatewayCall.message_id.is_not(None))
+    last = answers.order_by(*(each.desc() for each in order)).subquery("last_call")
     asked, answered = aliased(Message), aliased(Message)
     query = (
         select(
             first.c.request_id.label("prompt_call"),
             last.c.request_id.label("answer_call"),
-            _unless_large(asked.last_message).label("prompt"),
+            func.coalesce(_unless_large(asked.last_message), _unless_large(first.c.prompt)).label("prompt"),
             _unless_large(answered.response).label("answer"),
         )
         .select_from(first)
-        .join(last, true())
-        .join(asked, asked.id == first.c.message_id)
-        .join(answered, answered.id == last.c.message_id)
+        .outerjoin(last, true())
+        .outerjoin(asked, asked.id == first.c.message_id)
+        .outerjoin(answered, answered.id == last.c.message_id)
     )
     row = db.session.execute(query).one_or_none()
     if row is None:

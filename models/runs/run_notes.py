@@ -1,15 +1,13 @@
 """Tags and score of a run: what people and programs note about it. They never change what it costs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from models.core.db import db
 from models.core.errors import Invalid
+from models.gateway.chat_format.request_tags import MAX_TAG, MAX_TAGS
 from models.orgs import OrgMember, can
 from models.runs.run import AgentRun
 
-MAX_TAGS = 20
-MAX_TAG = 64
 SCORES = (1, -1)
 
 
@@ -44,11 +42,3 @@ def set_tags(run: AgentRun, tags: Sequence[str]) -> bool:
     run.tags = cleaned or None
     db.session.flush()
     return True
-
-
-def tags_of_metadata(metadata: Any) -> list[str]:
-    """The tags of the metadata that a client sent, a list of strings under `tags`; whatever else it is, none."""
-    found = metadata.get("tags") if isinstance(metadata, dict) else None
-    tags = [" ".join(tag.split()) for tag in found if isinstance(tag, str)] if isinstance(found, list) else []
-    usable = [tag for tag in tags if tag and len(tag) <= MAX_TAG and tag.isprintable()]
-    return list(dict.fromkeys(usable))[:MAX_TAGS]

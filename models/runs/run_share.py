@@ -53,22 +53,17 @@ class RunShare(Base):
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-def share_run(
-    run: AgentRun, by: User, lifetime: str, *, with_messages: bool, key: str | None = None
-) -> tuple[RunShare, bool]:
-    """Create a link to the run. `lifetime` is a key of `LIFETIMES`. With the same `key`, of a form, the link that it created is
-    returned, and the second value is False. Raises Invalid for an unknown lifetime, and Conflict when the run has 20 links that work."""
+def share_run(run: AgentRun, by: User, lifetime: str, *, with_messages: bool) -> RunShare:
+    """Create a link to the run. `lifetime` is a key of `LIFETIMES`. Locks the run. Raises Invalid for an unknown lifetime, and
+    Conflict when the run has 20 links that work."""
     if lifetime not in LIFETIMES:
         raise Invalid("Choose how long the link works.", fields={"lifetime": "Choose from the list"})
     db.session.execute(select(AgentRun.id).where(AgentRun.id == run.id).with_for_update(key_share=True))
-    share_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{by.id}:{run.id}:{key}")) if key else str(uuid.uuid4())
-    if (existing := db.session.get(RunShare, share_id)) is not None:
-        return existing, False
     if len(shares_of(run)) >= MAX_LINKS:
         raise Conflict(f"A run has at most {MAX_LINKS} links. Revoke one first.")
     moment, span = now(), LIFETIMES[lifetime]
     share = RunShare(
-        id=share_id,
+        id=str(uuid.uuid4()),
         run_id=run.id,
         with_messages=with_messages,
         created_by=by.id,
@@ -78,7 +73,7 @@ def share_run(
     share.token_hash = hash_token(share.token)
     db.session.add(share)
     db.session.flush()
-    return share, True
+    return share
 
 
 def shares_of(run: AgentRun) -> Sequence[RunShare]:

@@ -197,10 +197,10 @@ def _content_part(content: Any) -> MessagePart:
 
 def _media(content: Mapping[str, Any], name: str) -> MessagePart:
     """A placeholder with the kind of media, its type or file name, and its host or size."""
-    inner = next((content[key] for key in MEDIA if isinstance(content.get(key), dict | str)), content)
+    inner: Any = next((content[key] for key in MEDIA if isinstance(content.get(key), dict | str)), content)
     if isinstance(inner, str):
         inner = {"url": inner}
-    source = inner.get("source") if isinstance(inner.get("source"), dict) else inner
+    source: Any = inner.get("source") if isinstance(inner.get("source"), dict) else inner
     values = [source.get(key) for key in ("url", "file_data", "data")]
     data = next((value for value in values if isinstance(value, str) and value), "")
     kind = source.get("media_type") or source.get("format")

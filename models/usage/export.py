@@ -1,7 +1,7 @@
 """CSV and JSON export of calls: one line per call and no summary rows, so that column sums match the pages."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import islice
 from typing import Any
@@ -51,11 +51,17 @@ def csv_of(calls: Iterable[Row[Any]], columns: Sequence[str] = COLUMNS) -> Itera
 
 def json_of(calls: Iterable[Row[Any]], columns: Sequence[str] = COLUMNS) -> Iterator[str]:
     """A JSON array in chunks of up to 500 calls, with the columns of `csv_of`; cost is a string."""
+    return json_lines(
+        {name: value for name, value in _line(call).items() if name in columns} for call in calls
+    )
+
+
+def json_lines(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A JSON array in chunks of up to 500 mappings; times and decimals are strings."""
     separator = "["
-    for part in _parts(calls):
-        lines = ({name: value for name, value in _line(call).items() if name in columns} for call in part)
+    for part in _parts(lines):
         yield separator + ",".join(
-            "\n" + json.dumps(line, default=csv_cell, ensure_ascii=False) for line in lines
+            "\n" + json.dumps(line, default=csv_cell, ensure_ascii=False) for line in part
         )
         separator = ","
     yield ("[" if separator == "[" else "") + "\n]\n"

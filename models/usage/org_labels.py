@@ -55,10 +55,11 @@ def people(user_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 def _keys(account: Org | User, known: list[str]) -> dict[str, tuple[str, str]]:
     query = select(Session.session_token, Session.name, Session.token_hint, Session.type)
-    own = Session.user_id.in_(select(User.id).where(_known_to(account)))
+    query = query.join(User, User.id == Session.user_id).where(Session.session_token.in_(known))
+    own = _known_to(account)
     if isinstance(account, Org):
         own = or_(Session.org_id == account.id, own)
-    rows = db.session.execute(query.where(Session.session_token.in_(known), own))
+    rows = db.session.execute(query.where(own))
     kinds = {"pat": "API key", "cli": "Command line", "web": "Browser"}
     return {id: (name or f"{kinds.get(type, 'Key')} {hint}", hint) for id, name, hint, type in rows}
 

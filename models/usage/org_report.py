@@ -132,9 +132,9 @@ def _rest(
     for start, whole in sums:
         *all_of, largest, histogram = whole
         *parts, _, part_of = sum_totals(stacks[column_index(stamps, start)])
+        pairs: Any = zip(all_of, parts, strict=True)
         buckets = [total - part for total, part in zip(histogram, part_of, strict=True)]
-        counts: list[Any] = [total - part for total, part in zip(all_of, parts, strict=True)]
-        left = UsageTotals._make((*counts, largest, buckets))
+        left = UsageTotals._make((*(total - part for total, part in pairs), largest, buckets))
         if left.calls or left.failed:
             rest.append((None, start, left))
     return rest

@@ -1,4 +1,4 @@
-"""Queries for calls: recent calls, a single call, and all calls of a period in batches for the export."""
+"""Queries for calls: a single call, and all calls of a period in batches for the export."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,30 +16,6 @@ from models.orgs import OrgTeam
 BATCH = 5000
 FIRST_BATCH = 250
 """Small, so that the export starts quickly."""
-
-
-def recent_calls(account_id: str, limit: int) -> Sequence[Row[Any]]:
-    """The account's latest calls for a list, failed ones included, newest first. `input_tokens` includes cached
-    tokens; `cost` is dollars."""
-    read = GatewayCall.uncached_input_tokens + GatewayCall.cache_write_tokens + GatewayCall.cache_read_tokens
-    query: Select[*tuple[Any, ...]] = (
-        select(
-            GatewayCall.request_id,
-            GatewayCall.run_id,
-            GatewayCall.state,
-            GatewayCall.requested_model,
-            GatewayCall.model,
-            GatewayCall.started_at,
-            read.label("input_tokens"),
-            GatewayCall.output_tokens,
-            GatewayCall.latency_ms,
-            GatewayCall.cost,
-            GatewayCall.credits,
-        )
-        .where(GatewayCall.account_id == account_id)
-        .order_by(GatewayCall.started_at.desc(), GatewayCall.request_id.desc())
-    )
-    return db.session.execute(query.limit(limit)).all()
 
 
 def call_with_id(account_id: str, request_id: str) -> GatewayCall:

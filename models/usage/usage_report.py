@@ -324,9 +324,9 @@ def _in_period(step: Step, names: tuple[str, ...]) -> list[ColumnElement[bool]]:
 def filter_condition(columns: Mapping[str, Any], name: str) -> ColumnElement[bool]:
     """The condition of a filter, by a parameter of `filter_values`."""
     value = bindparam(f"only_{name}", type_=Text)
-    if name == "state":
-        return (columns["error"] != "") == (value == "failed")
-    matches: ColumnElement[bool] = columns[name] == value
+    matches: ColumnElement[bool] = (
+        (columns["error"] != "") == (value == "failed") if name == "state" else columns[name] == value
+    )
     return matches
 
 

@@ -109,6 +109,7 @@ async function run(options, [agent, ...words]) {
   const prompt = words.length && words[0] !== "-" ? words[0] : await standardInput();
   if (!prompt.trim()) throw misused("The prompt is empty.");
   const key = await keyFor(options.server);
+  await ask(options.server, "/api/v1/me", { key }); // says what is wrong with server or key better than the SDK
   const { CodebuffClient } = await sdk(options.server);
 
   const abort = cancelOnSignal();
@@ -117,13 +118,15 @@ async function run(options, [agent, ...words]) {
   for (const level of ["log", "info", "warn", "error"]) console[level] = () => {}; // the SDK's own, with whole requests
   const printed = { text: "" };
   const client = new CodebuffClient({ apiKey: key, cwd, overrideTools: refusedTools(options) });
-  const { output } = await client.run({
+  const request = {
     agent,
     prompt,
     signal: abort.signal,
     handleEvent: (event) => showEvent(event, options),
     handleStreamChunk: (chunk) => showChunk(chunk, printed, options),
-  });
+  };
+  const lost = (error) => ({ output: { type: "error", message: error.message } });
+  const { output } = await client.run(request).catch(lost);
   const result = await outcome(options.server, key, watched, output, abort.signal.aborted);
   if (options.json) return finishWith(result.exit, { ...result, exit: undefined, text: answerOf(output, printed) });
   if (!printed.text.trim()) process.stdout.write(plain(answerOf(output, printed)));
@@ -490,8 +493,11 @@ async function standardInput() {
 
 const send = globalThis.fetch;
 
-/** Sends the SDK's requests to `server`, because its published build has another address fixed, and its telemetry nowhere. */
-function redirect(server, observe = (url, response) => response) {
+/**
+ * Sends the SDK's requests to `server`, because its published build has another address fixed, and its telemetry nowhere. With
+ * `observe`, which sees every response of the server, also no request to a vendor with a subscription that the SDK finds here.
+ */
+function redirect(server, observe) {
   const payer = Object.entries({
     "x-stoa-org": process.env.STOA_ORG,
     "x-stoa-repo": process.env.STOA_REPO ?? origin(),
@@ -499,12 +505,14 @@ function redirect(server, observe = (url, response) => response) {
   globalThis.fetch = async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : String(input));
     if (url.hostname.endsWith(".posthog.com")) return new Response('{"status":1}');
+    if (observe && url.hostname.endsWith(".anthropic.com")) return new Response("{}", { status: 401 });
     if (url.hostname !== "www.codebuff.com" && url.hostname !== "codebuff.com") return send(input, init);
     const there = new URL(url.pathname + url.search, server);
     const request = input instanceof Request ? new Request(there, input) : there;
     const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : undefined));
     for (const [name, value] of payer) headers.set(name, value);
-    return observe(there, await send(request, { ...init, headers }));
+    const response = await send(request, { ...init, headers });
+    return observe ? observe(there, response) : response;
   };
 }
 

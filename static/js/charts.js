@@ -11,11 +11,11 @@
     return document.getElementById(plot.dataset.table)?.tBodies[0]?.rows[index];
   }
 
-  function show(plot, index) {
+  function show(plot, index, byKey) {
     const count = Number(plot.dataset.plot);
     const row = rowOf(plot, index);
     if (!row || index < 0 || index >= count) return hide();
-    if (active?.plot === plot && active.index === index) return;
+    if (active?.plot === plot && active.index === index && active.byKey === byKey) return;
     hide();
     const box = plot.querySelector(".plot__cols").getBoundingClientRect();
     const mark = plot.querySelector(".col-mark");
@@ -34,7 +34,7 @@
     const width = tip.offsetWidth;
     const space = 10;
     tip.style.left = `${right + space + width <= frame.width ? right + space : Math.max(0, left - space - width)}px`;
-    active = { plot, index, tip, mark };
+    active = { plot, index, byKey, tip, mark };
   }
 
   function hide() {
@@ -89,9 +89,9 @@
 
   function pointed(event) {
     const plot = event.pointerType === "touch" ? null : plotOf(event);
-    if (!plot) return document.activeElement === active?.plot ? null : hide();
+    if (!plot) return active?.byKey ? null : hide();
     const box = plot.querySelector(".plot__cols").getBoundingClientRect();
-    return show(plot, Math.floor(((event.clientX - box.left) / box.width) * Number(plot.dataset.plot)));
+    return show(plot, Math.floor(((event.clientX - box.left) / box.width) * Number(plot.dataset.plot)), false);
   }
 
   const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
@@ -105,7 +105,7 @@
       event.preventDefault();
       const step = steps[event.key];
       const index = at === null && Math.abs(step) === 1 ? last : Math.min(last, Math.max(0, (at ?? 0) + step));
-      show(plot, index);
+      show(plot, index, true);
       if (active) announce(rowOf(plot, index));
     } else if (event.key === "Enter" && at !== null) {
       const link = plot.querySelectorAll(".plot__cols a")[at];

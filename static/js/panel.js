@@ -19,9 +19,9 @@
     const body = find("[data-panel-body]", box);
     if (box.hidden) list = { ...list, title: document.title };
     request = { address, push, wasOpen: isOpen() };
-    box.hidden = false;
     box.setAttribute("aria-busy", "true");
     mark(address);
+    inPlace(() => (box.hidden = false));
     window.htmx.ajax("GET", address, { source: body, target: body, swap: "innerHTML show:none" }).catch(() => {});
   }
 
@@ -45,7 +45,7 @@
     const box = panel();
     const link = find('[data-panel-link][aria-current="true"]');
     const inside = box.contains(document.activeElement) || document.activeElement === document.body;
-    box.hidden = true;
+    inPlace(() => (box.hidden = true));
     find("[data-panel-body]", box).replaceChildren();
     document.title = list.title;
     mark(null);
@@ -55,6 +55,14 @@
   function close() {
     if (history.state?.panel) history.back();
     else hide();
+  }
+
+  // The page gets narrower or wider: the marked row stays where it is on the screen.
+  function inPlace(change) {
+    const link = find('[data-panel-link][aria-current="true"]');
+    const before = link?.getBoundingClientRect().top;
+    change();
+    if (link) window.scrollBy({ top: link.getBoundingClientRect().top - before, behavior: "instant" });
   }
 
   // Rows that are polled or appended meanwhile are marked again.

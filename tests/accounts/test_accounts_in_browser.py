@@ -161,7 +161,8 @@ def _make_and_revoke(page: Page, script: bool) -> None:
     page.get_by_label("Name").fill("laptop")
     page.get_by_role("button", name="Create key").click()
     expect(page.get_by_text("Copy your new key now")).to_be_visible()
-    expect(page.locator(".command code")).to_have_text(re.compile(r"^cb-pat-[0-9a-f]{64}$"))
+    expect(page.locator(".command code")).to_have_text(re.compile(r"^export STOA_KEY=cb-pat-[0-9a-f]{64}$"))
+    page.get_by_role("navigation", name="Path").get_by_role("link", name="API keys").click()
     page.get_by_role("link", name="Revoke key laptop").click()
     if script:
         expect(page.get_by_role("dialog")).to_be_visible()
@@ -180,7 +181,7 @@ def test_a_command_line_is_let_in_by_a_button(
         expect(page.get_by_text("marsh-laptop")).to_be_visible()
         held = select(Session).where(Session.fingerprint_id == "marsh-laptop")
         assert session.scalars(held).all() == []
-        page.get_by_role("button", name="Approve").click()
+        page.get_by_role("button", name="Approve").dblclick()
         expect(page.get_by_text("The command line is signed in.")).to_be_visible()
         session.expire_all()
         assert len(session.scalars(held).all()) == 1

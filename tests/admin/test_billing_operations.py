@@ -218,7 +218,7 @@ def test_mismatched_events_show_their_purchase_and_the_reason(
         intent = desk.sim.get("payment_intent", session["payment_intent"])
         for each in (session, intent):
             each |= {name: value for name, value in changed.items() if name in each}
-    desk.tell("checkout.session.completed")
+    desk.deliver_events("checkout.session.completed")
     shown = page(root, f"{PAGE}/events?state=ignored")
     for _, reason in changes:
         assert reason in shown, reason
@@ -301,7 +301,7 @@ def test_purchases_are_found_by_account_and_state(
     assert (unknown.status_code, "There is no user nobody@example.org" in unknown.text) == (422, True)
     desk.dispute(mine)
     desk.refund(theirs, 300)
-    desk.tell()
+    desk.deliver_events()
     assert "Dispute: " in page(root, f"{PAGE}/purchases/{mine.id}")
     shown = page(root, f"{PAGE}/purchases/{theirs.id}")
     assert "Partly refunded" in shown
@@ -329,7 +329,7 @@ def test_frozen_and_banned_buyers_are_listed_and_unfrozen(
 ) -> None:
     bought = desk.bought(alice)
     desk.dispute(bought)
-    desk.tell()
+    desk.deliver_events()
     desk.customer(bob)
     desk.session.execute(
         text("UPDATE \"user\" SET banned = true, banned_reason = '5 disputes' WHERE id = :id"), {"id": bob.id}

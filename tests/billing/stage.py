@@ -140,7 +140,7 @@ class Desk:
         for id in ids:
             self.run(stripe_events.apply_event, id)
 
-    def tell(self, *types: str) -> None:
+    def deliver_events(self, *types: str) -> None:
         """Deliver all events of these types (all without one), and apply them."""
         for event in self.events(*types):
             assert self.deliver(event).json == {"received": True}

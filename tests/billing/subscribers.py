@@ -40,10 +40,10 @@ class Plans:
         self.desk.stripe.pay(
             self.checkout(who, plan), card, name="Ada", line1="1 Main St", city="Oslo", country="NO"
         )
-        self.hear()
+        self.deliver_events()
         return self.subscription(who)
 
-    def hear(self) -> None:
+    def deliver_events(self) -> None:
         """Deliver the last undelivered event of each type, and handle them."""
         heard = set(self.desk.session.scalars(text("SELECT id FROM stripe_event")))
         self.desk.session.rollback()
@@ -59,7 +59,7 @@ class Plans:
     def pass_days(self, days: float) -> None:
         """Advance Stripe's clock, and deliver the events."""
         self.desk.stripe.advance(int(days * DAY))
-        self.hear()
+        self.deliver_events()
 
     def do(self, who: Person, verb: Any, *args: Any, **kw: Any) -> Any:
         """Call a billing function for a person."""

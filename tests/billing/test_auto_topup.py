@@ -241,11 +241,11 @@ def test_nothing_is_charged_while_off_banned_or_frozen(desk: Desk, alice: Person
     assert not top_up(desk, alice)
     enable(desk, alice, threshold=1000)
     dispute = desk.dispute(purchase)
-    desk.tell()
+    desk.deliver_events()
     assert not top_up(desk, alice)
     assert desk.run(auto_topup.view, alice.account).state == "paused"
     desk.stripe.win(dispute["id"])
-    desk.tell()
+    desk.deliver_events()
     desk.session.get_one(User, alice.id).banned = True
     desk.session.commit()
     assert not top_up(desk, alice)
@@ -402,7 +402,7 @@ def test_a_decline_pauses_by_its_code(
     assert subjects(desk) == [subject]
     assert (purchase.failure_message or "?") in mails(desk)[0]["html"].replace("&#39;", "'")
     assert not top_up(desk, alice, moment + LATER)
-    desk.tell()
+    desk.deliver_events()
     assert len(desk.purchases(alice)) == 1
     assert len(mails(desk)) == 1
     profile = alice.browser.get(PROFILE).json or {}
@@ -439,10 +439,10 @@ def test_a_new_card_ends_the_pause_after_a_permanent_decline(desk: Desk, alice: 
     assert not top_up(desk, alice, moment)
     desk.run(topup_charging.resume, alice.account)
     assert state(desk, alice).pause == "card"
-    desk.tell("payment_method.attached", "customer.updated")
+    desk.deliver_events("payment_method.attached", "customer.updated")
     assert state(desk, alice).pause == "card"
     desk.card(alice, "mastercard")
-    desk.tell("payment_method.attached", "customer.updated")
+    desk.deliver_events("payment_method.attached", "customer.updated")
     assert state(desk, alice).pause is None
     assert top_up(desk, alice, moment + LATER)
     desk.prove()

@@ -75,7 +75,7 @@ def test_the_link_finishes_the_same_operation_once(desk: Desk, alice: Person, cl
     assert "This link works only once" in client.get(path).text
     assert "The credits were added to your account." in client.get(back(desk, intent)).text
     assert desk.balance(alice) == 2000
-    desk.tell()
+    desk.deliver_events()
     assert desk.balance(alice) == 2000
     assert [each.id for each in desk.purchases(alice)] == [purchase.id]
     assert len(desk.charges()) == 1
@@ -89,7 +89,7 @@ def test_a_webhook_finishes_it_if_the_browser_never_returns(
 ) -> None:
     path = waiting(desk, alice)
     back(desk, go_to_the_bank(desk, client, path))
-    desk.tell("payment_intent.succeeded")
+    desk.deliver_events("payment_intent.succeeded")
     assert (desk.balance(alice), state(desk, alice).pause) == (2000, None)
     assert "The credits were added to your account." in client.get(path).text
     desk.prove()

@@ -30,7 +30,7 @@ def _reconciled(desk: Desk) -> None:
 
 
 def _webhooks(desk: Desk) -> None:
-    desk.tell(*stripe_events.HANDLERS)
+    desk.deliver_events(*stripe_events.HANDLERS)
 
 
 REPAIRS = {"the reconciler": _reconciled, "its job": _jobs, "webhooks": _webhooks}

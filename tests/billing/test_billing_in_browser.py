@@ -51,7 +51,7 @@ def test_axe_finds_nothing(
     bought = desk.bought(alice)
     desk.stripe.add_card(desk.customer(alice), "mastercard", default=False)
     desk.refund(bought, 400)
-    desk.tell()
+    desk.deliver_events()
     with open_page(base, width=390, expected=(422,)) as page:
         page.context.add_cookies([cookie])
         for path in (
@@ -70,7 +70,7 @@ def test_axe_finds_nothing(
                 expect(page.get_by_text("4444")).to_be_visible()
             judge(page, *WIDTHS)
         desk.dispute(bought, amount=600)
-        desk.tell()
+        desk.deliver_events()
         page.goto("/profile?tab=billing")
         expect(page.get_by_text("Buying is frozen")).to_be_visible()
         judge(page, *WIDTHS)
@@ -96,7 +96,7 @@ def test_buying_on_stripes_page_and_then_with_the_saved_card(
         expect(page.get_by_role("region", name="Play money")).to_be_visible()
         page.get_by_role("button", name="Pay").first.click()
         expect(page.get_by_text("1,500 credits bought")).to_be_visible()
-        desk.tell()  # makes the card the default
+        desk.deliver_events()  # makes the card the default
 
         _buy_again(page, script)
         assert desk.balance(alice) == 4000
@@ -126,6 +126,6 @@ def test_the_payment_page_refreshes_when_stripe_answers(
         page.goto(f"/payment-success?session_id={session}&purchase=credits&amt=1000")
         expect(page.get_by_text("Waiting for Stripe")).to_be_visible()
         desk.stripe.pay(session)
-        desk.tell()
+        desk.deliver_events()
         expect(page.get_by_text("1,000 credits bought")).to_be_visible()
         judge(page)

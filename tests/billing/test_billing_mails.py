@@ -93,8 +93,8 @@ def part(message: EmailMessage, kind: str = "plain") -> str:
 
 def test_a_purchase_has_one_receipt(desk: Desk, inbox: Inbox, alice: Person) -> None:
     desk.bought(alice, 1234)
-    desk.tell()
-    desk.tell()
+    desk.deliver_events()
+    desk.deliver_events()
     (receipt,) = inbox.fetch()
     assert (receipt["To"], receipt["Subject"]) == ("alice@example.org", "Receipt for 1,234 credits")
     for body in (part(receipt), part(receipt, "html")):
@@ -102,14 +102,14 @@ def test_a_purchase_has_one_receipt(desk: Desk, inbox: Inbox, alice: Person) -> 
         assert "Visa ending in 4242" in body
         assert desk.purchase(alice).id in body
     assert receipt["List-Unsubscribe"] is None
-    desk.tell()
+    desk.deliver_events()
     assert inbox.fetch() == []
 
 
 def test_a_declined_card_has_no_receipt(desk: Desk, inbox: Inbox, alice: Person) -> None:
     desk.card(alice, "declined")
     desk.buy(alice)
-    desk.tell()
+    desk.deliver_events()
     assert inbox.fetch() == []
 
 
@@ -132,14 +132,14 @@ def test_each_refund_mail_has_the_credits_taken_back(desk: Desk, inbox: Inbox, a
     inbox.fetch()
     desk.refund(purchase, 250)
     for _ in range(3):
-        desk.tell()
+        desk.deliver_events()
     (message,) = inbox.fetch()
     assert message["Subject"] == "Refund of $2.50"
     assert "Credits taken back with this refund: 250 credits." in part(message)
     assert "Balance now: 750 credits" in part(message)
     assert message["List-Unsubscribe"] is None
     desk.refund(purchase, 750)
-    desk.tell()
+    desk.deliver_events()
     (message,) = inbox.fetch()
     assert message["Subject"] == "Refund of $7.50"
     assert "$10.00 in total" in part(message)
@@ -152,7 +152,7 @@ def test_a_refund_mail_of_spent_credits_has_the_debt(desk: Desk, inbox: Inbox, a
     ledger.charge(Account(user_id=alice.id), 900, cause="test")
     desk.session.commit()
     desk.refund(purchase, 1000)
-    desk.tell()
+    desk.deliver_events()
     (message,) = inbox.fetch()
     assert "with a debt of 900 credits" in part(message)
 
@@ -162,14 +162,14 @@ def test_a_dispute_its_freeze_and_its_end_have_one_mail_each(desk: Desk, inbox: 
     inbox.fetch()
     dispute = desk.dispute(purchase)
     for _ in range(2):
-        desk.tell()
+        desk.deliver_events()
     opened, frozen = inbox.fetch()
     assert opened["Subject"] == "A payment of $10.00 is disputed"
     assert "Taken back until the dispute is decided: 1,000 credits." in part(opened)
     assert frozen["Subject"] == "Your account cannot buy credits"
     desk.stripe.win(dispute["id"])
     for _ in range(2):
-        desk.tell()
+        desk.deliver_events()
     (closed,) = inbox.fetch()
     assert closed["Subject"] == "The dispute of $10.00 is closed"
     assert "Credits returned to the account: 1,000 credits." in part(closed)
@@ -182,7 +182,7 @@ def test_the_mail_of_a_lost_dispute_has_the_credits_taken_back(
 ) -> None:
     purchase = desk.bought(alice, 1000)
     desk.stripe.lose(desk.dispute(purchase)["id"])
-    desk.tell()
+    desk.deliver_events()
     subjects = inbox.subjects()
     assert subjects[0] == "Receipt for 1,000 credits"
     assert set(subjects[1:]) == {"The dispute of $10.00 is closed", "Your account cannot buy credits"}
@@ -240,7 +240,7 @@ def test_one_click_unsubscribes_signed_out_from_this_topic_only(
     purchase = desk.bought(alice, 1000)
     inbox.fetch()
     desk.dispute(purchase)
-    desk.tell()
+    desk.deliver_events()
     inbox.fetch()
     link = _links(inbox)[0]
     page = anonymous.browser.get(link)
@@ -258,7 +258,7 @@ def test_one_click_unsubscribes_signed_out_from_this_topic_only(
     assert mails.opt_outs(alice.id) == {"disputes"}
     desk.stripe.win(desk.sim.find("dispute")[0]["id"])
     desk.refund(purchase, 300)
-    desk.tell()
+    desk.deliver_events()
     assert inbox.subjects() == ["Refund of $3.00"]
     skipped = desk.session.execute(text("SELECT skipped FROM billing_mail WHERE kind = 'dispute_closed'"))
     assert skipped.scalar_one() == "unsubscribed"

@@ -176,7 +176,7 @@ def test_a_payment_suggests_automatic_top_up_while_it_is_off(desk: Desk, alice: 
     desk.run(auto_topup.save, alice.account, alice.id, TopupSettings(False, 500, 2000), source="page")
     other = desk.bought(alice)
     desk.dispute(other)
-    desk.tell()
+    desk.deliver_events()
     assert suggestion not in page(alice, path)  # buying is frozen
     assert suggestion not in page(alice, f"/payment-success?operation={other.id}")
 
@@ -225,7 +225,7 @@ def test_refunds_and_disputes_are_shown_with_their_reasons(desk: Desk, buyer: Pe
     pay(buyer, 1000)
     bought = desk.purchase(buyer)
     refund = desk.refund(bought, 400)
-    desk.tell()
+    desk.deliver_events()
     text = page(buyer)
     assert "$4.00 refunded" in text
     assert "400 credits taken back" in text
@@ -233,7 +233,7 @@ def test_refunds_and_disputes_are_shown_with_their_reasons(desk: Desk, buyer: Pe
     assert note.data.startswith(b"%PDF-")
 
     desk.dispute(bought, amount=600)
-    desk.tell()
+    desk.deliver_events()
     text = page(buyer)
     assert "Buying is frozen" in text
     assert "Your bank disputes" in text

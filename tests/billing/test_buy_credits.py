@@ -109,7 +109,7 @@ def test_without_a_card_checkout_is_opened_and_pays(desk: Desk, alice: Person) -
         0,
     )
     assert "/payment-success" in desk.stripe.pay(session["id"])
-    desk.tell()
+    desk.deliver_events()
     purchase = desk.purchase(alice)
     assert (purchase.state, purchase.card_last4, desk.balance(alice)) == ("paid", "4242", 1000)
     assert desk.entries(alice) == [("grant", 1000)]
@@ -126,17 +126,17 @@ def test_a_declined_card_grants_nothing_and_opens_checkout(desk: Desk, alice: Pe
     assert (desk.charges(), desk.balance(alice)) == ([], 0)
     (intent,) = desk.sim.find("payment_intent")
     assert intent["status"] == "canceled"  # it cannot be confirmed later, beside the Checkout
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("pending", 0)
     desk.stripe.pay(answer.json["sessionId"])
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice), len(desk.charges())) == ("paid", 1000, 1)
 
 
 def test_an_abandoned_checkout_is_cancelled(desk: Desk, alice: Person) -> None:
     desk.buy(alice)
     desk.stripe.advance(90_000)
-    desk.tell("checkout.session.expired")
+    desk.deliver_events("checkout.session.expired")
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("cancelled", 0)
 
 
@@ -267,7 +267,7 @@ def test_a_card_saved_on_stripes_page_becomes_the_default_if_there_is_none(desk:
     customer = desk.customer(alice)
     address = cards.card_page(customer, "https://example.org/saved", "https://example.org/left")
     assert desk.stripe.pay(address.rpartition("/")[2]) == "https://example.org/saved"
-    desk.tell()
+    desk.deliver_events()
     (card,) = cards.saved_cards(customer)
     assert (card.default, card.usable, card.last4) == (True, True, "4242")
     assert desk.buy(alice).json == {"success": True, "credits": 1000}
@@ -281,7 +281,7 @@ def test_a_card_that_needs_3d_secure_opens_checkout_and_is_charged_once(desk: De
     assert (desk.purchase(alice).failure_code, desk.charges()) == ("authentication_required", [])
     assert desk.stripe.pay(answer.json["sessionId"], kind, confirm=False) == "" or desk.charges() == []
     assert "/payment-success" in desk.stripe.pay(answer.json["sessionId"], kind)
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice), len(desk.charges())) == ("paid", 1000, 1)
 
 
@@ -306,11 +306,11 @@ def test_no_transaction_is_open_during_a_request_to_stripe(
 
     monkeypatch.setattr(stripe.RequestsClient, "request", watched)
     desk.stripe.pay(desk.buy(alice).json["sessionId"])
-    desk.tell()
+    desk.deliver_events()
     assert desk.buy(alice).json == {"success": True, "credits": 1000}
     dispute = desk.dispute(desk.purchases(alice)[1])
     desk.stripe.warn_of_fraud(desk.charge_of(desk.purchases(alice)[0])["id"])
-    desk.tell()
+    desk.deliver_events()
     desk.stripe.win(dispute["id"])
     assert alice.browser.post("/api/user/billing-portal").status_code == 200
     desk.run(billing.reconcile, now=now() + timedelta(minutes=5))

@@ -70,7 +70,7 @@ def _reconciled(desk: Desk) -> None:
 
 
 def _delivered(desk: Desk) -> None:
-    desk.tell(*stripe_events.HANDLERS)
+    desk.deliver_events(*stripe_events.HANDLERS)
 
 
 REPAIRS = {"the reconciler": _reconciled, "its job": _resolved, "webhooks": _delivered}
@@ -161,7 +161,7 @@ def test_an_older_response_never_overwrites_a_newer_one(desk: Desk, alice: Perso
     old = payment_state.fetch(known)
     assert old is not None
     desk.refund(purchase, 300)
-    desk.tell()
+    desk.deliver_events()
     assert desk.balance(alice) == 700
     assert desk.run(transitions.settle, purchase.id, version, old) is False
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("partly_refunded", 700)
@@ -212,7 +212,7 @@ def test_a_decided_old_dispute_is_found_without_fetching_what_agrees(
 ) -> None:
     old = desk.bought(alice)
     dispute = desk.dispute(old)
-    desk.tell()
+    desk.deliver_events()
     desk.stripe.win(dispute["id"])
     desk.session.get_one(Purchase, old.id).paid_at -= timedelta(days=60)
     desk.session.commit()

@@ -48,7 +48,7 @@ def test_all_sums_match_after_any_history(desk: Desk, alice: Person, bob: Person
         who = rng.choice(people)
         moment += timedelta(minutes=1)
         _step(desk, rng, who, people, given, moment)
-    desk.tell(*stripe_events.HANDLERS)
+    desk.deliver_events(*stripe_events.HANDLERS)
     found = desk.run(billing.reconcile, now=now() + timedelta(minutes=5))
     assert found.open_findings == 0
     assert desk.ignored() == []

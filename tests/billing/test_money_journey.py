@@ -67,7 +67,7 @@ def test_the_whole_payment_journey(base: str, page: Page, desk: Desk, alice: Per
     page.get_by_role("button", name="Pay $6.00").click()
     page.get_by_role("button", name="Pay").first.click()
     expect(page.get_by_text("600 credits bought")).to_be_visible()
-    desk.tell()  # makes the card the default
+    desk.deliver_events()  # makes the card the default
 
     page.goto(BILLING)
     page.get_by_label("Top up automatically").check()
@@ -85,19 +85,19 @@ def test_the_whole_payment_journey(base: str, page: Page, desk: Desk, alice: Per
     page.get_by_role("link", name="Subscribe: Pro").click()
     page.get_by_role("button", name="Continue to payment").click()
     page.get_by_role("button", name="Subscribe").first.click()
-    people.hear()
+    people.deliver_events()
     expect(page.get_by_text("Pro is active")).to_be_visible()
     page.goto("/profile?tab=plan")
     page.get_by_role("link", name="Change plan: Max").click()
     expect(page.get_by_text("Due now")).to_be_visible()
     page.get_by_role("button", name="and change").click()
     expect(page.get_by_role("heading", name="Max")).to_be_visible()
-    people.hear()
+    people.deliver_events()
 
     bought, topped_up = desk.purchases(alice)
     desk.refund(bought, 200)
     desk.refund(topped_up, 2000)
-    desk.tell()
+    desk.deliver_events()
 
     settled = desk.balance(alice)
     included = sum(principal for _, principal, _ in people.grants(alice))

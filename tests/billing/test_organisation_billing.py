@@ -119,7 +119,7 @@ def test_an_owner_buys_with_the_default_card(desk: Desk, alice: Person, acme: Or
         "grantType": "organization_purchase",
     }
     assert (balance(desk, account_of(acme)), desk.balance(alice)) == (5000, 0)
-    desk.tell()
+    desk.deliver_events()
     assert balance(desk, account_of(acme)) == 5000
     desk.prove()
 
@@ -152,7 +152,7 @@ def test_without_a_card_the_owner_pays_on_stripes_page_and_the_webhook_grants(
     back = desk.stripe.pay(answer["checkout_url"].rpartition("/")[2])
     assert back.startswith("http://localhost:8000/orgs/acme/billing/payment?session_id=cs_")
     assert balance(desk, account_of(acme)) == 0
-    desk.tell()
+    desk.deliver_events()
     assert (balance(desk, account_of(acme)), desk.ignored()) == (6000, [])
     (bought,) = purchases(desk, account_of(acme))
     assert (bought.kind, bought.state, bought.user_id) == ("checkout", "paid", alice.id)

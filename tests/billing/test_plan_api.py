@@ -77,7 +77,7 @@ def test_a_key_subscribes_changes_cancels_and_resumes(
     ).json
     back = desk.stripe.pay(opened["id"], **DETAILS)
     assert back == f"https://app.example/ok?s={opened['id']}"
-    people.hear()
+    people.deliver_events()
     mine: Any = call(alice, "get", f"{MINE}/me").json
     assert (mine["status"], mine["state"], mine["plan"]["id"]) == ("active", "active", pro.id)
     one = f"{MINE}/{mine['id']}"

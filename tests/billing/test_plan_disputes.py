@@ -139,11 +139,11 @@ def test_both_kinds_of_disputes_freeze_as_one(plans: Plans, alice: Person, bob: 
     desk.sim.objects["dispute"][of_purchase["id"]]["created"] -= 60
     of_plan = desk.stripe.dispute(charge)
     plans.subscribed(bob, best)
-    desk.tell()
+    desk.deliver_events()
     (buyer,) = billing.frozen_buyers()
     assert (buyer.name, buyer.disputes, buyer.freeze.payment_id) == ("alice@example.org", 2, bought.id)
     desk.stripe.win(of_purchase["id"])
-    desk.tell()
+    desk.deliver_events()
     (invoice,) = plans.invoices(alice)
     freeze = billing.buying_freeze(alice.account)
     assert freeze is not None
@@ -170,7 +170,7 @@ def test_both_kinds_of_disputes_freeze_as_one(plans: Plans, alice: Person, bob: 
     assert desk.run(billing.clear_freeze, alice.account) == 1
     assert billing.frozen_buyers() == []
     desk.stripe.lose(of_plan["id"])
-    desk.tell()
+    desk.deliver_events()
     assert billing.frozen_buyers() == []
 
 
@@ -180,7 +180,7 @@ def test_the_page_before_checkout_says_why_it_offers_none(plans: Plans, alice: P
     plans.desk.run(save_billing_details, alice.account, address, [])
     dispute = plans.desk.dispute(plans.desk.bought(alice))["id"]
     for frozen in (True, False):
-        plans.desk.tell()
+        plans.desk.deliver_events()
         page = alice.browser.get(f"/profile/plan/checkout?plan={pro.id}")
         assert page.status_code == (403 if frozen else 200)
         assert ("Your bank disputes a payment of $10.00, so" in page.text) is frozen
@@ -193,7 +193,7 @@ def test_the_reconciler_hears_of_the_end_of_an_old_dispute(plans: Plans, alice: 
     desk = plans.desk
     plans.subscribed(alice, plans.offer(included_credits=1_000))
     dispute = desk.stripe.dispute(desk.charges()[-1]["id"], inquiry=True)["id"]
-    desk.tell()
+    desk.deliver_events()
     assert billing.buying_freeze(alice.account) is not None
     desk.stripe.win(dispute)
     later = plans.now + timedelta(days=20)
@@ -221,7 +221,7 @@ def test_a_fraud_warning_of_a_plans_payment_refunds_it_up_to_the_operators_limit
         desk.stripe.refund(charge, 500)
     warning = desk.stripe.warn_of_fraud(charge)
     for _ in range(2):
-        desk.tell()
+        desk.deliver_events()
     refunded = 0 if not refunds else 500 if before else 2_000
     (invoice,) = plans.invoices(alice)
     assert (invoice.fraud_warning_id, invoice.refunded_cents) == (warning["id"], refunded)
@@ -240,7 +240,7 @@ def test_a_frozen_subscriber_neither_resumes_nor_completes_an_upgrade(plans: Pla
         plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
     waiting = plans.at_stripe(alice)["latest_invoice"]
     dispute = desk.stripe.dispute(charge)["id"]
-    desk.tell()
+    desk.deliver_events()
     assert desk.sim.objects["invoice"][waiting]["status"] == "void"
     assert plans.subscription(alice).plan_id == pro.id
     plans.do(alice, billing.cancel)
@@ -250,7 +250,7 @@ def test_a_frozen_subscriber_neither_resumes_nor_completes_an_upgrade(plans: Pla
     assert (answer.status_code, answer.json["error"]["code"]) == (403, FROZEN)
     assert plans.subscription(alice).cancel_at_period_end
     desk.stripe.win(dispute)
-    desk.tell()
+    desk.deliver_events()
     assert not plans.do(alice, billing.resume).cancel_at_period_end
 
 
@@ -266,7 +266,7 @@ def test_a_dispute_of_a_purchase_withdraws_a_waiting_upgrade_at_once(plans: Plan
     waiting = plans.at_stripe(alice)["latest_invoice"]
     assert desk.sim.objects["invoice"][waiting]["status"] == "open"
     desk.dispute(purchase)
-    desk.tell("charge.dispute.created")
+    desk.deliver_events("charge.dispute.created")
     queued = text("SELECT args FROM procrastinate_jobs WHERE task_name = 'billing.withdraw_upgrade'")
     arguments = desk.session.execute(queued).scalars().first()
     assert arguments == {"user_id": alice.id}

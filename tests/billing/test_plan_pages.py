@@ -145,7 +145,7 @@ def test_subscribing_needs_details_then_checkout_then_shows_the_state(
         *("Active", "5 hours", "0 of 350 credits", "Week", "0 of 3,500 credits", "0 of 14,000 credits"),
         *("Starts with your next call", "Renews", "Cancel plan", "Payments", "$20.00"),
     )
-    people.hear()
+    people.deliver_events()
     assert post(alice, CHECKOUT, {"plan": pro.id}).headers["Location"] == PAGE
     assert alice.browser.get(review).headers["Location"] == f"{CHANGE}?plan={pro.id}"
     assert len(desk.sim.find("subscription")) == 1

@@ -82,7 +82,7 @@ def test_a_person_subscribes_changes_and_cancels(
         expect(page.get_by_text("Waiting for Stripe")).to_be_visible()
         judge(page)
         desk.stripe.pay(hosted.rpartition("/")[2])
-        people.hear()
+        people.deliver_events()
         expect(page.get_by_text("Pro is active")).to_be_visible()  # by polling
         judge(page)
 

@@ -36,7 +36,7 @@ def test_the_first_purchase_starts_the_hold_and_pays_both_after_it(
     assert found.purchase_id == purchase.id
     assert found.held_until
     assert abs(found.held_until - now() - HOLD) < timedelta(minutes=1)
-    desk.tell()  # the webhooks of the same payment
+    desk.deliver_events()  # the webhooks of the same payment
     assert desk.buy(bob).json == {"success": True, "credits": 1000}
     assert _referral(desk, bob).held_until == found.held_until
     assert desk.run(referrals.release_referral, bob.id, free_credits=0, now=found.held_until)
@@ -48,7 +48,7 @@ def test_the_first_purchase_starts_the_hold_and_pays_both_after_it(
 def test_a_refund_in_the_hold_voids_the_reward(desk: Desk, alice: Person, bob: Person, cents: int) -> None:
     _refer(desk, alice, bob)
     desk.refund(desk.bought(bob), cents)
-    desk.tell()
+    desk.deliver_events()
     assert _referral(desk, bob).void_reason == "refund"
     assert not desk.run(referrals.release_referral, bob.id, free_credits=0, now=now() + 2 * HOLD)
     assert desk.balance(alice) == 0
@@ -57,7 +57,7 @@ def test_a_refund_in_the_hold_voids_the_reward(desk: Desk, alice: Person, bob: P
 def test_a_dispute_in_the_hold_voids_the_reward(desk: Desk, alice: Person, bob: Person) -> None:
     _refer(desk, alice, bob)
     desk.dispute(desk.bought(bob))
-    desk.tell()
+    desk.deliver_events()
     assert _referral(desk, bob).void_reason == "dispute"
 
 

@@ -29,14 +29,14 @@ def test_a_partial_refund_takes_back_its_part_once(desk: Desk, alice: Person) ->
     purchase = desk.bought(alice)
     desk.refund(purchase, 250)
     for _ in range(2):
-        desk.tell()
+        desk.deliver_events()
     assert (desk.purchase(alice).state, desk.purchase(alice).taken_back, desk.balance(alice)) == (
         "partly_refunded",
         250,
         750,
     )
     desk.refund(purchase, 750)
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("refunded", 0)
     assert desk.entries(alice) == [("grant", 1000), ("revocation", -250), ("revocation", -750)]
     receipt = billing.receipt_of(alice.account, purchase.id)
@@ -48,7 +48,7 @@ def test_spent_credits_become_debt_that_the_next_purchase_repays(desk: Desk, ali
     purchase = desk.bought(alice)
     _spend(desk, alice, 800)
     desk.refund(purchase, 1000)
-    desk.tell()
+    desk.deliver_events()
     assert desk.balance(alice) == -800
     assert ledger.balance(alice.account).total_debt == 800
     assert desk.buy(alice).json == {"success": True, "credits": 1000}
@@ -59,10 +59,10 @@ def test_spent_credits_become_debt_that_the_next_purchase_repays(desk: Desk, ali
 def test_a_failed_refund_returns_the_credits(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     refund = desk.refund(purchase, 400)
-    desk.tell()
+    desk.deliver_events()
     assert desk.balance(alice) == 600
     desk.stripe.control("refunds", refund=refund["id"], status="failed")
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
     assert desk.entries(alice)[-1] == ("reinstatement", 400)
     desk.prove()
@@ -73,13 +73,13 @@ def test_a_failed_refund_returns_the_credits(desk: Desk, alice: Person) -> None:
 def test_a_dispute_takes_back_freezes_and_returns_when_won(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     dispute = desk.dispute(purchase)
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("disputed", 0)
     refused = desk.buy(alice)
     assert refused.status_code == 403
     assert refused.json["error"].startswith("Your bank disputes a payment of $10.00")
     desk.stripe.win(dispute["id"])
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
     assert billing.buying_freeze(alice.account) is None
     assert desk.buy(alice).json == {"success": True, "credits": 1000}
@@ -90,7 +90,7 @@ def test_a_lost_dispute_keeps_buying_frozen_until_an_operator_clears_it(desk: De
     purchase = desk.bought(alice)
     dispute = desk.dispute(purchase)
     desk.stripe.lose(dispute["id"])
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("lost", 0)
     assert "Your bank took back a payment of $10.00" in desk.buy(alice).json["error"]
     runner = desk.app.test_cli_runner()
@@ -100,17 +100,17 @@ def test_a_lost_dispute_keeps_buying_frozen_until_an_operator_clears_it(desk: De
     )
     assert runner.invoke(args=["billing", "unfreeze", "alice@example.org"]).exit_code == 1
     assert desk.buy(alice).json == {"success": True, "credits": 1000}
-    desk.tell()  # the old events again
+    desk.deliver_events()  # the old events again
     assert billing.buying_freeze(alice.account) is None
 
 
 def test_an_inquiry_takes_back_no_credits(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     dispute = desk.dispute(purchase, inquiry=True)
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("disputed", 1000)
     desk.stripe.win(dispute["id"])
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
 
 
@@ -118,7 +118,7 @@ def test_a_refund_and_a_dispute_take_back_no_more_than_all(desk: Desk, alice: Pe
     purchase = desk.bought(alice)
     desk.refund(purchase, 300)
     desk.dispute(purchase, amount=900)
-    desk.tell()
+    desk.deliver_events()
     found = desk.purchase(alice)
     assert (found.refunded_cents, found.disputed_cents, found.taken_back) == (300, 900, 1000)
     assert desk.balance(alice) == 0
@@ -132,11 +132,11 @@ def test_five_disputes_in_two_weeks_ban(desk: Desk, alice: Person) -> None:
         purchases.append(desk.purchases(alice)[-1])
     for purchase in purchases[:4]:
         desk.dispute(purchase)
-    desk.tell()
+    desk.deliver_events()
     desk.session.rollback()
     assert not desk.session.get_one(User, alice.id).banned
     desk.dispute(purchases[4])
-    desk.tell()
+    desk.deliver_events()
     desk.session.rollback()
     user = desk.session.get_one(User, alice.id)
     assert (user.banned, user.banned_reason) == (True, "5 disputes in past 14 days (threshold: 5)")
@@ -152,7 +152,7 @@ def test_old_disputes_and_those_of_others_do_not_count(desk: Desk, alice: Person
     old = list(desk.sim.objects["dispute"].values())
     for dispute in old[:2]:
         dispute["created"] -= 15 * 86_400
-    desk.tell()
+    desk.deliver_events()
     desk.session.rollback()
     assert not any(desk.session.get_one(User, who.id).banned for who in (alice, mallory))
 
@@ -165,7 +165,7 @@ def test_a_fraud_warning_is_refunded_up_to_the_operators_limit(
     purchase = desk.bought(alice)
     desk.stripe.warn_of_fraud(desk.charge_of(purchase)["id"])
     for _ in range(2):
-        desk.tell()
+        desk.deliver_events()
     assert desk.purchase(alice).state == state
     assert desk.balance(alice) == (0 if state == "refunded" else 1000)
     assert len(desk.sim.find("refund")) == (state == "refunded")
@@ -185,7 +185,7 @@ def test_an_organisations_purchase_is_granted_and_taken_back_on_its_own_account(
     assert ledger.balance(account).breakdown["organization"] == 5000
     assert desk.balance(alice) == 0
     desk.refund(billing.purchase_of(account, bought.purchase_id), 2000)
-    desk.tell()
+    desk.deliver_events()
     desk.session.rollback()
     assert ledger.balance(account).net_balance == 3000
     desk.prove()
@@ -291,7 +291,7 @@ def test_random_histories_match_stripe(desk: Desk, alice: Person, data: st.DataO
         elif step == "tell":
             _tell_some(desk, data)
     _tell_some(desk, data)
-    desk.tell(*stripe_events.HANDLERS)
+    desk.deliver_events(*stripe_events.HANDLERS)
     refunded = sum(each["amount"] for each in desk.sim.find("refund"))
     withdrawn = sum(
         -sum(moved["amount"] for moved in each["balance_transactions"]) for each in desk.sim.find("dispute")

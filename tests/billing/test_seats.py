@@ -31,7 +31,7 @@ def price(desk: Desk) -> str:
         "recurring": {"interval": "month"},
         "product_data": {"name": "Seat"},
     }
-    with billing.stripe_api.asking() as client:
+    with billing.stripe_api.api_client() as client:
         id = client.v1.prices.create(params).id
     desk.configure(stripe_team_fee_price_id=id)
     return id
@@ -42,7 +42,7 @@ def subscribed(desk: Desk, who: Person, org: Org) -> None:
     answer = who.browser.post(f"/api/orgs/{org.id}/billing/setup")
     assert answer.status_code == 200, answer.text
     desk.stripe.pay(answer.json["sessionId"], name="Acme", line1="1 Row", city="Oslo", country="NO")
-    Plans(desk).hear()
+    Plans(desk).deliver_events()
 
 
 def sync_queued(desk: Desk) -> int:
@@ -165,9 +165,9 @@ def test_subscription_of_another_customer_changes_nothing(
         "items": [{"price": price}],
         "metadata": {"organization_id": acme.id},
     }
-    with billing.stripe_api.asking() as client:
+    with billing.stripe_api.api_client() as client:
         client.v1.subscriptions.create(params)
-    Plans(desk).hear()
+    Plans(desk).deliver_events()
     assert stored(desk, acme)[0] is False
     assert any("customer is not the organisation's" in each for each in desk.ignored())
 

@@ -250,7 +250,7 @@ def test_purchases_refunds_and_disputes_link_to_their_purchase(desk: Desk, alice
     desk.refund(bought, 400)
     dispute = desk.dispute(bought)
     assert dispute
-    desk.tell()
+    desk.deliver_events()
     found = rows(get(alice))
     address = f"/profile/billing/purchases/{bought.id}"
     assert {row.href for row in found if "free" not in row.text.lower()} == {address}

@@ -50,7 +50,7 @@ def test_each_paid_period_grants_the_included_credits(plans: Plans, alice: Perso
         first,
         f"sub:{id}:{epoch(again.billing_period_start)}",
     ]
-    plans.hear()
+    plans.deliver_events()
     plans.desk.run(billing.sync_subscription, id)
     assert len(plans.grants(alice)) == 2
     assert plans.mails(alice) == ["plan_started", "plan_renewed"]
@@ -71,7 +71,7 @@ def test_the_return_page_needs_no_event_and_rejects_other_users(
     found = plans.do(alice, billing.sync_checkout, session)
     assert (found.status, found.user_id) == ("active", alice.id)
     assert plans.desk.balance(alice) == 10
-    plans.hear()
+    plans.deliver_events()
     assert plans.desk.balance(alice) == 10
     with pytest.raises(NotFound):
         plans.do(mallory, billing.subscription_of, found.stripe_subscription_id)
@@ -82,7 +82,7 @@ def test_a_trial_and_a_declined_card_grant_nothing(plans: Plans, alice: Person, 
     plans.desk.stripe.pay(
         plans.checkout(alice, pro), "declined", name="Ada", line1="1 Main St", city="Oslo", country="NO"
     )
-    plans.hear()
+    plans.deliver_events()
     assert plans.subscription(alice).status == "incomplete"
     assert plans.do(alice, billing.live_subscription) is None
     plans.pass_days(2)
@@ -94,7 +94,7 @@ def test_a_trial_and_a_declined_card_grant_nothing(plans: Plans, alice: Person, 
     plans.desk.stripe.client().v1.subscriptions.create(
         {"customer": customer, "items": [{"price": price}], "trial_period_days": 7}
     )
-    plans.hear()
+    plans.deliver_events()
     assert (plans.subscription(bob).status, plans.grants(bob)) == ("trialing", [])
     plans.pass_days(8)
     assert (plans.subscription(bob).status, len(plans.grants(bob))) == ("active", 1)
@@ -140,7 +140,7 @@ def test_an_upgrade_takes_effect_immediately_with_proration(plans: Plans, alice:
     operation, principal, _ = plans.grants(alice)[-1]
     assert principal == -(-2_001 * left // whole)
     assert operation == f"sub:{start.stripe_subscription_id}:{epoch(start.billing_period_start)}:{team.id}"
-    plans.hear()
+    plans.deliver_events()
     assert len(plans.grants(alice)) == 2
     plans.pass_days(25)
     assert plans.grants(alice)[-1][1] == 3_001
@@ -156,7 +156,7 @@ def test_switching_back_and_forth_at_the_same_price_gains_nothing(plans: Plans, 
     for index in (1, 0, 2, 1, 0, 1):
         plans.desk.stripe.advance(1)
         assert plans.change(alice, offered[index]).plan_id == offered[index].id
-    plans.hear()
+    plans.deliver_events()
     assert sum(principal for _, principal, _ in plans.grants(alice)) == 300
     plans.desk.prove()
 
@@ -192,7 +192,7 @@ def test_nothing_changes_if_the_proration_is_declined(plans: Plans, alice: Perso
     preview = plans.preview(alice, team)
     with pytest.raises(PaymentDeclined, match="has not changed"):
         plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
-    plans.hear()
+    plans.deliver_events()
     after = plans.subscription(alice)
     assert (after.plan_id, after.status) == (pro.id, "active")
     assert plans.desk.run(billing.unpaid_invoice, after) is None
@@ -216,7 +216,7 @@ def test_an_upgrade_that_requires_confirmation_waits_for_it(plans: Plans, alice:
     preview = plans.preview(alice, team)
     with pytest.raises(ConfirmationNeeded) as needed:
         plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
-    plans.hear()
+    plans.deliver_events()
     waiting = plans.subscription(alice)
     assert (waiting.plan_id, waiting.status, len(plans.grants(alice))) == (pro.id, "active", 1)
     assert plans.desk.run(billing.unpaid_invoice, waiting).hosted_invoice_url == needed.value.url
@@ -237,7 +237,7 @@ def test_an_upgrade_that_requires_confirmation_waits_for_it(plans: Plans, alice:
         if then != "other card":
             intent = answer.headers["Location"].rpartition("/")[2]
             plans.desk.stripe.authenticate(intent, confirm=then == "confirm")
-    plans.hear()
+    plans.deliver_events()
     after = plans.subscription(alice)
     assert (after.plan_id, after.status) == (team.id if changed else pro.id, "active")
     assert len(plans.grants(alice)) == (2 if changed else 1)
@@ -442,8 +442,8 @@ def test_of_two_concurrent_subscriptions_one_is_kept_and_one_refunded(plans: Pla
     plans.desk.sim.get("checkout.session", first)["status"] = "open"
     for session in (first, second):
         plans.desk.stripe.pay(session, "visa", name="Ada", line1="1 Main St", city="Oslo", country="NO")
-    plans.hear()
-    plans.hear()
+    plans.deliver_events()
+    plans.deliver_events()
     statuses = sorted(each["status"] for each in plans.desk.sim.objects["subscription"].values())
     assert statuses == ["active", "canceled"]
     assert [each["amount_refunded"] for each in plans.desk.charges()] in ([0, 2_000], [2_000, 0])
@@ -476,7 +476,7 @@ def test_mismatched_subscriptions_change_nothing_and_are_listed(
     ):
         params: Any = {"customer": customer, "items": [{"price": of}], "metadata": metadata}
         client.v1.subscriptions.create(params)
-        plans.hear()
+        plans.deliver_events()
     plans.desk.forge("customer.subscription.updated", {"id": "sub_forged", "metadata": {}})
     plans.desk.work()
     assert len({reason for each in plans.desk.ignored() for reason in each.split("; ")}) == 4
@@ -510,7 +510,7 @@ def test_refusals(plans: Plans, alice: Person, bob: Person) -> None:
     refused(Conflict, "cancelled", plans.preview, alice, team)
     purchase = plans.desk.bought(bob)
     plans.desk.dispute(purchase)
-    plans.desk.tell("charge.dispute.created")
+    plans.desk.deliver_events("charge.dispute.created")
     refused(Forbidden, "buying_frozen", plans.checkout, bob, pro)
     plans.desk.configure(stoa_purchase_cents_per_day=100)
     refused(billing.BuyingLimited, "buying_limited", plans.checkout, alice, pro)
@@ -524,7 +524,7 @@ def test_a_lost_response_of_a_change_is_recovered(plans: Plans, alice: Person) -
     with pytest.raises(StripeError):
         plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
     assert plans.subscription(alice).plan_id == pro.id
-    plans.hear()
+    plans.deliver_events()
     assert plans.subscription(alice).plan_id == team.id
     assert len(plans.grants(alice)) == 2
     assert len(plans.desk.charges()) == 2
@@ -654,7 +654,7 @@ def test_each_plan_mail_contains_its_facts(plans: Plans, alice: Person) -> None:
     plans.pass_days(32)
     plans.pass_days(30)
     plans.desk.stripe.refund(plans.desk.charges()[0]["id"], 1_000)
-    plans.hear()
+    plans.deliver_events()
     rows = plans.desk.session.scalars(select(mails.BillingMail).where(mails.BillingMail.user_id == alice.id))
     user = plans.desk.session.get_one(User, alice.id)
     sent = {}

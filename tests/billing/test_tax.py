@@ -63,7 +63,7 @@ def test_tax_is_added_to_the_price_and_returned_with_it(
         session = desk.sim.get("checkout.session", desk.buy(alice, credits).json["sessionId"])
         assert session["amount_total"] == total
         desk.stripe.pay(session["id"])
-        desk.tell()
+        desk.deliver_events()
     bought = desk.purchase(alice)
     assert facts(bought) == ("paid", total, tax, [(name, tax)])
     (charge,) = desk.charges()
@@ -71,11 +71,11 @@ def test_tax_is_added_to_the_price_and_returned_with_it(
     # a part of the total takes back its part of the credits, the rest all
     part = total // 3
     desk.refund(bought, part)
-    desk.tell()
+    desk.deliver_events()
     taken = (2 * credits * part + total) // (2 * total)
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("partly_refunded", credits - taken)
     desk.refund(bought, total - part)
-    desk.tell()
+    desk.deliver_events()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("refunded", 0)
     desk.prove()
     assert desk.run(reconcile).findings == []
@@ -100,7 +100,7 @@ def test_an_address_entered_on_checkout_decides_the_tax(desk: Desk, alice: Perso
     assert desk.purchase(alice).amount_cents == 1000
     assert desk.stripe.pay(session, country="DE")
     desk.sim.get("checkout.session", session)["payment_intent"] = None  # not named yet
-    desk.tell("payment_intent.succeeded")
+    desk.deliver_events("payment_intent.succeeded")
     assert facts(desk.purchase(alice)) == ("paid", 1190, 190, [("VAT 19 %", 190)])
     assert (desk.purchase(alice).billing or {})["country"] == "DE"
     desk.prove()
@@ -113,7 +113,7 @@ def test_a_wrong_amount_is_a_mismatch(desk: Desk, alice: Person) -> None:
     (intent,) = desk.sim.find("payment_intent")
     for wrong in (1000, 1199, 1201):
         intent["amount_received"] = wrong
-        desk.tell()
+        desk.deliver_events()
         assert (desk.purchase(alice).state, desk.balance(alice)) == ("pending", 0)
     assert any("amount is 1200" in each for each in desk.ignored())
     intent["amount_received"] = 1200
@@ -165,7 +165,7 @@ def test_the_review_shows_the_total_that_is_charged(desk: Desk, alice: Person) -
     (session,) = desk.sim.find("checkout.session")
     assert session["amount_total"] == 1190
     desk.stripe.pay(session["id"])
-    desk.tell()
+    desk.deliver_events()
     assert facts(desk.purchase(alice))[:3] == ("paid", 1190, 190)
     assert any("VAT 19 %" in str(each) for each in mails(desk))
     desk.prove()
@@ -188,7 +188,7 @@ def test_without_an_answer_no_card_is_charged(desk: Desk, alice: Person) -> None
     session = desk.buy(alice).json["sessionId"]  # Checkout calculates by itself
     assert desk.charges() == []
     desk.stripe.pay(session)
-    desk.tell()
+    desk.deliver_events()
     assert facts(desk.purchase(alice))[:3] == ("paid", 1200, 200)
 
 
@@ -248,7 +248,7 @@ def test_tax_is_recorded_once_and_reversed_with_refunds(
     assert (recorded["reference"], desk.purchase(alice).tax_transaction_id) == (bought.id, recorded["id"])
     for part in parts:
         desk.refund(bought, part)
-        desk.tell()
+        desk.deliver_events()
     assert _queued(desk) == 1 + len(parts)
     soon = now() + timedelta(minutes=5)
     desk.stripe.fail("/v1/tax/transactions/create_reversal", status=400)
@@ -267,9 +267,9 @@ def test_tax_is_recorded_once_and_reversed_with_refunds(
 def test_checkout_records_its_tax_itself(desk: Desk, alice: Person) -> None:
     live_in(desk, alice, "GB")
     desk.stripe.pay(desk.buy(alice).json["sessionId"])
-    desk.tell()
+    desk.deliver_events()
     desk.refund(desk.purchase(alice), 600)
-    desk.tell()
+    desk.deliver_events()
     assert _queued(desk) == 0
     assert desk.run(reconcile, now=now() + timedelta(minutes=5)).findings == []
     assert not desk.sim.find("tax.transaction")
@@ -321,9 +321,9 @@ def test_checkout_after_a_declined_card_adds_the_tax_anew(desk: Desk, alice: Per
     desk.card(alice, "declined")
     session = desk.buy(alice).json["sessionId"]
     assert desk.purchase(alice).tax_calculation_id
-    desk.tell()
+    desk.deliver_events()
     desk.stripe.pay(session)
-    desk.tell()
+    desk.deliver_events()
     found = desk.purchase(alice)
     assert (facts(found)[:3], found.tax_calculation_id) == (("paid", 1200, 200), None)
     assert [charge["amount"] for charge in desk.charges()] == [1200]
@@ -335,12 +335,12 @@ def test_a_dispute_takes_the_credits_back_by_its_share_of_the_total(desk: Desk, 
     live_in(desk, alice, "GB")
     bought = desk.bought(alice)
     dispute = desk.dispute(bought, amount=600)
-    desk.tell()
+    desk.deliver_events()
     assert desk.balance(alice) == 500
     desk.stripe.win(dispute["id"])
-    desk.tell()
+    desk.deliver_events()
     assert desk.balance(alice) == 1000
     desk.dispute(bought)
-    desk.tell()
+    desk.deliver_events()
     assert desk.balance(alice) == 0
     desk.prove()

@@ -37,7 +37,7 @@ def test_a_plan_is_paid_with_its_tax(plans: Plans, alice: Person, known: bool) -
     assert (invoice.status, invoice.amount_cents, invoice.credits) == ("paid", 2_500, 1_000)
     assert plans.desk.balance(alice) == 1_000
     plans.desk.stripe.refund(invoice.stripe_charge_id or "", 1_250)
-    plans.hear()
+    plans.deliver_events()
     assert plans.desk.balance(alice) == 500
     plans.pass_days(32)
     assert paid(plans, alice) == [2_500, 2_500]
@@ -59,7 +59,7 @@ def test_changes_are_charged_as_previewed(plans: Plans, alice: Person, before: b
     assert abs(tax * 4 - net) < 4
     assert preview.due_cents == net + tax
     plans.change(alice, large)
-    plans.hear()
+    plans.deliver_events()
     assert paid(plans, alice) == [first, preview.due_cents]
     # down again: with the renewal
     preview = plans.preview(alice, small)

@@ -103,7 +103,7 @@ def test_open_checkout_pages_are_closed_and_parallel_ones_do_not_pass_the_limit(
     assert {sessions[id]["status"] for id in abandoned} == {"expired"}
     for id in payable:
         assert limited.stripe.pay(id)
-    limited.tell()
+    limited.deliver_events()
     assert limited.balance(alice) == 1_500
     with pytest.raises(BuyingLimited):
         limited.run(billing.buy, account, alice.id, 500)
@@ -286,7 +286,7 @@ def test_age_alone_and_fresh_payments_raise_no_limit(limited: Desk, alice: Perso
 def test_a_refund_does_not_free_the_limit(limited: Desk, alice: Person) -> None:
     purchase = limited.bought(alice, 5_000)
     limited.refund(purchase, 5_000)
-    limited.tell()
+    limited.deliver_events()
     assert limited.buy(alice, 500).status_code == 429
 
 
@@ -327,7 +327,7 @@ def test_a_decline_is_counted_once_when_events_repeat(limited: Desk, alice: Pers
     limited.card(alice, "declined")
     limited.buy(alice, 500)
     for _ in range(3):
-        limited.tell()
+        limited.deliver_events()
     limited.session.rollback()
     rows = limited.session.execute(
         text("SELECT code, card_fingerprint, client_address FROM card_decline")

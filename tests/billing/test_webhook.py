@@ -138,7 +138,7 @@ def test_a_mismatch_changes_nothing_and_is_reported(
     if "metadata" in changed:
         changed = {"metadata": {"grantType": "purchase", "operationId": "buy-nobody-1"}}
     _session_like(desk, alice, **changed)
-    desk.tell("checkout.session.completed", "payment_intent.succeeded")
+    desk.deliver_events("checkout.session.completed", "payment_intent.succeeded")
     if "metadata" in changed:  # the event was created before
         desk.forge("payment_intent.succeeded", {"id": "pi_1", **changed})
         desk.work()
@@ -216,11 +216,11 @@ def test_events_update_an_organisations_subscription(desk: Desk, acme: Org) -> N
     subscription = client.v1.subscriptions.create(
         {"customer": customer, "items": [{"price": price.id}], "metadata": {"organization_id": acme.id}}
     )
-    desk.tell("customer.subscription.created")
+    desk.deliver_events("customer.subscription.created")
     desk.session.rollback()
     assert desk.session.get_one(Org, acme.id).stripe_subscription_id == subscription.id
     client.v1.subscriptions.cancel(subscription.id)
-    desk.tell()
+    desk.deliver_events()
     desk.session.rollback()
     found = desk.session.get_one(Org, acme.id)
     assert (found.stripe_subscription_id, found.auto_topup_enabled) == (None, False)
@@ -228,7 +228,7 @@ def test_events_update_an_organisations_subscription(desk: Desk, acme: Org) -> N
 
 def test_an_events_body_is_erased_after_ninety_days_but_not_its_id(desk: Desk, alice: Person) -> None:
     desk.stripe.pay(desk.buy(alice).json["sessionId"])
-    desk.tell()
+    desk.deliver_events()
     (event,) = desk.events("checkout.session.completed")
     assert desk.run(stripe_events.forget_payloads, now=now() + timedelta(days=89)) == 0
     assert desk.run(stripe_events.forget_payloads, now=now() + timedelta(days=91)) > 1

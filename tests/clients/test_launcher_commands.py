@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Session
 from models.runs import AgentRun
+from models.store import Publisher
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.clients.test_codebuff_sdk import sdk
@@ -156,10 +157,34 @@ def test_json_and_exit_codes(shell: Shell, echo: Person, bob: Person) -> None:
         (3, "not an API key", ("usage",), {"STOA_KEY": "two words"}),
         (4, "redit", ("run", "acme/echo", "x"), {"STOA_KEY": bob.token}),
         (5, "cannot be reached", ("usage", "--url", "http://127.0.0.1:9"), key),
+        (5, "cannot be reached", ("run", "acme/echo", "x", "--url", "http://127.0.0.1:9"), key),
+        (3, "Invalid API key", ("run", "acme/echo", "x"), {"STOA_KEY": "unknown"}),
     ]
     for expected, said, arguments, environment in table:
         code, output, errors = shell.stoa(*arguments, **environment)
         assert (code, said in output + errors) == (expected, True), (arguments, code, output, errors)
+
+
+def test_agents_change_nothing_here_unless_allowed(shell: Shell, echo: Person, session: OrmSession) -> None:
+    publisher = session.get_one(Publisher, "acme")
+    tools = ["run_terminal_command", "write_file", "end_turn"]
+    factories.agent(publisher, "tooled", data={"toolNames": tools})
+    factories.agent(
+        publisher, "server", data={"mcpServers": {"own": {"command": "touch", "args": ["pwned"]}}}
+    )
+    for arguments, expected, said in (
+        (
+            ("acme/tooled", "Use run_terminal_command to touch pwned."),
+            0,
+            "may not run commands; --allow-commands",
+        ),
+        (("acme/tooled", "Use write_file to write pwned."), 0, "may not change files; --allow-edits"),
+        (("acme/server", "Hello"), 1, "starts programs on this computer (MCP servers)"),
+    ):
+        before = {each.name for each in shell.folder.iterdir()}
+        code, _, errors = shell.stoa("run", *arguments, STOA_KEY=echo.token)
+        assert (code, said in errors) == (expected, True), errors
+        assert {each.name for each in shell.folder.iterdir()} - before <= {".cache", "npm-arguments"}
 
 
 def test_a_failed_installation_says_what_npm_said(shell: Shell, echo: Person) -> None:

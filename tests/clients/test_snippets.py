@@ -49,9 +49,9 @@ def greeter(session: OrmSession, alice: Person, bob: Person) -> Person:
 
 
 def snippet(person: Person, client: str, address: str) -> str:
-    """The code that the page's copy button copies."""
+    """The program that the page's copy button copies; the first block is the line that runs the agent."""
     page = person.browser.get(f"{PAGE}?client={client}", headers={"HX-Request": "true"}).text
-    return html.unescape(re.findall(r"<pre[^>]*><code>(.*?)</code>", page, re.DOTALL)[0]).replace(
+    return html.unescape(re.findall(r"<pre[^>]*><code>(.*?)</code>", page, re.DOTALL)[1]).replace(
         BASE, address
     )
 

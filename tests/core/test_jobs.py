@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from models.core import jobs, mail
+from models.core import job_queue, jobs, mail
 from models.core.db import now
 from models.core.settings import Settings
 
@@ -131,22 +131,22 @@ def test_the_worker_restarts_when_its_tables_were_restored(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A restore drops the worker's registration; whatever error that raises, it registers again and continues."""
-    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0)
-    monkeypatch.setattr(jobs, "LONGEST_PAUSE", 0)
+    monkeypatch.setattr(job_queue, "FIRST_PAUSE", 0)
+    monkeypatch.setattr(job_queue, "LONGEST_PAUSE", 0)
     errors = [
         psycopg.errors.UndefinedTable('relation "procrastinate_workers" does not exist: secret'),
         procrastinate.exceptions.ConnectorException("Database error."),
         DBAPIError("SELECT secret", {}, Exception("gone")),
         psycopg.OperationalError("the server went away"),
     ]
-    ran = jobs._work
+    ran = job_queue._work
 
     async def once_more(conninfo: str, run: Any, wait: bool) -> None:
         if errors:
             raise errors.pop()
         await ran(conninfo, run, False)
 
-    monkeypatch.setattr(jobs, "_work", once_more)
+    monkeypatch.setattr(job_queue, "_work", once_more)
     mail.send(settings, _mail("survived the restore"))
     session.commit()
     with ThreadPoolExecutor(1) as pool:

@@ -7,14 +7,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models import demo, ledger, store
+from models.accounts import Session as Key
 from models.accounts import User
 from models.billing import public_plans, retire_plan
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.demo import demo_agents, demo_people
+from models.demo import demo_agents, demo_org, demo_people
 from models.gateway import GatewayCall
-from models.ledger import CreditEntry
-from models.orgs import Org
+from models.ledger import CreditEntry, budgets
+from models.orgs import Org, OrgMember
 from models.runs import AgentRun
 from models.store import Agent, AgentConfig, AgentVersion, Publisher, publishers
 from models.store.catalogue.markdown import problem_in
@@ -65,6 +66,7 @@ def test_the_demo_fills_the_store_proves_and_is_removed_completely(
     run = session.execute(select(AgentRun).order_by(AgentRun.total_credits.desc()).limit(1)).scalar_one()
     assert run.total_credits >= run.direct_credits > 0
 
+    check_organisation(session)
     check_store(session)
     check_dependencies(session)
     # it is created once and removed completely; to create it takes seconds
@@ -88,6 +90,18 @@ def test_the_commands_seed_and_remove(app: Flask, session: Session) -> None:
     assert "removed" in runner.invoke(args=["demo", "remove"]).output
     assert "no demo" in runner.invoke(args=["demo", "remove"]).output
     assert count(session, User) == 0
+
+
+def check_organisation(session: Session) -> None:
+    """It has people, a team, keys, and budgets that are used, of which none has stopped anybody."""
+    assert {row.role for row in session.scalars(select(OrgMember))} == {"owner", "admin", "billing", "member"}
+    assert session.scalars(select(Message.id).where(Message.org_id == demo_org.ORG_ID)).all()
+    names = session.scalars(select(Key.name).where(Key.org_id == demo_org.ORG_ID)).all()
+    assert len(names) == len(set(names)) == len(demo_org.CALLERS)
+    spending = budgets.spending(demo_org.ACCOUNT, top=1)
+    used = [(budget, spending[budget.id][0].spent) for budget in budgets.budgets_of(demo_org.ACCOUNT)]
+    assert len(used) == len(demo_org.BUDGETS)
+    assert all(spent < budget.limit_credits for budget, spent in used)
 
 
 def check_store(session: Session) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import orjson
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session as OrmSession
 
 import models.ledger.holds
+from models.accounts import User
 from models.core.db import db
 from models.gateway import CallBody, GatewayCall
 from models.gateway.chat_format import request_parameters
@@ -23,7 +24,7 @@ from tests import factories
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
-from tests.gateway.conftest import MESSAGES, Facts
+from tests.gateway.conftest import MESSAGES, Facts, wait
 
 OPENAI, CODEBUFF = "/v1/chat/completions", "/api/v1/chat/completions"
 MODEL = "openai/house-model"
@@ -255,6 +256,37 @@ def test_a_settled_call_keeps_its_parameters_and_why_it_was_cut(
     assert call.parameters == {"temperature": 0.5, "tools": ["look"], "stream": True}
 
 
+def test_what_is_kept_goes_with_its_account(
+    web: FlaskClient, session: OrmSession, refused: RefusedCalls, alice: Person
+) -> None:
+    poor(alice)
+    web.post(OPENAI, json=payload(alice, OPENAI), headers=alice.headers)
+    refused.flush()
+    session.rollback()
+    assert session.scalar(select(func.count()).select_from(CallBody)) == 1
+    session.execute(delete(User).where(User.id == alice.id))
+    session.commit()
+    assert session.scalar(select(func.count()).select_from(CallBody)) == 0
+
+
+def test_a_thread_records_refusals_by_itself(
+    web: FlaskClient,
+    session: OrmSession,
+    refused: RefusedCalls,
+    alice: Person,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(refused, "background", True)
+    poor(alice)
+    web.post(OPENAI, json=payload(alice, OPENAI), headers=alice.headers)
+
+    def recorded() -> bool:
+        session.rollback()
+        return session.scalar(select(func.count()).select_from(CallBody)) == 1
+
+    wait(recorded)
+
+
 def test_a_flood_of_refusals_is_counted_not_stored(
     web: FlaskClient, session: OrmSession, refused: RefusedCalls, alice: Person
 ) -> None:
@@ -336,6 +368,10 @@ def test_an_outage_loses_the_refusals_and_nothing_else(
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}},
             {"response_format": "json_schema s"},
+        ),
+        (
+            {"metadata": {"tags": "a, b"}, "codebuff_metadata": {"tags": ["b", 7, "c" * 65]}},
+            {"tags": ["a", "b"], "other": ["metadata", "codebuff_metadata"]},
         ),
         ({"metadata": {"secret": "x"}, "user": "someone"}, {"other": ["metadata", "user"]}),
     ],

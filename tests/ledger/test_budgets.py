@@ -10,14 +10,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from models import ledger
 from models.accounts import User
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.core.pool import Pool
-from models.ledger import Account, Budget, BudgetRaise, BudgetRefusal, budgets
+from models.ledger import Account, Budget, BudgetRaise, BudgetRefusal, BudgetSpend, budgets
+from models.ledger.budget_pruning import prune_spending
 from models.orgs import Org, OrgTeam, OrgTeamMember, edit_org
 from tests import factories
 from tests.ledger.stage import HOUR, NOW, Payer, admit, assert_proved, call, give, key_of, payer
@@ -412,3 +413,23 @@ def _race(pool: Pool, url: str, stage: Stage, at: datetime, seed: int) -> list[s
         outcomes = list(threads.map(one, range(200)))
     other.close()
     return outcomes
+
+
+def test_windows_long_over_are_forgotten(session: Session) -> None:
+    """Of periods; a budget in total has one window for ever."""
+    stage = make_stage(session, organisation=True)
+    for period in ("day", "total"):
+        budget = budgets.create_budget(stage.account, "account", period, 100)
+        for days in (0, 99, 101, 400):
+            window = NOW - timedelta(days=days)
+            factories.save(BudgetSpend(budget_id=budget.id, subject=str(days), window_start=window, spent=1))
+    session.commit()
+    prune_spending(NOW)
+    session.commit()
+    rows = session.execute(
+        select(Budget.period, BudgetSpend.subject).join(Budget, Budget.id == BudgetSpend.budget_id)
+    )
+    left: dict[str, set[str]] = {}
+    for period, subject in rows:
+        left.setdefault(period, set()).add(subject)
+    assert left == {"day": {"0", "99"}, "total": {"0", "99", "101", "400"}}

@@ -116,7 +116,7 @@ def test_alert_is_mailed_once_to_the_roles_of_the_settings(
         ({"budget_stopped"}, {"billing"}, ["dave@example.org"]),
         ({"low_balance"}, {"owner"}, []),
     ):
-        change_alert_settings(acme, defaults | more, mailed=mailed, roles=roles, weekly_reports=False)
+        change_alert_settings(acme, defaults | more, mailed=mailed, roles=roles, switches={})
         send_alert(a_budget_stopped(acme, f"for {roles}").id)
         db.session.commit()
         assert [each.to for each in mails] == expected

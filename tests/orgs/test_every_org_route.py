@@ -77,7 +77,7 @@ orgs_api.withdraw_invitation
 MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
 SPENDERS = "budgets.ask"
 THEMSELVES = """
-orgs.authorize_personal_key
+credits.dismiss orgs.authorize_personal_key
 orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore
 orgs.revoke_org_key orgs.set_key_team orgs_api.create_org_key orgs_api.dismiss_org_alert orgs_api.edit_org_key
 orgs_api.revoke_org_key runs.revoke runs.score runs.share runs.tags

@@ -77,8 +77,9 @@ def test_key_for_a_service_account(open_page: OpenPage, base: str, acme: Org, al
         assert page.get_by_label("Owner").input_value() == service.user_id
         page.get_by_label("Expires after").fill("30")
         page.get_by_role("button", name="Create key").click()
-        page.get_by_text("Copy the new key now").wait_for()
+        page.get_by_text("Copy your new key now").wait_for()
         shoot(page, "new-key")
+        page.get_by_role("navigation", name="Path").get_by_role("link", name="API keys").click()
         page.get_by_role("link", name="ci", exact=True).click()
         page.get_by_role("link", name="Revoke").click()
         page.get_by_role("dialog").get_by_role("button", name="Revoke key").click()

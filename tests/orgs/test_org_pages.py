@@ -95,8 +95,8 @@ def test_organisation_is_founded_without_javascript(alice: Person, session: OrmS
     answer = send(alice, "/orgs/new", name="Acme Labs", description="Ships")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/orgs/acme-labs")
     page = alice.browser.get("/orgs/acme-labs").text
-    assert "You work alone" in page
-    assert "No repositories" in page
+    assert "0 of 5 done" in page
+    assert "Connect a repository or a key" in page
     assert "Ships" in page
 
 
@@ -158,14 +158,13 @@ def test_settings_are_saved_and_deletion_is_typed(acme: Org, alice: Person, sess
         "name": "Acme Works",
         "description": "Ships",
         "time_zone": "Asia/Kathmandu",
-        "weekly_reports": "1",
     }
     assert send(alice, "/orgs/acme/settings", **{**form, "time_zone": "Mars"}).status_code == 422
     assert send(alice, "/orgs/acme/settings", **form).status_code == 303
     session.expire_all()
     org = session.get_one(Org, acme.id)
-    assert (org.name, org.time_zone, org.weekly_reports, org.billing_alerts, org.slug) == (
-        "Acme Works", "Asia/Kathmandu", True, False, "acme",
+    assert (org.name, org.time_zone, org.billing_alerts, org.slug) == (
+        "Acme Works", "Asia/Kathmandu", True, "acme",
     )  # fmt: skip
     factories.grant(alice.user, 700, type="organization", org_id=org.id)  # type: ignore[arg-type]
     assert "700 credits are left" in alice.browser.get("/orgs/acme/deletion").text

@@ -8,14 +8,18 @@ from decimal import Decimal
 
 import pytest
 from flask import Flask
+from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
+from models.accounts.credentials import hash_token
 from models.core.db import db, now
+from models.ledger import Account, budgets
 from models.orgs import Org, OrgAlert, OrgWebhook, WebhookDelivery, edit_org, raise_alert
 from models.orgs.webhooks import add_webhook, enqueue_delivery
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
+from tests.usage.test_usage_pages import recorded_statements
 
 MEMBERS = ("alice", "carol", "bob", "dave")
 ADMINS = ("alice", "carol")
@@ -45,7 +49,12 @@ def calls(acme: Org, alice: Person, bob: Person, carol: Person) -> dict[str, str
                 model=f"north/{name}",
             )
             factories.call(
-                person.user, message=message, run_id=run.id, account_id=acme.id, request_id=f"req-{name}"
+                person.user,
+                message=message,
+                run_id=run.id,
+                account_id=acme.id,
+                request_id=f"req-{name}",
+                model=f"north/{name}",
             )
             runs[name] = run.id
     return runs
@@ -235,6 +244,8 @@ def test_who_may_change(acme: Org, cast: dict[str, Person]) -> None:
     dismissed = posted(cast, f"/orgs/acme/alerts/{alert_id}/dismiss")
     assert dismissed == by_role(MEMBERS, 303, 303)
     assert post(cast["alice"], f"{hook}/delete").status_code == 303
+    db.session.expire_all()
+    assert (acme.weekly_reports, acme.billing_alerts, acme.usage_alerts) == (True, False, False)
     assert db.session.query(WebhookDelivery).count() == 0
 
 
@@ -259,3 +270,29 @@ def test_forecast_says_its_basis(app: Flask, acme: Org, alice: Person) -> None:
     weekday = f"{datetime.now(UTC) + timedelta(days=1000 / 600):%A}"
     assert weekday in page
     assert db.session.query(Message).count() == 6
+
+
+def test_the_overview_shows_the_organisation_at_a_glance(
+    app: Flask, session: OrmSession, cast: dict[str, Person], acme: Org
+) -> None:
+    """Set-up for who manages members; figures, budgets and what used most for all, members their own; few statements."""
+    alice, bob = cast["alice"], cast["bob"]
+    assert "0 of 5 done" not in alice.browser.get("/orgs/acme").text  # others are members
+    assert "of 5 done" in alice.browser.get("/orgs/acme").text
+    assert "of 5 done" not in bob.browser.get("/orgs/acme").text
+    factories.grant(alice.user, 300, type="organization", org_id=acme.id)  # type: ignore[arg-type]
+    budgets.create_budget(Account(org_id=acme.id), "member", "day", 40)
+    run = factories.run(bob.user, "acme/reviewer@1.0.0", org_id=acme.id)  # type: ignore[arg-type]
+    key = hash_token(factories.token(bob.user, org_id=acme.id, name="laptop"))  # type: ignore[arg-type]
+    message = factories.message(bob.user, 30, org_id=acme.id, agent_id=run.agent_id, key_id=key)  # type: ignore[arg-type]
+    factories.call(bob.user, org_id=acme.id, message=message, run_id=run.id)  # type: ignore[arg-type]
+    session.commit()
+    hers, his = alice.browser.get("/orgs/acme").text, bob.browser.get("/orgs/acme").text
+    for text in ("laptop", "acme/reviewer", "Each member, a day"):
+        assert text.lower() in hers.lower(), text
+    assert f'href="/orgs/acme/calls?key={key}"' in hers
+    assert ("Top keys" in hers, "Top keys" in his, "Top models" in his) == (True, False, True)
+    assert "Budgets that limit you" in his
+    with recorded_statements(app) as statements:
+        alice.browser.get("/orgs/acme")
+    assert len(statements) < 45

@@ -9,6 +9,7 @@ from flask import Flask
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
+from models.accounts.credentials import hash_token
 from models.billing import budget_requests
 from models.core.db import db
 from models.ledger import Account, budgets
@@ -83,7 +84,8 @@ def test_axe_finds_nothing(
 ) -> None:
     assert alice.user
     factories.grant(alice.user, 12_000, type="organization", org_id=acme.id)
-    factories.message(alice.user, credits=1204, org_id=acme.id)
+    key = hash_token(factories.token(alice.user, org_id=acme.id, name="Nightly reviews"))
+    factories.message(alice.user, credits=1204, org_id=acme.id, agent_id="acme/reviewer@1.0.0", key_id=key)
     factories.org(alice.user, "Beta", members=())
     factories.org(alice.user, "Old Things", deleted_at=factories.now())
     repo = org_repos.add(acme, alice.user, "https://github.com/acme/site")
@@ -102,6 +104,7 @@ def test_axe_finds_nothing(
         "own member": f"/orgs/acme/team/{alice.id}",
         "removal": f"/orgs/acme/team/{carol.id}/removal",
         "departure": "/orgs/acme/departure",
+        "personal-keys": "/orgs/acme/personal-keys",
         "repositories": "/orgs/acme/repositories?check=git@github.com:Acme/Site.git",
         "settings": "/orgs/acme/settings",
         "provider-keys": "/orgs/acme/provider-keys",

@@ -32,6 +32,16 @@ def filled(acme: Org, session: OrmSession, carol: Person) -> Org:
                 org_id=acme.id, domain="example.org", token="t" * 32, verified_at=now, verified_by="dns"
             ),
             OrgDomain(org_id=acme.id, domain="acme-engineering.example.com", token="d3adb33f" * 4),
+            OrgDomain(
+                org_id=acme.id,
+                domain="acme.example.net",
+                token="c0ffee00" * 4,
+                verified_at=now,
+                verified_by="dns",
+                missing_since=now,
+                misses=3,
+                paused_at=now,
+            ),
             OrgSso(
                 org_id=acme.id,
                 issuer="https://login.example.org",

@@ -113,15 +113,15 @@ def _patch(app: Any) -> None:
     from sqlalchemy.orm import Session
 
     from models.billing.topups import topup_charging
-    from models.core import jobs
+    from models.core import job_queue
 
     event.listen(Session, "before_commit", lambda _: _reach("before a commit"))
     event.listen(Session, "after_commit", lambda _: _reach("after a commit"))
     app.create_app = _creating(app.create_app)
     app.PAGES_POOL = JOBS_AT_ONCE + 4  # suspended commits hold a connection each
     topup_charging.top_up = _topping_up(topup_charging.top_up)
-    jobs.CONCURRENCY = JOBS_AT_ONCE
-    jobs._work = _working(jobs._work)
+    job_queue.CONCURRENCY = JOBS_AT_ONCE
+    job_queue._work = _working(job_queue._work)
 
 
 JOBS_AT_ONCE = 10

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.core.audit_log import AuditLog
+from models.gateway import CallBody
 from models.orgs import Org
 from models.runs import AgentRun, RunShare, run_credits
 from models.runs.tool_calls import tool_calls_of
@@ -113,7 +114,7 @@ def test_keys_score_and_tag_the_runs_of_their_account(
 
 def test_start_takes_tags_from_metadata_and_nothing_else(session: OrmSession, alice: Person) -> None:
     for metadata, tags in (
-        ({"tags": ["a", " b ", 1, "", "x" * 65, "a"]}, ["a", "b"]), ({"tags": "a"}, None), ("text", None), (None, None),
+        ({"tags": ["a", " b ", 1, "", "x" * 65, "a"]}, ["a", "b"]), ({"tags": "a, b"}, ["a", "b"]), ("text", None), (None, None),
         ({"tags": [str(n) for n in range(30)]}, [str(n) for n in range(20)]),
     ):  # fmt: skip
         body = {"action": "START", "agentId": "local", "metadata": metadata}
@@ -145,7 +146,7 @@ def test_a_link_shows_one_run_until_it_is_revoked_or_expires(
     token = "x"
     for path in (token, "%00", "x" * 5000, "../runs"):
         assert anonymous.browser.get(f"/shared/{path}").status_code == 404
-    form = {"lifetime": "day", "key": "once"}
+    form = {"lifetime": "day", "form_token": "x" * 20}
     for _ in range(2):  # a double click makes one link
         assert send(alice, f"/runs/{run.id}/shares", **form).status_code == 303
     share = session.scalars(select(RunShare)).one()
@@ -331,4 +332,37 @@ def test_a_failure_is_told_once_with_its_call(session: OrmSession, alice: Person
     page = alice.browser.get(f"/runs/{run.id}").text
     assert page.count("capacity</p>") == 1
     assert page.count("Open the failing call") == 2
-    assert f'/runs/{run.id}/calls/why" data-panel-link>Open' in page
+    assert '/calls/why" data-panel-link>Open' in page
+
+
+def test_a_run_whose_only_call_failed_shows_its_prompt_and_the_words_of_the_provider(
+    session: OrmSession, alice: Person, acme: Org, dave: Person
+) -> None:
+    run = factories.run(
+        alice.user, status="failed", completed_at=now(), org_id=acme.id, error_message="429 limited"
+    )
+    failed = {"state": "failed", "error": "limited", "credits": 0, "org_id": acme.id}
+    call = factories.call(alice.user, run_id=run.id, **failed)
+    request = [{"role": "user", "content": "Why is the sky blue?"}]
+    words = "429 limited: too many words about the sky"
+    factories.save(
+        CallBody(request_id=call.request_id, finished_at=now(), request=request, error_message=words)
+    )
+    for path in ("", f"/{run.id}"):
+        assert "Why is the sky blue?" in alice.browser.get(f"/orgs/{acme.slug}/runs{path}").text
+        assert "the sky" not in dave.browser.get(f"/orgs/{acme.slug}/runs{path}").text
+    page = alice.browser.get(f"/orgs/{acme.slug}/runs/{run.id}").text
+    assert page.count(words) == 1
+    assert page.count("Open the failing call") == 1
+
+
+def test_a_run_takes_the_tags_of_its_calls(session: OrmSession, alice: Person) -> None:
+    run = factories.run(alice.user, tags=["own"])
+    for second, tags in enumerate((["b", "own"], ["a", "b"], [str(n) for n in range(30)])):
+        told(alice, run, second, 1, "x", parameters={"tags": tags})
+    for _ in range(2):
+        run_credits.count_credits()
+        session.commit()
+    assert run.tags is not None
+    assert run.tags[:5] == ["own", "b", "a", "0", "1"]
+    assert len(run.tags) == 20

@@ -79,7 +79,7 @@ def test_axe_finds_nothing(
     factories.hold(alice.user, 40, run_id=busy.id)
     factories.run(alice.user, "quiet", created_at=now() - timedelta(days=3))
     assert alice.user is not None
-    share, _ = share_run(run, alice.user, "week", with_messages=True)
+    share = share_run(run, alice.user, "week", with_messages=True)
     session.commit()
     with open_page(base, width=390, expected=(422,)) as page:
         signed_in(page, session, alice)
@@ -193,12 +193,14 @@ def test_a_run_is_read_with_the_keyboard_in_the_panel(
 
         page.goto(f"/runs/{run.id}")
         page.evaluate("window.stayed = true")
-        box = page.locator("tr", has=page.locator("#c-opened")).locator(".bars").bounding_box()
+        bars = page.locator("tr", has=page.locator("#c-opened")).locator(".bars")
+        bars.scroll_into_view_if_needed()
+        box = bars.bounding_box()
         assert box
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)  # a bar opens its call
         panel = page.get_by_role("complementary", name="Call")
         expect(panel.get_by_role("heading", name="stoa/demo reported by the provider")).to_be_focused()
-        expect(page).to_have_url(re.compile(f"/runs/{run.id}/calls/opened$"))
+        expect(page).to_have_url(re.compile("/calls/opened$"))
         expect(page.locator("#c-opened")).to_have_attribute("aria-current", "true")
         page.locator("#t-opened-0").press("Enter")
         expect(panel.get_by_role("heading", name="read")).to_be_focused()
@@ -214,7 +216,7 @@ def test_a_run_is_read_with_the_keyboard_in_the_panel(
         page.get_by_role("button", name="Good run").click()
         expect(page.get_by_role("button", name="Good run")).to_have_attribute("aria-pressed", "true")
         page.get_by_role("link", name="Open the failing call").click()
-        expect(panel.get_by_text("The call failed with 504. Nothing was charged.")).to_be_visible()
+        expect(panel.get_by_text("timed out after a long while").first).to_be_visible()
         assert page.evaluate("window.stayed") is True
         page.reload()
         expect(page.get_by_role("heading", level=1)).to_contain_text("stoa/demo")

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.core.errors import Invalid
 from models.gateway import GatewayCall
-from models.runs import AgentRun, AgentStep, history, trace
+from models.runs import AgentRun, AgentStep, history, trace, trace_rows
 from models.runs.run_totals import RunTotals
 from models.runs.trace import Trace, TraceBranch, build_tree
 from tests import factories
@@ -294,7 +294,7 @@ def test_a_cursor_to_an_impossible_position_is_rejected(
 def test_a_spawned_runs_calls_are_bounded(
     domain: None, session: OrmSession, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trace, "MAX_NESTED_CALLS", 3)
+    monkeypatch.setattr(trace_rows, "MAX_NESTED_CALLS", 3)
     run = a_run(session, alice)
     child = a_run(session, alice, "busy", parent=run, created_at=at(1))
     for number in range(5):
@@ -338,6 +338,6 @@ def test_a_run_of_thousands_is_read_in_bounded_time(domain: None, session: OrmSe
     elapsed = time.perf_counter() - started
     print(f"{elapsed:.3f} s")
     assert elapsed < 5
-    assert len(found.window.entries) <= 1 + trace.WINDOW + trace.MAX_TREE_RUNS + trace.MAX_NESTED_CALLS
+    assert len(found.window.entries) <= 1 + trace.WINDOW + trace.MAX_TREE_RUNS + trace_rows.MAX_NESTED_CALLS
     assert found.unlisted == 800
     assert found.window.entries[0].credits == 5000

@@ -12,7 +12,6 @@ from flask import Flask
 from models.core.db import db
 from models.orgs import Org
 from models.usage import Message, OrgUsage
-from models.usage.org_calls import CallFilter, calls_page
 from models.usage.org_report import org_spending
 from models.usage.org_usage import count_calls, orgs_to_count, recount
 from models.usage.period import Period, between, preset
@@ -170,50 +169,3 @@ def test_new_time_zone_moves_the_days_at_once(app: Flask, acme: Org, calls: list
     assert orgs_to_count(NOW) == [acme.id]
     count_calls(acme.id, NOW)
     assert_exact(org_spending(acme, period, "member", NOW), calls, key)
-
-
-def test_calls_behind_a_figure_are_all_found_page_by_page(
-    app: Flask, acme: Org, calls: list[Message]
-) -> None:
-    rare = [calls[5], calls[-3]]
-    for call in rare:
-        call.key_id = "rare"
-    db.session.commit()
-    count_calls(acme.id, NOW - timedelta(days=2))
-    period = preset("30d", NOW)
-    inside = [call for call in calls if call.finished_at >= period.start]
-    for values, user_id, expected in (
-        ({}, "", inside),
-        ({"key": "rare"}, "", [call for call in rare if call in inside]),
-        (
-            {"member": calls[0].user_id or ""},
-            "",
-            [call for call in inside if call.user_id == calls[0].user_id],
-        ),
-        (
-            {"agent": "acme/fixer"},
-            "",
-            [call for call in inside if (call.agent_id or "").startswith("acme/fixer@")],
-        ),
-        (
-            {"version": "acme/fixer@1.0.0"},
-            "",
-            [call for call in inside if call.agent_id == "acme/fixer@1.0.0"],
-        ),
-        ({"repository": ""}, "", [call for call in inside if not call.repo_url]),
-        ({"run": "run-20"}, "", [call for call in inside if call.client_request_id == "run-20"]),
-        (
-            {"agent": ""},
-            calls[1].user_id,
-            [c for c in inside if not c.agent_id and c.user_id == calls[1].user_id],
-        ),
-    ):
-        filter = CallFilter(period.start, period.end, values, user_id or "")
-        found, after = [], None
-        for _ in range(30):
-            page = calls_page(acme, filter, after)
-            found += [row.id for row in page.calls]
-            after = page.next
-            if after is None:
-                break
-        assert found == [call.id for call in reversed(expected)], values

@@ -32,7 +32,7 @@ def test_a_call_without_a_run_has_its_own_page(session: Session, alice: Person) 
     assert page.status_code == 200
     assert "7 credits" in page.text
     assert "Hello yourself" in page.text
-    assert re.search(r'href="[^"]+usage">Usage</a>', page.text)
+    assert re.search(r'href="[^"]*/calls">Calls</a>', page.text)
     assert f'href="{alice.home}/calls/{before.request_id}"' in page.text
 
 

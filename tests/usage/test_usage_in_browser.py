@@ -64,6 +64,7 @@ def test_axe_finds_nothing(open_page: OpenPage, base: str, cookie: dict[str, str
         for path in (
             "/profile?tab=usage",
             "/profile?tab=usage&range=24h&show=latency&by=agent",
+            "/profile?tab=usage&range=7d&show=errors&by=error&model=lab/model-1&state=failed",
             "/profile?tab=usage&range=custom&from=2026-01-09&to=x",
         ):
             page.goto(path)
@@ -93,7 +94,7 @@ def test_range_metric_and_group_change_without_leaving_the_page(
         expect(page).to_have_url(re.compile("range=7d"))
         expect(page.locator(".chart__total")).not_to_have_text(month)
         page.get_by_role("link", name="Tokens").click()
-        expect(page.locator(".legend").last).to_contain_text("Cache read")
+        expect(page.get_by_role("link", name="Tokens")).to_have_attribute("aria-current", "true")
         expect(page.locator(".htmx-settling, .htmx-swapping")).to_have_count(0)
         page.get_by_label("Group by").select_option("agent")
         expect(page.get_by_role("heading", name="By agent")).to_be_visible()
@@ -120,6 +121,54 @@ def test_range_metric_and_group_change_without_leaving_the_page(
         expect(page.get_by_role("link", name="7d")).to_have_attribute("aria-current", "true")
 
 
+def test_a_chart_is_read_and_filtered_by_keyboard(
+    open_page: OpenPage, base: str, cookie: dict[str, str]
+) -> None:
+    with open_page(base) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        page.goto("/profile?tab=usage&range=7d")
+        plot = page.locator("[data-plot]")
+        page.get_by_role("link", name="Custom").focus()
+        page.keyboard.press("Tab")
+        expect(plot).to_be_focused()
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowLeft")
+        row = page.locator("#used-t tbody tr").nth(5)
+        day = row.locator("th").text_content() or ""
+        expect(page.locator(".tooltip h4")).to_contain_text(day)
+        expect(page.locator("#chart-column")).to_contain_text(f"{day}, ")
+        page.keyboard.press("Home")
+        expect(page.locator(".tooltip h4")).not_to_contain_text(day)
+        page.keyboard.press("Escape")
+        expect(page.locator(".tooltip")).to_have_count(0)
+        box = page.locator(".plot__cols").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] * 5.5 / 7, box["y"] + 50)
+        expect(page.locator(".tooltip h4")).to_contain_text(day)
+        page.mouse.move(5, 5)
+        expect(page.locator(".tooltip")).to_have_count(0)
+
+        # a column, then an entry of the legend, then both are removed
+        plot.focus()
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(re.compile("from=.*to=.*range=custom"))
+        expect(page.locator('[data-plot="24"]')).to_be_visible()
+        expect(page.locator(".htmx-settling, .htmx-swapping")).to_have_count(0)
+        entry = page.locator(".legend a").first
+        name = entry.inner_text()
+        entry.press("Enter")
+        chip = page.get_by_role("link", name=f"Remove filter: Model: {name}")
+        expect(chip).to_be_visible()
+        expect(page).to_have_url(re.compile("model=lab"))
+        expect(page.locator(".htmx-settling, .htmx-swapping")).to_have_count(0)
+        chip.press("Enter")
+        expect(chip).to_have_count(0)
+        page.go_back()
+        expect(chip).to_be_visible()
+
+
 def test_everything_works_without_script(open_page: OpenPage, base: str, cookie: dict[str, str]) -> None:
     with open_page(base, script=False, expected=(422,)) as page:
         page.context.add_cookies([cookie])  # type: ignore[list-item]
@@ -130,6 +179,12 @@ def test_everything_works_without_script(open_page: OpenPage, base: str, cookie:
         page.get_by_role("button", name="Group").click()
         expect(page.get_by_role("heading", name="By agent")).to_be_visible()
         expect(page.get_by_role("link", name="7d")).to_have_attribute("aria-current", "true")
+        page.locator(".legend a").first.click()
+        expect(page.get_by_role("link", name="Remove filter")).to_be_visible()
+        page.get_by_role("link", name="Error rate").click()
+        page.get_by_role("link", name="Remove filter").click()
+        expect(page.get_by_role("link", name="Remove filter")).to_have_count(0)
+        page.get_by_role("link", name="Credits").click()
         page.locator(".chart summary").click()
         expect(page.locator("#used-t tfoot")).to_contain_text("Total")
         page.get_by_role("link", name="Custom").click()

@@ -17,6 +17,7 @@ from models.accounts.credentials import Credential
 from models.core.db import db
 from models.core.errors import Conflict, DomainError, Forbidden
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
+from models.gateway.chat_format.request_tags import MAX_TAG, MAX_TAGS, tags_of_metadata
 from models.ledger import Account
 from models.ledger.payers import payer_hint
 from models.orgs import Org, membership
@@ -24,14 +25,7 @@ from models.runs import AgentRun, history, recording
 from models.runs.history import RunFilter
 from models.runs.recording import Ending, StepReport, StepStatus
 from models.runs.run_costs import CostOfRun, cost_of_run
-from models.runs.run_notes import (
-    MAX_TAG,
-    MAX_TAGS,
-    may_annotate,
-    set_score,
-    set_tags,
-    tags_of_metadata,
-)
+from models.runs.run_notes import may_annotate, set_score, set_tags
 from models.runs.run_totals import RunCost
 from models.store.publishing import takedowns
 from models.store.publishing.run_defaults import default_run_budget
@@ -467,8 +461,8 @@ def _signed_key() -> Credential:
 def _page(run: AgentRun) -> str:
     """The absolute URL of the run's page."""
     org = db.session.get(Org, run.org_id) if run.org_id else None
-    slug = {"slug": org.slug} if org else {}
-    return settings().base_url + url_for("runs.run", run_id=run.id, **slug)
+    place: dict[str, Any] = {"slug": org.slug} if org else {}
+    return settings().base_url + url_for("runs.run", run_id=run.id, **place)
 
 
 def _key() -> Credential:

@@ -47,6 +47,7 @@ ONCE = frozenset(
         *("orgs.name_domain", "orgs.new_scim_token", "orgs.send_invites"),
         "plan_admin.create_plan",
         "publishers.create",
+        "runs.share",
     }
 )
 """Endpoints that make something new: their forms act once a day, also after "back". Other forms set a state, or have an

@@ -14,7 +14,21 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 def init_app(app: Flask) -> None:
     """Register the filters under their own names."""
-    for function in (credits, usd, cents, price, tokens, duration_ms, date, clock, moment, iso, ago, percent):
+    for function in (
+        credits,
+        exact_credits,
+        usd,
+        cents,
+        price,
+        tokens,
+        duration_ms,
+        date,
+        clock,
+        moment,
+        iso,
+        ago,
+        percent,
+    ):
         app.jinja_env.filters[function.__name__] = function
 
 
@@ -24,6 +38,13 @@ def credits(value: int | float | Decimal | None) -> str:
         return NONE
     whole = value if isinstance(value, int) else int(Decimal(value).quantize(Decimal(1), ROUND_HALF_UP))
     return f"{MINUS if whole < 0 else ''}{abs(whole):,}"
+
+
+def exact_credits(value: Decimal | None) -> str:
+    """Credits with the fractions that the ledger carries over: `4,770.125`, `0.421`, `0.000012`, `0`."""
+    if not value:
+        return NONE if value is None else "0"
+    return f"{value:,.3f}" if value >= Decimal("0.0005") else f"{value:.6f}"
 
 
 def usd(value: Decimal | None) -> str:

@@ -446,9 +446,9 @@ def login_required(view: Callable[P, ResponseReturnValue]) -> Callable[P, Respon
 
 def to_login() -> Response:
     """Redirect to sign-in, and afterwards back to the current page."""
-    return_url = request.full_path.rstrip("?") if request.method == "GET" else _path_of(request.referrer)
+    return_url = request.full_path.rstrip("?") if request.method == "GET" else path_of(request.referrer)
     if wants_fragment():
-        return_url = _path_of(request.headers.get("HX-Current-URL"))
+        return_url = path_of(request.headers.get("HX-Current-URL"))
         response = make_response("", 401)
         response.headers["HX-Redirect"] = _login_address(return_url)
         response.headers["HX-Reswap"] = "none"
@@ -460,7 +460,8 @@ def _login_address(return_url: str) -> str:
     return url_for("accounts.login", next=return_url or None)
 
 
-def _path_of(url: str | None) -> str:
+def path_of(url: str | None) -> str:
+    """Path and query of a URL of this server; empty for any other."""
     if not url or not is_own_origin(url):
         return ""
     parts = urlsplit(url)

@@ -6,6 +6,7 @@ import hashlib
 from cryptography.fernet import Fernet, InvalidToken
 from flask import session
 
+from models.accounts.credentials import hash_token
 from views.web.guards import settings
 
 SECONDS = 300
@@ -16,13 +17,14 @@ def keep_new_key(token: str) -> None:
     session["new_key"] = _fernet().encrypt(token.encode()).decode()
 
 
-def pop_new_key() -> str | None:
-    """The raw key that was just created, once."""
+def pop_new_key(key_id: str) -> str | None:
+    """The raw key with this id, if it was just created, once."""
     encrypted = session.pop("new_key", None)
     try:
-        return _fernet().decrypt(encrypted, ttl=SECONDS).decode() if encrypted else None
+        token = _fernet().decrypt(encrypted, ttl=SECONDS).decode() if encrypted else None
     except InvalidToken:
         return None
+    return token if token and hash_token(token) == key_id else None
 
 
 def _fernet() -> Fernet:

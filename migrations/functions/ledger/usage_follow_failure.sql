@@ -1,5 +1,5 @@
--- Trigger. A call failed, or was settled after it had been recorded as failed: change the failures of its rollups. Its account is
--- locked by the function that wrote the call.
+-- Trigger. A call failed or was refused, or was settled after it had been recorded as failed: change the failures of its rollups.
+-- Locks only these rows, by hour, day and week. Who records several calls in one statement inserts them in the order of the rollups' key.
 CREATE OR REPLACE FUNCTION usage_follow_failure() RETURNS trigger
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

@@ -187,7 +187,7 @@ def charge(
     import stripe
 
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             intent = client.v1.payment_intents.create(params, {"idempotency_key": operation})
     except stripe.CardError as error:
         return _declined(operation, version, error, cancel_failed)
@@ -242,7 +242,7 @@ def open_checkout(operation: str) -> BuyOutcome:
     try:
         if tax_enabled():
             send_billing_details(account_id)  # Checkout takes the tax of the customer's address
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             session = plain(
                 client.v1.checkout.sessions.create(params, {"idempotency_key": f"{operation}-checkout"})
             )
@@ -300,7 +300,7 @@ def _again(operation: str, credits: int) -> BuyOutcome:
     if purchase.paid:
         return BuyOutcome(operation, credits, paid=True)
     if purchase.stripe_checkout_session_id and purchase.open:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             session = plain(client.v1.checkout.sessions.retrieve(purchase.stripe_checkout_session_id))
         return BuyOutcome(
             operation, credits, paid=False, session_id=session["id"], checkout_url=session["url"]
@@ -328,7 +328,7 @@ def _declined(operation: str, version: int, error: "stripe.CardError", cancel_fa
 def _cancel(intent_id: str) -> None:
     """So that it cannot be finished any more. One that has ended already is as it is: who asks next sees it."""
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             client.v1.payment_intents.cancel(intent_id)
     except StripeError as error:
         if error.unknown:

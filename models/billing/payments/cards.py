@@ -33,7 +33,7 @@ class SavedCard:
 
 def saved_cards(customer_id: str) -> list[SavedCard]:
     """The customer's saved payment methods, the default first. Raises StripeError."""
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         customer = plain(client.v1.customers.retrieve(customer_id))
         default = id_of((customer.get("invoice_settings") or {}).get("default_payment_method"))
         found = [
@@ -50,7 +50,7 @@ def saved_cards(customer_id: str) -> list[SavedCard]:
 def default_card(customer_id: str) -> SavedCard | None:
     """The customer's default, if it can be charged; None also for a customer that was deleted. Raises StripeError."""
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             # unexpanded: Stripe rejects the expansion for a deleted customer
             customer = plain(client.v1.customers.retrieve(customer_id))
             id = id_of((customer.get("invoice_settings") or {}).get("default_payment_method"))
@@ -66,7 +66,7 @@ def default_card(customer_id: str) -> SavedCard | None:
 def customer_exists(customer_id: str) -> bool:
     """Whether the customer exists and was not deleted. Raises StripeError."""
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             return not plain(client.v1.customers.retrieve(customer_id)).get("deleted")
     except StripeError as error:
         if missing(error):
@@ -77,7 +77,7 @@ def customer_exists(customer_id: str) -> bool:
 def set_default_card(customer_id: str, method_id: str) -> None:
     """Make it the customer's default, for subscriptions too. Raises NotFound for another customer's, StripeError."""
     _own(customer_id, method_id)
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         client.v1.customers.update(customer_id, {"invoice_settings": {"default_payment_method": method_id}})
         # a subscription keeps the card of its Checkout until it is told otherwise
         for each in client.v1.subscriptions.list({"customer": customer_id, "limit": 100}).auto_paging_iter():
@@ -102,14 +102,14 @@ def ensure_only_card_default(customer_id: str) -> None:
 def remove_card(customer_id: str, method_id: str) -> None:
     """Detach it from the customer. Raises NotFound for another customer's, StripeError."""
     _own(customer_id, method_id)
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         client.v1.payment_methods.detach(method_id)
 
 
 def card_page(customer_id: str, success_url: str, cancel_url: str) -> str:
     """The URL of Stripe's page on which the customer saves another card. The event of the saved card makes it the default
     if no other can be charged. Raises StripeError."""
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         session = client.v1.checkout.sessions.create(
             {
                 "mode": "setup",
@@ -126,7 +126,7 @@ def card_page(customer_id: str, success_url: str, cancel_url: str) -> str:
 
 def portal_address(customer_id: str, return_url: str) -> str:
     """The URL of Stripe's customer portal. Raises StripeError."""
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         return client.v1.billing_portal.sessions.create(
             {"customer": customer_id, "return_url": return_url}
         ).url
@@ -134,7 +134,7 @@ def portal_address(customer_id: str, return_url: str) -> str:
 
 def _own(customer_id: str, method_id: str) -> None:
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             method = plain(client.v1.payment_methods.retrieve(method_id))
     except StripeError as error:
         if missing(error):

@@ -135,7 +135,7 @@ def confirm(purchase_id: str, return_url: str) -> str | None:
     import stripe
 
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             intent = plain(client.v1.payment_intents.retrieve(intent_id))
             error = intent.get("last_payment_error") or {}
             method = intent.get("payment_method") or (error.get("payment_method") or {}).get("id")
@@ -167,7 +167,7 @@ def abandon(purchase_id: str) -> Purchase:
     if intent_id is None:
         return purchase
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             client.v1.payment_intents.cancel(intent_id)
     except StripeError as error:
         if error.unknown:

@@ -95,7 +95,7 @@ def send_billing_details(account_id: str) -> None:
     customer = ensure_customer(account)
     address: Any = {name: getattr(details, name) for name in ADDRESS}
     desired = {(each.type, each.value) for each in details.tax_ids}
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         client.v1.customers.update(customer, {"name": details.name, "address": address})
         for each in client.v1.customers.tax_ids.list(customer, {"limit": 100}).auto_paging_iter():
             if (each.type, each.value) in desired:
@@ -105,7 +105,7 @@ def send_billing_details(account_id: str) -> None:
     for type, value in sorted(desired):
         params: Any = {"type": type, "value": value}
         try:
-            with stripe_api.asking() as client:
+            with stripe_api.api_client() as client:
                 client.v1.customers.tax_ids.create(customer, params)
         except StripeError as error:
             if error.unknown:
@@ -161,7 +161,7 @@ def _person(account: Account) -> tuple[str, str | None]:
 
 def _find_or_make(account: Account, email: str | None, name: str | None, instead_of: str) -> str:
     key = "organizationId" if account.org_id else "userId"
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         for customer in client.v1.customers.list({"email": email or "", "limit": 100}).auto_paging_iter():
             # created by a process that stopped before it stored the id
             if (plain(customer).get("metadata") or {}).get(key) == account.id:

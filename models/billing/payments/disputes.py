@@ -46,7 +46,7 @@ def ban_repeated(customer_id: str, *, now: datetime | None = None) -> bool:
         if user is None or user.banned:
             return False
     since = int((now - BAN_WINDOW).timestamp())
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         listed = client.v1.disputes.list({"created": {"gte": since}, "limit": 100, "expand": ["data.charge"]})
         count = sum(_customer(plain(dispute)) == customer_id for dispute in listed.auto_paging_iter())
     if count < BAN_DISPUTES:
@@ -83,14 +83,14 @@ def refund_warned(warning_id: str, charge_id: str | None, amount_cents: int | No
 
     Idempotent. Raises StripeError, and PaymentMismatch if the warning is of another charge.
     """
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         warning = plain(client.v1.radar.early_fraud_warnings.retrieve(warning_id))
     if id_of(warning["charge"]) != charge_id:
         raise PaymentMismatch(f"{charge_id}: the warning {warning_id} is of another charge")
     below = stripe_api.billing_settings().stoa_refund_fraud_warnings_below
     if not warning["actionable"] or amount_cents is None or amount_cents > below:
         return False
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         client.v1.refunds.create(
             {"charge": charge_id or "", "reason": "fraudulent"}, {"idempotency_key": f"refund-{warning_id}"}
         )

@@ -78,7 +78,7 @@ def _oldest(account: Account, opened_before: datetime, closed: list[str]) -> tup
 
 def _expire(session_id: str) -> None:
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             client.v1.checkout.sessions.expire(session_id)
     except StripeError as error:
         if error.unknown:

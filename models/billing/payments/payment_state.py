@@ -108,7 +108,7 @@ def fetch(known: KnownPayment) -> PaymentState | None:
     Without an id, the customer's payments since the operation began are searched: the process that created the payment may
     have stopped before it stored the id. Raises StripeError, and PaymentMismatch if Stripe charged twice.
     """
-    with stripe_api.asking():
+    with stripe_api.api_client():
         session = _session(known.session_id) if known.session_id else None
         intents = [intent for id in known.intent_ids if (intent := _intent(id))]
         if session is None and not any(intent["status"] == "succeeded" for intent in intents):
@@ -137,7 +137,7 @@ def of_new_intent(intent: Any) -> PaymentState:
 
 def of_intent(id: str) -> PaymentState | None:
     """The payment of an intent with its refunds and disputes; None if Stripe knows none. Raises StripeError."""
-    with stripe_api.asking():
+    with stripe_api.api_client():
         intent = _intent(id)
         return _state(intent, None, with_reversals=True) if intent else None
 
@@ -149,7 +149,7 @@ def of_listed_intent(intent: dict[str, Any]) -> PaymentState:
 
 def intents_since(moment: datetime) -> Iterator[dict[str, Any]]:
     """All intents created since a time, with their latest charges, newest first. Raises StripeError."""
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         found = client.v1.payment_intents.list(
             {"created": {"gte": int(moment.timestamp())}, "limit": 100, "expand": ["data.latest_charge"]}
         )
@@ -160,7 +160,7 @@ def intents_since(moment: datetime) -> Iterator[dict[str, Any]]:
 def reversals_since(moment: datetime) -> Iterator[dict[str, Any]]:
     """All refunds and disputes created since a time. Raises StripeError."""
     since: Any = {"created": {"gte": int(moment.timestamp())}, "limit": 100}
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         for refund in client.v1.refunds.list(since).auto_paging_iter():
             yield plain(refund)
         for dispute in client.v1.disputes.list(since).auto_paging_iter():
@@ -170,7 +170,7 @@ def reversals_since(moment: datetime) -> Iterator[dict[str, Any]]:
 def _session(id: str) -> dict[str, Any] | None:
     expand = ["payment_intent.latest_charge", "total_details.breakdown"]
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             return plain(client.v1.checkout.sessions.retrieve(id, {"expand": expand}))
     except StripeError as error:
         if missing(error):
@@ -180,7 +180,7 @@ def _session(id: str) -> dict[str, Any] | None:
 
 def _intent(id: str) -> dict[str, Any] | None:
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             return plain(client.v1.payment_intents.retrieve(id, {"expand": ["latest_charge"]}))
     except StripeError as error:
         if missing(error):
@@ -196,7 +196,7 @@ def _intent_of(session: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _listed_session(known: KnownPayment) -> dict[str, Any] | None:
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         listed = client.v1.checkout.sessions.list(
             {"customer": known.customer, "created": _since(known), "limit": 100}
         )
@@ -207,7 +207,7 @@ def _listed_session(known: KnownPayment) -> dict[str, Any] | None:
 
 
 def _listed_intents(known: KnownPayment) -> Iterator[dict[str, Any]]:
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         listed = client.v1.payment_intents.list(
             {
                 "customer": known.customer,
@@ -274,7 +274,7 @@ def _billing(session: dict[str, Any] | None) -> dict[str, Any] | None:
 def _charge(intent: dict[str, Any] | None) -> dict[str, Any] | None:
     found = intent.get("latest_charge") if intent else None
     if isinstance(found, str):
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             return plain(client.v1.charges.retrieve(found))
     return found if isinstance(found, dict) else None
 
@@ -319,7 +319,7 @@ def _outcome(intent: dict[str, Any] | None, session: dict[str, Any] | None) -> O
 def _refunds(charge: dict[str, Any]) -> tuple[RefundState, ...]:
     if charge["status"] != "succeeded":
         return ()
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         found = [
             plain(each)
             for each in client.v1.refunds.list({"charge": charge["id"], "limit": 100}).auto_paging_iter()
@@ -333,7 +333,7 @@ def _refunds(charge: dict[str, Any]) -> tuple[RefundState, ...]:
 def _disputes(charge: dict[str, Any]) -> tuple[DisputeState, ...]:
     if not charge.get("disputed"):
         return ()
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         found = [
             plain(each)
             for each in client.v1.disputes.list({"charge": charge["id"], "limit": 100}).auto_paging_iter()

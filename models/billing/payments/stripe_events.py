@@ -404,7 +404,7 @@ def _dispute_changed(event: EventOfStripe) -> None:
 def _dispute_opened(event: EventOfStripe) -> None:
     """Every dispute of a customer counts for a ban, whatever was paid."""
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             charge = plain(client.v1.charges.retrieve(id_of(event.object.get("charge")) or "none"))
     except StripeError as error:
         if missing(error):
@@ -439,7 +439,7 @@ def _of_charge(event: EventOfStripe) -> str | None:
 def _purchase_of_unknown(intent_id: str | None, charge_id: str | None) -> tuple[str | None, str | None]:
     """Of a payment that we have not heard of yet: the event of its success is late."""
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             if intent_id is None and charge_id is not None:
                 intent_id = id_of(plain(client.v1.charges.retrieve(charge_id)).get("payment_intent"))
             if intent_id is None:
@@ -457,7 +457,7 @@ def _keep_card(customer_id: str, intent_id: str | None) -> None:
     """The first card that pays on Checkout becomes the default."""
     if intent_id is None:
         return
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         intent = plain(client.v1.payment_intents.retrieve(intent_id))
     method = id_of(intent.get("payment_method"))
     if method is not None and intent.get("setup_future_usage"):
@@ -469,7 +469,7 @@ def _keep_card(customer_id: str, intent_id: str | None) -> None:
 
 def _card_saved(event: EventOfStripe) -> None:
     """A card that was saved on Stripe's page is the default where no other can be charged."""
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         session = plain(
             client.v1.checkout.sessions.retrieve(event.object["id"], {"expand": ["setup_intent"]})
         )

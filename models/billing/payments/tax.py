@@ -72,7 +72,7 @@ def calculate_tax(
             {"amount": net_cents, "reference": "credits", "quantity": 1, "tax_behavior": "exclusive"}
         ],
     }
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         options: Any = {"idempotency_key": f"{operation}-tax"} if operation else {}
         found = plain(client.v1.tax.calculations.create(params, options))
     tax_cents = found["tax_amount_exclusive"]

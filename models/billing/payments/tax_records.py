@@ -33,7 +33,7 @@ def record_tax(purchase_id: str) -> int:
     made = 0
     if recorded is None:
         params: Any = {"calculation": calculation, "reference": purchase_id}
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             recorded = client.v1.tax.transactions.create_from_calculation(
                 params, {"idempotency_key": f"{purchase_id}-tax-transaction"}
             ).id
@@ -45,7 +45,7 @@ def record_tax(purchase_id: str) -> int:
     with transaction():
         reversals = _reversals(purchase_by_id(purchase_id), recorded)
     for each in reversals:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             reversal = client.v1.tax.transactions.create_reversal(
                 each.params, {"idempotency_key": f"{each.refund_id}-tax-reversal"}
             ).id

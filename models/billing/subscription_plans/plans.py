@@ -263,7 +263,7 @@ def stripe_price(plan: Plan) -> str:
         "product_data": {"name": found.name, "metadata": {"planId": found.id}},
         "metadata": {"planId": found.id},
     }
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         price = plain(client.v1.prices.create(params, {"idempotency_key": f"price-{found.id}"}))
     with transaction():
         db.session.execute(

@@ -67,7 +67,7 @@ def seat_price() -> SeatPrice | None:
     id = _price_id()
     if id is None:
         return None
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         price = plain(client.v1.prices.retrieve(id))
     return SeatPrice(id, int(price["unit_amount"] or 0))
 
@@ -115,7 +115,7 @@ def set_up_billing(account: Account, success_url: str, cancel_url: str) -> tuple
                 "automatic_tax": {"enabled": True},
                 "customer_update": {"address": "auto", "name": "auto"},
             }
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         session = client.v1.checkout.sessions.create(params)
     if not session.url:
         raise StripeError(NO_CHECKOUT, unknown=False)
@@ -145,7 +145,7 @@ def cancel_seats(account: Account) -> None:
         raise NotFound(NONE_ACTIVE)
     found = _fetch(id)
     if found and found["status"] in LIVE:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             client.v1.subscriptions.cancel(id)
     with transaction():
         if _ended(account.id, id):
@@ -207,7 +207,7 @@ def sync_seats(org_id: str) -> None:
     paid = _seats(found)
     if paid.seats != seats:
         items: Any = [{"id": paid.item_id, "quantity": seats}]
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             client.v1.subscriptions.update(
                 paid.id, {"items": items, "proration_behavior": "create_prorations"}
             )
@@ -267,7 +267,7 @@ def _ended(org_id: str, subscription_id: str) -> bool:
 
 def _fetch(id: str) -> dict[str, Any] | None:
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             return plain(client.v1.subscriptions.retrieve(id))
     except StripeError as error:
         if missing(error):

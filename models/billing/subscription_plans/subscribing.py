@@ -126,7 +126,7 @@ def subscribe(
             "cancel_url": cancel_url,
         }
     )
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         open_sessions: Any = {"customer": customer, "status": "open", "limit": 100}
         for each in client.v1.checkout.sessions.list(open_sessions).auto_paging_iter():
             if each.mode == "subscription":
@@ -175,7 +175,7 @@ def _previewed(params: Any) -> dict[str, Any]:
     """Stripe's preview of an invoice, with tax where it is added."""
     if tax_enabled():
         params = params | {"automatic_tax": {"enabled": True}}
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         return plain(client.v1.invoices.create_preview(params))
 
 
@@ -295,7 +295,7 @@ def _upgrade(state: SubscriptionState, price: str, proration_date: int) -> None:
         "payment_behavior": "pending_if_incomplete",
     }
     key: Any = {"idempotency_key": f"change-{state.id}-{price}-{proration_date}"}
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         if state.pending_invoice_id is not None:
             client.v1.invoices.void_invoice(state.pending_invoice_id)
         if tax_enabled():
@@ -311,7 +311,7 @@ def _upgrade(state: SubscriptionState, price: str, proration_date: int) -> None:
         raise Conflict("The amounts may have changed. Look at them again.", code="preview_expired")
     if pending is None:
         return
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         invoice = plain(client.v1.invoices.retrieve(pending))
     intent = payment_of_invoice(pending)
     # an off-session charge that needs the person is declined with this code
@@ -322,14 +322,14 @@ def _upgrade(state: SubscriptionState, price: str, proration_date: int) -> None:
     if asks and invoice.get("hosted_invoice_url"):
         sync_subscription(state.id)
         raise ConfirmationNeeded(invoice["hosted_invoice_url"])
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         client.v1.invoices.void_invoice(pending)
     reason = ((intent or {}).get("last_payment_error") or {}).get("message") or "Your card was declined."
     raise PaymentDeclined(f"{reason} Your plan has not changed.")
 
 
 def _schedule(state: SubscriptionState, plan: Plan, price: str) -> None:
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         schedule = state.schedule_id
         if schedule is None:
             schedule = client.v1.subscription_schedules.create({"from_subscription": state.id}).id
@@ -363,7 +363,7 @@ def _schedule_again(row: Subscription) -> None:
 
 def _release_schedule(state: SubscriptionState) -> None:
     if state.schedule_id is not None:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             client.v1.subscription_schedules.release(state.schedule_id)
 
 
@@ -374,7 +374,7 @@ def _set_cancel(account: Account, cancels: bool) -> Subscription:
             with transaction():
                 refuse_frozen(account)
         _release_schedule(state)
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             client.v1.subscriptions.update(state.id, {"cancel_at_period_end": cancels})
     return _synced(state.id)
 

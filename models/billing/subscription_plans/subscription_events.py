@@ -43,7 +43,7 @@ def _checkout_ended(event: EventOfStripe) -> None:
 
 def _keep_card(subscription: Subscription) -> None:
     """The card that pays for a plan on Checkout is the default where no other can be charged."""
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         told = plain(client.v1.subscriptions.retrieve(subscription.stripe_subscription_id))
     method = id_of(told.get("default_payment_method"))
     if method is not None:
@@ -125,7 +125,7 @@ def _disputed(invoice_id: str) -> bool:
 def _unknown_invoice(intent_id: str | None, charge_id: str | None) -> tuple[str, str] | None:
     """Of a payment that we have not heard of yet: the event of its success is late."""
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             if intent_id is None and charge_id is not None:
                 intent_id = id_of(plain(client.v1.charges.retrieve(charge_id)).get("payment_intent"))
         invoice: dict[str, Any] | None = invoice_of_payment(intent_id) if intent_id else None

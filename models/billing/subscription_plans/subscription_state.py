@@ -102,7 +102,7 @@ def fetch_subscription(
     `charged`, whose charges are stored, unless `reversals_of` contains them too.
     """
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             fetched = plain(client.v1.subscriptions.retrieve(id, {"expand": ["schedule"]}))
     except StripeError as error:
         if missing(error):
@@ -155,7 +155,7 @@ def subscription_state(
 
 def subscriptions_at_stripe() -> Iterator[dict[str, Any]]:
     """Fetch all subscriptions that have not ended, newest first. Raises StripeError."""
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         for each in client.v1.subscriptions.list({"limit": 100}).auto_paging_iter():
             yield plain(each)
 
@@ -174,7 +174,7 @@ def subscription_of_invoice(invoice: dict[str, Any]) -> str | None:
 def invoice_of_payment(intent_id: str) -> dict[str, Any] | None:
     """Fetch the invoice that a payment intent pays; None if it pays none. Raises StripeError."""
     query: Any = {"payment": {"type": "payment_intent", "payment_intent": intent_id}, "limit": 1}
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         for each in plain(client.v1.invoice_payments.list(query))["data"]:
             return plain(client.v1.invoices.retrieve(id_of(each["invoice"]) or ""))
     return None
@@ -182,7 +182,7 @@ def invoice_of_payment(intent_id: str) -> dict[str, Any] | None:
 
 def payment_of_invoice(invoice_id: str) -> dict[str, Any] | None:
     """Fetch the payment intent of an open invoice. Raises StripeError."""
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         for each in plain(client.v1.invoice_payments.list({"invoice": invoice_id, "limit": 1}))["data"]:
             intent = id_of(each["payment"].get("payment_intent"))
             return plain(client.v1.payment_intents.retrieve(intent)) if intent else None
@@ -285,7 +285,7 @@ def _within(moment: datetime, period: Period | None) -> bool:
 
 
 def _listed(query: Any) -> Iterator[dict[str, Any]]:
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         params: Any = {**query, "limit": 100}
         for each in client.v1.invoices.list(params).auto_paging_iter():
             yield plain(each)
@@ -311,7 +311,7 @@ def _invoice(fetched: dict[str, Any], *, with_charge: bool) -> InvoiceState:
 def _lines(invoice: dict[str, Any]) -> Iterator[InvoiceLine]:
     lines = invoice["lines"]["data"]
     if invoice["lines"].get("has_more"):
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             listed = client.v1.invoices.line_items.list(invoice["id"], {"limit": 100})
             lines = [plain(each) for each in listed.auto_paging_iter()]
     for line in lines:
@@ -329,7 +329,7 @@ def _lines(invoice: dict[str, Any]) -> Iterator[InvoiceLine]:
 
 
 def _charge(invoice_id: str) -> InvoiceCharge | None:
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         listed = client.v1.invoice_payments.list({"invoice": invoice_id, "status": "paid", "limit": 10})
         intents = [id_of(each["payment"].get("payment_intent")) for each in plain(listed)["data"]]
     payments = [found for id in intents if id and (found := payment_state.of_intent(id))]

@@ -105,7 +105,7 @@ def withdraw_upgrade(account: Account) -> None:
 
 def _withdraw_upgrade(state: SubscriptionState) -> None:
     """Void the invoice of a change of plan that waits for its payment: buying was frozen after it was requested."""
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         client.v1.invoices.void_invoice(cast(str, state.pending_invoice_id))
 
 
@@ -113,7 +113,7 @@ def sync_checkout(account: Account, session_id: str) -> Subscription | None:
     """The subscription that one of the account's Checkout sessions began, brought up to date; None while it is not paid. Takes
     transactions of its own. Raises NotFound for a session of another account, and as `sync_subscription`."""
     try:
-        with stripe_api.asking() as client:
+        with stripe_api.api_client() as client:
             session = plain(client.v1.checkout.sessions.retrieve(session_id))
     except StripeError as error:
         if missing(error):
@@ -216,7 +216,7 @@ def _refuse_second(state: SubscriptionState, account: Account) -> None:
 def _undo(state: SubscriptionState) -> None:
     """Cancel a subscription at once and refund what it took: its person pays for another one."""
     log.warning("subscription %s is the second of its user: it is cancelled and refunded", state.id)
-    with stripe_api.asking() as client:
+    with stripe_api.api_client() as client:
         for invoice in state.invoices:
             if invoice.charge is not None and not invoice.charge.refunded:
                 client.v1.refunds.create(

@@ -1,6 +1,9 @@
 """The parameters of a chat request as they are stored with the call: a few hundred bytes, without texts of the client."""
 
+from itertools import islice
 from typing import Any
+
+from models.gateway.chat_format.request_tags import MAX_TAGS, tags_of_metadata
 
 VALUES = frozenset(
     (
@@ -26,19 +29,22 @@ OBJECTS = {
     "stream_options": ("include_usage",),
 }
 """Keys of objects, and the keys in them that are stored."""
+MAX_KEYS = 200
+"""Keys of a body that are looked at."""
 MAX_TEXT = 100
 MAX_ITEMS = 20
 MAX_NAMES = 64
 
 
 def request_parameters(body: Any) -> dict[str, Any]:
-    """The parameters of a request's body, which may be anything. Of tools and formats only the names are kept; `other` names
+    """The parameters of a request's body, which may be anything. Of tools and formats only the names are kept, of metadata only the tags; `other` names
     the remaining keys. At most about 20 KB."""
     if not isinstance(body, dict):
         return {}
     found: dict[str, Any] = {}
     other: list[str] = []
-    for key, given in body.items():
+    tags = [tag for key in ("metadata", "codebuff_metadata") for tag in tags_of_metadata(body.get(key))]
+    for key, given in islice(body.items(), MAX_KEYS):
         if key == "model" or key == "messages" or given is None:
             continue
         if key in VALUES:
@@ -55,6 +61,8 @@ def request_parameters(body: Any) -> dict[str, Any]:
             found[key] = _choice(given)
         elif len(other) < MAX_ITEMS:
             other.append(key[:MAX_TEXT])
+    if tags:
+        found["tags"] = list(dict.fromkeys(tags))[:MAX_TAGS]
     if other:
         found["other"] = other
     return found

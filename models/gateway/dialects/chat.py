@@ -174,6 +174,11 @@ def _param(error: DomainError) -> str | None:
     return error.param if isinstance(error, BadCall) else "model" if error.code.startswith("model_") else None
 
 
+def _credits_page(admission: Admission, base_url: str) -> str:
+    """The page that says why, when more arrive, and whom to ask."""
+    return f"{base_url}/credits" + (f"?org={admission.org_id}" if admission.org_id else "")
+
+
 def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     if admission.outcome in PLAN_OUTCOMES:
         return plan_refusal(admission)
@@ -188,7 +193,7 @@ def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
         "banned": (403, ban_message(settings), "account_suspended"),
         "out_of_credits": (
             402,
-            f"Out of credits. Add credits at {base_url}/usage.{plan_reset(admission)}{fallback_note(admission)}",
+            f"Out of credits. Add some, or see when more arrive, at {_credits_page(admission, base_url)}.{plan_reset(admission)}{fallback_note(admission)}",
             "insufficient_credits",
         ),
         "no_run": (400, "The request names no run.", "run_not_found"),

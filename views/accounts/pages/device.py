@@ -36,7 +36,8 @@ def facts_of(code: DeviceCode | None) -> DeviceFacts | None:
         return None
     asked = device_requests.find(code.hash)
     issued = datetime.fromtimestamp(int(code.expires_at) / 1000, UTC) - CODE_LIFETIME
-    return DeviceFacts(code, asked and asked.client, asked and asked.address, issued)
+    client, address = (asked.client, asked.address) if asked else (None, None)
+    return DeviceFacts(code, client, address, issued)
 
 
 @bp.get("/onboard")

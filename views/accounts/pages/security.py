@@ -18,7 +18,7 @@ from views.accounts.pages.blueprint import bp
 from views.accounts.pages.profile import tab
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required, settings
 from views.web.htmx import render, see_other, toast
-from views.web.new_key import keep_new_key, pop_new_key
+from views.web.new_key import keep_new_key
 
 CONFIRM_WORD = "confirm"
 TYPE_NAMES = {"web": "browser", "cli": "command line", "pat": "API key"}
@@ -147,7 +147,7 @@ def api_keys() -> ResponseReturnValue:
 @login_required
 @limiter.limit("20/minute;200/hour", key_func=lambda: _rate_limit_key())
 def create_key() -> ResponseReturnValue:
-    """Create an API key that pays from the user's own account or an organisation, and show it once, on the next page."""
+    """Create an API key that pays from the user's own account or an organisation, and show it once, on its page."""
     form = {name: request.form.get(name, "").strip() for name in ("name", "days", "org")}
     errors = key_form_errors(form["name"], form["days"])
     payer = next(((org, member) for org, member in orgs_to_pay(_user().id) if org.id == form["org"]), None)
@@ -170,7 +170,7 @@ def create_key() -> ResponseReturnValue:
     audit("token.created", _user().id, user=_user(), after={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
     keep_new_key(token)
-    return see_other(url_for("profile.profile", tab="api-keys"))
+    return see_other(url_for("usage.new_key", key_id=row.session_token))
 
 
 @bp.get("/profile/keys/<identifier>/revocation")
@@ -214,7 +214,6 @@ def _keys_page(
         payer_options=[("", "Your own account"), *((org.id, org.name) for org, _ in orgs_to_pay(_user().id))],
         org=org,
         now=now(),
-        new_key=pop_new_key(),
         name=name,
         days=days,
         errors=errors or {},

@@ -115,7 +115,7 @@ def _found_users(search: SearchRequest[Any]) -> Response:
     if exact:
         total, rows = directory.list_users(scim_org().id, offset=offset, limit=limit, **equal)
         return listed(DirectoryUser, total, _users(rows), search)
-    total, rows = directory.list_users(scim_org().id, limit=MAX_SCANNED, **equal)
+    total, rows = directory.list_users(scim_org().id, offset=0, limit=MAX_SCANNED, **equal)
     check_scanned(total)
     matching = _matching(search, _users(rows))
     return listed(DirectoryUser, len(matching), matching[offset : offset + limit], search)
@@ -254,7 +254,7 @@ def _found_groups(search: SearchRequest[Any]) -> Response:
     if exact:
         total, rows = directory.list_groups(scim_org().id, offset=offset, limit=limit, **equal)
         return listed(DirectoryGroup, total, _groups(rows), search)
-    total, rows = directory.list_groups(scim_org().id, limit=MAX_SCANNED, **equal)
+    total, rows = directory.list_groups(scim_org().id, offset=0, limit=MAX_SCANNED, **equal)
     check_scanned(total)
     matching = _matching(search, _groups(rows))
     return listed(DirectoryGroup, len(matching), matching[offset : offset + limit], search)

@@ -17,7 +17,7 @@ from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import current_session, limiter, settings
 from views.web.htmx import render, see_other, toast
 from views.web.keyset import cursor, cursor_text
-from views.web.new_key import keep_new_key, pop_new_key
+from views.web.new_key import keep_new_key
 from views.web.org_guards import current_membership, current_org, org_caller, org_page
 
 LIMIT = "120/minute"
@@ -40,7 +40,6 @@ def _list(errors: dict[str, str] | None = None, status: int = 200, **form: str) 
         spent=spent_by_key(org, moment),
         more=more and url_for("orgs.keys", before=cursor_text(*more)),
         now=moment,
-        new_key=pop_new_key(),
         owner_options=[(owner.user_id, owner.name) for owner in org_keys.key_owners(member)],
         team_options=_team_options(),
         form={"name": "", "days": str(PAT_DAYS), "owner_id": "", "team_id": "", **form},
@@ -60,13 +59,13 @@ def _team_options() -> list[tuple[str, str]]:
 @org_page()
 @limiter.limit("20/minute;200/hour", key_func=org_caller)
 def create_org_key() -> ResponseReturnValue:
-    """Create a key and show it once, on the next page."""
+    """Create a key and show it once, on its page."""
     form = {name: request.form.get(name, "").strip() for name in ("name", "days", "owner_id", "team_id")}
     errors = key_form_errors(form["name"], form["days"])
     if errors:
         return _list(errors, 422, **form)
     try:
-        token, _ = org_keys.create_org_key(
+        token, row = org_keys.create_org_key(
             current_org(),
             current_membership(),
             by=_session(),
@@ -84,7 +83,7 @@ def create_org_key() -> ResponseReturnValue:
         return _list(getattr(error, "fields", None) or {"name": error.message}, 422, **form)
     db.session.commit()
     keep_new_key(token)
-    return see_other(url_for("orgs.keys"))
+    return see_other(url_for("usage.new_key", key_id=row.session_token))
 
 
 @bp.get("/orgs/<slug>/keys/<key_id>")

@@ -12,6 +12,7 @@ from models.orgs import ALERT_KINDS, OrgAlert, OrgWebhook
 from models.orgs.alert_delivery import send_org_mail
 from models.orgs.alert_settings import (
     MAIL_ROLES,
+    SWITCHES,
     THRESHOLDS,
     alert_settings,
     change_alert_settings,
@@ -67,7 +68,7 @@ def dismiss_alert(alert_id: str) -> ResponseReturnValue:
 @org_page("manage_alerts")
 @limiter.limit(LIMIT, key_func=org_caller)
 def save_alert_settings() -> ResponseReturnValue:
-    """Change thresholds, which alerts are sent by e-mail and to whom, and the weekly report."""
+    """Change thresholds, which alerts are raised, which are sent by e-mail and to whom, and the weekly report."""
     form = request.form
     try:
         change_alert_settings(
@@ -75,7 +76,7 @@ def save_alert_settings() -> ResponseReturnValue:
             parse_thresholds({name: form.get(name, "") for name in THRESHOLDS}),
             mailed=set(form.getlist("mailed")),
             roles=set(form.getlist("roles")),
-            weekly_reports="weekly_reports" in form,
+            switches={name: name in form for name in SWITCHES},
         )
     except Invalid as invalid:
         return _alerts_page(entered={name: form.get(name, "") for name in THRESHOLDS}, errors=invalid.fields)

@@ -11,9 +11,7 @@ from models.core.db import db, now
 from models.core.errors import Invalid
 from models.ledger import balance
 from models.orgs import can
-from models.runs.history import decode_cursor, encode_cursor
 from models.usage.export import ORG_COLUMNS, csv_of, json_of
-from models.usage.org_calls import FILTERS, CallFilter, calls_page
 from models.usage.org_figures import (
     Forecast,
     active_members,
@@ -30,6 +28,7 @@ from models.usage.usage_calls import exported_calls
 from models.usage.usage_facts import MOST_CALLS, too_many_calls
 from models.usage.usage_report import By
 from views.orgs.pages.orgs_blueprint import bp
+from views.usage.pages.call_filters import calls_address
 from views.usage.pages.spending_view import (
     UsageQuery,
     file_name,
@@ -51,7 +50,6 @@ GROUPS: dict[By, str] = {
     "error": "Status",
     "run": "Run",
 }
-LABELS: dict[str, str] = {str(name): label for name, label in GROUPS.items()}
 FEWEST_CREDITS = 1000
 
 
@@ -104,38 +102,6 @@ def export_usage() -> ResponseReturnValue:
     return response
 
 
-@bp.get("/orgs/<slug>/calls")
-@org_page()
-def calls() -> ResponseReturnValue:
-    """List the calls behind a figure, newest first: of a period, by member, team, key, model, agent, version, repository or
-    run. Raises Invalid."""
-    org, moment = current_org(), now()
-    query = _query()
-    period = parse_period(query.range, query.first, query.last, moment, clock_of(org))
-    values = {name: request.args[name].replace("\x00", "") for name in FILTERS if name in request.args}
-    after = request.args.get("after")
-    filter = CallFilter(period.start, period.end, values, own_calls_of())
-    page = calls_page(org, filter, decode_cursor(after) if after else None)
-    return render(
-        "orgs/calls.html",
-        partial="orgs/_calls.html",
-        calls=page.calls,
-        names={by: labels_of(org, by, {_value(call, by) for call in page.calls}) for by in ("member", "key")},
-        chips=[
-            (
-                f"{LABELS[name]}: {labels_of(org, name, [value])[value]}",
-                _calls_url(query, _without(values, name)),
-            )
-            for name, value in values.items()
-        ],
-        period=period,
-        after=after,
-        newest=_calls_url(query, values),
-        next_href=_calls_url(query, values, after=encode_cursor(*page.next)) if page.next else None,
-        own_only=bool(own_calls_of()),
-    )
-
-
 def _query() -> UsageQuery:
     own = own_calls_of()
     # the first is the default
@@ -164,7 +130,7 @@ def _report_context(
     narrowed: dict[str, Any] = query.narrowed if not errors else dict(query.filters)
 
     def calls(**values: str) -> str:
-        return url_for("orgs.calls", **(narrowed | values))
+        return calls_address(narrowed | values)
 
     def run(run_id: str) -> str | None:
         return url_for("runs.run", slug=org.slug, run_id=run_id) if run_id else None
@@ -212,16 +178,3 @@ def forecast_text(expected: Forecast, moment: datetime, used: int) -> str:
     if (expected.empty_at - moment).days < 7:
         return f"{local:%A %H:00}"
     return f"{local.day} {local:%b %Y}"
-
-
-def _calls_url(query: UsageQuery, values: dict[str, str], **more: str) -> str:
-    given: dict[str, Any] = {**query.dates, **values, **more}
-    return url_for("orgs.calls", **given)
-
-
-def _without(values: dict[str, str], name: str) -> dict[str, str]:
-    return {key: value for key, value in values.items() if key != name}
-
-
-def _value(call: Any, by: str) -> str:
-    return (call.user_id if by == "member" else call.key_id) or ""

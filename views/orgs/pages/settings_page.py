@@ -26,7 +26,6 @@ from views.web.org_guards import (
 )
 
 TEXTS = ("name", "description", "time_zone")
-SWITCHES = ("billing_alerts", "usage_alerts", "weekly_reports")
 LABELS = {"name": "Name", "description": "Description", "time_zone": "Time zone"}
 
 
@@ -35,7 +34,7 @@ LABELS = {"name": "Name", "description": "Description", "time_zone": "Time zone"
 def org_settings() -> ResponseReturnValue:
     """Show the settings."""
     org = current_org()
-    return _page({name: getattr(org, name) for name in (*TEXTS, *SWITCHES)})
+    return _page({name: getattr(org, name) for name in TEXTS})
 
 
 def _page(values: dict[str, Any], errors: dict[str, str] | None = None) -> ResponseReturnValue:
@@ -60,9 +59,8 @@ def _page(values: dict[str, Any], errors: dict[str, str] | None = None) -> Respo
 @org_page("edit_settings")
 @limiter.limit("120/minute", key_func=org_caller)
 def save_settings() -> ResponseReturnValue:
-    """Save name, description, time zone and notifications."""
+    """Save name, description and time zone."""
     values: dict[str, Any] = {name: request.form.get(name, "").replace("\0", "") for name in TEXTS}
-    values |= {name: name in request.form for name in SWITCHES}
     try:
         edit_org(current_org(), values)
     except Invalid as error:

@@ -12,8 +12,10 @@ from models.ledger import BudgetLimit, balance, budgets
 from models.ledger.budget_tables import PERIOD_NAMES
 from models.orgs import members
 from models.usage.member_activity import NO_ACTIVITY, member_activity, spent_since
+from models.usage.org_figures import forecast
 from views.orgs.pages.invite_pages import listed_invites
 from views.orgs.pages.joining import joining
+from views.orgs.pages.org_usage_pages import forecast_text
 from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import limiter
 from views.web.htmx import render, see_other, toast, wants_fragment
@@ -47,13 +49,15 @@ def team() -> ResponseReturnValue:
 
 def _page(*, status: int = 200, errors: dict[str, str] | None = None, **entered: str) -> ResponseReturnValue:
     org, moment = current_org(), now()
-    since = org.month_start(moment)
+    since, funds = org.month_start(moment), balance(org_account())
+    spent = spent_since(org.id, since)
     return render(
         "orgs/team.html",
         partial="orgs/_members.html",
         since=since,
-        spent=spent_since(org.id, since),
-        balance=balance(org_account()),
+        spent=spent,
+        balance=funds,
+        empty_at=forecast_text(forecast(org, funds.net_balance, moment), moment, spent),
         seats=members.count_people(org.id),
         errors=errors or {},
         entered=entered,

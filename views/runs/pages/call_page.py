@@ -56,7 +56,6 @@ def show_call(request_id: str, run_id: str | None = None) -> ResponseReturnValue
         problem=problem,
         remedy=_remedy(problem.remedy) if problem else None,
         fragment=wants_fragment(),
-        in_run=request.headers.get("HX-Target") == "call",
     )
 
 

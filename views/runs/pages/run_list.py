@@ -10,9 +10,9 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import now
 from models.core.errors import NotFound
+from models.gateway.chat_format.request_tags import MAX_TAG
 from models.runs import RUN_STATUSES, history, run_messages
 from models.runs.history import SORTS, RunFilter, RunSummary
-from models.runs.run_notes import MAX_TAG
 from views.runs.pages.run_pages import bp
 from views.web.htmx import render, wants_fragment
 from views.web.org_guards import account_page, message_reader, viewed_account, viewed_member

@@ -1,6 +1,5 @@
 """Pages of a run: its trace, a model call, a tool call, and search in its messages."""
 
-import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -18,7 +17,8 @@ from models.runs.run_messages import RunDialogue
 from models.runs.run_notes import may_annotate
 from models.runs.run_share import LIFETIMES, shares_of
 from models.runs.tool_calls import tool_call_of
-from models.runs.trace import Trace, TraceEntry, TraceWindow
+from models.runs.trace import Trace
+from models.runs.trace_rows import TraceEntry, TraceWindow, agent_name_of
 from models.store.catalogue.agent_page import is_published
 from models.usage.usage_calls import call_with_id
 from views.runs.pages.call_page import show_call
@@ -42,7 +42,7 @@ LIFETIME_NAMES = {"day": "1 day", "week": "7 days", "month": "30 days", "never":
 @bp.app_template_filter("agent_name")
 def agent_name(run: Any) -> str:
     """Return the agent's name without publisher and version, never empty."""
-    return trace.agent_name_of(run)
+    return agent_name_of(run)
 
 
 @bp.app_template_global()
@@ -81,7 +81,7 @@ def show_run(run_id: str, *, status: int = 200, **context: Any) -> ResponseRetur
         "runs/run.html",
         partial="runs/_run.html",
         status=status,
-        **run_context(found),
+        **run_context(found, message_reader()),
         parent=history.parent_of(viewed_account().id, summary.run),
         starter=history.starter_of(summary.run),
         store_href=_store_href(summary.run),
@@ -93,12 +93,11 @@ def show_run(run_id: str, *, status: int = 200, **context: Any) -> ResponseRetur
     )
 
 
-def run_context(found: Trace, *, readable: bool | None = None) -> dict[str, Any]:
-    """What the pages of a run and of a shared one show. `readable`: with messages; None: if the viewer may read them."""
+def run_context(found: Trace, reader: str | None) -> dict[str, Any]:
+    """What the pages of a run and of a shared one show; with `reader` only the messages of this user's calls."""
     run = found.summary.run
     account_id = run.org_id or run.user_id or ""
-    if readable is None:
-        readable = message_reader() in (None, run.user_id)
+    readable = reader in (None, run.user_id)
     return {
         "summary": found.summary,
         "totals": found.summary.totals,
@@ -109,7 +108,7 @@ def run_context(found: Trace, *, readable: bool | None = None) -> dict[str, Any]
         "waterfall": _waterfall(found.window),
         "readable": readable,
         "dialogue": run_messages.dialogue_of(account_id, run) if readable else RunDialogue(),
-        "failures": failures_of(account_id, found.summary, found.run_ids),
+        "failures": failures_of(account_id, found.summary, found.run_ids, reader=reader),
     }
 
 
@@ -130,7 +129,6 @@ def _notes_context(run: AgentRun) -> dict[str, Any]:
         "annotates": annotates,
         "shares": shares_of(run) if annotates else (),
         "lifetimes": [(key, LIFETIME_NAMES[key]) for key in LIFETIMES],
-        "form_key": uuid.uuid4().hex,
         "tag_error": None,
         "tag_text": ", ".join(run.tags or ()),
     }

@@ -25,16 +25,10 @@ def share(run_id: str) -> ResponseReturnValue:
     with_messages = bool(request.form.get("messages"))
     if with_messages:
         check_messages(run.user_id)
-    key = request.form.get("key", "")[:100].replace("\x00", "")
-    made, new = share_run(
-        run,
-        require_cookie_user(),
-        request.form.get("lifetime", ""),
-        with_messages=with_messages,
-        key=key or None,
+    made = share_run(
+        run, require_cookie_user(), request.form.get("lifetime", ""), with_messages=with_messages
     )
-    if new:
-        audit_run("run.shared", run, after={"share": made.id, "messages": made.with_messages})
+    audit_run("run.shared", run, after={"share": made.id, "messages": made.with_messages})
     db.session.commit()
     toast("The link works. Copy it from the list.")
     return see_other(url_for("runs.run", run_id=run.id, _anchor="share-h"))
@@ -60,9 +54,9 @@ def shared(token: str) -> ResponseReturnValue:
     """Show a shared run to anybody who has the link. Raises NotFound for an unknown, expired or revoked one."""
     link, run = shared_run(token)
     account_id = run.org_id or run.user_id or ""
-    reader = run.user_id if link.with_messages else None
-    found = trace_of(account_id, run.id, tail=False, reader=reader or "")
-    context = run_context(found, readable=link.with_messages)
+    reader = (run.user_id if link.with_messages else None) or ""
+    found = trace_of(account_id, run.id, tail=False, reader=reader)
+    context = run_context(found, reader)
     last = context["dialogue"].answer_call
     detail = run_calls.call_of(call_with_id(account_id, last), run) if last else None
     context |= {"share": link, "conversation": detail and detail.transcript, "public": True}

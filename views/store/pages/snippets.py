@@ -16,12 +16,12 @@ CLIENTS = {"sdk": "TypeScript", "curl": "curl"}
 
 def save_command(detail: AgentPage, base: str) -> str:
     """The command that saves this version's definition in the project."""
-    version = {
-        "publisher_id": detail.publisher.id,
-        "agent_id": detail.agent.id,
-        "version": detail.version.version,
-    }
-    address = base + url_for("agent.definition", **version)
+    address = base + url_for(
+        "agent.definition",
+        publisher_id=detail.publisher.id,
+        agent_id=detail.agent.id,
+        version=detail.version.version,
+    )
     return f"curl -fsSo {shlex.quote(f'{detail.agent.id}.json')} {shlex.quote(address)}"
 
 

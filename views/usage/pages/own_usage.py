@@ -10,15 +10,17 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.core.errors import Invalid
-from models.ledger import Account, Balance, balance, cycle, ensure_quota
+from models.ledger import Account, Balance, balance, cycle, ensure_quota, ever_had_credits
 from models.orgs import Org
+from models.runs.call_search import CallFilter, calls_page
 from models.usage.export import csv_of, json_of
 from models.usage.period import Period, parse_period
-from models.usage.usage_calls import exported_calls, recent_calls
+from models.usage.usage_calls import exported_calls
 from models.usage.usage_facts import MOST_CALLS, before_from_calls, report_from_calls, too_many_calls
 from models.usage.usage_report import MAX_SERIES, By, spending, spending_before
 from views.accounts.pages.profile import tab
 from views.runs.pages.call_page import download_request, show_call
+from views.usage.pages.call_filters import calls_address
 from views.usage.pages.spending_view import (
     UsageQuery,
     file_name,
@@ -96,7 +98,12 @@ def _report_context(
         before = spending_before(account_id, report, moment, filters=filters)
     owner = db.session.get(Org, org_id) if (org_id := current_account().org_id) else signed_in()
     name = namer(owner or signed_in(), report, filters)
-    return spending_context(query, report, before, moment, errors, name=name, run=_run_page) | {
+    narrowed: dict[str, Any] = query.narrowed if not errors else dict(query.filters)
+
+    def calls(**values: str) -> str:
+        return calls_address(narrowed | values)
+
+    return spending_context(query, report, before, moment, errors, name=name, calls=calls, run=_run_page) | {
         "too_many_calls": MOST_CALLS if too_many else None,
         "exports": [
             (f"Export {kind.upper()}", url_for("usage.export", format=kind, **query.narrowed))
@@ -163,10 +170,11 @@ def _account_context(account: Account, moment: datetime) -> dict[str, Any]:
     return {
         "moment": moment,
         "balance": current,
+        "had_credits": bool(current.rows) or ever_had_credits(account),
         "cycle": cycle(account, now=moment),
         "kinds": KINDS,
         "split": _split(current),
-        "calls": recent_calls(account.id, RECENT_CALLS),
+        "calls": calls_page(account.id, CallFilter(), limit=RECENT_CALLS).calls,
     }
 
 

@@ -155,7 +155,7 @@ def spending_context(
     """The context of `usage/_spending.html`: chart, figures, table and controls, and the response's status.
 
     `name` is the label of a value of a dimension, unique in it; `calls` the address of the list of calls with the given query
-    parameters, and `run` that of a run's page.
+    parameters, and `run` that of a run's page, for where there is no such list.
     """
     period = report.period
     rows = _rows(query, report, before, name, calls, run)
@@ -218,7 +218,9 @@ def _rows(
                 name(by, each.key),
                 each.slot,
                 each.total,
-                run(each.key) if by == "run" else query.url(**{"by": _regrouped(query), by: each.key}),
+                calls(run=each.key) or run(each.key)
+                if by == "run"
+                else query.url(**{"by": _regrouped(query), by: each.key}),
                 calls(**{by: each.key}),
                 calls(**{by: each.key, "state": "failed"}),
                 before.keys.get(each.key, UsageTotals()),

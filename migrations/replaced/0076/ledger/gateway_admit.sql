@@ -5,7 +5,8 @@
 -- calls (account_stop). If that person's plan covers
 -- calls, plan_admit decides what pays; balance and held are those of the hold's funding. A person's run without calls becomes the
 -- organisation's with the first call that it pays for. Budgets are checked last (budget_admit); p_run_budget gives the run an
--- envelope of that many credits, unless it has one. p_byok: the caller's own provider key pays, and the hold counts in budgets only.
+-- envelope of that many credits, unless it has one. Refused calls, which have no provider, do not count as calls of a run. p_byok:
+-- the caller's own provider key pays, and the hold counts in budgets only.
 CREATE OR REPLACE FUNCTION gateway_admit(
     p_token_hash text, p_request text, p_run text, p_require_run boolean, p_hold bigint, p_door text, p_model text,
     p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz, p_minimum bigint DEFAULT 0,
@@ -157,7 +158,9 @@ BEGIN
         IF p_run IS NOT NULL AND org_id IS NOT NULL AND v_caller.run_org IS NULL AND outcome IN ('admitted', 'checked') THEN
             UPDATE agent_run r SET org_id = gateway_admit.org_id, paid_by = gateway_admit.paid_by, repo_url = gateway_admit.repo_url
             WHERE r.id = p_run AND r.org_id IS NULL
-                AND NOT EXISTS (SELECT FROM gateway_call c WHERE c.run_id = p_run AND c.account_id = gateway_admit.user_id);
+                AND NOT EXISTS (
+                    SELECT FROM gateway_call c WHERE c.run_id = p_run AND c.account_id = gateway_admit.user_id AND c.provider IS NOT NULL
+                );
         END IF;
     END IF;
     IF v_caller.last_used_at IS NULL OR v_caller.last_used_at < (p_now - interval '5 minutes') AT TIME ZONE 'UTC' THEN

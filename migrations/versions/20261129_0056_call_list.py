@@ -1,0 +1,49 @@
+"""Indexes for the list of calls: by time, key, model, provider, cost, agent, team and repository, and for failed ones."""
+
+from alembic import op
+
+revision = "0056"
+down_revision = "0055"
+branch_labels = None
+depends_on = None
+
+INDEXES = {
+    "idx_gateway_call_finished": "gateway_call (account_id, finished_at)",
+    "idx_gateway_call_key": "gateway_call (account_id, key_id, finished_at)",
+    "idx_gateway_call_model": "gateway_call (account_id, coalesce(model, requested_model), finished_at)",
+    "idx_gateway_call_provider": "gateway_call (account_id, provider, finished_at)",
+    "idx_gateway_call_cost": "gateway_call (account_id, micro_credits)",
+    "idx_gateway_call_faulty": """
+        gateway_call (account_id, finished_at) WHERE state = 'failed' OR error IS NOT NULL OR http_status <> 200
+    """,
+    "idx_message_agent": """
+        message (coalesce(org_id, user_id), split_part(agent_id, '@', 1), finished_at) WHERE agent_id IS NOT NULL
+    """,
+    "idx_message_team": "message (team_id, finished_at) WHERE team_id IS NOT NULL",
+    "idx_message_repository": "message (coalesce(org_id, user_id), repo_url, finished_at) WHERE repo_url IS NOT NULL",
+    "idx_message_byok": "message (id) WHERE byok",
+}
+MEMBER = "gateway_call (user_id{}) WHERE user_id <> account_id"
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        for name, columns in INDEXES.items():
+            # an interrupted build is left invalid
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {columns}")
+        _replace_member_index(", account_id, finished_at")
+
+
+def downgrade() -> None:
+    with op.get_context().autocommit_block():
+        _replace_member_index("")
+        for name in reversed(INDEXES):
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+
+
+def _replace_member_index(more: str) -> None:
+    op.execute("DROP INDEX CONCURRENTLY IF EXISTS idx_gateway_call_member_new")
+    op.execute(f"CREATE INDEX CONCURRENTLY idx_gateway_call_member_new ON {MEMBER.format(more)}")
+    op.execute("DROP INDEX CONCURRENTLY IF EXISTS idx_gateway_call_member")
+    op.execute("ALTER INDEX idx_gateway_call_member_new RENAME TO idx_gateway_call_member")

@@ -1,0 +1,157 @@
+"""The models that this server serves, with what is known of each, for people: search, filter and sort."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+from models.gateway import model_names
+from models.gateway.pricing import ModelPrice, PriceTier
+from models.gateway.routing import Route, Router
+
+MAIN_BUCKETS = ("input", "cache_read", "cache_write", "output")
+BUCKETS = {
+    "input": "Input",
+    "cache_read": "Cached input",
+    "cache_write": "Cache write",
+    "output": "Output",
+    "cache_write_30m": "Cache write, 30 minutes",
+    "cache_write_1h": "Cache write, 1 hour",
+    "cache_write_12h": "Cache write, 12 hours",
+    "reasoning": "Reasoning",
+    "audio_input": "Audio input",
+    "cached_audio": "Cached audio",
+    "audio_output": "Audio output",
+    "image_input": "Image input",
+    "cached_image": "Cached images",
+    "image_output": "Image output",
+    "video_input": "Video input",
+    "cached_video": "Cached video",
+    "video_output": "Video output",
+}
+"""Names of the buckets of tokens that have a price of their own."""
+UNIT_NAMES = {"request": "Each call", "web_searches": "Each web search", "file_searches": "Each file search"}
+CAPABILITIES = {
+    "cache_read": "prompt caching",
+    "reasoning": "reasoning",
+    "audio_input": "audio input",
+    "audio_output": "audio output",
+    "image_input": "image input",
+    "image_output": "image output",
+    "video_input": "video input",
+    "web_searches": "web search",
+    "file_searches": "file search",
+}
+"""What a model can do, as far as its own prices for it tell."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model with its provider. `margin` is the operator's: prices are what a call is charged, in dollars."""
+
+    route: Route
+    margin: Decimal
+
+    @property
+    def id(self) -> str:
+        """The name to call it by."""
+        return self.route.requested
+
+    @cached_property
+    def title(self) -> str:
+        """The name that the price table gives it; empty if it gives none."""
+        table, base = self.route.provider.table, model_names.split_variant(self.route.model)[0]
+        row = model_names.price_row(table, base) if model_names.listed(table, base) else None
+        return (row and row.name) or ""
+
+    @property
+    def price(self) -> ModelPrice | None:
+        """The price without margin; None if the provider reports the cost of each call."""
+        return self.route.price
+
+    @property
+    def context_window(self) -> int | None:
+        """Limit of input and output tokens together; None if unknown."""
+        return (self.price and self.price.context_window) or self.route.context_window
+
+    @property
+    def max_output(self) -> int | None:
+        """Limit of output tokens; None if unknown."""
+        return self.price.max_output if self.price else None
+
+    @cached_property
+    def rates(self) -> Mapping[str, Decimal]:
+        """Charged dollars per million tokens of `MAIN_BUCKETS`, in the first tier; empty without a price."""
+        return self._charged(self.price.tiers[0]) if self.price else {}
+
+    @property
+    def tiers(self) -> Sequence[tuple[int, Mapping[str, Decimal]]]:
+        """The further tiers: the input tokens above which they apply, and their charged rates of `MAIN_BUCKETS`."""
+        tiers = self.price.tiers[1:] if self.price else ()
+        return [(tier.above, self._charged(tier)) for tier in tiers]
+
+    @property
+    def other_rates(self) -> Mapping[str, Decimal]:
+        """Charged dollars per million tokens of the other buckets with a listed price, in the first tier."""
+        tier = self.price.tiers[0] if self.price else None
+        names = [name for name in BUCKETS if tier and name in tier.listed and name not in MAIN_BUCKETS]
+        return {name: self._with_margin(tier.rates[name]) for name in names if tier}
+
+    @property
+    def units(self) -> Mapping[str, Decimal]:
+        """Charged dollars per unit, where listed."""
+        listed = {"request": self.price.request, **self.price.units} if self.price else {}
+        return {name: self._with_margin(each) for name, each in listed.items() if each}
+
+    @property
+    def capabilities(self) -> Sequence[str]:
+        """What its prices tell that it can do."""
+        known = {*self.price.tiers[0].listed, *self.price.units} if self.price else set()
+        return [text for name, text in CAPABILITIES.items() if name in known]
+
+    def _charged(self, tier: PriceTier) -> Mapping[str, Decimal]:
+        return {name: self._with_margin(tier.rates[name]) for name in MAIN_BUCKETS}
+
+    def _with_margin(self, dollars: Decimal) -> Decimal:
+        return dollars * (1 + self.margin)
+
+
+SORTS: dict[str, Callable[[ServedModel], Any]] = {
+    "name": lambda each: 0,
+    "input": lambda each: each.rates.get("input", Decimal("Infinity")),
+    "output": lambda each: each.rates.get("output", Decimal("Infinity")),
+    "context": lambda each: -(each.context_window or 0),
+}
+"""Keys of the orders. Models that are equal, or whose value is unknown, follow by name."""
+
+
+@dataclass(frozen=True)
+class ModelFilter:
+    """Which models to list: `text` in the name, the provider's name, and the most that a million output tokens may cost, in
+    charged dollars."""
+
+    text: str = ""
+    provider: str = ""
+    max_output_price: Decimal | None = None
+    sort: str = "name"
+
+    def accepts(self, model: ServedModel) -> bool:
+        """Whether the model is listed. One without a price passes no limit of price."""
+        name = f"{model.id} {model.title}".lower()
+        if not all(word in name for word in self.text.lower().split()):
+            return False
+        if self.provider and model.route.provider.name != self.provider:
+            return False
+        limit = self.max_output_price
+        return limit is None or model.rates.get("output", Decimal("Infinity")) <= limit
+
+
+def served_models(router: Router, margin: Decimal) -> list[ServedModel]:
+    """All listed models, by name; the demo model first."""
+    return [ServedModel(route, margin) for route in router.models()]
+
+
+def find_models(models: Sequence[ServedModel], filter: ModelFilter) -> list[ServedModel]:
+    """The models that the filter accepts, in its order."""
+    return sorted((each for each in models if filter.accepts(each)), key=SORTS[filter.sort])

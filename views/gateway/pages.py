@@ -1,0 +1,155 @@
+"""The page of models: what this server serves, who provides it, and what it costs."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from flask import Blueprint, current_app, request, url_for
+from flask.typing import ResponseReturnValue
+
+from models.gateway.model_catalogue import (
+    BUCKETS,
+    MAIN_BUCKETS,
+    SORTS,
+    UNIT_NAMES,
+    ModelFilter,
+    ServedModel,
+    find_models,
+    served_models,
+)
+from models.gateway.providers.provider import Provider
+from models.gateway.routing import Router
+from views.gateway.openai import gateway
+from views.web.guards import cookie_user, settings, to_login
+from views.web.htmx import render, wants_fragment
+
+bp = Blueprint("models", __name__)
+
+PAGE_SIZE = 50
+MAX_TEXT = 200
+MAX_PRICE = 100_000
+
+
+@dataclass(frozen=True)
+class ProviderFacts:
+    """A provider for the page: whether the operator has set its key, the setting, and how many models it serves here."""
+
+    provider: Provider
+    served: int
+
+    @property
+    def setting(self) -> str:
+        """The setting with its API key."""
+        return f"{self.provider.name.upper()}_API_KEY"
+
+
+@bp.app_template_global()
+def models_are_public() -> bool:
+    """Whether the operator shows the page of models to everybody."""
+    return settings().stoa_public_models
+
+
+@bp.get("/models")
+def models() -> ResponseReturnValue:
+    """List the models. Query: `search`, `provider`, `price` (the most dollars per million output tokens), `sort`, `after` (the
+    model before the next page). Requires sign-in unless STOA_PUBLIC_MODELS. Bad values: 422 with the input kept."""
+    if not models_are_public() and cookie_user() is None:
+        return to_login()
+    router = gateway(current_app).routes
+    form = ModelForm.of(request.args, router)
+    everything = served_models(router, settings().stoa_margin)
+    found = [] if form.errors else find_models(everything, form.filter)
+    start = _position(found, request.args.get("after", ""))
+    rows = found[start : start + PAGE_SIZE]
+    more = start + PAGE_SIZE < len(found)
+    partial = "gateway/_more_models.html" if start else "gateway/_models.html"
+    response = render(
+        "gateway/models.html",
+        partial=partial,
+        status=422 if form.errors else 200,
+        form=form,
+        rows=rows,
+        found=len(found),
+        next_href=form.href(after=rows[-1].id) if more else None,
+        providers=_providers(router, everything),
+        keyless=not any(each.ready for each in _configurable(router)),
+        main_buckets=MAIN_BUCKETS,
+        buckets=BUCKETS,
+        unit_names=UNIT_NAMES,
+        margin=settings().stoa_margin,
+    )
+    if wants_fragment() and not start:
+        response.headers["HX-Push-Url"] = form.href()
+    return response
+
+
+def _position(found: Sequence[ServedModel], after: str) -> int:
+    """Where the page after this model begins; an unknown model begins the list."""
+    return next((at + 1 for at, each in enumerate(found) if after and each.id == after), 0)
+
+
+def _configurable(router: Router) -> Sequence[Provider]:
+    return [*router.direct, router.openrouter]
+
+
+def _providers(router: Router, everything: Sequence[ServedModel]) -> list[ProviderFacts]:
+    served = Counter(each.route.provider.name for each in everything)
+    facts = [ProviderFacts(each, served[each.name]) for each in (router.demo, *_configurable(router))]
+    return sorted(facts, key=lambda each: not each.served)
+
+
+@bp.app_template_filter("charged_credits")
+def charged_credits(dollars: Decimal) -> str:
+    """Dollars as credits with up to four decimals: `316.5`, `0.0791`."""
+    amount = dollars * 100
+    text = f"{amount:,.{2 if amount >= 1 else 4}f}"
+    return text.rstrip("0").rstrip(".")
+
+
+@dataclass(frozen=True)
+class ModelForm:
+    """The filter form: values as entered, the resulting filter, and errors by field."""
+
+    values: Mapping[str, str]
+    filter: ModelFilter
+    errors: Mapping[str, str]
+    choices: Sequence[tuple[str, str]]
+
+    @classmethod
+    def of(cls, args: Mapping[str, str], router: Router) -> "ModelForm":
+        """Parse query parameters. Empty fields count as missing."""
+        names = ("search", "provider", "price", "sort")
+        values = {name: args.get(name, "").replace("\x00", "").strip() for name in names}
+        errors: dict[str, str] = {}
+        if len(values["search"]) > MAX_TEXT:
+            errors["search"] = f"Enter at most {MAX_TEXT} characters"
+        if values["provider"] and values["provider"] not in router.providers:
+            errors["provider"] = "Choose a provider from the list"
+        if values["sort"] and values["sort"] not in SORTS:
+            errors["sort"] = "Choose an order from the list"
+        price = _price(values["price"], errors)
+        filter = ModelFilter(values["search"], values["provider"], price, values["sort"] or "name")
+        choices = [(each.name, each.title) for each in router.providers.values() if each.ready]
+        return cls(values, filter, errors, choices)
+
+    def href(self, **changes: str) -> str:
+        """The URL of the list with some fields changed. Empty fields are omitted."""
+        values: dict[str, Any] = {**self.values, **changes}
+        return url_for("models.models", **{key: value for key, value in values.items() if value})
+
+    def sort_href(self, sort: str) -> str:
+        """The URL of the list in another order."""
+        return self.href(sort="" if sort == "name" else sort)
+
+
+def _price(text: str, errors: dict[str, str]) -> Decimal | None:
+    if not text:
+        return None
+    plain = text.removeprefix("$").replace(",", ".", 1)
+    digits = plain.replace(".", "", 1)
+    if len(plain) > 12 or not (digits.isascii() and digits.isdigit()) or Decimal(plain) > MAX_PRICE:
+        errors["price"] = f"Enter dollars from 0 to {MAX_PRICE:,}, such as 2.50"
+        return None
+    return Decimal(plain)
