@@ -181,6 +181,8 @@ def test_a_command_line_is_let_in_by_a_button(
         expect(page.get_by_text("marsh-laptop")).to_be_visible()
         held = select(Session).where(Session.fingerprint_id == "marsh-laptop")
         assert session.scalars(held).all() == []
+        if script:
+            judge(page, 320, 390, 1440)
         page.get_by_role("button", name="Approve").dblclick()
         expect(page.get_by_text("The command line is signed in.")).to_be_visible()
         session.expire_all()

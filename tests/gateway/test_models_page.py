@@ -75,6 +75,9 @@ def test_prices_include_the_margin(served: None, alice: Person) -> None:
     assert "prompt caching" in text
     assert "above 200,000 tokens" in text
     assert ">Anthropic</td>" in row[0]
+    calls = re.search(r'href="(/calls[?]model=[^"]+)"', row[0])
+    assert calls
+    assert alice.browser.get(calls[1]).status_code == 200
 
 
 def test_pages_follow_each_other(served: None, alice: Person, router: Router) -> None:
