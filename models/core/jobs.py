@@ -117,14 +117,24 @@ def slide_store(timestamp: int) -> None:
             since = counting.advance_window(moment)
 
 
+@queue.periodic(cron="23 0 * * *")
+@queue.task(
+    name="store.forget_downloads", queueing_lock="store.forget_downloads", retry=Backoff(60, 600, 3600)
+)
+def forget_downloads(timestamp: int) -> None:
+    """Delete who downloaded what before yesterday; the numbers stay."""
+    from models.store.catalogue import downloads
+
+    downloads.forget(now())
+
+
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="store.refresh_costs", queueing_lock="store.refresh_costs", retry=Backoff())
 def refresh_costs(timestamp: int) -> None:
     """Recompute what a run of each agent costs."""
     from models.store.statistics import agent_costs
 
-    with transaction():
-        agent_costs.refresh(now())
+    agent_costs.refresh(now())
 
 
 @queue.periodic(cron="* * * * *")

@@ -125,6 +125,7 @@ class Agent(_StatisticsColumns, Base):
         Index("idx_agent_tags", "tags", postgresql_using="gin"),
         Index("idx_agent_by_cost", text("weekly_credits DESC"), "publisher_id", "id"),
         Index("idx_agent_by_usage", text("runs DESC"), "publisher_id", "id"),
+        Index("idx_agent_by_stars", text("stars DESC"), "publisher_id", "id"),
         Index("idx_agent_by_users", text("unique_users DESC"), "publisher_id", "id"),
         Index("idx_agent_by_age", text("published_at DESC"), "publisher_id", "id"),
         Index("idx_agent_by_name", text("lower(name)"), "publisher_id", "id"),
@@ -150,6 +151,8 @@ class Agent(_StatisticsColumns, Base):
     successor: Mapped[str | None]
     bytes: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
     """Total size of the definitions of all versions, in bytes."""
+    stars: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    """Users who starred it, counted by a trigger of `agent_star`."""
     search: Mapped[str] = mapped_column(TSVECTOR, server_default=text("''::tsvector"), deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     published_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -190,6 +193,8 @@ class AgentVersion(_StatisticsColumns, Base):
     yanked_at: Mapped[datetime | None]
     yanked_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
     yanked_reason: Mapped[str | None]
+    downloads: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    """Downloads of its definition, one per visitor and day."""
 
 
 class Takedown(Base):

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.core import jobs
+from models.core.db import db
 from models.store import AgentRunBill
 from models.store.catalogue import facets, listing
 from models.store.catalogue.listing import ListingQuery
@@ -123,6 +124,7 @@ def test_a_figure_says_its_period_and_version(
         bill(session, "harbor", "note", credits, of, **kw)
     with client.application.app_context():
         jobs.refresh_costs(timestamp=0)
+        db.session.commit()
     card = client.get("/store").text
     assert (expected in card) if expected else ("median of" not in card)
     page = client.get(f"/publishers/harbor/agents/note/{version}").text
@@ -139,10 +141,12 @@ def test_the_median_and_p95_are_values_that_occurred_and_go_with_their_runs(
     bill(session, "harbor", "note", list(range(1, 101)))
     with app.app_context():
         jobs.refresh_costs(timestamp=0)
+        db.session.commit()
         cost = agent_costs.of_version("harbor", "note", "1.0.0")
         assert cost
         assert (cost.runs, cost.median, cost.p95) == (100, 50, 95)
         session.execute(text("DELETE FROM agent_run_bill"))
         session.commit()
         jobs.refresh_costs(timestamp=0)
+        db.session.commit()
         assert agent_costs.of_version("harbor", "note", "1.0.0") is None

@@ -102,6 +102,12 @@ OPEN_TO_SUSPENDED = frozenset(
 """Endpoints that treat the credential of a banned account as absent. All others reject it."""
 
 
+def caller_account() -> str:
+    """Rate limit key of the caller: the signed-in user, else the address."""
+    user = cookie_user()
+    return user.id if user else caller_address()
+
+
 def caller_address() -> str:
     """Rate limit key of the caller: the IPv4 address, or the /64 network of an IPv6 address."""
     address = request.remote_addr or "unknown"

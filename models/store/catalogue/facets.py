@@ -91,7 +91,7 @@ def _statement(filters: ListingQuery) -> CompoundSelect[Any]:
         counted = select(literal("matching"), literal(name), func.count())
         return counted.select_from(matches).where(*conditions)
 
-    def options(kind: str, own: str, rows: CTE = matches) -> Select[Any]:
+    def options(kind: str, own: str, rows: CTE = matches) -> Any:
         value = rows.c[kind]
         most = (
             select(literal(kind), value, func.count())

@@ -54,6 +54,7 @@ SORTS: dict[str, tuple[ColumnElement[Any], bool]] = {
     "cost": (Agent.weekly_credits.expression, True),
     "usage": (Agent.runs.expression, True),
     "unique_users": (Agent.unique_users.expression, True),
+    "stars": (Agent.stars.expression, True),
     "newest": (Agent.published_at.expression, True),
     "name": (func.lower(Agent.name), False),
 }
@@ -98,6 +99,7 @@ class AgentCard:
     credits: int
     weekly_credits: int
     unique_users: int
+    stars: int
     last_used: datetime | None
     deprecated_at: datetime | None
     successor: str | None

@@ -21,7 +21,7 @@ from views.web import error_bodies
 from views.web.body import BadJson, Missing, read_json
 from views.web.error_bodies import ApiBodyError, ApiError, door
 from views.web.format import iso
-from views.web.guards import audit, caller_address, cookie_user, limiter, require_cookie_user, settings
+from views.web.guards import audit, caller_account, limiter, require_cookie_user, settings
 from views.web.operation import Answers, Operation, ResponseModel, query
 
 bp = Blueprint("publishers_api", __name__)
@@ -35,12 +35,6 @@ COLUMNS = ("id", "name", "email", "verified", "bio", "avatar_url", "user_id", "o
 def created(answer: Response) -> bool:
     """Whether the request created something. Rejected requests do not count towards the limit."""
     return answer.status_code == 201
-
-
-def caller() -> str:
-    """The rate limit key: the user, else the IP address."""
-    user = cookie_user()
-    return user.id if user else caller_address()
 
 
 def signed_in(
@@ -157,8 +151,8 @@ def list_publishers(user: User) -> ResponseReturnValue:
 
 
 @bp.post("/api/publishers")
-@limiter.limit("120/minute;1000/day", key_func=caller, deduct_when=created)
-@limiter.limit("600/minute", key_func=caller)
+@limiter.limit("120/minute;1000/day", key_func=caller_account, deduct_when=created)
+@limiter.limit("600/minute", key_func=caller_account)
 @Operation(
     tag="Publishers",
     caller="cookie",
@@ -223,7 +217,7 @@ def validate() -> ResponseReturnValue:
 
 
 @bp.patch("/api/publishers/<publisher_id>")
-@limiter.limit("60/minute", key_func=caller)
+@limiter.limit("60/minute", key_func=caller_account)
 @Operation(
     tag="Publishers",
     caller="cookie",
@@ -265,7 +259,7 @@ def edit(user: User, publisher_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/publishers/<publisher_id>/organization")
-@limiter.limit("60/minute", key_func=caller)
+@limiter.limit("60/minute", key_func=caller_account)
 @Operation(
     tag="Publishers",
     caller="cookie",
@@ -301,7 +295,7 @@ def link(user: User, publisher_id: str) -> ResponseReturnValue:
 
 
 @bp.delete("/api/publishers/<publisher_id>/organization")
-@limiter.limit("60/minute", key_func=caller)
+@limiter.limit("60/minute", key_func=caller_account)
 @Operation(
     tag="Publishers",
     caller="cookie",
@@ -330,7 +324,7 @@ def unlink(user: User, publisher_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/upload/avatar")
-@limiter.limit("60/minute;500/day", key_func=caller)
+@limiter.limit("60/minute;500/day", key_func=caller_account)
 @Operation(
     tag="Publishers",
     caller="cookie",

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.store import publishers
-from models.store.catalogue import agent_page
+from models.store.catalogue import agent_page, downloads, stars
 from models.store.catalogue.agent_page import AgentPage
 from models.store.catalogue.markdown import render as markdown
 from models.store.publishing import dependencies
@@ -23,7 +23,7 @@ from views.store.pages import previews, snippets, tree
 from views.store.pages.typescript import module_of
 from views.web.charts import Chart, ChartSeries, stacked_chart
 from views.web.error_handlers import answer as error_answer
-from views.web.guards import cookie_user, limiter, settings
+from views.web.guards import caller_account, cookie_user, limiter, settings
 from views.web.htmx import render, wants_fragment
 from views.web.launcher import run_line
 
@@ -90,6 +90,9 @@ def definition(publisher_id: str, agent_id: str, version: str) -> ResponseReturn
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     response.headers["Cache-Control"] = "public, max-age=300"
     response.set_etag(detail.full_id)
+    if request.method == "GET":
+        downloads.count(detail.version, caller_account(), settings().secret_key, now().astimezone(UTC).date())
+        db.session.commit()
     return response.make_conditional(request)
 
 
@@ -158,7 +161,7 @@ class RunSnippets:
 
 
 def _context(detail: AgentPage) -> dict[str, Any]:
-    moment = now()
+    moment, user = now(), cookie_user()
     agent = detail.agent
     root = DependencyNode(detail.full_id, agent.name)
     if detail.data.get("spawnableAgents"):
@@ -167,7 +170,8 @@ def _context(detail: AgentPage) -> dict[str, Any]:
     code = module_of(detail.data)
     return {
         "detail": detail,
-        "may_edit": publishers.can_manage(cookie_user(), detail.publisher),
+        "may_edit": publishers.can_manage(user, detail.publisher),
+        "starred": user is not None and stars.is_starred(user, agent.publisher_id, agent.id),
         "base": settings().base_url,
         "card_digest": previews.digest(*_card(detail)),
         "cost": agent_costs.of_version(agent.publisher_id, agent.id, detail.version.version),

@@ -23,6 +23,7 @@ SORTS = {
     "cost": "Weekly usage",
     "usage": "Total runs",
     "unique_users": "Unique users",
+    "stars": "Most stars",
     "newest": "Newest",
     "name": "Name",
 }
