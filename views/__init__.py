@@ -38,7 +38,17 @@ from views.store.api import publishers as publishers_api
 from views.store.api import publishing as store_api
 from views.store.api import stars as stars_api
 from views.store.commands import store as store_commands
-from views.store.pages import agent, avatars, feeds, listing, opinions, publishers, readme, versions
+from views.store.pages import (
+    agent,
+    avatars,
+    feeds,
+    listing,
+    opinions,
+    publish_form,
+    publishers,
+    readme,
+    versions,
+)
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
@@ -128,6 +138,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(readme.bp)
     app.register_blueprint(versions.bp)
     app.register_blueprint(opinions.bp)
+    app.register_blueprint(publish_form.bp)
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
     gateway_openai.init_app(app)

@@ -9,7 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Integer,
-    Select,
     Text,
     and_,
     cast,
@@ -87,7 +86,7 @@ def _statement(filters: ListingQuery) -> CompoundSelect[Any]:
     def beside(own: str, rows: CTE = matches) -> ColumnElement[bool]:
         return and_(true(), *(rows.c[f"in_{name}"] for name in used if name != own))
 
-    def count(name: str, *conditions: ColumnElement[bool]) -> Select[Any]:
+    def count(name: str, *conditions: ColumnElement[bool]) -> Any:
         counted = select(literal("matching"), literal(name), func.count())
         return counted.select_from(matches).where(*conditions)
 

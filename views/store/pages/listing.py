@@ -29,10 +29,10 @@ SORTS = {
 }
 RELEVANCE = "Best match"
 COSTS = {
-    "1": "up to 1 credit",
+    "1": "Up to 1 credit",
     "10": "2 to 10 credits",
     "100": "11 to 100 credits",
-    "more": "over 100 credits",
+    "more": "Over 100 credits",
 }
 """Labels of `agent_costs.BANDS`."""
 FILTERS = (("tags", "Tag"), ("publishers", "Publisher"), ("vendors", "Model by"), ("costs", "Cost per run"))
