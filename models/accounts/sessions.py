@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.core.db import NOW, UTC_NOW, Base, UtcTimestamp
 
 SESSION_TYPES = ("web", "pat", "cli")
+USER_AGENT_LENGTH = 300
 
 
 class Session(Base):
@@ -54,6 +55,10 @@ class Session(Base):
     )
     disabled_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
     """When the credential was switched off: it is unknown to every door until it is switched on again."""
+    user_agent: Mapped[str | None]
+    """The browser at sign-in, at most `USER_AGENT_LENGTH` characters."""
+    last_used_ip: Mapped[str | None]
+    """The address of the last use, as exact as `last_used_at`."""
 
 
 class Fingerprint(Base):
