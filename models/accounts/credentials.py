@@ -9,14 +9,14 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from blinker import Signal
 from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
 from models.accounts import bans, device_requests, write_limits
-from models.accounts.sessions import Fingerprint, LoginLink, Session
+from models.accounts.sessions import USER_AGENT_LENGTH, Fingerprint, LoginLink, Session
 from models.accounts.users import SERVICE_DOMAIN, User
 from models.core.db import db
 from models.core.errors import Forbidden
@@ -101,15 +101,21 @@ def slide(session: Session, now: datetime) -> bool:
     return True
 
 
-def touch(session: Session, now: datetime) -> bool:
-    """Update `last_used_at`, at most every five minutes. Returns whether it was updated."""
+def touch(session: Session, now: datetime, *, ip: str | None = None, user_agent: str | None = None) -> bool:
+    """Update the last use and from where, at most every five minutes. Returns whether it was updated.
+
+    The browser is stored for web sessions only.
+    """
     if session.last_used_at is not None and session.last_used_at > now - TOUCH_EVERY:
         return False
-    _note(session, last_used_at=now)
+    values = {"last_used_at": now, "last_used_ip": ip}
+    if session.type == "web":
+        values["user_agent"] = (user_agent or "")[:USER_AGENT_LENGTH] or session.user_agent
+    _note(session, **values)
     return True
 
 
-def _note(session: Session, **values: datetime) -> None:
+def _note(session: Session, **values: Any) -> None:
     # Bypasses the unit of work: a concurrent revocation of the row is not an error.
     db.session.execute(
         update(Session)
@@ -121,7 +127,9 @@ def _note(session: Session, **values: datetime) -> None:
         set_committed_value(session, name, value)
 
 
-def open_web(user: User, now: datetime) -> tuple[str, Session]:
+def open_web(
+    user: User, now: datetime, *, ip: str | None = None, user_agent: str | None = None
+) -> tuple[str, Session]:
     """Create a browser session that lasts 30 days. Returns the raw token, which is not stored, and the row.
 
     Raises AccountSuspended for a banned user, and Forbidden for a service account.
@@ -138,6 +146,8 @@ def open_web(user: User, now: datetime) -> tuple[str, Session]:
         created_at=now,
         token_hint=token[-4:],
         last_used_at=now,
+        last_used_ip=ip,
+        user_agent=(user_agent or "")[:USER_AGENT_LENGTH] or None,
     )
     db.session.add(row)
     db.session.flush()

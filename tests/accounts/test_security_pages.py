@@ -9,8 +9,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.accounts import Fingerprint, Session, User
+from models.accounts import Fingerprint, Session, User, magic_links
 from models.accounts.credentials import hash_token
+from models.accounts.sessions import USER_AGENT_LENGTH
+from models.accounts.user_agents import describe_agent
 from models.core.audit_log import AuditLog
 from models.core.settings import Settings
 from tests import factories
@@ -54,6 +56,57 @@ def test_security_shows_browsers_and_command_lines(session: OrmSession, alice: P
     assert "bobs-device" not in page.text
     assert cli not in page.text
     assert hash_token(ended) not in page.text
+
+
+def test_a_session_says_browser_system_and_address(
+    session: OrmSession, app: Flask, alice: Person, anonymous: Person
+) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    link = magic_links.issue("alice@example.org", now=factories.now())
+    session.commit()
+    browser, headers = anonymous.browser, {"User-Agent": agent + " x" * 400}
+    form_data = {"csrf_token": token_of(browser.get(link))}
+    assert browser.post(link, data=form_data, headers=headers).status_code == 303
+    row = session.scalars(select(Session).where(Session.user_agent.is_not(None))).one()
+    assert (len(row.user_agent or ""), row.last_used_ip) == (USER_AGENT_LENGTH, "127.0.0.1")
+    row.last_used_at = factories.now() - timedelta(minutes=6)
+    session.commit()
+    browser.get(SECURITY, headers={"User-Agent": agent}, environ_overrides={"REMOTE_ADDR": "198.51.100.7"})
+    page = alice.browser.get(SECURITY).text
+    assert "Firefox on Linux" in page
+    assert "198.51.100.7" in page
+    assert "Unknown browser" not in page  # alice's own was seen just now
+    ending = alice.browser.get(f"/profile/sessions/{row.session_token}/revocation").text
+    assert "Sign out Firefox on Linux" in ending
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "words"),
+    [
+        (None, None),
+        ("", None),
+        ("Mozilla/5.0", None),
+        ("curl/8.5.0", "curl 8.5.0"),
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36 Edg/130.0",
+            "Edge on Windows",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1",
+            "Safari on iPhone",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Mobile Safari/537.36",
+            "Chrome on Android",
+        ),
+        (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Safari/605.1.15",
+            "Safari on macOS",
+        ),
+    ],
+)
+def test_a_user_agent_in_words(user_agent: str | None, words: str | None) -> None:
+    assert describe_agent(user_agent) == words
 
 
 def test_security_without_a_command_line(alice: Person) -> None:

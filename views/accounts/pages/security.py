@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from models.accounts import credentials
 from models.accounts.credentials import NAME_LENGTH, PAT_DAYS
 from models.accounts.sessions import Session
+from models.accounts.user_agents import describe_agent
 from models.accounts.users import User
 from models.core.db import db, now
 from models.core.errors import NotFound
@@ -19,6 +20,8 @@ from views.accounts.pages.profile import tab
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required, settings
 from views.web.htmx import render, see_other, toast
 from views.web.new_key import keep_new_key
+
+bp.add_app_template_filter(describe_agent, "browser_words")
 
 CONFIRM_WORD = "confirm"
 TYPE_NAMES = {"web": "browser", "cli": "command line", "pat": "API key"}
