@@ -16,10 +16,10 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
 from models.accounts import bans, device_requests, write_limits
-from models.accounts.sessions import USER_AGENT_LENGTH, Fingerprint, LoginLink, Session
+from models.accounts.sessions import NEVER, USER_AGENT_LENGTH, Fingerprint, LoginLink, Session
 from models.accounts.users import SERVICE_DOMAIN, User
 from models.core.db import db
-from models.core.errors import Forbidden
+from models.core.errors import Forbidden, NotFound
 
 WEB_LIFETIME = timedelta(days=30)
 CLI_LIFETIME = timedelta(days=365)
@@ -193,14 +193,14 @@ def create_key(
     user: User,
     *,
     by: Session | None,
-    days: float = PAT_DAYS,
+    days: float | None = PAT_DAYS,
     name: str | None = None,
     limit: int | None = None,
     now: datetime,
     org_id: str | None = None,
     team_id: str | None = None,
 ) -> tuple[str, Session]:
-    """Create an API key (`cb-pat-` and 64 hex digits) that lasts 1 to 365 days. Returns raw token and row.
+    """Create an API key (`cb-pat-` and 64 hex digits) that lasts 1 to 365 days, or (None) until it is revoked. Returns raw token and row.
 
     The key acts for the organisation `org_id`, of which the user must be a member, as part of its team `team_id`, or (None) for
     the user's account.
@@ -217,7 +217,7 @@ def create_key(
         session_token=hash_token(token),
         user_id=user.id,
         type="pat",
-        expires=now + timedelta(days=days),
+        expires=NEVER if days is None else now + timedelta(days=days),
         created_at=now,
         name=name,
         token_hint=f"{token[:15]}...{token[-8:]}",
@@ -229,6 +229,25 @@ def create_key(
     db.session.flush()
     credential_created.send(row, now=now)
     return token, row
+
+
+def change_key(
+    user: User, identifier: str, *, name: str | None, on: bool, by: Session, now: datetime
+) -> Session:
+    """Rename the user's API key, and switch it off or on: off, it is unknown to every door. Flushes. Returns the row, locked.
+
+    Raises NotFound, and Forbidden (`lock_browser`).
+    """
+    lock_browser(by)
+    row = find_owned(user, identifier, ("pat",))
+    if row is None:
+        raise NotFound("This key does not exist.")
+    db.session.refresh(row, with_for_update=True)
+    row.name = name
+    if on != (row.disabled_at is None):
+        row.disabled_at = None if on else now
+    db.session.flush()
+    return row
 
 
 def keys(user: User) -> Sequence[Session]:

@@ -1,6 +1,6 @@
 """Tables of sessions (browser, command line, API key), their devices, and sign-in links."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Enum, ForeignKey, ForeignKeyConstraint, Index, text
@@ -11,6 +11,8 @@ from models.core.db import NOW, UTC_NOW, Base, UtcTimestamp
 
 SESSION_TYPES = ("web", "pat", "cli")
 USER_AGENT_LENGTH = 300
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""`expires` of a key that does not expire."""
 
 
 class Session(Base):

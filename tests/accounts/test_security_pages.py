@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User, magic_links
 from models.accounts.credentials import hash_token
-from models.accounts.sessions import USER_AGENT_LENGTH
+from models.accounts.sessions import NEVER, USER_AGENT_LENGTH
 from models.accounts.user_agents import describe_agent
 from models.core.audit_log import AuditLog
 from models.core.settings import Settings
@@ -226,6 +226,53 @@ def test_the_waiting_key_is_not_readable_in_the_cookie(alice: Person) -> None:
     text = zlib.decompress(raw) if cookie.value.startswith(".") else raw
     assert b"new_key" in text
     assert b"cb-pat-" not in text
+
+
+def test_a_key_may_last(session: OrmSession, alice: Person) -> None:
+    alice.browser.post("/profile/keys", data=form(alice, name="robot", days="never"))
+    row = session.scalars(select(Session).where(Session.name == "robot")).one()
+    assert row.expires == NEVER
+    listed = alice.browser.get(KEYS).text
+    assert re.search(r'data-label="Expires">Never<', listed)
+    sessions = alice.browser.get("/api/api-keys").json or {}
+    assert "9999-01-01" in str(sessions)
+    org = factories.org(session.get_one(User, alice.id))
+    refused = alice.browser.post("/profile/keys", data=form(alice, name="ours", days="never", org=org.id))
+    assert refused.status_code == 422
+    assert "at most 365 days" in refused.text
+
+
+def test_a_key_is_renamed_and_switched_off_and_on(
+    session: OrmSession, client: FlaskClient, alice: Person, bob: Person, mallory: Person, anonymous: Person
+) -> None:
+    path = f"/profile/keys/{hash_token(alice.token)}"
+
+    def works() -> bool:
+        return client.get("/api/v1/me", headers=alice.headers).status_code == 200
+
+    for other in (bob, mallory):
+        assert other.browser.get(path).status_code == 404
+        assert other.browser.post(path, data=form(other, name="mine")).status_code == 404
+    assert anonymous.browser.post(path, data=form(anonymous, name="mine")).headers["Location"] == "/login"
+    assert works()
+    answer = alice.browser.post(path, data=form(alice, name=" laptop "))
+    assert answer.headers["Location"] == KEYS
+    assert not works()
+    listed = alice.browser.get(KEYS).text
+    assert "laptop" in listed
+    assert ">Off<" in listed or "Off</span>" in listed
+    assert "checked" not in alice.browser.get(path).text
+    fragment = alice.browser.post(path, data=form(alice, name="x" * 101, on="1"), headers=HTMX)
+    assert fragment.status_code == 422
+    assert "<dialog" in fragment.text
+    assert 'aria-invalid="true"' in fragment.text
+    assert not works()
+    alice.browser.post(path, data=form(alice, name="", on="1"))
+    assert works()
+    logged = session.scalars(
+        select(AuditLog.after).where(AuditLog.action == "token.changed").order_by(AuditLog.id)
+    )
+    assert [(each["name"], each["on"]) for each in logged] == [("laptop", False), (None, True)]
 
 
 def test_with_htmx_a_made_key_moves_the_page(alice: Person) -> None:
