@@ -37,7 +37,7 @@ SECRETS = re.compile(
     re.IGNORECASE,
 )
 PERSONAL = re.compile(
-    r"(?P<link>/(?:login/link|billing/confirmations)/)[\w\-]+|[\w.+\-]{1,64}@[\w\-.]{1,255}\.[a-z]{2,}\b",
+    r"(?P<link>/(?:login/link|billing/confirmations|profile/email)/)[\w\-]+|[\w.+\-]{1,64}@[\w\-.]{1,255}\.[a-z]{2,}\b",
     re.IGNORECASE,
 )
 """Sign-in links and e-mail addresses (of an overlong one, its end)."""

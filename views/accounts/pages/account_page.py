@@ -8,12 +8,14 @@ from flask.typing import ResponseReturnValue
 from models.accounts import account_settings
 from models.accounts.account_settings import OF_ORGANISATION, identities_of, identity_id
 from models.accounts.credentials import NAME_LENGTH, lock_browser
+from models.accounts.email_changes import pending_change
 from models.accounts.sessions import Session
 from models.accounts.users import OAuthAccount, User
-from models.core.db import db
+from models.core.db import db, now
 from models.core.errors import Invalid
 from models.orgs import memberships
 from views.accounts.pages.blueprint import bp
+from views.accounts.pages.email_change_page import email_refusal
 from views.accounts.pages.profile import tab
 from views.accounts.pages.sign_in_providers import configured, name_of
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required
@@ -100,6 +102,8 @@ def _page(
         theme=theme,
         themes=THEMES,
         email=_user().email,
+        change=pending_change(_user(), now()),
+        refusal=email_refusal(_user()),
         sign_ins=[_sign_in(row, orgs) for row in rows],
         connectable=[each for each in configured() if each.id not in connected],
         errors=errors or {},
