@@ -29,7 +29,8 @@ MAX_KEYS = 5_000
 """Keys with a window of their own in a minute. The others share one."""
 MAX_QUEUED = 1_000
 MAX_QUEUED_BYTES = 16 << 20
-MAX_BATCH = 100
+MAX_BATCH = 20
+"""Refused calls in a statement, which locks their accounts until it ends."""
 FLUSH_SECONDS = 0.25
 MAX_CLEANED = 32 << 10
 """Largest input with text that PostgreSQL does not accept as it is, in bytes. Cleaning a larger one takes too long."""

@@ -32,6 +32,8 @@ _DURATION = (
     " (2147483647)::numeric), ('-2147483648'::integer)::numeric))::integer ELSE NULL::integer END"
 )
 _COMPLETED = text("(status = 'completed'::agent_run_status)")
+# searches read the whole list of pending entries
+_NO_PENDING = {"fastupdate": "off"}
 _UNSUCCESSFUL = text("(status = ANY (ARRAY['failed'::agent_run_status, 'cancelled'::agent_run_status]))")
 
 
@@ -56,7 +58,12 @@ class AgentRun(Base):
         Index(
             "idx_agent_run_status", "status", postgresql_where=text("(status = 'running'::agent_run_status)")
         ),
-        Index("idx_agent_run_ancestors_gin", "ancestor_run_ids", postgresql_using="gin"),
+        Index(
+            "idx_agent_run_ancestors_gin",
+            "ancestor_run_ids",
+            postgresql_using="gin",
+            postgresql_with=_NO_PENDING,
+        ),
         Index(
             "idx_agent_run_completed_publisher_agent",
             "publisher_id",
@@ -101,7 +108,7 @@ class AgentRun(Base):
             )
             for name, column in (("credits", "settled_credits"), ("duration", "duration_ms"))
         ),
-        Index("idx_agent_run_tags_gin", "tags", postgresql_using="gin"),
+        Index("idx_agent_run_tags_gin", "tags", postgresql_using="gin", postgresql_with=_NO_PENDING),
         CheckConstraint("score = ANY (ARRAY[-1, 1])", name="score_known"),
     )
 

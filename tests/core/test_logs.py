@@ -51,9 +51,9 @@ def test_an_error_is_one_line_with_the_request_id(app: Flask) -> None:
 
 
 def test_addresses_and_links_are_masked_but_in_a_mail_on_the_console() -> None:
-    text = "Mail to ada.l@mail.example.org: http://localhost:8000/login/link/a_b-C9?x=1 of acme/agent@1.0.0"
+    text = "Mail to ada.l@mail.example.org: http://localhost:8000/login/link/a_b-C9?x=1 /shared/k-_9 of acme/agent@1.0.0"
     assert LogFormatter().format(_record(logging.INFO, text)) == text
-    masked = "Mail to ***: http://localhost:8000/login/link/***?x=1 of acme/agent@1.0.0"
+    masked = "Mail to ***: http://localhost:8000/login/link/***?x=1 /shared/*** of acme/agent@1.0.0"
     assert LogFormatter().format(_record(logging.WARNING, text)).endswith(masked)
 
 

@@ -378,7 +378,7 @@ TABLES = {
             "idx_agent_run_agent_id": "btree (agent_id, created_at)",
             "idx_agent_run_publisher": "btree (publisher_id, created_at)",
             "idx_agent_run_status": "btree (status) WHERE (status = 'running'::agent_run_status)",
-            "idx_agent_run_ancestors_gin": "gin (ancestor_run_ids)",
+            "idx_agent_run_ancestors_gin": "gin (ancestor_run_ids) WITH (fastupdate=off)",
             "idx_agent_run_completed_publisher_agent": f"btree (publisher_id, agent_name) {COMPLETED}",
             "idx_agent_run_completed_recent": f"btree (created_at, publisher_id, agent_name) {COMPLETED}",
             "idx_agent_run_completed_version": (
