@@ -242,6 +242,24 @@ def test_a_key_may_last(session: OrmSession, alice: Person) -> None:
     assert "at most 365 days" in refused.text
 
 
+@pytest.mark.parametrize("way", ["call", "route"])
+def test_a_key_says_from_where_it_was_last_used(
+    session: OrmSession, client: FlaskClient, alice: Person, way: str
+) -> None:
+    assert alice.user
+    factories.grant(alice.user)
+    body = {"model": "stoa/demo", "messages": [{"role": "user", "content": "Hello"}]}
+    answer = client.open(
+        "/v1/chat/completions" if way == "call" else "/api/v1/me",
+        method="POST" if way == "call" else "GET",
+        json=body if way == "call" else None,
+        headers=alice.headers,
+        environ_overrides={"REMOTE_ADDR": "198.51.100.9"},
+    )
+    assert answer.status_code == 200, answer.text
+    assert "198.51.100.9" in alice.browser.get(KEYS).text
+
+
 def test_a_key_is_renamed_and_switched_off_and_on(
     session: OrmSession, client: FlaskClient, alice: Person, bob: Person, mallory: Person, anonymous: Person
 ) -> None:
