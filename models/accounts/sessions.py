@@ -26,6 +26,14 @@ class Session(Base):
     __table_args__ = (
         Index("idx_session_user", "userId", "type"),
         Index("idx_session_fingerprint", "fingerprint_id"),
+        Index(
+            "idx_session_org",
+            "org_id",
+            "created_at",
+            "sessionToken",
+            postgresql_where=text("(org_id IS NOT NULL)"),
+        ),
+        Index("idx_session_team", "team_id", postgresql_where=text("(team_id IS NOT NULL)")),
         ForeignKeyConstraint(
             ["org_id", "userId"],
             ["org_member.org_id", "org_member.user_id"],
