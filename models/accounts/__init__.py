@@ -2,6 +2,7 @@
 
 from models.accounts.credentials import delete_expired
 from models.accounts.device_requests import DeviceRequest
+from models.accounts.email_changes import EmailChange
 from models.accounts.sessions import SESSION_TYPES, Fingerprint, FingerprintUser, LoginLink, Session
 from models.accounts.users import API_KEY_TYPES, EncryptedApiKey, OAuthAccount, User, VerificationToken
 from models.accounts.write_limits import WriteQuota
@@ -10,6 +11,7 @@ __all__ = [
     "API_KEY_TYPES",
     "SESSION_TYPES",
     "DeviceRequest",
+    "EmailChange",
     "EncryptedApiKey",
     "Fingerprint",
     "FingerprintUser",

@@ -9,17 +9,17 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from blinker import Signal
 from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
 from models.accounts import bans, device_requests, write_limits
-from models.accounts.sessions import Fingerprint, LoginLink, Session
+from models.accounts.sessions import NEVER, USER_AGENT_LENGTH, Fingerprint, LoginLink, Session
 from models.accounts.users import SERVICE_DOMAIN, User
 from models.core.db import db
-from models.core.errors import Forbidden
+from models.core.errors import Forbidden, NotFound
 
 WEB_LIFETIME = timedelta(days=30)
 CLI_LIFETIME = timedelta(days=365)
@@ -101,15 +101,21 @@ def slide(session: Session, now: datetime) -> bool:
     return True
 
 
-def touch(session: Session, now: datetime) -> bool:
-    """Update `last_used_at`, at most every five minutes. Returns whether it was updated."""
+def touch(session: Session, now: datetime, *, ip: str | None = None, user_agent: str | None = None) -> bool:
+    """Update the last use and from where, at most every five minutes. Returns whether it was updated.
+
+    The browser is stored for web sessions only.
+    """
     if session.last_used_at is not None and session.last_used_at > now - TOUCH_EVERY:
         return False
-    _note(session, last_used_at=now)
+    values = {"last_used_at": now, "last_used_ip": ip}
+    if session.type == "web":
+        values["user_agent"] = (user_agent or "")[:USER_AGENT_LENGTH] or session.user_agent
+    _note(session, **values)
     return True
 
 
-def _note(session: Session, **values: datetime) -> None:
+def _note(session: Session, **values: Any) -> None:
     # Bypasses the unit of work: a concurrent revocation of the row is not an error.
     db.session.execute(
         update(Session)
@@ -121,7 +127,9 @@ def _note(session: Session, **values: datetime) -> None:
         set_committed_value(session, name, value)
 
 
-def open_web(user: User, now: datetime) -> tuple[str, Session]:
+def open_web(
+    user: User, now: datetime, *, ip: str | None = None, user_agent: str | None = None
+) -> tuple[str, Session]:
     """Create a browser session that lasts 30 days. Returns the raw token, which is not stored, and the row.
 
     Raises AccountSuspended for a banned user, and Forbidden for a service account.
@@ -138,6 +146,8 @@ def open_web(user: User, now: datetime) -> tuple[str, Session]:
         created_at=now,
         token_hint=token[-4:],
         last_used_at=now,
+        last_used_ip=ip,
+        user_agent=(user_agent or "")[:USER_AGENT_LENGTH] or None,
     )
     db.session.add(row)
     db.session.flush()
@@ -183,14 +193,14 @@ def create_key(
     user: User,
     *,
     by: Session | None,
-    days: float = PAT_DAYS,
+    days: float | None = PAT_DAYS,
     name: str | None = None,
     limit: int | None = None,
     now: datetime,
     org_id: str | None = None,
     team_id: str | None = None,
 ) -> tuple[str, Session]:
-    """Create an API key (`cb-pat-` and 64 hex digits) that lasts 1 to 365 days. Returns raw token and row.
+    """Create an API key (`cb-pat-` and 64 hex digits) that lasts 1 to 365 days, or (None) until it is revoked. Returns raw token and row.
 
     The key acts for the organisation `org_id`, of which the user must be a member, as part of its team `team_id`, or (None) for
     the user's account.
@@ -207,7 +217,7 @@ def create_key(
         session_token=hash_token(token),
         user_id=user.id,
         type="pat",
-        expires=now + timedelta(days=days),
+        expires=NEVER if days is None else now + timedelta(days=days),
         created_at=now,
         name=name,
         token_hint=f"{token[:15]}...{token[-8:]}",
@@ -219,6 +229,25 @@ def create_key(
     db.session.flush()
     credential_created.send(row, now=now)
     return token, row
+
+
+def change_key(
+    user: User, identifier: str, *, name: str | None, on: bool, by: Session, now: datetime
+) -> Session:
+    """Rename the user's API key, and switch it off or on: off, it is unknown to every door. Flushes. Returns the row, locked.
+
+    Raises NotFound, and Forbidden (`lock_browser`).
+    """
+    lock_browser(by)
+    row = find_owned(user, identifier, ("pat",))
+    if row is None:
+        raise NotFound("This key does not exist.")
+    db.session.refresh(row, with_for_update=True)
+    row.name = name
+    if on != (row.disabled_at is None):
+        row.disabled_at = None if on else now
+    db.session.flush()
+    return row
 
 
 def keys(user: User) -> Sequence[Session]:

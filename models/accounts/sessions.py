@@ -1,6 +1,6 @@
 """Tables of sessions (browser, command line, API key), their devices, and sign-in links."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Enum, ForeignKey, ForeignKeyConstraint, Index, text
@@ -10,6 +10,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.core.db import NOW, UTC_NOW, Base, UtcTimestamp
 
 SESSION_TYPES = ("web", "pat", "cli")
+USER_AGENT_LENGTH = 300
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""`expires` of a key that does not expire."""
 
 
 class Session(Base):
@@ -23,6 +26,14 @@ class Session(Base):
     __table_args__ = (
         Index("idx_session_user", "userId", "type"),
         Index("idx_session_fingerprint", "fingerprint_id"),
+        Index(
+            "idx_session_org",
+            "org_id",
+            "created_at",
+            "sessionToken",
+            postgresql_where=text("(org_id IS NOT NULL)"),
+        ),
+        Index("idx_session_team", "team_id", postgresql_where=text("(team_id IS NOT NULL)")),
         ForeignKeyConstraint(
             ["org_id", "userId"],
             ["org_member.org_id", "org_member.user_id"],
@@ -54,6 +65,10 @@ class Session(Base):
     )
     disabled_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
     """When the credential was switched off: it is unknown to every door until it is switched on again."""
+    user_agent: Mapped[str | None]
+    """The browser at sign-in, at most `USER_AGENT_LENGTH` characters."""
+    last_used_ip: Mapped[str | None]
+    """The address of the last use, as exact as `last_used_at`."""
 
 
 class Fingerprint(Base):

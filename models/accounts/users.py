@@ -2,13 +2,15 @@
 
 from datetime import datetime
 
-from sqlalchemy import Enum, ForeignKey, Index, text
+from sqlalchemy import CheckConstraint, ColumnElement, Enum, ForeignKey, Index, func, text
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import NEW_ID, UTC_NOW, Base, UtcTimestamp
 
 SERVICE_DOMAIN = "service-account.invalid"
 """Domain of the addresses of service accounts, which nobody can prove to own. They never sign in."""
+THEMES = ("system", "light", "dark")
 API_KEY_TYPES = ("anthropic", "gemini", "openai")
 
 
@@ -19,6 +21,7 @@ class User(Base):
     __table_args__ = (
         Index("idx_user_auto_topup", "id", postgresql_where=text("auto_topup_enabled")),
         Index("idx_user_banned", "created_at", postgresql_where=text("banned")),
+        CheckConstraint("theme IN ('system', 'light', 'dark')", name="theme"),
     )
 
     # The interface Flask-Login expects of a signed-in user.
@@ -55,6 +58,18 @@ class User(Base):
     banned_reason: Mapped[str | None]
     """The reason shown to the banned user."""
     fallback_to_a_la_carte: Mapped[bool] = mapped_column(server_default=text("false"))
+    theme: Mapped[str] = mapped_column(server_default=text("'system'"))
+    """Colour scheme of the pages, one of `THEMES`."""
+
+    @hybrid_property
+    def display_name(self) -> str:
+        """The name on pages: without one, the first part of the address. Also a column of queries."""
+        return (self.name or "").strip() or self.email.partition("@")[0]
+
+    @display_name.inplace.expression
+    @classmethod
+    def _display_name_column(cls) -> ColumnElement[str]:
+        return func.coalesce(func.nullif(func.btrim(cls.name), ""), func.split_part(cls.email, "@", 1))
 
 
 class OAuthAccount(Base):

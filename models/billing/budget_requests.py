@@ -358,7 +358,7 @@ def _mail_approvers(
     org = db.session.get_one(Org, org_id)
     members = db.session.scalars(select(OrgMember).where(OrgMember.org_id == org_id))
     facts = _mail_facts(org, budget, request) | {
-        "asker": asker.name or asker.email,
+        "asker": asker.display_name,
         "limit": f"{limit.limit:,}",
         "spent": f"{limit.spent:,}",
         "budget_name": limit.name,
@@ -384,7 +384,7 @@ def _mail_decision(
         "approved": amount is not None,
         "granted": amount and f"{amount:,} credits",
         "until": ends_at and f"{ends_at:%d %B %Y, %H:%M} UTC",
-        "decider": decider.name or decider.email,
+        "decider": decider.display_name,
         "answer": request.answer,
     }
     mails.enqueue("budget_decided", f"budget-decision-{request.id}", request.user_id, facts)

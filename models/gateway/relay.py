@@ -152,6 +152,7 @@ class Gateway:
             run_budget=None if hold is None else _run_budget(request),
             org=request.payer.org,
             repo_url=request.payer.repo_url,
+            ip=request.address,
         )
         return self._admit(query)
 
@@ -185,7 +186,7 @@ class Gateway:
         retry_after = min(max(ceil(min(remaining, default=0)), 1), MAX_RETRY_SECONDS)
         return CreditsHeld(admission, others[:MAX_LISTED_HOLDS], count, retry_after)
 
-    def authenticate(self, key: str, request_id: str, dialect: Dialect) -> None:
+    def authenticate(self, key: str, request_id: str, dialect: Dialect, address: str | None = None) -> None:
         """Check a key before a large body is read. Raises CallRefused, LedgerUnavailable.
 
         Caches accepted keys for AUTHENTICATED_SECONDS; `admit` checks again before the call is served.
@@ -196,7 +197,9 @@ class Gateway:
             return
         try:
             self._admit(
-                AdmissionRequest(token_hash=token_hash, request_id=request_id, hold=None, door=dialect.door)
+                AdmissionRequest(
+                    token_hash=token_hash, request_id=request_id, hold=None, door=dialect.door, ip=address
+                )
             )
         except CallRefused as refused:
             if refused.admission.outcome == "out_of_credits":

@@ -79,7 +79,7 @@ def begin_stop(account: Account, by: User) -> tuple[AccountStop, bool]:
     stop = AccountStop(
         account_id=account.id,
         stopped_by=by.id,
-        stopped_by_name=by.name or by.email,
+        stopped_by_name=by.display_name,
         stopped_at=utc_now(),
         calls=calls,
         runs=[],
@@ -95,7 +95,7 @@ def end_stop(account: Account, by: User) -> AccountStop | None:
     lock_account(account)
     stop = current_stop(account)
     if stop is not None:
-        stop.resumed_by, stop.resumed_by_name, stop.resumed_at = by.id, by.name or by.email, utc_now()
+        stop.resumed_by, stop.resumed_by_name, stop.resumed_at = by.id, by.display_name, utc_now()
         _set(account, None)
     return stop
 

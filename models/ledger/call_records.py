@@ -84,6 +84,8 @@ class AdmissionRequest:
     """The id or slug of the organisation that the caller wants to pay."""
     repo_url: str | None = None
     """The repository that the call is for, in normal form; empty if it was unreadable."""
+    ip: str | None = None
+    """The caller's address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

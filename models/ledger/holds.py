@@ -68,7 +68,7 @@ log = logging.getLogger("stoa.billing")
 _ADMIT = """
 SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
     team_id, paid_by, repo_url, refusal, budget, run_left
-FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
 _ADMIT_MANY = """
 SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
@@ -150,6 +150,7 @@ def admit(
         request.repo_url,
         request.byok,
         request.run_budget,
+        request.ip,
     )
     (row,) = _execute(pool, _ADMIT, params, timeout_seconds)
     return _admission(request, row)
@@ -191,6 +192,7 @@ def _clean(request: AdmissionRequest) -> AdmissionRequest:
         repo_url=None if request.repo_url is None else clean_text(request.repo_url)[:MAX_NAME],
         byok=request.byok,
         run_budget=None if request.run_budget is None else min(max(request.run_budget, 0), MAX_HOLD),
+        ip=request.ip,
     )
 
 

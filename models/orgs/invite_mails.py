@@ -16,7 +16,7 @@ def invite_url(token: str) -> str:
 
 def person_name(user: User) -> str:
     """How an e-mail or page calls a user."""
-    return user.name or user.email
+    return user.display_name
 
 
 def send_invitation(org: Org, row: OrgInvite, by: User, token: str, *, reminder: bool = False) -> None:

@@ -35,7 +35,7 @@ class KeyListed(NamedTuple):
     @property
     def owner(self) -> str:
         """The name of the person or service account that owns it."""
-        return self.service.name if self.service else self.user.name or self.user.email
+        return self.service.name if self.service else self.user.display_name
 
 
 class KeyOwner(NamedTuple):
@@ -99,7 +99,7 @@ def heirs(org_id: str, but: str) -> list[KeyOwner]:
         .order_by(func.coalesce(User.name, User.email), User.id)
         .limit(500)
     )
-    people = [KeyOwner(user.id, user.name or user.email, False) for user in db.session.scalars(query)]
+    people = [KeyOwner(user.id, user.display_name, False) for user in db.session.scalars(query)]
     return [owner for owner in _services(org_id) if owner.user_id != but] + people
 
 

@@ -228,7 +228,7 @@ def _full_rows(matching: Query, sought: str | None) -> Query:
         m.team_id,
         m.repo_url,
         func.coalesce(m.byok, false()).label("byok"),
-        User.name.label("user_name"),
+        User.display_name.label("user_name"),
         User.email.label("user_email"),
         func.coalesce(Session.name, Session.token_hint).label("key_name"),
         OrgTeam.name.label("team_name"),

@@ -82,10 +82,10 @@ def stop_report(stop: AccountStop) -> StopReport:
         GatewayCall.request_id.in_(ids), GatewayCall.state == "settled"
     )
     settled = {row.request_id: row.credits for row in db.session.execute(charged)}
-    members = select(User.id, User.name, User.email).where(
+    members = select(User.id, User.display_name.label("name")).where(
         User.id.in_({call["user_id"] for call in stop.calls})
     )
-    names = {row.id: row.name or row.email for row in db.session.execute(members)}
+    names = {row.id: row.name for row in db.session.execute(members)}
 
     def grouped(name: Callable[[dict[str, Any]], str]) -> list[StoppedGroup]:
         calls, held, spent = Counter[str](), Counter[str](), Counter[str]()

@@ -351,7 +351,7 @@ def owner(publisher: Publisher) -> str:
     if publisher.org_id is not None:
         return db.session.get_one(Org, publisher.org_id).name
     found = db.session.get_one(User, publisher.user_id)
-    return found.name or found.email
+    return found.display_name
 
 
 # -- changes -------------------------------------------------------------------------------------------------

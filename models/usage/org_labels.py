@@ -30,8 +30,8 @@ def labels_of(account: Org | User, dimension: str, keys: Iterable[str]) -> dict[
     known = [key for key in keys if key]
     found: dict[str, tuple[str, str]] = {}
     if dimension == "member":
-        users = select(User.id, User.name, User.email).where(User.id.in_(known), _known_to(account))
-        found = {id: (name or email, email) for id, name, email in db.session.execute(users)}
+        users = select(User.id, User.display_name, User.email).where(User.id.in_(known), _known_to(account))
+        found = {id: (name, email) for id, name, email in db.session.execute(users)}
     elif dimension == "key":
         found = _keys(account, known)
     elif dimension == "team":

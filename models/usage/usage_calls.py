@@ -121,7 +121,7 @@ def _calls(own: Sequence[ColumnElement[bool]], newest_first: bool) -> Select[*tu
             GatewayCall.client_gone,
             GatewayCall.ttft_ms,
             Message.repo_url,
-            User.name.label("user_name"),
+            User.display_name.label("user_name"),
             User.email.label("user_email"),
             func.coalesce(Session.name, Session.token_hint).label("key_name"),
             OrgTeam.name.label("team_name"),

@@ -116,13 +116,40 @@ def test_axe_finds_nothing_inside(open_page: OpenPage, base: str, cookie: dict[s
         judge(page, *WIDTHS)
         page.goto("/profile?tab=api-keys")
         judge(page, *WIDTHS)
-        page.get_by_label("Expires after").fill("999")
+        page.locator("#days").evaluate("field => field.append(new Option('Long', '999', true, true))")
         page.get_by_role("button", name="Create key").click()
         expect(page.locator("[aria-invalid]")).to_be_visible()
         judge(page, *WIDTHS)
-        page.get_by_label("Expires after").fill("30")
+        page.get_by_label("Expires after").select_option("30 days")
         page.get_by_role("button", name="Create key").click()
         expect(page.get_by_text("Copy your new key now")).to_be_visible()
+        judge(page, *WIDTHS)
+        page.goto("/profile?tab=api-keys")
+        page.get_by_role("link", name="Edit key laptop").click()
+        page.get_by_role("dialog").get_by_label("In use").uncheck()
+        judge(page, *WIDTHS)
+        page.get_by_role("dialog").get_by_role("button", name="Save").click()
+        expect(page.get_by_text("Off", exact=True)).to_be_visible()
+
+
+def test_the_profile_applies_the_theme_and_asks_for_the_new_address(
+    open_page: OpenPage, base: str, session: OrmSession, cookie: dict[str, str]
+) -> None:
+    with open_page(base, width=390, expected=(422,)) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        page.goto("/profile?tab=account")
+        judge(page, *WIDTHS)
+        page.get_by_label("Theme").select_option("Dark")
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator("html[data-theme=dark]")).to_have_count(1)
+        assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+        page.get_by_role("link", name="Change e-mail address").click()
+        page.get_by_role("dialog").get_by_label("New address").fill("nobody")
+        page.get_by_role("dialog").get_by_role("button", name="Send link").click()
+        expect(page.get_by_role("dialog").locator("[aria-invalid]")).to_be_visible()
+        page.get_by_role("dialog").get_by_label("New address").fill("new@example.org")
+        page.get_by_role("dialog").get_by_role("button", name="Send link").click()
+        expect(page.get_by_text("Confirm new@example.org")).to_be_visible()
         judge(page, *WIDTHS)
 
 

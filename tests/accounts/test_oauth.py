@@ -175,6 +175,40 @@ def test_the_same_subject_is_the_same_user_whatever_its_address(
     assert user_of(again)["id"] == user_of(browser)["id"]
 
 
+def test_a_signed_in_user_connects_an_identity_with_another_address(
+    browser: FlaskClient, stoa: Flask, issuer: str, session: OrmSession
+) -> None:
+    through_oidc(browser, issuer, "s1", email="ada@example.org", email_verified=True)
+    requests.put(f"{issuer}/users/s2", json={"email": "work@example.org"}, timeout=10).raise_for_status()
+
+    def start(client: FlaskClient) -> str:
+        data = {"csrf_token": token_of(client.get("/profile?tab=account"))}
+        answer = client.post("/profile/sign-ins/oidc", data=data)
+        assert answer.status_code == 303
+        return str(answer.headers["Location"])
+
+    answer = browser.get(at_provider(start(browser), sub="s2"))
+    assert answer.headers["Location"] == "/profile?tab=account"
+    assert {row.provider_account_id for row in session.scalars(select(OAuthAccount))} == {
+        f"{issuer}#s1",
+        f"{issuer}#s2",
+    }
+    (ada,) = users(session)
+    other = stoa.test_client()
+    through_oidc(other, issuer, "s2")
+    assert user_of(other)["id"] == ada.id
+    # an identity of another user is refused, and so is a browser that was signed out meanwhile
+    third = stoa.test_client()
+    through_oidc(third, issuer, "s3", email="eve@example.org", email_verified=True)
+    answer = third.get(at_provider(start(third), sub="s2"))
+    assert answer.headers["Location"] == "/profile?tab=account"
+    assert "signs in another account" in third.get("/profile?tab=account").text
+    back = at_provider(start(third), sub="s4")
+    third.delete_cookie(COOKIE)
+    assert third.get(back).headers["Location"].startswith("/login")
+    assert len(session.scalars(select(OAuthAccount)).all()) == 3
+
+
 def test_a_verified_address_joins_the_user_who_has_it(
     browser: FlaskClient, issuer: str, session: OrmSession, alice: Person
 ) -> None:

@@ -9,8 +9,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.accounts import Fingerprint, Session, User
+from models.accounts import Fingerprint, Session, User, magic_links
 from models.accounts.credentials import hash_token
+from models.accounts.sessions import NEVER, USER_AGENT_LENGTH
+from models.accounts.user_agents import describe_agent
 from models.core.audit_log import AuditLog
 from models.core.settings import Settings
 from tests import factories
@@ -54,6 +56,57 @@ def test_security_shows_browsers_and_command_lines(session: OrmSession, alice: P
     assert "bobs-device" not in page.text
     assert cli not in page.text
     assert hash_token(ended) not in page.text
+
+
+def test_a_session_says_browser_system_and_address(
+    session: OrmSession, app: Flask, alice: Person, anonymous: Person
+) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    link = magic_links.issue("alice@example.org", now=factories.now())
+    session.commit()
+    browser, headers = anonymous.browser, {"User-Agent": agent + " x" * 400}
+    form_data = {"csrf_token": token_of(browser.get(link))}
+    assert browser.post(link, data=form_data, headers=headers).status_code == 303
+    row = session.scalars(select(Session).where(Session.user_agent.is_not(None))).one()
+    assert (len(row.user_agent or ""), row.last_used_ip) == (USER_AGENT_LENGTH, "127.0.0.1")
+    row.last_used_at = factories.now() - timedelta(minutes=6)
+    session.commit()
+    browser.get(SECURITY, headers={"User-Agent": agent}, environ_overrides={"REMOTE_ADDR": "198.51.100.7"})
+    page = alice.browser.get(SECURITY).text
+    assert "Firefox on Linux" in page
+    assert "198.51.100.7" in page
+    assert "Unknown browser" not in page  # alice's own was seen just now
+    ending = alice.browser.get(f"/profile/sessions/{row.session_token}/revocation").text
+    assert "Sign out Firefox on Linux" in ending
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "words"),
+    [
+        (None, None),
+        ("", None),
+        ("Mozilla/5.0", None),
+        ("curl/8.5.0", "curl 8.5.0"),
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36 Edg/130.0",
+            "Edge on Windows",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1",
+            "Safari on iPhone",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Mobile Safari/537.36",
+            "Chrome on Android",
+        ),
+        (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Safari/605.1.15",
+            "Safari on macOS",
+        ),
+    ],
+)
+def test_a_user_agent_in_words(user_agent: str | None, words: str | None) -> None:
+    assert describe_agent(user_agent) == words
 
 
 def test_security_without_a_command_line(alice: Person) -> None:
@@ -173,6 +226,71 @@ def test_the_waiting_key_is_not_readable_in_the_cookie(alice: Person) -> None:
     text = zlib.decompress(raw) if cookie.value.startswith(".") else raw
     assert b"new_key" in text
     assert b"cb-pat-" not in text
+
+
+def test_a_key_may_last(session: OrmSession, alice: Person) -> None:
+    alice.browser.post("/profile/keys", data=form(alice, name="robot", days="never"))
+    row = session.scalars(select(Session).where(Session.name == "robot")).one()
+    assert row.expires == NEVER
+    listed = alice.browser.get(KEYS).text
+    assert re.search(r'data-label="Expires">Never<', listed)
+    sessions = alice.browser.get("/api/api-keys").json or {}
+    assert "9999-01-01" in str(sessions)
+    org = factories.org(session.get_one(User, alice.id))
+    refused = alice.browser.post("/profile/keys", data=form(alice, name="ours", days="never", org=org.id))
+    assert refused.status_code == 422
+    assert "at most 365 days" in refused.text
+
+
+@pytest.mark.parametrize("way", ["call", "route"])
+def test_a_key_says_from_where_it_was_last_used(
+    session: OrmSession, client: FlaskClient, alice: Person, way: str
+) -> None:
+    assert alice.user
+    factories.grant(alice.user)
+    body = {"model": "stoa/demo", "messages": [{"role": "user", "content": "Hello"}]}
+    answer = client.open(
+        "/v1/chat/completions" if way == "call" else "/api/v1/me",
+        method="POST" if way == "call" else "GET",
+        json=body if way == "call" else None,
+        headers=alice.headers,
+        environ_overrides={"REMOTE_ADDR": "198.51.100.9"},
+    )
+    assert answer.status_code == 200, answer.text
+    assert "198.51.100.9" in alice.browser.get(KEYS).text
+
+
+def test_a_key_is_renamed_and_switched_off_and_on(
+    session: OrmSession, client: FlaskClient, alice: Person, bob: Person, mallory: Person, anonymous: Person
+) -> None:
+    path = f"/profile/keys/{hash_token(alice.token)}"
+
+    def works() -> bool:
+        return client.get("/api/v1/me", headers=alice.headers).status_code == 200
+
+    for other in (bob, mallory):
+        assert other.browser.get(path).status_code == 404
+        assert other.browser.post(path, data=form(other, name="mine")).status_code == 404
+    assert anonymous.browser.post(path, data=form(anonymous, name="mine")).headers["Location"] == "/login"
+    assert works()
+    answer = alice.browser.post(path, data=form(alice, name=" laptop "))
+    assert answer.headers["Location"] == KEYS
+    assert not works()
+    listed = alice.browser.get(KEYS).text
+    assert "laptop" in listed
+    assert ">Off<" in listed or "Off</span>" in listed
+    assert "checked" not in alice.browser.get(path).text
+    fragment = alice.browser.post(path, data=form(alice, name="x" * 101, on="1"), headers=HTMX)
+    assert fragment.status_code == 422
+    assert "<dialog" in fragment.text
+    assert 'aria-invalid="true"' in fragment.text
+    assert not works()
+    alice.browser.post(path, data=form(alice, name="", on="1"))
+    assert works()
+    logged = session.scalars(
+        select(AuditLog.after).where(AuditLog.action == "token.changed").order_by(AuditLog.id)
+    )
+    assert [(each["name"], each["on"]) for each in logged] == [("laptop", False), (None, True)]
 
 
 def test_with_htmx_a_made_key_moves_the_page(alice: Person) -> None:

@@ -315,7 +315,7 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         # authenticate before reading a large body
         if not key:
             raise MissingApiKey
-        gateway(context.app).authenticate(key, context.id, dialect)
+        gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
 
     body: Any
     try:
@@ -326,7 +326,9 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
     if not key:
         raise MissingApiKey
-    return dialect.read(IncomingRequest(context.id, key, request.headers, body, raw))
+    return dialect.read(
+        IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
+    )
 
 
 def _to_response(answer: Reply | AnswerStream) -> Response:

@@ -227,7 +227,7 @@ def key_credential(token: str | None = None) -> Credential | None:
             g.key_token, g.key_credential = token, None
             _unless_open(suspended)
             return None
-        if found and credentials.touch(found.session, now()):
+        if found and credentials.touch(found.session, now(), ip=request.remote_addr):
             db.session.commit()
         g.key_token, g.key_credential = token, found
     return cast(Credential | None, g.key_credential)
@@ -331,7 +331,10 @@ def _read_cookie() -> Credential | None:
         db.session.commit()
         return None
     extended = credentials.slide(found.session, current_time)
-    if credentials.touch(found.session, current_time) or extended:
+    touched = credentials.touch(
+        found.session, current_time, ip=request.remote_addr, user_agent=request.headers.get("User-Agent")
+    )
+    if touched or extended:
         db.session.commit()
     if extended:
         g.signed_in = (token, found.session.expires)
@@ -361,7 +364,9 @@ def sign_in_browser(user: User) -> Session:
     previous = cookie_credential()
     if previous and previous.session.type == "web":
         credentials.close(previous.session)
-    token, row = credentials.open_web(user, now())
+    token, row = credentials.open_web(
+        user, now(), ip=request.remote_addr, user_agent=request.headers.get("User-Agent")
+    )
     _clear_flow()
     g.signed_in = (token, row.expires)
     g.cookie_credential = Credential(row, user)

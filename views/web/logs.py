@@ -37,10 +37,11 @@ SECRETS = re.compile(
     re.IGNORECASE,
 )
 PERSONAL = re.compile(
-    r"(?P<link>/(?:login/link|billing/confirmations|shared)/)[\w\-]+|[\w.+\-]{1,64}@[\w\-.]{1,255}\.[a-z]{2,}\b",
+    r"(?P<link>/(?:login/link|billing/confirmations|profile/email|shared)/)[\w\-]+"
+    r"|[\w.+\-]{1,64}@[\w\-.]{1,255}\.[a-z]{2,}\b",
     re.IGNORECASE,
 )
-"""Sign-in links, links to shared runs, and e-mail addresses (of an overlong one, its end)."""
+"""Sign-in links, links that confirm an address, links to shared runs, and e-mail addresses (of an overlong one, its end)."""
 
 
 class LogFormatter(logging.Formatter):

@@ -6,12 +6,12 @@
 -- calls, plan_admit decides what pays; balance and held are those of the hold's funding. A person's run without calls becomes the
 -- organisation's with the first call that it pays for. Budgets are checked last (budget_admit); p_run_budget gives the run an
 -- envelope of that many credits, unless it has one. Refused calls, which have no provider, do not count as calls of a run. p_byok:
--- the caller's own provider key pays, and the hold counts in budgets only.
+-- the caller's own provider key pays, and the hold counts in budgets only. p_ip: the caller's address, of the key's last use.
 CREATE OR REPLACE FUNCTION gateway_admit(
     p_token_hash text, p_request text, p_run text, p_require_run boolean, p_hold bigint, p_door text, p_model text,
     p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz, p_minimum bigint DEFAULT 0,
     p_route_model text DEFAULT '', p_org text DEFAULT NULL, p_repo text DEFAULT NULL,
-    p_byok boolean DEFAULT false, p_run_budget bigint DEFAULT NULL,
+    p_byok boolean DEFAULT false, p_run_budget bigint DEFAULT NULL, p_ip text DEFAULT NULL,
     OUT outcome text, OUT user_id text, OUT org_id text, OUT agent_id text, OUT balance bigint, OUT held bigint,
     OUT next_reset timestamptz, OUT hold_expires timestamptz, OUT funding text, OUT limit_label text,
     OUT limit_resets timestamptz, OUT team_id text, OUT paid_by text, OUT repo_url text, OUT refusal jsonb,
@@ -164,6 +164,6 @@ BEGIN
         END IF;
     END IF;
     IF v_caller.last_used_at IS NULL OR v_caller.last_used_at < (p_now - interval '5 minutes') AT TIME ZONE 'UTC' THEN
-        UPDATE session SET last_used_at = p_now AT TIME ZONE 'UTC' WHERE "sessionToken" = p_token_hash;
+        UPDATE session SET last_used_at = p_now AT TIME ZONE 'UTC', last_used_ip = p_ip WHERE "sessionToken" = p_token_hash;
     END IF;
 END $$;

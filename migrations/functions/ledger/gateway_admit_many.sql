@@ -35,7 +35,7 @@ BEGIN
         RETURN QUERY SELECT * FROM gateway_admit(
             ask.token_hash, ask.request_id, ask.run_id, ask.require_run, ask.hold, ask.door, ask.model,
             p_worker, p_ttl_seconds, p_free, p_now, coalesce(ask.minimum, 0), coalesce(ask.route_model, ''),
-            ask.org, ask.repo_url, coalesce(ask.byok, false), ask.run_budget
+            ask.org, ask.repo_url, coalesce(ask.byok, false), ask.run_budget, ask.ip
         );
     END LOOP;
 END $$;

@@ -66,6 +66,7 @@ class ChatDialect(Dialect):
             body=received.body
             if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
             else None,
+            address=received.address,
             payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
 

@@ -54,6 +54,7 @@ class IncomingRequest:
     headers: RequestHeaders = field(repr=False)
     body: Any = field(repr=False)
     raw: bytes = field(default=b"", repr=False)
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class CallRequest:
     run_budget: str | None = None
     body: Any = field(default=None, repr=False)
     """The body of an invalid request, if it is JSON."""
+    address: str | None = None
+    """The caller's."""
 
     @property
     def model(self) -> str:

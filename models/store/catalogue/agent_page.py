@@ -70,7 +70,7 @@ def load(publisher_id: str, agent_id: str, version: str) -> AgentPage:
     author = aliased(User)
     key = AgentVersion.publisher_id, AgentVersion.agent_id, AgentVersion.version
     query = (
-        select(Publisher, Agent, AgentVersion, AgentConfig.data, _display_name(author))
+        select(Publisher, Agent, AgentVersion, AgentConfig.data, author.display_name)
         .select_from(AgentVersion)
         .join(Agent, (Agent.publisher_id == key[0]) & (Agent.id == key[1]))
         .join(Publisher, Publisher.id == key[0])
@@ -101,7 +101,7 @@ def versions_of(agent: Agent, *, below: str | None = None, limit: int = SHOWN_VE
     """The agent's versions, highest first, starting below the version `below`. One statement."""
     author, yanker = aliased(User), aliased(User)
     query = (
-        select(AgentVersion, _display_name(author), _display_name(yanker), Takedown.reason)
+        select(AgentVersion, author.display_name, yanker.display_name, Takedown.reason)
         .outerjoin(author, author.id == AgentVersion.published_by)
         .outerjoin(yanker, yanker.id == AgentVersion.yanked_by)
         .outerjoin(
@@ -151,11 +151,6 @@ def _of(agent: Agent) -> tuple[ColumnElement[bool], ...]:
 
 def _numeric(version: Any) -> ColumnElement[Sequence[int]]:
     return cast(func.string_to_array(version, "."), ARRAY(Integer))
-
-
-def _display_name(user: Any) -> ColumnElement[str | None]:
-    """The name shown for a user: their name, else the local part of their e-mail address."""
-    return func.coalesce(func.nullif(func.btrim(user.name), ""), func.split_part(user.email, "@", 1))
 
 
 def _one_or_raise(query: Any, *names: str) -> Sequence[Any]:

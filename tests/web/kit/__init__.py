@@ -16,7 +16,9 @@ from views.web.htmx import render, toast, wants_fragment
 HERE = Path(__file__).parent
 ICONS = re.findall(r'<symbol id="(?!kind-)([^"]+)"', Path(ROOT, "static/img/icons.svg").read_text())
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/nothing"
-ALICE = SimpleNamespace(id="alice", name="Alice Marsh", email="alice@example.org")
+ALICE = SimpleNamespace(
+    id="alice", name="Alice Marsh", display_name="Alice Marsh", email="alice@example.org", theme="system"
+)
 
 
 def kit_app(data_dir: Path) -> Flask:

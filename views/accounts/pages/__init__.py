@@ -1,6 +1,6 @@
-"""Account pages: sign-in, sign-out, device login, sessions and API keys."""
+"""Account pages: sign-in, sign-out, device login, profile, sessions and API keys."""
 
-from views.accounts.pages import device, oauth, security, sign_in
+from views.accounts.pages import account_page, device, email_change_page, oauth, security, sign_in
 from views.accounts.pages.blueprint import bp
 
-__all__ = ["bp", "device", "oauth", "security", "sign_in"]
+__all__ = ["account_page", "bp", "device", "email_change_page", "oauth", "security", "sign_in"]

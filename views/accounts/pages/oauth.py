@@ -14,9 +14,10 @@ from joserfc.errors import JoseError
 from requests import RequestException
 from wtforms.validators import ValidationError
 
-from models.accounts.signing_in import MAX_TEXT_LENGTH, Identity, clean_email, sign_in_identity
+from models.accounts.credentials import lock_browser
+from models.accounts.signing_in import MAX_TEXT_LENGTH, Identity, attach, clean_email, sign_in_identity
 from models.core.db import db, now
-from models.core.errors import Invalid, NotFound
+from models.core.errors import Conflict, Invalid, NotFound
 from models.core.settings import Settings
 from models.core.strict_models import Missing
 from views.accounts.pages.blueprint import bp
@@ -34,7 +35,9 @@ from views.web.guards import (
     audit,
     cookie_credential,
     cookie_user,
+    current_session,
     limiter,
+    login_required,
     same_origin,
     settings,
     sign_out_browser,
@@ -132,18 +135,39 @@ def start(provider: str) -> ResponseReturnValue:
         return _failed(provider, error)
 
 
-def _authorize_address(provider: str, next_path: str) -> str:
+@bp.post("/profile/sign-ins/<any(github, google, oidc):provider>")
+@limiter.limit("30/minute")
+@login_required
+def connect_identity(provider: str) -> ResponseReturnValue:
+    """Redirect to the provider, to connect an identity there with the signed-in user."""
+    user, browser, back = cookie_user(), current_session(), url_for("profile.profile", tab="account")
+    assert user
+    assert browser
+    lock_browser(browser)
+    try:
+        return see_other(_authorize_address(provider, back, connect_to=user.id))
+    except FAILURES as error:
+        return _failed(provider, error, back)
+
+
+def _authorize_address(provider: str, next_path: str, *, connect_to: str | None = None) -> str:
     redirect_uri = settings().base_url + url_for("accounts.callback", provider=provider)
-    return authorization_url(_client(provider), redirect_uri, next_path)
+    return authorization_url(_client(provider), redirect_uri, next_path, connect_to=connect_to)
 
 
-def authorization_url(client: Any, redirect_uri: str, next_path: str, **parameters: str) -> str:
-    """Begin a sign-in: remember its state in the flow cookie and return the provider's URL. Raises one of `FAILURES`."""
+def authorization_url(
+    client: Any, redirect_uri: str, next_path: str, *, connect_to: str | None = None, **parameters: str
+) -> str:
+    """Begin a sign-in: remember its state in the flow cookie and return the provider's URL. Raises one of `FAILURES`.
+
+    `connect_to` is the signed-in user with whom to connect the identity, instead of signing in."""
     # Abandoned sign-ins would fill the cookie.
     for key in [key for key in session if key.startswith("_state_")]:
         session.pop(key)
     authorization = client.create_authorization_url(redirect_uri, **parameters)
-    client.save_authorize_data(redirect_uri=redirect_uri, where=next_path, **authorization)
+    client.save_authorize_data(
+        redirect_uri=redirect_uri, where=next_path, connect_to=connect_to, **authorization
+    )
     return cast(str, authorization["url"])
 
 
@@ -159,14 +183,40 @@ def callback(provider: str) -> ResponseReturnValue:
     next_path = destination(state.get("where"))
     try:
         identity = _github(client) if provider == "github" else _openid(client, provider)
+        if state.get("connect_to"):
+            return _connect(identity, state["connect_to"], next_path)
         found = sign_in_identity(identity, now(), free_credits=settings().stoa_free_credits)
     except (*FAILURES, Invalid) as error:
         db.session.rollback()
-        return _failed(provider, error)
+        return _failed(provider, error, next_path if state.get("connect_to") else None)
     if found is None:
         return _request_verification(identity, next_path)
     user, new = found
     return complete_sign_in(user, new, provider, next_path)
+
+
+def _connect(identity: Identity, user_id: str, next_path: str) -> ResponseReturnValue:
+    """Connect the identity with the user who asked for it, if this browser is still theirs. Commits."""
+    user, browser, provider = cookie_user(), current_session(), name_of(identity.provider)
+    if user is None or browser is None or user.id != user_id:
+        toast(f"{provider} was not connected: you were signed out meanwhile.", "bad")
+        return see_other(url_for("accounts.login", next=next_path))
+    lock_browser(browser)
+    try:
+        attach(user, identity)
+    except Conflict:
+        db.session.rollback()
+        toast(f"This identity at {provider} signs in another account. Disconnect it there first.", "bad")
+        return see_other(next_path)
+    audit(
+        "identity.joined",
+        user.id,
+        user=user,
+        after={"provider": identity.provider, "subject": identity.subject},
+    )
+    db.session.commit()
+    toast(f"{provider} connected.")
+    return see_other(next_path)
 
 
 def _github(client: Any) -> Identity:
@@ -246,13 +296,13 @@ def _request_verification(identity: Identity, next_path: str) -> ResponseReturnV
     return see_other(url_for("accounts.link_sent", next=next_path))
 
 
-def _failed(provider: str, error: Exception) -> ResponseReturnValue:
+def _failed(provider: str, error: Exception, back: str | None = None) -> ResponseReturnValue:
     if isinstance(error, Invalid) and error.status == 400:
         return render(
             "accounts/unusable_identity.html", provider=name_of(provider), reason=error.message, status=400
         )
     toast(failure_message(provider, error), "bad")
-    return see_other(url_for("accounts.login"))
+    return see_other(back or url_for("accounts.login"))
 
 
 def failure_message(provider: str, error: Exception) -> str:

@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from models.accounts import credentials
 from models.accounts.credentials import NAME_LENGTH, PAT_DAYS
 from models.accounts.sessions import Session
+from models.accounts.user_agents import describe_agent
 from models.accounts.users import User
 from models.core.db import db, now
 from models.core.errors import NotFound
@@ -20,7 +21,15 @@ from views.web.guards import audit, cookie_user, current_session, limiter, login
 from views.web.htmx import render, see_other, toast
 from views.web.new_key import keep_new_key
 
+bp.add_app_template_filter(describe_agent, "browser_words")
+
 CONFIRM_WORD = "confirm"
+LASTS = "never"
+EXPIRY_OPTIONS = [
+    *((str(days), f"{days} days") for days in (7, 30, 90, 180)),
+    ("365", "1 year"),
+    (LASTS, "Never"),
+]
 TYPE_NAMES = {"web": "browser", "cli": "command line", "pat": "API key"}
 
 
@@ -149,28 +158,85 @@ def api_keys() -> ResponseReturnValue:
 def create_key() -> ResponseReturnValue:
     """Create an API key that pays from the user's own account or an organisation, and show it once, on its page."""
     form = {name: request.form.get(name, "").strip() for name in ("name", "days", "org")}
-    errors = key_form_errors(form["name"], form["days"])
+    lasts = form["days"] == LASTS
+    errors = key_form_errors(form["name"], "1" if lasts else form["days"])
     payer = next(((org, member) for org, member in orgs_to_pay(_user().id) if org.id == form["org"]), None)
     if form["org"] and payer is None:
         errors["org"] = "Choose one of your organisations."
     elif payer and not form["name"]:
         errors["name"] = "Name it, so that your organisation knows what it is for."
+    elif payer and lasts:
+        errors["days"] = "A key that an organisation pays for lasts at most 365 days."
     if errors:
         return _keys_page(**form, errors=errors, status=422)
-    limit, days = settings().stoa_keys_per_account, int(form["days"])
+    limit = settings().stoa_keys_per_account
     if payer:
         check_session(payer[0], _current(), now())
         token, row = create_org_key(
-            *payer, by=_current(), name=form["name"], days=days, limit=limit, now=now()
+            *payer, by=_current(), name=form["name"], days=int(form["days"]), limit=limit, now=now()
         )
     else:
         token, row = credentials.create_key(
-            _user(), by=_current(), days=days, name=form["name"] or None, limit=limit, now=now()
+            _user(),
+            by=_current(),
+            days=None if lasts else int(form["days"]),
+            name=form["name"] or None,
+            limit=limit,
+            now=now(),
         )
     audit("token.created", _user().id, user=_user(), after={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
     keep_new_key(token)
     return see_other(url_for("usage.new_key", key_id=row.session_token))
+
+
+@bp.get("/profile/keys/<identifier>")
+@login_required
+def edit_key(identifier: str) -> ResponseReturnValue:
+    """Show the form for the name of a key and whether it is in use, in a dialog or, without JavaScript, a page."""
+    row = _owned(identifier, ("pat",))
+    return _edit_dialog(row, row.name or "", row.disabled_at is None)
+
+
+@bp.post("/profile/keys/<identifier>")
+@login_required
+@limiter.limit("60/minute", key_func=lambda: _rate_limit_key())
+def change_key(identifier: str) -> ResponseReturnValue:
+    """Rename an API key, and switch it off or on."""
+    row, name, on = _owned(identifier, ("pat",)), request.form.get("name", "").strip(), "on" in request.form
+    errors = key_form_errors(name, "1")
+    if row.org_id is not None and not name:
+        errors["name"] = "Name it, so that your organisation knows what it is for."
+    if errors:
+        return _edit_dialog(row, name, on, errors)
+    before = _key_facts(row)
+    row = credentials.change_key(_user(), identifier, name=name or None, on=on, by=_current(), now=now())
+    after = _key_facts(row)
+    if after != before:
+        if row.org_id is not None:
+            record_org(row.org_id, "key.changed", row.name or row.token_hint, before=before, after=after)
+        audit("token.changed", _user().id, user=_user(), before=before, after=after)
+    db.session.commit()
+    toast("Key saved." if on else "Key saved. It is switched off.")
+    return see_other(url_for("profile.profile", tab="api-keys"))
+
+
+def _key_facts(row: Session) -> dict[str, str | bool | None]:
+    return {"id": row.session_token[:12], "name": row.name, "on": row.disabled_at is None}
+
+
+def _edit_dialog(
+    row: Session, name: str, on: bool, errors: dict[str, str] | None = None
+) -> ResponseReturnValue:
+    return render(
+        "accounts/edit_key.html",
+        partial="accounts/_edit_key.html",
+        row=row,
+        name=name,
+        on=on,
+        errors=errors or {},
+        status=422 if errors else 200,
+    )
 
 
 @bp.get("/profile/keys/<identifier>/revocation")
@@ -216,6 +282,7 @@ def _keys_page(
         now=now(),
         name=name,
         days=days,
+        expiry_options=EXPIRY_OPTIONS,
         errors=errors or {},
         status=status,
     )

@@ -235,8 +235,7 @@ def mail_identity_link(identity: Identity, next_path: str) -> str:
 
 
 def _mail(template: str, subject: str, email: str, next_path: str, identity: Identity | None = None) -> None:
-    g.mailed_to = email
-    _limit_mail()
+    limit_mail_to(email)
     path = magic_links.issue(
         email,
         identity=identity,
@@ -264,6 +263,12 @@ def _mail(template: str, subject: str, email: str, next_path: str, identity: Ide
 
 def _host() -> str:
     return urlsplit(settings().base_url).netloc
+
+
+def limit_mail_to(email: str) -> None:
+    """Count a mail to this address. Raises RateLimitExceeded after five in 15 minutes, across all routes."""
+    g.mailed_to = email
+    _limit_mail()
 
 
 @limiter.shared_limit("5/15 minutes", scope="mailed link", key_func=lambda: hash_token(g.mailed_to))

@@ -363,7 +363,7 @@ def _decidable(row: Any, found: Budget, user: Any) -> dict[str, Any]:
     return {
         "row": row,
         "budget": found,
-        "who": user.name or user.email,
+        "who": user.display_name,
         **{name: value and datetime.fromisoformat(value) for name, value in times.items()},
     }
 

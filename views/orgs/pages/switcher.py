@@ -36,7 +36,7 @@ def switch_targets(viewer: User) -> list[SwitchTarget]:
         return []
     section, capability = _section()
     own = SwitchTarget(
-        viewer.id, viewer.name or viewer.email, "Your own account", _own_page(section), here is None, False
+        viewer.id, viewer.display_name, "Your own account", _own_page(section), here is None, False
     )
     return [
         own,

@@ -131,7 +131,7 @@ def add_member() -> ResponseReturnValue:
             status=422, errors=getattr(error, "fields", None) or {"email": words}, email=email, role=role
         )
     db.session.commit()
-    toast(f"{user.name or user.email} is a member now.")
+    toast(f"{user.display_name} is a member now.")
     return see_other(url_for("orgs.team"))
 
 
@@ -147,7 +147,7 @@ def change_role(user_id: str) -> ResponseReturnValue:
     except Invalid as error:
         raise Invalid(error.message) from None
     db.session.commit()
-    toast(f"{user.name or user.email}: {role}.")
+    toast(f"{user.display_name}: {role}.")
     if wants_fragment() and user_id != signed_in().id:
         return render("orgs/team.html", partial="orgs/_members.html", **_members())
     return see_other(url_for("orgs.team"))

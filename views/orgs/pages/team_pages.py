@@ -139,7 +139,7 @@ def add_to_team(team_id: str) -> ResponseReturnValue:
     team = team_editing.team_of(current_org(), team_id)
     user = team_editing.add_to_team(team, request.form.get("user_id", ""))
     db.session.commit()
-    toast(f"{user.name or user.email} is in {team.name} now.")
+    toast(f"{user.display_name} is in {team.name} now.")
     return see_other(url_for("orgs.team_page", team_id=team_id))
 
 
@@ -151,7 +151,7 @@ def remove_from_team(team_id: str, user_id: str) -> ResponseReturnValue:
     team = team_editing.team_of(current_org(), team_id)
     user = team_editing.remove_from_team(team, user_id)
     db.session.commit()
-    toast(f"{user.name or user.email} is no longer in {team.name}.")
+    toast(f"{user.display_name} is no longer in {team.name}.")
     return see_other(url_for("orgs.team_page", team_id=team_id))
 
 

@@ -1,0 +1,69 @@
+"""What a user sets about their own account: the name, the theme, and the external identities that sign them in."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from models.accounts.credentials import NAME_LENGTH, hash_token
+from models.accounts.users import THEMES, OAuthAccount, User
+from models.core.db import db
+from models.core.errors import Conflict, Invalid, NotFound
+
+OF_ORGANISATION = "sso:"
+"""Start of the providers that are an organisation's single sign-on, which the user cannot disconnect."""
+
+
+def save_settings(user: User, *, name: str, theme: str) -> dict[str, str | None]:
+    """Set the name, without which the first part of the address is shown, and the theme. Returns what changed. Flushes.
+
+    Raises Invalid with a message per field.
+    """
+    name, fields = name.strip(), {}
+    if len(name) > NAME_LENGTH or not name.isprintable():
+        fields["name"] = f"Use at most {NAME_LENGTH} ordinary characters."
+    if theme not in THEMES:
+        fields["theme"] = "Choose one of the themes."
+    if fields:
+        raise Invalid("Some fields are wrong.", fields=fields)
+    new: dict[str, str | None] = {"name": name or None, "theme": theme}
+    changed = {field: value for field, value in new.items() if getattr(user, field) != value}
+    for field, value in changed.items():
+        setattr(user, field, value)
+    db.session.flush()
+    return changed
+
+
+def identities_of(user: User) -> Sequence[OAuthAccount]:
+    """The external identities that sign the user in, by provider."""
+    query = select(OAuthAccount).where(OAuthAccount.user_id == user.id)
+    return db.session.scalars(query.order_by(OAuthAccount.provider, OAuthAccount.provider_account_id)).all()
+
+
+def identity_id(identity: OAuthAccount) -> str:
+    """The id of an identity in addresses: subjects may contain any character."""
+    return hash_token(f"{identity.provider} {identity.provider_account_id}")[:24]
+
+
+def own_identity(user: User, id: str) -> OAuthAccount:
+    """The user's identity with this `identity_id`. Raises NotFound, also for an organisation's single sign-on."""
+    for each in identities_of(user):
+        if identity_id(each) == id and not each.provider.startswith(OF_ORGANISATION):
+            return each
+    raise NotFound("No such sign-in is connected.")
+
+
+def disconnect(user: User, id: str) -> OAuthAccount:
+    """Disconnect an identity: it no longer signs the user in. Their sessions stay. Flushes. Returns the deleted row.
+
+    Locks the user's row. Raises NotFound, and Conflict for the last way to sign in: a link by e-mail is one only if the
+    address was verified.
+    """
+    db.session.execute(select(User.id).where(User.id == user.id).with_for_update())
+    identity = own_identity(user, id)
+    if user.email_verified is None and len(identities_of(user)) == 1:
+        raise Conflict(
+            "This is the only way you can sign in. Sign in once by e-mail link, then disconnect it."
+        )
+    db.session.delete(identity)
+    db.session.flush()
+    return identity
