@@ -74,6 +74,12 @@ def call_of_account(account_id: str, request_id: str) -> GatewayCall | None:
     return None if "\0" in request_id else db.session.scalar(query)
 
 
+def hold_of_account(account_id: str, request_id: str) -> CreditHold | None:
+    """The hold of the account's call with this id that is in flight or lost, or None."""
+    query = select(CreditHold).where(CreditHold.request_id == request_id, CreditHold.account_id == account_id)
+    return None if "\0" in request_id else db.session.scalar(query)
+
+
 def credentials_listed(account: Account) -> Sequence[tuple[Session, User]]:
     """Keys and sessions that act for the account, and a person's for organisations, each with its owner, newest first; at most
     `LISTED`, expired ones included."""

@@ -84,7 +84,7 @@ def _calls(request_id: str) -> Iterator[AccountMatch]:
     settled = select(GatewayCall.account_id).where(GatewayCall.request_id == request_id)
     held = select(CreditHold.account_id).where(CreditHold.request_id == request_id)
     yield from _owners(settled, "Call", request_id=request_id)
-    yield from _owners(held, "Call in flight", request_id=request_id)
+    yield from _owners(held, "Call without an outcome", request_id=request_id)
 
 
 def _runs(run_id: str) -> Iterator[AccountMatch]:

@@ -46,6 +46,8 @@ ROUTES = [
     ("/admin/audit", "GET", 200, 200),
     ("/admin/billing", "GET", 200, 200),
     ("/admin/plans", "GET", 200, 200),
+    ("/admin/plans/new", "GET", 200, 403),
+    ("/admin/plans", "POST", 422, 403),
     ("/admin/billing/proof", "POST", 303, 403),
     *(
         route
@@ -283,6 +285,7 @@ def test_calls_to_review_are_listed(session: OrmSession, root: Person, alice: Pe
     flagged = factories.call(user, flags=["cost_above_list"])
     factories.call(user, state="failed", error="model_price_missing", requested_model="acme/secret-1")
     lost = factories.hold(user, state="lost", lost_at=factories.now())
+    assert "Lost</span>" in root.browser.get(f"/admin/accounts/{alice.id}?call={lost.request_id}").text
     shown = root.browser.get("/admin/calls").text
     for words in ("cost above list", flagged.request_id, "acme/secret-1", lost.request_id):
         assert words in shown, words
