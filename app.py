@@ -3,7 +3,7 @@
 import gc
 import sys
 
-gc.disable()  # until `create_app`: collecting while the modules load would take a fifth of the start
+gc.disable()  # until the application is made: collecting while the modules load would take a fifth of the start
 
 from click import ClickException
 from flask import Flask
@@ -17,6 +17,7 @@ from models.core.db import db, engine_options
 from models.core.postgres import PostgresError, embedded_url
 from models.core.settings import PAGES_POOL, ROOT, Settings, SettingsError, get_settings
 from views.web import fast_path, logs
+from views.web.url_rules import LazyRule
 
 migrate = Migrate(compare_type=True, render_as_batch=False)
 
@@ -27,17 +28,19 @@ def create_app(settings: Settings | None = None, *, database_url: str | None = N
     `database_url` overrides `DATABASE_URL`, for tests. With neither, the embedded PostgreSQL is used, and started if it is
     not running. Raises ClickException for an invalid setting or an unavailable embedded server.
     """
-    gc.enable()
     try:
         return _assemble(settings or get_settings(), database_url)
     except (SettingsError, PostgresError) as error:
         # Errors that the operator can fix are printed without a traceback.
         raise ClickException(str(error)) from None
+    finally:
+        gc.enable()
 
 
 def _assemble(settings: Settings, database_url: str | None) -> Flask:
     logs.init_app(settings.secrets())
     app = Flask(__name__, template_folder="templates", static_folder="static")
+    app.url_rule_class = LazyRule
     app.config.update(
         SECRET_KEY=settings.secret_key,
         SQLALCHEMY_DATABASE_URI=database_url or settings.database_url or _embedded_url(settings),

@@ -1,4 +1,4 @@
-"""`make fill MESSAGES=10000000`: a year of generated accounts, runs, calls and consistent ledger entries.
+"""`make fill MESSAGES=10000000`: a year of generated accounts, an organisation, runs, calls and consistent ledger entries.
 
 Uses set-based statements, a month at a time, in one transaction: disables all indexes and foreign keys, inserts the
 rows, and rebuilds the indexes. If it is interrupted, the database is unchanged.
@@ -13,17 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from flask import Flask
 from psycopg import sql
 
+from models.core.db import db, now
 from models.ledger.latency import BUCKETS, EDGES_MS
+from models.usage import org_usage
 
 CALLS_PER_RUN = 10
 ACCOUNTS = 500
 SHARE = 20
 """Percentage of all runs that belong to the first account."""
 
+ORG = "fill-org"
+"""Id and slug of the organisation, which the first account owns. Not created for a single account."""
+ORG_SHARE = 10
+"""Percentage of all runs that the organisation pays for."""
+MEMBERS = 120
+
 MONTHS = 12
-SQL = Path(__file__).parent / "fill.sql"
+SQL = [Path(__file__).parent / name for name in ("fill.sql", "fill_org.sql")]
 TABLES = (
     "credit_entry",
     "credit_ledger",
@@ -67,8 +76,8 @@ def fill(
 ) -> Filled:
     """Generate `messages` billed calls and related rows. `connection`: a superuser connection in autocommit mode.
 
-    Creates a tenth as many runs, over the last 360 days. One of the `accounts` has a fifth of all rows. Raises NotEmpty
-    if one of the tables has rows.
+    Creates a tenth as many runs, over the last 360 days. One of the `accounts` has a fifth of all rows, an organisation of
+    up to 120 of them a tenth. Its usage is counted afterwards, by `count_calls`. Raises NotEmpty if one of the tables has rows.
     """
     began = time.monotonic()
     _require_empty(connection)
@@ -86,10 +95,12 @@ def fill(
             "SELECT fill_accounts(%s, %s::text[])",
             (accounts, [hashlib.sha256(token(number).encode()).hexdigest() for number in range(accounts)]),
         )
+        if accounts > 1:
+            connection.execute("SELECT fill_org(%s)", (min(accounts, MEMBERS),))
         for month in range(MONTHS):
             first, last = runs * month // MONTHS, runs * (month + 1) // MONTHS
             connection.execute(
-                "SELECT fill_month(%s, %s, %s, %s, %s, %s, %s)",
+                "SELECT fill_month(%s, %s, %s, %s, %s, %s, %s, %s)",
                 (
                     month,
                     MONTHS,
@@ -97,6 +108,7 @@ def fill(
                     last,
                     accounts,
                     SHARE,
+                    ORG_SHARE,
                     messages - runs * CALLS_PER_RUN if month == MONTHS - 1 else 0,
                 ),
             )
@@ -105,8 +117,13 @@ def fill(
         for table in TABLES:
             rebuild_indexes(connection, (table,))
             report(f"indexes of {table}: {time.monotonic() - began:,.0f} s")
+        connection.execute("ANALYZE message, gateway_call")
+        connection.execute("SELECT fill_budgets()")
         connection.execute("SELECT fill_forget()")
     connection.execute("VACUUM ANALYZE")
+    if accounts > 1:
+        _count_org(connection)
+        report(f"usage of the organisation: {time.monotonic() - began:,.0f} s")
     connection.execute("CHECKPOINT")
     row = connection.execute(
         "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM agent_run)"
@@ -117,8 +134,25 @@ def fill(
 
 def _functions() -> str:
     counts = (f"(count(*) FILTER (WHERE c.latency_bucket = {bucket}))::int" for bucket in range(BUCKETS))
-    text = SQL.read_text().replace("{edges}", f"ARRAY{list(EDGES_MS)}")
+    text = "".join(path.read_text() for path in SQL).replace("{edges}", f"ARRAY{list(EDGES_MS)}")
     return text.replace("{histogram}", f"ARRAY[{', '.join(counts)}]")
+
+
+def _count_org(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Count the usage of the organisation as the job does."""
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql+psycopg://"
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+        "creator": lambda: psycopg.connect(connection.info.dsn, password=connection.info.password)
+    }
+    db.init_app(app)
+    with app.app_context():
+        more = True
+        while more:
+            more = org_usage.count_calls(ORG, now())
+            db.session.commit()
+        db.engine.dispose()
+    connection.execute("VACUUM ANALYZE org_usage")
 
 
 def _require_empty(connection: psycopg.Connection[tuple[object, ...]]) -> None:

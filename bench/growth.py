@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bench import fill, settling, stoa
 from bench.load import quantile
+from bench.pages import BUDGET, PAGES, USAGE_BUDGET, USAGE_PAGES, VIEWER, addresses, days
 from bench.stoa import Stoa
 from models import ledger
 from models.core import postgres
@@ -31,32 +32,6 @@ SMALL = 10_000
 SIZE, LONG = 200_000, 10_000_000
 """Messages of the larger database for `make bench`, and with LONG=1."""
 
-VIEWER = 0
-"""The account with the largest share of the data."""
-
-PAGES = {
-    "usage": "/profile?tab=usage",
-    "a year of usage": "/profile?tab=usage&range=custom&from={year}&to={today}",
-    "statement": "/profile?tab=statement",
-    "runs": "/runs",
-    "failed runs": "/runs?status=failed",
-    "runs of an agent": "/runs?agent=planner",
-    "runs of an unknown agent": "/runs?agent=nosuchagent",
-    "run": "/runs/{run}",
-    "call": "/runs/{run}/calls/{call}",
-    "calls": "/calls",
-    "calls of a model in 30 days": "/calls?model=openai/gpt-5&range=30d",
-    "calls of an unknown model": "/calls?model=no/such",
-    "calls of a key": "/calls?key=nosuchkey",
-    "calls of an agent": "/calls?agent=acme/planner",
-    "calls of an agent and a model": "/calls?agent=acme/planner&model=no/such",
-    "failed calls": "/calls?state=failed",
-    "calls with an unknown error": "/calls?error=nosuch",
-    "dear calls": "/calls?above=20",
-    "calls with a text": "/calls?text=nosuchtext",
-}
-BUDGET, USAGE_BUDGET = 100, 60
-"""p95 budgets in milliseconds: of each page, and of the usage page."""
 MAX_GROWTH = 4 / 3
 """Maximum ratio of a p95 on the large server to the small one."""
 
@@ -137,7 +112,7 @@ def measure(
 def _pages(results: Sequence[GrowthResult], rounds: int) -> None:
     with contextlib.ExitStack() as stack:
         sessions = [
-            (result, _addresses(result.server), stack.enter_context(_browser(result.server)))
+            (result, addresses(result.server), stack.enter_context(_browser(result.server)))
             for result in results
         ]
         for iteration in range(rounds + WARM_UP):
@@ -146,23 +121,6 @@ def _pages(results: Sequence[GrowthResult], rounds: int) -> None:
                     seconds_taken = get(address.format(**parameters))
                     if iteration >= WARM_UP:
                         result.pages.setdefault(name, []).append(seconds_taken)
-
-
-def _addresses(server: Stoa) -> dict[str, str]:
-    """URL parameters of the pages, with a run and a call that are not the latest."""
-    with server.sql() as connection:
-        found = connection.execute(
-            "SELECT run_id, request_id FROM gateway_call WHERE user_id = %s AND run_id IS NOT NULL AND state = 'settled'"
-            " ORDER BY started_at DESC OFFSET 400 LIMIT 1",
-            (fill.user_id(VIEWER),),
-        ).fetchone()
-    run, call = (str(name) for name in found) if found else ("", "")
-    return {"run": run, "call": call} | _days()
-
-
-def _days() -> dict[str, str]:
-    year, today = (time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86400)) for days in (360, 0))
-    return {"year": year, "today": today}
 
 
 @contextmanager
@@ -243,7 +201,7 @@ def _export(result: GrowthResult, tries: int = 5) -> None:
 def _start_export(server: Stoa) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse, float]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
     began = time.perf_counter()
-    connection.request("GET", EXPORT.format(**_days()), headers=_cookie())
+    connection.request("GET", EXPORT.format(**days()), headers=_cookie())
     answer = connection.getresponse()
     if answer.status != 200:
         raise SystemExit(f"The export answered {answer.status}")
@@ -322,7 +280,7 @@ def lines(small: GrowthResult, large: GrowthResult) -> list[Line]:
     for name, times in large.pages.items():
         p95, before = quantile(times, 0.95), quantile(small.pages[name], 0.95)
         measured = f"p95 {p95 * 1000:.1f} ms, p50 {quantile(times, 0.5) * 1000:.1f} (p95 {before * 1000:.1f} at {small.messages:,})"
-        budget = USAGE_BUDGET if name == "usage" else BUDGET
+        budget = USAGE_BUDGET if name in USAGE_PAGES else BUDGET
         met = p95 * 1000 < budget and p95 < MAX_GROWTH * before
         rows.append(
             (

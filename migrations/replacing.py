@@ -9,6 +9,7 @@ downgrading step by step restores the exact functions of each revision.
 import re
 from dataclasses import dataclass
 from functools import cache
+from os.path import exists
 from pathlib import Path
 
 from alembic import op
@@ -67,18 +68,21 @@ def restore_function(name: str, revision: str) -> None:
 
 def replaced_text(name: str, revision: str) -> str:
     """The definition that this revision replaces, or an empty string."""
-    file = HERE / "replaced" / revision / f"{name}.sql"
-    return file.read_text() if file.exists() else ""
+    return _read(f"{HERE}/replaced/{revision}/{name}.sql") or ""
 
 
 def text_at(name: str, revision: str) -> str:
     """The definition at a revision; empty if removed."""
     for later in _later(HERE, revision):
-        file = HERE / "replaced" / later / f"{name}.sql"
-        if file.exists():
-            return file.read_text()
-    file = HERE / "functions" / f"{name}.sql"
-    return file.read_text() if file.exists() else ""
+        found = _read(f"{HERE}/replaced/{later}/{name}.sql")
+        if found is not None:
+            return found
+    return _read(f"{HERE}/functions/{name}.sql") or ""
+
+
+def _read(file: str) -> str | None:
+    """The text of a file, or None if it is missing."""
+    return Path(file).read_text() if exists(file) else None
 
 
 def statements(text: str) -> list[Statement]:
@@ -104,8 +108,13 @@ def _replace(before: str, after: str) -> None:
             run_script(statement.text)
 
 
-@cache
 def _later(here: Path, revision: str) -> list[str]:
     """The revisions after this one, oldest first."""
-    script = ScriptDirectory(str(here))
-    return [later.revision for later in script.iterate_revisions("head", revision)][::-1]
+    revisions = _revisions(here)
+    return revisions[revisions.index(revision) + 1 :]
+
+
+@cache
+def _revisions(here: Path) -> list[str]:
+    """All revisions, oldest first."""
+    return [each.revision for each in ScriptDirectory(str(here)).walk_revisions()][::-1]

@@ -63,8 +63,12 @@ def one_commit() -> Iterator[None]:
     _commit()
 
 
+def _commits_later() -> bool:
+    return bool(db.session().info.get("commits later"))
+
+
 def _commit() -> None:
-    if db.session().info.get("commits later"):
+    if _commits_later():
         db.session.flush()
     else:
         db.session.commit()
@@ -124,7 +128,9 @@ def token(owner: User, type: str = "pat", **kw: Any) -> str:
     kw.setdefault("org_id", None if type == "web" else org_of(owner.id))
     kw.setdefault("token_hint", f"{raw[:15]}...{raw[-8:]}" if type == "pat" else raw[-4:])
     hashed = hashlib.sha256(raw.encode()).hexdigest()
-    save(Session(session_token=hashed, user_id=owner.id, type=type, **kw))
+    db.session.add(Session(session_token=hashed, user_id=owner.id, type=type, **kw))
+    if not _commits_later():  # nothing is read back, so several of them become one statement
+        _commit()
     return raw
 
 

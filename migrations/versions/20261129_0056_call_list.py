@@ -1,4 +1,4 @@
-"""Indexes for the list of calls: by time, key, model, provider, cost, agent, team and repository, and for failed ones."""
+"""Indexes for the list of calls: by time, key, model, cost, agent, team and repository, and for failed ones."""
 
 from alembic import op
 
@@ -11,8 +11,7 @@ INDEXES = {
     "idx_gateway_call_finished": "gateway_call (account_id, finished_at)",
     "idx_gateway_call_key": "gateway_call (account_id, key_id, finished_at)",
     "idx_gateway_call_model": "gateway_call (account_id, coalesce(model, requested_model), finished_at)",
-    "idx_gateway_call_provider": "gateway_call (account_id, provider, finished_at)",
-    "idx_gateway_call_cost": "gateway_call (account_id, micro_credits)",
+    "idx_gateway_call_cost": "gateway_call (account_id, micro_credits) WHERE micro_credits >= 5000000",
     "idx_gateway_call_faulty": """
         gateway_call (account_id, finished_at) WHERE state = 'failed' OR error IS NOT NULL OR http_status <> 200
     """,

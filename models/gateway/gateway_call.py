@@ -57,8 +57,12 @@ class GatewayCall(Base):
         Index(
             "idx_gateway_call_model", "account_id", text("COALESCE(model, requested_model)"), "finished_at"
         ),
-        Index("idx_gateway_call_provider", "account_id", "provider", "finished_at"),
-        Index("idx_gateway_call_cost", "account_id", "micro_credits"),
+        Index(
+            "idx_gateway_call_cost",
+            "account_id",
+            "micro_credits",
+            postgresql_where=text("(micro_credits >= 5000000)"),
+        ),
         Index(
             "idx_gateway_call_faulty",
             "account_id",

@@ -67,6 +67,9 @@ BATCH = 2_000
 """Calls that an export reads at a time."""
 TEXT_ROWS, TEXT_BYTES = 500, 4 << 20
 """Calls, and bytes of their last messages and answers as stored, that one page searches for text."""
+NEWEST = 500
+"""Calls whose providers are offered as a filter."""
+
 _MICRO = Decimal(1_000_000)
 
 
@@ -166,11 +169,18 @@ def _rows(
     """Up to `limit` rows of a source that match; and the last call that was looked at, if there may be older ones."""
     scan = source.scan if filter.tests_beyond(source.name) else limit
     rows = execute(_full_rows(_matching(source, filter, scan).limit(limit), None))
-    if len(rows) == limit or scan == limit or source.whole:
+    if len(rows) == limit or scan == limit:
         return rows, None
-    last = source.query.with_only_columns(GatewayCall.finished_at, GatewayCall.request_id)
-    end = execute(last.offset(scan - 1).limit(1))
-    return rows, _position(end[0]) if end else None
+    return rows, _scan_end(execute, source, scan)
+
+
+def _scan_end(execute: Execute, source: CallSource, scan: int) -> Cursor | None:
+    """The last of the calls of a source that were looked through; None if that were all."""
+    if source.whole:
+        return None
+    calls = source.query.with_only_columns(GatewayCall.finished_at, GatewayCall.request_id)
+    end = execute(calls.offset(scan - 1).limit(1))
+    return _position(end[0]) if end else None
 
 
 def _text_rows(
@@ -180,9 +190,11 @@ def _text_rows(
     looked = execute(_full_rows(_matching(source, filter, source.scan).limit(TEXT_ROWS), filter.text))
     rows = [row for row in looked if row.has_text][:limit]
     searched = [row for row in looked if row.has_text is not None]
-    if len(rows) == limit or (len(searched) == len(looked) and len(looked) < TEXT_ROWS):
+    if len(rows) == limit:
         return rows, None
-    return rows, _position(searched[-1])
+    if len(searched) < len(looked) or len(looked) == TEXT_ROWS:
+        return rows, _position(searched[-1])
+    return rows, _scan_end(execute, source, source.scan)
 
 
 def _matching(source: CallSource, filter: CallFilter, scan: int) -> Query:
@@ -253,7 +265,7 @@ def _has_text(c: Any, m: Any, b: Any, sought: str) -> Any:
 
 
 def call_totals(account_id: str, filter: CallFilter) -> CallTotals:
-    """The totals of the calls that match, among the newest 10,000 of a source (2,000 if their messages are read). Up to three queries.
+    """The totals of the calls that match, among the newest 10,000 of a source (1,000 if their messages are read). Up to three queries.
     Not for a filter by text: only what was searched can be added up (`totals_of`)."""
     parts = [
         db.session.execute(_sums(source, filter)).one()
@@ -316,7 +328,7 @@ def has_calls(account_id: str, user_id: str = "") -> bool:
 
 
 def call_choices(account_id: str, user_id: str = "") -> CallChoices:
-    """Values of the account's calls, up to 50 of each; with `user_id` only the keys of this member. Reads one index row a value."""
+    """Values of the account's calls, up to 50 of each, and the providers of the newest; with `user_id` only the keys of this member."""
     c, m = GatewayCall, Message
     used = _distinct(c.key_id, c.account_id == account_id)
     keys: Query = select(Session.session_token, func.coalesce(Session.name, Session.token_hint)).where(
@@ -325,10 +337,18 @@ def call_choices(account_id: str, user_id: str = "") -> CallChoices:
     if user_id:
         return CallChoices(keys=_pairs(keys.where(Session.user_id == user_id)))
     name = func.split_part(m.agent_id, literal_column("'@'"), literal_column("1"))
+    newest = select(c.provider).where(c.account_id == account_id).order_by(c.finished_at.desc())
+    latest = newest.limit(NEWEST).subquery()
     models, providers, agents = db.session.execute(
         select(
             func.array(_distinct(call_model(c), c.account_id == account_id).scalar_subquery()),
-            func.array(_distinct(c.provider, c.account_id == account_id).scalar_subquery()),
+            func.array(
+                select(latest.c.provider)
+                .where(latest.c.provider.is_not(None))
+                .distinct()
+                .order_by(latest.c.provider)
+                .scalar_subquery()
+            ),
             func.array(
                 _distinct(name, and_(m.account_id == account_id, m.agent_id.is_not(None))).scalar_subquery()
             ),

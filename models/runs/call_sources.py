@@ -27,20 +27,24 @@ NONE = "none"
 
 SCAN = 10_000
 """Calls that one page looks through, and that totals add up."""
-MESSAGE_SCAN = 2_000
+MESSAGE_SCAN = 1_000
 """As SCAN, where the message of each call is read too."""
 PROBE = 2_000
 """Calls up to which the number that a filter selects is counted, to choose the filter that selects the fewest."""
+
+DEAR = 5_000_000
+"""Micro-credits of a call from which an index has it: most calls cost less, and need not pay for it when they settle."""
 
 Cursor = tuple[datetime, str]
 Columns = Any
 Query = Select[*tuple[Any, ...]]
 Execute = Callable[[Query], Sequence[Row[Any]]]
 
-# as in the index idx_gateway_call_faulty, so that every plan uses it
+# as in the indexes idx_gateway_call_faulty and idx_gateway_call_cost, so that every plan uses them
 _FAULTY = text(
     "(gateway_call.state = 'failed' OR gateway_call.error IS NOT NULL OR gateway_call.http_status <> 200)"
 )
+_DEAR = text(f"gateway_call.micro_credits >= {DEAR}")
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,6 @@ def _choices(account_id: str, filter: CallFilter, after: Cursor | None) -> list[
         add("key", GatewayCall.key_id == filter.key)
     if filter.model is not None:
         add("model", call_model(GatewayCall) == filter.model)
-    if filter.provider is not None:
-        add("provider", GatewayCall.provider == filter.provider)
     if filter.state == "failed" or filter.error is not None or filter.status not in (None, 200):
         add("faulty", _FAULTY)
     for name, member in (("owner", filter.owner), ("member", filter.member)):
@@ -168,8 +170,8 @@ def _choices(account_id: str, filter: CallFilter, after: Cursor | None) -> list[
     for name, condition in _message_conditions(filter):
         if filter.state != "failed":
             found.append(_messages(name, account_id, filter, after, condition))
-    if filter.above is not None:
-        above = _calls("above", account_id, filter, after, GatewayCall.micro_credits > filter.above)
+    if filter.above is not None and filter.above >= DEAR:
+        above = _calls("above", account_id, filter, after, GatewayCall.micro_credits > filter.above, _DEAR)
         found.append(CallSource("above", above.query.order_by(None).limit(PROBE), PROBE, whole=True))
     if not found or found[0].whole:
         found.insert(0, _calls("time", account_id, filter, after))

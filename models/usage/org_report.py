@@ -6,19 +6,21 @@ fewest rows. So the many rows of many members are only ranked, and not added up.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
 from sqlalchemy import ARRAY, Select, Text, any_, bindparam, cast, func, select
 
-from models.core.db import db
+from models.core.db import BigInt, db
 from models.orgs import Org
 from models.usage.org_usage import BEGINNING, counted_until
 from models.usage.org_usage_rows import org_usage_rows
 from models.usage.period import Period, Step
 from models.usage.usage_facts import before_from_calls, report_from_calls
 from models.usage.usage_report import (
+    ROLLED,
     By,
     UsageBefore,
     UsageReport,
@@ -29,7 +31,10 @@ from models.usage.usage_report import (
     in_columns,
     period_times,
     report_of,
+    rolled_name,
     slots_of,
+    spending,
+    spending_before,
     sum_totals,
     total_columns,
     totals_from,
@@ -54,8 +59,14 @@ def org_spending(
     """The organisation's usage in `period`, or that of its member `user_id`: the top `limit` by credits, and the rest as Other.
 
     The period is in its time zone. Reads its cells and the calls that are not counted yet: for a member by hour, all calls of
-    the organisation in the period. With `filters` (dimension or "state" to value), or by run, reads all calls of the period.
+    the organisation in the period. With `filters` (dimension or "state" to value) it reads the rollups of the account if they have
+    them and its days are those of UTC; else, and by run, all calls of the period.
     """
+    if filters and _rolled(period, by, filters):
+        rolled = _rolled_filters(user_id, filters)
+        name: Any = rolled_name(by)
+        report = spending(org.id, period, name, now, filters=rolled, limit=limit)
+        return replace(report, by=by)
     parameters = _parameters(org, period, by, now, user_id)
     if by == "run":
         return report_from_calls(
@@ -91,6 +102,10 @@ def org_spending_before(
     filters: Mapping[str, str] | None = None,
 ) -> UsageBefore:
     """The organisation's usage in the period before that of `report`, with the same filters."""
+    if filters and _rolled(report.period, report.by, filters):
+        name: Any = rolled_name(report.by)
+        rolled = _rolled_filters(user_id, filters)
+        return spending_before(org.id, replace(report, by=name), now, filters=rolled)
     if filters or report.by == "run":
         return before_from_calls(org.id, report, now, filters=_filters(user_id, filters))
     period = report.period.before()
@@ -99,6 +114,14 @@ def org_spending_before(
     by_key = db.session.execute(_keys(period.step), parameters | {"keys": keys}).all()
     sums = db.session.execute(_sums(period.step), parameters | {"dimension": SUMMED}).all()
     return before_of(period, [(row.start, totals_from(row)) for row in sums], by_key)
+
+
+def _rolled(period: Period, by: By, filters: Mapping[str, str]) -> bool:
+    return str(period.zone) == "UTC" and {by, *filters} <= ROLLED
+
+
+def _rolled_filters(user_id: str, filters: Mapping[str, str]) -> dict[str, str]:
+    return {rolled_name(name): value for name, value in _filters(user_id, filters).items()}
 
 
 def _parameters(org: Org, period: Period, by: By, now: datetime, user_id: str) -> dict[str, Any]:
@@ -176,10 +199,10 @@ def _cells(step: Step) -> Select[*tuple[Any, ...]]:
 
 @cache
 def _keys(step: Step) -> Select[*tuple[Any, ...]]:
-    """`UsageTotals` by key, of the parameter `keys`."""
+    """Credits by key, of the parameter `keys`."""
     rows = org_usage_rows().c
     keys = cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text))
-    query: Select[*tuple[Any, ...]] = select(rows.key, *total_columns(rows, rows.histogram))
+    query: Select[*tuple[Any, ...]] = select(rows.key, cast(func.sum(rows.credits), BigInt).label("credits"))
     return query.where(in_columns(rows, step), rows.key == any_(keys)).group_by(rows.key)
 
 

@@ -102,6 +102,8 @@ def counted_until(org: Org) -> datetime:
     """Until when the organisation's calls are in its cells. Reports read later ones directly; after a change of the time zone,
     all of them until they are counted anew."""
     state = db.session.get(OrgUsageState, org.id)
+    # the session refers weakly to its rows; all figures of a page need this one
+    db.session.info["org_usage_state"] = state
     return BEGINNING if state is None or state.time_zone != org.time_zone else state.counted_until
 
 

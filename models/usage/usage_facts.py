@@ -160,5 +160,5 @@ def _columns(step: Step, names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
 @cache
 def _keys(by: By, names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
     rows = _rows("day", names, by).c
-    query: Select[*tuple[Any, ...]] = select(rows.key, *total_columns(rows, rows.histogram))
+    query: Select[*tuple[Any, ...]] = select(rows.key, cast(func.sum(rows.credits), BigInt).label("credits"))
     return query.group_by(rows.key)

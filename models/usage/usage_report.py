@@ -30,7 +30,7 @@ from models.ledger.latency import BUCKETS, merge_histograms, quantile
 from models.ledger.rollup import UsageRollup
 from models.usage.period import Period, Step
 
-By = Literal["model", "agent", "version", "member", "team", "key", "repository", "error", "run"]
+By = Literal["model", "agent", "version", "member", "team", "key", "repository", "error", "run", "package"]
 
 MAX_SERIES = 7
 """Number of named series of an account, and of coloured ones; the rest is shown as Other."""
@@ -123,12 +123,12 @@ class UsageReport:
 
 @dataclass(frozen=True)
 class UsageBefore:
-    """Usage in the period before: in total, by column in order, and by key of the report's series."""
+    """Usage in the period before: in total, by column in order, and the credits by key of the report's series."""
 
     period: Period
     total: UsageTotals
     columns: list[UsageTotals]
-    keys: dict[str, UsageTotals]
+    keys: dict[str, int]
 
 
 def spending(
@@ -148,7 +148,9 @@ def spending(
     """
     filters = filters or {}
     parameters = {"account": account_id, **filter_values(filters), **period_times(period, now)}
-    cells = db.session.execute(_cells(by, period.step, tuple(sorted(filters)), limit), parameters).all()
+    month = period.name == "30d" and not filters
+    statement = _cells(by, period.step, tuple(sorted(filters)), limit, month)
+    cells = db.session.execute(statement, parameters).all()
     slots = slots_of({cell.key: cell.rank for cell in cells if cell.key is not None})
     return report_of(period, by, [(cell.key, cell.start, totals_from(cell)) for cell in cells], slots)
 
@@ -174,7 +176,7 @@ def spending_before(
 def before_of(
     period: Period, columns: Sequence[tuple[datetime, UsageTotals]], by_key: Sequence[Any]
 ) -> UsageBefore:
-    """The usage before from the totals of its columns, and rows with `key` and totals."""
+    """The usage before from the totals of its columns, and rows with `key` and `credits`."""
     stamps = [start.timestamp() for start in period.columns()]
     stacks: list[list[UsageTotals]] = [[] for _ in stamps]
     for start, totals in columns:
@@ -183,7 +185,7 @@ def before_of(
         period,
         sum_totals([totals for _, totals in columns]),
         [sum_totals(stack) for stack in stacks],
-        {row.key: totals_from(row) for row in by_key},
+        {row.key: row.credits for row in by_key},
     )
 
 
@@ -252,24 +254,38 @@ def slots_of(ranks: Mapping[str, int | None]) -> dict[str, int]:
     return {key: ranked.get(key) or (free.pop(0) if free else OTHER_SLOT) for key in ranks}
 
 
-_KEYS = {
+_KEYS: dict[str, Any] = {
     "model": UsageRollup.model,
     "agent": UsageRollup.agent_id,
     "key": UsageRollup.key_id,
     "error": UsageRollup.error,
+    "member": UsageRollup.user_id,
+    "package": func.regexp_replace(UsageRollup.agent_id, r"^([^/@]+/[^/@]+)@[^/@]+$", r"\1"),
 }
+ROLLED = frozenset(("model", "agent", "version", "key", "error", "member", "state"))
+"""Dimensions of an organisation, and state, that rollups have; their days are those of UTC."""
+
+
+def rolled_name(name: str) -> str:
+    """The rollups' name of a dimension of an organisation, of which an agent has all its versions."""
+    return {"agent": "package", "version": "agent"}.get(name, name)
 
 
 @cache
-def _cells(by: By, step: Step, names: tuple[str, ...], limit: int) -> Select[*tuple[Any, ...]]:
+def _cells(
+    by: By, step: Step, names: tuple[str, ...], limit: int, month_itself: bool
+) -> Select[*tuple[Any, ...]]:
     """A row per chart column and top key (null: all others): the key's `rank` over the last 30 days, the `key`, the
-    `start` of the column, and `UsageTotals`. Cached, because building the statement is slow."""
+    `start` of the column, and `UsageTotals`. `month_itself`: these are the days of the period. Cached, because building the
+    statement is slow."""
+    start = column_start(UsageRollup.bucket, step, "UTC")
+    cells = top_cells(UsageRollup, _KEYS[by], _in_period(step, names), start, limit, UsageRollup.latency_hist)
+    if month_itself:
+        return select(cells.c.place.label("rank"), cells).order_by(cells.c.place)
     own = UsageRollup.account_id == bindparam("account")
     month = ranked_keys(
         UsageRollup, _KEYS[by], (own, _rollups(UsageRollup, "day", "month_ago", "now")), "month"
     )
-    start = column_start(UsageRollup.bucket, step, "UTC")
-    cells = top_cells(UsageRollup, _KEYS[by], _in_period(step, names), start, limit, UsageRollup.latency_hist)
     return (
         select(month.c.rank, cells)
         .select_from(cells.outerjoin(month, month.c.key == cells.c.key))
@@ -311,8 +327,8 @@ def _columns_before(step: Step, names: tuple[str, ...]) -> Select[*tuple[Any, ..
 def _keys_before(by: By, step: Step, names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
     key = _KEYS[by]
     named = key == any_(cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text)))
-    totals = total_columns(UsageRollup, UsageRollup.latency_hist)
-    query: Select[*tuple[Any, ...]] = select(key.label("key"), *totals)
+    credits = cast(func.sum(UsageRollup.credits), BigInt).label("credits")
+    query: Select[*tuple[Any, ...]] = select(key.label("key"), credits)
     return query.where(*_in_period(step, names), named).group_by(key)
 
 

@@ -68,7 +68,7 @@ def test_each_key_pays_and_records_on_its_own_account(
         hidden = rows[runs[other]].request_id
         assert browser.get(f"{home}/runs/{runs[mine]}").status_code == 200
         assert browser.get(f"{home}/runs/{runs[mine]}/calls/{request}").status_code == 200
-        assert browser.get(f"{home}/calls/{request}").status_code == 302
+        assert browser.get(f"{home}/calls/{request}").status_code == 200
         assert browser.get(f"{home}/runs/{runs[other]}").status_code == 404
         assert browser.get(f"{home}/runs/{runs[other]}/calls/{hidden}").status_code == 404
         assert browser.get(f"{home}/runs/{runs[mine]}/calls/{hidden}").status_code == 404

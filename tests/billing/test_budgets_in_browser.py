@@ -9,7 +9,7 @@ from models.accounts.credentials import hash_token
 from models.billing import budget_requests
 from models.core.db import now
 from models.core.pool import Pool
-from models.ledger import Account, budgets
+from models.ledger import Account, budgets, lock_account
 from models.ledger import settle as settle_call
 from models.orgs import Org
 from tests import factories
@@ -33,6 +33,7 @@ def test_axe_finds_nothing(
     assert bob.user is not None
     factories.grant(alice.user, 20_000, "organization", org_id=acme.id)
     account = Account(org_id=acme.id)
+    lock_account(account)
     acme.credit_limit = 10_000
     member = budgets.create_budget(account, "member", "day", 500)
     budgets.create_budget(account, "team", "week", 2_000, hard=False)

@@ -807,16 +807,15 @@ def test_a_lost_connection_is_replaced_and_nothing_is_charged_twice(
     give(session, alice.account, 100)
     for _ in range(3):
         admission = admit(pool, alice)
-        _kill_other_connections(session)
+        _kill_other_connections(session, engine)
         assert admission.outcome == "admitted"
         assert ledger.settle(pool, admission, call(5), now=NOW).credits == 5
-        _kill_other_connections(session)
-    engine.dispose()
+        _kill_other_connections(session, engine)
     assert balances(session, alice.account) == [85]
     assert_proved(session)
 
 
-def _kill_other_connections(session: Session) -> None:
+def _kill_other_connections(session: Session, engine: Engine) -> None:
     session.execute(
         text(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -824,6 +823,7 @@ def _kill_other_connections(session: Session) -> None:
         )
     )
     session.commit()
+    engine.dispose()
 
 
 def wait_for_blocked_settlement(engine: Engine, then: str = "1") -> None:

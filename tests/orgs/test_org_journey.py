@@ -82,7 +82,7 @@ def test_the_whole_journey_of_an_organisation(
         page.goto("/orgs/new")
         page.get_by_label("Name").fill("Acme")
         page.get_by_role("button", name="Create organisation").click()
-        expect(page.get_by_role("heading", name="Acme")).to_be_visible()
+        expect(page.get_by_role("heading", level=1, name="Acme")).to_be_visible()
         acme = session.scalars(select(Org)).one()
         ledger.grant(Account(org_id=acme.id), 1000, "organization", operation_id="first")
         db.session.commit()
@@ -93,7 +93,7 @@ def test_the_whole_journey_of_an_organisation(
             signed_in(page, who)
             page.goto(links[f"{who.user.name}@example.org" if who.user else ""])
             page.get_by_role("button", name="Accept the invitation").click()
-            expect(page.get_by_role("heading", name="Acme")).to_be_visible()
+            expect(page.get_by_role("heading", level=1, name="Acme")).to_be_visible()
 
         signed_in(page, alice)
         page.goto("/orgs/acme/repositories")

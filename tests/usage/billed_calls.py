@@ -9,12 +9,15 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models.accounts import User
+from models.core.db import db
 from models.gateway import GatewayCall
 from models.ledger import CreditAccount
 from models.ledger.latency import BUCKETS, EDGES_MS
+from models.orgs import Org
 from models.usage import Message, UsageRollup
 from tests.factories import org_of
 
@@ -49,6 +52,13 @@ def person(session: Session, email: str, **columns: Any) -> str:
     session.add(CreditAccount(id=user.id, user_id=user.id))
     session.flush()
     return user.id
+
+
+def set_zone(org: Org, zone: str) -> None:
+    """Change the organisation's time zone, its account locked before it, and commit."""
+    db.session.execute(select(func.credit_account_lock(None, org.id)))
+    org.time_zone = zone
+    db.session.commit()
 
 
 def insert_calls(session: Session, user_id: str, calls: Iterable[Call]) -> None:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Session
@@ -124,3 +125,16 @@ def test_who_sees_the_page_of_which_key(session: OrmSession, acme: Org, cast: di
 def test_unknown_keys_are_404(alice: Person, acme: Org, key: str) -> None:
     for base in ("/profile", "/orgs/acme"):
         assert alice.browser.get(f"{base}/keys/{key}/first-call").status_code == 404
+
+
+def test_a_refused_first_call_is_shown_with_its_reason(
+    app: Flask, session: OrmSession, alice: Person
+) -> None:
+    body = {"model": "stoa/demo", "messages": [{"role": "user", "content": "Hello"}]}
+    refused = app.test_client().post("/v1/chat/completions", json=body, headers=alice.headers)
+    assert refused.status_code == 402
+    app.extensions["gateway"].refused_calls.flush()
+    page = alice.browser.get(page_of(alice.token)).text
+    assert "A call failed with 402. Nothing was charged." in page
+    assert "There were no credits to pay for it." in page
+    assert POLL in page

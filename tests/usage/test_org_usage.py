@@ -18,6 +18,7 @@ from models.usage.period import Period, between, preset
 from models.usage.usage_report import By, UsageReport
 from tests import factories
 from tests.factories import Person
+from tests.usage.billed_calls import set_zone
 
 NOW = datetime(2026, 11, 20, 14, 35, 7, tzinfo=UTC)
 ZONES = ("America/New_York", "Asia/Kolkata")
@@ -91,8 +92,7 @@ def assert_exact(report: UsageReport, calls: list[Message], key: dict[str, str])
 def test_report_is_exact_before_while_and_after_counting(
     app: Flask, acme: Org, calls: list[Message], zone: str
 ) -> None:
-    acme.time_zone = zone
-    db.session.commit()
+    set_zone(acme, zone)
     clock = ZoneInfo(zone)
     keys: dict[By, dict[str, str]] = {
         "member": {call.id: call.user_id or "" for call in calls},
@@ -161,8 +161,7 @@ def test_counting_again_changes_nothing(app: Flask, acme: Org, alice: Person, ca
 
 def test_new_time_zone_moves_the_days_at_once(app: Flask, acme: Org, calls: list[Message]) -> None:
     count_calls(acme.id, NOW)
-    acme.time_zone = "Asia/Tokyo"
-    db.session.commit()
+    set_zone(acme, "Asia/Tokyo")
     period = preset("30d", NOW, ZoneInfo("Asia/Tokyo"))
     key = {call.id: call.user_id or "" for call in calls}
     assert_exact(org_spending(acme, period, "member", NOW), calls, key)

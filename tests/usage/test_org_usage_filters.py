@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
+from sqlalchemy import func, select
 
 from models.core.db import db
 from models.gateway import GatewayCall
@@ -16,6 +18,7 @@ from models.usage.period import Period, between, preset
 from models.usage.usage_report import By, UsageTotals, sum_totals
 from tests import factories
 from tests.factories import Person
+from tests.usage.billed_calls import set_zone
 
 NOW = datetime(2026, 11, 20, 14, 35, 7, tzinfo=UTC)
 VALUES = {
@@ -71,24 +74,61 @@ def calls(acme: Org, alice: Person, bob: Person) -> list[Message]:
                     finished_at=moment,
                 )
             )
-    db.session.add_all([*made, *failed])
+    db.session.add_all(made)
+    db.session.flush()
+    db.session.add_all([*failed, *(_settled(call) for call in made)])
+    db.session.flush()
+    for day in range(41):
+        db.session.execute(select(func.usage_recount(acme.id, NOW - timedelta(days=day))))
     db.session.commit()
     return made
 
 
-PERIODS = [preset("24h", NOW), preset("30d", NOW), between(NOW.date() - timedelta(days=90), NOW.date())]
+def _settled(message: Message) -> GatewayCall:
+    return GatewayCall(
+        request_id=factories.new_id("req-"),
+        message_id=message.id,
+        account_id=message.org_id,
+        user_id=message.user_id,
+        key_id=message.key_id,
+        door="openai",
+        requested_model=message.model,
+        model=message.model,
+        state="settled",
+        uncached_input_tokens=100,
+        output_tokens=10,
+        cost=message.cost,
+        latency_ms=message.latency_ms,
+        started_at=message.finished_at,
+        finished_at=message.finished_at,
+    )
+
+
+UTC_ZONE, KOLKATA = ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata")
+"""With filters, rollups are read in UTC only."""
+PERIODS = [
+    make(zone)
+    for zone in (UTC_ZONE, KOLKATA)
+    for make in (
+        lambda zone: preset("24h", NOW - timedelta(days=2), zone),
+        lambda zone: preset("30d", NOW, zone),
+        lambda zone: between(NOW.date() - timedelta(days=90), NOW.date(), zone),
+    )
+]
 FILTERS: list[dict[str, str]] = [
     {},
     {"model": "m1"},
     {"key": "key-1", "model": "m2"},
     {"version": "acme/fixer@1.0.0"},
+    {"agent": "acme/fixer", "key": "key-0"},
     {"error": ""},
     {"state": "settled", "key": "key-0"},
 ]
 
 
-@pytest.mark.parametrize("period", PERIODS, ids=lambda period: period.step)
+@pytest.mark.parametrize("period", PERIODS, ids=lambda period: f"{period.zone} by {period.step}")
 def test_groups_add_up_to_the_messages(app: Flask, acme: Org, calls: list[Message], period: Period) -> None:
+    set_zone(acme, str(period.zone))
     groups: tuple[By, ...] = ("member", "key", "model", "agent", "version", "repository", "error", "run")
     for counted in (False, True):
         if counted:
@@ -106,8 +146,12 @@ def test_groups_add_up_to_the_messages(app: Flask, acme: Org, calls: list[Messag
                 assert _plain(sum_totals(report.columns)) == _plain(report.total)
 
 
-def test_failed_calls_by_what_and_whom(app: Flask, acme: Org, bob: Person, calls: list[Message]) -> None:
-    period = preset("30d", NOW)
+@pytest.mark.parametrize("zone", [UTC_ZONE, KOLKATA], ids=str)
+def test_failed_calls_by_what_and_whom(
+    app: Flask, acme: Org, bob: Person, calls: list[Message], zone: ZoneInfo
+) -> None:
+    set_zone(acme, str(zone))
+    period = preset("30d", NOW, zone)
     inside = [
         n for n, call in enumerate(calls) if n % 4 == 0 and period.start <= call.finished_at < period.end
     ]
@@ -123,16 +167,19 @@ def test_failed_calls_by_what_and_whom(app: Flask, acme: Org, bob: Person, calls
         assert org_spending(acme, period, "model", NOW, filters={"key": "key-0"}).total.failed == 0
 
 
-def test_the_period_before(app: Flask, acme: Org, calls: list[Message]) -> None:
-    period = preset("7d", NOW)
+@pytest.mark.parametrize("zone", [UTC_ZONE, KOLKATA], ids=str)
+def test_the_period_before(app: Flask, acme: Org, calls: list[Message], zone: ZoneInfo) -> None:
+    set_zone(acme, str(zone))
+    period = preset("7d", NOW, zone)
     for filters in ({}, {"model": "m1"}):
         earlier = [call for call in calls if _matches(call, period.before(), filters)]
         before = org_spending_before(
             acme, org_spending(acme, period, "key", NOW, filters=filters), NOW, filters=filters
         )
         assert before.total.calls == len(earlier) > 0
-        assert {key: totals.calls for key, totals in before.keys.items()} == {
-            key: sum(call.key_id == key for call in earlier) for key in ("key-0", "key-1")
+        assert before.keys == {
+            key: sum(call.credits for call in earlier if call.key_id == key and not call.byok)
+            for key in ("key-0", "key-1")
         }
         assert [column.calls for column in before.columns] == [
             sum(start <= call.finished_at < start + timedelta(days=1) for call in earlier)
@@ -142,8 +189,10 @@ def test_the_period_before(app: Flask, acme: Org, calls: list[Message]) -> None:
 
 def _matches(call: Message, period: Period, filters: dict[str, str]) -> bool:
     named = {name: value for name, value in filters.items() if name in VALUES}
-    return period.start <= call.finished_at < period.end and all(
-        getattr(call, VALUES[name]) == value for name, value in named.items()
+    return (
+        period.start <= call.finished_at < period.end
+        and all(getattr(call, VALUES[name]) == value for name, value in named.items())
+        and ("agent" not in filters or (call.agent_id or "").startswith("acme/fixer@"))
     )
 
 

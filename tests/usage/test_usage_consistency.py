@@ -143,7 +143,7 @@ def totals_of(page: str, label: str) -> dict[str, str]:
     """The total row of the table labelled `label`, by column."""
     table = page[page.index(f'aria-label="{label}"') :]
     foot = table[table.index("<tfoot") : table.index("</tfoot>")]
-    return dict(re.findall(r'data-label="([^"]+)">([^<]*)<', foot))
+    return dict(re.findall(r'data-label="([^"]+)">(?:<a [^>]*>)?([^<]*)<', foot))
 
 
 def usage_pages_agree(session: Session, alice: Person) -> None:

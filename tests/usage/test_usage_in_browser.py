@@ -184,7 +184,7 @@ def test_everything_works_without_script(open_page: OpenPage, base: str, cookie:
         page.get_by_role("link", name="Error rate").click()
         page.get_by_role("link", name="Remove filter").click()
         expect(page.get_by_role("link", name="Remove filter")).to_have_count(0)
-        page.get_by_role("link", name="Credits").click()
+        page.locator("#show-credits").click()
         page.locator(".chart summary").click()
         expect(page.locator("#used-t tfoot")).to_contain_text("Total")
         page.get_by_role("link", name="Custom").click()

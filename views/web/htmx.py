@@ -1,6 +1,7 @@
 """Rendering, toasts and redirects that work with and without htmx."""
 
 from collections.abc import MutableMapping
+from datetime import datetime
 from typing import Any, Literal, cast
 
 import flask_login
@@ -20,7 +21,7 @@ from jinja2 import StrictUndefined
 
 from models import demo
 from models.accounts import User
-from models.ledger import Account, balance
+from models.ledger import Account, Balance, balance
 
 Kind = Literal["good", "bad", "info"]
 
@@ -57,7 +58,6 @@ def _viewer_context() -> dict[str, Any]:
         read_only = is_auditor(viewer)
         operates = read_only or is_admin(viewer)
     if viewer is not None and not wants_fragment():
-        # reuse the page's balance if it has one: two queries could differ by a call
         org = g.get("org")
         account = Account(org_id=org.id) if org else current_account()
         chip = (g.get("balance") or balance(account)).available
@@ -68,6 +68,12 @@ def _viewer_context() -> dict[str, Any]:
         "read_only": read_only,
         "sees_demo": viewer is not None and viewer.id == demo.USER_ID,
     }
+
+
+def page_balance(account: Account, *, now: datetime | None = None) -> Balance:
+    """The balance of the account that the page is about. The navigation bar shows the same: two queries could differ by a call."""
+    g.balance = balance(account, now=now)
+    return cast(Balance, g.balance)
 
 
 def wants_fragment() -> bool:

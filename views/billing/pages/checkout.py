@@ -42,7 +42,7 @@ from views.billing.pages.billing_blueprint import (
 )
 from views.web import format
 from views.web.guards import caller_address, limiter, login_required
-from views.web.htmx import see_other, toast
+from views.web.htmx import page_balance, see_other, toast
 from views.web.keyset import Cursor, cursor, cursor_text
 
 log = logging.getLogger("stoa.billing")
@@ -159,7 +159,7 @@ def payment() -> ResponseReturnValue:
     record = _synced(account, id, ask=poll % SYNC_EVERY == 0)
     waiting = record is not None and record.purchase.open
     poll_url = _poll_address(poll + 1) if waiting and poll < LAST_POLL else None
-    balance = ledger.balance(account)
+    balance = page_balance(account)
     db.session.commit()
     return money_page(
         "billing/payment.html",
@@ -197,7 +197,7 @@ def _page(
     return money_page(
         "billing/billing.html",
         status=status,
-        balance=ledger.balance(account, now=moment),
+        balance=page_balance(account, now=moment),
         freeze=freeze_message(freeze) if freeze else None,
         pace=pace,
         amounts=[(each, price_cents(each), pace.days_of(each)) for each in offered],

@@ -5,7 +5,7 @@ import re
 from flask import Response
 from flask.typing import ResponseReturnValue
 
-from models import billing, ledger
+from models import billing
 from models.billing.payments.billing_details import billing_address
 from models.billing.payments.purchase import Purchase, refunded_tax
 from models.billing.payments.purchase_history import PurchaseRecord, purchase_record
@@ -21,6 +21,7 @@ from views.billing.pages.billing_blueprint import (
 from views.billing.pages.receipt_pdf import Document, document_pdf
 from views.web import format
 from views.web.guards import limiter, login_required, settings
+from views.web.htmx import page_balance
 
 
 @bp.get("/profile/billing/purchases/<id>")
@@ -35,7 +36,7 @@ def purchase(id: str) -> ResponseReturnValue:
         record=record,
         money=_payment_lines(record.purchase),
         details=billing_address(record.purchase.billing),
-        balance=ledger.balance(account),
+        balance=page_balance(account),
     )
 
 

@@ -30,7 +30,7 @@ from models.billing.statements.statement_period import (
 )
 from models.core.db import db, midnight, now, read_snapshot
 from models.core.errors import Invalid, NotFound
-from models.ledger import Account, balance, ensure_quota, write_off_expired
+from models.ledger import Account, ensure_quota, write_off_expired
 from models.orgs import can
 from models.usage.statement_export import statement_csv, statement_range
 from views.accounts.pages.profile import tab
@@ -41,7 +41,7 @@ from views.usage.pages import KINDS
 from views.web import format
 from views.web.charts import Chart, ChartSeries, line_chart
 from views.web.guards import current_account, limiter, login_required, settings
-from views.web.htmx import render, wants_fragment
+from views.web.htmx import page_balance, render, wants_fragment
 
 DAYS = 30
 EXPIRIES, HOLDS, LARGEST, MODELS = 5, 10, 10, 20
@@ -395,9 +395,7 @@ def _day_addresses(lines: Sequence[StatementLine]) -> dict[date, str]:
 
 def _page_context(account: Account, moment: datetime) -> dict[str, Any]:
     """Balance and its parts, chart, expiries, holds and months."""
-    current, totals = balance(account, now=moment), statement_totals(account.id)
-    if not g.get("billing_slug"):
-        g.balance = current  # the navigation bar shows the same value
+    current, totals = page_balance(account, now=moment), statement_totals(account.id)
     days = [moment.astimezone(UTC).date() - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
     months = statement_months(account.id, moment)
     return {

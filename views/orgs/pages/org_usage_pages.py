@@ -4,12 +4,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from flask import Response, g, redirect, request, url_for
+from flask import Response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.core.errors import Invalid
-from models.ledger import balance
 from models.orgs import can
 from models.usage.export import ORG_COLUMNS, csv_of, json_of
 from models.usage.org_figures import (
@@ -36,7 +35,7 @@ from views.usage.pages.spending_view import (
     requested_period,
     spending_context,
 )
-from views.web.htmx import render, wants_fragment
+from views.web.htmx import page_balance, render, wants_fragment
 from views.web.org_guards import current_membership, current_org, org_account, org_page, own_calls_of
 
 GROUPS: dict[By, str] = {
@@ -148,8 +147,7 @@ def _report_context(
 def _figures(moment: datetime, user_id: str) -> dict[str, Any]:
     """Balance, usage and active members of the month, utilisation, forecast."""
     org = current_org()
-    current = balance(org_account(), now=moment)
-    g.balance = current
+    current = page_balance(org_account(), now=moment)
     used = month_used(org, moment, user_id=user_id)
     left = max(current.net_balance, 0)
     expected = forecast(org, current.net_balance, moment)

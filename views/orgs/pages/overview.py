@@ -7,7 +7,7 @@ from flask import url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import now
-from models.ledger import Balance, Budget, BudgetLimit, balance, budgets
+from models.ledger import Balance, Budget, BudgetLimit, budgets
 from models.ledger.budget_tables import PERIOD_NAMES
 from models.ledger.budgets import SubjectSpending
 from models.orgs import OrgMember, can, members
@@ -19,7 +19,7 @@ from models.usage.org_labels import labels_of
 from views.orgs.pages.org_usage_pages import forecast_text
 from views.orgs.pages.orgs_blueprint import bp
 from views.usage.pages.call_filters import calls_address
-from views.web.htmx import render
+from views.web.htmx import page_balance, render
 from views.web.org_guards import current_membership, current_org, org_account, org_page, own_calls_of
 
 SET_UP_FOR = timedelta(days=30)
@@ -54,7 +54,7 @@ def overview() -> ResponseReturnValue:
     """Show the organisation at a glance: balance and forecast, this month against budgets, people, what used most, alerts, and
     how to set it up. Members without `see_all_usage` see their own figures."""
     org, member, moment = current_org(), current_membership(), now()
-    counts, funds = counts_of([org.id])[org.id], balance(org_account())
+    counts, funds = counts_of([org.id])[org.id], page_balance(org_account())
     since, own = org.month_start(moment), own_calls_of()
     spent = spent_since(org.id, since)
     mine = member_activity(org.id, [own], since, moment).get(own) if own else None

@@ -7,7 +7,6 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
-from models.ledger import balance
 from models.orgs import Org, can, delete_org, edit_org, members
 from models.orgs.features import features
 from models.orgs.founding import GRACE, time_zones
@@ -15,7 +14,7 @@ from models.store import publishers
 from models.usage.org_archive import org_archive
 from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import limiter
-from views.web.htmx import render, see_other, toast
+from views.web.htmx import page_balance, render, see_other, toast
 from views.web.org_guards import (
     current_membership,
     current_org,
@@ -132,7 +131,7 @@ def ask_deletion() -> ResponseReturnValue:
 def _deletion_form(org: Org, error: str | None = None) -> ResponseReturnValue:
     return render(
         "orgs/deletion.html",
-        balance=balance(org_account()),
+        balance=page_balance(org_account()),
         publishers=publishers.of_org(org.id),
         grace=GRACE.days,
         error=error,

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.core.errors import DomainError, Invalid
-from models.ledger import BudgetLimit, balance, budgets
+from models.ledger import BudgetLimit, budgets
 from models.ledger.budget_tables import PERIOD_NAMES
 from models.orgs import members
 from models.usage.member_activity import NO_ACTIVITY, member_activity, spent_since
@@ -18,7 +18,7 @@ from views.orgs.pages.joining import joining
 from views.orgs.pages.org_usage_pages import forecast_text
 from views.orgs.pages.orgs_blueprint import bp
 from views.web.guards import limiter
-from views.web.htmx import render, see_other, toast, wants_fragment
+from views.web.htmx import page_balance, render, see_other, toast, wants_fragment
 from views.web.keyset import cursor, cursor_text
 from views.web.org_guards import (
     current_membership,
@@ -49,7 +49,7 @@ def team() -> ResponseReturnValue:
 
 def _page(*, status: int = 200, errors: dict[str, str] | None = None, **entered: str) -> ResponseReturnValue:
     org, moment = current_org(), now()
-    since, funds = org.month_start(moment), balance(org_account())
+    since, funds = org.month_start(moment), page_balance(org_account())
     spent = spent_since(org.id, since)
     return render(
         "orgs/team.html",

@@ -152,7 +152,7 @@ def _owner_errors(draft: PublisherDraft) -> dict[str, str]:
 
 def _identity_errors(draft: PublisherDraft) -> dict[str, str]:
     found = {
-        "publisher": publishers.id_problem(draft.publisher),
+        "publisher": publishers.id_problem(draft.publisher) if draft.publisher else "Enter an id.",
         "name": publishers.name_problem(publishers.clean_line(draft.name) or ""),
     }
     return {field: problem for field, problem in found.items() if problem}

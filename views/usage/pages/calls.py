@@ -13,7 +13,8 @@ from models.core.db import db, now
 from models.core.errors import Invalid
 from models.orgs import can
 from models.runs import call_search
-from models.runs.call_search import NONE, SCAN, CallPage
+from models.runs.call_search import NONE, CallPage
+from models.runs.call_sources import MESSAGE_SCAN, SCAN
 from models.usage.export import json_lines
 from models.usage.org_figures import clock_of
 from models.usage.org_labels import labels_of
@@ -123,7 +124,7 @@ def _listing(account_id: str, form: CallFilterForm, page: CallPage) -> dict[str,
     return {
         "listing": page,
         "totals": totals,
-        "scanned": SCAN,
+        "scanned": MESSAGE_SCAN if form.filter.reads_messages else SCAN,
         "chips": form.chips(_labels(form)),
         "nothing_yet": not (
             page.calls or after or (filtered and call_search.has_calls(account_id, viewed_member()))

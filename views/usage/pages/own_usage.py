@@ -5,12 +5,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from flask import Blueprint, Response, g, request, url_for
+from flask import Blueprint, Response, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
 from models.core.errors import Invalid
-from models.ledger import Account, Balance, balance, cycle, ensure_quota, ever_had_credits
+from models.ledger import Account, Balance, cycle, ensure_quota, ever_had_credits
 from models.orgs import Org
 from models.runs.call_search import CallFilter, calls_page
 from models.usage.export import csv_of, json_of
@@ -30,7 +30,7 @@ from views.usage.pages.spending_view import (
 )
 from views.web.charts import SplitBar, SplitPart, split_bar
 from views.web.guards import current_account, login_required, settings
-from views.web.htmx import render, wants_fragment
+from views.web.htmx import page_balance, render, wants_fragment
 from views.web.org_guards import account_page, signed_in
 
 bp = Blueprint("usage", __name__)
@@ -77,7 +77,6 @@ def page() -> ResponseReturnValue:
         ensure_quota(account, settings().stoa_free_credits, now=moment)
         db.session.commit()
         context |= _account_context(account, moment)
-        g.balance = context["balance"]  # the navigation bar shows the same reading
     return render("usage/usage.html", partial="usage/_spending.html", **context)
 
 
@@ -166,7 +165,7 @@ def _query() -> UsageQuery:
 
 def _account_context(account: Account, moment: datetime) -> dict[str, Any]:
     """The account's balance, quota cycle and latest calls."""
-    current = balance(account, now=moment)
+    current = page_balance(account, now=moment)
     return {
         "moment": moment,
         "balance": current,

@@ -13,7 +13,7 @@ from models.core.errors import Invalid
 from models.orgs import Org
 from models.usage.org_labels import labels_of
 from models.usage.period import DEFAULT, Period, parse_period, preset
-from models.usage.usage_report import EXPANDED, By, UsageBefore, UsageReport, UsageTotals, sum_totals
+from models.usage.usage_report import EXPANDED, By, UsageBefore, UsageReport, UsageTotals
 from views.usage.pages.spending_figures import METRICS, change_of, figures, headline, spending_chart
 
 RANGES = {"24h": "24h", "7d": "7d", "30d": "30d"}
@@ -133,12 +133,12 @@ class SpendingRow:
     href: str | None
     calls: str | None
     failed: str | None
-    before: UsageTotals
+    before: int
 
     @property
     def change(self) -> Any:
         """The change of its credits."""
-        return change_of(self.totals.credits, self.before.credits)
+        return change_of(self.totals.credits, self.before)
 
 
 def spending_context(
@@ -207,8 +207,7 @@ def _rows(
     rows = []
     for each in report.series:
         if each.key is None:
-            used = sum_totals(list(before.keys.values())).credits
-            rest = UsageTotals(credits=before.total.credits - used)
+            rest = before.total.credits - sum(before.keys.values())
             href = None if query.expanded else query.url(top="all")
             rows.append(SpendingRow("Other", each.slot, each.total, href, None, None, rest))
             continue
@@ -223,7 +222,7 @@ def _rows(
                 else query.url(**{"by": _regrouped(query), by: each.key}),
                 calls(**{by: each.key}),
                 calls(**{by: each.key, "state": "failed"}),
-                before.keys.get(each.key, UsageTotals()),
+                before.keys.get(each.key, 0),
             )
         )
     return rows
