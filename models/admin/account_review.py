@@ -27,6 +27,8 @@ class ReviewedAccount:
     account: Account
     user: User | None
     org: Org | None
+    owner: User | None = None
+    """Of an organisation."""
 
     @property
     def title(self) -> str:
@@ -55,7 +57,7 @@ def reviewed_account(account_id: str) -> ReviewedAccount:
         if user := db.session.get(User, account_id):
             return ReviewedAccount(Account(user_id=user.id), user, None)
         if org := db.session.get(Org, account_id):
-            return ReviewedAccount(Account(org_id=org.id), None, org)
+            return ReviewedAccount(Account(org_id=org.id), None, org, db.session.get(User, org.owner_id))
     raise NotFound("There is no person or organisation with this id.")
 
 

@@ -4,18 +4,20 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models import ledger
 from models.accounts.users import User
 from models.core.audit_log import AuditLog
+from models.core.db import db
 from models.ledger import Account
 from models.orgs import Org
 from tests import factories
 from tests.factories import Person
 
+MOST_QUERIES = 24
 HTMX = {"HX-Request": "true"}
 TOKEN = "0123456789abcdef"
 
@@ -190,6 +192,41 @@ def test_an_account_shows_its_state_and_no_messages_and_looking_is_logged(
     session.commit()
     root.browser.get(f"/admin/accounts/{alice.id}")
     assert len(audited(session, "account.viewed")) == 4
+
+
+def test_an_account_takes_the_same_queries_whatever_it_holds(
+    app: Flask, session: OrmSession, root: Person, alice: Person
+) -> None:
+    with app.app_context():
+        engine = db.engine
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        seen.append(statement)
+
+    def count(id: str) -> int:
+        root.browser.get(f"/admin/accounts/{id}")  # writes the look
+        seen.clear()
+        event.listen(engine, "before_cursor_execute", note)
+        assert root.browser.get(f"/admin/accounts/{id}").status_code == 200
+        event.remove(engine, "before_cursor_execute", note)
+        return len(seen)
+
+    counts = []
+    for size in (1, 12):
+        with factories.one_commit():
+            user = factories.user(f"user{size}")
+            id = user.id
+            for number in range(size):
+                org = factories.org(user, f"Org {size} {number}")
+                factories.token(user, org_id=org.id)
+                factories.call(user, message=factories.message(user))
+                factories.hold(user)
+                factories.run(user)
+                factories.grant(user, 5)
+        counts.append((count(id), count(org.id)))
+    assert counts[0] == counts[1]
+    assert counts[0][0] <= MOST_QUERIES
 
 
 def test_credits_are_granted_once_and_revoked(
