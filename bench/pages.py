@@ -66,9 +66,10 @@ def addresses(server: Stoa) -> dict[str, str]:
     """URL parameters of the pages, with a run and a call that are not the latest, and a rare key."""
     with server.sql() as connection:
         parameters = connection.execute(_PARAMETERS, (fill.user_id(VIEWER), fill.ORG)).fetchone()
-        assert parameters is not None
+        if parameters is None:
+            raise SystemExit("This directory was filled without an organisation. Fill a new one.")
         found = connection.execute(
-            "SELECT run_id, request_id FROM gateway_call WHERE user_id = %s AND run_id IS NOT NULL AND state = 'settled'"
+            "SELECT run_id, request_id FROM gateway_call WHERE account_id = %s AND run_id IS NOT NULL AND state = 'settled'"
             " ORDER BY started_at DESC OFFSET 400 LIMIT 1",
             (fill.user_id(VIEWER),),
         ).fetchone()
@@ -77,7 +78,7 @@ def addresses(server: Stoa) -> dict[str, str]:
     return {"run": run, "call": call} | dict(zip(names, map(str, parameters), strict=True)) | days()
 
 
-# the member's key and the budget that the most calls count in
+# one of the members who call most, their key, and the budget of each key
 _PARAMETERS = """
     SELECT (SELECT "sessionToken" FROM session WHERE "userId" = %s AND token_hint = 'rare'),
         k."sessionToken", k."userId", (SELECT id FROM budget WHERE account_id = k.org_id AND level = 'key')

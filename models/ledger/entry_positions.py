@@ -19,6 +19,8 @@ LATE = 500
 """Entries before a time that are searched for an earlier one of a later time."""
 
 # Binary search: times grow with ids. There is no index on the time, which every settlement would pay for.
+# Rows are compared by account and id, and an account's are picked from what was found: with `account_id = ...`, PostgreSQL may walk
+# along the primary key instead, through the entries of all accounts.
 _POSITIONS = text(
     """
     WITH RECURSIVE search AS (
@@ -30,7 +32,7 @@ _POSITIONS = text(
             CASE WHEN probe.created_at < s.moment THEN s.high ELSE (s.low + s.high) / 2 END
         FROM search s CROSS JOIN LATERAL (
             SELECT e.id, e.created_at FROM credit_entry e
-            WHERE e.account_id = :account AND e.id > (s.low + s.high) / 2 ORDER BY e.id LIMIT 1
+            WHERE (e.account_id, e.id) > (:account, (s.low + s.high) / 2) ORDER BY e.account_id, e.id LIMIT 1
         ) probe
         WHERE s.low < s.high
     ),
@@ -39,15 +41,15 @@ _POSITIONS = text(
     FROM found f
     LEFT JOIN LATERAL (
         SELECT min(late.id) AS id FROM (
-            SELECT e.id, e.created_at FROM credit_entry e
-            WHERE e.account_id = :account AND e.id <= f.id ORDER BY e.id DESC LIMIT :late
+            SELECT e.account_id, e.id, e.created_at FROM credit_entry e
+            WHERE (e.account_id, e.id) <= (:account, f.id) ORDER BY e.account_id DESC, e.id DESC LIMIT :late
         ) late
-        WHERE late.created_at >= f.moment
+        WHERE late.account_id = :account AND late.created_at >= f.moment
     ) first ON true
     LEFT JOIN LATERAL (
-        SELECT e.id, e.balance_after, e.hash FROM credit_entry e
-        WHERE e.account_id = :account AND e.id <= f.id AND (first.id IS NULL OR e.id < first.id) ORDER BY e.id DESC LIMIT 1
-    ) e ON true
+        SELECT e.account_id, e.id, e.balance_after, e.hash FROM credit_entry e
+        WHERE (e.account_id, e.id) <= (:account, coalesce(first.id - 1, f.id)) ORDER BY e.account_id DESC, e.id DESC LIMIT 1
+    ) e ON e.account_id = :account
     ORDER BY f.moment
     """
 ).bindparams(bindparam("moments", type_=ARRAY(TIMESTAMP(timezone=True))))

@@ -65,7 +65,6 @@ MISTYPED = [
     ("//api/v1/chat/completions", f"POST {BASE}/api/v1/chat/completions"),
     ("/api/v1/v1/chat/completions", CHAT),
     ("/API/v1/chat/completions", f"POST {BASE}/api/v1/chat/completions"),
-    ("/models", f"GET {BASE}/v1/models"),
     ("/v1/models/", f"GET {BASE}/v1/models"),
     ("/v1//models", f"GET {BASE}/v1/models"),
     ("/v1/v1/models", f"GET {BASE}/v1/models"),
@@ -105,6 +104,13 @@ def test_mistyped_urls_name_the_right_url(app: Flask, method: str, path: str, me
     if method != "HEAD":
         assert f"{meant}." in answer.json["error"]["message"]
         assert "moved" not in answer.text
+
+
+def test_a_client_that_left_out_v1_gets_no_page_of_models(app: Flask, alice: Person) -> None:
+    answer = app.test_client().get("/models", headers=alice.headers)
+    assert (answer.status_code, answer.mimetype) == (404, "application/json")
+    assert f"GET {BASE}/v1/models." in answer.text
+    assert alice.browser.get("/models", headers=alice.headers).mimetype == "text/html"
 
 
 UNKNOWN = [

@@ -97,6 +97,7 @@ def test_a_members_page_tells_what_limits_them_and_why(
         "Member bob, a day", "90 of 100", "90 of 450", "Raised by 50", f"until <time datetime=\"{until:%Y-%m-%d}",
         "Two more reviews", f'href="/orgs/acme/budgets/{limits["bob"].id}"', "Laptop",
         f'href="/orgs/acme/usage?member={bob.id}"',
+        "<dt>Spent this month</dt><dd>90 <", "<dt>Calls this month</dt><dd>1<",
     ):  # fmt: skip
         assert words in page, words
     assert page.count("as each") == 1

@@ -16,7 +16,7 @@ from models.core.db import db, now
 from models.ledger import Account, budgets
 from models.orgs import Org, OrgAlert, OrgWebhook, WebhookDelivery, edit_org, raise_alert
 from models.orgs.webhooks import add_webhook, enqueue_delivery
-from models.usage import Message
+from models.usage import Message, org_usage
 from tests import factories
 from tests.factories import Person
 from tests.usage.test_usage_pages import recorded_statements
@@ -293,6 +293,11 @@ def test_the_overview_shows_the_organisation_at_a_glance(
     assert f'href="/orgs/acme/calls?key={key}"' in hers
     assert ("Top keys" in hers, "Top keys" in his, "Top models" in his) == (True, False, True)
     assert "Budgets that limit you" in his
-    with recorded_statements(app) as statements:
-        alice.browser.get("/orgs/acme")
-    assert len(statements) < 45
+    org_usage.count_calls(acme.id, now())
+    session.commit()
+    for path in ("/orgs/acme", "/orgs/acme/usage", "/orgs/acme/team"):
+        with recorded_statements(app) as statements:
+            alice.browser.get(path)
+        assert len(statements) < 24, path
+        for once in ("FROM org_usage_state", "credits_held"):
+            assert sum(once in statement for statement in statements) == 1, (path, once)

@@ -22,8 +22,9 @@ from models.gateway.model_catalogue import (
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Router
 from views.gateway.openai import gateway
-from views.web.guards import cookie_user, settings, to_login
+from views.web.guards import api_key, cookie_user, settings, to_login
 from views.web.htmx import render, wants_fragment
+from views.web.unknown_routes import UnknownRoute
 
 bp = Blueprint("models", __name__)
 
@@ -54,7 +55,10 @@ def models_are_public() -> bool:
 @bp.get("/models")
 def models() -> ResponseReturnValue:
     """List the models. Query: `search`, `provider`, `price` (the most dollars per million output tokens), `sort`, `after` (the
-    model before the next page). Requires sign-in unless STOA_PUBLIC_MODELS. Bad values: 422 with the input kept."""
+    model before the next page). Requires sign-in unless STOA_PUBLIC_MODELS. Bad values: 422 with the input kept. A client with
+    an API key that left out `/v1` gets the address of the JSON list."""
+    if api_key() is not None and cookie_user() is None:
+        raise UnknownRoute
     if not models_are_public() and cookie_user() is None:
         return to_login()
     router = gateway(current_app).routes

@@ -62,7 +62,7 @@ def _spending(user_id: str) -> dict[str, Any]:
     """What the member spent this month, what limits their calls, and what they ask for."""
     org, account, moment = current_org(), org_account(), now()
     start, end = month_of(org, moment)
-    totals = totals_by(org, "member", start, end, limit=None, user_id=user_id)
+    totals = totals_by(org, "model", start, end, limit=None, user_id=user_id)
     team = budgets.team_of(org.id, user_id)
     limits = budgets.effective_limits(account, user_id=user_id, team_id=team, now=moment)
     return {
