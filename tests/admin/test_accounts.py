@@ -148,6 +148,8 @@ def test_the_search_finds_one_account_by_everything_it_is_known_by(
         answer = root.browser.get("/admin", query_string={"q": query})
         assert (answer.status_code, words in answer.text) == (status, True), query
         assert alice.token not in answer.text
+    for path in ("a%00b", "%ff", "x" * 3000, f"{alice.id}/grants/a%00b/revocation"):
+        assert root.browser.get(f"/admin/accounts/{path}").status_code == 404, path
     other = root.browser.get(f"{to_bob}?call={call.request_id}&run={run.id}%00").text
     assert call.request_id not in other
 
@@ -334,10 +336,13 @@ def test_a_publisher_is_taken_down_and_restored(session: OrmSession, root: Perso
         ({"name": "", "reason": "x"}, "Enter publisher"),
         ({"name": "nobody", "reason": "x"}, "nobody"),
         ({"name": "harbor", "reason": ""}, "Give a reason"),
-        ({"name": "harbor/a\0", "reason": "x"}, "no agent"),
+        ({"name": "harbor/a\0", "reason": "x"}, "Enter publisher"),
+        ({"name": "harbor/a", "reason": "x"}, "no agent"),
     ):
         answer = post(root, "/admin/takedowns", form)
         assert (answer.status_code, words in answer.text) == (422, True), form
+    for name in ("a%00b", "harbor/a%00", "harbor/a@1%00", "x" * 400, "a/b/c/d"):
+        assert post(root, f"/admin/takedowns/{name}/restoration").status_code == 404, name
     taken = {"name": "harbor", "reason": "Malware"}
     assert post(root, "/admin/takedowns", taken).status_code == 303
     assert "Malware" in root.browser.get("/admin/takedowns").text

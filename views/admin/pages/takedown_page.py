@@ -12,6 +12,7 @@ from views.web.guards import admin_required, audit, limiter
 from views.web.htmx import render, see_other, toast
 
 SHOWN = 100
+LONGEST_NAME = 300
 
 
 @bp.get("/takedowns")
@@ -26,7 +27,7 @@ def takedown_list() -> ResponseReturnValue:
 @limiter.limit("60 per minute")
 def take_down() -> ResponseReturnValue:
     """Take a publisher, an agent or a version out of the store. Form: `name`, `reason`, which is public."""
-    text = request.form.get("name", "").replace("\0", "").strip()
+    text = request.form.get("name", "").strip()
     try:
         name, reason = _named(text), entered_reason()
         changed = withdrawing.take_down(name, reason, operating_user().email, now())
@@ -58,7 +59,7 @@ def restore(name: str) -> ResponseReturnValue:
 
 
 def _named(text: str) -> StoreName:
-    name = StoreName.parse(text) if len(text) <= 300 else None
+    name = StoreName.parse(text) if len(text) <= LONGEST_NAME and text.isprintable() else None
     if name is None:
         message = "Enter publisher, publisher/agent or publisher/agent@1.0.0."
         raise Invalid(message, fields={"name": message})
