@@ -14,6 +14,7 @@ from models.core.errors import NotFound
 from models.gateway.gateway_call import GatewayCall
 from models.ledger import Account, CreditHold
 from models.orgs import Org, OrgMember
+from models.store import Publisher
 
 LISTED = 50
 """Rows of each list."""
@@ -108,6 +109,12 @@ def membership_rows(account: Account) -> Sequence[tuple[OrgMember, User, Org]]:
         .limit(LISTED)
     )
     return [(member, user, org) for member, user, org in db.session.execute(query)]
+
+
+def publishers_listed(account: Account) -> Sequence[Publisher]:
+    """The publishers that belong to the account, by id; at most `LISTED`."""
+    owned = Publisher.org_id == account.org_id if account.org_id else Publisher.user_id == account.user_id
+    return db.session.scalars(select(Publisher).where(owned).order_by(Publisher.id).limit(LISTED)).all()
 
 
 def view_is_due(account_id: str, viewer_id: str, now: datetime) -> bool:

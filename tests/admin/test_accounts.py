@@ -226,6 +226,7 @@ def test_an_account_takes_the_same_queries_whatever_it_holds(
                 factories.hold(user)
                 factories.run(user)
                 factories.grant(user, 5)
+                factories.publisher(user, f"pub-{size}-{number}")
         counts.append((count(id), count(org.id)))
     assert counts[0] == counts[1]
     assert counts[0][0] <= MOST_QUERIES
@@ -332,6 +333,7 @@ def test_calls_to_review_are_listed(session: OrmSession, root: Person, alice: Pe
 
 def test_a_publisher_is_taken_down_and_restored(session: OrmSession, root: Person, alice: Person) -> None:
     factories.publisher(session.get_one(User, alice.id), "harbor")
+    assert "/admin/takedowns?name=harbor#new-h" in root.browser.get(f"/admin/accounts/{alice.id}").text
     for form, words in (
         ({"name": "", "reason": "x"}, "Enter publisher"),
         ({"name": "nobody", "reason": "x"}, "nobody"),

@@ -11,6 +11,7 @@ from models.admin.account_review import (
     hold_of_account,
     holds_in_flight,
     membership_rows,
+    publishers_listed,
     reviewed_account,
     view_is_due,
 )
@@ -50,6 +51,7 @@ def account(id: str) -> ResponseReturnValue:
         runs=runs_of(id, RunFilter(spawned=True), limit=NEWEST).runs,
         credentials=credentials_listed(shown),
         memberships=membership_rows(shown),
+        publishers=publishers_listed(shown),
         purchases=billing.listed_purchases(account=shown, state=None, limit=NEWEST),
         role="Operator" if is_admin(found.user) else "Auditor" if is_auditor(found.user) else None,
         call=call_of_account(id, request.args.get("call", "")),
