@@ -28,12 +28,8 @@ INDEXES = {
         CREATE UNIQUE INDEX CONCURRENTLY idx_usage_rollup_cell ON usage_rollup
         (account_id, grain, bucket, user_id, model, agent_id, key_id, error)
     """,
-    "idx_gateway_call_failed": """
-        CREATE INDEX CONCURRENTLY idx_gateway_call_failed ON gateway_call (account_id, finished_at) WHERE state = 'failed'
-    """,
 }
 DOWN = """
-DROP INDEX idx_gateway_call_failed;
 DROP INDEX IF EXISTS idx_usage_rollup_cell;
 ALTER TABLE org_usage DROP COLUMN failed, DROP COLUMN latency_max;
 ALTER TABLE usage_rollup DROP COLUMN key_id, DROP COLUMN error, DROP COLUMN failed, DROP COLUMN latency_max;

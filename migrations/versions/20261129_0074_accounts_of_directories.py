@@ -1,13 +1,13 @@
 """The account that a user of a directory is, whatever their address becomes.
 
 Revision: 0074
-Revises: 0064
+Revises: 0065
 """
 
 from migrations.replacing import run_script
 
 revision = "0074"
-down_revision = "0064"
+down_revision = "0065"
 branch_labels = None
 depends_on = None
 

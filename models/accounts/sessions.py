@@ -28,6 +28,14 @@ class Session(Base):
             literal_column("reverse(token_hint)").label("hint_end"),
             postgresql_ops={"hint_end": "text_pattern_ops"},
         ),
+        Index(
+            "idx_session_org",
+            "org_id",
+            "created_at",
+            "sessionToken",
+            postgresql_where=text("(org_id IS NOT NULL)"),
+        ),
+        Index("idx_session_team", "team_id", postgresql_where=text("(team_id IS NOT NULL)")),
         ForeignKeyConstraint(
             ["org_id", "userId"],
             ["org_member.org_id", "org_member.user_id"],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, exists, select
+from sqlalchemy import exists, select
 
 from models.accounts.sessions import Session
 from models.accounts.users import SERVICE_DOMAIN, User
@@ -87,13 +87,9 @@ def credentials_listed(account: Account) -> Sequence[tuple[Session, User]]:
     """Keys and sessions that act for the account, and a person's for organisations, each with its owner, newest first; at most
     `LISTED`, expired ones included."""
     query = select(Session, User).join(User, User.id == Session.user_id)
-    if account.org_id:
-        # by the members' credentials, which have an index
-        query = query.join(
-            OrgMember, and_(OrgMember.user_id == Session.user_id, OrgMember.org_id == Session.org_id)
-        ).where(OrgMember.org_id == account.org_id)
-    else:
-        query = query.where(Session.user_id == account.user_id)
+    query = query.where(
+        Session.org_id == account.org_id if account.org_id else Session.user_id == account.user_id
+    )
     query = query.order_by(Session.created_at.desc(), Session.session_token).limit(LISTED)
     return [(key, user) for key, user in db.session.execute(query)]
 

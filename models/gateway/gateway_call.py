@@ -47,12 +47,6 @@ class GatewayCall(Base):
             "finished_at",
             postgresql_where=text("(user_id <> account_id)"),
         ),
-        Index(
-            "idx_gateway_call_failed",
-            "account_id",
-            "finished_at",
-            postgresql_where=text("(state = 'failed'::text)"),
-        ),
         # the list of calls (models/runs/call_sources.py)
         Index("idx_gateway_call_finished", "account_id", "finished_at"),
         Index("idx_gateway_call_key", "account_id", "key_id", "finished_at"),

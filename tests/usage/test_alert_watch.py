@@ -8,6 +8,7 @@ from flask import Flask
 
 from models.core import mail
 from models.core.db import db
+from models.ledger import Account, lock_account
 from models.orgs import Org, OrgAlert, OrgInvite
 from models.usage.alert_watch import orgs_to_watch, watch_invites, watch_org, watch_spend
 from models.usage.org_usage import count_calls
@@ -88,6 +89,7 @@ def test_invitations_that_expire_are_one_alert_a_day(app: Flask, acme: Org) -> N
 
 def test_state_alerts_open_once_and_close(app: Flask, acme: Org, alice: Person) -> None:
     factories.account(acme)
+    lock_account(Account(org_id=acme.id))
     acme.credit_limit = 1000
     spend(acme, alice, 0.001, 6000)
     db.session.commit()
@@ -108,6 +110,7 @@ def test_state_alerts_open_once_and_close(app: Flask, acme: Org, alice: Person) 
 def test_weekly_report_is_sent_on_monday_at_eight_local_time(
     app: Flask, acme: Org, alice: Person, mails: list[mail.Email], zone: str, hours: int
 ) -> None:
+    lock_account(Account(org_id=acme.id))
     acme.time_zone, acme.weekly_reports = zone, True
     with factories.one_commit():
         spend(acme, alice, 2, 1234)
