@@ -114,6 +114,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         stoa_secret_key="test-secret-test-secret-test-secret-test",
         stoa_base_url="http://localhost:8000",
         stoa_admins="root@example.org",
+        stoa_auditors="auditor@example.org",
         stoa_demo_delay_ms=0,
     )
 

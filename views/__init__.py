@@ -7,7 +7,7 @@ from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
 from views.admin import pages as admin_pages
-from views.admin.pages import audit_trail_page, plan_admin
+from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import budget_requests_api, key_limits
@@ -129,6 +129,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(ledger_pages.bp)
     app.register_blueprint(mail_settings.bp)
     app.register_blueprint(admin_pages.bp)
+    app.register_blueprint(admin_blueprint.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)

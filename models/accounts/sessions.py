@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, ForeignKeyConstraint, Index, text
+from sqlalchemy import Enum, ForeignKey, ForeignKeyConstraint, Index, literal_column, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -26,6 +26,11 @@ class Session(Base):
     __table_args__ = (
         Index("idx_session_user", "userId", "type"),
         Index("idx_session_fingerprint", "fingerprint_id"),
+        Index(
+            "idx_session_hint_ending",
+            literal_column("reverse(token_hint)").label("hint_end"),
+            postgresql_ops={"hint_end": "text_pattern_ops"},
+        ),
         Index(
             "idx_session_org",
             "org_id",

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ColumnElement, Enum, ForeignKey, Index, func, text
+from sqlalchemy import CheckConstraint, ColumnElement, Enum, ForeignKey, Index, func, literal_column, text
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -22,6 +22,13 @@ class User(Base):
         Index("idx_user_auto_topup", "id", postgresql_where=text("auto_topup_enabled")),
         Index("idx_user_banned", "created_at", postgresql_where=text("banned")),
         CheckConstraint("theme IN ('system', 'light', 'dark')", name="theme"),
+        # operators search by the beginning (models/admin/account_search.py)
+        Index("idx_user_email_beginning", "email", postgresql_ops={"email": "text_pattern_ops"}),
+        Index(
+            "idx_user_name_beginning",
+            literal_column("lower(name)").label("name_start"),
+            postgresql_ops={"name_start": "text_pattern_ops"},
+        ),
     )
 
     # The interface Flask-Login expects of a signed-in user.

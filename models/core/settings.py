@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     stoa_mail_from: str = ""
     stoa_support_email: str = ""
     stoa_admins: Annotated[frozenset[str], NoDecode] = frozenset()
+    stoa_auditors: Annotated[frozenset[str], NoDecode] = frozenset()
 
     github_client_id: str | None = None
     github_client_secret: SecretStr | None = None
@@ -150,16 +151,16 @@ class Settings(BaseSettings):
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
 
-    @field_validator("stoa_admins", mode="before")
+    @field_validator("stoa_admins", "stoa_auditors", mode="before")
     @classmethod
-    def _split_admins(cls, value: Any) -> Any:
+    def _split_addresses(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        admins = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
-        for admin in admins:
-            if "@" not in admin:
-                raise ValueError(f"{admin!r} is not an e-mail address; separate several with commas")
-        return admins
+        addresses = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
+        for address in addresses:
+            if "@" not in address:
+                raise ValueError(f"{address!r} is not an e-mail address; separate several with commas")
+        return addresses
 
     @field_validator("stoa_editors_choice", mode="before")
     @classmethod

@@ -11,6 +11,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import Base, BigInt, db
 
+# Written as PostgreSQL prints it, for the partial index and the query that uses it.
+UNPRICED = "((state = 'failed'::text) AND (error = 'model_price_missing'::text))"
 USAGE_SOURCES = ("provider", "counted", "estimated")
 
 
@@ -66,6 +68,7 @@ class GatewayCall(Base):
             ),
         ),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
+        Index("idx_gateway_call_unpriced", "started_at", postgresql_where=text(UNPRICED)),
     )
 
     request_id: Mapped[str] = mapped_column(primary_key=True)
@@ -135,11 +138,7 @@ def refused_names(since: datetime) -> list[RefusedName]:
     """Models refused since `since` because they have no price, most requested first; at most 100."""
     rows = db.session.execute(
         select(GatewayCall.requested_model, func.count(), func.max(GatewayCall.started_at))
-        .where(
-            GatewayCall.state == "failed",
-            GatewayCall.error == "model_price_missing",
-            GatewayCall.started_at >= since,
-        )
+        .where(text(UNPRICED), GatewayCall.started_at >= since)
         .group_by(GatewayCall.requested_model)
         .order_by(func.count().desc(), GatewayCall.requested_model)
         .limit(100)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Enum, ForeignKey, Index, Select, SmallInteger, func, or_, select, text
+from sqlalchemy import Enum, ForeignKey, Index, Select, SmallInteger, func, literal_column, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -27,6 +27,12 @@ class Org(Base):
         Index("idx_org_owner", "owner_id"),
         Index("idx_org_auto_topup", "id", postgresql_where=text("auto_topup_enabled")),
         Index("idx_org_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+        Index("idx_org_slug_beginning", "slug", postgresql_ops={"slug": "text_pattern_ops"}),
+        Index(
+            "idx_org_name_beginning",
+            literal_column("lower(name)").label("name_start"),
+            postgresql_ops={"name_start": "text_pattern_ops"},
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)

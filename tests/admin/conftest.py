@@ -15,3 +15,9 @@ __all__ = ["desk"]
 def root(app: Flask, session: OrmSession) -> Person:
     """An operator: the address is in STOA_ADMINS."""
     return factories.person(app, "root")
+
+
+@pytest.fixture
+def auditor(app: Flask, session: OrmSession) -> Person:
+    """An auditor: the address is in STOA_AUDITORS."""
+    return factories.person(app, "auditor")

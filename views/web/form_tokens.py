@@ -35,6 +35,7 @@ HIDDEN_FIELDS = frozenset({"csrf_token", FIELD})
 ONCE = frozenset(
     {
         "accounts.create_key",
+        *("admin.grant", "admin.create_link"),
         *("budgets.add_raise", "budgets.ask", "budgets.create"),
         *(
             "orgs.add_member",

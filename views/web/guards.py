@@ -481,20 +481,46 @@ def path_of(url: str | None) -> str:
 
 def is_admin(user: User | None) -> bool:
     """Whether the user is an operator: a verified e-mail address in STOA_ADMINS."""
-    return bool(user and user.email_verified is not None and user.email.lower() in settings().stoa_admins)
+    return _verified_in(user, settings().stoa_admins)
+
+
+def is_auditor(user: User | None) -> bool:
+    """Whether the user sees the operators' pages and changes nothing: a verified e-mail address in STOA_AUDITORS, and no operator."""
+    return _verified_in(user, settings().stoa_auditors) and not is_admin(user)
+
+
+def _verified_in(user: User | None, addresses: frozenset[str]) -> bool:
+    return bool(user and user.email_verified is not None and user.email.lower() in addresses)
 
 
 def admin_required(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
-    """Decorator: require an operator. JSON routes return 403 otherwise (contract 1.8); pages redirect to sign-in."""
+    """Decorator: require an operator, or for requests that change nothing an auditor. JSON routes return 403 otherwise (contract
+    1.8); pages redirect to sign-in."""
+    return _for_operators(view, SAFE)
+
+
+def operator_required(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+    """As `admin_required`, for forms of changes: auditors do not see them."""
+    return _for_operators(view, frozenset())
+
+
+def _for_operators(
+    view: Callable[P, ResponseReturnValue], auditors: frozenset[str]
+) -> Callable[P, ResponseReturnValue]:
+    """`auditors` are the methods that auditors may use."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
-        if is_admin(cookie_user()):
+        user = cookie_user()
+        auditor = is_auditor(user)
+        if is_admin(user) or (auditor and request.method in auditors):
             return view(*args, **kwargs)
         if request.path.startswith(JSON_DOORS):
             return jsonify(error="Forbidden - not an admin"), 403
-        if cookie_user() is None:
+        if user is None:
             return to_login()
+        if auditor:
+            raise Forbidden("You see the operators’ pages as an auditor. Only operators make changes.")
         raise Forbidden("This page is for the operators of this server.")
 
     return guarded

@@ -44,18 +44,20 @@ def init_app(app: Flask) -> None:
 
 def _viewer_context() -> dict[str, Any]:
     """Template context of the layouts: `viewer` (None: signed out), `credit_chip` (credits available to the page's account), `sees_demo`, `operates`
-    (sees operators' pages).
+    (sees operators' pages), `read_only` (as an auditor).
 
     Fragments have no navigation bar and skip the balance. Error pages skip the user, because the database may have failed.
     """
     user: Any = flask_login.current_user
     viewer: User | None = user if not g.get("bug") and user.is_authenticated else None
     chip = None
-    operates = False
-    if viewer is not None and not wants_fragment():
-        from views.web.guards import current_account, is_admin  # circular import
+    operates = read_only = False
+    if viewer is not None:
+        from views.web.guards import current_account, is_admin, is_auditor  # circular import
 
-        operates = is_admin(viewer)
+        read_only = is_auditor(viewer)
+        operates = read_only or is_admin(viewer)
+    if viewer is not None and not wants_fragment():
         org = g.get("org")
         account = Account(org_id=org.id) if org else current_account()
         chip = (g.get("balance") or balance(account)).available
@@ -63,6 +65,7 @@ def _viewer_context() -> dict[str, Any]:
         "viewer": viewer,
         "credit_chip": chip,
         "operates": operates,
+        "read_only": read_only,
         "sees_demo": viewer is not None and viewer.id == demo.USER_ID,
     }
 

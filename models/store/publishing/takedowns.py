@@ -5,7 +5,7 @@ check: `catalogue.refresh` sets `latest_version` to null.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -112,3 +112,9 @@ def _widest(*conditions: ColumnElement[bool]) -> TakenDown | None:
 def _raise(down: TakenDown | None) -> None:
     if down is not None:
         raise down
+
+
+def listed_takedowns(limit: int) -> Sequence[Takedown]:
+    """The takedowns in force, newest first."""
+    order = (Takedown.at.desc(), Takedown.publisher_id, Takedown.agent_id, Takedown.version)
+    return db.session.scalars(select(Takedown).order_by(*order).limit(limit)).all()

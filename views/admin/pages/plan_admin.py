@@ -16,7 +16,7 @@ from models.core.db import db
 from models.core.errors import Conflict, Invalid
 from views.billing.pages.billing_blueprint import money_page
 from views.billing.pages.plan_cards import STATUSES, plan_card
-from views.web.guards import admin_required, audit, cookie_user, limiter
+from views.web.guards import admin_required, audit, cookie_user, limiter, operator_required
 from views.web.htmx import see_other, toast
 from views.web.keyset import Cursor, cursor, cursor_text
 
@@ -85,7 +85,7 @@ def plan_list() -> ResponseReturnValue:
 
 
 @bp.get("/admin/plans/new")
-@admin_required
+@operator_required
 def new_plan() -> ResponseReturnValue:
     """The form of a new plan."""
     windows = [WindowRow("5 hours", "5"), WindowRow("Week", "168"), WindowRow("Month")]
@@ -146,7 +146,7 @@ def save_plan(id: str) -> ResponseReturnValue:
 
 
 @bp.get("/admin/plans/<id>/retirement")
-@admin_required
+@operator_required
 def ask_retirement(id: str) -> ResponseReturnValue:
     """Confirm retiring a plan, in a dialog or, without JavaScript, on a page."""
     found = plans.get_plan(id)

@@ -1,4 +1,4 @@
-"""Operator data: evaluation results."""
+"""Evaluation results (`git_eval_results`)."""
 
 from datetime import datetime
 from typing import Any
