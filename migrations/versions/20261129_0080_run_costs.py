@@ -1,13 +1,13 @@
 """What a run of each agent costs, and the numbers of agents beside the store's filter by cost.
 
 Revision: 0080
-Revises: 0078
+Revises: 0079
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0080"
-down_revision = "0078"
+down_revision = "0079"
 branch_labels = None
 depends_on = None
 
