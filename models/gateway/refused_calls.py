@@ -116,8 +116,9 @@ class RefusedCalls:
         with self._lock:
             self._queue.append(refusal)
             self._queued_bytes += len(refusal.request or b"")
-        self._start_thread()
-        self._wake.set()
+        if self.background:
+            self._start_thread()
+            self._wake.set()
 
     def flush(self) -> None:
         """Store everything queued; what the ledger does not accept is dropped and logged."""
@@ -149,7 +150,7 @@ class RefusedCalls:
 
     def _start_thread(self) -> None:
         with self._lock:
-            if not self.background or self._pid == os.getpid():
+            if self._pid == os.getpid():
                 return
             self._pid = os.getpid()
             threading.Thread(target=self._run, name="stoa-refusals", daemon=True).start()
