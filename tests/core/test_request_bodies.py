@@ -233,7 +233,14 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def _writing(app: Flask) -> Iterator[tuple[str, str]]:
-    values = {"publisher_id": "p", "agent_id": "a", "version": "1.0.0", "run_id": "r", "token": "t"}
+    values = {
+        "publisher_id": "p",
+        "agent_id": "a",
+        "version": "1.0.0",
+        "run_id": "r",
+        "token": "t",
+        "provider": "github",
+    }
     for rule in app.url_map.iter_rules():
         for method in sorted((rule.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}):
             _, path = rule.build(
