@@ -52,7 +52,16 @@
     if (inside) link?.focus({ preventScroll: true });
   }
 
+  // What still loads when the panel is closed must not push its address any more.
+  function cancel() {
+    if (!request) return;
+    request = null;
+    panel().removeAttribute("aria-busy");
+    window.htmx.trigger(find("[data-panel-body]"), "htmx:abort");
+  }
+
   function close() {
+    cancel();
     if (history.state?.panel) history.back();
     else hide();
   }
