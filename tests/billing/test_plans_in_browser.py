@@ -159,7 +159,7 @@ def test_operators_manage_plans(
         sign_in(page, root)
         look(page, "/admin/plans", "/admin/plans/new", f"/admin/plans/{plan.id}")
         page.goto("/admin/plans")
-        page.get_by_role("link", name="Pro").first.click()
+        page.get_by_role("main").get_by_role("link", name="Pro").first.click()
         page.get_by_label("Price").fill("many")
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_text("One field needs a change")).to_be_in_viewport()

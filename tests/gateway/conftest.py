@@ -15,6 +15,7 @@ from app import create_app
 from models.core.db import db
 from models.core.settings import Settings, load_settings
 from models.gateway import GatewayCall
+from models.gateway.output_estimator import OutputEstimator
 from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from models.ledger import CreditHold
 from models.runs import AgentRun
@@ -81,7 +82,10 @@ def gateway_app(app: Flask, postgres_url: str, gateway_settings: Settings) -> It
 @pytest.fixture
 def web(gateway_app: Flask, fake: FakeUpstream) -> FlaskClient:
     """A test client of the application with providers."""
-    gateway_app.extensions["gateway"].whole_only.clear()
+    gateway = gateway_app.extensions["gateway"]
+    gateway.whole_only.clear()
+    # what models were learned to do in other tests
+    gateway.outputs = gateway.settlements.outputs = OutputEstimator()
     return gateway_app.test_client()
 
 
