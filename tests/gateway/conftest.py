@@ -84,8 +84,9 @@ def web(gateway_app: Flask, fake: FakeUpstream) -> FlaskClient:
     """A test client of the application with providers."""
     gateway = gateway_app.extensions["gateway"]
     gateway.whole_only.clear()
-    # what models were learned to do in other tests
+    # what other tests left behind: learned sizes, and refused calls of keys that are gone
     gateway.outputs = gateway.settlements.outputs = OutputEstimator()
+    gateway.refused_calls.flush()
     return gateway_app.test_client()
 
 
