@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
+from psycopg.errors import DeadlockDetected
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
@@ -229,7 +230,8 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     """Empty the tables after each test that used the database.
 
     Deletes from tables with rows only, with triggers and foreign keys disabled: much faster than TRUNCATE of all tables,
-    and not blocked by readers.
+    and not blocked by readers. Where a call of the test is still being settled, the two may lock rows in opposite orders:
+    then the settling ends first, and the deletes are tried again.
     """
     if not {"app", "session"} & set(request.fixturenames):
         yield
@@ -237,12 +239,26 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     filled: FilledTables = request.getfixturevalue("filled_tables")
     engine: Engine = request.getfixturevalue("engine")
     yield
-    tables = filled()
-    if tables:
-        deletes = "; ".join(f"DELETE FROM {table}" for table in tables)
-        with engine.begin() as connection:  # one request to the server; several statements cannot be prepared
-            cursor = connection.connection.cursor()
-            cursor.execute(f"SET LOCAL session_replication_role = replica; {deletes}", prepare=False)
+    for last in (False, False, True):
+        try:
+            _empty(engine, filled())
+            return
+        except DeadlockDetected:
+            if last:
+                raise
+
+
+def _empty(engine: Engine, tables: Sequence[str]) -> None:
+    """Delete all rows of the tables, in one request to the server; several statements cannot be prepared.
+
+    Raises: DeadlockDetected.
+    """
+    if not tables:
+        return
+    deletes = "; ".join(f"DELETE FROM {table}" for table in tables)
+    with engine.begin() as connection:
+        cursor = connection.connection.cursor()
+        cursor.execute(f"SET LOCAL session_replication_role = replica; {deletes}", prepare=False)
 
 
 @pytest.fixture(params=["a person's account", "an organisation's account"])
