@@ -110,7 +110,7 @@ class GatewayCall(Base):
 
 class CallBody(Base):
     """What is kept of a call that has no `message`, or of its error: of a failed or refused call the request as
-    `message.request`, what had arrived of the answer, and the error in full; of a settled one the error alone.
+    `message.request` and `definitions`, what had arrived of the answer, and the error in full; of a settled one the error alone.
     `flask usage prune` deletes old rows."""
 
     __tablename__ = "call_body"
@@ -121,6 +121,7 @@ class CallBody(Base):
     )
     finished_at: Mapped[datetime]
     request: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
+    definitions: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     response: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
     error_message: Mapped[str | None]
 
