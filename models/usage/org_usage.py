@@ -73,7 +73,7 @@ class OrgUsageState(Base):
 
 
 _KEY = ["user_id", "dimension", "grain", "bucket", "key"]
-SUMS = [
+_SUMS = [
     "calls",
     "failed",
     "input_tokens",
@@ -85,15 +85,14 @@ SUMS = [
     "cost",
     "latency_ms",
 ]
-"""Columns that are added up."""
-_COLUMNS = ["org_id", *_KEY, *SUMS, "latency_max", "histogram"]
+_COLUMNS = ["org_id", *_KEY, *_SUMS, "latency_max", "histogram"]
 """The order of `org_usage_cells`."""
 _COUNT = text(
     f"INSERT INTO org_usage AS u ({', '.join(_COLUMNS)})"  # noqa: S608
     " SELECT :org, c.* FROM org_usage_cells(:org, :zone, :start, :until) c"
     " WHERE c.user_id = '' OR c.grain <> 'hour' ORDER BY 2, 3, 4, 5, 6"
     " ON CONFLICT (org_id, user_id, dimension, grain, bucket, key) DO UPDATE SET "
-    + ", ".join(f"{name} = u.{name} + excluded.{name}" for name in SUMS)
+    + ", ".join(f"{name} = u.{name} + excluded.{name}" for name in _SUMS)
     + ", latency_max = greatest(u.latency_max, excluded.latency_max), histogram = (SELECT array_agg(a + b ORDER BY n)"
     " FROM unnest(u.histogram, excluded.histogram) WITH ORDINALITY AS h (a, b, n))"
 )
