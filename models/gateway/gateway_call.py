@@ -53,6 +53,7 @@ class GatewayCall(Base):
         Index(
             "idx_gateway_call_model", "account_id", text("COALESCE(model, requested_model)"), "finished_at"
         ),
+        Index("idx_gateway_call_provider", "account_id", "provider", "finished_at"),
         Index(
             "idx_gateway_call_cost",
             "account_id",
