@@ -1,4 +1,4 @@
-"""Operators find the calls of a run and of a client's session, whoever made them, and public evaluation results.
+"""Operators find the calls of a run and of a client's session, whoever made them, and evaluation results.
 
 Revision: 0088
 Revises: 0081
@@ -15,6 +15,7 @@ INDEXES = {
     "idx_message_client_request": "message (client_request_id, finished_at) WHERE client_request_id IS NOT NULL",
     "idx_message_client": "message (client_id, finished_at) WHERE client_id IS NOT NULL",
     "idx_git_eval_results_public": "git_eval_results (id) WHERE is_public",
+    "idx_git_eval_results_agent": "git_eval_results (agent_model, id)",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, Select, case, func, null, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, case, exists, func, null, or_, select, tuple_
 from sqlalchemy.orm import defer
 
 from models.core.db import db
@@ -20,6 +20,8 @@ from models.runs.transcript import ConversationTurn, transcript
 
 LISTED = 500
 """Messages of one answer."""
+CHAT = 50
+"""Messages of one page."""
 MAX_BYTES = 32 << 20
 """Stored bytes of the requests and answers of one answer; those of later messages are left out."""
 
@@ -79,42 +81,64 @@ def session_messages(client_request_id: str) -> list[TracedMessage]:
     return messages_of_client(client_id) if client_id else of_run
 
 
+def chat_of_run(run_id: str, after: str | None = None) -> tuple[list[TracedMessage], str | None]:
+    """A page of the run's messages, oldest first, each with only the last message of its request, and the `after` of the next page.
+    Raises Invalid."""
+    return _chat(Message.client_request_id == run_id, run_id, after)
+
+
+def chat_of_client(client_id: str, after: str | None = None) -> tuple[list[TracedMessage], str | None]:
+    """A page of the messages of a client's session, as `chat_of_run`."""
+    return _chat(Message.client_id == client_id, client_id, after)
+
+
+def _chat(
+    condition: ColumnElement[bool], value: str, after: str | None
+) -> tuple[list[TracedMessage], str | None]:
+    query = _bodies(condition, Message.last_message, after, CHAT + 1)
+    rows: Sequence[Row[Any]] = () if "\0" in value else db.session.execute(query).all()
+    found = [
+        TracedMessage(row.Message, None if row.body is None else [row.body], row.answer)
+        for row in rows[:CHAT]
+    ]
+    return found, found[-1].message.id if len(rows) > CHAT else None
+
+
 def _traced(
     condition: ColumnElement[bool], value: str, missing: str, after: str | None
 ) -> list[TracedMessage]:
-    query = _bodies(condition)
-    if after is not None:
-        last = None if "\0" in after else db.session.get(Message, after)
-        if last is None:
-            raise Invalid("Unknown `after`. Send the `next` of the page before.", status=400)
-        query = query.where(tuple_(Message.finished_at, Message.id) > (last.finished_at, last.id))
+    query = _bodies(condition, Message.request, after, LISTED)
     rows: Sequence[Row[Any]] = () if "\0" in value else db.session.execute(query).all()
     if not rows and after is None:
         raise NotFound(missing)
     return [TracedMessage(row.Message, row.body, row.answer) for row in rows]
 
 
-def _bodies(condition: ColumnElement[bool]) -> Select[Any]:
+def _bodies(condition: ColumnElement[bool], body: Any, after: str | None, limit: int) -> Select[Any]:
     order = (Message.finished_at, Message.id)
-    size = func.coalesce(func.pg_column_size(Message.request), 0) + func.pg_column_size(Message.response)
-    page = (
-        select(Message.id, func.sum(size).over(order_by=order).label("total"))
-        .where(condition)
-        .order_by(*order)
-        .limit(LISTED)
-        .subquery("page")
-    )
-    large = page.c.total > MAX_BYTES
+    rows = select(Message.id, Message.finished_at).where(condition, *_after(after)).order_by(*order)
+    page = rows.limit(limit).subquery("page")
+    size = func.coalesce(func.pg_column_size(body), 0) + func.pg_column_size(Message.response)
+    large = func.sum(size).over(order_by=order) > MAX_BYTES
     return (
         select(
             Message,
-            case((large, null()), else_=Message.request).label("body"),
+            case((large, null()), else_=body).label("body"),
             case((large, null()), else_=Message.response).label("answer"),
         )
         .options(defer(Message.request), defer(Message.response), defer(Message.last_message))
         .join(page, page.c.id == Message.id)
         .order_by(*order)
     )
+
+
+def _after(after: str | None) -> list[ColumnElement[bool]]:
+    if after is None:
+        return []
+    last = None if "\0" in after else db.session.get(Message, after)
+    if last is None:
+        raise Invalid("Unknown `after`. Send the `next` of the page before.", status=400)
+    return [tuple_(Message.finished_at, Message.id) > (last.finished_at, last.id)]
 
 
 def run_ids_of_client(client_id: str) -> Sequence[str]:
@@ -184,6 +208,11 @@ def _spawned(run: AgentRun, messages: Sequence[TracedMessage]) -> TraceEvent:
     )
 
 
+def request_turns(traced: TracedMessage) -> Sequence[ConversationTurn]:
+    """The request of a message; empty if it was not kept."""
+    return transcript(traced.request, 0, None, None).request or ()
+
+
 def answer_turns(traced: TracedMessage) -> Sequence[ConversationTurn]:
     """The answer of a message; empty if it was not kept."""
     return transcript(None, 0, traced.response, None).response or ()
@@ -196,8 +225,7 @@ def answer_text(traced: TracedMessage) -> str:
 
 def user_prompt(traced: TracedMessage) -> str | None:
     """The text of the last user message of the request, or None."""
-    turns = transcript(traced.request, 0, None, None).request or ()
-    last = next((turn for turn in reversed(turns) if turn.role == "user"), None)
+    last = next((turn for turn in reversed(request_turns(traced)) if turn.role == "user"), None)
     return (_text([last]) or None) if last else None
 
 
@@ -205,11 +233,28 @@ def _text(turns: Sequence[ConversationTurn]) -> str:
     return "\n".join(part.text for turn in turns for part in turn.parts if part.kind == "text")
 
 
-def owner_of_run(run_id: str) -> tuple[AgentRun | None, str | None]:
-    """The run with this id and the account that has it or, without a record of the run, of its latest call."""
-    if "\0" in run_id:
-        return None, None
-    if run := db.session.get(AgentRun, run_id):
-        return run, run.account_id
-    query = select(GatewayCall.account_id).where(GatewayCall.run_id == run_id)
-    return None, db.session.scalar(query.order_by(GatewayCall.started_at.desc()).limit(1))
+def run_of_anyone(run_id: str) -> AgentRun | None:
+    """The run with this id, or None."""
+    return None if "\0" in run_id else db.session.get(AgentRun, run_id)
+
+
+TraceKind = Literal["run", "client", "call"]
+
+
+def find_trace(id: str) -> tuple[TraceKind, str] | None:
+    """What an id names: a run, a client's session, or a call without a run; a call of a run is found as its run."""
+    if "\0" in id:
+        return None
+    if db.session.get(AgentRun, id) is not None or _any(Message.client_request_id == id):
+        return "run", id
+    if _any(Message.client_id == id):
+        return "client", id
+    query = select(GatewayCall.run_id).where(or_(GatewayCall.request_id == id, GatewayCall.message_id == id))
+    call = db.session.execute(query.limit(1)).one_or_none()
+    if call is None:
+        return None
+    return ("run", call.run_id) if call.run_id else ("call", id)
+
+
+def _any(condition: ColumnElement[bool]) -> bool:
+    return db.session.scalar(select(exists().where(condition))) or False

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from secrets import randbits
 from typing import Any
 
-from sqlalchemy import Index, select, text
+from sqlalchemy import Index, Select, Text, and_, case, cast, column, func, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -18,6 +18,10 @@ PAGE = 50
 MAX_NESTING = 3
 """Levels of the metadata in which numbers are metrics."""
 MAX_METRICS = 200
+MAX_SCALAR = 200
+"""Stored bytes of a text of the metadata in lists."""
+SUITE, COMMIT = ("suite", "repo"), ("commit", "commitSha", "sha", "gitSha")
+"""Names of the metadata that say the repository and the commit."""
 
 
 class GitEvalResults(Base):
@@ -25,7 +29,10 @@ class GitEvalResults(Base):
     the order of ids is the order of time."""
 
     __tablename__ = "git_eval_results"
-    __table_args__ = (Index("idx_git_eval_results_public", "id", postgresql_where=text("is_public")),)
+    __table_args__ = (
+        Index("idx_git_eval_results_public", "id", postgresql_where=text("is_public")),
+        Index("idx_git_eval_results_agent", "agent_model", "id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
     cost_mode: Mapped[str | None]
@@ -37,20 +44,15 @@ class GitEvalResults(Base):
     is_public: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
-    def detail(self, *names: str) -> str | None:
-        """The first text of the metadata that has one of these names."""
-        values = self.details if isinstance(self.details, dict) else {}
-        return next((value for name in names if isinstance(value := values.get(name), str) and value), None)
-
     @property
     def suite(self) -> str | None:
         """The repository that was evaluated."""
-        return self.detail("suite", "repo")
+        return _text_named(self.details, SUITE)
 
     @property
     def commit(self) -> str | None:
         """The commit of the agent that was evaluated."""
-        return self.detail("commit", "commitSha", "sha", "gitSha")
+        return _text_named(self.details, COMMIT)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -58,6 +60,11 @@ class GitEvalResults(Base):
         found: dict[str, float] = {}
         _collect(self.details, "", MAX_NESTING, found)
         return found
+
+
+def _text_named(details: Any, names: tuple[str, ...]) -> str | None:
+    values = details if isinstance(details, dict) else {}
+    return next((value for name in names if isinstance(value := values.get(name), str) and value), None)
 
 
 def _collect(value: Any, name: str, levels: int, found: dict[str, float]) -> None:
@@ -107,18 +114,73 @@ def eval_with_id(id: str) -> GitEvalResults:
     return found
 
 
-@dataclass(frozen=True)
-class EvalPage:
-    """Results, newest first, and the `before` of the next page, None on the last."""
+@dataclass(frozen=True, slots=True)
+class EvalSummary:
+    """A result in a list. `scalars` are the numbers and short texts of its metadata, without nested ones."""
 
-    results: Sequence[GitEvalResults]
-    next: str | None
+    id: str
+    created_at: datetime
+    agent_model: str | None
+    reasoner_model: str | None
+    cost_mode: str | None
+    cost: int
+    is_public: bool
+    scalars: dict[str, Any]
+
+    @property
+    def suite(self) -> str | None:
+        """The repository that was evaluated."""
+        return _text_named(self.scalars, SUITE)
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of the agent that was evaluated."""
+        return _text_named(self.scalars, COMMIT)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The numbers of the metadata by name."""
+        found: dict[str, float] = {}
+        _collect(self.scalars, "", 1, found)
+        return found
 
 
-def evals_page(before: str | None = None, limit: int = PAGE) -> EvalPage:
-    """A page of all results, by id descending."""
-    query = select(GitEvalResults).order_by(GitEvalResults.id.desc()).limit(limit + 1)
+def eval_summaries(
+    *, agent: str | None = None, before: str | None = None, limit: int = PAGE
+) -> tuple[list[EvalSummary], str | None]:
+    """Results, newest first, of one agent or model if given, after the one with the id `before`, and the `before` of the next
+    page."""
+    query = _summaries().order_by(GitEvalResults.id.desc()).limit(limit + 1)
+    if agent:
+        query = query.where(GitEvalResults.agent_model == agent)
     if before:
         query = query.where(GitEvalResults.id < before)
-    rows = db.session.scalars(query).all()
-    return EvalPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
+    rows = [EvalSummary(*row) for row in db.session.execute(query)]
+    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+
+def _summaries() -> Select[Any]:
+    details = GitEvalResults.details
+    given = case((func.jsonb_typeof(details) == "object", details), else_=cast({}, JSONB))
+    pair = func.jsonb_each(given).table_valued(column("key", Text), column("value", JSONB), name="pair")
+    short = or_(
+        func.jsonb_typeof(pair.c.value) == "number",
+        and_(func.jsonb_typeof(pair.c.value) == "string", func.pg_column_size(pair.c.value) < MAX_SCALAR),
+    )
+    scalars = select(func.jsonb_object_agg(pair.c.key, pair.c.value)).where(short)
+    result = GitEvalResults
+    return select(
+        *(result.id, result.created_at, result.agent_model, result.reasoner_model),
+        *(result.cost_mode, result.cost, result.is_public),
+        func.coalesce(scalars.correlate(GitEvalResults).scalar_subquery(), cast({}, JSONB)),
+    )
+
+
+def previous_eval(result: GitEvalResults) -> str | None:
+    """The id of the result before this one of the same agent or model, or None."""
+    if result.agent_model is None:
+        return None
+    query = select(GitEvalResults.id).where(
+        GitEvalResults.agent_model == result.agent_model, GitEvalResults.id < result.id
+    )
+    return db.session.scalar(query.order_by(GitEvalResults.id.desc()).limit(1))

@@ -12,7 +12,7 @@ from models.admin.git_evals import GitEvalResults, eval_with_id, latest_evals, r
 from models.core.db import db
 from models.core.errors import DomainError
 from views.admin.api.admin_api_blueprint import DOOR, NOT_ADMIN, bp
-from views.admin.pages.admin_blueprint import operating_user
+from views.admin.pages.eval_pages import show_eval
 from views.web.body import Body, Int32, read, read_json
 from views.web.error_bodies import ApiError, door
 from views.web.format import iso
@@ -141,14 +141,6 @@ def change_visibility() -> ResponseReturnValue:
     answer = eval_json(found)
     db.session.commit()
     return jsonify(answer)
-
-
-def show_eval(found: GitEvalResults, public: bool) -> None:
-    """Publish or hide a result, with its entry in the audit log."""
-    if found.is_public != public:
-        change = {"before": {"is_public": found.is_public}, "after": {"is_public": public}}
-        found.is_public = public
-        audit("eval.visibility", found.id, user=operating_user(), **change)
 
 
 def _operator() -> User:
