@@ -46,6 +46,16 @@ class Message(Base):
             postgresql_where=text("(repo_url IS NOT NULL)"),
         ),
         Index("idx_message_byok", "id", postgresql_where=text("byok")),
+        # operators' traces (models/admin/client_traces.py)
+        Index(
+            "idx_message_client_request",
+            "client_request_id",
+            "finished_at",
+            postgresql_where=text("(client_request_id IS NOT NULL)"),
+        ),
+        Index(
+            "idx_message_client", "client_id", "finished_at", postgresql_where=text("(client_id IS NOT NULL)")
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
