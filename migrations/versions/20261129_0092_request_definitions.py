@@ -1,13 +1,13 @@
 """Keep the tools and formats of a request with its input.
 
 Revision: 0092
-Revises: 0088
+Revises: 0090
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0092"
-down_revision = "0088"
+down_revision = "0090"
 branch_labels = None
 depends_on = None
 
