@@ -190,11 +190,12 @@ def check_domains(timestamp: int) -> None:
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:
-    """Delete expired sessions, login links, CLI codes and changes of an address."""
-    from models.accounts import credentials, email_changes
+    """Delete expired sessions, login links, CLI codes, changes of an address and challenges of passkeys."""
+    from models.accounts import credentials, email_changes, passkeys
 
     credentials.delete_expired(now())
     email_changes.delete_expired_changes(now())
+    passkeys.forget_challenges(now())
 
 
 @queue.task(name="billing.handle_event", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
