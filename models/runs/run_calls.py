@@ -182,7 +182,7 @@ def call_of(
 
 def replay_of_call(call: GatewayCall) -> CallReplay | None:
     """The whole request of a call; None if it was not kept."""
-    query = select(func.coalesce(Message.request, CallBody.request)).select_from(_BODIES)
+    query = select(func.coalesce(Message.request, CallBody.request)).select_from(CALL_BODIES)
     return replay_of(call, db.session.scalar(query.where(GatewayCall.request_id == call.request_id)))
 
 
@@ -199,7 +199,7 @@ PAID_BY = {
 """`message.paid_by` in words."""
 
 
-_BODIES = outerjoin(GatewayCall, Message, Message.id == GatewayCall.message_id).outerjoin(
+CALL_BODIES = outerjoin(GatewayCall, Message, Message.id == GatewayCall.message_id).outerjoin(
     CallBody, CallBody.request_id == GatewayCall.request_id
 )
 """Calls with what is kept of them, charged or not."""
@@ -225,7 +225,7 @@ def _message(call: GatewayCall, limit: int) -> tuple[Row[Any] | None, Transcript
             Message.reasoning_text,
             CallBody.error_message,
         )
-        .select_from(_BODIES)
+        .select_from(CALL_BODIES)
         .where(GatewayCall.request_id == call.request_id)
     )
     found = db.session.execute(query).one_or_none()

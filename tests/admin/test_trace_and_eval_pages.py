@@ -26,11 +26,11 @@ def result(agent: str = "base2", **metadata: object) -> str:
 
 @pytest.fixture
 def trace(session: OrmSession, alice: Person) -> str:
-    """A run of alice with 60 messages in a session of a client."""
+    """A run of alice with 30 messages in a session of a client."""
     user = session.get_one(User, alice.id)
     with factories.one_commit():
         run = factories.run(user, "codebuff/base@1.0.0", tags=["nightly"])
-        for number in range(60):
+        for number in range(30):
             made = factories.message(
                 user,
                 client_id="laptop",
@@ -117,14 +117,14 @@ def test_a_trace_shows_all_messages_in_pages_and_looking_is_logged(
     session: OrmSession, root: Person, alice: Person, trace: str
 ) -> None:
     page = root.browser.get(f"/admin/traces/runs/{trace}").text
-    for words in ("Prompt 00", "Answer 49", "nightly", f"/admin/accounts/{alice.id}", "/clients/laptop"):
+    for words in ("Prompt 00", "Answer 24", "nightly", f"/admin/accounts/{alice.id}", "/clients/laptop"):
         assert words in page, words
     assert 'href="/runs/' not in page.partition("<main")[2]
-    assert "Prompt 50" not in page
+    assert "Prompt 25" not in page
     more = page.partition('hx-get="/admin/traces/runs/')[2].partition('"')[0]
     later = root.browser.get(f"/admin/traces/runs/{more}", headers={"HX-Request": "true"}).text
     assert "<html" not in later
-    assert "Prompt 50" in later
+    assert "Prompt 25" in later
     assert "Load later" not in later
     assert "From the beginning" in root.browser.get(f"/admin/traces/runs/{more}").text
     talk = root.browser.get("/admin/traces/clients/laptop").text
