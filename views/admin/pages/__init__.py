@@ -6,6 +6,8 @@ from views.admin.pages import (
     admin_overview,
     eval_pages,
     operator_account_page,
+    org_list_page,
+    relabel_page,
     takedown_page,
     trace_pages,
 )
@@ -17,6 +19,8 @@ __all__ = [
     "bp",
     "eval_pages",
     "operator_account_page",
+    "org_list_page",
+    "relabel_page",
     "takedown_page",
     "trace_pages",
 ]
