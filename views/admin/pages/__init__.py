@@ -7,6 +7,8 @@ from views.admin.pages import (
     eval_pages,
     job_pages,
     operator_account_page,
+    org_list_page,
+    relabel_page,
     takedown_page,
     trace_pages,
 )
@@ -19,6 +21,8 @@ __all__ = [
     "eval_pages",
     "job_pages",
     "operator_account_page",
+    "org_list_page",
+    "relabel_page",
     "takedown_page",
     "trace_pages",
 ]
