@@ -24,6 +24,7 @@ ALTER TABLE proof_run ADD COLUMN kind text NOT NULL DEFAULT 'ledger', ADD COLUMN
     ADD CONSTRAINT proof_run_kind_known CHECK (kind = ANY (ARRAY['ledger'::text, 'store'::text]));
 DROP INDEX idx_proof_run_finished;
 CREATE INDEX idx_proof_run_finished ON proof_run (kind, id) WHERE finished_at IS NOT NULL;
+CREATE INDEX idx_org_webhook_delivery_open ON org_webhook_delivery (state, created_at, id) WHERE state <> 'delivered';
 CREATE TABLE storage_sample (
     day date NOT NULL,
     name text NOT NULL,
@@ -34,6 +35,7 @@ CREATE TABLE storage_sample (
 """
 DOWN = """
 DROP TABLE storage_sample;
+DROP INDEX idx_org_webhook_delivery_open;
 DROP INDEX idx_proof_run_finished;
 DELETE FROM proof_run WHERE kind <> 'ledger';
 ALTER TABLE proof_run DROP COLUMN kind, DROP COLUMN runs;
