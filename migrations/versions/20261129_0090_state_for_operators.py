@@ -1,13 +1,13 @@
 """What operators see of jobs, proofs and storage: errors of jobs, proofs of the store, sizes by day.
 
 Revision: 0090
-Revises: 0081
+Revises: 0088
 """
 
 from migrations.replacing import run_script
 
 revision = "0090"
-down_revision = "0081"
+down_revision = "0088"
 branch_labels = None
 depends_on = None
 
@@ -24,7 +24,6 @@ ALTER TABLE proof_run ADD COLUMN kind text NOT NULL DEFAULT 'ledger', ADD COLUMN
     ADD CONSTRAINT proof_run_kind_known CHECK (kind = ANY (ARRAY['ledger'::text, 'store'::text]));
 DROP INDEX idx_proof_run_finished;
 CREATE INDEX idx_proof_run_finished ON proof_run (kind, id) WHERE finished_at IS NOT NULL;
-CREATE INDEX idx_org_webhook_delivery_open ON org_webhook_delivery (state, created_at, id) WHERE state <> 'delivered';
 CREATE TABLE storage_sample (
     day date NOT NULL,
     name text NOT NULL,
@@ -35,7 +34,6 @@ CREATE TABLE storage_sample (
 """
 DOWN = """
 DROP TABLE storage_sample;
-DROP INDEX idx_org_webhook_delivery_open;
 DROP INDEX idx_proof_run_finished;
 DELETE FROM proof_run WHERE kind <> 'ledger';
 ALTER TABLE proof_run DROP COLUMN kind, DROP COLUMN runs;

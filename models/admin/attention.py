@@ -14,6 +14,7 @@ from models.billing.payments import customers, stripe_events
 from models.billing.proof_runs import ProofKind
 from models.core.db import db, extension
 from models.gateway.gateway_call import GatewayCall, refused_names
+from models.gateway.provider_health import health_of
 from models.ledger import CreditHold, SyncFailure
 from models.orgs.webhooks import OrgWebhook
 
@@ -40,6 +41,8 @@ MOST, MOST_ROWS = 1_000, 100
 FLAGGED_FOR, UNPRICED_FOR = timedelta(days=30), timedelta(days=7)
 PROOF_EVERY = timedelta(days=2)
 """A nightly proof older than this did not run."""
+FEW_CALLS, FAULTY, VERY_FAULTY = 10, 0.1, 0.5
+"""Calls of a provider in an hour, and the share of its faults, from which it is in trouble."""
 DISK_SHARE, DISK_BYTES = 0.1, 2 << 30
 """Free space below both this share and this size is low."""
 
@@ -63,6 +66,7 @@ def attention(now: datetime, *, unsettled: Mapping[str, int], migrated: bool) ->
         *_jobs(now),
         *_money(now),
         *_webhooks(),
+        *_providers(now),
         *_proofs(now),
     ]
     return sorted(found, key=lambda each: not each.urgent)
@@ -153,6 +157,16 @@ def _webhooks() -> Iterator[Attention]:
     troubled = or_(OrgWebhook.disabled_at.is_not(None), OrgWebhook.failing_since.is_not(None))
     if count := _count(select(OrgWebhook.id).where(troubled)):
         yield Attention("webhooks", f"{_number(count, 'webhook')} of organisations fail or are off")
+
+
+def _providers(now: datetime) -> Iterator[Attention]:
+    for name, models in health_of("1h", now).items():
+        whole = models[""]
+        if whole.calls >= FEW_CALLS and whole.fault_rate >= FAULTY:
+            rate = f"{whole.fault_rate:.0%} of {whole.calls:,} calls"
+            yield Attention(
+                "providers", f"{name}: {rate} failed in the last hour", whole.fault_rate >= VERY_FAULTY
+            )
 
 
 def _proofs(now: datetime) -> Iterator[Attention]:

@@ -12,7 +12,7 @@ from functools import partial
 import procrastinate
 
 from models.core import job_queue
-from models.core.db import db, now
+from models.core.db import db, extension, now
 from models.core.job_queue import Backoff, Context, enqueue, pending_state, queue, run_now, transaction
 from models.core.settings import get_settings
 
@@ -54,6 +54,16 @@ def forget_submissions(timestamp: int) -> None:
     from models.core import form_submissions
 
     form_submissions.forget_submissions(now())
+
+
+@queue.periodic(cron="3 4 * * *")
+@queue.task(name="admin.sample_storage", queueing_lock="admin.sample_storage", retry=Backoff(600))
+def sample_storage(timestamp: int) -> None:
+    """Record the sizes of tables and files for operators."""
+    from models.admin import storage_review
+
+    settings = get_settings()
+    storage_review.sample_storage(now(), None if settings.stoa_files_url else settings.data_dir / "files")
 
 
 @queue.periodic(cron="13 4 * * *")
@@ -190,11 +200,12 @@ def check_domains(timestamp: int) -> None:
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:
-    """Delete expired sessions, login links, CLI codes and changes of an address."""
-    from models.accounts import credentials, email_changes
+    """Delete expired sessions, login links, CLI codes, changes of an address and challenges of passkeys."""
+    from models.accounts import credentials, email_changes, passkeys
 
     credentials.delete_expired(now())
     email_changes.delete_expired_changes(now())
+    passkeys.forget_challenges(now())
 
 
 @queue.task(name="billing.handle_event", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
@@ -408,6 +419,19 @@ def count_org_usage(timestamp: int) -> None:
         while more:
             with transaction():
                 more = org_usage.count_calls(org_id, moment)
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="gateway.count_providers", queueing_lock="gateway.count_providers", retry=Backoff())
+def count_providers(timestamp: int) -> None:
+    """Count the calls of each provider that ended more than a minute ago."""
+    from models.gateway import provider_health
+
+    names = list(extension("gateway").routes.providers)
+    more = True
+    while more:
+        with transaction():
+            more = provider_health.count_calls(names, now())
 
 
 @queue.periodic(cron="*/5 * * * *")

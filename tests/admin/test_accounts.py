@@ -59,11 +59,14 @@ ROUTES = [
     ("/admin/webhooks", "GET", 200, 200),
     ("/admin/webhooks?state=retried", "GET", 200, 200),
     ("/admin/webhooks/deliveries/nobody/attempts", "POST", 303, 403),
+    ("/admin/providers", "GET", 200, 200),
+    ("/admin/providers/openrouter", "GET", 200, 200),
+    ("/admin/storage", "GET", 200, 200),
     ("/admin/jobs", "GET", 200, 200),
     ("/admin/jobs/schedule", "GET", 200, 200),
     ("/admin/jobs/retries", "POST", 422, 403),
-    ("/admin/jobs/1/retries", "POST", 404, 403),
-    ("/admin/jobs/1/cancellation", "POST", 404, 403),
+    ("/admin/jobs/999999/retries", "POST", 404, 403),
+    ("/admin/jobs/999999/cancellation", "POST", 404, 403),
     *(
         route
         for id in ("ALICE", "ACME", "nobody")

@@ -4,10 +4,14 @@ commands of the same names."""
 from views.admin.pages import (
     account_acts,
     admin_overview,
+    eval_pages,
     job_pages,
     operator_account_page,
     proof_pages,
+    provider_pages,
+    storage_page,
     takedown_page,
+    trace_pages,
     webhook_pages,
 )
 from views.admin.pages.billing_operations import bp
@@ -16,9 +20,13 @@ __all__ = [
     "account_acts",
     "admin_overview",
     "bp",
+    "eval_pages",
     "job_pages",
     "operator_account_page",
     "proof_pages",
+    "provider_pages",
+    "storage_page",
     "takedown_page",
+    "trace_pages",
     "webhook_pages",
 ]

@@ -139,6 +139,8 @@ _PLACES: dict[str, tuple[str, dict[str, str]]] = {
     "failures": ("admin_billing.overview", {"_anchor": "failures"}),
     "reconciliation": ("admin.proofs", {"_anchor": "stripe"}),
     "webhooks": ("admin.webhook_list", {}),
+    "providers": ("admin.provider_list", {"window": "1h"}),
+    "disk": ("admin.storage", {}),
     "ledger": ("admin.proofs", {"_anchor": "ledger"}),
     "store": ("admin.proofs", {"_anchor": "store"}),
 }
