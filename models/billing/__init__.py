@@ -24,7 +24,12 @@ from models.billing.payments.purchase import (
     purchases_of,
     receipt_of,
 )
-from models.billing.payments.reconciliation import Reconciliation, last_reconciliation, reconcile
+from models.billing.payments.reconciliation import (
+    Reconciliation,
+    last_reconciliation,
+    reconcile,
+    reconciliations,
+)
 from models.billing.payments.stripe_events import StripeEvent, WebhookRefusal
 from models.billing.payments.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
 from models.billing.proof_runs import (
@@ -175,6 +180,7 @@ __all__ = [
     "purchases_of",
     "receipt_of",
     "reconcile",
+    "reconciliations",
     "record_ledger_proof",
     "record_store_proof",
     "remove_limit_override",

@@ -12,7 +12,7 @@ from functools import partial
 import procrastinate
 
 from models.core import job_queue
-from models.core.db import db, now
+from models.core.db import db, extension, now
 from models.core.job_queue import Backoff, Context, enqueue, pending_state, queue, run_now, transaction
 from models.core.settings import get_settings
 
@@ -54,6 +54,16 @@ def forget_submissions(timestamp: int) -> None:
     from models.core import form_submissions
 
     form_submissions.forget_submissions(now())
+
+
+@queue.periodic(cron="3 4 * * *")
+@queue.task(name="admin.sample_storage", queueing_lock="admin.sample_storage", retry=Backoff(600))
+def sample_storage(timestamp: int) -> None:
+    """Record the sizes of tables and files for operators."""
+    from models.admin import storage_review
+
+    settings = get_settings()
+    storage_review.sample_storage(now(), None if settings.stoa_files_url else settings.data_dir / "files")
 
 
 @queue.periodic(cron="13 4 * * *")
@@ -409,6 +419,19 @@ def count_org_usage(timestamp: int) -> None:
         while more:
             with transaction():
                 more = org_usage.count_calls(org_id, moment)
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="gateway.count_providers", queueing_lock="gateway.count_providers", retry=Backoff())
+def count_providers(timestamp: int) -> None:
+    """Count the calls of each provider that ended more than a minute ago."""
+    from models.gateway import provider_health
+
+    names = list(extension("gateway").routes.providers)
+    more = True
+    while more:
+        with transaction():
+            more = provider_health.count_calls(names, now())
 
 
 @queue.periodic(cron="*/5 * * * *")

@@ -8,9 +8,13 @@ from views.admin.pages import (
     job_pages,
     operator_account_page,
     org_list_page,
+    proof_pages,
+    provider_pages,
     relabel_page,
+    storage_page,
     takedown_page,
     trace_pages,
+    webhook_pages,
 )
 from views.admin.pages.billing_operations import bp
 
@@ -22,7 +26,11 @@ __all__ = [
     "job_pages",
     "operator_account_page",
     "org_list_page",
+    "proof_pages",
+    "provider_pages",
     "relabel_page",
+    "storage_page",
     "takedown_page",
     "trace_pages",
+    "webhook_pages",
 ]
