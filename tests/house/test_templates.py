@@ -195,3 +195,40 @@ def test_layouts_shadow_no_context_variables(file: Path) -> None:
     taken = [node for node in tree.body if isinstance(node, nodes.Assign | nodes.FromImport | nodes.Macro)]
     if file.name != "base.html":
         assert taken == []
+
+
+FORMATTED = re.compile(
+    r"strftime|isoformat|['\"]\{:[^}]*[,.%][^}]*\}['\"]\.format|(?<!=\"\{\{ )'%\.\d+f[^']*'\|format"
+)
+PAGE_MODULES = [
+    file
+    for file in VIEWS
+    if (
+        "pages" in file.parts
+        or file.parent.name == "web"
+        or file.name == "pages.py"
+        or file.name.endswith("_page.py")
+    )
+    and file.name not in ("format.py", "viewer_locale.py", "logs.py", "body.py", "openapi.py")
+]
+
+
+@pytest.mark.parametrize("file", FILES + sorted(TEMPLATES.rglob("*.txt")), ids=name)
+def test_templates_do_not_format_times_and_numbers_themselves(file: Path) -> None:
+    found = FORMATTED.search(file.read_text(encoding="utf-8"))
+    assert not found, f"use a filter of views/web/format.py, which knows the viewer: {found and found[0]}"
+
+
+@pytest.mark.parametrize("file", PAGE_MODULES, ids=name)
+def test_pages_do_not_format_times_and_numbers_themselves(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FormattedValue) and node.format_spec is not None:
+            spec = "".join(
+                str(part.value) for part in node.format_spec.values if isinstance(part, ast.Constant)
+            )  # type: ignore[attr-defined]
+            where = f"{file.name}:{node.lineno}: use views/web/format.py, which knows the viewer"
+            assert spec in ("%Y-%m", "%Y-%m-%d") or not re.search(r"[,%]|\.\d*f", spec), where
+        if isinstance(node, ast.Attribute) and node.attr == "strftime":
+            raise AssertionError(
+                f"{file.name}:{node.lineno}: use views/web/format.py, which knows the viewer"
+            )
