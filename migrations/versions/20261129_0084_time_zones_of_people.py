@@ -1,13 +1,13 @@
 """The time zone and the language of numbers that a user chose.
 
 Revision: 0084
-Revises: 0081
+Revises: 0093
 """
 
 from migrations.replacing import run_script
 
 revision = "0084"
-down_revision = "0081"
+down_revision = "0093"
 branch_labels = None
 depends_on = None
 

@@ -3,6 +3,7 @@
 from models.accounts.credentials import delete_expired
 from models.accounts.device_requests import DeviceRequest
 from models.accounts.email_changes import EmailChange
+from models.accounts.passkeys import Passkey, SpentChallenge
 from models.accounts.sessions import SESSION_TYPES, Fingerprint, FingerprintUser, LoginLink, Session
 from models.accounts.users import API_KEY_TYPES, EncryptedApiKey, OAuthAccount, User, VerificationToken
 from models.accounts.write_limits import WriteQuota
@@ -17,7 +18,9 @@ __all__ = [
     "FingerprintUser",
     "LoginLink",
     "OAuthAccount",
+    "Passkey",
     "Session",
+    "SpentChallenge",
     "User",
     "VerificationToken",
     "WriteQuota",

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from sqlalchemy import select
 
 from models.accounts.credentials import NAME_LENGTH, hash_token
+from models.accounts.passkeys import keep_a_way, lock_ways
 from models.accounts.users import NUMBER_LANGUAGES, THEMES, OAuthAccount, User
 from models.core.db import db
-from models.core.errors import Conflict, Invalid, NotFound
+from models.core.errors import Invalid, NotFound
 from models.core.time_zones import time_zones
 
 OF_ORGANISATION = "sso:"
@@ -68,15 +69,11 @@ def own_identity(user: User, id: str) -> OAuthAccount:
 def disconnect(user: User, id: str) -> OAuthAccount:
     """Disconnect an identity: it no longer signs the user in. Their sessions stay. Flushes. Returns the deleted row.
 
-    Locks the user's row. Raises NotFound, and Conflict for the last way to sign in: a link by e-mail is one only if the
-    address was verified.
+    Locks the user's row. Raises NotFound, and Conflict for the last way to sign in (`keep_a_way`).
     """
-    db.session.execute(select(User.id).where(User.id == user.id).with_for_update())
+    lock_ways(user)
     identity = own_identity(user, id)
-    if user.email_verified is None and len(identities_of(user)) == 1:
-        raise Conflict(
-            "This is the only way you can sign in. Sign in once by e-mail link, then disconnect it."
-        )
+    keep_a_way(user)
     db.session.delete(identity)
     db.session.flush()
     return identity

@@ -35,7 +35,7 @@ HIDDEN_FIELDS = frozenset({"csrf_token", FIELD})
 
 ONCE = frozenset(
     {
-        "accounts.create_key",
+        *("accounts.add_passkey", "accounts.create_key"),
         *("admin.grant", "admin.create_link"),
         *("budgets.add_raise", "budgets.ask", "budgets.create"),
         *(

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from datetime import date as calendar_date
 from decimal import ROUND_HALF_UP, Decimal
+from math import isfinite
 
 from flask import Flask
 
@@ -51,10 +52,16 @@ def credits(value: int | float | Decimal | None) -> str:
     return f"{MINUS if whole < 0 else ''}{local_number(f'{abs(whole):,}')}"
 
 
-def number(value: int | float | Decimal, decimals: int | None = None) -> str:
-    """A number with thousands separators: `4,770`, `−0.5`; with this many decimals, or as many as a Decimal has."""
+def number(value: int | float | Decimal | None, decimals: int | None = None) -> str:
+    """A number with thousands separators: `4,770`, `−0.5`; with this many decimals, else all that an integer or Decimal has, or at
+    most three of a float: `7.5`."""
+    if value is None or not isfinite(value):
+        return NONE
     text = f"{value:,}" if decimals is None else f"{value:,.{decimals}f}"
-    return f"{MINUS if text[0] == '-' else ''}{local_number(text.lstrip('-'))}"
+    if decimals is None and isinstance(value, float):
+        text = f"{value:,.3f}".rstrip("0").rstrip(".")
+    digits = text.lstrip("-")
+    return f"{MINUS if text != digits and digits != '0' else ''}{local_number(digits)}"
 
 
 def exact_credits(value: Decimal | None) -> str:

@@ -7,6 +7,7 @@ from flask.typing import ResponseReturnValue
 
 from models.accounts import credentials
 from models.accounts.credentials import NAME_LENGTH, PAT_DAYS
+from models.accounts.passkeys import passkeys_of
 from models.accounts.sessions import Session
 from models.accounts.user_agents import describe_agent
 from models.accounts.users import User
@@ -16,6 +17,7 @@ from models.orgs import check_session, memberships, record_org
 from models.orgs.org_keys import create_org_key, orgs_to_pay
 from models.usage.key_spend import spent_by_own_keys
 from views.accounts.pages.blueprint import bp
+from views.accounts.pages.passkey_pages import party
 from views.accounts.pages.profile import tab
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required, settings
 from views.web.htmx import render, see_other, toast
@@ -55,6 +57,8 @@ def security() -> ResponseReturnValue:
         web=[row for row, _ in live if row.type == "web"],
         cli=[(row, device) for row, device in live if row.type == "cli"],
         current=current_session(),
+        passkeys=passkeys_of(_user()),
+        passkeys_available=party() is not None,
     )
 
 
