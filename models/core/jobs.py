@@ -259,6 +259,14 @@ def send_billing_details(account_id: str) -> None:
     customers.send_billing_details(account_id)
 
 
+@queue.task(name="billing.send_email", retry=Backoff(30, 120, 600, 3600, 7200))
+def send_customer_email(user_id: str) -> None:
+    """Give the Stripe customers of a user, and of the organisations that they own, the user's e-mail address."""
+    from models.billing.payments import customers
+
+    customers.send_email(user_id)
+
+
 @queue.task(name="billing.withdraw_upgrade", retry=Backoff(5, 30, 120, 600, 3600))
 def withdraw_upgrade(user_id: str) -> None:
     """Withdraw a person's change of plan that waits for its payment, once a dispute has frozen buying."""
