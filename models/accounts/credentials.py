@@ -132,9 +132,16 @@ def open_web(
 ) -> tuple[str, Session]:
     """Create a browser session that lasts 30 days. Returns the raw token, which is not stored, and the row.
 
-    Raises AccountSuspended for a banned user, and Forbidden for a service account.
+    Takes back the user's deletion of the account. Raises AccountSuspended for a banned user, and Forbidden for a service account or
+    an erased account.
     """
     bans.raise_if_banned(user)
+    if user.deleted_at is not None:
+        # waits for the job that erases the account
+        db.session.refresh(user, with_for_update={"key_share": True})
+        if user.erased_at is not None:
+            raise Forbidden("This account was deleted.")
+        user.deleted_at = None
     if user.email.endswith(f"@{SERVICE_DOMAIN}"):
         raise Forbidden("A service account does not sign in.")
     token = secrets.token_hex(32)

@@ -68,6 +68,11 @@ class User(Base):
         Index("idx_user_auto_topup", "id", postgresql_where=text("auto_topup_enabled")),
         Index("idx_user_banned", "created_at", postgresql_where=text("banned")),
         CheckConstraint("theme IN ('system', 'light', 'dark')", name="theme"),
+        Index(
+            "idx_user_deleted",
+            "deleted_at",
+            postgresql_where=text("((deleted_at IS NOT NULL) AND (erased_at IS NULL))"),
+        ),
         # operators search by the beginning (models/admin/account_search.py)
         Index("idx_user_email_beginning", "email", postgresql_ops={"email": "text_pattern_ops"}),
         Index(
@@ -117,6 +122,10 @@ class User(Base):
     """IANA name of the clock of the pages; null for what the browser says."""
     number_language: Mapped[str] = mapped_column(server_default=text("'en'"))
     """Language of the numbers on pages, one of `NUMBER_LANGUAGES`."""
+    deleted_at: Mapped[datetime | None]
+    """When the user deleted the account; a sign-in in the grace period takes it back (`account_deletion`)."""
+    erased_at: Mapped[datetime | None]
+    """When what is personal was erased for good."""
 
     @hybrid_property
     def display_name(self) -> str:
