@@ -1,5 +1,6 @@
 """Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
 
+from models.billing import account_closing
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
 from models.billing.payments.billing_details import BillingDetails
@@ -147,6 +148,7 @@ __all__ = [
     "WebhookRefusal",
     "Window",
     "WindowLimit",
+    "account_closing",
     "banned_buyers",
     "billing_is_set_up",
     "buy",
