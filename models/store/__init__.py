@@ -1,5 +1,6 @@
 """The agent store: publishers, agents, versions, and statistics of their runs."""
 
+from models.store import exported_agents
 from models.store.tables import (
     Agent,
     AgentConfig,
@@ -30,4 +31,5 @@ __all__ = [
     "StoreStamp",
     "StoreWindow",
     "Takedown",
+    "exported_agents",
 ]
