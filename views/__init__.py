@@ -6,6 +6,7 @@ from views.accounts import api as accounts_api
 from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
+from views.admin import api as admin_api
 from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
@@ -130,6 +131,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(mail_settings.bp)
     app.register_blueprint(admin_pages.bp)
     app.register_blueprint(admin_blueprint.bp)
+    app.register_blueprint(admin_api.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)

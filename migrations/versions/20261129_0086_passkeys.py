@@ -1,13 +1,13 @@
 """Passkeys, and the challenges that were answered with them.
 
 Revision: 0086
-Revises: 0081
+Revises: 0082
 """
 
 from migrations.replacing import run_script
 
 revision = "0086"
-down_revision = "0081"
+down_revision = "0082"
 branch_labels = None
 depends_on = None
 

@@ -28,7 +28,13 @@ from models.billing.payments.purchase import (
 from models.billing.payments.reconciliation import Reconciliation, last_reconciliation, reconcile
 from models.billing.payments.stripe_events import StripeEvent, WebhookRefusal
 from models.billing.payments.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
-from models.billing.proof_runs import ProofRun, last_proof, record_proof
+from models.billing.proof_runs import (
+    ProofRun,
+    last_proof,
+    proof_runs,
+    record_ledger_proof,
+    record_store_proof,
+)
 from models.billing.referral_program.rewards import REFERRAL_STATUSES, AdImpression, Referral
 from models.billing.stripe_api import BillingDisabled, StripeError, connect, enabled, test_mode
 from models.billing.subscription_plans.limit_overrides import (
@@ -165,12 +171,14 @@ __all__ = [
     "low_balance_threshold",
     "new_version",
     "preview_change",
+    "proof_runs",
     "public_plans",
     "purchase_of",
     "purchases_of",
     "receipt_of",
     "reconcile",
-    "record_proof",
+    "record_ledger_proof",
+    "record_store_proof",
     "remove_limit_override",
     "resolve",
     "resume",

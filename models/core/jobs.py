@@ -56,6 +56,15 @@ def forget_submissions(timestamp: int) -> None:
     form_submissions.forget_submissions(now())
 
 
+@queue.periodic(cron="13 4 * * *")
+@queue.task(name="core.forget_failures", queueing_lock="core.forget_failures", retry=Backoff(60, 600))
+def forget_job_failures(timestamp: int) -> None:
+    """Delete the errors of jobs that are gone."""
+    from models.core import job_failures
+
+    job_failures.forget_failures()
+
+
 @queue.periodic(cron="41 * * * *")
 @queue.task(name="orgs.erase", queueing_lock="orgs.erase", retry=Backoff(60, 600))
 def erase_orgs(timestamp: int) -> None:
@@ -87,9 +96,18 @@ def record_ledger_head(timestamp: int) -> None:
 @queue.task(name="billing.prove", queueing_lock="billing.prove", retry=Backoff(3600))
 def prove_ledger(timestamp: int) -> None:
     """Verify all ledger totals and purchases, and record the result for operators."""
-    from models.billing import proof_runs
+    from models.billing import record_ledger_proof
 
-    proof_runs.record_proof()
+    record_ledger_proof()
+
+
+@queue.periodic(cron="57 1 * * *")
+@queue.task(name="store.prove", queueing_lock="store.prove", retry=Backoff(3600))
+def prove_store(timestamp: int) -> None:
+    """Verify the store's statistics, and record the result for operators."""
+    from models.billing import record_store_proof
+
+    record_store_proof()
 
 
 @queue.periodic(cron="* * * * * */2")

@@ -53,6 +53,7 @@ class GatewayCall(Base):
         Index(
             "idx_gateway_call_model", "account_id", text("COALESCE(model, requested_model)"), "finished_at"
         ),
+        Index("idx_gateway_call_provider", "account_id", "provider", "finished_at"),
         Index(
             "idx_gateway_call_cost",
             "account_id",
@@ -110,7 +111,7 @@ class GatewayCall(Base):
 
 class CallBody(Base):
     """What is kept of a call that has no `message`, or of its error: of a failed or refused call the request as
-    `message.request`, what had arrived of the answer, and the error in full; of a settled one the error alone.
+    `message.request` and `definitions`, what had arrived of the answer, and the error in full; of a settled one the error alone.
     `flask usage prune` deletes old rows."""
 
     __tablename__ = "call_body"
@@ -121,6 +122,7 @@ class CallBody(Base):
     )
     finished_at: Mapped[datetime]
     request: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
+    definitions: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     response: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
     error_message: Mapped[str | None]
 

@@ -51,6 +51,11 @@ ROUTES = [
     ("/admin/plans/new", "GET", 200, 403),
     ("/admin/plans", "POST", 422, 403),
     ("/admin/billing/proof", "POST", 303, 403),
+    ("/admin/jobs", "GET", 200, 200),
+    ("/admin/jobs/schedule", "GET", 200, 200),
+    ("/admin/jobs/retries", "POST", 422, 403),
+    ("/admin/jobs/1/retries", "POST", 404, 403),
+    ("/admin/jobs/1/cancellation", "POST", 404, 403),
     *(
         route
         for id in ("ALICE", "ACME", "nobody")

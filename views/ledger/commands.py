@@ -11,7 +11,7 @@ from flask import Flask, current_app
 
 from models import ledger
 from models.accounts.signing_in import by_email, clean_email
-from models.billing.payments.purchase_proof import prove_purchases
+from models.billing import record_ledger_proof
 from models.core.audit_log import record
 from models.core.db import db, now
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
@@ -136,10 +136,8 @@ def balance_command(name: str) -> None:
 
 @commands.command("prove")
 def prove_command() -> None:
-    """Verify all ledger totals against entries, messages and purchases; exit 1 if any differ."""
-    proof = ledger.prove()
-    checks = [*proof.checks, *prove_purchases()]
-    differences = sum(check.count for check in checks)
+    """Verify all ledger totals against entries, messages and purchases, and record the result; exit 1 if any differ."""
+    proof, checks = record_ledger_proof()
     for check in checks:
         click.echo(f"{'ok   ' if not check.count else 'DRIFT'}  {check.name}")
         for difference in check.differences:
@@ -150,11 +148,11 @@ def prove_command() -> None:
             click.echo(f"         and {check.count - len(check.differences):,} more")
     click.echo(
         f"{proof.accounts:,} accounts, {proof.entries:,} entries, {proof.messages:,} messages: "
-        + (f"{differences:,} differ." if differences else "all totals match.")
+        + (f"{proof.differences:,} differ." if proof.differences else "all totals match.")
     )
-    if proof.lost_holds:
-        click.echo(f"{proof.lost_holds:,} lost calls to review: flask billing lost.")
-    if differences:
+    if proof.lost_calls:
+        click.echo(f"{proof.lost_calls:,} lost calls to review: flask billing lost.")
+    if proof.differences:
         raise SystemExit(1)
 
 

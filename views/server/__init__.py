@@ -12,8 +12,8 @@ from sqlalchemy.exc import OperationalError
 
 from models.core.db import db
 from models.core.errors import DomainError
+from models.core.redaction import redact
 from models.core.settings import ROOT
-from views.web.logs import redact
 
 log = logging.getLogger("stoa.commands")
 

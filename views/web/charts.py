@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from views.web import format
 
 Number = int | float | Decimal
-Unit = Literal["credits", "calls", "tokens", "ms", "usd", "percent"]
+Unit = Literal["credits", "calls", "tokens", "ms", "usd", "percent", "number"]
 Grain = Literal["hour", "day", "week"]
 
 SIZES = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
@@ -32,9 +32,10 @@ FORMATS: dict[Unit, Callable[[Number | None], str]] = {
     "ms": lambda value: format.duration_ms(None if value is None else float(value)),
     "usd": lambda value: format.usd(None if value is None else Decimal(value)),
     "percent": lambda value: format.percent(None if value is None else float(value)),
+    "number": lambda value: format.number(None if value is None else float(value)),
 }
 
-FRACTIONS = ("usd", "percent")
+FRACTIONS = ("usd", "percent", "number")
 """Units of which the scale may have fractions."""
 
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from math import isfinite
 
 from flask import Flask
 
@@ -28,6 +29,7 @@ def init_app(app: Flask) -> None:
         iso,
         ago,
         percent,
+        number,
     ):
         app.jinja_env.filters[function.__name__] = function
 
@@ -131,6 +133,14 @@ def iso(value: datetime | None) -> str | None:
     if value is None:
         return None
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def number(value: float | None) -> str:
+    """A number with at most three decimals: `7.5`, `1,200`, `−0.125`."""
+    if value is None or not isfinite(value):
+        return NONE
+    text = f"{abs(value):,.3f}".rstrip("0").rstrip(".")
+    return f"{MINUS if value < 0 and text != '0' else ''}{text}"
 
 
 def ago(value: datetime | None) -> str:

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 from werkzeug.routing import Rule
 
-from models.store.publishing.definition import components
+from models.store.publishing.definition_schema import components
 from views.web import guards
 from views.web.body import ANONYMOUS_BYTES
 from views.web.error_bodies import ApiError, SuspendedError, door
@@ -40,6 +40,7 @@ TAGS = {
     "Plans": "Plans and subscriptions",
     "Accounts": "The signed-in account, its sessions and API keys",
     "Sign-in": "Sign-in of browsers and command lines",
+    "Operators": "Organisations, traces and evaluation results of the server, for its operators",
     "Server": "Health, metrics and this document",
 }
 """The areas of the API and what they hold, in display order."""

@@ -10,6 +10,7 @@ from models.core.db import db
 from models.core.errors import Invalid
 from models.orgs import by_slug, org_by_id
 from models.orgs.audit_names import org_slugs
+from views.admin.pages.audit_links import subject_links
 from views.web.audit_query import NAMES, PAGE, audit_filter, before_id, entered, exported, shown
 from views.web.guards import admin_required
 from views.web.htmx import render
@@ -37,6 +38,7 @@ def everything() -> ResponseReturnValue:
         entries=[(row, changes(row.before, row.after)) for row in rows],
         shown=shown,
         names_org=True,
+        subject_links=subject_links(rows),
         slugs=org_slugs({row.org_id for row in rows if row.org_id}),
         more=url_for("admin_audit.everything", before=following, **chosen) if following else None,
         filter={**values, "org": name},

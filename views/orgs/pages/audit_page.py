@@ -36,6 +36,7 @@ def audit_entries_page() -> ResponseReturnValue:
         entries=[(row, changes(row.before, row.after)) for row in rows],
         shown=shown,
         names_org=False,
+        subject_links={},
         more=url_for("orgs.audit_entries_page", before=following, **chosen) if following else None,
         filter=values,
         filtered=any(values.values()),

@@ -34,6 +34,7 @@ NAMES = {
     "state": "State",
     "status": "HTTP status",
     "error": "Error",
+    "code": "Error code",
     "above": "Cost above",
 }
 MAX_LENGTH = 200
@@ -121,8 +122,8 @@ class CallFilterForm:
 def calls_address(values: Mapping[str, Any]) -> str:
     """The address of the calls behind a figure of usage; an empty value is that of calls without one."""
     given: dict[str, Any] = {name: value or NONE for name, value in values.items()}
-    if given.get("error") == NONE:
-        given = {name: value for name, value in given.items() if name != "error"} | {"state": "settled"}
+    if (code := given.pop("error", None)) is not None:
+        given |= {"state": "settled"} if code == NONE else {"code": code, "state": "failed"}
     return url_for("usage.calls", **given)
 
 
@@ -147,6 +148,7 @@ def requested_filter(moment: datetime, zone: tzinfo, *, user_id: str, reader: st
         above=_micro_credits(values["above"], errors),
         state=values["state"] or None,
         error=values["error"] or None,
+        code=values["code"] or None,
         text=values["text"],
         reader=reader,
         user_id=user_id,

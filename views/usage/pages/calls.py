@@ -12,7 +12,7 @@ from models.core.csv_text import csv_lines
 from models.core.db import db, now
 from models.core.errors import Invalid
 from models.orgs import can
-from models.runs import call_search
+from models.runs import call_search, call_totals
 from models.runs.call_search import NONE, CallPage
 from models.runs.call_sources import MESSAGE_SCAN, SCAN
 from models.usage.export import json_lines
@@ -116,9 +116,9 @@ def _listing(account_id: str, form: CallFilterForm, page: CallPage) -> dict[str,
     totals = None
     if not after:
         totals = (
-            call_search.totals_of(page)
+            call_totals.totals_of(page)
             if form.filter.text
-            else call_search.call_totals(account_id, form.filter)
+            else call_totals.call_totals(account_id, form.filter)
         )
     filtered = bool(form.active) or form.values["range"] != "all"
     return {

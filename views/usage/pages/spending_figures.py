@@ -132,34 +132,19 @@ def spending_chart(
     earlier += [None if metric in ("latency", "error_rate") else 0] * (len(starts) - len(earlier))
     if not before.total.calls + before.total.failed:
         earlier = []
-    unit: Any
+    shown, unit, draw = report.series, "calls" if metric == "errors" else metric, stacked_chart
     if metric in ("latency", "error_rate"):
-        coloured = [each for each in report.series if each.slot <= MAX_SERIES]
-        lines = [
-            ChartSeries(label(each.key), [value(column) for column in each.columns])
-            for each in coloured
-            if any(value(column) is not None for column in each.columns)
+        shown = [
+            each
+            for each in shown
+            if each.slot <= MAX_SERIES and any(value(column) is not None for column in each.columns)
         ]
-        unit = "ms" if metric == "latency" else "percent"
+        unit, draw = "ms" if metric == "latency" else "percent", line_chart
         # the line before is that of all calls
         earlier = earlier if len(report.series) == 1 else []
-        return line_chart(
-            starts,
-            lines,
-            unit=unit,
-            now=moment,
-            grain=report.period.step,
-            palette=colours,
-            height=250,
-            before=earlier,
-        )
-    series = [
-        ChartSeries(label(each.key), [value(column) for column in each.columns]) for each in report.series
-    ]
-    unit = "calls" if metric == "errors" else metric
-    return stacked_chart(
+    return draw(
         starts,
-        series,
+        [ChartSeries(label(each.key), [value(column) for column in each.columns]) for each in shown],
         unit=unit,
         now=moment,
         grain=report.period.step,
