@@ -244,6 +244,27 @@ def forget_expired(timestamp: int) -> None:
     passkeys.forget_challenges(now())
 
 
+@queue.task(name="accounts.make_data_export", retry=Backoff(30, 300, 1800, 7200))
+def make_data_export(export_id: str) -> None:
+    """Make the ZIP file of a user's data. A repetition starts again; a finished export stays."""
+    from models.accounts import export_making
+    from models.core.files import files
+
+    export_making.make_export(export_id, files(get_settings()), get_settings())
+
+
+@queue.periodic(cron="26 * * * *")
+@queue.task(
+    name="accounts.remove_data_exports", queueing_lock="accounts.remove_data_exports", retry=Backoff(60, 600)
+)
+def remove_data_exports(timestamp: int) -> None:
+    """End exports that are a week old, and remove their files."""
+    from models.accounts import export_making
+    from models.core.files import files
+
+    export_making.remove_old(files(get_settings()))
+
+
 @queue.task(name="billing.handle_event", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
 def handle_stripe_event(event_id: str) -> None:
     """Do what a stored event of Stripe's asks for."""
