@@ -131,6 +131,7 @@ class Agent(_StatisticsColumns, Base):
         Index("idx_agent_by_name", text("lower(name)"), "publisher_id", "id"),
         Index("idx_agent_id", "id"),
         Index("idx_agent_vendor", text("split_part(model, '/'::text, 1)")),
+        Index("idx_agent_license", "license", postgresql_where=text("(license IS NOT NULL)")),
     )
 
     publisher_id: Mapped[str] = mapped_column(
@@ -142,6 +143,8 @@ class Agent(_StatisticsColumns, Base):
     description: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     model: Mapped[str]
+    license: Mapped[str | None]
+    """An SPDX expression, or other text."""
     latest_version: Mapped[str | None]
     versions: Mapped[int] = mapped_column(server_default=ZERO)
     readme: Mapped[str | None]
@@ -193,6 +196,8 @@ class AgentVersion(_StatisticsColumns, Base):
     yanked_at: Mapped[datetime | None]
     yanked_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
     yanked_reason: Mapped[str | None]
+    changelog: Mapped[str | None]
+    """What its publisher wrote about what is new in it, in Markdown."""
     downloads: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
     """Downloads of its definition, one per visitor and day."""
 
@@ -315,7 +320,7 @@ class StoreStamp(Base):
 
 class StoreFacet(Base):
     """The number of agents per filter option: `total` (`agents`, `verified`, `deprecated`), and the eight most frequent values
-    of `tag`, `publisher` and `vendor`. Deprecated agents count in `deprecated` only. Maintained by the trigger of
+    of `tag`, `publisher`, `vendor` and `license`. Deprecated agents count in `deprecated` only. Maintained by the trigger of
     `store_stamp`."""
 
     __tablename__ = "store_facet"

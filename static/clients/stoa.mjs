@@ -25,7 +25,8 @@ const HELP = `Usage: node stoa.mjs <command> [options]
 Commands
   run <agent> [prompt]   Run an agent of the store, such as acme/reviewer or acme/reviewer@1.0.0. Without a prompt, or
                          with "-", the prompt is read from standard input.
-  publish <file>...      Publish the agent definitions in JSON files, or in the JSON files of a folder
+  publish <file>...      Publish the agent definitions in .json and .ts files, or in those of a folder. TypeScript is
+                         read by the server, not run: values only.
   runs                   List your latest runs
   usage                  Show your credits
   login                  Sign in with your browser and store the key on this computer
@@ -38,6 +39,8 @@ Options
   --allow-edits          run: let the agent change files in that folder
   --allow-commands       run: let the agent run commands on this computer
   --publisher ID         publish: the publisher, if the file names none
+  --license TEXT         publish: the licence, if the file names none, such as MIT
+  --changelog TEXT       publish: what changed in this version, in Markdown
   --limit N              runs: how many, 1 to 100; default: 20
   --version, -h, --help
 
@@ -67,7 +70,10 @@ const COMMANDS = {
     },
     action: run,
   },
-  publish: { options: { publisher: { type: "string" } }, action: publish },
+  publish: {
+    options: { publisher: { type: "string" }, license: { type: "string" }, changelog: { type: "string" } },
+    action: publish,
+  },
   runs: { options: { limit: { type: "string" } }, action: runs },
   usage: { options: {}, action: usage },
   login: { options: {}, action: login },
@@ -156,8 +162,11 @@ function answerOf(output, printed) {
 }
 
 async function publish(options, files) {
-  if (!files.length) throw misused("Name the JSON files to publish, or a folder with them.");
-  const data = files.flatMap(definitionsIn).map((each) => ({ publisher: options.publisher, ...each }));
+  if (!files.length) throw misused("Name the JSON and TypeScript files to publish, or a folder with them.");
+  const { publisher, license, changelog } = options;
+  const found = [];
+  for (const file of files.flatMap(filesIn)) found.push(...(await definitionsIn(file, options.server)));
+  const data = found.map((each) => ({ publisher, license, ...each, ...(changelog && { changelog }) }));
   if (!data.length) throw new Failure(EXIT.failed, "There are no agent definitions in these files.");
   const key = await keyFor(options.server);
   const answer = await ask(options.server, "/api/agents/publish", { key, body: { data } });
@@ -168,21 +177,40 @@ async function publish(options, files) {
   show(options, { published }, published.map((each) => `Published ${each.id}  ${each.url}`));
 }
 
-function definitionsIn(place) {
-  const folder = fs.statSync(place, { throwIfNoEntry: false })?.isDirectory();
-  if (folder) {
-    const names = fs.readdirSync(place).filter((name) => name.endsWith(".json"));
-    return names.sort().flatMap((name) => definitionsIn(path.join(place, name)));
-  }
+/** The file itself, or the JSON files of a folder and its modules with a default export: others have types only. */
+function filesIn(place) {
+  if (!fs.statSync(place, { throwIfNoEntry: false })?.isDirectory()) return [place];
+  const names = fs.readdirSync(place).filter((name) => /\.(json|m?ts)$/.test(name) && !name.endsWith(".d.ts"));
+  const paths = names.sort().map((name) => path.join(place, name));
+  return paths.filter((each) => each.endsWith(".json") || /^export\s+default\b/m.test(contentOf(each)));
+}
+
+async function definitionsIn(file, server) {
+  const text = contentOf(file);
+  let value;
   try {
-    const value = JSON.parse(fs.readFileSync(place === "-" ? 0 : place, "utf8").replace(/^\uFEFF/, ""));
-    const list = Array.isArray(value) ? value : [value];
-    if (list.every((each) => each && typeof each === "object" && !Array.isArray(each))) return list;
+    value = /\.[cm]?[jt]s$/.test(file) ? await moduleValue(text, server) : JSON.parse(text);
   } catch (error) {
-    const reason = error instanceof SyntaxError ? `is not JSON: ${error.message}` : `cannot be read: ${error.code}`;
-    throw new Failure(EXIT.failed, `${place} ${reason}`);
+    if (error instanceof SyntaxError) throw new Failure(EXIT.failed, `${file} is not JSON: ${error.message}`);
+    if (error.details?.status === 400) throw new Failure(EXIT.failed, `${file}: ${error.message}`, error.details);
+    throw error;
   }
-  throw new Failure(EXIT.failed, `${place} must hold an agent definition or a list of them.`);
+  const list = Array.isArray(value) ? value : [value];
+  if (list.every((each) => each && typeof each === "object" && !Array.isArray(each))) return list;
+  throw new Failure(EXIT.failed, `${file} must hold an agent definition or a list of them.`);
+}
+
+/** The default export of a TypeScript module, which the server reads without running it. */
+async function moduleValue(source, server) {
+  return (await ask(server, "/api/agents/definitions", { body: { source } })).definition;
+}
+
+function contentOf(file) {
+  try {
+    return fs.readFileSync(file === "-" ? 0 : file, "utf8").replace(/^\uFEFF/, "");
+  } catch (error) {
+    throw new Failure(EXIT.failed, `${file} cannot be read: ${error.code}`);
+  }
 }
 
 async function runs(options, extra) {

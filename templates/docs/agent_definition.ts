@@ -99,6 +99,10 @@ export interface AgentDefinition {
   name?: string
   description?: string
   tags?: string[]
+  /** An SPDX expression such as "MIT", or other text, which is shown as written. */
+  license?: string
+  /** What is new in this version, in Markdown. Stored beside the definition. */
+  changelog?: string
 
   /** Tells other agents when to call this one. */
   spawnerPrompt?: string

@@ -9,6 +9,7 @@ from werkzeug.test import TestResponse
 from models.accounts import User
 from models.orgs import Org
 from models.store import Agent, AgentDay, AgentVersion
+from models.store.statistics.agent_costs import AgentRunCost
 from tests import factories
 from tests.factories import Person, now
 
@@ -90,7 +91,13 @@ def create_agent(session: OrmSession, owner: User | Org, publisher: str = "harbo
     for version, runs in (("2.4.0", 2505), ("2.4.1", 267)):
         row = session.get_one(AgentVersion, (publisher, "code-reviewer", version))
         row.runs, row.weekly_runs, row.failed, row.credits = runs, runs // 4, runs // 60, runs * 7
-        row.durations = [0, 0, 0, 20, runs - 30, 10] + [0] * 10
+        session.add(
+            AgentRunCost(
+                publisher_id=publisher, agent_id="code-reviewer", version=version, runs=runs // 2, median=7, p95=19,
+                median_ms=2_900, p95_ms=61_000,
+            )
+        )  # fmt: skip
+        row.changelog = f"- Names the line of each remark\n- Faster than before {version}"
         row.unique_users, row.last_used = 318, now() - timedelta(hours=2)
     agent = session.get_one(Agent, (publisher, "code-reviewer"))
     statistics = {"runs": 2772, "weekly_runs": 692, "failed": 45, "credits": 2772 * 7, "unique_users": 400}

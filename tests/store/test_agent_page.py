@@ -100,7 +100,9 @@ def test_the_page_shows_the_definition(agent: Agent, anonymous: Person) -> None:
     assert "quarry/gone@2.0.1 not published" in output
     assert "security-check 1.0.0 advisories 1.0.0" in output
     assert "90.5%" in output
-    assert "7.00" in output
+    assert "$0.07 median of 133 runs of 2.4.1 in 30 days; p95 $0.19" in output
+    assert "2.9 s median of 133 runs of 2.4.1 in 30 days; p95 1 min 1 s" in output
+    assert "What changed in 2.4.1 Compare with 2.4.0 Names the line" in output
 
 
 def test_the_typescript_is_the_definition(agent: Agent, anonymous: Person) -> None:

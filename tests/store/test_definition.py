@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session as OrmSession
 
 from models.core.strict_models import InvalidBody, parse
-from models.store.publishing.definition import MAX_BYTES, Definition, json_schema, too_large
+from models.store.publishing.definition import MAX_BYTES, Definition, too_large
+from models.store.publishing.definition_schema import json_schema
 from tests import factories
 from tests.factories import Person
 

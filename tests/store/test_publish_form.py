@@ -5,6 +5,7 @@ import json
 
 import pytest
 from sqlalchemy.orm import Session as OrmSession
+from werkzeug.test import TestResponse
 
 from models.store import AgentConfig, Publisher
 from tests import factories
@@ -20,7 +21,25 @@ def harbor(session: OrmSession, alice: Person) -> Publisher:
     return factories.publisher(alice.user, "harbor")
 
 
+MODULE = """import type { AgentDefinition } from './types/agent-definition'
+
+const definition: AgentDefinition = {
+  id: 'note',
+  displayName: 'Note',
+  model: 'openai/gpt-5',
+  *handleSteps({ prompt }: AgentStepContext) {
+    yield 'STEP' as const
+  },
+}
+
+export default definition
+"""
 CASES = [
+    (MODULE, "harbor/note"),
+    (MODULE.replace("'Note'", "name()"), "Line 5, column 16: A call"),
+    (MODULE.replace("'note'", "'NOTE!'"), "id: "),
+    (MODULE.replace("export default definition", ""), "no default export"),
+    (json.dumps(GOOD | {"license": " "}), "license: Must not be empty"),
     (json.dumps(GOOD), "harbor/note"),
     (json.dumps(GOOD | {"publisher": "harbor", "version": "2.0.0"}), "harbor/note@2.0.0"),
     (json.dumps(GOOD | {"publisher": "quarry"}), "must be harbor"),
@@ -64,6 +83,37 @@ def test_a_file_is_published(session: OrmSession, harbor: Publisher, alice: Pers
     assert answer.status_code == 303
     assert session.query(AgentConfig).one().data["displayName"] == "Note"
     assert post(alice, PAGE, definition="").status_code == 422
+
+
+def test_licence_and_changes_of_the_form_replace_those_of_the_file(
+    session: OrmSession, harbor: Publisher, alice: Person, anonymous: Person
+) -> None:
+    token = (alice.browser.get("/api/auth/csrf").json or {})["csrfToken"]
+
+    def send(path: str, **fields: str) -> TestResponse:
+        file = (io.BytesIO(MODULE.replace("id:", "license: 'isc', id:").encode()), "note.ts")
+        return alice.browser.post(path, data={"csrf_token": token, "file": file} | fields)
+
+    for given, said in (
+        ({}, "Licence: ISC"),
+        ({"license": "mit or apache-2.0"}, "Licence: MIT OR Apache-2.0"),
+        ({"license": "Ask me"}, "Licence: <bdi>“Ask me”</bdi>, shown as you wrote it"),
+    ):
+        assert said in send(f"{PAGE}/check", **given).text
+    assert send(PAGE).status_code == 303
+    assert send(PAGE, license="Ask me", changelog="- **Shorter** notes\n").status_code == 303
+    first, second = session.query(AgentConfig).order_by(AgentConfig.patch)
+    assert (first.data["license"], second.data["license"]) == ("ISC", "Ask me")
+    assert "changelog" not in second.data
+    page = anonymous.browser.get("/publishers/harbor/agents/note/0.0.2").text
+    assert "<strong>Shorter</strong> notes" in page
+    assert "<bdi>“Ask me”</bdi>, as its publisher wrote it" in page
+    assert "<dd>ISC</dd>" in anonymous.browser.get("/publishers/harbor/agents/note/0.0.1").text
+    assert "- **Shorter** notes" in anonymous.browser.get("/publishers/harbor/agents/note/versions").text
+    assert "Licence <bdi>Ask me</bdi>" in anonymous.browser.get("/store?license=Ask+me").text
+    detail = anonymous.browser.get("/api/v1/agents/harbor/note/latest").json or {}
+    assert (detail["changelog"], detail["data"]["license"]) == ("- **Shorter** notes", "Ask me")
+    assert "changelog" not in (anonymous.browser.get("/api/agents/harbor/note/0.0.1").json or {})
 
 
 def test_only_those_who_manage_the_publisher(

@@ -281,12 +281,6 @@ def test_a_missing_window_is_recreated(session: Session, rich: Payer) -> None:
     assert session.execute(text("SELECT count(*) FROM store_window")).scalar_one() == 1
 
 
-def test_the_median_duration() -> None:
-    assert durations.median_duration_ms([0] * 16) is None
-    assert durations.median_duration_ms([0, 0, 0, 2] + [0] * 12) == 1500
-    assert durations.median_duration_ms([0] * 15 + [1]) == 7_200_000
-
-
 def test_the_database_and_the_pages_know_the_same_buckets(session: Session) -> None:
     for edge in (0, *durations.EDGES_MS):
         at = session.execute(text("SELECT store_bucket(:ms)"), {"ms": edge}).scalar_one()

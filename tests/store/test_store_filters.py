@@ -29,6 +29,8 @@ FILTERS = [
     ListingQuery(search="note", verified=True, vendors=("openai", "x-ai")),
     ListingQuery(search="note", costs=("1",), deprecated=True),
     ListingQuery(tags=("nothing",)),
+    ListingQuery(licenses=("MIT",), verified=True),
+    ListingQuery(licenses=("MIT", "Ours alone"), tags=("code",)),
 ]
 
 
@@ -44,7 +46,10 @@ def agents(session: OrmSession, alice: Person, bob: Person) -> None:
         tags = [("code", "data", "text")[number % 3], f"kind-{number % 2}"]
         model = ("openai/gpt-5", "anthropic/claude", "x-ai/grok-4", "own")[number % 4]
         kw = {"deprecated_at": now(), "deprecated_reason": "old"} if number % 7 == 6 else {}
-        factories.agent(owners[number // 5 % 2], name, data={"tags": tags, "model": model}, **kw)
+        data: dict[str, object] = {"tags": tags, "model": model}
+        if number % 4:
+            data["license"] = ("MIT", "Ours alone")[number % 2]
+        factories.agent(owners[number // 5 % 2], name, data=data, **kw)
         if number % 5:
             bill(session, owners[number // 5 % 2].id, name, [(1, 8, 90, 700)[number * 5 // 7 % 4]])
     agent_costs.refresh(now())
@@ -80,7 +85,7 @@ def test_each_number_is_what_the_option_alone_would_show_beside_the_other_filter
         assert options.agents == shown()
         assert options.verified == shown(verified=True)
         assert options.deprecated == shown(deprecated=True) - shown(deprecated=False)
-        for name in ("tags", "publishers", "vendors", "costs"):
+        for name in ("tags", "publishers", "vendors", "licenses", "costs"):
             counts = dict(getattr(options, name))
             assert counts == {value: shown(**{name: (value,)}) for value in counts}, name
             assert 0 not in counts.values()
@@ -97,7 +102,7 @@ def test_the_page_shows_the_numbers_and_a_search_brings_new_ones(client: FlaskCl
     page = client.get("/store?tag=code").text
     part = client.get("/store?tag=code", headers={"HX-Request": "true"}).text
     assert '<div hx-swap-oob="innerHTML:#filters">' in part
-    for option in ("tag-code", "tag-data", "vendor-openai", "verified"):
+    for option in ("tag-code", "tag-data", "vendor-openai", "verified", "license-Ours%20alone"):
         assert number(page, option) == number(part, option) != ""
     assert number(page, "tag-data") == number(client.get("/store").text, "tag-data")
     assert number(page, "vendor-openai") != number(client.get("/store").text, "vendor-openai")
@@ -145,6 +150,7 @@ def test_the_median_and_p95_are_values_that_occurred_and_go_with_their_runs(
         cost = agent_costs.of_version("harbor", "note", "1.0.0")
         assert cost
         assert (cost.runs, cost.median, cost.p95) == (100, 50, 95)
+        assert (cost.median_ms, cost.p95_ms) == (5, 5)
         session.execute(text("DELETE FROM agent_run_bill"))
         session.commit()
         jobs.refresh_costs(timestamp=0)

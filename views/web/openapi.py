@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 from werkzeug.routing import Rule
 
-from models.store.publishing.definition import components
+from models.store.publishing.definition_schema import components
 from views.web import guards
 from views.web.body import ANONYMOUS_BYTES
 from views.web.error_bodies import ApiError, SuspendedError, door

@@ -3,7 +3,7 @@ CREATE OR REPLACE FUNCTION store_count_facets() RETURNS void
 LANGUAGE sql AS $$
     DELETE FROM store_facet;
     WITH listed AS MATERIALIZED (
-        SELECT agent.publisher_id, agent.tags, split_part(agent.model, '/', 1) AS vendor, publisher.verified,
+        SELECT agent.publisher_id, agent.tags, split_part(agent.model, '/', 1) AS vendor, agent.license, publisher.verified,
             agent.deprecated_at IS NOT NULL AS deprecated, store_cost_band(coalesce(latest.median, total.median)) AS cost
         FROM agent JOIN publisher ON publisher.id = agent.publisher_id
             LEFT JOIN agent_run_cost AS latest ON latest.publisher_id = agent.publisher_id AND latest.agent_id = agent.id
@@ -21,5 +21,6 @@ LANGUAGE sql AS $$
     UNION ALL (SELECT 'publisher', publisher_id, count(*) FROM shown GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT 8)
     UNION ALL (SELECT 'vendor', vendor, count(*) FROM shown WHERE length(vendor) BETWEEN 1 AND 100
         GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT 8)
+    UNION ALL (SELECT 'license', license, count(*) FROM shown WHERE license IS NOT NULL GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT 8)
     UNION ALL SELECT 'cost', cost, count(*) FROM shown WHERE cost IS NOT NULL GROUP BY 2;
 $$;

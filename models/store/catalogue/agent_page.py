@@ -13,6 +13,7 @@ from models.core.db import db
 from models.core.errors import NotFound
 from models.store.publishing import takedowns
 from models.store.publishing.takedowns import covers
+from models.store.statistics.agent_costs import AgentRunCost, RunFigure
 from models.store.tables import Agent, AgentConfig, AgentDay, AgentVersion, Publisher, Takedown
 
 DAYS = 30
@@ -46,12 +47,14 @@ class AgentPage:
 
 @dataclass(frozen=True)
 class VersionLine:
-    """A version in a list, with the display names of who published and yanked it, and the reason of its takedown."""
+    """A version in a list, with the display names of who published and yanked it, the reason of its takedown, and what its runs
+    cost."""
 
     version: AgentVersion
     published_by: str | None
     yanked_by: str | None = None
     takedown_reason: str | None = None
+    cost: RunFigure | None = None
 
 
 def find(publisher_id: str, agent_id: str) -> tuple[Publisher, Agent]:
@@ -101,7 +104,7 @@ def versions_of(agent: Agent, *, below: str | None = None, limit: int = SHOWN_VE
     """The agent's versions, highest first, starting below the version `below`. One statement."""
     author, yanker = aliased(User), aliased(User)
     query = (
-        select(AgentVersion, author.display_name, yanker.display_name, Takedown.reason)
+        select(AgentVersion, author.display_name, yanker.display_name, Takedown.reason, AgentRunCost)
         .outerjoin(author, author.id == AgentVersion.published_by)
         .outerjoin(yanker, yanker.id == AgentVersion.yanked_by)
         .outerjoin(
@@ -110,13 +113,22 @@ def versions_of(agent: Agent, *, below: str | None = None, limit: int = SHOWN_VE
             & (Takedown.agent_id == AgentVersion.agent_id)
             & (Takedown.version == AgentVersion.version),
         )
+        .outerjoin(
+            AgentRunCost,
+            (AgentRunCost.publisher_id == AgentVersion.publisher_id)
+            & (AgentRunCost.agent_id == AgentVersion.agent_id)
+            & (AgentRunCost.version == AgentVersion.version),
+        )
         .where(*_of(agent))
         .order_by(_numeric(AgentVersion.version).desc())
         .limit(limit)
     )
     if below is not None:
         query = query.where(_numeric(AgentVersion.version) < _numeric(below))
-    return [VersionLine(*row) for row in db.session.execute(query)]
+    return [
+        VersionLine(version, by, yanked_by, takedown, cost.figure if cost else None)
+        for version, by, yanked_by, takedown, cost in db.session.execute(query)
+    ]
 
 
 def daily_runs(agent: Agent, today: date) -> dict[str, dict[date, int]]:

@@ -48,6 +48,8 @@ WITH chosen AS MATERIALIZED (
             THEN ARRAY(SELECT tag FROM jsonb_array_elements_text(config.data -> 'tags') AS tag WHERE tag ~ :seen)
             ELSE '{{}}' END AS tags,
         coalesce(config.data ->> 'model', '') AS model,
+        CASE WHEN config.data ->> 'license' ~ :seen AND length(config.data ->> 'license') <= 100
+            THEN config.data ->> 'license' END AS license,
         config.data -> 'spawnableAgents' AS spawnable,
         chosen.latest_version,
         chosen.versions,
@@ -60,6 +62,7 @@ UPDATE agent SET
     description = shown.description,
     tags = shown.tags,
     model = shown.model,
+    license = shown.license,
     latest_version = shown.latest_version,
     versions = shown.versions,
     published_at = shown.published_at,

@@ -47,6 +47,7 @@ class FilterOptions:
     tags: Sequence[tuple[str, int]]
     publishers: Sequence[tuple[str, int]]
     vendors: Sequence[tuple[str, int]]
+    licenses: Sequence[tuple[str, int]]
     costs: Sequence[tuple[str, int]]
 
 
@@ -68,6 +69,7 @@ def filter_options(filters: ListingQuery) -> FilterOptions:
         tags=_ordered(by_kind.get("tag", {})),
         publishers=_ordered(by_kind.get("publisher", {})),
         vendors=_ordered(by_kind.get("vendor", {})),
+        licenses=_ordered(by_kind.get("license", {})),
         costs=[(band, costs[band]) for band in agent_costs.BANDS if band in costs],
     )
 
@@ -109,6 +111,7 @@ def _statement(filters: ListingQuery) -> CompoundSelect[Any]:
         count("deprecated", beside("deprecated"), matches.c.deprecated),
         options("publisher", "publishers"),
         options("vendor", "vendors"),
+        options("license", "licenses"),
         options("cost", "costs"),
         options("tag", "tags", tags),
     )
@@ -120,6 +123,8 @@ def _matches(filters: ListingQuery, used: dict[str, ColumnElement[bool]]) -> CTE
     band = agent_costs.band_of(func.coalesce(latest.median, total.median))
     if "costs" in used:
         used["costs"] = func.coalesce(band.in_(filters.costs), false())
+    if "licenses" in used:
+        used["licenses"] = func.coalesce(used["licenses"], false())
     if "verified" in used:
         used["verified"] = Publisher.verified.expression
     failed = sum((cast(~condition, Integer) for condition in used.values()), start=literal(0))
@@ -128,6 +133,7 @@ def _matches(filters: ListingQuery, used: dict[str, ColumnElement[bool]]) -> CTE
             Agent.publisher_id.label("publisher"),
             Agent.tags,
             VENDOR.label("vendor"),
+            func.coalesce(Agent.license, "").label("license"),
             band.label("cost"),
             Publisher.verified,
             Agent.deprecated_at.is_not(None).label("deprecated"),

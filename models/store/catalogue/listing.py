@@ -36,7 +36,7 @@ from models.core.errors import Invalid
 from models.orgs import administered_org_ids
 from models.store.publishing.takedowns import covers
 from models.store.statistics import agent_costs
-from models.store.statistics.agent_costs import CostFigure
+from models.store.statistics.agent_costs import RunFigure
 from models.store.tables import Agent, AgentDay, AgentVersion, Publisher
 
 BATCH = 24
@@ -63,13 +63,14 @@ SORTS: dict[str, tuple[ColumnElement[Any], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class ListingQuery:
-    """Search, filters and sort order. Values within `tags`, `publishers`, `vendors` and `costs` are alternatives; costs are
-    names of `agent_costs.BANDS`."""
+    """Search, filters and sort order. Values of one filter are alternatives; costs are names of
+    `agent_costs.BANDS`."""
 
     search: str = ""
     tags: tuple[str, ...] = ()
     publishers: tuple[str, ...] = ()
     vendors: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
     costs: tuple[str, ...] = ()
     verified: bool = False
     deprecated: bool = False
@@ -78,8 +79,8 @@ class ListingQuery:
     @property
     def is_filtered(self) -> bool:
         """Whether it excludes agents that the default list shows."""
-        chosen = self.tags or self.publishers or self.vendors or self.costs or self.verified
-        return bool(chosen or words_of(self.search))
+        chosen = self.tags, self.publishers, self.vendors, self.licenses, self.costs, self.verified
+        return any(chosen) or bool(words_of(self.search))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class AgentCard:
     description: str | None
     tags: Sequence[str]
     model: str
+    license: str | None
     latest_version: str
     published_at: datetime
     runs: int
@@ -106,7 +108,7 @@ class AgentCard:
     publisher_name: str
     verified: bool
     picture: str | None
-    cost: CostFigure | None
+    cost: RunFigure | None
     line: tuple[int, ...]
 
     @property
@@ -195,6 +197,7 @@ def newest_versions(publisher_id: str | None = None, limit: int = 50) -> Sequenc
         select(
             *key,
             AgentVersion.published_at,
+            AgentVersion.changelog,
             Agent.name,
             Agent.description,
             Publisher.name.label("publisher_name"),
@@ -277,6 +280,8 @@ def by_filter(filters: ListingQuery) -> dict[str, ColumnElement[bool]]:
         conditions["publishers"] = Agent.publisher_id.in_(filters.publishers)
     if filters.vendors:
         conditions["vendors"] = VENDOR.in_(filters.vendors)
+    if filters.licenses:
+        conditions["licenses"] = Agent.license.in_(filters.licenses)
     if filters.costs:
         conditions["costs"] = agent_costs.shown_band().in_(filters.costs)
     if filters.verified:
@@ -331,7 +336,7 @@ def _card(row: Row[Any]) -> AgentCard:
     for ago, count in zip(row.days or (), row.counts or (), strict=True):
         line[DAYS - 1 - ago] += count
     values = {name: value for name, value in row._mapping.items() if name in AgentCard.__annotations__}
-    cost = row.cost_runs and CostFigure(row.cost_version, row.cost_runs, row.cost_median, row.cost_p95)
+    cost = row.cost_runs and RunFigure(*(getattr(row, f"cost_{name}") for name in agent_costs.FIELDS))
     return AgentCard(**values, cost=cost, line=tuple(line))
 
 

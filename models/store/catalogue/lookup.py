@@ -21,6 +21,14 @@ _COLUMNS = (
     cast(AgentConfig.data, Text).label("data"),
     AgentConfig.created_at,
     AgentConfig.updated_at,
+    select(AgentVersion.changelog)
+    .where(
+        AgentVersion.publisher_id == AgentConfig.publisher_id,
+        AgentVersion.agent_id == AgentConfig.id,
+        AgentVersion.version == AgentConfig.version,
+    )
+    .scalar_subquery()
+    .label("changelog"),
 )
 
 
@@ -34,6 +42,7 @@ class PublishedDefinition:
     data: str
     created_at: datetime
     updated_at: datetime
+    changelog: str | None
 
 
 def version_of(publisher_id: str, agent_id: str, version: str) -> PublishedDefinition:

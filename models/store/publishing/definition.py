@@ -1,7 +1,6 @@
-"""The format of agent definitions (contract 3.12): fields, limits, rules between fields, JSON Schema."""
+"""The format of agent definitions (contract 3.12): fields, limits, rules between fields."""
 
 import re
-from functools import cache
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from models.core.strict_models import BRANCH, AsSent, Body, Missing, issue
+from models.store.publishing import licences
 
 MAX_BYTES = 1_000_000
 MAX_NESTING = 64
@@ -59,6 +59,12 @@ def _prose(value: str) -> str:
     return value
 
 
+def _license(value: str) -> str:
+    if not value.strip():
+        raise issue("Must not be empty", code="custom")
+    return licences.canonical(value)
+
+
 def _limit_keys(value: Any) -> Any:
     # before the values are validated: there may be a hundred thousand, each with an error
     if isinstance(value, dict) and len(value) > MAX_KEYS:
@@ -82,6 +88,9 @@ AgentId = Annotated[
 ]
 Line = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 Prose = Annotated[str, Field(max_length=10_000), AfterValidator(_prose)]
+License = Annotated[
+    str, Field(max_length=licences.MAX_CHARS), AfterValidator(_printable), AfterValidator(_license)
+]
 Text = str
 """Long text. NUL characters are rejected earlier, by `too_large`."""
 Reference = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
@@ -242,6 +251,12 @@ class Definition(DefinitionModel):
     tags: Missing[Annotated[list[Line], Field(max_length=50, fail_fast=True)]] = Field(
         None, description="Tags in the store."
     )
+    license: Missing[License] = Field(
+        None, description="Its licence: an SPDX expression such as MIT, or other text, shown as written."
+    )
+    changelog: Missing[Prose] = Field(
+        None, description="What is new in this version, in Markdown. Stored beside the definition."
+    )
     spawnerPrompt: Missing[Prose] = Field(None, description="Tells other agents when to spawn this one.")
     systemPrompt: Text = Field("", description="Starts the conversation.")
     instructionsPrompt: Text = Field("", description="Added after each user message.")
@@ -278,8 +293,9 @@ class Definition(DefinitionModel):
     )
 
     def stored(self) -> dict[str, Any]:
-        """The value of `agent_config.data`: with defaults, without unknown keys."""
+        """The value of `agent_config.data`: with defaults, without unknown keys and the changelog."""
         stored: dict[str, Any] = _plain(self)
+        stored.pop("changelog", None)
         return stored
 
 
@@ -384,33 +400,3 @@ def _nesting(value: Any) -> int:
             break
         depth += 1
     return depth
-
-
-@cache
-def json_schema() -> dict[str, Any]:
-    """The definition as JSON Schema (2020-12), without the rules between fields."""
-    schema = Definition.model_json_schema()
-    _tidy(schema)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Agent definition"}
-
-
-@cache
-def components() -> dict[str, Any]:
-    """The same as OpenAPI component schemas, by name; the definition is `AgentDefinition`."""
-    schema = Definition.model_json_schema(ref_template="#/components/schemas/{model}")
-    _tidy(schema)
-    return {**schema.pop("$defs"), "AgentDefinition": schema}
-
-
-def _tidy(node: Any) -> None:
-    """Remove null defaults, since an absent key is not null, and titles that repeat the key."""
-    if isinstance(node, dict):
-        if node.get("default", ...) is None:
-            del node["default"]
-        if isinstance(node.get("title"), str):
-            del node["title"]
-        for each in node.values():
-            _tidy(each)
-    elif isinstance(node, list):
-        for each in node:
-            _tidy(each)

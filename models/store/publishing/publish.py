@@ -80,7 +80,7 @@ def publish(
     _require_access(by, publisher_id)
     _require_not_taken_down(publisher_id, [each.id for each in definitions])
     data = [_stored(each) for each in definitions]
-    sizes = {each.id: len(orjson.dumps(stored)) for each, stored in zip(definitions, data, strict=True)}
+    sizes = {each.id: _size(each, stored) for each, stored in zip(definitions, data, strict=True)}
     if by and limits:
         _check_limits(by, publisher_id, sizes, limits)
     counting.lock_agents(publisher_id, [each.id for each in definitions])
@@ -121,6 +121,7 @@ def publish(
                 "published_by": by.id if by else None,
                 "credential": credential,
                 "published_at": published_at,
+                "changelog": (each.changelog or "").strip() or None,
             }
             for each in definitions
         ],
@@ -133,6 +134,10 @@ def publish(
 def _stored(definition: Definition) -> dict[str, Any]:
     time.sleep(0)  # yield to the worker's other requests
     return definition.stored()
+
+
+def _size(definition: Definition, stored: dict[str, Any]) -> int:
+    return len(orjson.dumps(stored)) + len((definition.changelog or "").encode())
 
 
 def _check_limits(by: User, publisher_id: str, sizes: dict[str, int], limits: Settings) -> None:

@@ -1,5 +1,6 @@
-"""What a run of an agent costs: median and p95 of the credits billed for completed runs of the last 30 days, by version."""
+"""What a run of an agent costs and how long it takes: median and p95 of completed runs of the last 30 days, by version."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,13 +16,18 @@ DAYS = 30
 BANDS = ("1", "10", "100", "more")
 """Ranges of the median cost of a run, named by their largest value in credits, as `store_cost_band` does."""
 
+FIELDS = ("version", "runs", "median", "p95", "median_ms", "p95_ms")
+"""The columns of `RunFigure`."""
+
 _RECOUNT = text("SELECT store_count_facets() FROM (SELECT FROM store_stamp FOR UPDATE) AS locked")
 _REFRESH = text(
     """
     WITH figures AS MATERIALIZED (
         SELECT publisher_id, agent_id, coalesce(version, '') AS version, count(*) AS runs,
             percentile_disc(0.5) WITHIN GROUP (ORDER BY credits) AS median,
-            percentile_disc(0.95) WITHIN GROUP (ORDER BY credits) AS p95
+            percentile_disc(0.95) WITHIN GROUP (ORDER BY credits) AS p95,
+            percentile_disc(0.5) WITHIN GROUP (ORDER BY duration_ms) AS median_ms,
+            percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms
         FROM agent_run_bill
         WHERE created_at > :since AND status = 'completed' AND NOT own
         GROUP BY GROUPING SETS ((publisher_id, agent_id, version), (publisher_id, agent_id))
@@ -31,22 +37,29 @@ _REFRESH = text(
             WHERE f.publisher_id = old.publisher_id AND f.agent_id = old.agent_id AND f.version = old.version
         )
     )
-    INSERT INTO agent_run_cost AS old (publisher_id, agent_id, version, runs, median, p95) SELECT * FROM figures
+    INSERT INTO agent_run_cost AS old (publisher_id, agent_id, version, runs, median, p95, median_ms, p95_ms)
+    SELECT * FROM figures
     ON CONFLICT (publisher_id, agent_id, version) DO UPDATE
-        SET runs = excluded.runs, median = excluded.median, p95 = excluded.p95
-        WHERE (old.runs, old.median, old.p95) <> (excluded.runs, excluded.median, excluded.p95)
+        SET runs = excluded.runs, median = excluded.median, p95 = excluded.p95, median_ms = excluded.median_ms,
+            p95_ms = excluded.p95_ms
+        WHERE (old.*) IS DISTINCT FROM (excluded.*)
     """
 )
 
 
 @dataclass(frozen=True, slots=True)
-class CostFigure:
-    """Median and p95 of the credits of `runs` completed runs in 30 days; an empty `version` means all versions."""
+class RunFigure:
+    """Median and p95 of the credits and milliseconds of `runs` completed runs in 30 days; an empty `version` means all versions.
+
+    Each is the figure of one of these runs (`percentile_disc`), so none is below the smallest or above the largest.
+    """
 
     version: str
     runs: int
     median: int
     p95: int
+    median_ms: int | None
+    p95_ms: int | None
 
     @property
     def median_dollars(self) -> Decimal:
@@ -60,7 +73,8 @@ class CostFigure:
 
 
 class AgentRunCost(Base):
-    """Median and p95 of the credits of `runs` completed runs of a version in 30 days; an empty `version` is the agent.
+    """Median and p95 of the credits and milliseconds of `runs` completed runs of a version in 30 days; an empty `version` is
+    the agent. Milliseconds are null until the first refresh after their migration.
 
     The publisher's own runs are left out. Without runs in 30 days there is no row.
     """
@@ -73,6 +87,13 @@ class AgentRunCost(Base):
     runs: Mapped[int] = mapped_column(BigInteger)
     median: Mapped[int] = mapped_column(BigInteger)
     p95: Mapped[int] = mapped_column(BigInteger)
+    median_ms: Mapped[int | None] = mapped_column(BigInteger)
+    p95_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+    @property
+    def figure(self) -> RunFigure:
+        """The row as a value."""
+        return RunFigure(self.version, self.runs, self.median, self.p95, self.median_ms, self.p95_ms)
 
 
 def refresh(now: datetime) -> None:
@@ -84,10 +105,26 @@ def refresh(now: datetime) -> None:
     db.session.execute(_RECOUNT)
 
 
-def of_version(publisher_id: str, agent_id: str, version: str) -> CostFigure | None:
-    """The cost of a run of this version, None without runs in 30 days. One statement."""
+def of_version(publisher_id: str, agent_id: str, version: str) -> RunFigure | None:
+    """The cost and duration of a run of this version, None without runs in 30 days. One statement."""
     row = db.session.get(AgentRunCost, (publisher_id, agent_id, version))
-    return CostFigure(row.version, row.runs, row.median, row.p95) if row else None
+    return row.figure if row else None
+
+
+def of_agents(publisher_id: str, agents: Sequence[Agent]) -> dict[str, RunFigure]:
+    """What lists show of these agents of a publisher, by id: the figure of the latest version, else of all. One statement."""
+    latest = {agent.id: agent.latest_version for agent in agents}
+    rows = db.session.scalars(
+        select(AgentRunCost).where(
+            AgentRunCost.publisher_id == publisher_id,
+            AgentRunCost.agent_id.in_(latest),
+            AgentRunCost.version.in_({"", *latest.values()}),
+        )
+    ).all()
+    shown = sorted(
+        (row for row in rows if row.version in ("", latest[row.agent_id])), key=lambda row: row.version
+    )
+    return {row.agent_id: row.figure for row in shown}
 
 
 def shown_band() -> ColumnElement[str]:
@@ -98,9 +135,9 @@ def shown_band() -> ColumnElement[str]:
 
 def shown_cost() -> Select[Any]:
     """The cost that lists show of an `agent` of the query around: of its latest version, else of all versions, else no row.
-    Columns `cost_version`, `cost_runs`, `cost_median`, `cost_p95`."""
+    Columns `cost_version`, `cost_runs` and so on, as `RunFigure`."""
     cost = AgentRunCost
-    columns = [getattr(cost, name).label(f"cost_{name}") for name in ("version", "runs", "median", "p95")]
+    columns = [getattr(cost, name).label(f"cost_{name}") for name in FIELDS]
     agent = (cost.publisher_id == Agent.publisher_id, cost.agent_id == Agent.id)
     shown = cost.version.in_((Agent.latest_version, ""))
     return select(*columns).where(*agent, shown).order_by(cost.version.desc()).limit(1)

@@ -1,7 +1,5 @@
-"""The median duration of an agent's runs, from its histogram."""
-
-from collections.abc import Sequence
-from itertools import pairwise
+"""The buckets of the histograms of durations that `agent` and `agent_version` keep. Pages show `agent_costs` instead, which is
+exact."""
 
 EDGES_MS = (
     250,
@@ -24,21 +22,3 @@ EDGES_MS = (
 
 Must match `store_bucket` in the database. Changing them would invalidate existing histograms.
 """
-
-_BOUNDS = list(pairwise((0, *EDGES_MS)))
-
-
-def median_duration_ms(durations: Sequence[int]) -> float | None:
-    """The median (p50) duration of completed runs in ms, interpolated within its bucket; None without runs.
-
-    In the last bucket, which is open, its lower edge of two hours.
-    """
-    half = sum(durations) / 2
-    if not half:
-        return None
-    before = 0
-    for (low, high), count in zip(_BOUNDS, durations, strict=False):
-        if count and before + count >= half:
-            return low + (high - low) * (half - before) / count
-        before += count
-    return float(EDGES_MS[-1])

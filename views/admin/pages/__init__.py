@@ -5,11 +5,16 @@ from views.admin.pages import (
     account_acts,
     admin_overview,
     eval_pages,
+    job_pages,
     operator_account_page,
     org_list_page,
+    proof_pages,
+    provider_pages,
     relabel_page,
+    storage_page,
     takedown_page,
     trace_pages,
+    webhook_pages,
 )
 from views.admin.pages.billing_operations import bp
 
@@ -18,9 +23,14 @@ __all__ = [
     "admin_overview",
     "bp",
     "eval_pages",
+    "job_pages",
     "operator_account_page",
     "org_list_page",
+    "proof_pages",
+    "provider_pages",
     "relabel_page",
+    "storage_page",
     "takedown_page",
     "trace_pages",
+    "webhook_pages",
 ]

@@ -90,6 +90,7 @@ class PublishedVersion(ResponseModel):
     data: dict[str, Any] = Field(description="The definition")
     createdAt: datetime
     updatedAt: datetime
+    changelog: Missing[str] = Field(None, description="What is new in it, in Markdown; absent without one")
 
 
 class SpawnableAgent(ResponseModel):
@@ -233,8 +234,10 @@ def version(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVal
     """Get an agent's definition."""
     found = _version(publisher_id, agent_id, version)
     head = json.dumps({"id": found.id, "version": found.version, "publisherId": found.publisher_id})
-    times = json.dumps({"createdAt": iso(found.created_at), "updatedAt": iso(found.updated_at)})
-    return _uncached(f'{head[:-1]}, "data": {found.data}, {times[1:]}'.encode())
+    rest = {"createdAt": iso(found.created_at), "updatedAt": iso(found.updated_at)}
+    if found.changelog:
+        rest["changelog"] = found.changelog
+    return _uncached(f'{head[:-1]}, "data": {found.data}, {json.dumps(rest)[1:]}'.encode())
 
 
 @bp.get("/api/agents/<publisher_id>/<agent_id>/<version>/dependencies")

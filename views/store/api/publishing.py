@@ -14,10 +14,11 @@ from models.core.db import db, now
 from models.core.errors import DomainError, Forbidden
 from models.store import Agent, AgentVersion, publishers
 from models.store.publishing import publish as publishing_publish
-from models.store.publishing import validation, withdrawing
-from models.store.publishing.definition import json_schema
+from models.store.publishing import typescript_reader, validation, withdrawing
+from models.store.publishing.definition_schema import json_schema
 from models.store.publishing.publish import PublishRefused
 from models.store.publishing.spawning import FullReference
+from models.store.publishing.typescript_reader import TypeScriptProblem
 from models.store.publishing.validation import Problem
 from views.store.pages.limits import count_change
 from views.web import error_bodies
@@ -66,6 +67,19 @@ class ValidateBody(Body):
         list[Annotated[Any, WithJsonSchema({"x-component": "AgentDefinition"})]], Field(max_length=MAX_AGENTS)
     ]
     allLocalAgentIds: Annotated[OwnIds, BeforeValidator(_texts)] = Field([], description=LOCAL)
+
+
+class SourceBody(Body):
+    source: str = Field(description="A TypeScript module whose default export is the definition")
+
+
+class ReadDefinition(ResponseModel):
+    definition: Any = Field(description="The default export as JSON; not validated")
+
+
+class SourceError(ApiError):
+    line: Missing[int] = Field(None, description="From 1")
+    column: Missing[int] = Field(None, description="From 1, in characters")
 
 
 class DefinitionProblem(ResponseModel):
@@ -141,7 +155,17 @@ def _publish_error(error: Exception) -> ResponseReturnValue | None:
     return _words(error)
 
 
+def _source_error(error: Exception) -> ResponseReturnValue | None:
+    match error:
+        case BadJson():
+            return jsonify(error=BAD_JSON), 400
+        case InvalidBody():
+            return jsonify(error=_issues_text(error)), 400
+    return _words(error)
+
+
 DOOR = door(_words, too_large=ApiError)
+READING = door(_source_error, error=SourceError, body_error=SourceError, too_large=ApiError)
 VALIDATING = door(_validate_error, body_error=ApiError, too_large=ApiError)
 PUBLISHING = door(_publish_error, error=PublishError, body_error=PublishError, too_large=PublishError)
 
@@ -191,6 +215,28 @@ def _list_key(sent: Any) -> str | None:
 def _name(raw: Any, place: str) -> str:
     named = raw.get("id") if isinstance(raw, dict) else None
     return named if isinstance(named, str) and named else place
+
+
+@bp.post("/api/agents/definitions")
+@limiter.limit("120/minute")
+@Operation(
+    tag="Publishing",
+    body=SourceBody,
+    anonymous_bytes=STRANGER_BYTES,
+    answers={200: ("The definition", ReadDefinition), 400: "Not such a module; says the line and column"},
+    door=READING,
+)
+def read_definition() -> ResponseReturnValue:
+    """Read a TypeScript definition.
+
+    Takes the module's default export without running it: objects, arrays, strings, templates without `${}`, numbers, booleans and
+    constants of the same file. `handleSteps` becomes JavaScript source. Publishes nothing.
+    """
+    try:
+        definition = typescript_reader.read(read(SourceBody).source)
+    except TypeScriptProblem as problem:
+        return jsonify(error=str(problem), line=problem.line, column=problem.column), 400
+    return jsonify(definition=definition)
 
 
 @bp.post("/api/agents/publish")

@@ -1,9 +1,10 @@
 """The agent page: one version with its README, statistics, dependencies and snippets to run it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from typing import Any
 
 from flask import Blueprint, Response, redirect, request, url_for
@@ -12,12 +13,12 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db, now
 from models.store import publishers
 from models.store.catalogue import agent_page, downloads, stars
-from models.store.catalogue.agent_page import AgentPage
+from models.store.catalogue.agent_page import AgentPage, VersionLine
 from models.store.catalogue.markdown import render as markdown
-from models.store.publishing import dependencies
+from models.store.publishing import dependencies, licences
 from models.store.publishing.dependencies import DependencyNode
 from models.store.publishing.takedowns import TakenDown
-from models.store.statistics import agent_costs, durations
+from models.store.statistics import agent_costs
 from models.store.tables import Agent
 from views.store.pages import previews, snippets, tree
 from views.store.pages.typescript import module_of
@@ -168,6 +169,8 @@ def _context(detail: AgentPage) -> dict[str, Any]:
         root = dependencies.outline_of(detail.full_id, MAX_TREE_NODES)
     nodes = list(tree.walk(root))
     code = module_of(detail.data)
+    versions = agent_page.versions_of(agent)
+    license = str(detail.data.get("license") or "")[: licences.MAX_CHARS]
     return {
         "detail": detail,
         "may_edit": publishers.can_manage(user, detail.publisher),
@@ -175,9 +178,11 @@ def _context(detail: AgentPage) -> dict[str, Any]:
         "base": settings().base_url,
         "card_digest": previews.digest(*_card(detail)),
         "cost": agent_costs.of_version(agent.publisher_id, agent.id, detail.version.version),
-        "median_ms": durations.median_duration_ms(detail.version.durations),
         "readme": markdown,
-        "versions": agent_page.versions_of(agent),
+        "license": license,
+        "license_is_spdx": bool(licences.spdx(license)),
+        "versions": versions,
+        "older": _older(detail, versions),
         "chart": _chart(agent_page.daily_runs(agent, moment.date()), moment),
         "tree": root,
         "spawned": len({node.full_id for node in nodes} - {detail.full_id}),
@@ -191,6 +196,13 @@ def _context(detail: AgentPage) -> dict[str, Any]:
         "code": code[:MAX_CODE],
         "code_cut": max(0, len(code) - MAX_CODE),
     }
+
+
+def _older(detail: AgentPage, versions: Sequence[VersionLine]) -> str | None:
+    """The version below this one, if both are in the list and it was not taken down."""
+    names = [line.version.version for line in versions if not line.takedown_reason]
+    below = dict(pairwise(names))
+    return below.get(detail.version.version)
 
 
 def _chart(days: Mapping[str, Mapping[date, int]], moment: datetime) -> Chart:

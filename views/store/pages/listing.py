@@ -35,14 +35,20 @@ COSTS = {
     "more": "Over 100 credits",
 }
 """Labels of `agent_costs.BANDS`."""
-FILTERS = (("tags", "Tag"), ("publishers", "Publisher"), ("vendors", "Model by"), ("costs", "Cost per run"))
+FILTERS = (
+    ("tags", "Tag"),
+    ("publishers", "Publisher"),
+    ("vendors", "Model by"),
+    ("licenses", "Licence"),
+    ("costs", "Cost per run"),
+)
 
 MAX_VALUES = 20
 MAX_VALUE_LENGTH = 100
 INFINITE_SCROLL = 96
 """Cards loaded by infinite scroll; beyond them, “Load more” needs a click."""
 
-FIELDS = {"search", "tags", "publishers", "vendors", "costs", "verified", "deprecated"}
+FIELDS = {"search", "tags", "publishers", "vendors", "licenses", "costs", "verified", "deprecated"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class StoreQuery:
             tags=_values(args, "tag"),
             publishers=_values(args, "publisher"),
             vendors=_values(args, "vendor"),
+            licenses=_values(args, "license"),
             costs=tuple(band for band in _values(args, "cost") if band in COSTS),
             verified=bool(args.get("verified")),
             deprecated=bool(args.get("deprecated")),
@@ -84,6 +91,7 @@ class StoreQuery:
             "tag": filters.tags,
             "publisher": filters.publishers,
             "vendor": filters.vendors,
+            "license": filters.licenses,
             "cost": filters.costs,
             "verified": "1" if filters.verified else "",
             "deprecated": "1" if filters.deprecated else "",

@@ -15,6 +15,7 @@ from models.store import Publisher, publishers
 from models.store.catalogue import pictures
 from models.store.publishers import PublisherProfile
 from models.store.publishing import takedowns
+from models.store.statistics import agent_costs
 from views.store.pages import previews
 from views.store.pages.limits import count_change
 from views.web.guards import audit, caller_address, cookie_user, limiter, login_required, settings
@@ -279,6 +280,7 @@ def page(publisher_id: str) -> ResponseReturnValue:
         agents=agents,
         after=after,
         mail_to=publishers.mail_to(publisher),
+        costs=agent_costs.of_agents(publisher.id, agents),
         totals=publishers.totals(publisher.id) if not wants_fragment() else None,
         mine=publishers.can_manage(cookie_user(), publisher),
         card_digest=previews.digest(*_card(publisher)),
