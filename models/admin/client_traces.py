@@ -223,6 +223,12 @@ def answer_text(traced: TracedMessage) -> str:
     return _text(answer_turns(traced))
 
 
+def text_or_calls(turns: Sequence[ConversationTurn]) -> str:
+    """The text of an answer or, of one without text, the tools that it calls with their arguments."""
+    calls = (f"{part.title} {part.text}" for turn in turns for part in turn.parts if part.kind == "call")
+    return _text(turns) or "\n".join(calls)
+
+
 def user_prompt(traced: TracedMessage) -> str | None:
     """The text of the last user message of the request, or None."""
     last = next((turn for turn in reversed(request_turns(traced)) if turn.role == "user"), None)

@@ -10,11 +10,11 @@ from sqlalchemy import ForeignKey, Select, func, literal, or_, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.admin.client_traces import TracedMessage, answer_text, user_prompt
+from models.admin.client_traces import TracedMessage, answer_turns, text_or_calls, user_prompt
 from models.core.db import NOW, Base, db
 from models.gateway import GatewayCall
 from models.ledger.message import Message
-from models.runs.call_replay import replay_of
+from models.runs.run_calls import replay_of_call
 
 CLIENT_ID = "stoa-relabel"
 """`client_id` of the calls that relabel, which are not relabelled themselves."""
@@ -65,7 +65,8 @@ def relabelled_traces(
     rows = _kept_calls(user_id, limit)
     messages = [row.Message for row in rows if message_ids is None or row.Message.id in message_ids]
     outputs: dict[str, dict[str, str]] = {
-        each.id: {each.model: answer_text(TracedMessage(each, None, each.response))} for each in messages
+        each.id: {each.model: text_or_calls(answer_turns(TracedMessage(each, None, each.response)))}
+        for each in messages
     }
     query = select(TraceRelabel).where(TraceRelabel.message_id.in_(outputs)).order_by(TraceRelabel.model)
     for relabel in db.session.scalars(query):
@@ -88,7 +89,7 @@ def requests_to_relabel(user_id: str, limit: int) -> list[RelabelRequest]:
     """The requests of the person's latest calls, newest first. Those that cannot be sent again are left out."""
     found = []
     for row in _kept_calls(user_id, limit):
-        replay = replay_of(row.GatewayCall, row.Message.request) if row.GatewayCall else None
+        replay = replay_of_call(row.GatewayCall) if row.GatewayCall else None
         if replay:
             found.append(RelabelRequest(row.Message.id, orjson.loads(replay.body)))
     return found

@@ -19,8 +19,8 @@ from models.admin.relabels import (
 from models.core.db import db
 from models.core.errors import DomainError
 from views.admin.api.admin_api_blueprint import DOOR, NOT_ADMIN, bp, failing_with, log_view
+from views.admin.api.internal_calls import CallFailed, CallNotPossible, complete_chat
 from views.admin.pages.admin_blueprint import operating_user
-from views.gateway.internal_calls import CallFailed, CallNotPossible, complete_chat
 from views.gateway.openai import gateway
 from views.web.body import Body, Missing, read
 from views.web.format import iso

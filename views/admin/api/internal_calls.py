@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 from flask import current_app
 
+from models.admin.client_traces import text_or_calls
 from models.core.errors import DomainError
 from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
 from models.gateway.dialects import CHAT
@@ -18,7 +19,7 @@ from views.web.guards import settings
 
 
 class InternalAnswer(NamedTuple):
-    """The id of the call, and the text of its answer."""
+    """The id of the call, and the text of its answer, or the tools that it calls."""
 
     request_id: str
     text: str
@@ -52,6 +53,4 @@ def complete_chat(key: str, body: dict[str, Any], *, client_id: str) -> Internal
     if not isinstance(reply, Reply):
         raise CallFailed("The answer came as a stream.")
     turns = transcript(None, 0, orjson.loads(reply.body), None).response or ()
-    return InternalAnswer(
-        request_id, "\n".join(part.text for turn in turns for part in turn.parts if part.kind == "text")
-    )
+    return InternalAnswer(request_id, text_or_calls(turns))
