@@ -6,15 +6,16 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import ForeignKey, Select, func, literal, or_, select, union_all
+from sqlalchemy import ForeignKey, Row, Select, func, literal, or_, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.admin.client_traces import TracedMessage, answer_turns, text_or_calls, user_prompt
+from models.admin.client_traces import TracedMessage, answer_turns, user_prompt
 from models.core.db import NOW, Base, db
 from models.gateway import GatewayCall
 from models.ledger.message import Message
-from models.runs.run_calls import replay_of_call
+from models.runs.call_replay import replay_of
+from models.runs.transcript import text_or_calls
 
 CLIENT_ID = "stoa-relabel"
 """`client_id` of the calls that relabel, which are not relabelled themselves."""
@@ -89,7 +90,11 @@ def requests_to_relabel(user_id: str, limit: int) -> list[RelabelRequest]:
     """The requests of the person's latest calls, newest first. Those that cannot be sent again are left out."""
     found = []
     for row in _kept_calls(user_id, limit):
-        replay = replay_of_call(row.GatewayCall) if row.GatewayCall else None
+        replay = (
+            replay_of(row.GatewayCall, row.Message.request, row.Message.definitions)
+            if row.GatewayCall
+            else None
+        )
         if replay:
             found.append(RelabelRequest(row.Message.id, orjson.loads(replay.body)))
     return found
@@ -110,7 +115,7 @@ def store_relabel(message_id: str, model: str, output: str, *, request_id: str, 
     )
 
 
-def _kept_calls(user_id: str, limit: int) -> Sequence[Any]:
+def _kept_calls(user_id: str, limit: int) -> Sequence[Row[Any]]:
     if "\0" in user_id:
         return ()
     newest = union_all(_newest_own(user_id), _newest_delegated(user_id)).subquery("newest")

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 import orjson
 from flask import current_app
 
-from models.admin.client_traces import text_or_calls
 from models.core.errors import DomainError
 from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
 from models.gateway.dialects import CHAT
 from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingRequest, Reply
 from models.gateway.upstream import UpstreamError
-from models.runs.transcript import transcript
-from views.gateway.openai import gateway
+from models.runs.transcript import text_or_calls, transcript
+from views.gateway.api.model_calls import gateway
 from views.web.guards import settings
 
 
