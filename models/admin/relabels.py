@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import ForeignKey, Row, Select, func, literal, or_, select, union_all
+from sqlalchemy import ForeignKey, Select, func, literal, or_, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -115,7 +115,7 @@ def store_relabel(message_id: str, model: str, output: str, *, request_id: str, 
     )
 
 
-def _kept_calls(user_id: str, limit: int) -> Sequence[Row[Any]]:
+def _kept_calls(user_id: str, limit: int) -> Sequence[Any]:
     if "\0" in user_id:
         return ()
     newest = union_all(_newest_own(user_id), _newest_delegated(user_id)).subquery("newest")
