@@ -16,7 +16,7 @@ DATABASE, FILES = "(database)", "(files)"
 """Names of samples that are not of a table."""
 GROWTH_DAYS = 7
 KEPT_DAYS = 400
-SHOWN = 40
+SHOWN = 30
 
 
 class StorageSample(Base):

@@ -25,14 +25,15 @@ MODELS = 25
 TALL = 28
 WIDE = 112
 NAMES = {
-    "timeout": "timeouts",
-    "unreachable": "unreachable",
-    "interrupted": "broken off",
-    "rate_limited": "rate limited",
-    "server_error": "server errors",
-    "rejected": "requests refused",
-    "other": "other",
+    "timeout": ("timeout", "timeouts"),
+    "unreachable": ("unreachable", "unreachable"),
+    "interrupted": ("broken off", "broken off"),
+    "rate_limited": ("rate limited", "rate limited"),
+    "server_error": ("server error", "server errors"),
+    "rejected": ("request refused", "requests refused"),
+    "other": ("other", "other"),
 }
+"""Classes of errors in words, of one call and of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ def provider_list() -> ResponseReturnValue:
     faults = provider_health.last_faults([name for name in (*known, *found) if found.get(name)])
     names = [*known, *(name for name in found if name not in known)]
     cards = [_card(name, known.get(name), found.get(name, {}), faults.get(name)) for name in names]
+    cards.sort(key=lambda card: -card.whole.health.calls if card.whole else 0)
     return render(
         "admin/providers.html",
         window=window,
@@ -143,7 +145,7 @@ def _card(
 
 def _row(model: str, health: Health) -> ModelRow:
     errors = sorted(health.errors.items(), key=lambda each: -each[1])
-    words = ", ".join(f"{count:,} {NAMES.get(error, error)}" for error, count in errors)
+    words = ", ".join(f"{count:,} {NAMES[error][count != 1]}" for error, count in errors)
     return ModelRow(model, health, words, _bars(health.trend))
 
 
