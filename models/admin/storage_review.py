@@ -70,7 +70,7 @@ def table_sizes(now: datetime) -> Sequence[TableSize]:
 
 def database_bytes() -> int:
     """The size of the whole database."""
-    return db.session.scalars(select(func.pg_database_size(func.current_database()))).one()
+    return int(db.session.scalars(select(func.pg_database_size(func.current_database()))).one())
 
 
 def samples_of(day: date) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """`/admin/providers`: how providers answer, by model, and their failed calls."""
 
 from dataclasses import dataclass
-from typing import cast
 from urllib.parse import urlsplit
 
 from flask import current_app, request, url_for
@@ -123,7 +122,7 @@ def _window() -> Window:
     window = request.args.get("window") or "24h"
     if window not in WINDOWS:
         raise NotFound("There is no such period.")
-    return cast(Window, window)
+    return window
 
 
 def _card(
