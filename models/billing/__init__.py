@@ -1,5 +1,6 @@
 """Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
 
+from models.billing import account_closing, exported_purchases
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
 from models.billing.payments.billing_details import BillingDetails
@@ -147,6 +148,7 @@ __all__ = [
     "WebhookRefusal",
     "Window",
     "WindowLimit",
+    "account_closing",
     "banned_buyers",
     "billing_is_set_up",
     "buy",
@@ -161,6 +163,7 @@ __all__ = [
     "create_plan",
     "enabled",
     "existing_purchases",
+    "exported_purchases",
     "frozen_buyers",
     "get_plan",
     "last_proof",

@@ -93,6 +93,42 @@ def erase_one_org(org_id: str) -> None:
     erase_org(org_id, now())
 
 
+@queue.periodic(cron="47 * * * *")
+@queue.task(name="accounts.erase", queueing_lock="accounts.erase", retry=Backoff(60, 600))
+def erase_accounts(timestamp: int) -> None:
+    """Enqueue the erasure of accounts that their users deleted 14 days ago."""
+    from models.accounts.account_deletion import due_for_erasure
+
+    for user_id in due_for_erasure(now()):
+        enqueue(erase_one_account, user_id=user_id)
+
+
+@queue.task(name="accounts.erase_one", retry=Backoff(60, 600, 3600))
+def erase_one_account(user_id: str) -> None:
+    """Erase a deleted account for good, and say so to its former address; one that was taken back meanwhile stays."""
+    from models.accounts.account_deletion import erase_user
+    from models.core import mail
+
+    if former := erase_user(user_id, now()):
+        mail.send(extension("settings"), mail.composed(former, "account_erased", {}))
+
+
+@queue.task(name="billing.end_plan_of_deleted", retry=Backoff(30, 120, 600, 3600, 7200))
+def end_plan_of_deleted(user_id: str) -> None:
+    """Let the plan of a deleted account end with its period."""
+    from models.billing import account_closing
+
+    account_closing.end_plan_of_deleted(user_id)
+
+
+@queue.task(name="billing.forget_cards", retry=Backoff(30, 120, 600, 3600, 7200))
+def forget_cards(user_id: str) -> None:
+    """Remove the saved cards of an erased account from Stripe."""
+    from models.billing import account_closing
+
+    account_closing.forget_cards(user_id)
+
+
 @queue.periodic(cron="7 0 * * *")
 @queue.task(name="ledger.record_head", queueing_lock="ledger.record_head", retry=Backoff(60, 600, 3600))
 def record_ledger_head(timestamp: int) -> None:
@@ -208,6 +244,27 @@ def forget_expired(timestamp: int) -> None:
     passkeys.forget_challenges(now())
 
 
+@queue.task(name="accounts.make_data_export", retry=Backoff(30, 300, 1800, 7200))
+def make_data_export(export_id: str) -> None:
+    """Make the ZIP file of a user's data. A repetition starts again; a finished export stays."""
+    from models.accounts import export_making
+    from models.core.files import files
+
+    export_making.make_export(export_id, files(get_settings()), get_settings())
+
+
+@queue.periodic(cron="26 * * * *")
+@queue.task(
+    name="accounts.remove_data_exports", queueing_lock="accounts.remove_data_exports", retry=Backoff(60, 600)
+)
+def remove_data_exports(timestamp: int) -> None:
+    """End exports that are a week old, and remove their files."""
+    from models.accounts import export_making
+    from models.core.files import files
+
+    export_making.remove_old(files(get_settings()))
+
+
 @queue.task(name="billing.handle_event", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
 def handle_stripe_event(event_id: str) -> None:
     """Do what a stored event of Stripe's asks for."""
@@ -267,6 +324,14 @@ def send_billing_details(account_id: str) -> None:
     from models.billing.payments import customers
 
     customers.send_billing_details(account_id)
+
+
+@queue.task(name="billing.send_email", retry=Backoff(30, 120, 600, 3600, 7200))
+def send_customer_email(user_id: str) -> None:
+    """Give the Stripe customers of a user, and of the organisations that they own, the user's e-mail address."""
+    from models.billing.payments import customers
+
+    customers.send_email(user_id)
 
 
 @queue.task(name="billing.withdraw_upgrade", retry=Backoff(5, 30, 120, 600, 3600))

@@ -98,7 +98,7 @@ def check_url(url: str) -> str:
     try:
         outgoing.check(url, extension("settings"))
     except outgoing.OutgoingRefused as refused:
-        message = f"Enter an https:// URL on the public internet: {refused}"
+        message = f"Enter an https:// URL on the public internet{f': {refused}' if url else ''}."
         raise Invalid(message, fields={"url": message}) from None
     return url
 

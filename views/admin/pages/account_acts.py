@@ -16,6 +16,7 @@ from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger import CreditLedger
 from views.admin.pages.admin_blueprint import bp, entered_reason, operating_user
 from views.billing.pages.billing_blueprint import requested_credits
+from views.web import format
 from views.web.format import iso
 from views.web.guards import audit, limiter, operator_required, settings
 from views.web.htmx import render, see_other, toast
@@ -66,7 +67,7 @@ def grant(id: str) -> ResponseReturnValue:
     after = {"operation_id": granted.operation_id, "credits": credits, "type": kind, "days": days}
     audit("billing.grant", id, user=operating_user(), after=after | {"reason": reason})
     db.session.commit()
-    toast(f"Granted {credits:,} {'credit' if credits == 1 else 'credits'} to {found.detail}.")
+    toast(f"Granted {format.number(credits)} {'credit' if credits == 1 else 'credits'} to {found.detail}.")
     return _back(id)
 
 
@@ -94,7 +95,7 @@ def revoke(id: str, operation_id: str) -> ResponseReturnValue:
     before = {"operation_id": operation_id, "credits": revoked}
     audit("billing.revoke", id, user=operating_user(), before=before, after={"reason": reason})
     db.session.commit()
-    toast(f"Revoked {revoked:,} {'credit' if revoked == 1 else 'credits'} of {found.detail}.")
+    toast(f"Revoked {format.number(revoked)} {'credit' if revoked == 1 else 'credits'} of {found.detail}.")
     return _back(id)
 
 
@@ -207,7 +208,7 @@ def _grant_form(found: ReviewedAccount, errors: dict[str, str] | None = None) ->
 def _revocation_form(
     found: ReviewedAccount, granted: CreditLedger, errors: dict[str, str] | None = None
 ) -> ResponseReturnValue:
-    text = f"{found.title} loses the {granted.balance:,} credits that are left of it. Calls in flight finish."
+    text = f"{found.title} loses the {format.number(granted.balance)} credits that are left of it. Calls in flight finish."
     act = Act("revoke", "Revoke this grant?", text, "Revoke", help="The account sees it on its statement.")
     address = url_for(".revoke", id=found.account.id, operation_id=granted.operation_id)
     return _form(act, found, address, errors)
