@@ -7,6 +7,7 @@ from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
 from views.admin import api as admin_api
+from views.admin import commands as admin_commands
 from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
@@ -98,6 +99,7 @@ def register(app: Flask) -> None:
     usage_commands.init_app(app)
     store_commands.init_app(app)
     orgs_commands.init_app(app)
+    admin_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)

@@ -125,12 +125,15 @@ def existing_jobs(ids: Iterable[str]) -> list[str]:
 def failed_count(limit: int = 1_000) -> int:
     """How many jobs failed for good; at most `limit`."""
     query = "SELECT count(*) FROM (SELECT FROM procrastinate_jobs WHERE status = 'failed' LIMIT :limit) f"
-    return db.session.scalars(text(query), {"limit": limit}).one()
+    return int(db.session.scalars(text(query), {"limit": limit}).one())
 
 
 def last_heartbeat() -> datetime | None:
     """When a worker last reported; None if there is none."""
-    return db.session.scalars(text("SELECT max(last_heartbeat) FROM procrastinate_workers")).one()
+    found: datetime | None = db.session.scalars(
+        text("SELECT max(last_heartbeat) FROM procrastinate_workers")
+    ).one()
+    return found
 
 
 def retry_job(id: int) -> str:
