@@ -283,8 +283,10 @@ LANGUAGE sql AS $$
     GROUP BY account_id, date_trunc('week', bucket, 'UTC'), user_id, model, agent_id, key_id;
     INSERT INTO usage_rollup (account_id, grain, bucket, user_id, model, agent_id, key_id, error, failed)
     SELECT c.account_id, g.grain, date_trunc(g.grain, c.finished_at, 'UTC'), c.user_id, c.model,
-        coalesce((SELECT r.agent_id FROM agent_run r WHERE r.id = c.run_id), ''), c.key_id, coalesce(c.error, 'failed'), count(*)
-    FROM gateway_call c JOIN fill_account a ON a.id = c.account_id, (VALUES ('hour'), ('day'), ('week')) g (grain)
+        coalesce(r.agent_id, ''), c.key_id, coalesce(c.error, 'failed'), count(*)
+    FROM gateway_call c JOIN fill_account a ON a.id = c.account_id
+    -- a subquery would read all runs for each call, because their indexes are disabled
+    LEFT JOIN agent_run r ON r.id = c.run_id, (VALUES ('hour'), ('day'), ('week')) g (grain)
     WHERE c.state = 'failed'
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;
     -- runs have their settled credits already

@@ -6,6 +6,7 @@ from views.accounts import api as accounts_api
 from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
+from views.admin import api as admin_api
 from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
@@ -20,10 +21,13 @@ from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
 from views.billing.pages import affiliates, budget_pages, credits_page, mail_settings, referrals
 from views.demo import commands as demo_commands
-from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
-from views.gateway import openai as gateway_openai
 from views.gateway import pages as model_pages
+from views.gateway.api import anthropic as gateway_anthropic
+from views.gateway.api import codebuff as gateway_api
+from views.gateway.api import model_calls
+from views.gateway.api import openai as gateway_openai
+from views.gateway.api import responses as gateway_responses
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -31,6 +35,7 @@ from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim_routes
 from views.runs import api as runs_api
+from views.runs import call_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
 from views.store.api import agents as agents_api
@@ -101,6 +106,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(runs_api.bp)
+    app.register_blueprint(call_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)
@@ -130,6 +136,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(mail_settings.bp)
     app.register_blueprint(admin_pages.bp)
     app.register_blueprint(admin_blueprint.bp)
+    app.register_blueprint(admin_api.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)
@@ -142,7 +149,10 @@ def register(app: Flask) -> None:
     app.register_blueprint(publish_form.bp)
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
-    gateway_openai.init_app(app)
+    model_calls.init_app(app)
+    app.register_blueprint(gateway_openai.bp)
+    app.register_blueprint(gateway_anthropic.bp)
+    app.register_blueprint(gateway_responses.bp)
     app.register_blueprint(model_pages.bp)
     fast_path.init_app(app)
     cors.init_app(app)

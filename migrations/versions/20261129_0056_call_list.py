@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from migrations.indexing import build_indexes, drop_indexes
+
 revision = "0056"
 down_revision = "0055"
 branch_labels = None
@@ -26,19 +28,15 @@ MEMBER = "gateway_call (user_id{}) WHERE user_id <> account_id"
 
 
 def upgrade() -> None:
+    build_indexes(INDEXES)
     with op.get_context().autocommit_block():
-        for name, columns in INDEXES.items():
-            # an interrupted build is left invalid
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {columns}")
         _replace_member_index(", account_id, finished_at")
 
 
 def downgrade() -> None:
     with op.get_context().autocommit_block():
         _replace_member_index("")
-        for name in reversed(INDEXES):
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    drop_indexes(reversed(INDEXES))
 
 
 def _replace_member_index(more: str) -> None:

@@ -4,8 +4,7 @@ Revision: 0058
 Revises: 0057
 """
 
-from alembic import op
-
+from migrations.indexing import build_indexes
 from migrations.replacing import run_script
 
 revision = "0058"
@@ -24,10 +23,7 @@ ALTER TABLE org_usage
     ADD COLUMN latency_max int NOT NULL DEFAULT 0;
 """
 INDEXES = {
-    "idx_usage_rollup_cell": """
-        CREATE UNIQUE INDEX CONCURRENTLY idx_usage_rollup_cell ON usage_rollup
-        (account_id, grain, bucket, user_id, model, agent_id, key_id, error)
-    """,
+    "idx_usage_rollup_cell": "usage_rollup (account_id, grain, bucket, user_id, model, agent_id, key_id, error)",
 }
 DOWN = """
 DROP INDEX IF EXISTS idx_usage_rollup_cell;
@@ -38,11 +34,7 @@ ALTER TABLE usage_rollup DROP COLUMN key_id, DROP COLUMN error, DROP COLUMN fail
 
 def upgrade() -> None:
     run_script(UP)
-    with op.get_context().autocommit_block():
-        for name, create in INDEXES.items():
-            # an interrupted build is left invalid
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            op.execute(create)
+    build_indexes(INDEXES, unique=True)
 
 
 def downgrade() -> None:

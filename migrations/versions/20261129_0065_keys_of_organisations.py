@@ -6,6 +6,8 @@ Revises: 0064
 
 from alembic import op
 
+from migrations.indexing import build_indexes
+
 revision = "0065"
 down_revision = "0064"
 branch_labels = None
@@ -18,11 +20,7 @@ INDEXES = {
 
 
 def upgrade() -> None:
-    with op.get_context().autocommit_block():
-        for name, columns in INDEXES.items():
-            # an interrupted build is left invalid
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {columns}")
+    build_indexes(INDEXES)
 
 
 def downgrade() -> None:

@@ -1,7 +1,7 @@
 """Operators find people, organisations and keys by the beginning of an address or a name and the ending of a key, and list
 the models that had no price."""
 
-from alembic import op
+from migrations.indexing import build_indexes, drop_indexes
 
 revision = "0079"
 down_revision = "0078"
@@ -20,13 +20,8 @@ INDEXES = {
 
 
 def upgrade() -> None:
-    with op.get_context().autocommit_block():
-        for name, columns in INDEXES.items():
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {columns}")
+    build_indexes(INDEXES)
 
 
 def downgrade() -> None:
-    with op.get_context().autocommit_block():
-        for name in INDEXES:
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    drop_indexes(INDEXES)

@@ -15,6 +15,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts import bans
+from models.accounts.passkeys import Passkey
 from models.accounts.sessions import Session
 from models.accounts.users import OAuthAccount, User
 from models.core.db import db
@@ -103,12 +104,13 @@ def sign_in_verified_email(
     """Return the user of a normalised address that was just verified, created if missing, and whether they are new.
 
     A new user gets a sign-up grant of `free_credits` credits. Concurrent first sign-ins create one user, because the
-    address is unique. If the existing user's address was never verified, their identities and sessions are deleted:
+    address is unique. If the existing user's address was never verified, their identities, passkeys and sessions are deleted:
     their owner had not proved control of the address. Flushes.
     """
     user, new = _find_or_create(email, now, name=name, free_credits=free_credits)
     if user.email_verified is None:
-        db.session.execute(delete(OAuthAccount).where(OAuthAccount.user_id == user.id))
+        for way in (OAuthAccount, Passkey):
+            db.session.execute(delete(way).where(way.user_id == user.id))
         db.session.execute(
             delete(Session).where(Session.user_id == user.id).execution_options(synchronize_session=False)
         )

@@ -113,11 +113,11 @@ def publishers_listed(account: Account) -> Sequence[Publisher]:
     return db.session.scalars(select(Publisher).where(owned).order_by(Publisher.id).limit(LISTED)).all()
 
 
-def view_is_due(account_id: str, viewer_id: str, now: datetime) -> bool:
-    """Whether the audit log has no look of this operator at the account within the last hour."""
+def view_is_due(subject: str, viewer_id: str, now: datetime, action: str = "account.viewed") -> bool:
+    """Whether the audit log has no look of this operator at the subject, by default an account, within the last hour."""
     seen = exists().where(
-        AuditLog.subject == account_id,
-        AuditLog.action == "account.viewed",
+        AuditLog.subject == subject,
+        AuditLog.action == action,
         AuditLog.actor_id == viewer_id,
         AuditLog.at > now - VIEW_LOGGED_EVERY,
     )

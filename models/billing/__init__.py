@@ -1,5 +1,6 @@
 """Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
 
+from models.billing import account_closing, exported_purchases
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
 from models.billing.payments.billing_details import BillingDetails
@@ -24,10 +25,21 @@ from models.billing.payments.purchase import (
     purchases_of,
     receipt_of,
 )
-from models.billing.payments.reconciliation import Reconciliation, last_reconciliation, reconcile
+from models.billing.payments.reconciliation import (
+    Reconciliation,
+    last_reconciliation,
+    reconcile,
+    reconciliations,
+)
 from models.billing.payments.stripe_events import StripeEvent, WebhookRefusal
 from models.billing.payments.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
-from models.billing.proof_runs import ProofRun, last_proof, record_proof
+from models.billing.proof_runs import (
+    ProofRun,
+    last_proof,
+    proof_runs,
+    record_ledger_proof,
+    record_store_proof,
+)
 from models.billing.referral_program.rewards import REFERRAL_STATUSES, AdImpression, Referral
 from models.billing.stripe_api import BillingDisabled, StripeError, connect, enabled, test_mode
 from models.billing.subscription_plans.limit_overrides import (
@@ -136,6 +148,7 @@ __all__ = [
     "WebhookRefusal",
     "Window",
     "WindowLimit",
+    "account_closing",
     "banned_buyers",
     "billing_is_set_up",
     "buy",
@@ -150,6 +163,7 @@ __all__ = [
     "create_plan",
     "enabled",
     "existing_purchases",
+    "exported_purchases",
     "frozen_buyers",
     "get_plan",
     "last_proof",
@@ -163,12 +177,15 @@ __all__ = [
     "low_balance_threshold",
     "new_version",
     "preview_change",
+    "proof_runs",
     "public_plans",
     "purchase_of",
     "purchases_of",
     "receipt_of",
     "reconcile",
-    "record_proof",
+    "reconciliations",
+    "record_ledger_proof",
+    "record_store_proof",
     "remove_limit_override",
     "resolve",
     "resume",

@@ -23,6 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.core.db import db, now
+from models.core.job_failures import record_failure
 
 log = logging.getLogger("stoa.jobs")
 
@@ -99,13 +100,19 @@ def work(context: Context, *, first: Callable[[], Any], wait: bool = True) -> No
     """Run jobs until SIGTERM or SIGINT; restart when the database connection is lost or a backup is restored.
 
     `wait=False`: run until no job is due, and raise if PostgreSQL is lost. Otherwise `first` runs at once, and after each loss of
-    the database. Each job runs in its own application context, from `context`, and is committed at its end.
+    the database. Each job runs in its own application context, from `context`, and is committed at its end; the error of one that
+    fails is stored for operators.
     """
 
-    def run(job: Callable[[], Any], *_: Any) -> Any:
+    def run(job: Callable[[], Any], *running: Any) -> Any:
         with context():
-            result = job()
-            db.session.commit()
+            try:
+                result = job()
+                db.session.commit()
+            except Exception as error:
+                if running:
+                    _record(running[0].job, error)
+                raise
             return result
 
     with context():
@@ -133,6 +140,16 @@ def work(context: Context, *, first: Callable[[], Any], wait: bool = True) -> No
             time.sleep(pause)
     finally:
         engine.dispose()
+
+
+def _record(job: Job, error: Exception) -> None:
+    """Store the error of a job in a transaction of its own. Never raises: the database may be its cause."""
+    try:
+        db.session.rollback()
+        record_failure(job, error)
+        db.session.commit()
+    except Exception as failure:
+        log.warning("the error of job %s is not stored: %s", job.id, type(failure).__name__)
 
 
 async def _work(conninfo: str, run: SyncTaskMiddleware, wait: bool) -> None:

@@ -75,7 +75,6 @@ def seed(
         writer.write(list(runs), batch=True)
     calls = _organisation(pool, settings, commit, began, now)
     demo_store.fill(now)
-    db.session.execute(delete(Key).where(Key.session_token.in_(keys.values())))
     commit()
     return writer.calls + calls
 
@@ -129,7 +128,7 @@ def _people(settings: Settings, keys: dict[str, str], began: datetime, now: date
             description="Demo credits",
             now=began + timedelta(minutes=5),
         )
-        # settlements name the key that was used; nobody has this one
+        # calls name the key that was used; nobody has this one
         db.session.add(
             Key(
                 session_token=keys[user_id],
@@ -137,7 +136,7 @@ def _people(settings: Settings, keys: dict[str, str], began: datetime, now: date
                 type="pat",
                 expires=now + timedelta(days=DAYS),
                 created_at=began,
-                name="Demo key",
+                name="Laptop",
                 token_hint="cb-pat-…",  # noqa: S106  (display hint of a key that nobody has)
             )
         )

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import Base, BigInt, db
 
-# Written as PostgreSQL prints it, for the partial index and the query that uses it.
+# Written as PostgreSQL prints them, for the partial indexes and the queries that use them.
 UNPRICED = "((state = 'failed'::text) AND (error = 'model_price_missing'::text))"
+PROVIDER_TROUBLE = "((provider IS NOT NULL) AND ((state = 'failed'::text) OR (error IS NOT NULL)))"
 USAGE_SOURCES = ("provider", "counted", "estimated")
 
 
@@ -53,6 +54,7 @@ class GatewayCall(Base):
         Index(
             "idx_gateway_call_model", "account_id", text("COALESCE(model, requested_model)"), "finished_at"
         ),
+        Index("idx_gateway_call_provider", "account_id", "provider", "finished_at"),
         Index(
             "idx_gateway_call_cost",
             "account_id",
@@ -68,6 +70,14 @@ class GatewayCall(Base):
             ),
         ),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
+        # of providers (models/gateway/provider_health.py)
+        Index(
+            "idx_gateway_call_provider_trouble",
+            "provider",
+            "finished_at",
+            "request_id",
+            postgresql_where=text(PROVIDER_TROUBLE),
+        ),
         Index("idx_gateway_call_unpriced", "started_at", postgresql_where=text(UNPRICED)),
     )
 
@@ -110,7 +120,7 @@ class GatewayCall(Base):
 
 class CallBody(Base):
     """What is kept of a call that has no `message`, or of its error: of a failed or refused call the request as
-    `message.request`, what had arrived of the answer, and the error in full; of a settled one the error alone.
+    `message.request` and `definitions`, what had arrived of the answer, and the error in full; of a settled one the error alone.
     `flask usage prune` deletes old rows."""
 
     __tablename__ = "call_body"
@@ -121,6 +131,7 @@ class CallBody(Base):
     )
     finished_at: Mapped[datetime]
     request: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
+    definitions: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     response: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
     error_message: Mapped[str | None]
 

@@ -167,6 +167,7 @@ class CallMetadata:
     stored_size: int = 0
     """About its bytes."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    definitions: Mapping[str, Any] | None = field(default=None, repr=False)
     answers: int = 1
     """Answers to the same input whose output the call's usage sums up."""
 
@@ -325,6 +326,7 @@ class InFlightCall:
             error=error,
             error_message=error_message,
             parameters=self.metadata.parameters,
+            definitions=self.metadata.definitions,
         )
         outcome = "unsettled"
         try:
@@ -386,6 +388,7 @@ class InFlightCall:
             request=metadata.stored_request if kept else None,
             response=response if kept else None,
             parameters=metadata.parameters,
+            definitions=metadata.definitions if kept else None,
         )
         try:
             with metrics.timed("fail"):

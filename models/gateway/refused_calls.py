@@ -101,9 +101,9 @@ class RefusedCalls:
         self._wake = threading.Event()
         self._pid = 0
 
-    def add(self, refusal: CallRefusal, stored_request: Callable[[], object], size: int) -> None:
-        """Queue a refused call; never waits, never raises. `stored_request` computes its input, of about `size` bytes, which is
-        kept as far as the key's window allows."""
+    def add(self, refusal: CallRefusal, stored_input: Callable[[], tuple[object, object]], size: int) -> None:
+        """Queue a refused call; never waits, never raises. `stored_input` computes its messages and definitions, of about `size` bytes,
+        which are kept as far as the key's window allows."""
         counted_on = self._windows.take_row(refusal.key_id, refusal.request_id)
         with self._lock:
             if counted_on is not None or len(self._queue) >= MAX_QUEUED:
@@ -112,10 +112,10 @@ class RefusedCalls:
                 return
         room = size and self._queued_bytes < MAX_QUEUED_BYTES
         if room and self._windows.take_input(refusal.key_id, size):
-            refusal = replace(refusal, request=_input(stored_request))
+            refusal = replace(refusal, **_input(stored_input))
         with self._lock:
             self._queue.append(refusal)
-            self._queued_bytes += len(refusal.request or b"")
+            self._queued_bytes += _bytes_of(refusal)
         if self.background:
             self._start_thread()
             self._wake.set()
@@ -126,7 +126,7 @@ class RefusedCalls:
             while True:
                 with self._lock:
                     batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
-                    self._queued_bytes -= sum(len(each.request or b"") for each in batch)
+                    self._queued_bytes -= sum(map(_bytes_of, batch))
                     more: dict[str, int] = {}
                     if not self._queue:
                         more, self._more = self._more, {}
@@ -144,7 +144,7 @@ class RefusedCalls:
                 return
         for each in batch:
             try:
-                holds.refuse_many(self._pool, [replace(each, request=None)], {})
+                holds.refuse_many(self._pool, [replace(each, request=None, definitions=None)], {})
             except LedgerUnavailable:
                 log.warning("refused call %s was not recorded", each.request_id)
 
@@ -166,10 +166,21 @@ class RefusedCalls:
                 log.exception("could not record refused calls")
 
 
-def _input(stored_request: Callable[[], object]) -> bytes | None:
-    """The input as JSON for jsonb; None if it has none, or cannot be made so in a few milliseconds."""
+def _bytes_of(refusal: CallRefusal) -> int:
+    return len(refusal.request or b"") + len(refusal.definitions or b"")
+
+
+def _input(stored_input: Callable[[], tuple[object, object]]) -> dict[str, bytes | None]:
     try:
-        value = stored_request()
+        request, definitions = stored_input()
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return {"request": _json(request), "definitions": _json(definitions)}
+
+
+def _json(value: object) -> bytes | None:
+    """JSON for jsonb; None without a value, or if it cannot be made so in a few milliseconds."""
+    try:
         if value is None:
             return None
         text = orjson.dumps(value)

@@ -237,6 +237,7 @@ class Gateway:
             stored_request=request.dialect.stored_request(call, request.size),
             stored_size=min(request.size, MAX_STORED_REQUEST),
             parameters=request.parameters,
+            definitions=request.definitions,
             answers=attempt.answers,
         )
         in_flight = InFlightCall(self.settlements, self.hold_renewer, admission, metadata, route, self.margin)

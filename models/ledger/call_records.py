@@ -225,6 +225,8 @@ class Settlement:
     """The error in full."""
     parameters: Mapping[str, Any] | None = None
     """The request's parameters (`request_parameters`)."""
+    definitions: Mapping[str, Any] | None = None
+    """The request's tools and formats (`request_definitions`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +252,8 @@ class CallFailure:
     """What had arrived of the answer."""
     parameters: Mapping[str, Any] | None = None
     """As `Settlement.parameters`."""
+    definitions: Mapping[str, Any] | None = None
+    """As `Settlement.definitions`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +278,8 @@ class CallRefusal:
     request: bytes | None = None
     """JSON that jsonb accepts; None if it is not kept."""
     parameters: Mapping[str, Any] | None = None
+    definitions: bytes | None = None
+    """As `request`."""
 
 
 @dataclass(frozen=True, slots=True)

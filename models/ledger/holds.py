@@ -330,7 +330,7 @@ def settle_facts(pool: Pool, facts: str) -> Settled:
 
 def without_text(facts: str) -> str:
     """A call's facts without its messages: request, response, reasoning and error."""
-    dropped = ("request", "response", "reasoning_text", "error_message", "parameters")
+    dropped = ("request", "response", "reasoning_text", "error_message", "parameters", "definitions")
     return orjson.dumps(orjson.loads(facts) | dict.fromkeys(dropped)).decode()
 
 
@@ -372,6 +372,7 @@ def fail(
         "started_at": failure.started_at.isoformat(),
         "error_message": _clip(failure.error_message, MAX_ERROR) or None,
         "parameters": _body(failure.parameters or None),
+        "definitions": _body(failure.definitions),
         "request": _body(failure.request),
         "response": _body(failure.response),
     }
@@ -419,6 +420,7 @@ def _refusal(refusal: CallRefusal) -> dict[str, Any]:
         "started_at": refusal.started_at.isoformat(),
         "parameters": _body(refusal.parameters or None),
         "request": None if refusal.request is None else orjson.Fragment(refusal.request),
+        "definitions": None if refusal.definitions is None else orjson.Fragment(refusal.definitions),
     }
 
 
@@ -474,6 +476,7 @@ def settlement_facts(admission: Admission, call: Settlement) -> str:
         "error": _clip(call.error, 2000),
         "error_message": _clip(call.error_message, MAX_ERROR) or None,
         "parameters": _body(call.parameters or None),
+        "definitions": _body(call.definitions),
         "started_at": call.started_at.isoformat(),
         "price": _body(call.price),
         "parts": _body(call.parts or None),

@@ -322,7 +322,7 @@ def _read_only(connection: Connection) -> Iterator[None]:
     with connection.begin():
         for setting in (
             "TRANSACTION READ ONLY",
-            "LOCAL statement_timeout = 0",
+            "LOCAL statement_timeout = '2h'",
             "LOCAL work_mem = '64MB'",
             "LOCAL random_page_cost = 10",
             "LOCAL max_parallel_workers_per_gather = 2",

@@ -18,7 +18,7 @@ class Message(Base):
     """One billed model call: request, response, tokens, `cost` in dollars and whole `credits`.
 
     `client_request_id` is the run's id; `input_tokens` are counted as in contract 5.5. Bodies of old calls may be
-    pruned (`flask usage prune`): `request`, `last_message` and `reasoning_text` are null, `response` is JSON null.
+    pruned (`flask usage prune`): `request`, `last_message`, `definitions` and `reasoning_text` are null, `response` is JSON null.
     """
 
     __tablename__ = "message"
@@ -46,6 +46,16 @@ class Message(Base):
             postgresql_where=text("(repo_url IS NOT NULL)"),
         ),
         Index("idx_message_byok", "id", postgresql_where=text("byok")),
+        # operators' traces (models/admin/client_traces.py)
+        Index(
+            "idx_message_client_request",
+            "client_request_id",
+            "finished_at",
+            postgresql_where=text("(client_request_id IS NOT NULL)"),
+        ),
+        Index(
+            "idx_message_client", "client_id", "finished_at", postgresql_where=text("(client_id IS NOT NULL)")
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -58,6 +68,8 @@ class Message(Base):
     last_message: Mapped[Any] = mapped_column(
         JSONB, Computed("(request -> '-1'::integer)", persisted=True), nullable=True
     )
+    definitions: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """The request's tools and formats (`request_definitions`)."""
     reasoning_text: Mapped[str | None]
     response: Mapped[Any] = mapped_column(JSONB, nullable=False)
     input_tokens: Mapped[int] = mapped_column(server_default=text("0"))

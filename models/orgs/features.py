@@ -20,6 +20,11 @@ def features(org: Org) -> list[OrgFeature]:
     return list(db.session.scalars(query))
 
 
+def stored_feature(org: Org, name: str) -> OrgFeature | None:
+    """The feature as it was set for the organisation, or None."""
+    return None if "\0" in name else db.session.get(OrgFeature, (org.id, name))
+
+
 def feature_on(org: Org, name: str) -> bool:
     """Whether the feature is enabled for the organisation."""
     found = db.session.get(OrgFeature, (org.id, name))

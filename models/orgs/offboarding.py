@@ -21,7 +21,7 @@ from models.orgs.service_accounts import create_service_account
 
 member_leaving = Signal()
 """Sent with an organisation's id, `user_id` and `now` before a membership ends, in the same transaction. A receiver returns facts
-for the receipt (`models.usage.departures`)."""
+for the receipt (`models.usage.departures`), and may end what the member made (`models.runs.run_share`)."""
 
 STOP = "stop"
 NEW = "new"
@@ -50,7 +50,8 @@ class OrgRemoval(Base):
     at: Mapped[datetime] = mapped_column(server_default=NOW)
     receipt: Mapped[dict[str, Any]] = mapped_column(JSONB)
     """`keys`: each with id, name, hint, action, to, calls, credits; `calls`, `credits`, `live_calls`, `held`: the member's in
-    the last 30 days, and in flight; `invites`: how many open invitations they sent stay valid."""
+    the last 30 days, and in flight; `invites`: how many open invitations they sent stay valid; `shares`: how many links to
+    runs, which they made, were revoked."""
 
 
 def offboard(org: Org, by_id: str, user_id: str, fates: Mapping[str, KeyFate], now: datetime) -> OrgRemoval:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from models.gateway import GatewayCall
+from models.runs.call_definitions import KINDS, cut_of
 
 MAX_INLINE = 48 << 10
 """Longest request that is part of the command, in bytes; the command reads a longer one from a file."""
@@ -16,6 +17,7 @@ NOT_SENT = frozenset(
     ("tools", "functions", "tool_choice", "tools_total", "functions_total", "other", "response_format")
 )
 PLAIN_FORMATS = ("text", "json_object")
+PLAIN_CHOICES = ("auto", "none", "required")
 IGNORED = frozenset(("codebuff_metadata",))
 """Keys that another call does not need."""
 _UNSAFE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
@@ -30,8 +32,8 @@ class CallReplay:
     missing: Sequence[str]
 
 
-def replay_of(call: GatewayCall, request: Any) -> CallReplay | None:
-    """The request of a call; None if its messages were not kept."""
+def replay_of(call: GatewayCall, request: Any, definitions: Mapping[str, Any] | None) -> CallReplay | None:
+    """The request of a call, from its messages and definitions as stored; None if its messages were not kept."""
     messages = _messages(request)
     if not messages:
         return None
@@ -43,10 +45,9 @@ def replay_of(call: GatewayCall, request: Any) -> CallReplay | None:
     body |= {key: value for key, value in stored.items() if key not in NOT_SENT}
     if stored.get("response_format") in PLAIN_FORMATS:
         body["response_format"] = {"type": stored["response_format"]}
+    body |= _defined(stored, definitions or {})
     missing = [f"{messages[0].get('content', '')}".split(":")[0]] if _is_note(messages[0]) else []
-    missing += [key for key in ("tools", "functions", "tool_choice") if stored.get(key)]
-    if stored.get("response_format") and "response_format" not in body:
-        missing.append("response_format")
+    missing += _undefined(stored, definitions or {}, body)
     other = stored.get("other")
     missing += [key for key in other if key not in IGNORED] if isinstance(other, list) else []
     text = orjson.dumps(body, option=orjson.OPT_INDENT_2).decode()
@@ -65,6 +66,24 @@ def curl_command(base_url: str, body: str | None, file: str = "") -> str:
         return " \\\n".join([*head, f"  --data-binary @{shlex.quote(file)}"])
     # no line of JSON is the delimiter: its texts have no line breaks
     return " \\\n".join([*head, "  --data-binary @- <<'JSON'"]) + f"\n{body}\nJSON"
+
+
+def _defined(stored: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """The definitions of the request, and the choice among its tools."""
+    found = {key: definitions[key] for key in KINDS if key in definitions}
+    if "tools" in found and "tool_choice" not in found and stored.get("tool_choice") in PLAIN_CHOICES:
+        found["tool_choice"] = stored["tool_choice"]
+    return found
+
+
+def _undefined(
+    stored: Mapping[str, Any], definitions: Mapping[str, Any], body: Mapping[str, Any]
+) -> list[str]:
+    """What the request defined beyond its body: keys, or how many of a key."""
+    cut = cut_of(definitions)
+    partly = [f"{number} of the {key}" for key, number in cut.items() if key in body]
+    names = ("tools", "functions", "tool_choice", "response_format")
+    return partly + [key for key in names if (stored.get(key) or key in cut) and key not in body]
 
 
 def _messages(request: Any) -> list[Any]:

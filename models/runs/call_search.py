@@ -1,4 +1,4 @@
-"""Search over the calls of an account: pages, newest first, and totals. Every query reads a bounded number of rows.
+"""Search over the calls of an account: pages, newest first. Every query reads a bounded number of rows.
 
 A search reads the rows of one index (`call_sources`), newest first, and tests the other filters on at most `SCAN` of them. A page
 that ends there says until when it searched, and the next page goes on from there. Text has no index, which would have to be written
@@ -25,7 +25,6 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
-    true,
 )
 from sqlalchemy.orm import aliased
 
@@ -56,7 +55,6 @@ __all__ = [
     "CallChoices",
     "CallFilter",
     "CallPage",
-    "CallTotals",
     "call_choices",
     "calls_page",
     "has_calls",
@@ -84,20 +82,6 @@ class CallPage:
 
 
 @dataclass(frozen=True)
-class CallTotals:
-    """Sums of the calls that match; with `partly` only of the newest. `credits` are exact, with the fractions that the ledger carries
-    over; `cost` is dollars at provider prices. Input tokens include cached ones."""
-
-    calls: int = 0
-    failed: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    credits: Decimal = Decimal(0)
-    cost: Decimal = Decimal(0)
-    partly: bool = False
-
-
-@dataclass(frozen=True)
 class CallChoices:
     """Values of filters in the account's newest calls: names, and keys as (id, name)."""
 
@@ -113,7 +97,7 @@ def calls_page(
     """The account's calls that match, after the cursor, failed and refused ones included. Up to four queries. Rows have the columns of
     `GatewayCall`, `model_name`, `agent_id`, `team_id`, `team_name`, `repo_url`, `byok`, `user_name`, `user_email`, `key_name`,
     `input_tokens` (cached ones included) and `exact_credits`."""
-    return _page(_execute, account_id, filter, after, limit)
+    return _page(execute, account_id, filter, after, limit)
 
 
 def exported_calls(account_id: str, filter: CallFilter) -> Iterator[Row[Any]]:
@@ -136,7 +120,8 @@ def _batches(engine: Engine, account_id: str, filter: CallFilter) -> Iterator[Ro
         after = page.next
 
 
-def _execute(query: Query) -> Sequence[Row[Any]]:
+def execute(query: Query) -> Sequence[Row[Any]]:
+    """The rows of a query in the session."""
     return db.session.execute(query).all()
 
 
@@ -200,11 +185,11 @@ def _text_rows(
 def _matching(source: CallSource, filter: CallFilter, scan: int) -> Query:
     """The calls of a source that match among the newest `scan`; nothing but their own columns."""
     c = source.query.limit(scan).subquery("c").c
-    query, conditions = _joined(select(*c), c, filter)
+    query, conditions = with_conditions(select(*c), c, source.narrowed(filter))
     return query.where(*conditions).order_by(c.finished_at.desc(), c.request_id.desc())
 
 
-def _joined(query: Query, c: Any, filter: CallFilter) -> tuple[Query, list[Any]]:
+def with_conditions(query: Query, c: Any, filter: CallFilter) -> tuple[Query, list[Any]]:
     """The query with what its conditions read, and these."""
     if not filter.reads_messages:
         return query, call_conditions(c, filter)
@@ -262,63 +247,6 @@ def _has_text(c: Any, m: Any, b: Any, sought: str) -> Any:
     escaped = json.dumps(sought, ensure_ascii=False)[1:-1].lower()
     stored = func.concat_ws(" ", *(cast(part, Text) for part in parts))
     return case((before < TEXT_BYTES, func.strpos(func.lower(stored), escaped) > 0))
-
-
-def call_totals(account_id: str, filter: CallFilter) -> CallTotals:
-    """The totals of the calls that match, among the newest 10,000 of a source (1,000 if their messages are read). Up to three queries.
-    Not for a filter by text: only what was searched can be added up (`totals_of`)."""
-    parts = [
-        db.session.execute(_sums(source, filter)).one()
-        for source in sources_of(account_id, filter, None, _execute)
-    ]
-    return CallTotals(
-        calls=sum(part.calls for part in parts),
-        failed=sum(part.failed for part in parts),
-        input_tokens=sum(int(part.input_tokens or 0) for part in parts),
-        output_tokens=sum(int(part.output_tokens or 0) for part in parts),
-        credits=sum((part.micro or Decimal(0) for part in parts), Decimal(0)) / _MICRO,
-        cost=sum((part.cost or Decimal(0) for part in parts), Decimal(0)),
-        partly=any(part.partly for part in parts),
-    )
-
-
-def totals_of(page: CallPage) -> CallTotals:
-    """The totals of the calls of a page."""
-    calls = page.calls
-    return CallTotals(
-        calls=len(calls),
-        failed=sum(call.state == "failed" for call in calls),
-        input_tokens=sum(call.input_tokens for call in calls),
-        output_tokens=sum(call.output_tokens for call in calls),
-        credits=sum((call.exact_credits for call in calls), Decimal(0)),
-        cost=sum((call.cost for call in calls), Decimal(0)),
-        partly=page.next is not None,
-    )
-
-
-def _sums(source: CallSource, filter: CallFilter) -> Query:
-    c = source.query.limit(source.scan).subquery("c").c
-    own_key = aliased(Message)  # by an index of the few calls that another key paid
-    joined, conditions = _joined(
-        select(*c, own_key.byok).outerjoin(own_key, and_(own_key.id == c.message_id, own_key.byok)),
-        c,
-        filter,
-    )
-    rows = joined.add_columns(and_(true(), *conditions).label("matches")).subquery("rows").c
-    read = rows.uncached_input_tokens + rows.cache_write_tokens + rows.cache_read_tokens
-
-    def total(value: Any) -> Any:
-        return func.sum(value).filter(rows.matches)
-
-    return select(
-        (func.count() == literal(source.scan)).label("partly"),
-        func.count().filter(rows.matches).label("calls"),
-        func.count().filter(and_(rows.matches, rows.state == "failed")).label("failed"),
-        total(read).label("input_tokens"),
-        total(rows.output_tokens).label("output_tokens"),
-        total(case((rows.byok.is_(True), 0), else_=rows.micro_credits)).label("micro"),
-        total(rows.cost).label("cost"),
-    )
 
 
 def has_calls(account_id: str, user_id: str = "") -> bool:

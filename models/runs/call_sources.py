@@ -1,7 +1,7 @@
 """Where a search for calls reads: one index of calls or messages that one filter of the search selects, newest first."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -50,7 +50,8 @@ _DEAR = text(f"gateway_call.micro_credits >= {DEAR}")
 @dataclass(frozen=True)
 class CallFilter:
     """Which calls: those that finished in `start <= t < end`, with these values where not None. `agent` is an agent id with or
-    without its version; `error` is a part of the code or the message of the error, ignoring case; `above` is in micro-credits. `text` is a part of the last
+    without its version; `error` is a part of the code or the message of the error, ignoring case, `code` the whole code as in reports
+    of usage; `above` is in micro-credits. `text` is a part of the last
     message or of the answer, ignoring case, searched in the calls of `reader` only if that is not empty. `user_id`, if not empty,
     leaves only this member's calls."""
 
@@ -67,6 +68,7 @@ class CallFilter:
     state: str | None = None
     status: int | None = None
     error: str | None = None
+    code: str | None = None
     above: int | None = None
     text: str = ""
     reader: str = ""
@@ -98,19 +100,25 @@ class CallFilter:
 
 
 _NAMES = (
-    "run", "key", "model", "provider", "state", "status", "error", "above", "agent", "team", "repository", "member",
+    "run", "key", "model", "provider", "state", "status", "error", "code", "above", "agent", "team", "repository", "member",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CallSource:
     """A query for calls by one index, newest first, and how many of them to look through; `name` is its filter. `whole`: a source of
-    few calls, not in order."""
+    few calls, not in order. `failed`: only failed ones of these are meant. `rows`: what to count instead of the query."""
 
     name: str
     query: Query
     scan: int
     whole: bool = False
+    failed: bool = False
+    rows: Query | None = None
+
+    def narrowed(self, filter: CallFilter) -> CallFilter:
+        """The filter of the calls that are looked through."""
+        return replace(filter, state="failed") if self.failed else filter
 
 
 def call_model(c: Columns) -> ColumnElement[str]:
@@ -139,13 +147,13 @@ def sources_of(
         chosen = next(choice for choice, count in zip(choices, found, strict=True) if count == fewest)
     if chosen.name == "agent" and filter.state != "settled":
         # failed calls have no message; their agent is that of their run
-        failed = _calls("faulty", account_id, filter, after, _FAULTY, GatewayCall.state == "failed")
-        return [chosen, failed]
+        return [chosen, replace(_calls("faulty", account_id, filter, after, _FAULTY), failed=True)]
     return [chosen]
 
 
 def _count(choice: CallSource) -> Any:
-    rows = choice.query.with_only_columns(literal(1)).order_by(None).limit(PROBE)
+    query = choice.query if choice.rows is None else choice.rows
+    rows = query.with_only_columns(literal(1)).order_by(None).limit(PROBE)
     return select(func.count()).select_from(rows.subquery()).scalar_subquery()
 
 
@@ -162,7 +170,14 @@ def _choices(account_id: str, filter: CallFilter, after: Cursor | None) -> list[
         add("key", GatewayCall.key_id == filter.key)
     if filter.model is not None:
         add("model", call_model(GatewayCall) == filter.model)
-    if filter.state == "failed" or filter.error is not None or filter.status not in (None, 200):
+    if filter.provider is not None:
+        add("provider", GatewayCall.provider == filter.provider)
+    if (
+        filter.state == "failed"
+        or filter.error is not None
+        or filter.code is not None
+        or filter.status not in (None, 200)
+    ):
         add("faulty", _FAULTY)
     for name, member in (("owner", filter.owner), ("member", filter.member)):
         if member and member != account_id:
@@ -214,17 +229,15 @@ def _messages(
     name: str, account_id: str, filter: CallFilter, after: Cursor | None, condition: Any
 ) -> CallSource:
     m, c = Message, GatewayCall
-    query: Query = (
-        select(c)
-        .join(m, c.message_id == m.id)
-        .where(m.account_id == account_id, condition, *_period(m.finished_at, filter))
-    )
+    rows: Query = select(m).where(m.account_id == account_id, condition, *_period(m.finished_at, filter))
+    query: Query = rows.join(c, c.message_id == m.id).with_only_columns(c)
     if after is not None:
         time, request_id = literal(after[0], m.finished_at.type), literal(after[1])
         query = query.where(
             m.finished_at <= time, tuple_(m.finished_at, c.request_id) < tuple_(time, request_id)
         )
-    return CallSource(name, query.order_by(m.finished_at.desc(), c.request_id.desc()), MESSAGE_SCAN)
+    ordered = query.order_by(m.finished_at.desc(), c.request_id.desc())
+    return CallSource(name, ordered, MESSAGE_SCAN, rows=rows)
 
 
 def _period(column: Any, filter: CallFilter) -> Sequence[Any]:
@@ -244,6 +257,13 @@ def call_conditions(c: Columns, filter: CallFilter) -> list[Any]:
         conditions.append(c.provider == filter.provider)
     if filter.state is not None:
         conditions.append(c.state == filter.state)
+    if filter.code is not None:
+        # as a rollup of failed calls has it
+        faulty = or_(c.state == "failed", c.error.is_not(None))
+        conditions += [
+            faulty,
+            func.coalesce(func.nullif(func.left(c.error, 64), ""), "failed") == filter.code,
+        ]
     if filter.status is not None:
         conditions.append(c.http_status == filter.status)
     if filter.above is not None:

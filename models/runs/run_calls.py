@@ -14,6 +14,7 @@ from models.core.db import db
 from models.gateway import CallBody, GatewayCall
 from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNITS
 from models.ledger import CreditEntry, CreditLedger, credits_of
+from models.runs.call_definitions import CallDefinitions, definitions_of
 from models.runs.call_replay import CallReplay, replay_of
 from models.runs.run import AgentRun
 from models.runs.transcript import Transcript, transcript
@@ -67,6 +68,7 @@ class CallDetail:
     client_id: str | None
     error_message: str | None
     """The error in full; None if it is not kept."""
+    definitions: CallDefinitions | None
     replay: CallReplay | None
     previous: str | None
     next: str | None
@@ -175,15 +177,17 @@ def call_of(
         message.repo_url if message else None,
         message.client_id if message else None,
         message.error_message if message else None,
-        replay_of(call, message.request) if message and whole else None,
+        definitions_of(message.definitions) if message else None,
+        replay_of(call, message.request, message.definitions) if message and whole else None,
         *_adjacent_calls(call, run, user_id),
     )
 
 
 def replay_of_call(call: GatewayCall) -> CallReplay | None:
     """The whole request of a call; None if it was not kept."""
-    query = select(func.coalesce(Message.request, CallBody.request)).select_from(_BODIES)
-    return replay_of(call, db.session.scalar(query.where(GatewayCall.request_id == call.request_id)))
+    query = select(_kept("request"), _kept("definitions")).select_from(CALL_BODIES)
+    found = db.session.execute(query.where(GatewayCall.request_id == call.request_id)).one_or_none()
+    return None if found is None else replay_of(call, found.request, found.definitions)
 
 
 PAID_BY = {
@@ -199,10 +203,15 @@ PAID_BY = {
 """`message.paid_by` in words."""
 
 
-_BODIES = outerjoin(GatewayCall, Message, Message.id == GatewayCall.message_id).outerjoin(
+CALL_BODIES = outerjoin(GatewayCall, Message, Message.id == GatewayCall.message_id).outerjoin(
     CallBody, CallBody.request_id == GatewayCall.request_id
 )
 """Calls with what is kept of them, charged or not."""
+
+
+def _kept(name: str) -> Any:
+    """A column that is kept of calls, charged or not."""
+    return func.coalesce(getattr(Message, name), getattr(CallBody, name)).label(name)
 
 
 def _message(call: GatewayCall, limit: int) -> tuple[Row[Any] | None, Transcript]:
@@ -221,11 +230,12 @@ def _message(call: GatewayCall, limit: int) -> tuple[Row[Any] | None, Transcript
             Message.client_id,
             last.label("request"),
             length.label("total"),
-            func.coalesce(Message.response, CallBody.response).label("response"),
+            _kept("response"),
+            _kept("definitions"),
             Message.reasoning_text,
             CallBody.error_message,
         )
-        .select_from(_BODIES)
+        .select_from(CALL_BODIES)
         .where(GatewayCall.request_id == call.request_id)
     )
     found = db.session.execute(query).one_or_none()

@@ -6,14 +6,16 @@ import hmac
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, select
+from sqlalchemy import ColumnElement, ForeignKey, Index, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.accounts.credentials import hash_token
 from models.accounts.users import User
 from models.core.db import NEW_ID, NOW, Base, db, extension, now
 from models.core.errors import Conflict, Invalid, NotFound
+from models.orgs.offboarding import member_leaving
 from models.runs.run import AgentRun
 
 LIFETIMES: dict[str, timedelta | None] = {
@@ -95,6 +97,20 @@ def revoke_share(run: AgentRun, share_id: str) -> RunShare:
     share.revoked_at = now()
     db.session.flush()
     return share
+
+
+@member_leaving.connect
+def revoke_shares_of_member(org_id: str, *, user_id: str, now: datetime) -> dict[str, Any]:
+    """End the links that a leaving member made to the organisation's runs. Returns how many, for the receipt. Locks them; flushes."""
+    made = select(AgentRun.id).where(AgentRun.id == RunShare.run_id, AgentRun.org_id == org_id).exists()
+    ended = db.session.scalars(
+        update(RunShare)
+        .where(RunShare.created_by == user_id, made, *_works(now))
+        .values(revoked_at=now)
+        .returning(RunShare.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    return {"totals": {"shares": len(ended)}, "keys": {}}
 
 
 def shared_run(token: str) -> tuple[RunShare, AgentRun]:

@@ -25,7 +25,7 @@ class PrunedBatch:
 
 
 def drop_bodies(before: datetime, *, start: datetime = BEGINNING, limit: int = BATCH) -> PrunedBatch:
-    """Delete request, response and reasoning of the oldest calls that finished in `start <= t < before` and have any.
+    """Delete request, definitions, response and reasoning of the oldest calls that finished in `start <= t < before` and have any.
 
     One statement; commit after each batch. Keeps tokens, cost, credits and everything else that is billed or proved.
     Does not read or lock the ledger, so calls settle meanwhile. Idempotent and safe to run concurrently: rows locked
@@ -44,7 +44,7 @@ def drop_bodies(before: datetime, *, start: datetime = BEGINNING, limit: int = B
     dropped = (
         update(Message)
         .where(Message.id == old.c.id)
-        .values(request=None, reasoning_text=None, response=JSON.NULL)
+        .values(request=None, definitions=None, reasoning_text=None, response=JSON.NULL)
         .cte("dropped")
     )
     query = select(func.count().label("calls"), func.max(old.c.finished_at).label("reached")).add_cte(dropped)

@@ -51,6 +51,22 @@ ROUTES = [
     ("/admin/plans/new", "GET", 200, 403),
     ("/admin/plans", "POST", 422, 403),
     ("/admin/billing/proof", "POST", 303, 403),
+    ("/admin/calls/nobody/dismissal", "GET", 200, 403),
+    ("/admin/calls/nobody/dismissal", "POST", 303, 403),
+    ("/admin/calls/settlements", "POST", 303, 403),
+    ("/admin/proofs", "GET", 200, 200),
+    ("/admin/proofs/nobody/runs", "POST", 303, 403),
+    ("/admin/webhooks", "GET", 200, 200),
+    ("/admin/webhooks?state=retried", "GET", 200, 200),
+    ("/admin/webhooks/deliveries/nobody/attempts", "POST", 303, 403),
+    ("/admin/providers", "GET", 200, 200),
+    ("/admin/providers/openrouter", "GET", 200, 200),
+    ("/admin/storage", "GET", 200, 200),
+    ("/admin/jobs", "GET", 200, 200),
+    ("/admin/jobs/schedule", "GET", 200, 200),
+    ("/admin/jobs/retries", "POST", 422, 403),
+    ("/admin/jobs/999999/retries", "POST", 404, 403),
+    ("/admin/jobs/999999/cancellation", "POST", 404, 403),
     *(
         route
         for id in ("ALICE", "ACME", "nobody")

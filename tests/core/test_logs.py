@@ -7,7 +7,8 @@ from types import TracebackType
 import pytest
 from flask import Flask, g
 
-from views.web.logs import LogFormatter, redact
+from models.core.redaction import redact
+from views.web.logs import LogFormatter
 
 
 @pytest.mark.parametrize(

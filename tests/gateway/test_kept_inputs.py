@@ -2,24 +2,27 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, true
 from sqlalchemy.orm import Session as OrmSession
 
 import models.ledger.holds
 from models.accounts import User
-from models.core.db import db
+from models.core.db import db, now
 from models.gateway import CallBody, GatewayCall
-from models.gateway.chat_format import request_parameters
+from models.gateway.chat_format import request_definitions, request_parameters
 from models.gateway.refused_calls import INPUT_BYTES, INPUTS, ROWS, KeyWindows, RefusedCalls
 from models.ledger import CreditEntry, budgets
 from models.ledger.holds import LedgerUnavailable
+from models.ledger.message import Message
 from models.orgs import Org
 from models.runs.kill_switch import stop_account
+from models.usage.pruning import drop_bodies, drop_failed_bodies
 from tests import factories
 from tests.factories import Person
 from tests.fakes import upstream as fakes
@@ -381,3 +384,58 @@ def test_parameters_are_bounded_and_without_texts(body: Any, kept: dict[str, Any
     hostile = {key: [{"function": {"name": "n" * 9999}}] * 9999 for key in ("tools", "functions")}
     hostile |= {f"{number:0500}": number for number in range(500)}
     assert len(orjson.dumps(request_parameters(hostile))) < 20_000
+
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (None, None),
+        ({"tools": "many", "tool_choice": "auto", "response_format": []}, None),
+        ({"tools": [TOOL, 7], "response_format": SCHEMA}, {"tools": [TOOL, 7], "response_format": SCHEMA}),
+        ({"functions": [TOOL], "function_call": {"name": "look"}}, {"functions": [TOOL], "function_call": {"name": "look"}}),
+        ({"tools": [TOOL, "x" * 70_000, TOOL]}, {"tools": [TOOL], "cut": {"tools": 2}}),
+        ({"tools": [TOOL], "response_format": {"type": "x" * 70_000}}, {"tools": [TOOL], "cut": {"response_format": 1}}),
+        ({"tools": [{"name": 2**70}]}, {"cut": {"tools": 1}}),
+    ],
+)  # fmt: skip
+def test_definitions_are_kept_up_to_a_size_and_say_what_is_cut(body: Any, kept: Any) -> None:
+    assert request_definitions(body, 0) == kept
+
+
+def test_the_tools_of_a_call_are_kept_shown_and_sent_again(
+    web: FlaskClient,
+    session: OrmSession,
+    fake: FakeUpstream,
+    refused: RefusedCalls,
+    alice: Person,
+) -> None:
+    rich(alice)
+    tools = [TOOL | {"description": "\x00</script>"}]
+    body = payload(alice, OPENAI, tools=tools, tool_choice="auto", response_format=SCHEMA)
+    fake.will(fakes.answer(fakes.completion()), fakes.answer({"error": {"message": "no"}}, 422))
+    answers = [
+        web.post(OPENAI, json=sent, headers=alice.headers)
+        for sent in (body, body, body | {"temperature": "hot"})
+    ]
+    assert [answer.status_code for answer in answers] == [200, 422, 400]
+    refused.flush()
+    for answer in answers:
+        call = answer.headers["X-Request-Id"]
+        page = alice.browser.get(f"/calls/{call}").get_data(as_text=True)
+        assert page.count('<span class="mono clip">look</span>') == 1
+        assert "Not kept" not in page
+        sent = json.loads(alice.browser.get(f"/calls/{call}/request.json").data)
+        kept = (sent["tools"], sent["tool_choice"], sent["response_format"])
+        assert kept == ([TOOL | {"description": "</script>"}], "auto", SCHEMA)
+    later = now() + timedelta(days=1)
+    drop_bodies(later)
+    drop_failed_bodies(later)
+    session.commit()
+    found = session.execute(
+        select(Message.definitions, CallBody.request_id).select_from(Message).outerjoin(CallBody, true())
+    )
+    assert found.all() == [(None, None)]

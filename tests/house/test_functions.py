@@ -64,16 +64,20 @@ def test_the_catalog_matches_the_files(connection: Connection) -> None:
     assert shape(connection) == before
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_a_file_contains_the_object_it_is_named_after_and_its_triggers(file: Path) -> None:
-    whole = file.read_text()
-    made = statements(whole)
-    assert made[0].name == file.stem
-    assert all(one.kind == "TRIGGER" and f"EXECUTE FUNCTION {file.stem}()" in one.text for one in made[1:])
-    assert all(one.text.startswith(f"CREATE OR REPLACE {one.kind}") for one in made if one.kind != "TRIGGER")
-    for one in made:
-        whole = whole.replace(one.text, "", 1)
-    assert re.sub(r"^--.*", "", whole, flags=re.MULTILINE).strip() == ""
+def test_a_file_contains_the_object_it_is_named_after_and_its_triggers() -> None:
+    for file in FILES:
+        whole, name = file.read_text(), name_of(file)
+        made = statements(whole)
+        assert made[0].name == file.stem, name
+        triggers = [
+            one.kind == "TRIGGER" and f"EXECUTE FUNCTION {file.stem}()" in one.text for one in made[1:]
+        ]
+        assert all(triggers), name
+        others = [one for one in made if one.kind != "TRIGGER"]
+        assert all(one.text.startswith(f"CREATE OR REPLACE {one.kind}") for one in others), name
+        for one in made:
+            whole = whole.replace(one.text, "", 1)
+        assert re.sub(r"^--.*", "", whole, flags=re.MULTILINE).strip() == "", name
 
 
 def test_kept_texts_are_replaced_by_their_revision() -> None:

@@ -2,10 +2,10 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
-import pytest
 from jinja2 import Environment, nodes
 
 from models.core.settings import ROOT
@@ -23,68 +23,85 @@ PAGES = re.compile(r"/(?:calls|docs|login|onboard|profile|publishers|runs|static
 MARKUP = re.compile(r"</[a-z]|/>|<!--|<[a-z][a-z0-9-]*\s+[a-z:-]+=")
 
 
-def name(file: Path) -> str:
-    return str(file.relative_to(ROOT))
+def violations(files: Iterable[Path], find: Callable[[Path], Iterator[str]]) -> list[str]:
+    """`file: what` for everything that `find` reports. All files are one test: a test for each would take longer than the
+    rules."""
+    return [f"{file.relative_to(ROOT)}: {what}" for file in files for what in find(file)]
 
 
-def tags(file: Path) -> Iterator[tuple[str, str]]:
+@cache
+def source(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+@cache
+def tags(file: Path) -> list[tuple[str, str]]:
     """(tag, attributes) of every element in a template, without comments."""
-    text = re.sub(r"\{#.*?#\}", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
-    yield from TAG.findall(text)
+    return TAG.findall(re.sub(r"\{#.*?#\}", "", source(file), flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("file", WEB, ids=name)
-def test_templates_comply_with_the_content_security_policy(file: Path) -> None:
-    for tag, attributes in tags(file):
-        assert not re.search(r"\s(style|on[a-z]+|hx-on[^\s=]*)\s*=", attributes), f"<{tag}{attributes}>"
-        assert "javascript:" not in attributes
-        assert tag != "style"
-        assert tag != "script" or "src=" in attributes
+def test_templates_comply_with_the_content_security_policy() -> None:
+    def find(file: Path) -> Iterator[str]:
+        for tag, attributes in tags(file):
+            inline = re.search(r"\s(style|on[a-z]+|hx-on[^\s=]*)\s*=", attributes)
+            script = tag == "script" and "src=" not in attributes
+            if inline or script or tag == "style" or "javascript:" in attributes:
+                yield f"<{tag}{attributes}>"
+
+    assert violations(WEB, find) == []
 
 
-@pytest.mark.parametrize("file", WEB, ids=name)
-def test_htmx_is_added_to_links_and_forms_that_work_without_it(file: Path) -> None:
-    for tag, attributes in tags(file):
-        verbs = REQUESTS.findall(attributes)
-        if not verbs or "every " in attributes or 'hx-trigger="load' in attributes:
-            continue
-        whole = f"<{tag}{attributes}>"
-        assert tag in ("a", "form"), f"only links and forms may send requests: {whole}"
-        if tag == "a":
-            assert "href=" in attributes, whole
-            assert verbs == ["get"], f"links must not change state: {whole}"
-        if "post" in verbs:
-            assert 'method="post"' in attributes, whole
+def test_htmx_is_added_to_links_and_forms_that_work_without_it() -> None:
+    def find(file: Path) -> Iterator[str]:
+        for tag, attributes in tags(file):
+            verbs = REQUESTS.findall(attributes)
+            if not verbs or "every " in attributes or 'hx-trigger="load' in attributes:
+                continue
+            whole = f"<{tag}{attributes}>"
+            if tag not in ("a", "form"):
+                yield f"only links and forms may send requests: {whole}"
+            if tag == "a" and "href=" not in attributes:
+                yield f"does not work without htmx: {whole}"
+            if tag == "a" and verbs != ["get"]:
+                yield f"links must not change state: {whole}"
+            if "post" in verbs and 'method="post"' not in attributes:
+                yield f"does not work without htmx: {whole}"
+
+    assert violations(WEB, find) == []
 
 
-@pytest.mark.parametrize("file", WEB, ids=name)
-def test_every_post_form_has_the_csrf_token_and_acts_once(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
-    for form in re.findall(r"<form\b.*?</form>", text, re.DOTALL):
-        if 'method="post"' in form:
-            assert "{{ csrf() }}" in form, form[:200]
+def test_every_post_form_has_the_csrf_token_and_acts_once() -> None:
+    def find(file: Path) -> Iterator[str]:
+        for form in re.findall(r"<form\b.*?</form>", source(file), re.DOTALL):
+            if 'method="post"' in form and "{{ csrf() }}" not in form:
+                yield form[:200]
+
+    assert violations(WEB, find) == []
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
-def test_only_constants_are_marked_safe(file: Path) -> None:
-    tree = Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
-    for found in tree.find_all(nodes.Filter):
-        if found.name == "safe":
-            constant = isinstance(found.node, nodes.Const)
-            assert constant, f"{file.name}:{found.lineno}: |safe on what is not a constant"
-    assert not list(tree.find_all(nodes.EvalContextModifier)), "autoescape stays on"
+def test_only_constants_are_marked_safe() -> None:
+    def find(file: Path) -> Iterator[str]:
+        for found in parsed(file).find_all(nodes.Filter):
+            if found.name == "safe" and not isinstance(found.node, nodes.Const):
+                yield f"line {found.lineno}: |safe on what is not a constant"
+        if any(parsed(file).find_all(nodes.EvalContextModifier)):
+            yield "autoescape stays on"
+
+    assert violations(FILES, find) == []
 
 
-@pytest.mark.parametrize("file", WEB, ids=name)
-def test_pages_extend_a_layout_and_fragments_do_not(file: Path) -> None:
-    if file.parent.name in ("components", "layouts"):
-        return
-    extends = "{% extends" in file.read_text(encoding="utf-8")
-    assert extends != file.name.startswith("_"), name(file)
+def test_pages_extend_a_layout_and_fragments_do_not() -> None:
+    def find(file: Path) -> Iterator[str]:
+        fragment = file.name.startswith("_")
+        if ("{% extends" in source(file)) == fragment:
+            yield "a fragment that extends a layout" if fragment else "a page that extends none"
+
+    assert violations([file for file in WEB if file.parent.name not in ("components", "layouts")], find) == []
 
 
+@cache
 def parsed(file: Path) -> nodes.Template:
-    return Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
+    return Environment(autoescape=True).parse(source(file))
 
 
 def imports(tree: nodes.Template) -> dict[str, str]:
@@ -97,27 +114,31 @@ def imports(tree: nodes.Template) -> dict[str, str]:
     }
 
 
-COMPONENTS = {
-    macro.name
-    for file in (TEMPLATES / "components").glob("*.html")
-    for macro in parsed(file).find_all(nodes.Macro)
-    if not macro.name.startswith("_")
-}
-
-
 def calls(tree: nodes.Template) -> Iterator[tuple[str, nodes.Call]]:
     for call in tree.find_all(nodes.Call):
         if isinstance(call.node, nodes.Name):
             yield call.node.name, call
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
-def test_template_imports_the_components_it_calls_and_no_others(file: Path) -> None:
-    tree = parsed(file)
-    imported = set(imports(tree))
-    own = {macro.name for macro in tree.find_all(nodes.Macro)}
-    assert {called for called, _ in calls(tree)} & COMPONENTS <= imported | own
-    assert imported <= {each.name for each in tree.find_all(nodes.Name) if each.ctx == "load"}
+def test_template_imports_the_components_it_calls_and_no_others() -> None:
+    components = {
+        macro.name
+        for file in (TEMPLATES / "components").glob("*.html")
+        for macro in parsed(file).find_all(nodes.Macro)
+        if not macro.name.startswith("_")
+    }
+
+    def find(file: Path) -> Iterator[str]:
+        tree = parsed(file)
+        imported = set(imports(tree))
+        own = {macro.name for macro in tree.find_all(nodes.Macro)}
+        if missing := {called for called, _ in calls(tree)} & components - imported - own:
+            yield f"calls {sorted(missing)} without an import"
+        if unused := imported - {each.name for each in tree.find_all(nodes.Name) if each.ctx == "load"}:
+            yield f"imports {sorted(unused)} and uses none of it"
+
+    assert components
+    assert violations(FILES, find) == []
 
 
 def test_every_icon_exists_in_the_sprite() -> None:
@@ -142,56 +163,112 @@ def test_every_icon_exists_in_the_sprite() -> None:
     assert named <= drawn
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if "emails" not in file.parts], ids=name)
-def test_templates_build_urls_with_url_for(file: Path) -> None:
-    for tag, attributes in tags(file):
-        for address in ADDRESS.findall(attributes):
-            written = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", address)
-            assert re.fullmatch(r"(#.*|mailto:|https://.*)?", written), f"<{tag}{attributes}>"
-    for text in parsed(file).find_all(nodes.Const):
-        if isinstance(text.value, str):
-            assert not PAGES.match(text.value), f"{file.name}:{text.lineno}: {text.value}"
+def test_templates_build_urls_with_url_for() -> None:
+    def find(file: Path) -> Iterator[str]:
+        for tag, attributes in tags(file):
+            for address in ADDRESS.findall(attributes):
+                literal = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", address)
+                if not re.fullmatch(r"(#.*|mailto:|https://.*)?", literal):
+                    yield f"<{tag}{attributes}>"
+        for text in parsed(file).find_all(nodes.Const):
+            if isinstance(text.value, str) and PAGES.match(text.value):
+                yield f"line {text.lineno}: {text.value}"
+
+    assert violations([file for file in FILES if "emails" not in file.parts], find) == []
 
 
-def written(file: Path) -> Iterator[ast.Constant]:
+@cache
+def written(file: Path) -> list[ast.Constant]:
     """String constants of a module, without docstrings and route paths."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = ast.parse(source(file))
     left_out: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             left_out.add(node.value)
         for decorator in getattr(node, "decorator_list", ()):
             left_out.update(ast.walk(decorator))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in left_out:
-            yield node
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in left_out
+    ]
 
 
-@pytest.mark.parametrize("file", VIEWS, ids=name)
-def test_views_contain_no_markup(file: Path) -> None:
-    assert "markupsafe" not in file.read_text(encoding="utf-8")
-    for text in written(file):
-        assert not MARKUP.search(text.value), f"{file.name}:{text.lineno}: {text.value}"
+def test_views_contain_no_markup() -> None:
+    def find(file: Path) -> Iterator[str]:
+        if "markupsafe" in source(file):
+            yield "uses markupsafe"
+        yield from (
+            f"line {text.lineno}: {text.value}" for text in written(file) if MARKUP.search(str(text.value))
+        )
+
+    assert violations(VIEWS, find) == []
 
 
-@pytest.mark.parametrize("file", VIEWS, ids=name)
-def test_views_build_urls_with_url_for(file: Path) -> None:
-    for text in written(file):
-        assert not PAGES.match(text.value), f"{file.name}:{text.lineno}: {text.value}"
+def test_views_build_urls_with_url_for() -> None:
+    def find(file: Path) -> Iterator[str]:
+        yield from (
+            f"line {text.lineno}: {text.value}" for text in written(file) if PAGES.match(str(text.value))
+        )
+
+    assert violations(VIEWS, find) == []
 
 
-@pytest.mark.parametrize("file", CSS, ids=name)
-def test_colours_are_defined_in_tokens_only(file: Path) -> None:
-    text = re.sub(r"/\*.*?\*/", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert not re.search(r"#[0-9a-f]{3,8}\b(?![^{}]*\{)|\brgba?\(|\bhsla?\(", text), name(file)
+def test_colours_are_defined_in_tokens_only() -> None:
     drawings = {"tokens.css", "avatar.css", "gate.css", "landing.css", "chart.css", "base.css"}
-    assert file.name in drawings or "oklch(" not in text, name(file)
-    assert "!important" not in text or file.name in {"base.css", "trace.css", "progress.css"}, name(file)
+
+    def find(file: Path) -> Iterator[str]:
+        text = re.sub(r"/\*.*?\*/", "", source(file), flags=re.DOTALL)
+        if found := re.search(r"#[0-9a-f]{3,8}\b(?![^{}]*\{)|\brgba?\(|\bhsla?\(", text):
+            yield found[0]
+        if file.name not in drawings and "oklch(" in text:
+            yield "oklch("
+        if "!important" in text and file.name not in {"base.css", "trace.css", "progress.css"}:
+            yield "!important"
+
+    assert violations(CSS, find) == []
 
 
-@pytest.mark.parametrize("file", sorted((TEMPLATES / "layouts").glob("[!_]*.html")), ids=name)
-def test_layouts_shadow_no_context_variables(file: Path) -> None:
-    tree = Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
-    taken = [node for node in tree.body if isinstance(node, nodes.Assign | nodes.FromImport | nodes.Macro)]
-    if file.name != "base.html":
-        assert taken == []
+def test_layouts_shadow_no_context_variables() -> None:
+    def find(file: Path) -> Iterator[str]:
+        for node in parsed(file).body:
+            if isinstance(node, nodes.Assign | nodes.FromImport | nodes.Macro):
+                yield f"line {node.lineno}"
+
+    layouts = sorted((TEMPLATES / "layouts").glob("[!_]*.html"))
+    assert violations([file for file in layouts if file.name != "base.html"], find) == []
+
+
+FORMATTED = re.compile(
+    r"strftime|isoformat|['\"]\{:[^}]*[,.%][^}]*\}['\"]\.format|(?<!=\"\{\{ )'%\.\d+f[^']*'\|format"
+)
+UNSEEN = ("format.py", "viewer_locale.py", "logs.py", "body.py", "openapi.py")
+
+
+def test_templates_format_times_and_numbers_by_filters_which_know_the_viewer() -> None:
+    def find(file: Path) -> Iterator[str]:
+        yield from FORMATTED.findall(source(file))
+
+    assert violations(FILES + sorted(TEMPLATES.rglob("*.txt")), find) == []
+
+
+def test_pages_format_times_and_numbers_by_functions_which_know_the_viewer() -> None:
+    def find(file: Path) -> Iterator[str]:
+        for node in ast.walk(ast.parse(source(file))):
+            if isinstance(node, ast.Attribute) and node.attr == "strftime":
+                yield f"line {node.lineno}: strftime"
+            if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr):
+                spec = "".join(
+                    str(part.value) for part in node.format_spec.values if isinstance(part, ast.Constant)
+                )
+                if re.search(r"[,%]|\.\d*f", spec) and spec not in ("%Y-%m", "%Y-%m-%d"):
+                    yield f"line {node.lineno}: {spec}"
+
+    pages = [
+        file
+        for file in VIEWS
+        if ({"pages", "web"} & set(file.parent.parts[-2:]) or file.name.endswith(("pages.py", "_page.py")))
+        and file.name not in UNSEEN
+        and "demo" not in file.parts
+    ]
+    assert violations(pages, find) == []

@@ -12,6 +12,7 @@ from models.core.errors import Invalid
 from models.orgs import Org, OrgInvite, OrgRemoval, ServiceAccount, membership
 from models.orgs.invites import invite
 from models.orgs.offboarding import KeyFate, offboard
+from models.runs.run_share import RunShare, share_run
 from tests import factories
 from tests.factories import Person
 from tests.orgs.forms import send
@@ -180,3 +181,26 @@ def test_an_error_leaves_everything_as_it_was(
         offboard(acme, alice.id, bob.id, fates, factories.now())
     db.session.rollback()
     assert owner_of(keys["laptop"]) == bob.id
+
+
+def test_links_to_runs_that_a_member_shared_end_with_the_membership(
+    acme: Org, alice: Person, bob: Person, anonymous: Person
+) -> None:
+    assert alice.user
+    assert bob.user
+    with factories.one_commit():
+        team, own = factories.run(bob.user, org_id=acme.id), factories.run(bob.user)
+        made = {
+            name: share_run(run, by, "never", with_messages=True).token
+            for name, run, by in (
+                ("bob's", team, bob.user),
+                ("alice's", team, alice.user),
+                ("own", own, bob.user),
+            )
+        }
+    assert {anonymous.browser.get(f"/shared/{token}").status_code for token in made.values()} == {200}
+    receipt = alice.browser.get(send(alice, REMOVAL.format(bob.id)).location).text
+    assert "1, revoked" in receipt
+    found = {name: anonymous.browser.get(f"/shared/{token}").status_code for name, token in made.items()}
+    assert found == {"bob's": 404, "alice's": 200, "own": 200}
+    assert db.session.query(RunShare).filter(RunShare.revoked_at.is_not(None)).count() == 1

@@ -78,6 +78,7 @@ def link(email: str) -> None:
     if user is not None and user.banned:
         raise click.ClickException(_is_banned(user))
     path = magic_links.issue(address, now=now())
+    record("user.sign_in_link", user.id if user else address, actor=operator())
     db.session.commit()
     click.echo(settings().base_url + path)
 

@@ -11,11 +11,12 @@ from flask import Flask, current_app
 
 from models import ledger
 from models.accounts.signing_in import by_email, clean_email
-from models.billing.payments.purchase_proof import prove_purchases
+from models.billing import record_ledger_proof
 from models.core.audit_log import record
 from models.core.db import db, now
-from models.core.errors import Conflict, DomainError, Invalid, NotFound
+from models.core.errors import DomainError, Invalid, NotFound
 from models.gateway.gateway_call import flagged_calls
+from models.gateway.lost_calls import dismiss_lost_call
 from models.gateway.relay import Gateway
 from models.gateway.spool import TOKENS, Spool, UnsettledCall
 from models.ledger import GRANT_TYPES, Account
@@ -136,10 +137,8 @@ def balance_command(name: str) -> None:
 
 @commands.command("prove")
 def prove_command() -> None:
-    """Verify all ledger totals against entries, messages and purchases; exit 1 if any differ."""
-    proof = ledger.prove()
-    checks = [*proof.checks, *prove_purchases()]
-    differences = sum(check.count for check in checks)
+    """Verify all ledger totals against entries, messages and purchases, and record the result; exit 1 if any differ."""
+    proof, checks = record_ledger_proof()
     for check in checks:
         click.echo(f"{'ok   ' if not check.count else 'DRIFT'}  {check.name}")
         for difference in check.differences:
@@ -150,11 +149,11 @@ def prove_command() -> None:
             click.echo(f"         and {check.count - len(check.differences):,} more")
     click.echo(
         f"{proof.accounts:,} accounts, {proof.entries:,} entries, {proof.messages:,} messages: "
-        + (f"{differences:,} differ." if differences else "all totals match.")
+        + (f"{proof.differences:,} differ." if proof.differences else "all totals match.")
     )
-    if proof.lost_holds:
-        click.echo(f"{proof.lost_holds:,} lost calls to review: flask billing lost.")
-    if differences:
+    if proof.lost_calls:
+        click.echo(f"{proof.lost_calls:,} lost calls to review: flask billing lost.")
+    if proof.differences:
         raise SystemExit(1)
 
 
@@ -221,17 +220,15 @@ def sweep_command() -> None:
 @click.option("--dismiss", metavar="REQUEST_ID", help="Remove a call from the list without charging it.")
 def lost_command(dismiss: str | None) -> None:
     """List calls that neither settled nor failed; the provider may have charged for them."""
-    known = {call.request_id for call in _spool().calls()}
-    if dismiss in known:
-        raise Conflict("The usage of this call is known: see flask billing unsettled.")
     if dismiss:
-        lost = ledger.dismiss_lost(dismiss)
+        lost = dismiss_lost_call(_spool(), dismiss)
         before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
         record("billing.dismiss_lost", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
     calls = ledger.lost_holds()
+    known = {call.request_id for call in _spool().calls()}
     for lost in calls:
         click.echo(
             f"{_date(lost.lost_at)}  {lost.request_id}  {lost.email}  {lost.model}"

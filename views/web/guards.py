@@ -92,6 +92,7 @@ OPEN_TO_SUSPENDED = frozenset(
         # sign-out, and sign-in to another account; a banned account is rejected at the end of the flow
         *("accounts.signout", "accounts_api.cli_logout"),
         *("accounts.login", "accounts.send_link", "accounts.link_sent", "accounts.link", "accounts.use_link"),
+        *("accounts.passkey_options", "accounts.use_passkey"),
         *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token"),
         *("orgs.start_sso", "orgs.sso_callback"),
         "accounts.browser_session",

@@ -22,26 +22,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models.core.mail import MailError
 from models.core.postgres import PostgresError
+from models.core.redaction import redact, without_personal
 from models.core.settings import SettingsError
 
 SAFE_EXCEPTIONS = (MailError, PostgresError, SettingsError, PoolTimeout)
 """Exceptions whose messages contain no user data."""
 SAFE_SQLSTATES = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX001", "XX002")
 """PostgreSQL error classes about server and connection, whose messages quote no data."""
-
-SECRETS = re.compile(
-    r"(?P<key>\b(?:cb-pat|sk|rk|pk|whsec|gh[opsu]|github_pat)[-_])[A-Za-z0-9_\-]{8,}"
-    r"|(?P<google>\bAIza)[A-Za-z0-9_\-]{20,}"
-    r"|(?P<bearer>\bBearer\s+)[^\s\"',;]{8,}"
-    r"|(?P<url>://[^\s:/@]*:)[^\s/@]+(?=@)",
-    re.IGNORECASE,
-)
-PERSONAL = re.compile(
-    r"(?P<link>/(?:login/link|billing/confirmations|profile/email|shared)/)[\w\-]+"
-    r"|[\w.+\-]{1,64}@[\w\-.]{1,255}\.[a-z]{2,}\b",
-    re.IGNORECASE,
-)
-"""Sign-in links, links that confirm an address, links to shared runs, and e-mail addresses (of an overlong one, its end)."""
 
 
 class LogFormatter(logging.Formatter):
@@ -64,7 +51,7 @@ class LogFormatter(logging.Formatter):
             if record.exc_info and record.exc_info[1]:
                 message += f" | {_exception(record.exc_info[1])}"
             # Not for INFO: mails printed to the console need their addresses and links.
-            message = PERSONAL.sub(lambda match: f"{match['link'] or ''}***", message)
+            message = without_personal(message)
         return redact(message, self.secrets)
 
 
@@ -104,13 +91,6 @@ def use_root_handlers(name: str) -> None:
     logger = logging.getLogger(name)
     logger.handlers.clear()
     logger.propagate = True
-
-
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Mask tokens, provider keys and passwords in URLs."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return SECRETS.sub(lambda match: f"{next(group for group in match.groups() if group)}***", text)
 
 
 def _message(record: logging.LogRecord) -> str:

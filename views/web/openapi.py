@@ -40,6 +40,7 @@ TAGS = {
     "Plans": "Plans and subscriptions",
     "Accounts": "The signed-in account, its sessions and API keys",
     "Sign-in": "Sign-in of browsers and command lines",
+    "Operators": "Organisations, traces and evaluation results of the server, for its operators",
     "Server": "Health, metrics and this document",
 }
 """The areas of the API and what they hold, in display order."""

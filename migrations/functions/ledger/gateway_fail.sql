@@ -19,8 +19,8 @@ BEGIN
     )
     ON CONFLICT DO NOTHING;
     IF FOUND AND coalesce(f.request, f.response, to_jsonb(f.error_message)) IS NOT NULL THEN
-        INSERT INTO call_body (request_id, finished_at, request, response, error_message)
-        VALUES (f.request_id, p_now, f.request, f.response, f.error_message)
+        INSERT INTO call_body (request_id, finished_at, request, definitions, response, error_message)
+        VALUES (f.request_id, p_now, f.request, f.definitions, f.response, f.error_message)
         ON CONFLICT DO NOTHING;
     END IF;
     DELETE FROM credit_hold h WHERE h.request_id = f.request_id;

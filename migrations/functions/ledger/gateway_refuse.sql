@@ -47,8 +47,8 @@ BEGIN
         ON CONFLICT DO NOTHING
         RETURNING gateway_call.request_id
     )
-    INSERT INTO call_body (request_id, finished_at, request, error_message)
-    SELECT r.request_id, p_now, (k.call).request, (k.call).error_message
+    INSERT INTO call_body (request_id, finished_at, request, definitions, error_message)
+    SELECT r.request_id, p_now, (k.call).request, (k.call).definitions, (k.call).error_message
     FROM recorded r JOIN known k ON (k.call).request_id = r.request_id
     WHERE (k.call).request IS NOT NULL OR (k.call).error_message IS NOT NULL
     ON CONFLICT DO NOTHING;

@@ -74,7 +74,7 @@ BEGIN
             INSERT INTO message (
                 id, finished_at, client_id, client_request_id, model, agent_id, request, reasoning_text, response,
                 input_tokens, cache_creation_input_tokens, cache_read_input_tokens, reasoning_tokens, output_tokens,
-                cost, credits, byok, latency_ms, user_id, org_id, repo_url, paid_by, key_id, team_id
+                cost, credits, byok, latency_ms, user_id, org_id, repo_url, paid_by, key_id, team_id, definitions
             )
             VALUES (
                 gateway_settle.message_id, p_now AT TIME ZONE 'UTC', f.client_id, f.client_request_id, f.model,
@@ -82,7 +82,7 @@ BEGIN
                 least(f.uncached_input_tokens::bigint + f.cache_write_tokens + f.cache_read_tokens, 2147483647),
                 nullif(f.cache_write_tokens, 0), f.cache_read_tokens, nullif(f.reasoning_tokens, 0), f.output_tokens,
                 f.cost, gateway_settle.credits, f.byok, f.latency_ms, f.user_id, f.org_id, f.repo_url,
-                f.paid_by, f.key_id, f.team_id
+                f.paid_by, f.key_id, f.team_id, f.definitions
             )
             ON CONFLICT DO NOTHING;
             EXIT WHEN FOUND;

@@ -3,6 +3,7 @@
 from models.gateway.chat_format.call import BadCall, Call, ProviderFailure, UsageMeter
 from models.gateway.chat_format.chat_parsing import ChatMeter
 from models.gateway.chat_format.failures import find_failure, parse_failure
+from models.gateway.chat_format.request_definitions import request_definitions
 from models.gateway.chat_format.request_parameters import request_parameters
 from models.gateway.chat_format.token_usage import Usage, client_usage, read_usage, usage_object
 
@@ -17,6 +18,7 @@ __all__ = [
     "find_failure",
     "parse_failure",
     "read_usage",
+    "request_definitions",
     "request_parameters",
     "usage_object",
 ]

@@ -15,7 +15,7 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
-from models.gateway.chat_format import Call, UsageMeter, request_parameters
+from models.gateway.chat_format import Call, UsageMeter, request_definitions, request_parameters
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
@@ -89,14 +89,21 @@ class CallRequest:
         """The request's parameters, as stored with the call."""
         return request_parameters(self.call.body if isinstance(self.call, Call) else self.body)
 
-    def refused_input(self) -> Any:
-        """What is stored of the request if it is refused."""
+    @property
+    def definitions(self) -> dict[str, Any] | None:
+        """The request's tools and formats, as stored with the call."""
         if isinstance(self.call, Call):
-            return self.dialect.stored_request(self.call, self.size)
+            return self.dialect.stored_definitions(self.call, self.size)
+        return request_definitions(self.body, self.size)
+
+    def refused_input(self) -> tuple[Any, dict[str, Any] | None]:
+        """What is stored of the request if it is refused: its messages and definitions, or a whole body without messages."""
+        if isinstance(self.call, Call):
+            return self.dialect.stored_request(self.call, self.size), self.definitions
         messages = _get(self.body, "messages")
         if isinstance(messages, list) and messages:
-            return newest_messages(messages, self.size)
-        return self.body if self.size <= MAX_INVALID_BODY else None
+            return newest_messages(messages, self.size), self.definitions
+        return (self.body, None) if self.size <= MAX_INVALID_BODY else (None, None)
 
 
 def _get(body: Any, key: str) -> Any:
@@ -210,6 +217,10 @@ class Dialect(ABC):
     @abstractmethod
     def stored_request(self, call: Call, size: int) -> Any:
         """The part of a request of `size` bytes that is stored with the call, as JSON."""
+
+    def stored_definitions(self, call: Call, size: int) -> dict[str, Any] | None:
+        """The tools and formats of a request of `size` bytes that are stored with the call, in the format of chat completions."""
+        return request_definitions(call.body, size)
 
     @abstractmethod
     def count_text(self, call: Call) -> int:

@@ -206,7 +206,7 @@ def prove() -> StoreProof:
     with db.session.get_bind().engine.connect() as connection, connection.begin():
         for setting in (
             "TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            "LOCAL statement_timeout = 0",
+            "LOCAL statement_timeout = '2h'",
             "LOCAL work_mem = '64MB'",
         ):
             connection.execute(text(f"SET {setting}"))

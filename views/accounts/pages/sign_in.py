@@ -9,6 +9,7 @@ from flask_limiter import RateLimitExceeded
 from models.accounts import devices, magic_links
 from models.accounts.credentials import hash_token
 from models.accounts.devices import DeviceCode, DeviceCodeStatus
+from models.accounts.passkey_ceremonies import relying_party
 from models.accounts.sessions import LoginLink
 from models.accounts.signing_in import Identity, by_email, clean_email, join_identity, sign_in_verified_email
 from models.accounts.users import User
@@ -81,7 +82,7 @@ def device_code_of(path: str | None) -> DeviceCode | None:
 def login() -> ResponseReturnValue:
     """Show the sign-in methods. With a device code: its status, and approval as the signed-in user.
 
-    `email` fills in the address."""
+    `email` fills in the address. With `again` a signed-in user signs in anew, which some changes require."""
     next_path, user = requested_destination(), cookie_user()
     code = device_code_of(next_path)
     if "auth_code" in request.args:
@@ -90,9 +91,9 @@ def login() -> ResponseReturnValue:
             if user:
                 outcome = devices.code_status_for(settings().secret_key, code, user, now())
             return device_page(outcome, code, next_path)
-    elif user:
+    elif user and "again" not in request.args:
         return see_other(next_path)
-    return _login_page(next_path, email=request.args.get("email", "")[:320])
+    return login_page(next_path, email=request.args.get("email", user.email if user else "")[:320])
 
 
 @bp.post("/login")
@@ -106,7 +107,7 @@ def send_link() -> ResponseReturnValue:
     try:
         email = clean_email(entered)
     except Invalid as error:
-        return _login_page(next_path, email=entered, error=error.message, status=422)
+        return login_page(next_path, email=entered, error=error.message, status=422)
     org = sso_of_address(email) if request.form.get("way") != "link" else None
     if org is not None:
         return see_other(url_for("orgs.start_sso", slug=org.slug, next=next_path, login_hint=email))
@@ -122,7 +123,7 @@ def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
     if request.endpoint != "accounts.send_link" or wants_fragment():
         return answer(429, "Too many attempts. Wait a minute, then try again.", "too_many_requests")
     message = "Too many links requested. Use the latest link, or wait 15 minutes."
-    return _login_page(destination(request.form.get("next")), email=_form_email(), error=message, status=429)
+    return login_page(destination(request.form.get("next")), email=_form_email(), error=message, status=429)
 
 
 @bp.get("/login/sent")
@@ -280,13 +281,23 @@ def _form_email() -> str:
     return request.form.get("email", "")[:320]
 
 
-def _login_page(
-    next_path: str, *, email: str = "", error: str | None = None, status: int = 200
+def login_page(
+    next_path: str,
+    *,
+    email: str = "",
+    error: str | None = None,
+    passkey_error: str | None = None,
+    status: int = 200,
 ) -> ResponseReturnValue:
+    """The page with the sign-in methods, with what is wrong with the address or the passkey."""
+    browser_nonce()  # challenges of passkeys are bound to it
     return render(
         "accounts/login.html",
         partial="accounts/_login_form.html" if request.method == "POST" else None,
         providers=configured(),
+        passkeys=relying_party(settings().base_url, settings().secret_key) is not None,
+        passkey_error=passkey_error,
+        again=cookie_user() is not None,
         next_path=next_path,
         device=facts_of(device_code_of(next_path)),
         email=email,

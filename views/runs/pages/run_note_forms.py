@@ -1,5 +1,8 @@
 """Score and tags of a run, from its page."""
 
+from collections.abc import Callable
+from typing import ParamSpec
+
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -12,13 +15,24 @@ from views.web.guards import audit, cookie_user, limiter
 from views.web.htmx import render, see_other, wants_fragment
 from views.web.org_guards import account_page, org_caller
 
+P = ParamSpec("P")
+View = Callable[P, ResponseReturnValue]
 SCORES = {"1": 1, "-1": -1, "": None}
 
 
-@bp.post("/runs/<run_id>/score")
-@bp.post("/orgs/<slug>/runs/<run_id>/score")
-@account_page
-@limiter.limit("120/minute", key_func=org_caller)
+def run_form(path: str, limit: str) -> Callable[[View[P]], View[P]]:
+    """Decorator: the route of a form on the page of a run, the account's or an organisation's, with a limit for each caller."""
+
+    def decorate(view: View[P]) -> View[P]:
+        guarded = account_page(limiter.limit(limit, key_func=org_caller)(view))
+        for start in ("", "/orgs/<slug>"):
+            bp.post(f"{start}/runs/<run_id>/{path}")(guarded)
+        return guarded
+
+    return decorate
+
+
+@run_form("score", "120/minute")
 def score(run_id: str) -> ResponseReturnValue:
     """Score a run: `1`, `-1`, or nothing to remove the score. Raises Forbidden, and Invalid for another value."""
     run = annotated_run(run_id)
@@ -33,10 +47,7 @@ def score(run_id: str) -> ResponseReturnValue:
     return see_other(url_for("runs.run", run_id=run.id))
 
 
-@bp.post("/runs/<run_id>/tags")
-@bp.post("/orgs/<slug>/runs/<run_id>/tags")
-@account_page
-@limiter.limit("120/minute", key_func=org_caller)
+@run_form("tags", "120/minute")
 def tags(run_id: str) -> ResponseReturnValue:
     """Replace the tags of a run: `tags`, separated by commas. Raises Forbidden."""
     run = annotated_run(run_id)

@@ -8,17 +8,14 @@ from models.runs import run_calls
 from models.runs.run_share import revoke_share, share_run, shared_run
 from models.runs.trace import trace_of
 from models.usage.usage_calls import call_with_id
-from views.runs.pages.run_note_forms import annotated_run, audit_run
+from views.runs.pages.run_note_forms import annotated_run, audit_run, run_form
 from views.runs.pages.run_pages import bp, run_context
 from views.web.guards import caller_address, limiter, require_cookie_user
 from views.web.htmx import render, see_other, toast
-from views.web.org_guards import account_page, check_messages, org_caller
+from views.web.org_guards import check_messages
 
 
-@bp.post("/runs/<run_id>/shares")
-@bp.post("/orgs/<slug>/runs/<run_id>/shares")
-@account_page
-@limiter.limit("30/minute", key_func=org_caller)
+@run_form("shares", "30/minute")
 def share(run_id: str) -> ResponseReturnValue:
     """Create a link to the run. Raises Forbidden, Invalid for an unknown lifetime, Conflict for too many."""
     run = annotated_run(run_id)
@@ -34,10 +31,7 @@ def share(run_id: str) -> ResponseReturnValue:
     return see_other(url_for("runs.run", run_id=run.id, _anchor="share-h"))
 
 
-@bp.post("/runs/<run_id>/shares/<share_id>/revoke")
-@bp.post("/orgs/<slug>/runs/<run_id>/shares/<share_id>/revoke")
-@account_page
-@limiter.limit("60/minute", key_func=org_caller)
+@run_form("shares/<share_id>/revoke", "60/minute")
 def revoke(run_id: str, share_id: str) -> ResponseReturnValue:
     """Revoke a link to the run: its page is 404 from now on. Raises Forbidden and NotFound."""
     run = annotated_run(run_id)

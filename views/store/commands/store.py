@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 from flask import Flask
 
+from models.billing import record_store_proof
 from models.core.audit_log import record
 from models.core.db import db, now
 from models.core.errors import DomainError
@@ -100,8 +101,8 @@ def _name(text: str) -> StoreName:
 @commands.command("prove")
 @click.option("--repair", is_flag=True, help="Recount the agents that differ, then prove again.")
 def prove_command(repair: bool) -> None:
-    """Recompute all statistics from the runs and their calls; exit 1 if any differ."""
-    found = store_proof.prove()
+    """Recompute all statistics from the runs and their calls, and record the result; exit 1 if any differ."""
+    _, found = record_store_proof()
     _print_proof(found)
     if repair and found.differences:
         agents = sorted({(each.publisher_id, each.agent_id) for each in found.differences})
@@ -109,7 +110,7 @@ def prove_command(repair: bool) -> None:
             store_proof.repair(*agent)
             db.session.commit()
         click.echo(f"Recounted {len(agents):,} {'agent' if len(agents) == 1 else 'agents'}.")
-        found = store_proof.prove()
+        _, found = record_store_proof()
         _print_proof(found)
     if found.differences:
         raise SystemExit(1)

@@ -9,8 +9,9 @@ from typing import Any
 
 from flask import request, url_for
 
+from models.core.db import midnight
 from models.runs.call_search import NONE, CallFilter
-from models.usage.period import PRESETS, local_midnight, preset
+from models.usage.period import PRESETS, preset
 
 STATES = {"settled": "Settled", "failed": "Failed"}
 RANGES = {
@@ -34,6 +35,7 @@ NAMES = {
     "state": "State",
     "status": "HTTP status",
     "error": "Error",
+    "code": "Error code",
     "above": "Cost above",
 }
 MAX_LENGTH = 200
@@ -121,8 +123,8 @@ class CallFilterForm:
 def calls_address(values: Mapping[str, Any]) -> str:
     """The address of the calls behind a figure of usage; an empty value is that of calls without one."""
     given: dict[str, Any] = {name: value or NONE for name, value in values.items()}
-    if given.get("error") == NONE:
-        given = {name: value for name, value in given.items() if name != "error"} | {"state": "settled"}
+    if (code := given.pop("error", None)) is not None:
+        given |= {"state": "settled"} if code == NONE else {"code": code, "state": "failed"}
     return url_for("usage.calls", **given)
 
 
@@ -147,6 +149,7 @@ def requested_filter(moment: datetime, zone: tzinfo, *, user_id: str, reader: st
         above=_micro_credits(values["above"], errors),
         state=values["state"] or None,
         error=values["error"] or None,
+        code=values["code"] or None,
         text=values["text"],
         reader=reader,
         user_id=user_id,
@@ -198,7 +201,7 @@ def _time(entered: str, name: str, zone: tzinfo, errors: dict[str, str]) -> date
         return None
     if "T" in entered:
         return found.replace(tzinfo=zone).astimezone(UTC) + timedelta(minutes=name == "to")
-    return local_midnight(found.date() + timedelta(days=name == "to"), zone)
+    return midnight(found.date() + timedelta(days=name == "to"), zone)
 
 
 def _status(entered: str, errors: dict[str, str]) -> int | None:

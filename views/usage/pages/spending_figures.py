@@ -96,8 +96,9 @@ def change_of(
     if value is None or before is None or (not before and (not points or not value)):
         return None
     change = float(value) - float(before) if points else float(value) / float(before) - 1
-    amount = f"{abs(change) * 100:,.1f} pp" if points else f"{abs(change) * 100:,.0f}%"
-    if amount in ("0.0 pp", "0%"):
+    size = round(abs(change) * 100, 1 if points else 0)
+    amount = f"{format.number(size, 1)} pp" if points else f"{format.number(size, 0)}%"
+    if not size:
         return Change("0%" if not points else "0 pp", "same", text(before))
     direction = "up" if change > 0 else "down"
     return Change(("+" if change > 0 else "\N{MINUS SIGN}") + amount, direction, text(before))
@@ -132,34 +133,19 @@ def spending_chart(
     earlier += [None if metric in ("latency", "error_rate") else 0] * (len(starts) - len(earlier))
     if not before.total.calls + before.total.failed:
         earlier = []
-    unit: Any
+    shown, unit, draw = report.series, "calls" if metric == "errors" else metric, stacked_chart
     if metric in ("latency", "error_rate"):
-        coloured = [each for each in report.series if each.slot <= MAX_SERIES]
-        lines = [
-            ChartSeries(label(each.key), [value(column) for column in each.columns])
-            for each in coloured
-            if any(value(column) is not None for column in each.columns)
+        shown = [
+            each
+            for each in shown
+            if each.slot <= MAX_SERIES and any(value(column) is not None for column in each.columns)
         ]
-        unit = "ms" if metric == "latency" else "percent"
+        unit, draw = "ms" if metric == "latency" else "percent", line_chart
         # the line before is that of all calls
         earlier = earlier if len(report.series) == 1 else []
-        return line_chart(
-            starts,
-            lines,
-            unit=unit,
-            now=moment,
-            grain=report.period.step,
-            palette=colours,
-            height=250,
-            before=earlier,
-        )
-    series = [
-        ChartSeries(label(each.key), [value(column) for column in each.columns]) for each in report.series
-    ]
-    unit = "calls" if metric == "errors" else metric
-    return stacked_chart(
+    return draw(
         starts,
-        series,
+        [ChartSeries(label(each.key), [value(column) for column in each.columns]) for each in shown],
         unit=unit,
         now=moment,
         grain=report.period.step,

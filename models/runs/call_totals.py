@@ -1,0 +1,166 @@
+"""Totals of the calls that a search finds: exact from rollups for whole hours if these have its filters, else of a bounded number of calls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, true
+from sqlalchemy.orm import aliased
+
+from models.core.db import db
+from models.ledger.message import Message
+from models.ledger.rollup import UsageRecounting, UsageRollup
+from models.runs.call_search import CallPage, execute, with_conditions
+from models.runs.call_sources import NONE, CallFilter, CallSource, Query, sources_of
+
+ROLLED = frozenset(("key", "model", "agent", "state", "code", "member", "owner"))
+"""Filters that rollups have; `code` only of failed calls."""
+GRAINS = {"week": timedelta(days=7), "day": timedelta(days=1), "hour": timedelta(hours=1)}
+EARLIEST, LATEST = datetime(2000, 1, 3, tzinfo=UTC), datetime(2999, 12, 30, tzinfo=UTC)
+"""Mondays."""
+
+
+@dataclass(frozen=True)
+class CallTotals:
+    """Sums of the calls that match; with `partly` only of the newest. `credits` are those that the ledger charged; `cost` is dollars at
+    provider prices. Input tokens include cached ones."""
+
+    calls: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    credits: int = 0
+    cost: Decimal = Decimal(0)
+    partly: bool = False
+
+    def __add__(self, other: "CallTotals") -> "CallTotals":
+        return CallTotals(
+            self.calls + other.calls,
+            self.failed + other.failed,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.credits + other.credits,
+            self.cost + other.cost,
+            self.partly or other.partly,
+        )
+
+
+def call_totals(account_id: str, filter: CallFilter) -> CallTotals:
+    """The totals of the calls that match. Exact by key, model, agent, member, state and time, and by code of failed calls: from
+    rollups, and from the calls of the hours that the period has in part. Else of the newest 10,000 calls of a source (1,000 if their
+    messages are read). Up to six queries. Not for a filter by text: only what was searched can be added up (`totals_of`)."""
+    if not _rolled(account_id, filter):
+        return _counted(account_id, filter)
+    parts, rest = _parts(filter.start or EARLIEST, filter.end or LATEST)
+    total = _summed(account_id, filter, parts) if parts else CallTotals()
+    return sum((_counted(account_id, replace(filter, start=start, end=end)) for start, end in rest), total)
+
+
+def totals_of(page: CallPage) -> CallTotals:
+    """The totals of the calls of a page."""
+    calls = page.calls
+    return CallTotals(
+        calls=len(calls),
+        failed=sum(call.state == "failed" for call in calls),
+        input_tokens=sum(call.input_tokens for call in calls),
+        output_tokens=sum(call.output_tokens for call in calls),
+        credits=sum(0 if call.byok else call.credits for call in calls),
+        cost=sum((call.cost for call in calls), Decimal(0)),
+        partly=page.next is not None,
+    )
+
+
+def _rolled(account_id: str, filter: CallFilter) -> bool:
+    if filter.text or not ROLLED.issuperset(filter.tests) or (filter.code and filter.state != "failed"):
+        return False
+    # rollups of before they had keys and errors
+    return db.session.get(UsageRecounting, account_id) is None
+
+
+def _parts(
+    start: datetime, end: datetime
+) -> tuple[list[tuple[str, datetime, datetime]], list[tuple[datetime, datetime]]]:
+    """The whole weeks, days and hours of UTC in a period, as ranges of buckets, and its parts of hours."""
+    return _split(start.astimezone(UTC), end.astimezone(UTC), list(GRAINS))
+
+
+def _split(start: datetime, end: datetime, grains: Sequence[str]) -> Any:
+    if start >= end or not grains:
+        return [], [(start, end)] if start < end else []
+    grain, *finer = grains
+    size = GRAINS[grain]
+    first, last = EARLIEST + -((EARLIEST - start) // size) * size, EARLIEST + (end - EARLIEST) // size * size
+    if first >= last:
+        return _split(start, end, finer)
+    before, after = _split(start, first, finer), _split(last, end, finer)
+    return [*before[0], (grain, first, last), *after[0]], [*before[1], *after[1]]
+
+
+def _summed(
+    account_id: str, filter: CallFilter, parts: Sequence[tuple[str, datetime, datetime]]
+) -> CallTotals:
+    r = UsageRollup
+    buckets = (and_(r.grain == grain, r.bucket >= start, r.bucket < end) for grain, start, end in parts)
+    query = select(
+        func.sum(r.calls + r.failed),
+        func.sum(r.failed),
+        func.sum(r.input_tokens + r.cache_write_tokens + r.cache_read_tokens),
+        func.sum(r.output_tokens),
+        func.sum(r.credits),
+        func.sum(r.cost),
+    ).where(r.account_id == account_id, or_(*buckets), *_conditions(filter))
+    *counts, cost = db.session.execute(query).one()
+    return CallTotals(*(int(each or 0) for each in counts), cost or Decimal(0))
+
+
+def _conditions(filter: CallFilter) -> list[ColumnElement[bool]]:
+    r = UsageRollup
+    values = {r.key_id: filter.key, r.model: filter.model, r.error: filter.code}
+    found = [
+        column == ("" if value == NONE else value) for column, value in values.items() if value is not None
+    ]
+    found += [r.user_id == each for each in (filter.owner, filter.member) if each]
+    if filter.state is not None:
+        found.append((r.error != "") == (filter.state == "failed"))
+    if filter.agent is not None:
+        exact = filter.agent == NONE or "@" in filter.agent
+        name = r.agent_id if exact else func.split_part(r.agent_id, "@", 1)
+        found.append(name == ("" if filter.agent == NONE else filter.agent))
+    return found
+
+
+def _counted(account_id: str, filter: CallFilter) -> CallTotals:
+    """The totals of the calls themselves, of the newest of each source."""
+    total = CallTotals()
+    for source in sources_of(account_id, filter, None, execute):
+        part = db.session.execute(_sums(source, filter)).one()
+        counts = (part.calls, part.failed, part.input_tokens, part.output_tokens, part.credits)
+        total += CallTotals(*(int(each or 0) for each in counts), part.cost or Decimal(0), part.partly)
+    return total
+
+
+def _sums(source: CallSource, filter: CallFilter) -> Query:
+    c = source.query.limit(source.scan).subquery("c").c
+    own_key = aliased(Message)  # by an index of the few calls that another key paid
+    joined, conditions = with_conditions(
+        select(*c, own_key.byok).outerjoin(own_key, and_(own_key.id == c.message_id, own_key.byok)),
+        c,
+        source.narrowed(filter),
+    )
+    rows = joined.add_columns(and_(true(), *conditions).label("matches")).subquery("rows").c
+    read = rows.uncached_input_tokens + rows.cache_write_tokens + rows.cache_read_tokens
+
+    def total(value: Any) -> Any:
+        return func.sum(value).filter(rows.matches)
+
+    return select(
+        (func.count() == literal(source.scan)).label("partly"),
+        func.count().filter(rows.matches).label("calls"),
+        func.count().filter(and_(rows.matches, rows.state == "failed")).label("failed"),
+        total(read).label("input_tokens"),
+        total(rows.output_tokens).label("output_tokens"),
+        total(case((rows.byok.is_(True), 0), else_=rows.credits)).label("credits"),
+        total(rows.cost).label("cost"),
+    )
