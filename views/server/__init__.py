@@ -4,10 +4,7 @@ import logging
 from typing import Any
 
 import click
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from flask.cli import AppGroup, ScriptInfo
-from flask_migrate import upgrade
 from sqlalchemy.exc import OperationalError
 
 from models.core.db import db
@@ -68,6 +65,11 @@ def _is_text(argument: str) -> bool:
 
 
 def _ensure_migrated() -> None:
+    # web workers import this module, and need none of these
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from flask_migrate import upgrade
+
     with db.engine.connect() as connection:
         found = set(MigrationContext.configure(connection).get_current_heads())
     if not found:
