@@ -1,6 +1,7 @@
 """Shared base of the `flask …` commands; each room has its own in `commands.py`."""
 
 import logging
+from functools import lru_cache
 from typing import Any
 
 import click
@@ -64,17 +65,32 @@ def _is_text(argument: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in argument)
 
 
-def _ensure_migrated() -> None:
-    # web workers import this module, and need none of these
+# Alembic is imported where it is used: web workers import this module, and start a tenth faster without it.
+
+
+def database_heads() -> set[str]:
+    """The revisions that the database is migrated to; empty for an empty database."""
     from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-    from flask_migrate import upgrade
 
     with db.engine.connect() as connection:
-        found = set(MigrationContext.configure(connection).get_current_heads())
+        return set(MigrationContext.configure(connection).get_current_heads())
+
+
+@lru_cache(maxsize=1)
+def release_heads() -> set[str]:
+    """The revisions that this release needs. Reads all migrations, once a process."""
+    from alembic.script import ScriptDirectory
+
+    return set(ScriptDirectory(MIGRATIONS).get_heads())
+
+
+def _ensure_migrated() -> None:
+    from flask_migrate import upgrade
+
+    found = database_heads()
     if not found:
         upgrade(directory=MIGRATIONS)
-    elif found != set(ScriptDirectory(MIGRATIONS).get_heads()):
+    elif found != release_heads():
         raise click.ClickException(
             "The database belongs to another release. Upgrade it with `.venv/bin/flask db upgrade` or `make run`."
         )
