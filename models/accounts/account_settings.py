@@ -1,4 +1,4 @@
-"""What a user sets about their own account: the name, the theme, and the external identities that sign them in."""
+"""What a user sets about their own account: the name, how pages look to them, and the external identities that sign them in."""
 
 from collections.abc import Sequence
 
@@ -6,27 +6,40 @@ from sqlalchemy import select
 
 from models.accounts.credentials import NAME_LENGTH, hash_token
 from models.accounts.passkeys import keep_a_way, lock_ways
-from models.accounts.users import THEMES, OAuthAccount, User
+from models.accounts.users import NUMBER_LANGUAGES, THEMES, OAuthAccount, User
 from models.core.db import db
 from models.core.errors import Invalid, NotFound
+from models.core.time_zones import time_zones
 
 OF_ORGANISATION = "sso:"
 """Start of the providers that are an organisation's single sign-on, which the user cannot disconnect."""
 
 
-def save_settings(user: User, *, name: str, theme: str) -> dict[str, str | None]:
-    """Set the name, without which the first part of the address is shown, and the theme. Returns what changed. Flushes.
+def save_settings(
+    user: User, *, name: str, theme: str, time_zone: str, number_language: str
+) -> dict[str, str | None]:
+    """Set the name, without which the first part of the address is shown, the theme, the time zone (empty: what the browser says)
+    and the language of numbers. Returns what changed. Flushes.
 
     Raises Invalid with a message per field.
     """
-    name, fields = name.strip(), {}
+    name, time_zone, fields = name.strip(), time_zone.strip(), {}
     if len(name) > NAME_LENGTH or not name.isprintable():
         fields["name"] = f"Use at most {NAME_LENGTH} ordinary characters."
     if theme not in THEMES:
         fields["theme"] = "Choose one of the themes."
+    if time_zone and time_zone not in time_zones():
+        fields["time_zone"] = "Unknown time zone. Choose one of the list, such as Europe/Berlin."
+    if number_language not in NUMBER_LANGUAGES:
+        fields["number_language"] = "Choose one of the languages."
     if fields:
         raise Invalid("Some fields are wrong.", fields=fields)
-    new: dict[str, str | None] = {"name": name or None, "theme": theme}
+    new: dict[str, str | None] = {
+        "name": name or None,
+        "theme": theme,
+        "time_zone": time_zone or None,
+        "number_language": number_language,
+    }
     changed = {field: value for field, value in new.items() if getattr(user, field) != value}
     for field, value in changed.items():
         setattr(user, field, value)

@@ -19,7 +19,7 @@ from models.accounts import bans, device_requests, write_limits
 from models.accounts.sessions import NEVER, USER_AGENT_LENGTH, Fingerprint, LoginLink, Session
 from models.accounts.users import SERVICE_DOMAIN, User
 from models.core.db import db
-from models.core.errors import Forbidden, NotFound
+from models.core.errors import Conflict, Forbidden, NotFound
 
 WEB_LIFETIME = timedelta(days=30)
 CLI_LIFETIME = timedelta(days=365)
@@ -132,9 +132,16 @@ def open_web(
 ) -> tuple[str, Session]:
     """Create a browser session that lasts 30 days. Returns the raw token, which is not stored, and the row.
 
-    Raises AccountSuspended for a banned user, and Forbidden for a service account.
+    Takes back the user's deletion of the account. Raises AccountSuspended for a banned user, and Forbidden for a service account or
+    an erased account.
     """
     bans.raise_if_banned(user)
+    if user.deleted_at is not None:
+        # waits for the job that erases the account
+        db.session.refresh(user, with_for_update={"key_share": True})
+        if user.erased_at is not None:
+            raise Forbidden("This account was deleted.")
+        user.deleted_at = None
     if user.email.endswith(f"@{SERVICE_DOMAIN}"):
         raise Forbidden("A service account does not sign in.")
     token = secrets.token_hex(32)
@@ -232,11 +239,19 @@ def create_key(
 
 
 def change_key(
-    user: User, identifier: str, *, name: str | None, on: bool, by: Session, now: datetime
+    user: User,
+    identifier: str,
+    *,
+    name: str | None,
+    on: bool,
+    expires: datetime | None = None,
+    by: Session,
+    now: datetime,
 ) -> Session:
-    """Rename the user's API key, and switch it off or on: off, it is unknown to every door. Flushes. Returns the row, locked.
+    """Rename the user's API key, switch it off or on (off, it is unknown to every door), and let it expire at `expires` (`NEVER`: not;
+    None: as before). Flushes. Returns the row, locked.
 
-    Raises NotFound, and Forbidden (`lock_browser`).
+    Raises NotFound, Forbidden (`lock_browser`), and Conflict for a new expiry while the organisation that pays is deleted.
     """
     lock_browser(by)
     row = find_owned(user, identifier, ("pat",))
@@ -246,6 +261,10 @@ def change_key(
     row.name = name
     if on != (row.disabled_at is None):
         row.disabled_at = None if on else now
+    if expires is not None:
+        if row.kept_expires is not None:
+            raise Conflict("The organisation that pays for this key is deleted.")
+        row.expires = expires
     db.session.flush()
     return row
 

@@ -16,6 +16,7 @@ from models.accounts.credentials import hash_token, lock_browser
 from models.accounts.sessions import Session
 from models.accounts.signing_in import by_email, clean_email
 from models.accounts.users import SERVICE_DOMAIN, User
+from models.core import jobs
 from models.core.db import NOW, Base, db
 from models.core.errors import Conflict, Invalid
 
@@ -97,6 +98,7 @@ def confirm_change(user: User, token: str, *, by: Session, now: datetime) -> str
         db.session.flush()
     except IntegrityError:
         raise Conflict(TAKEN) from None
+    jobs.enqueue(jobs.send_customer_email, user_id=user.id)
     return former
 
 

@@ -11,6 +11,52 @@ from models.core.db import NEW_ID, UTC_NOW, Base, UtcTimestamp
 SERVICE_DOMAIN = "service-account.invalid"
 """Domain of the addresses of service accounts, which nobody can prove to own. They never sign in."""
 THEMES = ("system", "light", "dark")
+NUMBER_LANGUAGES = (
+    *(
+        "en",
+        "en_IN",
+        "bg",
+        "ca",
+        "cs",
+        "da",
+        "de",
+        "de_AT",
+        "de_CH",
+        "el",
+        "es",
+        "es_MX",
+        "et",
+        "fi",
+        "fr",
+        "fr_CA",
+        "fr_CH",
+        "he",
+    ),
+    *(
+        "hi",
+        "hr",
+        "hu",
+        "id",
+        "it",
+        "it_CH",
+        "ja",
+        "ko",
+        "lt",
+        "lv",
+        "nb",
+        "nl",
+        "pl",
+        "pt",
+        "pt_PT",
+        "ro",
+        "ru",
+        "sk",
+        "sl",
+        "sv",
+    ),
+    *("th", "tr", "uk", "vi", "zh"),
+)
+"""Languages of numbers on pages, by their Unicode identifiers (CLDR)."""
 API_KEY_TYPES = ("anthropic", "gemini", "openai")
 
 
@@ -22,6 +68,11 @@ class User(Base):
         Index("idx_user_auto_topup", "id", postgresql_where=text("auto_topup_enabled")),
         Index("idx_user_banned", "created_at", postgresql_where=text("banned")),
         CheckConstraint("theme IN ('system', 'light', 'dark')", name="theme"),
+        Index(
+            "idx_user_deleted",
+            "deleted_at",
+            postgresql_where=text("((deleted_at IS NOT NULL) AND (erased_at IS NULL))"),
+        ),
         # operators search by the beginning (models/admin/account_search.py)
         Index("idx_user_email_beginning", "email", postgresql_ops={"email": "text_pattern_ops"}),
         Index(
@@ -67,6 +118,14 @@ class User(Base):
     fallback_to_a_la_carte: Mapped[bool] = mapped_column(server_default=text("false"))
     theme: Mapped[str] = mapped_column(server_default=text("'system'"))
     """Colour scheme of the pages, one of `THEMES`."""
+    time_zone: Mapped[str | None]
+    """IANA name of the clock of the pages; null for what the browser says."""
+    number_language: Mapped[str] = mapped_column(server_default=text("'en'"))
+    """Language of the numbers on pages, one of `NUMBER_LANGUAGES`."""
+    deleted_at: Mapped[datetime | None]
+    """When the user deleted the account; a sign-in in the grace period takes it back (`account_deletion`)."""
+    erased_at: Mapped[datetime | None]
+    """When what is personal was erased for good."""
 
     @hybrid_property
     def display_name(self) -> str:

@@ -126,6 +126,9 @@ def send_recorded(mail_id: str, *, now: datetime | None = None) -> None:
         row.skipped = "unsubscribed"
         return
     now = now or utc_now()
+    if user.erased_at is not None:
+        row.skipped = "outdated"
+        return
     more = _values_at_sending[row.kind](row.facts, now) if row.kind in _values_at_sending else {}
     if more is None:
         row.skipped = "outdated"

@@ -1,6 +1,6 @@
 """The database session, the declarative base, constraint naming and shared column types."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal
 from typing import Any
 
@@ -82,9 +82,9 @@ def read_snapshot() -> None:
     db.session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 
 
-def midnight(day: date) -> datetime:
-    """The start of a UTC day."""
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+def midnight(day: date, zone: tzinfo = UTC) -> datetime:
+    """The start of a day on the clock of a time zone."""
+    return datetime(day.year, day.month, day.day, tzinfo=zone)
 
 
 def engine_options(pool_size: int) -> dict[str, Any]:

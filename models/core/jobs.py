@@ -12,7 +12,7 @@ from functools import partial
 import procrastinate
 
 from models.core import job_queue
-from models.core.db import db, now
+from models.core.db import db, extension, now
 from models.core.job_queue import Backoff, Context, enqueue, pending_state, queue, run_now, transaction
 from models.core.settings import get_settings
 
@@ -56,6 +56,16 @@ def forget_submissions(timestamp: int) -> None:
     form_submissions.forget_submissions(now())
 
 
+@queue.periodic(cron="3 4 * * *")
+@queue.task(name="admin.sample_storage", queueing_lock="admin.sample_storage", retry=Backoff(600))
+def sample_storage(timestamp: int) -> None:
+    """Record the sizes of tables and files for operators."""
+    from models.admin import storage_review
+
+    settings = get_settings()
+    storage_review.sample_storage(now(), None if settings.stoa_files_url else settings.data_dir / "files")
+
+
 @queue.periodic(cron="13 4 * * *")
 @queue.task(name="core.forget_failures", queueing_lock="core.forget_failures", retry=Backoff(60, 600))
 def forget_job_failures(timestamp: int) -> None:
@@ -81,6 +91,42 @@ def erase_one_org(org_id: str) -> None:
     from models.orgs.founding import erase_org
 
     erase_org(org_id, now())
+
+
+@queue.periodic(cron="47 * * * *")
+@queue.task(name="accounts.erase", queueing_lock="accounts.erase", retry=Backoff(60, 600))
+def erase_accounts(timestamp: int) -> None:
+    """Enqueue the erasure of accounts that their users deleted 14 days ago."""
+    from models.accounts.account_deletion import due_for_erasure
+
+    for user_id in due_for_erasure(now()):
+        enqueue(erase_one_account, user_id=user_id)
+
+
+@queue.task(name="accounts.erase_one", retry=Backoff(60, 600, 3600))
+def erase_one_account(user_id: str) -> None:
+    """Erase a deleted account for good, and say so to its former address; one that was taken back meanwhile stays."""
+    from models.accounts.account_deletion import erase_user
+    from models.core import mail
+
+    if former := erase_user(user_id, now()):
+        mail.send(extension("settings"), mail.composed(former, "account_erased", {}))
+
+
+@queue.task(name="billing.end_plan_of_deleted", retry=Backoff(30, 120, 600, 3600, 7200))
+def end_plan_of_deleted(user_id: str) -> None:
+    """Let the plan of a deleted account end with its period."""
+    from models.billing import account_closing
+
+    account_closing.end_plan_of_deleted(user_id)
+
+
+@queue.task(name="billing.forget_cards", retry=Backoff(30, 120, 600, 3600, 7200))
+def forget_cards(user_id: str) -> None:
+    """Remove the saved cards of an erased account from Stripe."""
+    from models.billing import account_closing
+
+    account_closing.forget_cards(user_id)
 
 
 @queue.periodic(cron="7 0 * * *")
@@ -198,6 +244,27 @@ def forget_expired(timestamp: int) -> None:
     passkeys.forget_challenges(now())
 
 
+@queue.task(name="accounts.make_data_export", retry=Backoff(30, 300, 1800, 7200))
+def make_data_export(export_id: str) -> None:
+    """Make the ZIP file of a user's data. A repetition starts again; a finished export stays."""
+    from models.accounts import export_making
+    from models.core.files import files
+
+    export_making.make_export(export_id, files(get_settings()), get_settings())
+
+
+@queue.periodic(cron="26 * * * *")
+@queue.task(
+    name="accounts.remove_data_exports", queueing_lock="accounts.remove_data_exports", retry=Backoff(60, 600)
+)
+def remove_data_exports(timestamp: int) -> None:
+    """End exports that are a week old, and remove their files."""
+    from models.accounts import export_making
+    from models.core.files import files
+
+    export_making.remove_old(files(get_settings()))
+
+
 @queue.task(name="billing.handle_event", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
 def handle_stripe_event(event_id: str) -> None:
     """Do what a stored event of Stripe's asks for."""
@@ -257,6 +324,14 @@ def send_billing_details(account_id: str) -> None:
     from models.billing.payments import customers
 
     customers.send_billing_details(account_id)
+
+
+@queue.task(name="billing.send_email", retry=Backoff(30, 120, 600, 3600, 7200))
+def send_customer_email(user_id: str) -> None:
+    """Give the Stripe customers of a user, and of the organisations that they own, the user's e-mail address."""
+    from models.billing.payments import customers
+
+    customers.send_email(user_id)
 
 
 @queue.task(name="billing.withdraw_upgrade", retry=Backoff(5, 30, 120, 600, 3600))
@@ -409,6 +484,19 @@ def count_org_usage(timestamp: int) -> None:
         while more:
             with transaction():
                 more = org_usage.count_calls(org_id, moment)
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="gateway.count_providers", queueing_lock="gateway.count_providers", retry=Backoff())
+def count_providers(timestamp: int) -> None:
+    """Count the calls of each provider that ended more than a minute ago."""
+    from models.gateway import provider_health
+
+    names = list(extension("gateway").routes.providers)
+    more = True
+    while more:
+        with transaction():
+            more = provider_health.count_calls(names, now())
 
 
 @queue.periodic(cron="*/5 * * * *")

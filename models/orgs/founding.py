@@ -1,7 +1,6 @@
 """Found organisations, edit their profile and preferences, end them with a grace period (contract 2.8, 3.9)."""
 
 from datetime import datetime, timedelta
-from functools import cache
 from zoneinfo import available_timezones
 
 from blinker import Signal
@@ -13,6 +12,7 @@ from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.core.db import db, now
 from models.core.errors import Conflict, Invalid, NotFound
+from models.core.time_zones import time_zones
 from models.orgs.audit import record_org
 from models.orgs.naming import MAX_DESCRIPTION, RESERVED_SLUGS, org_name_problem, slug_of
 from models.orgs.org import Org, OrgMember, lock_account_of_org, lock_org
@@ -102,18 +102,12 @@ def _checked(values: dict[str, object]) -> dict[str, object]:
             problems["description"] = f"At most {MAX_DESCRIPTION:,} characters; these are {len(text):,}."
         checked["description"] = text or None
     if "time_zone" in checked and not _is_known_zone(str(checked["time_zone"])):
-        problems["time_zone"] = "Unknown time zone. Use a name like Europe/Berlin."
+        unknown = "Unknown time zone. " if checked["time_zone"] else ""
+        problems["time_zone"] = f"{unknown}Enter a name like Europe/Berlin."
     problems = {key: problem for key, problem in problems.items() if problem}
     if problems:
         raise Invalid(next(iter(problems.values())), fields=problems, status=400)
     return checked
-
-
-@cache
-def time_zones() -> tuple[str, ...]:
-    """The time zones to choose from, by name: UTC and those of places."""
-    places = [zone for zone in available_timezones() if "/" in zone and not zone.startswith("Etc/")]
-    return ("UTC", *sorted(places))
 
 
 def _is_known_zone(name: str) -> bool:

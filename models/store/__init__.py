@@ -1,5 +1,6 @@
 """The agent store: publishers, agents, versions, and statistics of their runs."""
 
+from models.store import erased_publishers, exported_agents
 from models.store.tables import (
     Agent,
     AgentConfig,
@@ -30,4 +31,6 @@ __all__ = [
     "StoreStamp",
     "StoreWindow",
     "Takedown",
+    "erased_publishers",
+    "exported_agents",
 ]

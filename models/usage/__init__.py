@@ -2,7 +2,7 @@
 
 from models.ledger.message import Message
 from models.ledger.rollup import UsageRecounting, UsageRollup
-from models.usage import departures
+from models.usage import departures, erased_prompts, exported_ledger
 from models.usage.org_usage import OrgUsage, OrgUsageState
 from models.usage.weekly_report import OrgWeeklyReport
 
@@ -14,4 +14,6 @@ __all__ = [
     "UsageRecounting",
     "UsageRollup",
     "departures",
+    "erased_prompts",
+    "exported_ledger",
 ]

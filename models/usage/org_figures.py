@@ -9,13 +9,12 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Select, Text, bindparam, cast, func, select, text
 
-from models.core.db import BigInt, db
+from models.core.db import BigInt, db, midnight
 from models.gateway import GatewayCall
 from models.ledger.message import Message
 from models.orgs import Org
 from models.usage.org_usage import BEGINNING, counted_until
 from models.usage.org_usage_rows import org_usage_rows
-from models.usage.period import local_midnight
 
 PACE_DAYS = 7
 FOREVER = timedelta(days=366)
@@ -64,7 +63,7 @@ def month_of(org: Org, now: datetime) -> tuple[datetime, datetime]:
     """Start and end of the calendar month on the organisation's clock."""
     first = now.astimezone(clock_of(org)).date().replace(day=1)
     following = (first + timedelta(days=32)).replace(day=1)
-    return local_midnight(first, clock_of(org)), local_midnight(following, clock_of(org))
+    return midnight(first, clock_of(org)), midnight(following, clock_of(org))
 
 
 def totals_by(
@@ -102,7 +101,7 @@ def credits_between(
 def credits_by_day(org: Org, first: date, last: date, *, user_id: str = "") -> dict[date, int]:
     """Credits of each day with usage, from `first` to `last`, both included."""
     clock = clock_of(org)
-    start, end = local_midnight(first, clock), local_midnight(last + timedelta(days=1), clock)
+    start, end = midnight(first, clock), midnight(last + timedelta(days=1), clock)
     rows = db.session.execute(_by_bucket(), _parameters(org, "model", start, end, "day", user_id))
     return {row.bucket.astimezone(clock).date(): row.credits for row in rows}
 

@@ -58,11 +58,11 @@ def org_spending(
 ) -> UsageReport:
     """The organisation's usage in `period`, or that of its member `user_id`: the top `limit` by credits, and the rest as Other.
 
-    The period is in its time zone. Reads its cells and the calls that are not counted yet: for a member by hour, all calls of
-    the organisation in the period. With `filters` (dimension or "state" to value) it reads the rollups of the account if they have
-    them and its days are those of UTC; else, and by run, all calls of the period.
+    On the clock of its time zone it reads its cells and the calls that are not counted yet: for a member by hour, all calls of
+    the organisation in the period. On another clock, and with `filters` (dimension or "state" to value), it reads the rollups of the
+    account if they have them (`ROLLED`); else, and by run, all calls of the period.
     """
-    if filters and _rolled(period, by, filters):
+    if _rolled(org, period, by, filters):
         rolled = _rolled_filters(user_id, filters)
         name: Any = rolled_name(by)
         report = spending(org.id, period, name, now, filters=rolled, limit=limit)
@@ -75,7 +75,7 @@ def org_spending(
     # by rank in the last 30 days, so that a series keeps its colour when the period or a filter changes
     month = db.session.scalars(_ranked_by_month(), parameters | {"user": ""}).all()
     places = {key: place for place, key in enumerate(month, 1)}
-    if filters:
+    if filters or _other_clock(org, period):
         return report_from_calls(
             org.id, period, by, now, filters=_filters(user_id, filters), limit=limit, ranks=places
         )
@@ -102,11 +102,11 @@ def org_spending_before(
     filters: Mapping[str, str] | None = None,
 ) -> UsageBefore:
     """The organisation's usage in the period before that of `report`, with the same filters."""
-    if filters and _rolled(report.period, report.by, filters):
+    if _rolled(org, report.period, report.by, filters):
         name: Any = rolled_name(report.by)
         rolled = _rolled_filters(user_id, filters)
-        return spending_before(org.id, replace(report, by=name), now, filters=rolled)
-    if filters or report.by == "run":
+        return spending_before(org.id, replace(report, by=name), filters=rolled)
+    if filters or report.by == "run" or _other_clock(org, report.period):
         return before_from_calls(org.id, report, now, filters=_filters(user_id, filters))
     period = report.period.before()
     parameters = _parameters(org, period, report.by, now, user_id)
@@ -116,11 +116,15 @@ def org_spending_before(
     return before_of(period, [(row.start, totals_from(row)) for row in sums], by_key)
 
 
-def _rolled(period: Period, by: By, filters: Mapping[str, str]) -> bool:
-    return str(period.zone) == "UTC" and {by, *filters} <= ROLLED
+def _rolled(org: Org, period: Period, by: By, filters: Mapping[str, str] | None) -> bool:
+    return {by, *(filters or {})} <= ROLLED and (bool(filters) or _other_clock(org, period))
 
 
-def _rolled_filters(user_id: str, filters: Mapping[str, str]) -> dict[str, str]:
+def _other_clock(org: Org, period: Period) -> bool:
+    return str(period.zone) != org.time_zone
+
+
+def _rolled_filters(user_id: str, filters: Mapping[str, str] | None) -> dict[str, str]:
     return {rolled_name(name): value for name, value in _filters(user_id, filters).items()}
 
 

@@ -2,13 +2,16 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import Literal
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import Literal, NamedTuple
 
+from models.core.db import midnight
 from models.core.errors import Invalid
 
 Step = Literal["hour", "day", "week"]
 
+GRAINS: tuple[Step, ...] = ("week", "day", "hour")
+SIZES = {"week": timedelta(days=7), "day": timedelta(days=1), "hour": timedelta(hours=1)}
 PRESETS = ("24h", "7d", "30d")
 DEFAULT = "30d"
 MAX_DAYS = 366
@@ -19,11 +22,21 @@ _MAX_DAYS_BY_HOUR = 2
 _MAX_DAYS_BY_DAY = 62
 
 
+class PeriodPart(NamedTuple):
+    """A part `start <= t < end` of the column that starts at `column`: whole UTC buckets of a grain, or with grain "call" less than
+    an hour."""
+
+    grain: Literal["week", "day", "hour", "call"]
+    start: datetime
+    end: datetime
+    column: datetime
+
+
 @dataclass(frozen=True)
 class Period:
     """A half-open time range `start <= t < end`, aligned to hours or days of `zone`, and its chart columns.
 
-    `step` is the width of a chart column and the rollups to read. A period has at most 62 columns. `start`, `end` and the
+    `step` is the width of a chart column. A period has at most 62 columns. `start`, `end` and the
     columns are in `zone`; a day lasts from midnight to midnight on its clock.
     """
 
@@ -47,8 +60,8 @@ class Period:
             return self.start, self.end
         first, end = self.first_day, self.last_day + timedelta(days=1)
         return (
-            local_midnight(first + timedelta(days=-first.weekday() % 7), self.zone),
-            local_midnight(end - timedelta(days=end.weekday()), self.zone),
+            midnight(first + timedelta(days=-first.weekday() % 7), self.zone),
+            midnight(end - timedelta(days=end.weekday()), self.zone),
         )
 
     def before(self) -> "Period":
@@ -57,9 +70,7 @@ class Period:
             start = self.start.astimezone(UTC) - (self.end.astimezone(UTC) - self.start.astimezone(UTC))
             return Period("before", start.astimezone(self.zone), self.start, self.step, self.zone)
         days = self.last_day - self.first_day + timedelta(days=1)
-        return Period(
-            "before", local_midnight(self.first_day - days, self.zone), self.start, self.step, self.zone
-        )
+        return Period("before", midnight(self.first_day - days, self.zone), self.start, self.step, self.zone)
 
     def columns(self) -> list[datetime]:
         """The start of each column, in order. Weeks start on Monday, the first one no earlier than the period."""
@@ -73,12 +84,49 @@ class Period:
         ]
         if self.step == "week":
             days = [day for day in days if day == self.first_day or day.weekday() == 0]
-        return [local_midnight(day, self.zone) for day in days]
+        return [midnight(day, self.zone) for day in days]
+
+    def parts(self) -> list[PeriodPart]:
+        """The largest UTC weeks, days and hours that make up each column, and what is left of the hours at its ends: where
+        midnight is not at a full hour of UTC."""
+        return [
+            part
+            for each in self.columns_as_parts()
+            for part in _parts(each.start, each.end, each.start, GRAINS)
+        ]
+
+    def columns_as_parts(self) -> list[PeriodPart]:
+        """Each column as one part, to read all its calls."""
+        starts = [start.astimezone(UTC) for start in self.columns()]
+        ends = [*starts[1:], self.end.astimezone(UTC)]
+        return [PeriodPart("call", start, end, start) for start, end in zip(starts, ends, strict=True)]
 
 
-def local_midnight(day: date, zone: tzinfo) -> datetime:
-    """The start of a day on the clock of a time zone."""
-    return datetime.combine(day, time(), zone)
+def _parts(start: datetime, end: datetime, column: datetime, grains: tuple[Step, ...]) -> list[PeriodPart]:
+    if start >= end:
+        return []
+    if not grains:
+        return [PeriodPart("call", start, end, column)]
+    grain, *finer = grains
+    first, last = _bucket(start, grain), _bucket(end, grain)
+    if first < start:
+        first += SIZES[grain]
+    if first >= last:
+        return _parts(start, end, column, tuple(finer))
+    return [
+        *_parts(start, first, column, tuple(finer)),
+        PeriodPart(grain, first, last, column),
+        *_parts(last, end, column, tuple(finer)),
+    ]
+
+
+def _bucket(moment: datetime, grain: Step) -> datetime:
+    """The start of the UTC week, day or hour of a time in UTC."""
+    hour = moment.replace(minute=0, second=0, microsecond=0)
+    if grain == "hour":
+        return hour
+    day = hour.replace(hour=0)
+    return day if grain == "day" else day - timedelta(days=day.weekday())
 
 
 def preset(name: str, now: datetime, zone: tzinfo = UTC) -> Period:
@@ -89,18 +137,14 @@ def preset(name: str, now: datetime, zone: tzinfo = UTC) -> Period:
         end -= timedelta(minutes=now.minute, seconds=now.second, microseconds=now.microsecond)
         return Period(name, (end - timedelta(hours=24)).astimezone(zone), end.astimezone(zone), "hour", zone)
     first = now.date() - timedelta(days={"7d": 7, "30d": 30}[name] - 1)
-    return Period(
-        name, local_midnight(first, zone), local_midnight(now.date() + timedelta(days=1), zone), "day", zone
-    )
+    return Period(name, midnight(first, zone), midnight(now.date() + timedelta(days=1), zone), "day", zone)
 
 
 def between(first: date, last: date, zone: tzinfo = UTC) -> Period:
     """The days `first` to `last`, inclusive: hourly columns up to two days, daily up to 62, else weekly."""
     days = (last - first).days + 1
     step: Step = "hour" if days <= _MAX_DAYS_BY_HOUR else "day" if days <= _MAX_DAYS_BY_DAY else "week"
-    return Period(
-        "custom", local_midnight(first, zone), local_midnight(last + timedelta(days=1), zone), step, zone
-    )
+    return Period("custom", midnight(first, zone), midnight(last + timedelta(days=1), zone), step, zone)
 
 
 def parse_period(name: str, first: str, last: str, now: datetime, zone: tzinfo = UTC) -> Period:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy import Engine, Row, Select, select
@@ -34,13 +34,18 @@ class StatementRange:
     last: int
 
 
-def statement_range(account_id: str, first_day: str | None, last_day: str | None) -> StatementRange:
-    """The entries from `first_day` to `last_day` (UTC, ISO 8601; None or empty: no limit), without gaps: also those in
+def statement_range(
+    account_id: str, first_day: str | None, last_day: str | None, zone: tzinfo = UTC
+) -> StatementRange:
+    """The entries from `first_day` to `last_day` (of `zone`, ISO 8601; None or empty: no limit), without gaps: also those in
     between whose time is outside. Raises Invalid."""
     first, last = _day("from", first_day), _day("to", last_day)
     if first and last and last < first:
         raise Invalid("The last day is before the first.", fields={"to": "before the first day"})
-    moments = [midnight(first) if first else EARLIEST, midnight(last) + timedelta(days=1) if last else NEVER]
+    moments = [
+        midnight(first, zone) if first else EARLIEST,
+        midnight(last + timedelta(days=1), zone) if last else NEVER,
+    ]
     opening, closing = positions_before(account_id, moments)
     return StatementRange(account_id, opening.id, closing.id)
 

@@ -29,6 +29,7 @@ from models.core.db import BigInt, db
 from models.ledger.latency import BUCKETS, merge_histograms, quantile
 from models.ledger.rollup import UsageRollup
 from models.usage.period import Period, Step
+from models.usage.usage_rows import rollup_key, rollup_parameters, rollup_rows
 
 By = Literal["model", "agent", "version", "member", "team", "key", "repository", "error", "run", "package"]
 
@@ -147,29 +148,25 @@ def spending(
     that a series keeps its colour when the period or a filter changes.
     """
     filters = filters or {}
-    parameters = {"account": account_id, **filter_values(filters), **period_times(period, now)}
+    parameters, splits = rollup_parameters(account_id, period, filters)
+    parameters |= {"month_ago": now - timedelta(days=30), "now": now}
     month = period.name == "30d" and not filters
-    statement = _cells(by, period.step, tuple(sorted(filters)), limit, month)
+    statement = _cells(by, tuple(sorted(filters)), limit, month, splits)
     cells = db.session.execute(statement, parameters).all()
     slots = slots_of({cell.key: cell.rank for cell in cells if cell.key is not None})
     return report_of(period, by, [(cell.key, cell.start, totals_from(cell)) for cell in cells], slots)
 
 
 def spending_before(
-    account_id: str, report: UsageReport, now: datetime, *, filters: Mapping[str, str] | None = None
+    account_id: str, report: UsageReport, *, filters: Mapping[str, str] | None = None
 ) -> UsageBefore:
     """The account's usage in the period before that of `report`, with the same filters. Two statements."""
     filters, period = filters or {}, report.period.before()
     names = tuple(sorted(filters))
     keys = [each.key for each in report.series if each.key is not None]
-    parameters = {
-        "account": account_id,
-        "keys": keys,
-        **filter_values(filters),
-        **period_times(period, now),
-    }
-    columns = db.session.execute(_columns_before(period.step, names), parameters).all()
-    by_key = db.session.execute(_keys_before(report.by, period.step, names), parameters).all()
+    parameters, splits = rollup_parameters(account_id, period, filters)
+    columns = db.session.execute(_columns_before(names, splits), parameters).all()
+    by_key = db.session.execute(_keys_before(report.by, names, splits), parameters | {"keys": keys}).all()
     return before_of(period, [(row.start, totals_from(row)) for row in columns], by_key)
 
 
@@ -187,11 +184,6 @@ def before_of(
         [sum_totals(stack) for stack in stacks],
         {row.key: row.credits for row in by_key},
     )
-
-
-def filter_values(filters: Mapping[str, str]) -> dict[str, str]:
-    """Parameters of the conditions of filters."""
-    return {f"only_{name}": value for name, value in filters.items()}
 
 
 def period_times(period: Period, now: datetime) -> dict[str, datetime]:
@@ -254,16 +246,8 @@ def slots_of(ranks: Mapping[str, int | None]) -> dict[str, int]:
     return {key: ranked.get(key) or (free.pop(0) if free else OTHER_SLOT) for key in ranks}
 
 
-_KEYS: dict[str, Any] = {
-    "model": UsageRollup.model,
-    "agent": UsageRollup.agent_id,
-    "key": UsageRollup.key_id,
-    "error": UsageRollup.error,
-    "member": UsageRollup.user_id,
-    "package": func.regexp_replace(UsageRollup.agent_id, r"^([^/@]+/[^/@]+)@[^/@]+$", r"\1"),
-}
 ROLLED = frozenset(("model", "agent", "version", "key", "error", "member", "state"))
-"""Dimensions of an organisation, and state, that rollups have; their days are those of UTC."""
+"""Dimensions of an organisation, and state, that rollups have."""
 
 
 def rolled_name(name: str) -> str:
@@ -273,18 +257,21 @@ def rolled_name(name: str) -> str:
 
 @cache
 def _cells(
-    by: By, step: Step, names: tuple[str, ...], limit: int, month_itself: bool
+    by: By, names: tuple[str, ...], limit: int, month_itself: bool, splits: bool
 ) -> Select[*tuple[Any, ...]]:
     """A row per chart column and top key (null: all others): the key's `rank` over the last 30 days, the `key`, the
     `start` of the column, and `UsageTotals`. `month_itself`: these are the days of the period. Cached, because building the
     statement is slow."""
-    start = column_start(UsageRollup.bucket, step, "UTC")
-    cells = top_cells(UsageRollup, _KEYS[by], _in_period(step, names), start, limit, UsageRollup.latency_hist)
+    rows = rollup_rows(names, splits).c
+    cells = top_cells(rows, rollup_key(rows, by), (), rows.start, limit, rows.latency_hist)
     if month_itself:
         return select(cells.c.place.label("rank"), cells).order_by(cells.c.place)
     own = UsageRollup.account_id == bindparam("account")
     month = ranked_keys(
-        UsageRollup, _KEYS[by], (own, _rollups(UsageRollup, "day", "month_ago", "now")), "month"
+        UsageRollup,
+        rollup_key(UsageRollup, by),
+        (own, _rollups(UsageRollup, "day", "month_ago", "now")),
+        "month",
     )
     return (
         select(month.c.rank, cells)
@@ -316,34 +303,20 @@ def top_cells(
 
 
 @cache
-def _columns_before(step: Step, names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
-    start = column_start(UsageRollup.bucket, step, "UTC").label("start")
-    totals = total_columns(UsageRollup, UsageRollup.latency_hist)
-    query: Select[*tuple[Any, ...]] = select(start, *totals)
-    return query.where(*_in_period(step, names)).group_by("start")
+def _columns_before(names: tuple[str, ...], splits: bool) -> Select[*tuple[Any, ...]]:
+    rows = rollup_rows(names, splits).c
+    query: Select[*tuple[Any, ...]] = select(rows.start, *total_columns(rows, rows.latency_hist))
+    return query.group_by(rows.start)
 
 
 @cache
-def _keys_before(by: By, step: Step, names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
-    key = _KEYS[by]
+def _keys_before(by: By, names: tuple[str, ...], splits: bool) -> Select[*tuple[Any, ...]]:
+    rows = rollup_rows(names, splits).c
+    key = rollup_key(rows, by)
     named = key == any_(cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text)))
-    credits = cast(func.sum(UsageRollup.credits), BigInt).label("credits")
+    credits = cast(func.sum(rows.credits), BigInt).label("credits")
     query: Select[*tuple[Any, ...]] = select(key.label("key"), credits)
-    return query.where(*_in_period(step, names), named).group_by(key)
-
-
-def _in_period(step: Step, names: tuple[str, ...]) -> list[ColumnElement[bool]]:
-    own = UsageRollup.account_id == bindparam("account")
-    return [own, in_columns(UsageRollup, step), *(filter_condition(_KEYS, name) for name in names)]
-
-
-def filter_condition(columns: Mapping[str, Any], name: str) -> ColumnElement[bool]:
-    """The condition of a filter, by a parameter of `filter_values`."""
-    value = bindparam(f"only_{name}", type_=Text)
-    matches: ColumnElement[bool] = (
-        (columns["error"] != "") == (value == "failed") if name == "state" else columns[name] == value
-    )
-    return matches
+    return query.where(named).group_by(key)
 
 
 def in_columns(rows: Any, step: Step) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import ledger
-from models.core.db import NOW, Base, db
+from models.core.db import NOW, Base, db, midnight
 from models.ledger import Account
 from models.orgs import Org
 from models.orgs.alert_delivery import recipients, send_org_mail
@@ -17,7 +17,6 @@ from models.orgs.alert_settings import alert_settings
 from models.orgs.webhooks import enqueue_event
 from models.usage.org_figures import clock_of, credits_between, forecast, totals_by
 from models.usage.org_labels import labels_of
-from models.usage.period import local_midnight
 
 HOUR = 8
 TOP = 5
@@ -60,8 +59,8 @@ def send_report(org: Org, now: datetime) -> bool:
 def report_facts(org: Org, week: date, now: datetime) -> dict[str, Any]:
     """Figures of the seven days from `week`, as plain values."""
     clock = clock_of(org)
-    start, end = (local_midnight(week + timedelta(days=days), clock) for days in (0, 7))
-    before = local_midnight(week - timedelta(days=7), clock)
+    start, end = (midnight(week + timedelta(days=days), clock) for days in (0, 7))
+    before = midnight(week - timedelta(days=7), clock)
     top = {}
     for dimension in ("member", "agent", "repository"):
         totals = totals_by(org, dimension, start, end, limit=TOP)

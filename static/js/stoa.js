@@ -197,6 +197,13 @@
   listen("htmx:sendError", () => toast("The server did not respond. Try again."));
   listen("htmx:timeout", () => toast("The server took too long. Try again."));
 
+  // Pages show times in the time zone of the browser, unless the user chose another.
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zone && !document.cookie.split("; ").includes(`stoa-zone=${zone}`)) {
+    const secure = location.protocol === "https:" ? "; Secure" : "";
+    document.cookie = `stoa-zone=${zone}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
+  }
+
   scheduleRemovals();
   openDialogs();
 })();

@@ -1,5 +1,6 @@
 """The profile tab `account`: name, theme and connected identities, for every test user."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -54,6 +55,44 @@ def test_name_and_theme_are_saved_and_applied(session: OrmSession, alice: Person
     assert "Your account, alice<" in alice.browser.get(ACCOUNT).text
     sent(alice, "/profile/account", name="", theme="light")
     assert actions(session) == ["user.changed", "user.changed"]
+
+
+def test_pages_use_the_time_zone_and_the_language_of_numbers(session: OrmSession, alice: Person) -> None:
+    at = datetime(2026, 3, 28, 23, 30, tzinfo=UTC)
+    factories.call(alice.user, finished_at=at, started_at=at, model="zoned")
+    alice.browser.set_cookie("stoa-zone", "Asia/Kolkata")
+    assert "Asia/Kolkata now" in alice.browser.get(ACCOUNT).text
+    assert "29 Mar 2026, 05:00:00 IST" in alice.browser.get("/calls").text
+    sent(alice, "/profile/account", time_zone="America/New_York", number_language="de")
+    user = stored(session, alice)
+    assert (user.name, user.time_zone, user.number_language) == ("alice", "America/New_York", "de")
+    # 19:30 of the day before, in summer time
+    for days, found in (("28", True), ("29", False)):
+        day = f"2026-03-{days}"
+        page = alice.browser.get(f"/calls?range=custom&from={day}&to={day}").text
+        assert ("28 Mar 2026, 19:30:00 EDT" in page) == found
+        assert "From, America/New_York" in page
+    for path in (
+        "/profile?tab=usage",
+        "/profile?tab=statement",
+        ACCOUNT,
+    ):
+        assert "America/New_York" in alice.browser.get(path).text, path
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("time_zone", "Mars/Olympus"),
+        ("time_zone", "\x00"),
+        ("time_zone", "../UTC"),
+        ("number_language", "xx"),
+    ],
+)
+def test_bad_zones_and_languages_are_refused(alice: Person, field: str, value: str) -> None:
+    answer = sent(alice, "/profile/account", HTMX, **{field: value})
+    assert answer.status_code == 422
+    assert answer.text.count('aria-invalid="true"') == 1
 
 
 @pytest.mark.parametrize(

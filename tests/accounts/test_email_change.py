@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import EmailChange, Session, User, email_changes
@@ -73,6 +73,8 @@ def test_a_link_to_the_new_address_changes_it_once(
     assert sent(alice, link).headers["Location"] == ACCOUNT
     assert email_of(session, alice) == "new@example.org"
     assert [message.to for message in outbox[2:]] == ["alice@example.org"]
+    queued = "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'billing.send_email'"
+    assert session.scalar(text(queued)) == 1
     assert sent(alice, link).status_code == 410
     kept = set(session.scalars(select(Session.session_token).where(Session.user_id == alice.id)))
     assert kept == sessions

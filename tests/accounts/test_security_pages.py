@@ -1,7 +1,7 @@
 """The tabs `security` and `api-keys`, with and without htmx, for every test user."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from flask import Flask
@@ -15,6 +15,7 @@ from models.accounts.sessions import NEVER, USER_AGENT_LENGTH
 from models.accounts.user_agents import describe_agent
 from models.core.audit_log import AuditLog
 from models.core.settings import Settings
+from models.orgs import Org
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.factories import Person
@@ -291,6 +292,34 @@ def test_a_key_is_renamed_and_switched_off_and_on(
         select(AuditLog.after).where(AuditLog.action == "token.changed").order_by(AuditLog.id)
     )
     assert [(each["name"], each["on"]) for each in logged] == [("laptop", False), (None, True)]
+
+
+def test_the_expiry_of_a_key_is_changed(session: OrmSession, alice: Person, acme: Org, bob: Person) -> None:
+    own, for_org = factories.token(alice.user), factories.token(alice.user, org_id=acme.id)
+    session.commit()
+
+    def save(token: str, days: str, person: Person = alice) -> tuple[int, datetime]:
+        path = f"/profile/keys/{hash_token(token)}"
+        data = form(alice) if person is alice else form(person)
+        answer = person.browser.post(path, data=data | {"name": "k", "on": "1", "days": days})
+        session.expire_all()
+        return answer.status_code, session.get_one(Session, hash_token(token)).expires
+
+    before = session.get_one(Session, hash_token(own)).expires
+    assert save(own, "") == (303, before)
+    status, expires = save(own, "7")
+    assert status == 303
+    assert timedelta(days=6.9) < expires - datetime.now(UTC) < timedelta(days=7)
+    assert save(own, "never") == (303, NEVER)
+    for wrong in ("0", "366", "-1", "1.5", "\x00", "9" * 400):
+        assert save(own, wrong) == (422, NEVER)
+    assert save(for_org, "365")[0] == 303
+    assert save(for_org, "never")[0] == 422
+    assert save(own, "7", bob)[0] == 404
+    logged = session.scalars(
+        select(AuditLog.after).where(AuditLog.action == "token.changed").order_by(AuditLog.id)
+    )
+    assert [each["expires"] == "never" for each in logged] == [False, False, True, False]
 
 
 def test_with_htmx_a_made_key_moves_the_page(alice: Person) -> None:

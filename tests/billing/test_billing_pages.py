@@ -158,6 +158,18 @@ def test_details_and_their_changes_are_sent_to_stripe(desk: Desk, buyer: Person)
     assert desk.session.scalar(text(queued)) == 3
 
 
+def test_a_changed_address_is_sent_to_the_customers_that_exist(
+    desk: Desk, buyer: Person, alice: Person
+) -> None:
+    customer = desk.customer(buyer)
+    buyer.user.email = "new@example.org"
+    desk.session.commit()
+    for person in (buyer, buyer, alice):
+        desk.run(customers.send_email, person.id)
+    assert desk.sim.get("customer", customer)["email"] == "new@example.org"
+    assert len(desk.sim.find("customer")) == 1
+
+
 @pytest.mark.parametrize("credits", ["499", "100001", "", "1e3", "-500"])
 def test_amounts_out_of_bounds_keep_the_input(desk: Desk, buyer: Person, credits: str) -> None:
     answer = buyer.browser.get(CHECKOUT, query_string={"amount": "custom", "credits": credits})

@@ -237,3 +237,38 @@ def test_layouts_shadow_no_context_variables() -> None:
 
     layouts = sorted((TEMPLATES / "layouts").glob("[!_]*.html"))
     assert violations([file for file in layouts if file.name != "base.html"], find) == []
+
+
+FORMATTED = re.compile(
+    r"strftime|isoformat|['\"]\{:[^}]*[,.%][^}]*\}['\"]\.format|(?<!=\"\{\{ )'%\.\d+f[^']*'\|format"
+)
+UNSEEN = ("format.py", "viewer_locale.py", "logs.py", "body.py", "openapi.py")
+
+
+def test_templates_format_times_and_numbers_by_filters_which_know_the_viewer() -> None:
+    def find(file: Path) -> Iterator[str]:
+        yield from FORMATTED.findall(source(file))
+
+    assert violations(FILES + sorted(TEMPLATES.rglob("*.txt")), find) == []
+
+
+def test_pages_format_times_and_numbers_by_functions_which_know_the_viewer() -> None:
+    def find(file: Path) -> Iterator[str]:
+        for node in ast.walk(ast.parse(source(file))):
+            if isinstance(node, ast.Attribute) and node.attr == "strftime":
+                yield f"line {node.lineno}: strftime"
+            if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr):
+                spec = "".join(
+                    str(part.value) for part in node.format_spec.values if isinstance(part, ast.Constant)
+                )
+                if re.search(r"[,%]|\.\d*f", spec) and spec not in ("%Y-%m", "%Y-%m-%d"):
+                    yield f"line {node.lineno}: {spec}"
+
+    pages = [
+        file
+        for file in VIEWS
+        if ({"pages", "web"} & set(file.parent.parts[-2:]) or file.name.endswith(("pages.py", "_page.py")))
+        and file.name not in UNSEEN
+        and "demo" not in file.parts
+    ]
+    assert violations(pages, find) == []

@@ -105,7 +105,6 @@ def _settled(message: Message) -> GatewayCall:
 
 
 UTC_ZONE, KOLKATA = ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata")
-"""With filters, rollups are read in UTC only."""
 PERIODS = [
     make(zone)
     for zone in (UTC_ZONE, KOLKATA)

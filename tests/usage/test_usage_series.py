@@ -4,6 +4,7 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import event
@@ -42,13 +43,19 @@ def within(calls: list[Call], period: Period) -> list[Call]:
     return [call for call in calls if period.start <= call.at < period.end]
 
 
+ZONES = (UTC, ZoneInfo("America/New_York"), ZoneInfo("Asia/Kathmandu"))
+"""The second changes its clock within the year; midnight of the third is not at a full hour of UTC."""
 PERIODS = [
-    preset("24h", NOW),
-    preset("7d", NOW),
-    preset("30d", NOW),
-    between(date(2026, 11, 19), date(2026, 11, 20)),
-    between(date(2026, 8, 5), date(2026, 11, 20)),
-    between(date(2025, 11, 20), date(2026, 11, 20)),
+    period
+    for zone in ZONES
+    for period in (
+        preset("24h", NOW, zone),
+        preset("7d", NOW, zone),
+        preset("30d", NOW, zone),
+        between(date(2026, 11, 19), date(2026, 11, 20), zone),
+        between(date(2026, 8, 5), date(2026, 11, 20), zone),
+        between(date(2025, 11, 20), date(2026, 11, 20), zone),
+    )
 ]
 
 

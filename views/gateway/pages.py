@@ -22,6 +22,7 @@ from models.gateway.model_catalogue import (
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Router
 from views.gateway.openai import gateway
+from views.web.format import as_entered, trimmed
 from views.web.guards import api_key, cookie_user, settings, to_login
 from views.web.htmx import render, wants_fragment
 from views.web.unknown_routes import UnknownRoute
@@ -108,8 +109,7 @@ def _providers(router: Router, everything: Sequence[ServedModel]) -> list[Provid
 def charged_credits(dollars: Decimal) -> str:
     """Dollars as credits with up to four decimals: `316.5`, `0.0791`."""
     amount = dollars * 100
-    text = f"{amount:,.{2 if amount >= 1 else 4}f}"
-    return text.rstrip("0").rstrip(".")
+    return trimmed(amount, 2 if amount >= 1 else 4)
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,6 @@ def _price(text: str, errors: dict[str, str]) -> Decimal | None:
     plain = text.removeprefix("$").replace(",", ".", 1)
     digits = plain.replace(".", "", 1)
     if len(plain) > 12 or not (digits.isascii() and digits.isdigit()) or Decimal(plain) > MAX_PRICE:
-        errors["price"] = f"Enter dollars from 0 to {MAX_PRICE:,}, such as 2.50"
+        errors["price"] = f"Enter dollars from 0 to {as_entered(MAX_PRICE)}, such as 2.50"
         return None
     return Decimal(plain)

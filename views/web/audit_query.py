@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from flask import Response, request
 
 from models.core.audit_trail import EXPORT_COLUMNS, AuditFilter, exported_entries
 from models.core.csv_text import csv_lines
+from models.core.db import midnight
 from models.core.errors import Invalid
 from views.web.format import iso
 
@@ -24,7 +24,7 @@ def entered() -> dict[str, str]:
     return {name: request.args.get(name, "").strip()[:MAX_TEXT] for name in NAMES}
 
 
-def audit_filter(org_id: str | None, zone: str = "UTC") -> AuditFilter:
+def audit_filter(org_id: str | None, zone: tzinfo = UTC) -> AuditFilter:
     """The filter of this request: `actor`, `action`, `subject`, and the days `from` and `to` in the time zone, inclusive.
 
     Raises Invalid (422) with the fields.
@@ -34,16 +34,15 @@ def audit_filter(org_id: str | None, zone: str = "UTC") -> AuditFilter:
     for name in days:
         try:
             day = date.fromisoformat(found[name]) if found[name] else None
-            if day is not None:
-                days[name] = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone))
+            if day is not None and (name == "from" or day.year < LAST_YEAR):
+                days[name] = midnight(day + timedelta(days=name == "to"), zone)
         except ValueError:
             fields[name] = "Enter a day like 2026-11-29."
     if any("\0" in text for text in found.values()):
         fields["actor"] = "Enter printable text."
     if fields:
         raise Invalid("; ".join(f"{name}: {text}" for name, text in fields.items()), fields=fields)
-    until = days["to"] + timedelta(days=1) if days["to"] and days["to"].year < LAST_YEAR else None
-    return AuditFilter(org_id, found["actor"], found["action"], found["subject"], days["from"], until)
+    return AuditFilter(org_id, found["actor"], found["action"], found["subject"], days["from"], days["to"])
 
 
 def before_id(name: str = "before") -> int | None:

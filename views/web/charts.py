@@ -18,7 +18,6 @@ Unit = Literal["credits", "calls", "tokens", "ms", "usd", "percent", "number"]
 Grain = Literal["hour", "day", "week"]
 
 SIZES = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 MAX_SERIES = 7
 OTHER = 8
@@ -341,7 +340,7 @@ def _line(colour: int, values: Sequence[Number | None], top: Decimal, base: int)
         y = base - float(max(Decimal(value), Decimal(0)) / top) * (base - TOP)  # a debt is drawn as zero
         before = i > 0 and values[i - 1] is not None
         after = i + 1 < count and values[i + 1] is not None
-        path.append(f"{'L' if before else 'M'}{x:.2f} {y:.2f}")
+        path.append(f"{'L' if before else 'M'}{round(x, 2)} {round(y, 2)}")
         if (not before and not after) or (i == count - 1):
             dots.append((round(x / 10, 3), round(y, 2)))
     return ChartLine(colour, "".join(path), dots)
@@ -392,8 +391,7 @@ def _axis_label(value: Decimal, top: Decimal, unit: Unit) -> str:
 
 
 def _plain(value: Decimal) -> str:
-    text = f"{value:,.6f}".rstrip("0").rstrip(".")
-    return text or "0"
+    return format.trimmed(value, 6)
 
 
 # --- periods
@@ -416,18 +414,18 @@ def _names(bucket: datetime, grain: Grain, now: datetime) -> tuple[bool, str, st
     """Whether the bucket contains `now`, its axis label, and its long label for table and tooltip, on the bucket's clock."""
     start, now = bucket, now.astimezone(bucket.tzinfo)
     is_now = start <= now < start + SIZES[grain]
-    day = f"{start.day} {format.MONTHS[start.month - 1]}"
+    day = format.short_day(start)
     if grain == "hour":
         clock = f"{start.hour:02}:{start.minute:02}"
         label = "Now" if is_now else clock if start.hour else day
-        return is_now, label, f"{DAYS[start.weekday()]} {day}, {clock}"
+        return is_now, label, f"{format.long_day(start)}, {clock}"
     if grain == "week":
         return is_now, day, f"Week of {day} {start.year}"
     this_year = start.year == now.year
     return (
         is_now,
         "Today" if is_now else day,
-        f"{DAYS[start.weekday()]} {day}" if this_year else f"{day} {start.year}",
+        format.long_day(start) if this_year else f"{day} {start.year}",
     )
 
 

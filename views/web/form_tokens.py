@@ -23,6 +23,7 @@ from models.core.db import db, now
 from models.core.errors import Conflict
 from models.core.form_submissions import RESPONSE_KEPT, FormSubmission
 from models.core.sealing import SealBroken, open_sealed, seal
+from views.web import format
 from views.web.guards import JSON_DOORS, KEY_DOORS, SAFE, SIGNED_LINKS, cookie_credential, settings
 from views.web.htmx import see_other, wants_fragment
 
@@ -177,7 +178,7 @@ def _replay(found: FormSubmission) -> Response:
     """The response of the first submission. Raises Conflict if it is not kept any more."""
     assert found.finished_at
     sent = Conflict(
-        f"This form was sent already, at {found.started_at:%H:%M:%S} UTC. Open the page again to see the result, or to send another."
+        f"This form was sent already, at {format.clock(found.started_at)}. Open the page again to see the result, or to send another."
     )
     if not found.response or now() - found.finished_at > RESPONSE_KEPT:
         raise sent

@@ -1,9 +1,11 @@
-"""Rendering of the templates of e-mails, outside requests."""
+"""Rendering of the templates of e-mails: outside requests, with times in UTC and English numbers."""
 
 from typing import Any
 
 from flask import Flask, current_app
 from werkzeug.routing import BuildError
+
+from views.web.viewer_locale import plain_formats
 
 
 def init_app(app: Flask) -> None:
@@ -22,4 +24,5 @@ def render_mail(template: str, **values: Any) -> str:
             return None
         return f"{values['base_url']}{path}"
 
-    return current_app.jinja_env.get_template(template).render(values, link=link)
+    with plain_formats():
+        return current_app.jinja_env.get_template(template).render(values, link=link)

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from models.accounts.users import User
 from models.billing import stripe_api
 from models.billing.payments.billing_details import ADDRESS, billing_address, billing_snapshot
-from models.billing.stripe_api import StripeError, plain
+from models.billing.stripe_api import StripeError, missing, plain
 from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.errors import NotFound
@@ -111,6 +111,27 @@ def send_billing_details(account_id: str) -> None:
             if error.unknown:
                 raise
             log.warning("Stripe rejected a tax id of account %s: %s", account_id, error.message)
+
+
+def send_email(user_id: str) -> None:
+    """Set the e-mail address of the user's Stripe customer, and of those of the organisations that they own, to the user's present
+    one. Creates no customer. Idempotent. Takes its own transactions. Raises StripeError.
+    """
+    if not stripe_api.enabled():
+        return
+    with transaction():
+        email = db.session.scalar(select(User.email).where(User.id == user_id))
+        of_orgs = select(Org.stripe_customer_id).where(Org.owner_id == user_id)
+        own = select(User.stripe_customer_id).where(User.id == user_id)
+        found = [each for query in (own, of_orgs) for each in db.session.scalars(query) if each]
+    for customer in found if email else []:
+        try:
+            with stripe_api.api_client() as client:
+                client.v1.customers.update(customer, {"email": email or ""})
+        except StripeError as error:
+            if not missing(error):
+                raise
+            log.warning("Stripe has no customer %s of user %s any more", customer, user_id)
 
 
 def repair_customers(*, now: datetime | None = None) -> int:

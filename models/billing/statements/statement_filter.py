@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final, Literal, cast, get_args
 
 from models.core.db import midnight
@@ -23,7 +23,7 @@ EARLIEST = date(2000, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class StatementFilter:
-    """Which entries to show. `first` and `last` are UTC days, `least` is the minimum absolute amount in credits, `text`
+    """Which entries to show. `first` and `last` are days of `zone`, `least` is the minimum absolute amount in credits, `text`
     is a part of the cause: of a model, a description or an id."""
 
     movement: Movement | Literal["unspent"] | None = None
@@ -31,6 +31,7 @@ class StatementFilter:
     last: date | None = None
     least: int = 0
     text: str = ""
+    zone: tzinfo = UTC
 
     @property
     def whole(self) -> bool:
@@ -45,13 +46,13 @@ class StatementFilter:
     def days(self) -> tuple[datetime | None, datetime | None]:
         """The start (inclusive) and end (exclusive); None: no limit."""
         return (
-            midnight(self.first) if self.first else None,
-            midnight(self.last) + timedelta(days=1) if self.last else None,
+            midnight(self.first, self.zone) if self.first else None,
+            midnight(self.last + timedelta(days=1), self.zone) if self.last else None,
         )
 
 
-def parse_filter(args: Mapping[str, str]) -> StatementFilter:
-    """Read `kind`, `from`, `to` (ISO 8601, UTC days), `least` and `q`. Empty or missing: no limit. Raises Invalid with a
+def parse_filter(args: Mapping[str, str], zone: tzinfo = UTC) -> StatementFilter:
+    """Read `kind`, `from`, `to` (ISO 8601, days of `zone`), `least` and `q`. Empty or missing: no limit. Raises Invalid with a
     message for each invalid field."""
     fields: dict[str, str] = {}
     movement = args.get("kind") or None
@@ -72,7 +73,7 @@ def parse_filter(args: Mapping[str, str]) -> StatementFilter:
         fields["q"] = f"Enter at most {MAX_TEXT} characters"
     if fields:
         raise Invalid("; ".join(fields.values()) + ".", fields=fields)
-    return StatementFilter(cast(Movement | None, movement), first, last, least, text)
+    return StatementFilter(cast(Movement | None, movement), first, last, least, text, zone)
 
 
 def parse_day(text: str) -> date | None:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy import Date, Select, and_, cast, func, select
@@ -116,9 +116,11 @@ class StatementPeriod:
         return sorted(found, key=lambda each: (each.amount, each.model or ""))
 
 
-def statement_period(account_id: str, first: date, last: date) -> StatementPeriod:
-    """The changes of the account's balance from `first` to `last`, inclusive. Reads the period's entries once."""
-    opening, closing = positions_before(account_id, [midnight(first), midnight(last) + timedelta(days=1)])
+def statement_period(account_id: str, first: date, last: date, zone: tzinfo = UTC) -> StatementPeriod:
+    """The changes of the account's balance from `first` to `last`, inclusive, days of `zone`; the days of its sums are those of UTC.
+    Reads the period's entries once."""
+    ends = [midnight(first, zone), midnight(last + timedelta(days=1), zone)]
+    opening, closing = positions_before(account_id, ends)
     own = (CreditEntry.account_id == account_id, CreditEntry.id > opening.id, CreditEntry.id <= closing.id)
     day = func.greatest(cast(func.timezone("UTC", CreditEntry.created_at), Date), first)
     is_call = CreditEntry.message_id.is_not(None)
@@ -273,9 +275,9 @@ def statement_month(account_id: str, text: str, now: datetime) -> StatementPerio
     return statement_period(account_id, month, following - timedelta(days=1))
 
 
-def daily_balances(account_id: str, days: Sequence[date]) -> list[int]:
-    """The account's balance at the end of each day, in credits."""
-    ends = [midnight(day) + timedelta(days=1) for day in days]
+def daily_balances(account_id: str, days: Sequence[date], zone: tzinfo = UTC) -> list[int]:
+    """The account's balance at the end of each day of `zone`, in credits."""
+    ends = [midnight(day + timedelta(days=1), zone) for day in days]
     return [position.balance for position in positions_before(account_id, ends)]
 
 

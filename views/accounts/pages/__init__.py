@@ -2,6 +2,7 @@
 
 from views.accounts.pages import (
     account_page,
+    data_export_page,
     device,
     email_change_page,
     oauth,
@@ -14,6 +15,7 @@ from views.accounts.pages.blueprint import bp
 __all__ = [
     "account_page",
     "bp",
+    "data_export_page",
     "device",
     "email_change_page",
     "oauth",

@@ -1,4 +1,4 @@
-"""The profile tab `account`: name, theme, and the external identities that sign the user in."""
+"""The profile tab `account`: name, how pages look, and the external identities that sign the user in."""
 
 from typing import cast
 
@@ -8,11 +8,13 @@ from flask.typing import ResponseReturnValue
 from models.accounts import account_settings
 from models.accounts.account_settings import OF_ORGANISATION, identities_of, identity_id
 from models.accounts.credentials import NAME_LENGTH, lock_browser
+from models.accounts.data_exports import latest_export
 from models.accounts.email_changes import pending_change
 from models.accounts.sessions import Session
 from models.accounts.users import OAuthAccount, User
 from models.core.db import db, now
 from models.core.errors import Invalid
+from models.core.time_zones import time_zones
 from models.orgs import memberships
 from views.accounts.pages.blueprint import bp
 from views.accounts.pages.email_change_page import email_refusal
@@ -20,7 +22,9 @@ from views.accounts.pages.profile import tab
 from views.accounts.pages.sign_in_providers import configured, name_of
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required
 from views.web.htmx import render, see_other, toast
+from views.web.viewer_locale import browser_zone, number_languages
 
+FIELDS = ("name", "theme", "time_zone", "number_language")
 THEMES = [("system", "Same as the system"), ("light", "Light"), ("dark", "Dark")]
 
 
@@ -31,21 +35,21 @@ def _user() -> User:
 @tab("account")
 @login_required
 def account_settings_page() -> ResponseReturnValue:
-    """Show the user's name, theme and ways to sign in."""
-    return _page(_user().name or "", _user().theme)
+    """Show the user's name, how pages look to them, and the ways to sign in."""
+    return _page({field: getattr(_user(), field) or "" for field in FIELDS})
 
 
 @bp.post("/profile/account")
 @login_required
 @limiter.limit("30/minute")
 def save_account() -> ResponseReturnValue:
-    """Save the name and the theme."""
-    name, theme = request.form.get("name", ""), request.form.get("theme", "")
-    before = {"name": _user().name, "theme": _user().theme}
+    """Save the name, the theme, the time zone and the language of numbers; what is not sent stays."""
+    before = {field: getattr(_user(), field) for field in FIELDS}
+    entered = {field: request.form.get(field, before[field] or "") for field in FIELDS}
     try:
-        changed = account_settings.save_settings(_user(), name=name, theme=theme)
+        changed = account_settings.save_settings(_user(), **entered)
     except Invalid as error:
-        return _page(name, theme, errors=error.fields, status=422)
+        return _page(entered, errors=error.fields, status=422)
     if changed:
         audit(
             "user.changed",
@@ -88,7 +92,7 @@ def disconnect(identifier: str) -> ResponseReturnValue:
 
 
 def _page(
-    name: str, theme: str, *, errors: dict[str, str] | None = None, status: int = 200
+    entered: dict[str, str], *, errors: dict[str, str] | None = None, status: int = 200
 ) -> ResponseReturnValue:
     rows = identities_of(_user())
     connected = {row.provider for row in rows}
@@ -96,16 +100,20 @@ def _page(
     return render(
         "accounts/account.html",
         partial="accounts/_account_form.html" if errors else None,
-        name=name,
+        entered=entered,
         name_length=NAME_LENGTH,
         shown_name=_user().display_name,
-        theme=theme,
         themes=THEMES,
+        zones=time_zones(),
+        browser_zone=browser_zone(),
+        languages=number_languages(),
         email=_user().email,
         change=pending_change(_user(), now()),
         refusal=email_refusal(_user()),
         sign_ins=[_sign_in(row, orgs) for row in rows],
         connectable=[each for each in configured() if each.id not in connected],
+        export=latest_export(_user()),
+        now=now(),
         errors=errors or {},
         status=status,
     )

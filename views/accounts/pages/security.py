@@ -1,5 +1,6 @@
 """The profile tabs `security` and `api-keys`: list and revoke sessions and API keys, create keys."""
 
+from datetime import timedelta
 from typing import cast
 
 from flask import request, url_for
@@ -8,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from models.accounts import credentials
 from models.accounts.credentials import NAME_LENGTH, PAT_DAYS
 from models.accounts.passkeys import passkeys_of
-from models.accounts.sessions import Session
+from models.accounts.sessions import NEVER, Session
 from models.accounts.user_agents import describe_agent
 from models.accounts.users import User
 from models.core.db import db, now
@@ -19,6 +20,7 @@ from models.usage.key_spend import spent_by_own_keys
 from views.accounts.pages.blueprint import bp
 from views.accounts.pages.passkey_pages import party
 from views.accounts.pages.profile import tab
+from views.web import format
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required, settings
 from views.web.htmx import render, see_other, toast
 from views.web.new_key import keep_new_key
@@ -27,6 +29,7 @@ bp.add_app_template_filter(describe_agent, "browser_words")
 
 CONFIRM_WORD = "confirm"
 LASTS = "never"
+ORG_LASTS = "A key that an organisation pays for lasts at most 365 days."
 EXPIRY_OPTIONS = [
     *((str(days), f"{days} days") for days in (7, 30, 90, 180)),
     ("365", "1 year"),
@@ -170,7 +173,7 @@ def create_key() -> ResponseReturnValue:
     elif payer and not form["name"]:
         errors["name"] = "Name it, so that your organisation knows what it is for."
     elif payer and lasts:
-        errors["days"] = "A key that an organisation pays for lasts at most 365 days."
+        errors["days"] = ORG_LASTS
     if errors:
         return _keys_page(**form, errors=errors, status=422)
     limit = settings().stoa_keys_per_account
@@ -197,24 +200,34 @@ def create_key() -> ResponseReturnValue:
 @bp.get("/profile/keys/<identifier>")
 @login_required
 def edit_key(identifier: str) -> ResponseReturnValue:
-    """Show the form for the name of a key and whether it is in use, in a dialog or, without JavaScript, a page."""
+    """Show the form for the name and the expiry of a key and whether it is in use, in a dialog or, without JavaScript, a page."""
     row = _owned(identifier, ("pat",))
-    return _edit_dialog(row, row.name or "", row.disabled_at is None)
+    return _edit_dialog(row, row.name or "", row.disabled_at is None, "")
 
 
 @bp.post("/profile/keys/<identifier>")
 @login_required
 @limiter.limit("60/minute", key_func=lambda: _rate_limit_key())
 def change_key(identifier: str) -> ResponseReturnValue:
-    """Rename an API key, and switch it off or on."""
+    """Rename an API key, switch it off or on, and change when it expires (`days` from now, `never`, or empty: as before)."""
     row, name, on = _owned(identifier, ("pat",)), request.form.get("name", "").strip(), "on" in request.form
-    errors = key_form_errors(name, "1")
+    days, moment = request.form.get("days", "").strip(), now()
+    errors = key_form_errors(name, "1" if days in ("", LASTS) else days)
     if row.org_id is not None and not name:
         errors["name"] = "Name it, so that your organisation knows what it is for."
+    if row.org_id is not None and days == LASTS:
+        errors["days"] = ORG_LASTS
     if errors:
-        return _edit_dialog(row, name, on, errors)
+        return _edit_dialog(row, name, on, days, errors)
+    if days and row.org_id is not None:
+        for org, _ in memberships(_user().id):
+            if org.id == row.org_id:
+                check_session(org, _current(), moment)
+    expires = NEVER if days == LASTS else moment + timedelta(days=int(days)) if days else None
     before = _key_facts(row)
-    row = credentials.change_key(_user(), identifier, name=name or None, on=on, by=_current(), now=now())
+    row = credentials.change_key(
+        _user(), identifier, name=name or None, on=on, expires=expires, by=_current(), now=moment
+    )
     after = _key_facts(row)
     if after != before:
         if row.org_id is not None:
@@ -226,18 +239,24 @@ def change_key(identifier: str) -> ResponseReturnValue:
 
 
 def _key_facts(row: Session) -> dict[str, str | bool | None]:
-    return {"id": row.session_token[:12], "name": row.name, "on": row.disabled_at is None}
+    expires = "never" if row.expires == NEVER else format.iso(row.expires)
+    return {"id": row.session_token[:12], "name": row.name, "on": row.disabled_at is None, "expires": expires}
 
 
 def _edit_dialog(
-    row: Session, name: str, on: bool, errors: dict[str, str] | None = None
+    row: Session, name: str, on: bool, days: str, errors: dict[str, str] | None = None
 ) -> ResponseReturnValue:
+    present = "never" if row.expires == NEVER else format.date(row.expires)
+    options = [(each, text) for each, text in EXPIRY_OPTIONS if row.org_id is None or each != LASTS]
     return render(
         "accounts/edit_key.html",
         partial="accounts/_edit_key.html",
         row=row,
         name=name,
         on=on,
+        days=days,
+        expiry_options=[("", f"As now: {present}"), *options],
+        expired=row.expires <= now(),
         errors=errors or {},
         status=422 if errors else 200,
     )

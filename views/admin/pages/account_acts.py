@@ -16,6 +16,7 @@ from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger import CreditLedger
 from views.admin.pages.admin_blueprint import bp, entered_reason, operating_user
 from views.billing.pages.billing_blueprint import requested_credits
+from views.web import format
 from views.web.format import iso
 from views.web.guards import audit, limiter, operator_required, settings
 from views.web.htmx import render, see_other, toast
@@ -26,7 +27,7 @@ LIMIT = "60 per minute"
 
 
 @dataclass(frozen=True)
-class _Act:
+class Act:
     """A form: its heading, explanation and button."""
 
     name: str
@@ -66,7 +67,7 @@ def grant(id: str) -> ResponseReturnValue:
     after = {"operation_id": granted.operation_id, "credits": credits, "type": kind, "days": days}
     audit("billing.grant", id, user=operating_user(), after=after | {"reason": reason})
     db.session.commit()
-    toast(f"Granted {credits:,} {'credit' if credits == 1 else 'credits'} to {found.detail}.")
+    toast(f"Granted {format.number(credits)} {'credit' if credits == 1 else 'credits'} to {found.detail}.")
     return _back(id)
 
 
@@ -94,7 +95,7 @@ def revoke(id: str, operation_id: str) -> ResponseReturnValue:
     before = {"operation_id": operation_id, "credits": revoked}
     audit("billing.revoke", id, user=operating_user(), before=before, after={"reason": reason})
     db.session.commit()
-    toast(f"Revoked {revoked:,} {'credit' if revoked == 1 else 'credits'} of {found.detail}.")
+    toast(f"Revoked {format.number(revoked)} {'credit' if revoked == 1 else 'credits'} of {found.detail}.")
     return _back(id)
 
 
@@ -198,7 +199,7 @@ def _grant_form(found: ReviewedAccount, errors: dict[str, str] | None = None) ->
     text = f"{found.title} gets them at once." + (
         " They first clear the account’s debt." if found.user else ""
     )
-    act = _Act(
+    act = Act(
         "grant", "Grant credits", text, "Grant", danger=False, help="The account sees it on its statement."
     )
     return _form(act, found, url_for(".grant", id=found.account.id), errors)
@@ -207,32 +208,32 @@ def _grant_form(found: ReviewedAccount, errors: dict[str, str] | None = None) ->
 def _revocation_form(
     found: ReviewedAccount, granted: CreditLedger, errors: dict[str, str] | None = None
 ) -> ResponseReturnValue:
-    text = f"{found.title} loses the {granted.balance:,} credits that are left of it. Calls in flight finish."
-    act = _Act("revoke", "Revoke this grant?", text, "Revoke", help="The account sees it on its statement.")
+    text = f"{found.title} loses the {format.number(granted.balance)} credits that are left of it. Calls in flight finish."
+    act = Act("revoke", "Revoke this grant?", text, "Revoke", help="The account sees it on its statement.")
     address = url_for(".revoke", id=found.account.id, operation_id=granted.operation_id)
     return _form(act, found, address, errors)
 
 
 def _ban_form(found: ReviewedAccount, errors: dict[str, str] | None = None) -> ResponseReturnValue:
     text = "Their browsers, command lines and keys are rejected at once. Calls in flight finish and are billed; agents stay in the store."
-    act = _Act("ban", f"Ban {found.detail}?", text, "Ban", help="The person sees it.")
+    act = Act("ban", f"Ban {found.detail}?", text, "Ban", help="The person sees it.")
     return _form(act, found, url_for(".ban", id=found.account.id), errors)
 
 
 def _unban_form(found: ReviewedAccount, errors: dict[str, str] | None = None) -> ResponseReturnValue:
     text = "Keys and command lines work again. Browsers must sign in again."
-    act = _Act("unban", f"Lift the ban of {found.detail}?", text, "Lift the ban", danger=False)
+    act = Act("unban", f"Lift the ban of {found.detail}?", text, "Lift the ban", danger=False)
     return _form(act, found, url_for(".unban", id=found.account.id), errors)
 
 
 def _link_form(found: ReviewedAccount, errors: dict[str, str] | None = None) -> ResponseReturnValue:
     text = "Whoever opens the link is signed in as this person. It works once, within 15 minutes. Give it to nobody else."
-    act = _Act("link", f"Sign-in link for {found.detail}", text, "Make the link", danger=False)
+    act = Act("link", f"Sign-in link for {found.detail}", text, "Make the link", danger=False)
     return _form(act, found, url_for(".create_link", id=found.account.id), errors)
 
 
 def _form(
-    act: _Act, found: ReviewedAccount, address: str, errors: dict[str, str] | None
+    act: Act, found: ReviewedAccount, address: str, errors: dict[str, str] | None
 ) -> ResponseReturnValue:
     return render(
         "admin/account_act.html",

@@ -14,6 +14,7 @@ from views.admin.pages.audit_links import subject_links
 from views.web.audit_query import NAMES, PAGE, audit_filter, before_id, entered, exported, shown
 from views.web.guards import admin_required
 from views.web.htmx import render
+from views.web.viewer_locale import viewer_zone
 
 bp = Blueprint("admin_audit", __name__)
 
@@ -25,7 +26,7 @@ def everything() -> ResponseReturnValue:
     name = _named()
     values, errors = entered(), {}
     try:
-        filter = audit_filter(_org_id(name))
+        filter = audit_filter(_org_id(name), viewer_zone())
         rows, following = entries(filter, before=before_id(), limit=PAGE)
     except Invalid as invalid:
         if not invalid.fields:
@@ -54,7 +55,7 @@ def everything() -> ResponseReturnValue:
 @admin_required
 def file(kind: str) -> ResponseReturnValue:
     """Stream the filtered entries as a file."""
-    filter = audit_filter(_org_id(_named()))
+    filter = audit_filter(_org_id(_named()), viewer_zone())
     db.session.commit()
     return exported(filter, kind, "stoa-audit")
 

@@ -9,6 +9,7 @@ from models.admin import job_review
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
 from views.admin.pages.admin_blueprint import bp, operating_user
+from views.web import format
 from views.web.guards import admin_required, audit, limiter
 from views.web.htmx import render, see_other, toast
 
@@ -80,7 +81,10 @@ def retry_task() -> ResponseReturnValue:
     if count:
         audit("job.task_retried", task, user=operating_user(), after={"jobs": count})
         db.session.commit()
-    toast(f"{count:,} {'job' if count == 1 else 'jobs'} of {task} run again.", "good" if count else "info")
+    toast(
+        f"{format.number(count)} {'job' if count == 1 else 'jobs'} of {task} run again.",
+        "good" if count else "info",
+    )
     return _back()
 
 

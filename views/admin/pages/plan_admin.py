@@ -219,7 +219,7 @@ def _stored(found: Plan) -> PlanForm:
     values = _blank() | {
         "name": found.name,
         "description": found.description,
-        "price": f"{Decimal(found.price_cents) / 100:.2f}",
+        "price": str(Decimal(found.price_cents).scaleb(-2)),
         "interval": found.interval,
         "models": "\n".join(found.models or ()),
         "features": "\n".join(found.features),

@@ -38,6 +38,7 @@ from views.billing.pages.billing_blueprint import (
     page_account,
     user,
 )
+from views.web import format
 from views.web.guards import limiter, login_required
 from views.web.htmx import see_other, toast, wants_fragment
 
@@ -164,7 +165,7 @@ def own_topup_confirmed(operation: str) -> ResponseReturnValue:
     db.session.commit()
     purchase = transitions.sync(id)
     if purchase.paid:
-        toast(f"Payment confirmed: {purchase.credits:,} credits added.")
+        toast(f"Payment confirmed: {format.number(purchase.credits)} credits added.")
     else:
         toast("The bank has not confirmed the payment. Nothing was charged.", "bad")
     return see_other(billing_home())
@@ -260,7 +261,7 @@ def _parse(
     if re.fullmatch(r"-?\d{1,9}", text, re.ASCII) and least <= int(text) <= most:
         numbers["threshold"] = int(text)
     else:
-        errors["threshold"] = f"Enter {least:,} to {most:,} credits."
+        errors["threshold"] = f"Enter {format.as_entered(least)} to {format.as_entered(most)} credits."
     numbers["amount"] = _cents(entered["amount"])
     if numbers["amount"] is None or not MIN_CREDITS <= numbers["amount"] <= bounds.max_credits:
         errors["amount"] = f"Enter ${MIN_CREDITS // 100} to ${bounds.max_credits // 100}."
@@ -268,7 +269,7 @@ def _parse(
     smallest = 1 if "amount" in errors else numbers["amount"]
     if entered["cap"] and not smallest <= (numbers["cap"] or 0) <= MAX_CAP_CENTS:
         errors["cap"] = (
-            f"Enter at least the amount of one top-up and at most ${MAX_CAP_CENTS // 100:,}, or leave it empty."
+            f"Enter at least the amount of one top-up and at most ${format.as_entered(MAX_CAP_CENTS // 100)}, or leave it empty."
         )
     return numbers, errors
 
@@ -281,7 +282,7 @@ def _cents(text: str) -> int | None:
 def _dollars(cents: int | None) -> str:
     if cents is None:
         return ""
-    return f"{cents // 100}" if cents % 100 == 0 else f"{cents / 100:.2f}"
+    return str(cents // 100) if cents % 100 == 0 else str(Decimal(cents).scaleb(-2))
 
 
 def _missing_card(account: Account) -> dict[str, str]:

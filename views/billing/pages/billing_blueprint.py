@@ -11,6 +11,7 @@ from models.billing.payments.tax import tax_enabled
 from models.core.errors import Forbidden, Invalid
 from models.ledger import Account
 from models.orgs import Org, can
+from views.web import format
 from views.web.guards import CSP, cookie_user, current_account
 from views.web.htmx import render
 from views.web.org_guards import enter_org
@@ -144,7 +145,7 @@ def requested_credits(text: str | None, least: int, most: int) -> int:
     """Parse a number of credits. Raises Invalid with the field `credits`."""
     digits = (text or "").strip().replace(",", "")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 9 and least <= int(digits) <= most):
-        message = f"Enter {least:,} to {most:,} credits."
+        message = f"Enter {format.as_entered(least)} to {format.as_entered(most)} credits."
         raise Invalid(message, fields={"credits": message})
     return int(digits)
 

@@ -17,6 +17,7 @@ from models.ledger.budget_tables import PERIOD_NAMES
 from models.ledger.budgets import CREDIT_LIMIT, PERSONAL_LEVELS
 from models.orgs import SsoRequired, can, org_by_id, require
 from views.accounts.pages.profile import tab
+from views.web import format
 from views.web.guards import current_account, limiter, login_required
 from views.web.htmx import render, see_other, toast
 from views.web.org_guards import current_membership, enter_org, org_account, signed_in, sso_required
@@ -208,7 +209,7 @@ def add_raise(budget_id: str) -> ResponseReturnValue:
         db.session.rollback()
         return _budget_page(found, errors=error.fields, status=422)
     db.session.commit()
-    toast(f"Raised by {made.amount:,} credits. The raise ends by itself.")
+    toast(f"Raised by {format.number(made.amount)} credits. The raise ends by itself.")
     return see_other(url_for("budgets.budget", budget_id=budget_id))
 
 

@@ -242,7 +242,8 @@ def _review(
         status=status,
         credits=credits,
         lines=[
-            (name, format.cents(cents, CURRENCY)) for name, cents in [(f"{credits:,} credits", price), *taxes]
+            (name, format.cents(cents, CURRENCY))
+            for name, cents in [(f"{format.number(credits)} credits", price), *taxes]
         ],
         # a price without its tax is no total
         total_cents=None if tax_enabled() and not taxes else total,

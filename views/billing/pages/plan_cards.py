@@ -81,9 +81,11 @@ def _card_for(plan: Plan, subscription: Subscription | None) -> PlanCard:
 def plan_lines(plan: Plan) -> list[str]:
     """The plan's display lines, followed by its limits."""
     lines = list(plan.features)
-    lines += [f"{window.credits:,} credits {_per(window, plan.interval)}" for window in plan.windows]
+    lines += [
+        f"{format.number(window.credits)} credits {_per(window, plan.interval)}" for window in plan.windows
+    ]
     if plan.included_credits:
-        lines.append(f"{plan.included_credits:,} included credits a {plan.interval}")
+        lines.append(f"{format.number(plan.included_credits)} included credits a {plan.interval}")
     lines.append(f"Models: {', '.join(plan.models)}" if plan.models else "All models of this server")
     if plan.requests_per_minute:
         lines.append(_counted(plan.requests_per_minute, "request") + " a minute")
@@ -99,12 +101,12 @@ def plan_facts(plan: Plan, subscription: Subscription) -> list[tuple[str, str]]:
     facts.append(("Ends" if ends else "Renews", format.date(subscription.billing_period_end)))
     facts.append(("Since", format.date(subscription.created_at)))
     if plan.included_credits:
-        facts.append(("Included credits", f"{plan.included_credits:,} each {plan.interval}"))
+        facts.append(("Included credits", f"{format.number(plan.included_credits)} each {plan.interval}"))
     facts.append(("Models", ", ".join(plan.models) if plan.models else "All"))
     if plan.requests_per_minute:
-        facts.append(("Requests a minute", f"{plan.requests_per_minute:,}"))
+        facts.append(("Requests a minute", format.number(plan.requests_per_minute)))
     if plan.seats:
-        facts.append(("Seats", f"{plan.seats:,}"))
+        facts.append(("Seats", format.number(plan.seats)))
     return facts
 
 
@@ -125,4 +127,4 @@ def _per(window: PlanWindow, interval: str) -> str:
 
 
 def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{format.number(count)} {noun}{'' if count == 1 else 's'}"

@@ -22,6 +22,7 @@ from views.billing.pages.receipt_pdf import Document, document_pdf
 from views.web import format
 from views.web.guards import limiter, login_required, settings
 from views.web.htmx import page_balance
+from views.web.viewer_locale import plain_formats
 
 
 @bp.get("/profile/billing/purchases/<id>")
@@ -44,6 +45,7 @@ def purchase(id: str) -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/billing/purchases/<id>/receipt.pdf")
 @login_required
 @limiter.limit("30 per minute")
+@plain_formats()
 def receipt_pdf(id: str) -> ResponseReturnValue:
     """The receipt as PDF. Raises NotFound for an unpaid purchase."""
     record = purchase_record(page_account(), id)
@@ -56,6 +58,7 @@ def receipt_pdf(id: str) -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/billing/purchases/<id>/refunds/<refund>/credit-note.pdf")
 @login_required
 @limiter.limit("30 per minute")
+@plain_formats()
 def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
     """The credit note of a refund as PDF. Raises NotFound unless the refund succeeded."""
     record = purchase_record(page_account(), id)
@@ -67,7 +70,7 @@ def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
     tax = refunded_tax(bought, record.refunds)[found.id]
     lines = [
         (
-            f"Refund of {bought.credits:,} credits: {reason_text(found.reason)}",
+            f"Refund of {format.number(bought.credits)} credits: {reason_text(found.reason)}",
             format.cents(tax - found.amount_cents, bought.currency),
         )
     ]
@@ -80,7 +83,7 @@ def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
             number=found.id,
             seller=_seller(),
             buyer=_buyer(bought),
-            facts=[("Date", format.date(found.created_at)), ("For receipt", bought.id)],
+            facts=[("Date", f"{format.date(found.created_at)}, UTC"), ("For receipt", bought.id)],
             lines=lines,
             total=("Refunded", amount),
             test=_test_note(),
@@ -114,7 +117,7 @@ def _receipt(record: PurchaseRecord) -> Document:
         number=bought.id,
         seller=_seller(),
         buyer=_buyer(bought),
-        facts=[("Paid", format.date(bought.paid_at)), ("Payment method", _method(bought))],
+        facts=[("Paid", f"{format.date(bought.paid_at)}, UTC"), ("Payment method", _method(bought))],
         lines=money,
         total=("Total paid", format.cents(bought.amount_cents, bought.currency)),
         changes=returned,
@@ -141,7 +144,7 @@ def _payment_lines(bought: Purchase) -> list[tuple[str, str]]:
 
 def _price_lines(bought: Purchase) -> list[tuple[str, str]]:
     """The credits at their price, and each tax."""
-    money = [(f"{bought.credits:,} credits", bought.net_cents), *bought.taxes]
+    money = [(f"{format.number(bought.credits)} credits", bought.net_cents), *bought.taxes]
     return [(name, format.cents(cents, bought.currency)) for name, cents in money]
 
 

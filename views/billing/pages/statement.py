@@ -42,6 +42,7 @@ from views.web import format
 from views.web.charts import Chart, ChartSeries, line_chart
 from views.web.guards import current_account, limiter, login_required, settings
 from views.web.htmx import page_balance, render, wants_fragment
+from views.web.viewer_locale import plain_formats, viewer_zone
 
 DAYS = 30
 EXPIRIES, HOLDS, LARGEST, MODELS = 5, 10, 10, 20
@@ -93,9 +94,9 @@ class StatementForm:
         """Read the query. With errors the filter is empty."""
         values = {name: request.args.get(name, "").strip() for name in FIELDS}
         try:
-            return cls(values, parse_filter(values), {})
+            return cls(values, parse_filter(values, viewer_zone()), {})
         except Invalid as invalid:
-            return cls(values, StatementFilter(), invalid.fields)
+            return cls(values, StatementFilter(zone=viewer_zone()), invalid.fields)
 
     def args(self, **changes: str) -> dict[str, Any]:
         """The query of these filters with changes; empty values are left out."""
@@ -195,11 +196,12 @@ def statement_address() -> ResponseReturnValue:
 def statement_file() -> ResponseReturnValue:
     """Stream the filtered entries as CSV. Filtered by days only, it is complete and `/verify` can check it. Raises
     Invalid (422)."""
-    account_id, filter = statement_account().id, parse_filter(request.args)
+    account_id, filter = statement_account().id, parse_filter(request.args, viewer_zone())
     days = f"{f'{filter.first}-to-' if filter.first else ''}{filter.last or now().date()}"
     if filter.whole:
         first, last = (str(day) if day else None for day in (filter.first, filter.last))
-        text, name = statement_csv(statement_range(account_id, first, last)), f"stoa-statement-{days}.csv"
+        range = statement_range(account_id, first, last, filter.zone)
+        text, name = statement_csv(range), f"stoa-statement-{days}.csv"
     else:
         text, name = filtered_csv(account_id, filter), f"stoa-statement-filtered-{days}.csv"
     db.session.commit()
@@ -219,7 +221,8 @@ def statement_pdf(month: str) -> ResponseReturnValue:
     write_off_expired(account, now=moment)
     db.session.commit()
     read_snapshot()
-    file = monthly_pdf(account, statement_month(account.id, month, moment), moment)
+    with plain_formats():
+        file = monthly_pdf(account, statement_month(account.id, month, moment), moment)
     response = Response(file, mimetype="application/pdf")
     response.headers["Content-Disposition"] = f'inline; filename="stoa-statement-{month}.pdf"'
     response.headers["Cache-Control"] = "no-store"
@@ -230,20 +233,20 @@ def statement_pdf(month: str) -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/billing/statement/<day>")
 @login_required
 def statement_day(day: str) -> ResponseReturnValue:
-    """Explain the change of the balance on a UTC day such as `2026-11-20`: sentences, causes and the largest calls.
+    """Explain the change of the balance on a day of the viewer's clock such as `2026-11-20`: sentences, causes and the largest calls.
     Raises NotFound for a future day."""
-    account, today = statement_account(), now().astimezone(UTC).date()
+    account, today = statement_account(), now().astimezone(viewer_zone()).date()
     found = parse_day(day)
     if found is None or found > today:
         raise NotFound("There is no such day.")
     write_off_expired(account)
     db.session.commit()
     read_snapshot()
-    period = statement_period(account.id, found, found)
+    period = statement_period(account.id, found, found, viewer_zone())
     models = period.by_model()
     return render(
         "billing/statement_day.html",
-        day=midnight(found),
+        day=found,
         period=period,
         sentences=day_sentences(period),
         models=[(each, _entries(found, kind="calls", q=each.model or "")) for each in models[:MODELS]],
@@ -379,7 +382,7 @@ def _list_context(account: Account, form: StatementForm, before: int | None) -> 
         "listing": page,
         "before": before,
         "more": more,
-        "lines": [(line, cause_of(line, account)) for line in page.lines] if page else [],
+        "lines": [(line, _day_of(line), cause_of(line, account)) for line in page.lines] if page else [],
         "days": _day_addresses(page.lines if page else []),
         "kinds": KINDS,
         "csv": url_for("billing.statement_file", **form.args()),
@@ -389,14 +392,20 @@ def _list_context(account: Account, form: StatementForm, before: int | None) -> 
 
 def _day_addresses(lines: Sequence[StatementLine]) -> dict[date, str]:
     """The URL of each day of the lines: few, because most lines of a page share a day."""
-    days = {line.created_at.date() for line in lines}
+    days = {_day_of(line) for line in lines}
     return {day: url_for("billing.statement_day", day=str(day)) for day in days}
+
+
+def _day_of(line: StatementLine) -> date:
+    return line.created_at.astimezone(viewer_zone()).date()
 
 
 def _page_context(account: Account, moment: datetime) -> dict[str, Any]:
     """Balance and its parts, chart, expiries, holds and months."""
     current, totals = page_balance(account, now=moment), statement_totals(account.id)
-    days = [moment.astimezone(UTC).date() - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
+    days = [
+        moment.astimezone(viewer_zone()).date() - timedelta(days=back) for back in range(DAYS - 1, -1, -1)
+    ]
     months = statement_months(account.id, moment)
     return {
         "balance": current,
@@ -415,14 +424,17 @@ def _page_context(account: Account, moment: datetime) -> dict[str, Any]:
 def _month(month: date, moment: datetime) -> tuple[str, str]:
     """The name of a month and the URL of its statement."""
     current = f"{month:%Y-%m}" == f"{moment.astimezone(UTC):%Y-%m}"
-    return f"{month:%B %Y}{' so far' if current else ''}", url_for(
+    return f"{format.month(month)}{' so far' if current else ''}", url_for(
         "billing.statement_pdf", month=f"{month:%Y-%m}"
     )
 
 
 def _chart(account_id: str, days: list[date], moment: datetime) -> Chart:
-    series = ChartSeries("Balance at the end of the day", daily_balances(account_id, days))
-    return line_chart([midnight(day) for day in days], [series], unit="credits", now=moment, grain="day")
+    zone = viewer_zone()
+    series = ChartSeries("Balance at the end of the day", daily_balances(account_id, days, zone))
+    return line_chart(
+        [midnight(day, zone) for day in days], [series], unit="credits", now=moment, grain="day"
+    )
 
 
 def _entry_id(text: str | None) -> int | None:

@@ -19,7 +19,7 @@ from models.billing.statements.statement_period import (
     money_of,
 )
 from models.core.cooperative import TimeSlices
-from models.core.db import db, midnight
+from models.core.db import db
 from models.ledger import Account
 from models.ledger.heads import head_of_range
 from models.orgs import Org
@@ -61,7 +61,7 @@ def monthly_pdf(account: Account, period: StatementPeriod, moment: datetime) -> 
     """The PDF of a month's statement as of `moment`. Lists at most 300 movements other than calls, and 100 payments;
     further ones are summed. Calls are summed by day and model."""
     until = min(period.last, moment.astimezone(UTC).date())
-    title = f"Statement for {period.first:%B %Y}"
+    title = f"Statement for {format.month(period.first)}"
     pdf = blank_pdf(title, numbered=True)
     paragraph(pdf, title, 22, bold=True)
     so_far = f", so far, at {format.moment(moment)}" if until < period.last else ""
@@ -94,9 +94,9 @@ def summary_rows(period: StatementPeriod) -> Rows:
     }
     sums = [(names[name], period.movements[name].amount) for name in names if name in period.movements]
     calls, charges = period.calls, period.charges
-    sums.insert(2 if len(sums) > 1 else len(sums), (f"Calls ({calls.count:,})", calls.amount))
+    sums.insert(2 if len(sums) > 1 else len(sums), (f"Calls ({format.number(calls.count)})", calls.amount))
     if charges.count:
-        sums.append((f"Other charges ({charges.count:,})", charges.amount))
+        sums.append((f"Other charges ({format.number(charges.count)})", charges.amount))
     return [(name, _signed(amount)) for name, amount in sums if amount or name.startswith("Calls")]
 
 
@@ -115,7 +115,10 @@ def day_lines(account_id: str, period: StatementPeriod) -> Iterator[DayLine]:
         yield DayLine(_day(day), sum(each.amount for each in causes), balance)
         yield from causes
     if period.unlisted.count:
-        yield DayLine(f"{period.unlisted.count:,} more movements; the CSV lists all", period.unlisted.amount)
+        yield DayLine(
+            f"{format.number(period.unlisted.count)} more movements; the CSV lists all",
+            period.unlisted.amount,
+        )
 
 
 def _debits(sums: Sequence[CallSum]) -> list[DayLine]:
@@ -128,11 +131,13 @@ def _debits(sums: Sequence[CallSum]) -> list[DayLine]:
     if rest := calls[MODELS_A_DAY:]:
         count = sum(each.count for each in rest)
         lines.append(DayLine(f"{len(rest)} other models, {_calls(count)}", sum(each.amount for each in rest)))
-    return lines + [DayLine(f"Other charges, {each.count:,}", each.amount) for each in sums if not each.calls]
+    return lines + [
+        DayLine(f"Other charges, {format.number(each.count)}", each.amount) for each in sums if not each.calls
+    ]
 
 
 def _calls(count: int) -> str:
-    return f"{count:,} call{'' if count == 1 else 's'}"
+    return f"{format.number(count)} call{'' if count == 1 else 's'}"
 
 
 def _name(line: StatementLine) -> str:
@@ -154,7 +159,7 @@ def _payments(pdf: "FPDF", lines: Sequence[MoneyLine]) -> None:
         return
     _section(pdf, "Payments", "Credits", "Money")
     for line in lines[:PAYMENTS]:
-        credits = f"{line.credits:,}" if line.credits is not None else ""
+        credits = format.number(line.credits) if line.credits is not None else ""
         _row(
             pdf,
             f"{format.date(line.at)}: {line.name} {line.id}",
@@ -163,7 +168,7 @@ def _payments(pdf: "FPDF", lines: Sequence[MoneyLine]) -> None:
         )
     if rest := lines[PAYMENTS:]:
         for currency, cents in _money(rest).items():
-            _row(pdf, f"{len(rest):,} more", "", format.cents(cents, currency))
+            _row(pdf, f"{format.number(len(rest))} more", "", format.cents(cents, currency))
     rule(pdf)
     for currency, cents in _money(lines).items():
         _row(pdf, "Paid, less refunds and disputes", "", format.cents(cents, currency), bold=True)
@@ -199,13 +204,15 @@ def _verification(pdf: "FPDF", account_id: str, period: StatementPeriod) -> None
         _row(pdf, "The account had no entries yet.", "", "")
         return
     lines = [
-        ("Last entry", f"{last.id:,}"),
+        ("Last entry", format.number(last.id)),
         ("Its hash", last.hash),
         ("Hash before the first entry", period.opening.hash),
     ]
     if found := head_of_range(account_id, period.opening.id + 1, last.id):
         head, entry = found
-        lines.append((f"Head recorded on {_day(head.day)}, contains entry {entry:,}", head.hash.hex()))
+        lines.append(
+            (f"Head recorded on {_day(head.day)}, contains entry {format.number(entry)}", head.hash.hex())
+        )
     for name, value in lines:
         if pdf.will_page_break(ROW * 2):
             pdf.add_page()
@@ -257,7 +264,7 @@ def _holder(account: Account) -> list[str]:
 
 
 def _day(day: date) -> str:
-    return format.date(midnight(day))
+    return format.day(day)
 
 
 def _credits(amount: int) -> str:

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 from models.core.audit_log import AuditLog
 from models.core.audit_trail import entries
 from models.core.errors import Invalid
+from models.usage.org_figures import clock_of
 from views.orgs.api.orgs_api_blueprint import bp
 from views.web.audit_query import audit_filter, before_id
 from views.web.error_bodies import door
@@ -62,7 +63,7 @@ class AuditAnswer(ResponseModel):
 def audit_entries() -> ResponseReturnValue:
     """List the entries of the organisation's audit log, newest first."""
     org = current_org()
-    filter = audit_filter(org.id, org.time_zone)
+    filter = audit_filter(org.id, clock_of(org))
     rows, following = entries(filter, before=before_id("cursor"), limit=_limit())
     return jsonify(entries=[_entry(row) for row in rows], nextCursor=str(following) if following else None)
 

@@ -11,7 +11,7 @@ from flask import Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from models.core.db import db, now
+from models.core.db import db, midnight, now
 from models.core.errors import DomainError
 from models.ledger import balance
 from models.orgs import Org
@@ -29,7 +29,7 @@ from models.usage.org_figures import (
     used_since,
 )
 from models.usage.org_labels import people
-from models.usage.period import EARLIEST, local_midnight
+from models.usage.period import EARLIEST
 from models.usage.usage_calls import exported_calls
 from views.orgs.api.orgs_api_blueprint import MEMBERS, bp
 from views.web.error_bodies import door
@@ -188,7 +188,7 @@ def org_usage() -> ResponseReturnValue:
 def export_org_usage() -> ResponseReturnValue:
     """Stream all calls as CSV: date, user, repository, credits and message id."""
     org, moment = current_org(), now()
-    first = local_midnight(EARLIEST, clock_of(org))
+    first = midnight(EARLIEST, clock_of(org))
     calls = exported_calls(org.id, first, moment + DAY, user_id=own_calls_of(), newest_first=True)
     lines = (
         (iso(call.finished_at), call.user_name or "Unknown", call.repo_url or "", _charged(call), call.id)

@@ -14,6 +14,7 @@ from views.web.audit_query import NAMES, PAGE, audit_filter, before_id, entered,
 from views.web.guards import limiter
 from views.web.htmx import render, see_other, toast
 from views.web.org_guards import current_org, org_page
+from views.web.viewer_locale import viewer_zone
 
 
 @bp.get("/orgs/<slug>/audit")
@@ -23,7 +24,7 @@ def audit_entries_page() -> ResponseReturnValue:
     org, values = current_org(), entered()
     errors: dict[str, str] = {}
     try:
-        filter = audit_filter(org.id, org.time_zone)
+        filter = audit_filter(org.id, viewer_zone())
         rows, following = entries(filter, before=before_id(), limit=PAGE)
     except Invalid as invalid:
         if not invalid.fields:
@@ -61,7 +62,7 @@ def _choices(org_id: str, chosen: str) -> list[str]:
 def audit_file(kind: str) -> ResponseReturnValue:
     """Stream the filtered entries as a file. Query as on the page."""
     org = current_org()
-    filter = audit_filter(org.id, org.time_zone)
+    filter = audit_filter(org.id, viewer_zone())
     db.session.commit()
     return exported(filter, kind, f"stoa-audit-{org.slug}")
 

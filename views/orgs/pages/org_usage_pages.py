@@ -1,7 +1,7 @@
 """Usage of an organisation: charts by whom and what, the calls behind each figure, and exports."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 
 from flask import Response, redirect, request, url_for
@@ -25,18 +25,21 @@ from models.usage.org_report import MAX_SERIES, org_spending, org_spending_befor
 from models.usage.period import Period, parse_period
 from models.usage.usage_calls import exported_calls
 from models.usage.usage_facts import MOST_CALLS, too_many_calls
-from models.usage.usage_report import By
+from models.usage.usage_report import ROLLED, By
 from views.orgs.pages.orgs_blueprint import bp
 from views.usage.pages.call_filters import calls_address
 from views.usage.pages.spending_view import (
     UsageQuery,
+    call_dates,
     file_name,
     namer,
     requested_period,
     spending_context,
 )
+from views.web import format
 from views.web.htmx import page_balance, render, wants_fragment
 from views.web.org_guards import current_membership, current_org, org_account, org_page, own_calls_of
+from views.web.viewer_locale import viewer_zone
 
 GROUPS: dict[By, str] = {
     "member": "Member",
@@ -63,7 +66,7 @@ def usage() -> ResponseReturnValue:
     org, moment = current_org(), now()
     query = _query()
     user_id = own_calls_of() or query.filters.get("member", "")
-    period, errors = requested_period(query, moment, clock_of(org))
+    period, errors = requested_period(query, moment, _clock(query))
     context = _report_context(query, period, moment, errors)
     if not wants_fragment():
         context |= _figures(moment, user_id) | {
@@ -90,7 +93,7 @@ def export_usage() -> ResponseReturnValue:
     query, kind = _query(), request.args.get("format") or "csv"
     if kind not in ("csv", "json"):
         raise Invalid("Choose the format csv or json.")
-    period = parse_period(query.range, query.first, query.last, moment, clock_of(org))
+    period = parse_period(query.range, query.first, query.last, moment, _clock(query))
     filters = _filters(query)
     calls = exported_calls(org.id, period.start, min(period.end, moment), filters=filters)
     db.session.commit()
@@ -108,6 +111,12 @@ def _query() -> UsageQuery:
     if own:
         groups = {"model": groups.pop("model"), **groups}
     return UsageQuery.requested("orgs.usage", groups)
+
+
+def _clock(query: UsageQuery) -> tzinfo:
+    """The viewer's time zone; that of the organisation for what only its own days have: teams and repositories."""
+    dimensions: set[str] = {query.by, *query.filters}
+    return viewer_zone() if dimensions <= {*ROLLED, "run"} else clock_of(current_org())
 
 
 def _filters(query: UsageQuery) -> dict[str, str]:
@@ -129,7 +138,7 @@ def _report_context(
     narrowed: dict[str, Any] = query.narrowed if not errors else dict(query.filters)
 
     def calls(**values: str) -> str:
-        return calls_address(narrowed | values)
+        return calls_address(narrowed | call_dates(query, period) | values)
 
     def run(run_id: str) -> str | None:
         return url_for("runs.run", slug=org.slug, run_id=run_id) if run_id else None
@@ -165,14 +174,13 @@ def _figures(moment: datetime, user_id: str) -> dict[str, Any]:
 
 
 def forecast_text(expected: Forecast, moment: datetime, used: int) -> str:
-    """When the credits end, as in `Thursday 14:00`, on the organisation's clock. `used`: credits of this month."""
+    """When the credits end, as in `Thu 20 Nov, 14:00 UTC`. `used`: credits of this month."""
     if expected.balance <= 0:
         return "Empty now"
     if expected.empty_at is None:
         if expected.credits_per_day:
             return "Over a year"
         return "Not known yet" if used else "No usage"
-    local = expected.empty_at.astimezone(clock_of(current_org()))
     if (expected.empty_at - moment).days < 7:
-        return f"{local:%A %H:00}"
-    return f"{local.day} {local:%b %Y}"
+        return format.minute(expected.empty_at.replace(minute=0))
+    return format.date(expected.empty_at)

@@ -7,9 +7,10 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
+from models.core.time_zones import time_zones
 from models.orgs import Org, can, delete_org, edit_org, members
 from models.orgs.features import features
-from models.orgs.founding import GRACE, time_zones
+from models.orgs.founding import GRACE
 from models.store import publishers
 from models.usage.org_archive import org_archive
 from views.orgs.pages.orgs_blueprint import bp

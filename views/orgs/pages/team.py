@@ -17,6 +17,7 @@ from views.orgs.pages.invite_pages import listed_invites
 from views.orgs.pages.joining import joining
 from views.orgs.pages.org_usage_pages import forecast_text
 from views.orgs.pages.orgs_blueprint import bp
+from views.web import format
 from views.web.guards import limiter
 from views.web.htmx import page_balance, render, see_other, toast, wants_fragment
 from views.web.keyset import cursor, cursor_text
@@ -83,7 +84,7 @@ def _members() -> dict[str, Any]:
         ],
         "budget_urls": {id: budget_url(id, limits.get(id, [])) for id in seen},
         "sees_figures": sees_figures,
-        "month": org.month_start(moment).strftime("%B"),
+        "month": format.month(org.month_start(moment)),
         "period_names": PERIOD_NAMES,
         "search": search,
         "more": page.after and url_for("orgs.team", q=search or None, after=cursor_text(*page.after)),

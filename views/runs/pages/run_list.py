@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from models.core.db import now
+from models.core.db import midnight, now
 from models.core.errors import NotFound
 from models.gateway.chat_format.request_tags import MAX_TAG
 from models.runs import RUN_STATUSES, history, run_messages
@@ -16,6 +16,7 @@ from models.runs.history import SORTS, RunFilter, RunSummary
 from views.runs.pages.run_pages import bp
 from views.web.htmx import render, wants_fragment
 from views.web.org_guards import account_page, message_reader, viewed_account, viewed_member
+from views.web.viewer_locale import viewer_zone
 
 TIME_RANGES = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 STOP_POLLING = 286
@@ -150,7 +151,7 @@ class RunFilterForm:
 
 
 def _time_range(values: Mapping[str, str], errors: dict[str, str]) -> tuple[datetime | None, datetime | None]:
-    """Return start (inclusive) and end (exclusive) of a preset or of the chosen UTC days."""
+    """Return start (inclusive) and end (exclusive) of a preset or of the chosen days, on the viewer's clock."""
     when = values["when"]
     if when in TIME_RANGES:
         return now() - TIME_RANGES[when], None
@@ -162,10 +163,11 @@ def _time_range(values: Mapping[str, str], errors: dict[str, str]) -> tuple[date
     first, last = _date("from", values, errors), _date("to", values, errors)
     if first and last and last < first:
         errors["to"] = "Enter a date on or after the start date"
-    return first, last + timedelta(days=1) if last else None
+    zone = viewer_zone()
+    return first and midnight(first, zone), midnight(last + timedelta(days=1), zone) if last else None
 
 
-def _date(key: str, values: Mapping[str, str], errors: dict[str, str]) -> datetime | None:
+def _date(key: str, values: Mapping[str, str], errors: dict[str, str]) -> date | None:
     if not values[key]:
         return None
     try:
@@ -175,4 +177,4 @@ def _date(key: str, values: Mapping[str, str], errors: dict[str, str]) -> dateti
     if not 2000 <= day.year <= 2999:
         errors[key] = "Enter a date like 2026-11-20"
         return None
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return day

@@ -22,6 +22,7 @@ from models.runs.trace_rows import TraceEntry, TraceWindow, agent_name_of
 from models.store.catalogue.agent_page import is_published
 from models.usage.usage_calls import call_with_id
 from views.runs.pages.call_page import show_call
+from views.web import format
 from views.web.charts import TimelineSpan, Waterfall, waterfall
 from views.web.guards import require_cookie_user
 from views.web.htmx import render, wants_fragment
@@ -235,7 +236,7 @@ def _reported_values(summary: RunSummary) -> dict[str, ReportedValue]:
 @bp.app_template_filter()
 def plain(value: Decimal) -> str:
     """Format a number with at most two decimals: `1,204`, `3.50`."""
-    return f"{value:,.2f}".removesuffix(".00")
+    return format.number(value, 0 if value == round(value, 2).to_integral_value() else 2)
 
 
 # -- the timeline --------------------------------------------------------------------------------------------

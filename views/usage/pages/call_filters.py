@@ -9,8 +9,9 @@ from typing import Any
 
 from flask import request, url_for
 
+from models.core.db import midnight
 from models.runs.call_search import NONE, CallFilter
-from models.usage.period import PRESETS, local_midnight, preset
+from models.usage.period import PRESETS, preset
 
 STATES = {"settled": "Settled", "failed": "Failed"}
 RANGES = {
@@ -200,7 +201,7 @@ def _time(entered: str, name: str, zone: tzinfo, errors: dict[str, str]) -> date
         return None
     if "T" in entered:
         return found.replace(tzinfo=zone).astimezone(UTC) + timedelta(minutes=name == "to")
-    return local_midnight(found.date() + timedelta(days=name == "to"), zone)
+    return midnight(found.date() + timedelta(days=name == "to"), zone)
 
 
 def _status(entered: str, errors: dict[str, str]) -> int | None:

@@ -1,7 +1,6 @@
 """The list of an account's model calls, of a person or an organisation, and its export."""
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, tzinfo
 from typing import Any
 
 from flask import Response, g, request
@@ -16,7 +15,6 @@ from models.runs import call_search, call_totals
 from models.runs.call_search import NONE, CallPage
 from models.runs.call_sources import MESSAGE_SCAN, SCAN
 from models.usage.export import json_lines
-from models.usage.org_figures import clock_of
 from models.usage.org_labels import labels_of
 from views.usage.pages.call_filters import COLUMNS, COOKIE, RANGES, STATES, CallFilterForm, requested_filter
 from views.usage.pages.own_usage import bp
@@ -30,6 +28,7 @@ from views.web.org_guards import (
     viewed_account,
     viewed_member,
 )
+from views.web.viewer_locale import viewer_zone
 
 YEAR = 365 * 86_400
 
@@ -55,7 +54,7 @@ def calls() -> ResponseReturnValue:
         "columns": COLUMNS,
         "ranges": RANGES,
         "states": STATES,
-        "zone": str(clock_of(current_org())) if "org" in g else "UTC",
+        "zone": str(viewer_zone()),
         "own_only": bool(viewed_member()),
     }
     if not form.errors:
@@ -103,11 +102,9 @@ def calls_export() -> ResponseReturnValue:
 
 def _form() -> CallFilterForm:
     moment, reader = now(), ""
-    zone: tzinfo = UTC
     if "org" in g:
-        zone = clock_of(current_org())
         reader = "" if can(current_membership(), "read_messages") else signed_in().id
-    return requested_filter(moment, zone, user_id=viewed_member(), reader=reader)
+    return requested_filter(moment, viewer_zone(), user_id=viewed_member(), reader=reader)
 
 
 def _listing(account_id: str, form: CallFilterForm, page: CallPage) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from views.web.charts import SplitBar, SplitPart, split_bar
 from views.web.guards import current_account, login_required, settings
 from views.web.htmx import page_balance, render, wants_fragment
 from views.web.org_guards import account_page, signed_in
+from views.web.viewer_locale import viewer_zone
 
 bp = Blueprint("usage", __name__)
 
@@ -71,7 +72,7 @@ def page() -> ResponseReturnValue:
     """
     account, moment = current_account(), now()
     query = _query()
-    period, errors = requested_period(query, moment)
+    period, errors = requested_period(query, moment, viewer_zone())
     context = _report_context(query, account.id, period, moment, errors)
     if not wants_fragment():
         ensure_quota(account, settings().stoa_free_credits, now=moment)
@@ -94,7 +95,7 @@ def _report_context(
     else:
         query = replace(query, by="model") if too_many else query
         report = spending(account_id, period, query.by, moment, filters=filters, limit=limit)
-        before = spending_before(account_id, report, moment, filters=filters)
+        before = spending_before(account_id, report, filters=filters)
     owner = db.session.get(Org, org_id) if (org_id := current_account().org_id) else signed_in()
     name = namer(owner or signed_in(), report, filters)
     narrowed: dict[str, Any] = query.narrowed if not errors else dict(query.filters)
@@ -129,7 +130,7 @@ def export() -> ResponseReturnValue:
     query, kind = _query(), request.args.get("format") or "csv"
     if kind not in ("csv", "json"):
         raise Invalid("Choose the format csv or json.")
-    period = parse_period(query.range, query.first, query.last, moment)
+    period = parse_period(query.range, query.first, query.last, moment, viewer_zone())
     calls = exported_calls(
         account.id, period.start, min(period.end, moment), filters=_by_version(query.filters)
     )

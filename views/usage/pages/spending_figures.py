@@ -96,8 +96,9 @@ def change_of(
     if value is None or before is None or (not before and (not points or not value)):
         return None
     change = float(value) - float(before) if points else float(value) / float(before) - 1
-    amount = f"{abs(change) * 100:,.1f} pp" if points else f"{abs(change) * 100:,.0f}%"
-    if amount in ("0.0 pp", "0%"):
+    size = round(abs(change) * 100, 1 if points else 0)
+    amount = f"{format.number(size, 1)} pp" if points else f"{format.number(size, 0)}%"
+    if not size:
         return Change("0%" if not points else "0 pp", "same", text(before))
     direction = "up" if change > 0 else "down"
     return Change(("+" if change > 0 else "\N{MINUS SIGN}") + amount, direction, text(before))

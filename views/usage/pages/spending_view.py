@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 from flask import request, url_for
@@ -15,6 +15,8 @@ from models.usage.org_labels import labels_of
 from models.usage.period import DEFAULT, Period, parse_period, preset
 from models.usage.usage_report import EXPANDED, By, UsageBefore, UsageReport, UsageTotals
 from views.usage.pages.spending_figures import METRICS, change_of, figures, headline, spending_chart
+from views.web import format
+from views.web.viewer_locale import viewer_zone
 
 RANGES = {"24h": "24h", "7d": "7d", "30d": "30d"}
 STATES = {"settled": "Succeeded", "failed": "Failed"}
@@ -188,6 +190,15 @@ def spending_context(
     }
 
 
+def call_dates(query: UsageQuery, period: Period) -> dict[str, str]:
+    """Parameters that let the list of calls, on the viewer's clock, show a period on another one; else none."""
+    if str(period.zone) == str(viewer_zone()):
+        return {}
+    ends = {"from": period.start, "to": period.end - timedelta(minutes=1)}
+    times = {name: moment.astimezone(viewer_zone()).replace(tzinfo=None) for name, moment in ends.items()}
+    return {"range": "custom", **{name: time.isoformat(timespec="minutes") for name, time in times.items()}}
+
+
 def namer(account: Org | User, report: UsageReport, filters: Mapping[str, str]) -> Callable[[str, str], str]:
     """The names of the report's series and of the values of its filters, by dimension and key."""
     keys: dict[str, set[str]] = {name: {value} for name, value in filters.items() if name != "state"}
@@ -268,16 +279,14 @@ def _one_of(name: str, choices: tuple[str, ...]) -> str:
 
 
 def _date_range(period: Period, moment: datetime) -> str:
-    """`22 Oct to now`, `1 Aug to 20 Nov 2026`, `since 20 Nov, 15:00`."""
+    """`22 Oct to now`, `1 Aug to 20 Nov 2026`, `since 20 Nov, 15:00 UTC`."""
     if period.name == "24h":
-        return f"since {period.start:%-d %b, %H:%M %Z}"
+        return f"since {format.minute(period.start)}"
     first, last = period.first_day, period.last_day
     if last == moment.astimezone(period.zone).date():
-        return f"{first:%-d %b} to now" if first.year == last.year else f"{first:%-d %b %Y} to now"
-    if first == last:
-        return f"{first:%-d %b %Y}"
-    return (
-        f"{first:%-d %b} to {last:%-d %b %Y}"
-        if first.year == last.year
-        else f"{first:%-d %b %Y} to {last:%-d %b %Y}"
-    )
+        return f"{_start_day(first, last)} to now"
+    return format.day(first) if first == last else f"{_start_day(first, last)} to {format.day(last)}"
+
+
+def _start_day(first: date, last: date) -> str:
+    return format.short_day(first) if first.year == last.year else format.day(first)
