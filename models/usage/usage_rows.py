@@ -18,6 +18,7 @@ from sqlalchemy import (
     cast,
     column,
     func,
+    literal_column,
     select,
     true,
 )
@@ -91,11 +92,15 @@ def rollup_rows(names: tuple[str, ...], splits: bool) -> CTE:
         name: UsageRollup.error if name == "state" else rollup_key(UsageRollup, name)
         for name in (*names, "error")
     }
-    rolled = (
-        select(part.c.column.label("start"), *(getattr(UsageRollup, name) for name in (*_KEYS, *_SUMS)))
-        .join_from(part, UsageRollup, within)
-        .where(*(filter_condition(columns, name) for name in names))
+    # OFFSET keeps the planner from joining the parts with all rollups of the account
+    found = (
+        select(*(getattr(UsageRollup, name) for name in (*_KEYS, *_SUMS)))
+        .where(within, *(filter_condition(columns, name) for name in names))
+        .correlate(part)
+        .offset(literal_column("0"))
+        .lateral("found")
     )
+    rolled = select(part.c.column.label("start"), *found.c).select_from(part.join(found, true()))
     return rolled.union_all(_split_calls(names)).cte("rows") if splits else rolled.cte("rows")
 
 
