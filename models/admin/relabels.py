@@ -88,7 +88,11 @@ def requests_to_relabel(user_id: str, limit: int) -> list[RelabelRequest]:
     """The requests of the person's latest calls, newest first. Those that cannot be sent again are left out."""
     found = []
     for row in _kept_calls(user_id, limit):
-        replay = replay_of(row.GatewayCall, row.Message.request) if row.GatewayCall else None
+        replay = (
+            replay_of(row.GatewayCall, row.Message.request, row.Message.definitions)
+            if row.GatewayCall
+            else None
+        )
         if replay:
             found.append(RelabelRequest(row.Message.id, orjson.loads(replay.body)))
     return found

@@ -30,7 +30,7 @@ from models.runs.run_totals import RunCost
 from models.store.publishing import takedowns
 from models.store.publishing.run_defaults import default_run_budget
 from models.store.publishing.takedowns import TakenDown
-from views.gateway.openai import PAYER_HEADERS
+from views.gateway.api.model_calls import PAYER_HEADERS
 from views.web import body, error_bodies
 from views.web.body import Amount, Body, Count, Instant, Missing
 from views.web.error_bodies import ApiError, door

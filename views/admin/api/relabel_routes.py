@@ -20,8 +20,8 @@ from models.core.db import db
 from models.core.errors import DomainError
 from views.admin.api.admin_api_blueprint import DOOR, NOT_ADMIN, bp, failing_with, log_view
 from views.admin.pages.admin_blueprint import operating_user
-from views.gateway.internal_calls import CallFailed, CallNotPossible, complete_chat
-from views.gateway.openai import gateway
+from views.gateway.api.internal_calls import CallFailed, CallNotPossible, complete_chat
+from views.gateway.api.model_calls import gateway
 from views.web.body import Body, Missing, read
 from views.web.format import iso
 from views.web.guards import admin_required, api_key, audit, key_credential, limiter, settings

@@ -16,7 +16,7 @@ from models.ledger.call_records import LostHold
 from views.admin.pages.account_acts import Act
 from views.admin.pages.admin_blueprint import bp, entered_reason, operating_user
 from views.admin.pages.proof_pages import summaries
-from views.gateway.openai import gateway
+from views.gateway.api.model_calls import gateway
 from views.server import database_heads, release_heads
 from views.web.guards import OWN_KEY, admin_required, audit, limiter, operator_required
 from views.web.htmx import render, see_other, toast

@@ -14,7 +14,7 @@ from models.gateway.provider_health import WINDOWS, Health, ProviderFault, Windo
 from models.gateway.providers.demo import DemoProvider
 from models.gateway.providers.provider import Provider
 from views.admin.pages.admin_blueprint import bp
-from views.gateway.openai import gateway
+from views.gateway.api.model_calls import gateway
 from views.web.guards import admin_required
 from views.web.htmx import render
 from views.web.keyset import cursor, cursor_text

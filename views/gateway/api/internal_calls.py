@@ -13,7 +13,7 @@ from models.gateway.dialects import CHAT
 from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingRequest, Reply
 from models.gateway.upstream import UpstreamError
 from models.runs.transcript import transcript
-from views.gateway.openai import gateway
+from views.gateway.api.model_calls import gateway
 from views.web.guards import settings
 
 
