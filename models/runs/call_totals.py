@@ -94,7 +94,8 @@ def _summed(account_id: str, filter: CallFilter, parts: Sequence[PeriodPart]) ->
         func.sum(r.cost),
     ).where(r.account_id == account_id, or_(*buckets), *_conditions(filter))
     *counts, cost = db.session.execute(query).one()
-    return CallTotals(*(int(each or 0) for each in counts), cost or Decimal(0))
+    calls, failed, read, written, credits = (int(each or 0) for each in counts)
+    return CallTotals(calls, failed, read, written, credits, cost or Decimal(0))
 
 
 def _conditions(filter: CallFilter) -> list[ColumnElement[bool]]:
@@ -118,8 +119,11 @@ def _counted(account_id: str, filter: CallFilter) -> CallTotals:
     total = CallTotals()
     for source in sources_of(account_id, filter, None, execute):
         part = db.session.execute(_sums(source, filter)).one()
-        counts = (part.calls, part.failed, part.input_tokens, part.output_tokens, part.credits)
-        total += CallTotals(*(int(each or 0) for each in counts), part.cost or Decimal(0), part.partly)
+        counts = (part.input_tokens, part.output_tokens, part.credits)
+        read, written, credits = (int(each or 0) for each in counts)
+        total += CallTotals(
+            part.calls, part.failed, read, written, credits, part.cost or Decimal(0), part.partly
+        )
     return total
 
 
