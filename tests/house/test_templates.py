@@ -259,6 +259,17 @@ def test_layouts_shadow_no_context_variables() -> None:
     assert violations([file for file in layouts if file.name != "base.html"], find) == []
 
 
+UNNAMED = re.compile(r"(?<!receipt\.)\bname or (?:\w+\.)*email\b|coalesce\(User\.name, ")
+
+
+def test_people_without_a_name_are_shown_by_their_address_everywhere() -> None:
+    def find(file: Path) -> Iterator[str]:
+        yield from (f"{found}: use User.display_name" for found in UNNAMED.findall(source(file)))
+
+    models = sorted((ROOT / "models").rglob("*.py"))
+    assert violations([*FILES, *VIEWS, *models], find) == []
+
+
 FORMATTED = re.compile(
     r"strftime|isoformat|['\"]\{:[^}]*[,.%][^}]*\}['\"]\.format|(?<!=\"\{\{ )'%\.\d+f[^']*'\|format"
 )
