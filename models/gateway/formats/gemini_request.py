@@ -1,6 +1,7 @@
 """Requests in the format of Google's Gemini API (`generateContent`)."""
 
 from collections.abc import Iterator, Mapping
+from mimetypes import guess_type
 from typing import Any
 
 from models.gateway.conversation import (
@@ -111,7 +112,7 @@ class _Reader:
                 return AudioPart(data["data"], _AUDIO[kind])
             return _file(f"data:{kind};base64,{data['data']}", kind)
         if isinstance(file, dict) and isinstance(file.get("fileUri"), str):
-            return _file(file["fileUri"], str(file.get("mimeType") or ""))
+            return _file(file["fileUri"], str(file.get("mimeType") or guess_type(file["fileUri"])[0]))
         return NativePart(NAME, next(iter(part), "part"), part)
 
     def _call_id(self, call: Mapping[str, Any]) -> str:
@@ -265,8 +266,10 @@ def _written(part: Part, names: Mapping[str, str], conversation: Conversation) -
         case TextPart(text=text):
             if text:
                 yield {"text": text}
-        case ImagePart(url=url) | FilePart(url=url):
-            yield _data(url)
+        case ImagePart(url=url):
+            yield _data(url, "image/jpeg")
+        case FilePart(url=url):
+            yield _data(url, "application/pdf")
         case AudioPart():
             yield {"inlineData": {"mimeType": f"audio/{part.format}", "data": part.data}}
         case ReasoningPart(origin="gemini"):
@@ -300,9 +303,10 @@ def arguments_of(call: ToolCallPart) -> Any:
     return value if isinstance(value, dict) else {"arguments": value}
 
 
-def _data(url: str) -> dict[str, Any]:
+def _data(url: str, usual: str) -> dict[str, Any]:
+    """Data, or an address with the type that its name suggests: Google wants one. `usual`: the type if it suggests none."""
     if not url.startswith("data:"):
-        return {"fileData": {"fileUri": url}}
+        return {"fileData": {"fileUri": url, "mimeType": guess_type(url)[0] or usual}}
     head, _, data = url[5:].partition(",")
     return {"inlineData": {"mimeType": head.removesuffix(";base64") or "text/plain", "data": data}}
 
