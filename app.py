@@ -17,6 +17,7 @@ from models.core.db import db, engine_options
 from models.core.postgres import PostgresError, embedded_url
 from models.core.settings import PAGES_POOL, ROOT, Settings, SettingsError, get_settings
 from views.web import fast_path, logs
+from views.web.body import MAX_FORM_BYTES
 from views.web.url_rules import LazyRule
 
 migrate = Migrate(compare_type=True, render_as_batch=False)
@@ -46,6 +47,7 @@ def _assemble(settings: Settings, database_url: str | None) -> Flask:
         SQLALCHEMY_DATABASE_URI=database_url or settings.database_url or _embedded_url(settings),
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(pool_size=PAGES_POOL),
         MAX_CONTENT_LENGTH=fast_path.MAX_BODY_BYTES,
+        MAX_FORM_MEMORY_SIZE=MAX_FORM_BYTES,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
     )

@@ -16,6 +16,8 @@ import os
 import re
 import shutil
 import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -43,6 +45,7 @@ from tests.factories import Person
 from tests.fakes.localstripe import localstripe, localstripe_server
 from tests.fakes.stripe_simulator import stripe_server, stripe_sim
 from tests.fakes.webhook import webhook
+from tests.server import wait_for_requests
 
 lock_order.watch()
 
@@ -145,6 +148,8 @@ def engine(app: Flask, postgres_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+STREAM_SECONDS = 5.0
+
 FilledTables = Callable[[], Sequence[str]]
 
 
@@ -230,8 +235,8 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     """Empty the tables after each test that used the database.
 
     Deletes from tables with rows only, with triggers and foreign keys disabled: much faster than TRUNCATE of all tables,
-    and not blocked by readers. Where a call of the test is still being settled, the two may lock rows in opposite orders:
-    then the settling ends first, and the deletes are tried again.
+    and not blocked by readers. What the test left running ends first. Where something else still writes, the two may lock
+    rows in opposite orders: then it ends first, and the deletes are tried again.
     """
     if not {"app", "session"} & set(request.fixturenames):
         yield
@@ -239,6 +244,7 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     filled: FilledTables = request.getfixturevalue("filled_tables")
     engine: Engine = request.getfixturevalue("engine")
     yield
+    _wait_for_writers()
     for last in (False, False, True):
         try:
             _empty(engine, filled())
@@ -246,6 +252,16 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
         except DeadlockDetected:
             if last:
                 raise
+
+
+def _wait_for_writers() -> None:
+    """Wait for the requests to servers of this process, and for streams that are settled after their client left. Gives up
+    on those whose provider does not answer."""
+    wait_for_requests()
+    deadline = time.monotonic() + STREAM_SECONDS
+    for thread in threading.enumerate():
+        if thread.name == "stoa-pump":
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _empty(engine: Engine, tables: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException
 from werkzeug.test import TestResponse
 
-from views.gateway.openai import Completion
+from views.gateway.api.openai import Completion
 from views.web.error_bodies import ModelError, ServerError
 from views.web.openapi import answer_types, routes
 

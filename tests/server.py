@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,16 +111,42 @@ def serving(app: "WSGIApplication", host: str = "127.0.0.1") -> Iterator[str]:
         server.server_close()
 
 
+_served = threading.Condition()
+_requests = Counter[str]()
+"""How many requests `serving` is answering, in total."""
+
+
+def wait_for_requests(seconds: float = 10) -> None:
+    """Wait until `serving` answers no request: a page that is left while it loads is served to its end by a thread, which
+    may still write. Gives up after `seconds`, for responses that never end."""
+    with _served:
+        _served.wait_for(lambda: not _requests.total(), seconds)
+
+
 def _closing(app: "WSGIApplication") -> "WSGIApplication":
-    """Close the response when it is garbage-collected: if the client has disconnected, werkzeug fails before closing it."""
+    """Count the request, and close the response when it is garbage-collected: if the client has disconnected, werkzeug fails
+    before closing it."""
 
     def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterator[bytes]:
-        answer = app(environ, start_response)
-        try:
-            for piece in answer:  # noqa: UP028 - `yield from` would close the answer, and then again
-                yield piece
-        finally:
-            if hasattr(answer, "close"):
-                answer.close()
+        with _counted():
+            answer = app(environ, start_response)
+            try:
+                for piece in answer:  # noqa: UP028 - `yield from` would close the answer, and then again
+                    yield piece
+            finally:
+                if hasattr(answer, "close"):
+                    answer.close()
 
     return call
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    with _served:
+        _requests["now"] += 1
+    try:
+        yield
+    finally:
+        with _served:
+            _requests["now"] -= 1
+            _served.notify_all()

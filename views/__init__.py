@@ -21,10 +21,13 @@ from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
 from views.billing.pages import affiliates, budget_pages, credits_page, mail_settings, referrals
 from views.demo import commands as demo_commands
-from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
-from views.gateway import openai as gateway_openai
 from views.gateway import pages as model_pages
+from views.gateway.api import anthropic as gateway_anthropic
+from views.gateway.api import codebuff as gateway_api
+from views.gateway.api import model_calls
+from views.gateway.api import openai as gateway_openai
+from views.gateway.api import responses as gateway_responses
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -32,6 +35,7 @@ from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim_routes
 from views.runs import api as runs_api
+from views.runs import call_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
 from views.store.api import agents as agents_api
@@ -102,6 +106,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(runs_api.bp)
+    app.register_blueprint(call_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)
@@ -144,7 +149,10 @@ def register(app: Flask) -> None:
     app.register_blueprint(publish_form.bp)
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
-    gateway_openai.init_app(app)
+    model_calls.init_app(app)
+    app.register_blueprint(gateway_openai.bp)
+    app.register_blueprint(gateway_anthropic.bp)
+    app.register_blueprint(gateway_responses.bp)
     app.register_blueprint(model_pages.bp)
     fast_path.init_app(app)
     cors.init_app(app)

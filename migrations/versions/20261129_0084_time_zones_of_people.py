@@ -1,13 +1,13 @@
 """The time zone and the language of numbers that a user chose.
 
 Revision: 0084
-Revises: 0093
+Revises: 0082
 """
 
 from migrations.replacing import run_script
 
 revision = "0084"
-down_revision = "0093"
+down_revision = "0082"
 branch_labels = None
 depends_on = None
 

@@ -1,13 +1,13 @@
 """Passkeys, and the challenges that were answered with them.
 
 Revision: 0086
-Revises: 0082
+Revises: 0085
 """
 
 from migrations.replacing import run_script
 
 revision = "0086"
-down_revision = "0082"
+down_revision = "0085"
 branch_labels = None
 depends_on = None
 

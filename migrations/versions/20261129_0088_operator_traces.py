@@ -1,13 +1,13 @@
 """Operators find the calls of a run and of a client's session, whoever made them, and evaluation results.
 
 Revision: 0088
-Revises: 0086
+Revises: 0087
 """
 
 from alembic import op
 
 revision = "0088"
-down_revision = "0086"
+down_revision = "0087"
 branch_labels = None
 depends_on = None
 

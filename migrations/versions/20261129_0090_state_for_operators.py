@@ -1,13 +1,13 @@
 """What operators see of jobs, proofs and storage: errors of jobs, proofs of the store, sizes by day.
 
 Revision: 0090
-Revises: 0088
+Revises: 0089
 """
 
 from migrations.replacing import run_script
 
 revision = "0090"
-down_revision = "0088"
+down_revision = "0089"
 branch_labels = None
 depends_on = None
 

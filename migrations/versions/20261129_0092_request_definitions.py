@@ -1,13 +1,13 @@
 """Keep the tools and formats of a request with its input.
 
 Revision: 0092
-Revises: 0090
+Revises: 0091
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0092"
-down_revision = "0090"
+down_revision = "0091"
 branch_labels = None
 depends_on = None
 

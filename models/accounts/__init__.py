@@ -1,6 +1,8 @@
 """Users and authentication: identities, sessions, devices, API keys and sign-in links."""
 
+from models.accounts import exported_account
 from models.accounts.credentials import delete_expired
+from models.accounts.data_exports import DataExport
 from models.accounts.device_requests import DeviceRequest
 from models.accounts.email_changes import EmailChange
 from models.accounts.passkeys import Passkey, SpentChallenge
@@ -11,6 +13,7 @@ from models.accounts.write_limits import WriteQuota
 __all__ = [
     "API_KEY_TYPES",
     "SESSION_TYPES",
+    "DataExport",
     "DeviceRequest",
     "EmailChange",
     "EncryptedApiKey",
@@ -25,4 +28,5 @@ __all__ = [
     "VerificationToken",
     "WriteQuota",
     "delete_expired",
+    "exported_account",
 ]

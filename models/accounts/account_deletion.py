@@ -12,6 +12,7 @@ from blinker import Signal
 from sqlalchemy import delete, select, update
 
 from models.accounts import credentials
+from models.accounts.data_exports import DataExport
 from models.accounts.email_changes import EmailChange, cancel_change
 from models.accounts.passkeys import Passkey
 from models.accounts.sessions import LoginLink, Session
@@ -79,7 +80,7 @@ def erase_user(user_id: str, now: datetime) -> str | None:
         return None
     account_erasing.send(user, now=now)
     _end_credentials(user, now)
-    for table in (OAuthAccount, Passkey, EmailChange, EncryptedApiKey):
+    for table in (OAuthAccount, Passkey, EmailChange, EncryptedApiKey, DataExport):
         db.session.execute(delete(table).where(table.user_id == user.id))
     db.session.execute(delete(LoginLink).where(LoginLink.email == user.email))
     db.session.execute(delete(VerificationToken).where(VerificationToken.identifier == user.email))

@@ -57,7 +57,7 @@ def _matches(text: str) -> Iterator[AccountMatch]:
     yield from _orgs(Org.id == text, "Id")
     yield from _calls(text)
     yield from _runs(text)
-    start = _beginning(text.lower())
+    start = like_beginning(text.lower())
     yield from _people(User.email.like(start), "Address")
     yield from _orgs(Org.slug.like(start), "Slug")
     yield from _orgs(func.lower(Org.name).like(start), "Name")
@@ -65,7 +65,7 @@ def _matches(text: str) -> Iterator[AccountMatch]:
     yield from _keys(text.lstrip("•.…"))
 
 
-def _beginning(text: str) -> str:
+def like_beginning(text: str) -> str:
     """The LIKE pattern of texts that begin with `text`."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
 
@@ -94,7 +94,7 @@ def _runs(run_id: str) -> Iterator[AccountMatch]:
 def _keys(ending: str) -> Iterator[AccountMatch]:
     if len(ending) < SHORTEST_ENDING:
         return
-    hint = func.reverse(Session.token_hint).like(_beginning(ending[::-1]))
+    hint = func.reverse(Session.token_hint).like(like_beginning(ending[::-1]))
     query = select(Session, User).join(User, User.id == Session.user_id).where(hint).limit(MATCHES + 1)
     rows = db.session.execute(query).all()
     orgs = _by_id(Org, (key.org_id for key, _ in rows if key.org_id))

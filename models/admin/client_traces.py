@@ -20,7 +20,7 @@ from models.runs.transcript import ConversationTurn, transcript
 
 LISTED = 500
 """Messages of one answer."""
-CHAT = 50
+CHAT = 25
 """Messages of one page."""
 MAX_BYTES = 32 << 20
 """Stored bytes of the requests and answers of one answer; those of later messages are left out."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, cast, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, cast, func, or_, select, tuple_
 
 from models.accounts.users import User
+from models.admin.account_search import like_beginning
 from models.core.db import BigInt, db
 from models.core.errors import Invalid
 from models.ledger import CreditEntry
@@ -21,6 +22,7 @@ CRITICAL, LOW = 100, 500
 """Credits below which an organisation's balance is critical or low (contract 2.12)."""
 
 Health = Literal["healthy", "warning", "critical"]
+HEALTHS: tuple[Health, ...] = ("critical", "warning", "healthy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,14 @@ class OrgSummary:
 
 
 def orgs_newest_first(
-    now: datetime, *, after: str | None = None, limit: int = LISTED
+    now: datetime, *, after: str | None = None, limit: int = LISTED, beginning: str = ""
 ) -> tuple[list[OrgSummary], str | None]:
-    """Organisations that are not deleted, newest first, after the one with the id `after`, and the `after` of the next page. Two
-    statements. Raises Invalid for an unknown `after`."""
+    """Organisations that are not deleted, newest first, after the one with the id `after`, and the `after` of the next page. With
+    `beginning` those whose name or slug begins so. Two statements. Raises Invalid for an unknown `after`."""
     query = _summaries(now).order_by(Org.created_at.desc(), Org.id.desc()).limit(limit + 1)
+    if beginning:
+        start = like_beginning(beginning.lower())
+        query = query.where(or_(Org.slug.like(start), func.lower(Org.name).like(start)))
     if after is not None:
         last = None if "\0" in after else db.session.get(Org, after)
         if last is None:

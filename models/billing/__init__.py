@@ -1,6 +1,6 @@
 """Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
 
-from models.billing import account_closing
+from models.billing import account_closing, exported_purchases
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
 from models.billing.payments.billing_details import BillingDetails
@@ -25,7 +25,12 @@ from models.billing.payments.purchase import (
     purchases_of,
     receipt_of,
 )
-from models.billing.payments.reconciliation import Reconciliation, last_reconciliation, reconcile
+from models.billing.payments.reconciliation import (
+    Reconciliation,
+    last_reconciliation,
+    reconcile,
+    reconciliations,
+)
 from models.billing.payments.stripe_events import StripeEvent, WebhookRefusal
 from models.billing.payments.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
 from models.billing.proof_runs import (
@@ -158,6 +163,7 @@ __all__ = [
     "create_plan",
     "enabled",
     "existing_purchases",
+    "exported_purchases",
     "frozen_buyers",
     "get_plan",
     "last_proof",
@@ -177,6 +183,7 @@ __all__ = [
     "purchases_of",
     "receipt_of",
     "reconcile",
+    "reconciliations",
     "record_ledger_proof",
     "record_store_proof",
     "remove_limit_override",

@@ -17,7 +17,7 @@ from models.ledger.ledger_proof import LedgerCheck
 from models.store.statistics import store_proof
 from models.store.statistics.store_proof import StoreProof
 
-Kind = Literal["ledger", "store"]
+ProofKind = Literal["ledger", "store"]
 SHOWN_DIFFERENCES = 20
 """Stored of each check."""
 
@@ -117,7 +117,7 @@ def _outcome(checks: Iterable[tuple[str, int, list[str]]]) -> dict[str, Any]:
     }
 
 
-def _recorded(kind: Kind, prove: Callable[[], dict[str, Any]], now: datetime | None) -> ProofRun:
+def _recorded(kind: ProofKind, prove: Callable[[], dict[str, Any]], now: datetime | None) -> ProofRun:
     run = ProofRun(kind=kind, started_at=now or utc_now())
     with transaction():
         db.session.add(run)
@@ -141,13 +141,13 @@ def _recorded(kind: Kind, prove: Callable[[], dict[str, Any]], now: datetime | N
         return db.session.get_one(ProofRun, id, populate_existing=True)
 
 
-def last_proof(kind: Kind = "ledger") -> ProofRun | None:
+def last_proof(kind: ProofKind = "ledger") -> ProofRun | None:
     """The newest finished run."""
     runs = proof_runs(kind, limit=1)
     return runs[0] if runs else None
 
 
-def proof_runs(kind: Kind, *, limit: int) -> Sequence[ProofRun]:
+def proof_runs(kind: ProofKind, *, limit: int) -> Sequence[ProofRun]:
     """The newest finished runs."""
     return db.session.scalars(
         select(ProofRun)

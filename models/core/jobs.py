@@ -56,6 +56,16 @@ def forget_submissions(timestamp: int) -> None:
     form_submissions.forget_submissions(now())
 
 
+@queue.periodic(cron="3 4 * * *")
+@queue.task(name="admin.sample_storage", queueing_lock="admin.sample_storage", retry=Backoff(600))
+def sample_storage(timestamp: int) -> None:
+    """Record the sizes of tables and files for operators."""
+    from models.admin import storage_review
+
+    settings = get_settings()
+    storage_review.sample_storage(now(), None if settings.stoa_files_url else settings.data_dir / "files")
+
+
 @queue.periodic(cron="13 4 * * *")
 @queue.task(name="core.forget_failures", queueing_lock="core.forget_failures", retry=Backoff(60, 600))
 def forget_job_failures(timestamp: int) -> None:
@@ -232,6 +242,27 @@ def forget_expired(timestamp: int) -> None:
     credentials.delete_expired(now())
     email_changes.delete_expired_changes(now())
     passkeys.forget_challenges(now())
+
+
+@queue.task(name="accounts.make_data_export", retry=Backoff(30, 300, 1800, 7200))
+def make_data_export(export_id: str) -> None:
+    """Make the ZIP file of a user's data. A repetition starts again; a finished export stays."""
+    from models.accounts import export_making
+    from models.core.files import files
+
+    export_making.make_export(export_id, files(get_settings()), get_settings())
+
+
+@queue.periodic(cron="26 * * * *")
+@queue.task(
+    name="accounts.remove_data_exports", queueing_lock="accounts.remove_data_exports", retry=Backoff(60, 600)
+)
+def remove_data_exports(timestamp: int) -> None:
+    """End exports that are a week old, and remove their files."""
+    from models.accounts import export_making
+    from models.core.files import files
+
+    export_making.remove_old(files(get_settings()))
 
 
 @queue.task(name="billing.handle_event", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
@@ -453,6 +484,19 @@ def count_org_usage(timestamp: int) -> None:
         while more:
             with transaction():
                 more = org_usage.count_calls(org_id, moment)
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="gateway.count_providers", queueing_lock="gateway.count_providers", retry=Backoff())
+def count_providers(timestamp: int) -> None:
+    """Count the calls of each provider that ended more than a minute ago."""
+    from models.gateway import provider_health
+
+    names = list(extension("gateway").routes.providers)
+    more = True
+    while more:
+        with transaction():
+            more = provider_health.count_calls(names, now())
 
 
 @queue.periodic(cron="*/5 * * * *")

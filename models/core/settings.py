@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     stoa_prices_file: Path | None = None
     stoa_public_models: bool = False
     stoa_failover: bool = True
+    stoa_relabel_models: Annotated[tuple[str, ...], NoDecode] = ()
     stoa_connect_timeout: float = Field(10, gt=0, le=600)
     stoa_first_byte_timeout: float = Field(300, gt=0, le=3600)
     stoa_idle_timeout: float = Field(120, gt=0, le=3600)
@@ -174,6 +175,13 @@ class Settings(BaseSettings):
                     f"{name!r} is not an agent: use publisher/agent or an agent id, separated by commas"
                 )
         return () if names == ("none",) else names
+
+    @field_validator("stoa_relabel_models", mode="before")
+    @classmethod
+    def _split_models(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
     @field_validator("stoa_cors_origins", mode="before")
     @classmethod

@@ -1,5 +1,6 @@
 """The LLM gateway."""
 
 from models.gateway.gateway_call import USAGE_SOURCES, CallBody, GatewayCall
+from models.gateway.provider_health import ProviderCounting, ProviderRollup
 
-__all__ = ["USAGE_SOURCES", "CallBody", "GatewayCall"]
+__all__ = ["USAGE_SOURCES", "CallBody", "GatewayCall", "ProviderCounting", "ProviderRollup"]

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import Base, BigInt, db
 
-# Written as PostgreSQL prints it, for the partial index and the query that uses it.
+# Written as PostgreSQL prints them, for the partial indexes and the queries that use them.
 UNPRICED = "((state = 'failed'::text) AND (error = 'model_price_missing'::text))"
+PROVIDER_TROUBLE = "((provider IS NOT NULL) AND ((state = 'failed'::text) OR (error IS NOT NULL)))"
 USAGE_SOURCES = ("provider", "counted", "estimated")
 
 
@@ -69,6 +70,14 @@ class GatewayCall(Base):
             ),
         ),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
+        # of providers (models/gateway/provider_health.py)
+        Index(
+            "idx_gateway_call_provider_trouble",
+            "provider",
+            "finished_at",
+            "request_id",
+            postgresql_where=text(PROVIDER_TROUBLE),
+        ),
         Index("idx_gateway_call_unpriced", "started_at", postgresql_where=text(UNPRICED)),
     )
 

@@ -186,6 +186,11 @@ def _part(key: str, part: Mapping[str, Any], reader: FactorReader) -> None:
     for name, value in part.items():
         if name in _TEXT_KEYS or value is None:
             continue
+        if name == "file_id" or (isinstance(value, dict) and value.get("file_id")):
+            raise reader.refuse(
+                f"{key}.file_id",
+                "it refers to a file in the account of the server. Send the data instead.",
+            )
         if name == "cache_control":
             _cache_control(key, value, reader)
         elif name == "content" and isinstance(value, list):
@@ -596,8 +601,140 @@ OPENROUTER: Mapping[str, KeyReader] = {
     "provider": _provider,
 }
 
+
+def _message_tools(key: str, tools: Any, reader: FactorReader) -> None:
+    """Tools of the Messages API: those of the client, and those of the vendor whose price is known."""
+    for index, tool in enumerate(tools):
+        kind = str(tool.get("type") or "custom")
+        if "cache_control" in tool:
+            _cache_control(key, tool["cache_control"], reader)
+        if kind.startswith("web_search_"):
+            uses = tool.get("max_uses")
+            reader.search(0, uses if type(uses) is int and 0 < uses <= 100 else TOOL_SEARCHES)
+            reader.add("input", reader.context_window, 0)
+        elif kind.startswith("web_fetch_"):
+            reader.add("input", reader.context_window, 0)
+        elif kind != "custom" and not kind.startswith(_CLIENT_TOOLS):
+            message = f"the provider charges for each use of {kind!r}, at an unknown price."
+            raise reader.refuse(f"tools[{index}].type", message)
+
+
+_CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_", "mcp_toolset")
+"""Tools of Anthropic's that the client runs, or that cost only their tokens."""
+
+
+def _system(key: str, value: Any, reader: FactorReader) -> None:
+    for block in value if isinstance(value, list) else ():
+        _part(key, block, reader)
+
+
+MESSAGES: Mapping[str, KeyReader] = {
+    **dict.fromkeys(
+        (
+            "model",
+            "stream",
+            "temperature",
+            "top_p",
+            "top_k",
+            "stop_sequences",
+            "metadata",
+            "tool_choice",
+            "output_config",
+            "output_format",
+            "context_management",
+        ),
+        free,
+    ),
+    "max_tokens": limits,
+    "messages": _messages,
+    "system": _system,
+    "tools": _message_tools,
+    "thinking": _thinking,
+    "cache_control": _cache_control,
+    "service_tier": _tier,
+    "speed": _only("standard"),
+    "inference_geo": _only("global"),
+    "fallbacks": _models,
+    "container": _only(),
+    "mcp_servers": _only([]),
+}
+"""Keys of Anthropic's Messages API."""
+
+
+def _items(key: str, items: Any, reader: FactorReader) -> None:
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if item.get("type") == "item_reference":
+            raise reader.refuse(
+                f"{key}[{index}]", "it refers to what is stored at the provider. Send the item instead."
+            )
+        for name in ("content", "output"):
+            if isinstance(item.get(name), list):
+                for part in item[name]:
+                    _part(f"{key}[{index}].{name}", part, reader)
+
+
+def _response_tools(key: str, tools: Any, reader: FactorReader) -> None:
+    """Tools of the Responses API: those of the client, and those of the vendor whose price is known."""
+    for index, tool in enumerate(tools):
+        kind = str(tool.get("type"))
+        if kind.startswith("web_search"):
+            reader.search(0, TOOL_SEARCHES)
+            reader.add("input", reader.context_window, 0)
+        elif kind not in _RESPONSE_TOOLS:
+            message = f"the provider charges for each use of {kind!r}, at an unknown price."
+            raise reader.refuse(f"{key}[{index}].type", message)
+
+
+_RESPONSE_TOOLS = frozenset(
+    (
+        *("function", "custom", "namespace", "local_shell", "apply_patch", "tool_search"),
+        *("computer", "computer_use_preview"),
+    )
+)
+"""Tools that the client runs, or that cost only their tokens."""
+
+RESPONSES: Mapping[str, KeyReader] = {
+    **dict.fromkeys(
+        (
+            "model",
+            "stream",
+            "stream_options",
+            "instructions",
+            "temperature",
+            "top_p",
+            "top_logprobs",
+            "text",
+            "tool_choice",
+            "parallel_tool_calls",
+            "include",
+            "store",
+            "truncation",
+            "metadata",
+            "user",
+            "safety_identifier",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "reasoning",
+            "client_metadata",
+            "context_management",
+            "background",
+        ),
+        free,
+    ),
+    "max_output_tokens": limits,
+    "input": _items,
+    "tools": _response_tools,
+    "service_tier": _tier,
+    "prompt_cache_options": _cache_options,
+    **dict.fromkeys(("previous_response_id", "conversation", "prompt"), _server_state),
+}
+"""Keys of OpenAI's Responses API."""
+
 DEMO: Mapping[str, KeyReader] = dict.fromkeys(CHAT, free)
 """The built-in demo model reads only text and has one price."""
+
+FORMATS: Mapping[str, Mapping[str, KeyReader]] = {"messages": MESSAGES, "responses": RESPONSES}
+"""Keys of the formats that mean the same at every provider."""
 
 KEYS: Mapping[str, Mapping[str, KeyReader]] = {
     "openai": CHAT,

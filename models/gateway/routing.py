@@ -14,7 +14,7 @@ from models.gateway.chat_format import Call, Usage
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
 from models.gateway.demo_model import DemoModel
 from models.gateway.output_estimator import DEFAULT_OUTPUT, FLOOR_OUTPUT
-from models.gateway.price_factors import KEYS, FactorReader, PriceFactors, read_factors
+from models.gateway.price_factors import FORMATS, KEYS, FactorReader, PriceFactors, read_factors
 from models.gateway.pricing import ModelPrice, PriceTable, flat
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.demo import MODEL as DEMO
@@ -246,7 +246,7 @@ class Router:
                 reports_cost=provider.reports_cost,
                 separate_media_prices=provider.media_priced_separately,
             )
-            factors = read_factors(KEYS[provider.name], body, reader)
+            factors = read_factors(FORMATS.get(call.format) or KEYS[provider.name], body, reader)
         prepared = Route(
             provider, route.requested, route.model, route.price, route.byok, factors, tuple(dropped)
         )

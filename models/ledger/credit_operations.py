@@ -271,16 +271,31 @@ def lost_holds(*, limit: int = 100) -> list[LostHold]:
     return [_lost(hold, email) for hold, email in rows]
 
 
+def lost_hold(request_id: str) -> LostHold:
+    """One lost call. Raises NotFound."""
+    return _of_lost(_lost_row(request_id))
+
+
 def dismiss_lost(request_id: str) -> LostHold:
-    """Remove a lost call from the operator's list without charging it. Raises NotFound."""
-    found = db.session.get(CreditHold, request_id, with_for_update=True, populate_existing=True)
-    if found is None or found.state != "lost":
-        raise NotFound("There is no lost call with this id.")
-    email = db.session.scalars(select(User.email).where(User.id == found.user_id)).one()
-    lost = _lost(found, email)
+    """Remove a lost call from the operator's list without charging it. Locks its hold. Raises NotFound."""
+    found = _lost_row(request_id, lock=True)
+    lost = _of_lost(found)
     db.session.delete(found)
     db.session.flush()
     return lost
+
+
+def _lost_row(request_id: str, *, lock: bool = False) -> CreditHold:
+    found = None
+    if "\0" not in request_id:
+        found = db.session.get(CreditHold, request_id, with_for_update=lock, populate_existing=True)
+    if found is None or found.state != "lost":
+        raise NotFound("There is no lost call with this id.")
+    return found
+
+
+def _of_lost(hold: CreditHold) -> LostHold:
+    return _lost(hold, db.session.scalars(select(User.email).where(User.id == hold.user_id)).one())
 
 
 def _lost(hold: CreditHold, email: str) -> LostHold:

@@ -1,6 +1,6 @@
 """Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
 
-from models.orgs import deleted_people, provisioning
+from models.orgs import deleted_people, exported_memberships, provisioning
 from models.orgs.alert_settings import OrgAlertSettings
 from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
@@ -79,6 +79,7 @@ __all__ = [
     "delete_org",
     "deleted_people",
     "edit_org",
+    "exported_memberships",
     "found_org",
     "lock_org",
     "matching_org",

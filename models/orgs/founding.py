@@ -102,7 +102,8 @@ def _checked(values: dict[str, object]) -> dict[str, object]:
             problems["description"] = f"At most {MAX_DESCRIPTION:,} characters; these are {len(text):,}."
         checked["description"] = text or None
     if "time_zone" in checked and not _is_known_zone(str(checked["time_zone"])):
-        problems["time_zone"] = "Unknown time zone. Use a name like Europe/Berlin."
+        unknown = "Unknown time zone. " if checked["time_zone"] else ""
+        problems["time_zone"] = f"{unknown}Enter a name like Europe/Berlin."
     problems = {key: problem for key, problem in problems.items() if problem}
     if problems:
         raise Invalid(next(iter(problems.values())), fields=problems, status=400)

@@ -221,7 +221,7 @@ def check_label(name: str, field: str = "name") -> str:
     """The name of a team, a service account or a key without surrounding space. Raises Invalid (400)."""
     name = name.strip()
     if not 0 < len(name) <= LABEL_LENGTH or not name.isprintable():
-        problem = f"Use 1 to {LABEL_LENGTH} ordinary characters."
+        problem = f"Use at most {LABEL_LENGTH} ordinary characters." if name else "Enter a name."
         raise Invalid(problem, fields={field: problem}, status=400)
     return name
 

@@ -52,6 +52,14 @@ class WebhookDelivery(Base):
         ),
         Index("idx_org_webhook_delivery_log", "webhook_id", "created_at", "id"),
         Index("idx_org_webhook_delivery_created", "created_at"),
+        # for operators (models/admin/webhook_review.py)
+        Index(
+            "idx_org_webhook_delivery_open",
+            "state",
+            "created_at",
+            "id",
+            postgresql_where=text("(state <> 'delivered'::text)"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
@@ -90,7 +98,7 @@ def check_url(url: str) -> str:
     try:
         outgoing.check(url, extension("settings"))
     except outgoing.OutgoingRefused as refused:
-        message = f"Enter an https:// URL on the public internet: {refused}"
+        message = f"Enter an https:// URL on the public internet{f': {refused}' if url else ''}."
         raise Invalid(message, fields={"url": message}) from None
     return url
 

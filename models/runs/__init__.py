@@ -1,6 +1,6 @@
 """Agent runs and their steps."""
 
-from models.runs import erased_runs
+from models.runs import erased_runs, exported_runs
 from models.runs.run import RUN_STATUSES, STEP_STATUSES, AgentRun, AgentRunVolume, AgentStep
 from models.runs.run_credits import RunCreditMark
 from models.runs.run_share import RunShare
@@ -14,4 +14,5 @@ __all__ = [
     "RunCreditMark",
     "RunShare",
     "erased_runs",
+    "exported_runs",
 ]

@@ -185,7 +185,7 @@ def call_of(
 
 def replay_of_call(call: GatewayCall) -> CallReplay | None:
     """The whole request of a call; None if it was not kept."""
-    query = select(_kept("request"), _kept("definitions")).select_from(_BODIES)
+    query = select(_kept("request"), _kept("definitions")).select_from(CALL_BODIES)
     found = db.session.execute(query.where(GatewayCall.request_id == call.request_id)).one_or_none()
     return None if found is None else replay_of(call, found.request, found.definitions)
 
@@ -203,7 +203,7 @@ PAID_BY = {
 """`message.paid_by` in words."""
 
 
-_BODIES = outerjoin(GatewayCall, Message, Message.id == GatewayCall.message_id).outerjoin(
+CALL_BODIES = outerjoin(GatewayCall, Message, Message.id == GatewayCall.message_id).outerjoin(
     CallBody, CallBody.request_id == GatewayCall.request_id
 )
 """Calls with what is kept of them, charged or not."""
@@ -235,7 +235,7 @@ def _message(call: GatewayCall, limit: int) -> tuple[Row[Any] | None, Transcript
             Message.reasoning_text,
             CallBody.error_message,
         )
-        .select_from(_BODIES)
+        .select_from(CALL_BODIES)
         .where(GatewayCall.request_id == call.request_id)
     )
     found = db.session.execute(query).one_or_none()

@@ -1,6 +1,6 @@
 """The agent store: publishers, agents, versions, and statistics of their runs."""
 
-from models.store import erased_publishers
+from models.store import erased_publishers, exported_agents
 from models.store.tables import (
     Agent,
     AgentConfig,
@@ -32,4 +32,5 @@ __all__ = [
     "StoreWindow",
     "Takedown",
     "erased_publishers",
+    "exported_agents",
 ]

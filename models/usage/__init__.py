@@ -2,7 +2,7 @@
 
 from models.ledger.message import Message
 from models.ledger.rollup import UsageRecounting, UsageRollup
-from models.usage import departures, erased_prompts
+from models.usage import departures, erased_prompts, exported_ledger
 from models.usage.org_usage import OrgUsage, OrgUsageState
 from models.usage.weekly_report import OrgWeeklyReport
 
@@ -15,4 +15,5 @@ __all__ = [
     "UsageRollup",
     "departures",
     "erased_prompts",
+    "exported_ledger",
 ]

@@ -1,13 +1,12 @@
 """The archive of an organisation: a ZIP file with its members, repositories, calls, statement and audit log."""
 
-import zipfile
-from collections.abc import Iterable, Iterator
-from io import RawIOBase
+from collections.abc import Iterator
 from typing import Any
 
 from models.core.audit_trail import EXPORT_COLUMNS, AuditFilter, exported_entries
 from models.core.csv_text import csv_lines
 from models.core.db import now
+from models.core.zip_stream import zipped
 from models.orgs import Org, members, org_repos
 from models.usage.export import org_csv_of
 from models.usage.statement_export import statement_csv, statement_range
@@ -17,31 +16,12 @@ MEMBERS = ("user_id", "name", "email", "role", "joined_at")
 REPOSITORIES = ("id", "url", "name", "owner", "active", "added_by", "added_at")
 
 
-class _Sink(RawIOBase):
-    """Collects what the ZIP writer writes until it is sent."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.parts.append(bytes(data))
-        return len(data)
-
-    def drain(self) -> bytes:
-        """Return and forget what was written."""
-        parts, self.parts = self.parts, []
-        return b"".join(parts)
-
-
 def org_archive(org: Org) -> Iterator[bytes]:
     """The bytes of the ZIP file, in chunks. Memory stays constant, and no connection is held while a chunk is sent.
 
     Needs the application context only when called, so the response can be streamed after the request context has ended.
     """
-    return _zipped(
+    return zipped(
         {
             "members.csv": csv_lines(MEMBERS, [_member(row) for row in members.people(org)]),
             "repositories.csv": csv_lines(REPOSITORIES, [_repo(row) for row in org_repos.repositories(org)]),
@@ -50,18 +30,6 @@ def org_archive(org: Org) -> Iterator[bytes]:
             "audit.csv": csv_lines(EXPORT_COLUMNS, exported_entries(AuditFilter(org.id))),
         }
     )
-
-
-def _zipped(files: dict[str, Iterable[str]]) -> Iterator[bytes]:
-    sink = _Sink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, chunks in files.items():
-            with archive.open(name, "w", force_zip64=True) as file:
-                for chunk in chunks:
-                    file.write(chunk.encode())
-                    if sent := sink.drain():
-                        yield sent
-    yield sink.drain()
 
 
 def _member(row: members.MemberListed) -> dict[str, Any]:

@@ -1,18 +1,24 @@
 """The operators' JSON routes and those of evaluation results: callers, bodies, answers, and what the audit log keeps."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import text
+from sqlalchemy import JSON, text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts.users import User
+from models.admin import TraceRelabel
 from models.core.audit_log import AuditLog
 from models.orgs import Org
+from models.usage import Message
+from models.usage.pruning import drop_bodies
 from tests import factories
 from tests.factories import Person
+from views.web.guards import limiter
 
 NOT_ADMIN = {"error": "Forbidden - not an admin"}
 BAD_VISIBILITY = {"error": "Missing or invalid required fields: id, is_public"}
@@ -57,6 +63,12 @@ ROUTES = [
     ("GET", "/api/admin/traces/client/laptop/sessions", None, 200, 200),
     ("GET", "/api/admin/traces/client/nobody/sessions", None, 404, 404),
     ("GET", "/api/admin/traces/client/a%00b/sessions", None, 404, 404),
+    ("GET", "/api/admin/relabel-for-user?userId=ALICE", None, 200, 200),
+    ("GET", "/api/admin/relabel-for-user?userId=nobody", None, 200, 200),
+    ("GET", "/api/admin/relabel-for-user?userId=a%00b", None, 400, 400),
+    ("GET", "/api/admin/relabel-for-user", None, 400, 400),
+    ("POST", "/api/admin/relabel-for-user", {}, 400, 403),
+    ("POST", "/api/admin/relabel-for-user?userId=ALICE", {}, 401, 403),
     ("PATCH", "/api/git-evals/visibility", {"id": "nobody", "is_public": True}, 404, 403),
     ("PATCH", "/api/git-evals/visibility", {"id": "a\0", "is_public": True}, 400, 403),
     *(
@@ -115,7 +127,7 @@ def test_operators_act_auditors_read_and_nobody_else(
 ) -> None:
     org_id = acme.id
     for method, path, body, operator, reader in ROUTES:
-        address = path.replace("ACME", org_id).replace("RUN", traced[0])
+        address = path.replace("ACME", org_id).replace("RUN", traced[0]).replace("ALICE", alice.id)
         for who, status in (
             (root, operator),
             (auditor, reader),
@@ -134,10 +146,17 @@ def test_operators_act_auditors_read_and_nobody_else(
             by_key = path == "/api/git-evals" and headers is root.headers
             assert answer.status_code == (operator if by_key else 403), (method, address, headers)
     done = {action for action, _, actor in actions(session) if actor == "root@example.org"}
-    assert done == {"organizations.exported", "feature.changed", "trace.viewed", "eval.recorded"}
+    assert done == {
+        "organizations.exported",
+        "feature.changed",
+        "trace.viewed",
+        "relabels.viewed",
+        "eval.recorded",
+    }
     assert {action for action, _, actor in actions(session) if actor == "auditor@example.org"} == {
         "organizations.exported",
         "trace.viewed",
+        "relabels.viewed",
     }
     assert {actor for _, _, actor in actions(session)} == {"root@example.org", "auditor@example.org"}
 
@@ -246,3 +265,78 @@ def test_results_are_recorded_listed_and_published(
         answer = root.browser.get(f"/api/git-evals?limit={limit}")
         assert (answer.status_code, answer.json) == (400, BAD_LIMIT), limit
     assert [action for action, _, _ in actions(session)] == ["eval.recorded"] * 2 + ["eval.visibility"]
+
+
+@pytest.fixture
+def relabelling(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that sets STOA_RELABEL_MODELS."""
+
+    def set_models(models: str) -> None:
+        names = tuple(models.split(",")) if models else ()
+        changed = app.extensions["settings"].model_copy(update={"stoa_relabel_models": names})
+        monkeypatch.setitem(app.extensions, "settings", changed)
+
+    monkeypatch.setattr(limiter, "enabled", False)
+    return set_models
+
+
+RELABEL = "/api/admin/relabel-for-user?userId="
+
+
+def test_requests_are_answered_by_other_models_and_the_operator_pays(
+    session: OrmSession,
+    root: Person,
+    alice: Person,
+    bob: Person,
+    relabelling: Callable[[str], None],
+) -> None:
+    user, operator = session.get_one(User, alice.id), session.get_one(User, root.id)
+    with factories.one_commit():
+        for number in range(3):
+            message = factories.message(
+                user,
+                model="openai/gpt-5",
+                request=[{"role": "user", "content": f"Prompt {number}"}],
+                finished_at=factories.now() - timedelta(minutes=number),
+            )
+            factories.call(user, message=message, requested_model="openai/gpt-5")
+        pruned = factories.message(user, request=None, response=JSON.NULL)
+        factories.call(user, message=pruned)
+    path = f"{RELABEL}{alice.id}"
+    relabelling("stoa/demo")
+    for headers in ({}, BAD_KEY, bob.headers):
+        answer = root.browser.post(path, json={}, headers=headers)
+        assert (answer.status_code, answer.json["error"]) == (401, "API key required")
+    for body in ({"limit": 0}, {"limit": 51}, {"limit": "1"}, {"limit": 1.5}, [], "{"):
+        assert send(root.browser, "POST", path, body, headers=root.headers).status_code == 400, body
+    for models, words in (("", "STOA_RELABEL_MODELS"), ("nobody/none", "nobody/none")):
+        relabelling(models)
+        answer = root.browser.post(path, json={}, headers=root.headers)
+        assert (answer.status_code, words in answer.text) == (503, True), answer.text
+    relabelling("stoa/demo")
+    refused = root.browser.post(path, json={}, headers=root.headers)
+    assert (refused.status_code, "credits" in refused.json["error"]) == (402, True)
+    factories.grant(operator, 1000)
+    before = session.query(Message).filter_by(user_id=alice.id).count()
+    made = root.browser.post(path, json={"limit": 2}, headers=root.headers).json
+    assert (made["success"], made["message"]) == (True, "Traces relabeled successfully")
+    assert [each["query"] for each in made["data"]] == ["Prompt 0", "Prompt 1"]
+    for each in made["data"]:
+        assert each["outputs"]["openai/gpt-5"] == "Hello yourself"
+        assert each["outputs"]["stoa/demo"]
+    root.browser.post(path, headers=root.headers)  # again, and the third
+    shown = root.browser.get(path).json["data"]
+    assert [(each["query"], len(each["outputs"])) for each in shown] == [(f"Prompt {n}", 2) for n in range(3)]
+    session.rollback()
+    assert session.query(Message).filter_by(user_id=alice.id).count() == before
+    paid = session.query(Message).filter_by(user_id=root.id).all()
+    assert {each.client_id for each in paid} == {"stoa-relabel"}
+    assert len(paid) == 5
+    assert session.query(TraceRelabel).count() == 3
+    assert root.browser.get(f"{RELABEL}{root.id}").json == {"data": []}
+    drop_bodies(factories.now() - timedelta(seconds=90))
+    session.commit()
+    assert session.query(TraceRelabel).count() == 2
+    assert [subject for action, subject, _ in actions(session) if action == "trace.relabelled"] == [
+        alice.id
+    ] * 3

@@ -99,7 +99,7 @@ def test_invalid_fields_keep_the_input(root: Person) -> None:
                 'value="5"',
             ],
         ),
-        ({"name": "", "price": "0.10"}, ["Use 1 to 60 characters", 'id="price-e"', "Use 0, or 50"]),
+        ({"name": "", "price": "0.10"}, ["Enter a name.", 'id="price-e"', "Use 0, or 50"]),
         ({"window_credits_2": "1"}, ["would never be used up"]),
         ({"name": "Taken"}, ["active plan named Taken"]),
     ]

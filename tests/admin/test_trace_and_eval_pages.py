@@ -7,10 +7,12 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts.users import User
 from models.admin.git_evals import GitEvalResults, record_eval
+from models.admin.relabels import store_relabel
 from models.core.audit_log import AuditLog, record
 from models.core.db import db
 from models.gateway import GatewayCall
 from models.orgs import Org
+from models.usage import Message
 from tests import factories
 from tests.admin.test_accounts import post
 from tests.factories import Person
@@ -26,11 +28,11 @@ def result(agent: str = "base2", **metadata: object) -> str:
 
 @pytest.fixture
 def trace(session: OrmSession, alice: Person) -> str:
-    """A run of alice with 60 messages in a session of a client."""
+    """A run of alice with 30 messages in a session of a client."""
     user = session.get_one(User, alice.id)
     with factories.one_commit():
         run = factories.run(user, "codebuff/base@1.0.0", tags=["nightly"])
-        for number in range(60):
+        for number in range(30):
             made = factories.message(
                 user,
                 client_id="laptop",
@@ -65,6 +67,13 @@ def test_operators_and_auditors_read_the_pages_and_nobody_else(
         ("GET", "/admin/traces/runs/a%00b", 404, 404),
         ("GET", "/admin/traces/clients/laptop", 200, 200),
         ("GET", "/admin/traces/clients/a%00b", 404, 404),
+        ("GET", "/admin/relabels", 200, 200),
+        ("GET", f"/admin/relabels?user={alice.id}", 200, 200),
+        ("GET", "/admin/relabels?user=a%00b", 200, 200),
+        ("GET", "/admin/file-picker?user=x", 302, 302),
+        ("GET", "/admin/orgs", 200, 200),
+        ("GET", "/admin/orgs?q=a%00&status=x", 200, 200),
+        ("GET", "/admin/orgs?after=nobody", 400, 400),
         ("GET", "/admin/evals", 200, 200),
         ("GET", "/admin/evals?agent=a%00b&metric=x&by=y&before=%00", 200, 200),
         ("GET", f"/admin/evals/{first}", 200, 200),
@@ -117,14 +126,14 @@ def test_a_trace_shows_all_messages_in_pages_and_looking_is_logged(
     session: OrmSession, root: Person, alice: Person, trace: str
 ) -> None:
     page = root.browser.get(f"/admin/traces/runs/{trace}").text
-    for words in ("Prompt 00", "Answer 49", "nightly", f"/admin/accounts/{alice.id}", "/clients/laptop"):
+    for words in ("Prompt 00", "Answer 24", "nightly", f"/admin/accounts/{alice.id}", "/clients/laptop"):
         assert words in page, words
     assert 'href="/runs/' not in page.partition("<main")[2]
-    assert "Prompt 50" not in page
+    assert "Prompt 25" not in page
     more = page.partition('hx-get="/admin/traces/runs/')[2].partition('"')[0]
     later = root.browser.get(f"/admin/traces/runs/{more}", headers={"HX-Request": "true"}).text
     assert "<html" not in later
-    assert "Prompt 50" in later
+    assert "Prompt 25" in later
     assert "Load later" not in later
     assert "From the beginning" in root.browser.get(f"/admin/traces/runs/{more}").text
     talk = root.browser.get("/admin/traces/clients/laptop").text
@@ -205,3 +214,34 @@ def test_the_audit_log_links_to_what_it_names_while_it_exists(
     assert '<a href="/publishers/harbor">harbor</a>' in page
     assert "/admin/accounts/gone" not in page
     assert "/admin/accounts/" not in alice.browser.get("/orgs/acme/audit").text
+
+
+def test_organisations_are_searched_and_filtered_by_balance(
+    session: OrmSession, root: Person, alice: Person, acme: Org
+) -> None:
+    factories.grant(session.get_one(User, alice.id), 300, "organization", org_id=acme.id)
+    factories.org(session.get_one(User, alice.id), "100% Rich", slug="rich")
+    for query, found in (
+        ("", ["acme", "rich"]),
+        ("q=AC", ["acme"]),
+        ("q=100%25", ["rich"]),
+        ("q=1_", []),
+        ("status=warning", ["acme"]),
+        ("status=critical", ["rich"]),
+        ("q=acme&status=healthy", []),
+    ):
+        page = root.browser.get(f"/admin/orgs?{query}").text
+        assert [slug for slug in ("acme", "rich") if f">{slug}</small>" in page] == found, query
+
+
+def test_relabels_stand_beside_the_answer(
+    session: OrmSession, root: Person, alice: Person, trace: str
+) -> None:
+    newest = session.query(Message).filter_by(client_request_id="unrecorded").one()
+    store_relabel(newest.id, "openai/gpt-5", "Newest", request_id="r", by=root.id)
+    session.commit()
+    page = root.browser.get("/admin/relabels?user=ALICE@example.org").text
+    for words in ("Newest", "Alone", "openai/gpt-5", "STOA_RELABEL_MODELS"):
+        assert words in page, words
+    assert "Nobody found" in root.browser.get("/admin/relabels?user=nobody").text
+    assert session.query(AuditLog).filter_by(action="relabels.viewed", subject=alice.id).count() == 1

@@ -32,6 +32,7 @@ NOT_FOUND = "Check the address. It may belong to another account."
             "Conflict",
             "This publisher does not belong to an organisation.",
         ),
+        ("/calls/export?format=xml", 422, "Not accepted", "Choose the format csv or json."),
     ],
 )
 def test_error_page(

@@ -15,7 +15,7 @@ from models.gateway.routing import Router
 from tests.chromium import OpenPage, judge
 from tests.factories import Person
 from tests.server import serving
-from views.gateway.openai import gateway
+from views.gateway.api.model_calls import gateway
 
 MARGIN = Decimal("0.055")
 

@@ -21,7 +21,7 @@ from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, PROVIDERS, Facts
-from views.gateway.openai import _model
+from views.gateway.api.openai import _model
 
 PATH = "/v1/chat/completions"
 COMBINATIONS = list(

@@ -40,7 +40,7 @@ def test_a_file_selects_its_tests(changed: ModuleType, path: str, tests: set[str
 
 
 def test_a_room_is_selected_once(changed: ModuleType) -> None:
-    paths = ["models/gateway/sse.py", "tests/gateway/test_sse.py", "views/gateway/openai.py"]
+    paths = ["models/gateway/sse.py", "tests/gateway/test_sse.py", "views/gateway/api/openai.py"]
     assert changed.chosen(paths) == [*sorted({"tests/gateway", *changed.ALWAYS})]
 
 

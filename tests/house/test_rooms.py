@@ -35,7 +35,7 @@ ROOMS = {
 # Shared packages that are not rooms.
 SHARED_MODELS = {"core", "demo"}
 SHARED_VIEWS = {"web", "server", "demo"}
-DOORS = {"pages", "api", "commands", "openai", "codebuff"}
+DOORS = {"pages", "api", "commands"}
 """Modules or packages allowed in a room's views."""
 ORDER = [
     "core",

@@ -200,8 +200,8 @@ def test_team_narrows_and_ends(
     budget = create_budget(account, level="team", subject=team["id"], period="day", limit_credits=500)
     session.commit()
     asked = carol.browser.get(f"/orgs/acme{path}/removal").text
-    assert "1 person falls" in asked
-    assert "1 key falls" in asked
+    assert "1 person moves" in asked
+    assert "1 key moves" in asked
     assert "Its budget ends." in asked
     assert api(carol, "DELETE", path) == SUCCESS
     session.expire_all()

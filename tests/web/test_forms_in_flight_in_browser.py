@@ -72,6 +72,27 @@ def test_a_double_click_acts_once(
             assert count(session, table) == before + 1, path
 
 
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_a_form_that_is_too_large_keeps_its_text(
+    open_page: OpenPage, base: str, session: OrmSession, alice: Person, script: bool
+) -> None:
+    assert alice.user
+    factories.publisher(alice.user)
+    with open_page(base, script=script, expected=(413, 422)) as page:
+        page.context.add_cookies([factories.browser_cookie(alice.user)])
+        page.goto("/publishers/acme/publish")
+        field = page.get_by_label("Definition in JSON")
+        field.fill("[ " + "2" * (2 << 20))
+        page.get_by_role("button", name="Publish", exact=True).click()
+        page.get_by_text("Send at most 2 MB of text").wait_for()
+        page.go_back()
+        assert field.input_value().startswith("[ 222")
+        field.fill("[ " + "1" * 600_000)
+        page.get_by_role("button", name="Publish", exact=True).click()
+        expect(page.locator("#checked .notice--bad")).to_be_visible()
+        assert field.input_value().startswith("[ 111")
+
+
 def test_a_form_in_flight_shows_it_and_is_unlocked_by_the_response(
     open_page: OpenPage, base: str, session: OrmSession, alice: Person
 ) -> None:

@@ -11,7 +11,7 @@ from models.core.errors import DomainError
 from models.gateway.gateway_call import refused_names
 from models.gateway.pricing import ModelPrice
 from models.gateway.routing import Route
-from views.gateway.openai import gateway
+from views.gateway.api.model_calls import gateway
 from views.server import CommandGroup
 
 commands = CommandGroup("gateway", help="Models: their providers and prices.")

@@ -21,7 +21,7 @@ from models.gateway.model_catalogue import (
 )
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Router
-from views.gateway.openai import gateway
+from views.gateway.api.model_calls import gateway
 from views.web.format import as_entered, trimmed
 from views.web.guards import api_key, cookie_user, settings, to_login
 from views.web.htmx import render, wants_fragment

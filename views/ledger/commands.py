@@ -14,8 +14,9 @@ from models.accounts.signing_in import by_email, clean_email
 from models.billing import record_ledger_proof
 from models.core.audit_log import record
 from models.core.db import db, now
-from models.core.errors import Conflict, DomainError, Invalid, NotFound
+from models.core.errors import DomainError, Invalid, NotFound
 from models.gateway.gateway_call import flagged_calls
+from models.gateway.lost_calls import dismiss_lost_call
 from models.gateway.relay import Gateway
 from models.gateway.spool import TOKENS, Spool, UnsettledCall
 from models.ledger import GRANT_TYPES, Account
@@ -219,17 +220,15 @@ def sweep_command() -> None:
 @click.option("--dismiss", metavar="REQUEST_ID", help="Remove a call from the list without charging it.")
 def lost_command(dismiss: str | None) -> None:
     """List calls that neither settled nor failed; the provider may have charged for them."""
-    known = {call.request_id for call in _spool().calls()}
-    if dismiss in known:
-        raise Conflict("The usage of this call is known: see flask billing unsettled.")
     if dismiss:
-        lost = ledger.dismiss_lost(dismiss)
+        lost = dismiss_lost_call(_spool(), dismiss)
         before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
         record("billing.dismiss_lost", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
     calls = ledger.lost_holds()
+    known = {call.request_id for call in _spool().calls()}
     for lost in calls:
         click.echo(
             f"{_date(lost.lost_at)}  {lost.request_id}  {lost.email}  {lost.model}"

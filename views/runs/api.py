@@ -30,7 +30,7 @@ from models.runs.run_totals import RunCost
 from models.store.publishing import takedowns
 from models.store.publishing.run_defaults import default_run_budget
 from models.store.publishing.takedowns import TakenDown
-from views.gateway.openai import PAYER_HEADERS
+from views.gateway.api.model_calls import PAYER_HEADERS
 from views.web import body, error_bodies
 from views.web.body import Amount, Body, Count, Instant, Missing
 from views.web.error_bodies import ApiError, door
@@ -491,7 +491,7 @@ def _recorded(failure: str) -> Iterator[None]:
 def _figures(cost: RunCost) -> dict[str, Any]:
     return {
         "credits": cost.credits,
-        "costUsd": _dollars(cost.cost),
+        "costUsd": dollars(cost.cost),
         "calls": cost.calls,
         "failedCalls": cost.failed,
         "inputTokens": cost.tokens - cost.output_tokens,
@@ -503,7 +503,7 @@ def _line(cost: CostOfRun) -> str:
     """`124 credits, $1.1763, 38 calls, 3 spawned runs, completed`."""
     total = cost.totals.all
     return (
-        f"{_count(total.credits, 'credit')}, ${_dollars(total.cost)}, {_count(total.calls, 'call')}, "
+        f"{_count(total.credits, 'credit')}, ${dollars(total.cost)}, {_count(total.calls, 'call')}, "
         f"{_count(cost.spawned, 'spawned run')}, {cost.run.status}\n"
     )
 
@@ -512,6 +512,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _dollars(value: Decimal | None) -> str:
+def dollars(value: Decimal | None) -> str:
+    """Dollars without trailing zeros."""
     text = f"{value or 0:f}"
     return (text.rstrip("0").rstrip(".") or "0") if "." in text else text

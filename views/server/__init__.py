@@ -1,6 +1,7 @@
 """Shared base of the `flask …` commands; each room has its own in `commands.py`."""
 
 import logging
+from functools import lru_cache
 from typing import Any
 
 import click
@@ -67,12 +68,23 @@ def _is_text(argument: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in argument)
 
 
-def _ensure_migrated() -> None:
+def database_heads() -> set[str]:
+    """The revisions that the database is migrated to; empty for an empty database."""
     with db.engine.connect() as connection:
-        found = set(MigrationContext.configure(connection).get_current_heads())
+        return set(MigrationContext.configure(connection).get_current_heads())
+
+
+@lru_cache(maxsize=1)
+def release_heads() -> set[str]:
+    """The revisions that this release needs. Reads all migrations, once a process."""
+    return set(ScriptDirectory(MIGRATIONS).get_heads())
+
+
+def _ensure_migrated() -> None:
+    found = database_heads()
     if not found:
         upgrade(directory=MIGRATIONS)
-    elif found != set(ScriptDirectory(MIGRATIONS).get_heads()):
+    elif found != release_heads():
         raise click.ClickException(
             "The database belongs to another release. Upgrade it with `.venv/bin/flask db upgrade` or `make run`."
         )

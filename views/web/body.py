@@ -64,6 +64,9 @@ MAX_VALUES = 500_000
 """Values per body. Each costs up to a microsecond per traversal."""
 ANONYMOUS_BYTES = 64 << 10
 """Maximum bytes read before the caller is authenticated."""
+MAX_FORM_BYTES = 2 << 20
+"""Maximum bytes of one text in a form with files. A longer one is refused before it is read, so that the form cannot be shown
+again; one that is too long for its field only is returned in the form."""
 
 
 class BadJson(Exception):
@@ -100,13 +103,23 @@ def limit_anonymous_body() -> None:
         encoding or chunked or (request.content_length or 0) > ANONYMOUS_BYTES
     ):
         return
-    if encoding and parse_encodings(encoding) and request.mimetype in _FORMS:
+    if encoding and parse_encodings(encoding) and request.mimetype in FORMS:
         raise UnsupportedEncoding("Compressed forms are not supported.")
     user = guards.cookie_or_key_user()
     if user is None or user.banned:
         view = flask.current_app.view_functions.get(request.endpoint or "")
         limit = (operation and operation.anonymous_bytes) or getattr(view, "anonymous_bytes", None)
         request.max_content_length = limit or ANONYMOUS_BYTES
+
+
+def discard_form() -> None:
+    """Read the rest of a form that is refused for its size, up to the limit of all bodies: a browser that still sends would
+    see a closed connection instead of the response. Does nothing for strangers."""
+    request = flask.request
+    if (request.content_length or 0) > MAX_BODY_BYTES or guards.cookie_or_key_user() is None:
+        return
+    while request.stream.read(CHUNK_BYTES):
+        pass
 
 
 def allow_anonymous(max_bytes: int) -> Callable[[V], V]:
@@ -119,7 +132,7 @@ def allow_anonymous(max_bytes: int) -> Callable[[V], V]:
     return decorate
 
 
-_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 def read_json(request: Request | None = None, *, allow_nul: bool = False) -> Any:

@@ -15,7 +15,7 @@ from models.core.strict_models import InvalidBody
 from models.gateway.dialects.error_shapes import model_error
 from models.orgs import SsoRequired
 from views.web import guards, unknown_routes
-from views.web.body import BadJson, BodyTooLarge
+from views.web.body import FORMS, MAX_FORM_BYTES, BadJson, BodyTooLarge, discard_form
 from views.web.error_bodies import retry_header
 from views.web.guards import cookie_token, request_id, settings
 from views.web.htmx import wants_fragment
@@ -29,10 +29,15 @@ MESSAGES = {
     401: ("Sign in to continue", "Your session has expired or was revoked."),
     403: ("Access denied", "Ask an owner of the organisation or the operator of this server for access."),
     404: ("Not found", "Check the address. It may belong to another account."),
+    402: ("Not enough credits", "Buy credits, or ask the operator of this server."),
     405: ("Method not allowed", "This address does not support the request."),
     409: ("Conflict", "Something has changed in the meantime. Reload the page and try again."),
+    410: ("No longer available", "It has expired or was used already."),
     413: ("Request too large", "Send at most 20 MB."),
+    422: ("Not accepted", "Check what you entered, and try again."),
     429: ("Too many requests", "Wait a minute, then try again."),
+    502: ("A service did not respond", "Nothing was changed. Try again in a minute."),
+    503: ("Temporarily unavailable", "Try again in a minute."),
     500: (
         "Internal server error",
         "The error was logged. Try again. If it persists, send the request id to the operator of this server.",
@@ -109,6 +114,10 @@ def _http(error: HTTPException) -> ResponseReturnValue:
         next_step = "It does not exist, or it is not yours."
     if isinstance(error, BodyTooLarge):
         next_step = error.description or next_step
+    elif status == 413 and request.mimetype in FORMS:
+        discard_form()
+        kept = "" if wants_fragment() else " Go back: your browser still has what you entered."
+        next_step = f"Send at most {MAX_FORM_BYTES >> 20} MB of text, and files of at most 20 MB.{kept}"
     response = answer(status, f"{headline}. {next_step}", error.name.lower().replace(" ", "_"))
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After", "Accept-Encoding"):

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from models.core.strict_models import Missing
 from models.gateway import metrics
-from views.gateway.openai import gateway, json_answer
+from views.gateway.api.model_calls import gateway, json_answer
 from views.web import guards
 from views.web.error_bodies import door
 from views.web.operation import Operation, ResponseModel

@@ -44,7 +44,7 @@ def init_app(app: Flask) -> None:
 
 def _viewer_context() -> dict[str, Any]:
     """Template context of the layouts: `viewer` (None: signed out), `credit_chip` (credits available to the page's account), `sees_demo`, `operates`
-    (sees operators' pages), `read_only` (as an auditor).
+    (sees operators' pages), `read_only` (as an auditor), `place` (the end of titles: the organisation of the page, and Stoa).
 
     Fragments have no navigation bar and skip the balance. Error pages skip the user, because the database may have failed.
     """
@@ -52,13 +52,13 @@ def _viewer_context() -> dict[str, Any]:
     viewer: User | None = user if not g.get("bug") and user.is_authenticated else None
     chip = None
     operates = read_only = False
+    org = g.get("org")
     if viewer is not None:
         from views.web.guards import current_account, is_admin, is_auditor  # circular import
 
         read_only = is_auditor(viewer)
         operates = read_only or is_admin(viewer)
     if viewer is not None and not wants_fragment():
-        org = g.get("org")
         account = Account(org_id=org.id) if org else current_account()
         chip = (g.get("balance") or balance(account)).available
     return {
@@ -66,6 +66,7 @@ def _viewer_context() -> dict[str, Any]:
         "credit_chip": chip,
         "operates": operates,
         "read_only": read_only,
+        "place": f"{org.name} · Stoa" if org else "Stoa",
         "sees_demo": viewer is not None and viewer.id == demo.USER_ID,
     }
 

@@ -62,7 +62,7 @@ def resembles_model_route(app: Flask, path: str) -> bool:
     segments = _segments(path)
     if not segments:
         return False
-    rules = [rule for rule in _rules(app) if rule.endpoint.partition(".")[0] in ("gateway", "gateway_api")]
+    rules = [rule for rule in _rules(app) if rule.endpoint.startswith("gateway")]
     ends = {rule.rule.rpartition("/")[2] for rule in rules if PREFIX.match(rule.rule)}
     return segments[-1] in ends or (_exact(app, segments) or "").startswith("/v1/")
 

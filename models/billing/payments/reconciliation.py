@@ -1,7 +1,7 @@
 """Stripe and our purchases and subscriptions compared; what is missing here is repaired under the same operation ids."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -114,13 +114,19 @@ def reconcile(days: int = DAYS, *, now: datetime | None = None) -> Reconciliatio
 
 def last_reconciliation() -> Reconciliation | None:
     """The newest comparison that has ended, for operators."""
+    found = reconciliations(limit=1)
+    return found[0] if found else None
+
+
+def reconciliations(*, limit: int) -> Sequence[Reconciliation]:
+    """The newest comparisons that have ended, for operators."""
     return db.session.scalars(
         select(Reconciliation)
         .where(Reconciliation.finished_at.is_not(None))
         .order_by(Reconciliation.id.desc())
-        .limit(1)
+        .limit(limit)
         .execution_options(populate_existing=True)
-    ).one_or_none()
+    ).all()
 
 
 def _differences(since: datetime, started: datetime, checked: set[str]) -> Iterator[Finding]:

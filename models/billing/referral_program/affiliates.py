@@ -35,6 +35,8 @@ def set_handle(user_id: str, text: str, *, taken: Collection[str] = ()) -> str:
     Locks the user's account. Raises Invalid with field `handle`; Conflict for a user who has a handle.
     """
     handle = text.strip().lower()
+    if not handle:
+        raise _invalid("Enter a handle.")
     if not HANDLE.fullmatch(handle):
         raise _invalid("Use 3 to 20 letters (a–z), digits and underscores.")
     if handle in RESERVED or handle in taken:
@@ -62,6 +64,8 @@ def set_handle(user_id: str, text: str, *, taken: Collection[str] = ()) -> str:
 
 def code_of(handle: str) -> str | None:
     """The referral code of an affiliate's handle, in either case; None for an unknown handle or a suspended user."""
+    if not handle:
+        raise _invalid("Enter a handle.")
     if not HANDLE.fullmatch(handle):
         return None
     query = select(User.referral_code).where(User.handle == handle.lower(), User.banned.is_(False))

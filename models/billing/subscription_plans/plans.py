@@ -293,7 +293,7 @@ def _checked(new: NewPlan) -> NewPlan:
     errors: dict[str, str] = {}
     name = clean_text(new.name).strip()
     if not 1 <= len(name) <= 60 or not name.isprintable():
-        errors["name"] = "Use 1 to 60 characters in one line."
+        errors["name"] = "Use at most 60 characters in one line." if name else "Enter a name."
     if not 0 <= new.price_cents <= MAX_CENTS or 0 < new.price_cents < MIN_CENTS:
         errors["price_cents"] = f"Use 0, or {MIN_CENTS} to {MAX_CENTS:,} cents."
     if new.interval not in INTERVALS:

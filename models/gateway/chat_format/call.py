@@ -40,6 +40,19 @@ class Call:
     body: dict[str, Any] = field(repr=False)
     wants_usage: bool = False
     answers: int = 1
+    format: str = "chat"
+    """The format of `body` (`models/gateway/formats`)."""
+    original: Mapping[str, Any] | None = field(default=None, repr=False)
+    """The client's body, if `body` is a translation of it."""
+    left_out: tuple[str, ...] = ()
+    """What a translation into that format could not express."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The client's headers that a provider of the same format gets."""
+
+    @property
+    def client_body(self) -> Mapping[str, Any]:
+        """The body as the client sent it."""
+        return self.body if self.original is None else self.original
 
     def with_body(self, **changes: Any) -> "Call":
         """A copy of the call with these keys of its body set."""

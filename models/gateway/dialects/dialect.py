@@ -92,7 +92,9 @@ class CallRequest:
     @property
     def definitions(self) -> dict[str, Any] | None:
         """The request's tools and formats, as stored with the call."""
-        return request_definitions(self.call.body if isinstance(self.call, Call) else self.body, self.size)
+        if isinstance(self.call, Call):
+            return self.dialect.stored_definitions(self.call, self.size)
+        return request_definitions(self.body, self.size)
 
     def refused_input(self) -> tuple[Any, dict[str, Any] | None]:
         """What is stored of the request if it is refused: its messages and definitions, or a whole body without messages."""
@@ -215,6 +217,10 @@ class Dialect(ABC):
     @abstractmethod
     def stored_request(self, call: Call, size: int) -> Any:
         """The part of a request of `size` bytes that is stored with the call, as JSON."""
+
+    def stored_definitions(self, call: Call, size: int) -> dict[str, Any] | None:
+        """The tools and formats of a request of `size` bytes that are stored with the call, in the format of chat completions."""
+        return request_definitions(call.body, size)
 
     @abstractmethod
     def count_text(self, call: Call) -> int:

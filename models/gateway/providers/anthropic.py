@@ -1,10 +1,15 @@
-"""Anthropic, through its OpenAI-compatible endpoint."""
+"""Anthropic: its own Messages API for calls in that format, its OpenAI-compatible endpoint for chat completions."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.provider import OPENROUTER_KEYS, Provider
+from models.gateway.formats import messages_request
+from models.gateway.providers.provider import OPENROUTER_KEYS, STOA_KEYS, Provider
+
+VERSION = "2023-06-01"
+"""Version of the API for clients that name none."""
 
 _SUFFIXES = (
     (re.compile(r"claude-(opus|sonnet)-4"), "-0"),
@@ -23,6 +28,10 @@ class Anthropic(Provider):
     prefixes = ("anthropic",)
     bare = re.compile(r"claude-")
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return ("messages", "chat")
+
     def upstream_model(self, model: str) -> str:
         name = self.canonical(re.sub(r"(?<=\d)\.(?=\d)", "-", super().upstream_model(model)))
         return name + next((ending for short, ending in _SUFFIXES if short.fullmatch(name)), "")
@@ -31,7 +40,15 @@ class Anthropic(Provider):
     def unsupported_keys(self) -> frozenset[str]:
         return OPENROUTER_KEYS
 
+    def authorization(self, call: Call, key: str) -> Mapping[str, str]:
+        if call.format != messages_request.NAME:
+            return super().authorization(call, key)
+        return {"x-api-key": key, "anthropic-version": VERSION}
+
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        if call.format == messages_request.NAME:
+            body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
+            return {**body, "model": model, "stream": call.stream}, []
         body, dropped = super().rewrite(call, model)
         if body.pop("n", None) not in (None, 1):
             dropped.append("n")

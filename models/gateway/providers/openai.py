@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.provider import OPENROUTER_KEYS, Provider, effort_of
+from models.gateway.formats import responses_request
+from models.gateway.providers.provider import OPENROUTER_KEYS, STOA_KEYS, Provider, effort_of
 
 _LATEST_NAMES = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
 """OpenRouter's model names that end in `-latest` at OpenAI."""
@@ -24,6 +25,11 @@ class OpenAI(Provider):
     bare = re.compile(r"gpt-|o\d|chatgpt-|codex-|ft:")
     native_n = True
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Other servers may not have the Responses API."""
+        return ("responses", "chat") if self.first_party else ("chat",)
+
     def upstream_model(self, model: str) -> str:
         name = super().upstream_model(model)
         return f"{name}-latest" if _LATEST_NAMES.fullmatch(name) else name
@@ -38,6 +44,8 @@ class OpenAI(Provider):
         return OPENROUTER_KEYS if self.first_party else frozenset()
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        if call.format == responses_request.NAME:
+            return _rewrite_responses(call, model), [*call.left_out]
         body, dropped = super().rewrite(call, model)
         if _REASONING_MODELS.match(model):
             dropped += [key for key in ("stop", *_OPENROUTER_ONLY) if body.pop(key, None) is not None]
@@ -51,3 +59,19 @@ class OpenAI(Provider):
             # translated to `reasoning_effort`
             dropped = [key for key in dropped if key != "reasoning"]
         return body, dropped
+
+
+def _rewrite_responses(call: Call, model: str) -> dict[str, Any]:
+    """A request that OpenAI does not keep: its ids would be readable by every user of the operator's key. Reasoning comes encrypted
+    instead, for the next turn."""
+    body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
+    include = body.get("include")
+    included = [*include] if isinstance(include, list) else []
+    if _REASONING_MODELS.match(model) and _ENCRYPTED not in included:
+        included.append(_ENCRYPTED)
+    if included:
+        body["include"] = included
+    return {**body, "model": model, "stream": call.stream, "store": False}
+
+
+_ENCRYPTED = "reasoning.encrypted_content"

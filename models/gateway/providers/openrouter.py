@@ -88,8 +88,8 @@ class OpenRouter(Provider):
         body["stream"] = call.stream
         body["usage"] = {**(usage if isinstance(usage, dict) else {}), "include": True}
         if not call.stream and body.pop("stream_options", None) is not None:
-            return body, ["stream_options"]
-        return body, []
+            return body, [*call.left_out, "stream_options"]
+        return body, [*call.left_out]
 
 
 def _upstream_cost(details: Any) -> Decimal | None:

@@ -12,7 +12,13 @@ import orjson
 
 from models.gateway import model_names
 from models.gateway.chat_format import BadCall, Call, ChatMeter, Usage, UsageMeter, read_usage
+from models.gateway.formats import messages_request, responses_request
+from models.gateway.formats.messages_meter import MessagesMeter
+from models.gateway.formats.responses_meter import ResponsesMeter
 from models.gateway.upstream import ProviderRequest, Upstream
+
+PATHS = {"chat": "/chat/completions", "messages": "/messages", "responses": "/responses"}
+"""Where a provider takes requests of each format, below its base URL."""
 
 STOA_KEYS = frozenset({"codebuff_metadata"})
 """Request keys for Stoa itself, which no provider is sent."""
@@ -73,6 +79,11 @@ class Provider:
         self.upstream = upstream
 
     @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of requests that it takes (`models/gateway/formats`)."""
+        return ("chat",)
+
+    @property
     def ready(self) -> bool:
         """Whether the operator has set a key."""
         return bool(self.endpoint.key)
@@ -115,6 +126,10 @@ class Provider:
 
     def meter(self, call: Call) -> UsageMeter:
         """Create the meter for one answer to `call`, which reads usage by this provider's rules."""
+        if call.format == messages_request.NAME:
+            return MessagesMeter()
+        if call.format == responses_request.NAME:
+            return ResponsesMeter()
         return _Meter(call.n if self.native_n else 1, self)
 
     def read_usage(self, raw: Mapping[str, Any]) -> Usage | None:
@@ -135,10 +150,15 @@ class Provider:
             "Accept": "text/event-stream" if call.stream else "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": "stoa/0.1",
-            "Authorization": f"Bearer {key or self.endpoint.key or ''}",
+            **self.authorization(call, key or self.endpoint.key or ""),
             **self.headers(),
+            **call.headers,
         }
-        return ProviderRequest(f"{self.endpoint.base_url}/chat/completions", headers, write(body))
+        return ProviderRequest(f"{self.endpoint.base_url}{PATHS[call.format]}", headers, write(body))
+
+    def authorization(self, call: Call, key: str) -> Mapping[str, str]:
+        """The headers with the key."""
+        return {"Authorization": f"Bearer {key}"}
 
     def headers(self) -> Mapping[str, str]:
         """Additional headers for this provider."""
@@ -148,7 +168,7 @@ class Provider:
         """The body to send to this provider, and the names of the unsupported keys left out of it."""
         unsupported = self.unsupported_keys
         body: dict[str, Any] = {}
-        dropped: list[str] = []
+        dropped = [*call.left_out]
         for key, value in call.body.items():
             if key in STOA_KEYS:
                 continue

@@ -2,6 +2,7 @@
 
 from views.accounts.pages import (
     account_page,
+    data_export_page,
     deletion_page,
     device,
     email_change_page,
@@ -15,6 +16,7 @@ from views.accounts.pages.blueprint import bp
 __all__ = [
     "account_page",
     "bp",
+    "data_export_page",
     "deletion_page",
     "device",
     "email_change_page",

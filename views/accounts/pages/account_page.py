@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from models.accounts import account_settings
 from models.accounts.account_settings import OF_ORGANISATION, identities_of, identity_id
 from models.accounts.credentials import NAME_LENGTH, lock_browser
+from models.accounts.data_exports import latest_export
 from models.accounts.email_changes import pending_change
 from models.accounts.sessions import Session
 from models.accounts.users import OAuthAccount, User
@@ -111,6 +112,8 @@ def _page(
         refusal=email_refusal(_user()),
         sign_ins=[_sign_in(row, orgs) for row in rows],
         connectable=[each for each in configured() if each.id not in connected],
+        export=latest_export(_user()),
+        now=now(),
         errors=errors or {},
         status=status,
     )

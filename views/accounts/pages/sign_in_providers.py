@@ -5,6 +5,8 @@ from urllib.parse import urlsplit
 
 from views.web.guards import settings
 
+NAMES = {"github": "GitHub", "google": "Google"}
+
 
 class SignInProvider(NamedTuple):
     """A sign-in method: id in URLs, name on buttons, icon, protocol."""
@@ -17,7 +19,7 @@ class SignInProvider(NamedTuple):
 
 def name_of(provider: str) -> str:
     """Return the provider's display name, or its id if it is no longer configured."""
-    return next((each.name for each in configured() if each.id == provider), provider)
+    return next((each.name for each in configured() if each.id == provider), NAMES.get(provider, provider))
 
 
 def configured() -> list[SignInProvider]:
@@ -26,7 +28,7 @@ def configured() -> list[SignInProvider]:
     issuer = urlsplit(s.oidc_issuer or "").hostname or ""
     known = (
         (s.oidc_issuer, SignInProvider("oidc", issuer, "key", "oauth")),
-        (s.github_client_id, SignInProvider("github", "GitHub", "branch", "oauth")),
-        (s.google_client_id, SignInProvider("google", "Google", "user", "oauth")),
+        (s.github_client_id, SignInProvider("github", NAMES["github"], "branch", "oauth")),
+        (s.google_client_id, SignInProvider("google", NAMES["google"], "user", "oauth")),
     )
     return [provider for is_set, provider in known if is_set]

@@ -7,8 +7,14 @@ from views.admin.pages import (
     eval_pages,
     job_pages,
     operator_account_page,
+    org_list_page,
+    proof_pages,
+    provider_pages,
+    relabel_page,
+    storage_page,
     takedown_page,
     trace_pages,
+    webhook_pages,
 )
 from views.admin.pages.billing_operations import bp
 
@@ -19,6 +25,12 @@ __all__ = [
     "eval_pages",
     "job_pages",
     "operator_account_page",
+    "org_list_page",
+    "proof_pages",
+    "provider_pages",
+    "relabel_page",
+    "storage_page",
     "takedown_page",
     "trace_pages",
+    "webhook_pages",
 ]

@@ -27,7 +27,7 @@ LIMIT = "60 per minute"
 
 
 @dataclass(frozen=True)
-class _Act:
+class Act:
     """A form: its heading, explanation and button."""
 
     name: str
@@ -199,7 +199,7 @@ def _grant_form(found: ReviewedAccount, errors: dict[str, str] | None = None) ->
     text = f"{found.title} gets them at once." + (
         " They first clear the account’s debt." if found.user else ""
     )
-    act = _Act(
+    act = Act(
         "grant", "Grant credits", text, "Grant", danger=False, help="The account sees it on its statement."
     )
     return _form(act, found, url_for(".grant", id=found.account.id), errors)
@@ -209,31 +209,31 @@ def _revocation_form(
     found: ReviewedAccount, granted: CreditLedger, errors: dict[str, str] | None = None
 ) -> ResponseReturnValue:
     text = f"{found.title} loses the {format.number(granted.balance)} credits that are left of it. Calls in flight finish."
-    act = _Act("revoke", "Revoke this grant?", text, "Revoke", help="The account sees it on its statement.")
+    act = Act("revoke", "Revoke this grant?", text, "Revoke", help="The account sees it on its statement.")
     address = url_for(".revoke", id=found.account.id, operation_id=granted.operation_id)
     return _form(act, found, address, errors)
 
 
 def _ban_form(found: ReviewedAccount, errors: dict[str, str] | None = None) -> ResponseReturnValue:
     text = "Their browsers, command lines and keys are rejected at once. Calls in flight finish and are billed; agents stay in the store."
-    act = _Act("ban", f"Ban {found.detail}?", text, "Ban", help="The person sees it.")
+    act = Act("ban", f"Ban {found.detail}?", text, "Ban", help="The person sees it.")
     return _form(act, found, url_for(".ban", id=found.account.id), errors)
 
 
 def _unban_form(found: ReviewedAccount, errors: dict[str, str] | None = None) -> ResponseReturnValue:
     text = "Keys and command lines work again. Browsers must sign in again."
-    act = _Act("unban", f"Lift the ban of {found.detail}?", text, "Lift the ban", danger=False)
+    act = Act("unban", f"Lift the ban of {found.detail}?", text, "Lift the ban", danger=False)
     return _form(act, found, url_for(".unban", id=found.account.id), errors)
 
 
 def _link_form(found: ReviewedAccount, errors: dict[str, str] | None = None) -> ResponseReturnValue:
     text = "Whoever opens the link is signed in as this person. It works once, within 15 minutes. Give it to nobody else."
-    act = _Act("link", f"Sign-in link for {found.detail}", text, "Make the link", danger=False)
+    act = Act("link", f"Sign-in link for {found.detail}", text, "Make the link", danger=False)
     return _form(act, found, url_for(".create_link", id=found.account.id), errors)
 
 
 def _form(
-    act: _Act, found: ReviewedAccount, address: str, errors: dict[str, str] | None
+    act: Act, found: ReviewedAccount, address: str, errors: dict[str, str] | None
 ) -> ResponseReturnValue:
     return render(
         "admin/account_act.html",

@@ -21,6 +21,6 @@ def entered_reason() -> str:
     """The reason of an act, from the form. Raises Invalid with the field `reason`."""
     reason = " ".join(request.form.get("reason", "").split())
     if not reason or len(reason) > MAX_REASON_LENGTH or not reason.isprintable():
-        message = f"Give a reason of at most {MAX_REASON_LENGTH} ordinary characters."
+        message = f"Use at most {MAX_REASON_LENGTH} ordinary characters." if reason else "Enter a reason."
         raise Invalid(message, fields={"reason": message})
     return reason

@@ -25,13 +25,13 @@ DAYS = 92
 MAX_WEEKS = 104
 SCORE = "avgScore"
 NAMES = {
-    "numCases": "Cases",
     "avgScore": "Score",
     "avgCompletion": "Completion",
     "avgEfficiency": "Efficiency",
     "avgCodeQuality": "Code quality",
     "avgDuration": "Duration",
     "avgTurns": "Turns",
+    "numCases": "Cases",
 }
 """Known metrics, in the order in which they are offered."""
 LONGEST = 500
@@ -144,7 +144,8 @@ def _ordered(names: Sequence[str] | set[str] | dict[str, float]) -> list[str]:
 
 
 def _chart(rows: Sequence[EvalSummary], metric: str, by: str) -> Chart:
-    """The average of the metric by day or week, with a line for each of the agents or commits that have most results."""
+    """The average of the metric by day or week, with a line for each of the agents or commits that have most results. Between its
+    first and its last result a line repeats the one before."""
     measured = [row for row in rows if metric in row.metrics]
     moment = now()
     first = min((row.created_at for row in measured), default=moment)
@@ -160,8 +161,17 @@ def _chart(rows: Sequence[EvalSummary], metric: str, by: str) -> Chart:
     most = [
         name for name, _ in Counter(_line_name(row, by) for row in measured).most_common() if name in lines
     ]
-    series = [ChartSeries(name, [_mean(each) for each in lines[name]]) for name in most[:MAX_SERIES]]
+    series = [ChartSeries(name, _filled([_mean(each) for each in lines[name]])) for name in most[:MAX_SERIES]]
     return line_chart(buckets, series, unit="number", now=moment, grain="week" if weekly else "day")
+
+
+def _filled(values: list[float | None]) -> list[float | None]:
+    last = max((index for index, value in enumerate(values) if value is not None), default=-1)
+    filled: list[float | None] = []
+    for index, value in enumerate(values):
+        repeats = value is None and filled and index < last
+        filled.append(filled[-1] if repeats else value)
+    return filled
 
 
 def _line_name(row: EvalSummary, by: str) -> str:

@@ -13,7 +13,7 @@ from models.gateway.dialects.dialect import MissingApiKey
 from models.gateway.dialects.error_shapes import model_error
 from models.ledger import Account, BudgetLimit, balance, budgets
 from models.ledger.budgets import CREDIT_LIMIT
-from views.gateway.openai import DOOR, json_answer
+from views.gateway.api.model_calls import DOOR, json_answer
 from views.web import guards
 from views.web.fast_path import current_context
 from views.web.operation import Operation, ResponseModel

@@ -15,7 +15,7 @@ from models.runs.call_replay import MAX_INLINE, curl_command
 from models.runs.history import find_run
 from models.runs.run_calls import CallDetail, call_of, replay_of_call
 from models.usage.usage_calls import call_with_id
-from views.gateway.openai import gateway
+from views.gateway.api.model_calls import gateway
 from views.web.charts import SplitBar, SplitSlice
 from views.web.format import duration_ms
 from views.web.guards import settings

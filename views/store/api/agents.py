@@ -24,7 +24,7 @@ from models.core.strict_models import Missing
 from models.store.catalogue import agents_document, catalogue, lookup
 from models.store.publishing import dependencies
 from models.store.publishing.dependencies import BadReference, DependencyNode, DependencyTree
-from views.gateway.openai import json_answer
+from views.gateway.api.model_calls import json_answer
 from views.web.error_bodies import ServerError, door, error_response
 from views.web.fast_path import RequestContext, fast_route
 from views.web.format import iso

@@ -15,15 +15,8 @@ from models.gateway import tokens
 from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import CODEBUFF
 from models.gateway.dialects.codebuff import MAX_PARALLEL
-from views.gateway.openai import (
-    FORBIDDEN,
-    NOT_FOUND,
-    PAYER_HEADERS,
-    ChatBody,
-    Completion,
-    call_model,
-    json_answer,
-)
+from views.gateway.api.model_calls import FORBIDDEN, NOT_FOUND, PAYER_HEADERS, call_model, json_answer
+from views.gateway.api.openai import ChatBody, Completion
 from views.web import error_bodies, guards
 from views.web.body import Body, Missing, parse, read_json
 from views.web.error_bodies import ApiBodyError, ApiError, MessageError, door

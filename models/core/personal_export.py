@@ -1,0 +1,106 @@
+"""The files of the export of a user's data: each room registers its own, which list what they hold of one user.
+
+Rows are read in batches, each on a connection of its own that is returned before the batch is yielded: an export of millions of
+calls holds no transaction, and memory stays constant.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, literal, tuple_
+
+from models.core.csv_text import csv_cell, csv_lines
+from models.core.db import db
+
+Rows = Callable[[str], Iterable[Mapping[str, Any]]]
+BATCH = 1_000
+LINES_PER_CHUNK = 100
+
+
+@dataclass(frozen=True)
+class ExportFile:
+    """One file: its name in the ZIP, what it holds, the meaning (with unit) of each column or field, and its text, in chunks, for
+    the user with this id. `chunks` runs in an application context."""
+
+    name: str
+    about: str
+    columns: Mapping[str, str]
+    chunks: Callable[[str], Iterator[str]]
+
+
+_files: dict[str, ExportFile] = {}
+
+
+def add_file(file: ExportFile) -> None:
+    """Register a file of the export. A room calls it when it is imported."""
+    _files[file.name] = file
+
+
+def add_csv(name: str, about: str, columns: Mapping[str, str], rows: Rows) -> None:
+    """Register a CSV file; `rows` yields mappings with at least these columns."""
+    add_file(ExportFile(name, about, columns, lambda user_id: csv_lines(tuple(columns), rows(user_id))))
+
+
+def add_json_lines(name: str, about: str, columns: Mapping[str, str], rows: Rows) -> None:
+    """Register a file with one JSON object a line. Times are ISO 8601 in UTC; decimals are text, because they are exact."""
+    add_file(ExportFile(name, about, columns, lambda user_id: _json_lines(tuple(columns), rows(user_id))))
+
+
+def export_files() -> list[ExportFile]:
+    """The files, by name."""
+    return [_files[name] for name in sorted(_files)]
+
+
+def batches(query: Select[*tuple[Any, ...]], *order: Any, size: int = BATCH) -> Iterator[Mapping[str, Any]]:
+    """The rows of the query by these columns, which are unique together and not null, as mappings. An index must start with the
+    query's condition and the first of them."""
+    yield from keyset(query, order, lambda _: size)
+
+
+def keyset(
+    query: Select[*tuple[Any, ...]], order: tuple[Any, ...], size: Callable[[int], int]
+) -> Iterator[Mapping[str, Any]]:
+    """As `batches`; `size` returns how many rows the batch with this number has."""
+    engine = db.engine
+    names = [f"position_{index}" for index in range(len(order))]
+    query = query.add_columns(*(column.label(name) for column, name in zip(order, names, strict=True)))
+    query = query.order_by(*order)
+    after: ColumnElement[bool] | None = None
+    number = 0
+    while True:
+        limit = size(number)
+        with engine.connect() as connection:
+            batch = query if after is None else query.where(after)
+            rows: Sequence[Any] = connection.execute(batch.limit(limit)).mappings().all()
+        yield from rows
+        if len(rows) < limit:
+            return
+        last = [literal(rows[-1][name], column.type) for column, name in zip(order, names, strict=True)]
+        after = tuple_(*order) > tuple_(*last)
+        number += 1
+        del rows  # keeps only one batch in memory
+
+
+def readme(files: Iterable[ExportFile], head: str) -> str:
+    """The text that explains every file and its columns."""
+    parts = [head.strip(), ""]
+    for file in files:
+        parts += [f"{file.name}", f"  {file.about}", ""]
+        parts += [f"    {name}: {meaning}" for name, meaning in file.columns.items()]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _json_lines(names: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    lines: list[str] = []
+    size = 0
+    for row in rows:
+        lines.append(json.dumps({name: row[name] for name in names}, default=csv_cell, ensure_ascii=False))
+        size += len(lines[-1])
+        if len(lines) == LINES_PER_CHUNK or size > 1 << 20:
+            yield "\n".join(lines) + "\n"
+            lines, size = [], 0
+    if lines:
+        yield "\n".join(lines) + "\n"

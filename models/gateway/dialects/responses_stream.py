@@ -1,0 +1,93 @@
+"""Streams in the format of OpenAI's Responses API: passed on, or translated from chat completion chunks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.gateway.bill import Bill
+from models.gateway.chat_format import Call
+from models.gateway.dialects.format_stream import FormatStream
+from models.gateway.formats.chat_answer import ChatAnswerReader
+from models.gateway.formats.responses_answer import ResponseHead, ResponsesAnswerReader, ResponsesWriter
+from models.gateway.formats.responses_meter import TERMINAL
+from models.gateway.routing import Route
+from models.gateway.sse import SseEvent
+
+ERROR_CODES: Mapping[str, str] = {
+    "insufficient_credits": "insufficient_quota",
+    "budget_exceeded": "insufficient_quota",
+    "rate_limit_exceeded": "rate_limit_exceeded",
+    "rate_limit_error": "rate_limit_exceeded",
+    "context_length_exceeded": "context_length_exceeded",
+}
+"""Codes that clients know, by our codes and by providers' codes and types."""
+
+
+def response_id(id: str) -> str:
+    """The id of a response from that of the call or of a chat completion."""
+    return f"resp_{id.removeprefix('chatcmpl-').removeprefix('resp_')}"
+
+
+class _ResponsesStream(FormatStream):
+    def __init__(self, request_id: str, call: Call, route: Route) -> None:
+        super().__init__(request_id, call, route)
+        head = ResponseHead(response_id(request_id), call.model, call.client_body)
+        self._writer = ResponsesWriter(head)
+
+    def end_event(self) -> bytes:
+        return b""
+
+    def error(self, message: str, code: str, kind: str) -> bytes:
+        return self._writer.fail(ERROR_CODES.get(code) or ERROR_CODES.get(kind) or "server_error", message)
+
+
+class ResponsesStream(_ResponsesStream):
+    """The events of a provider that speaks this format, unchanged; the last one waits until the call is billed."""
+
+    def __init__(self, request_id: str, call: Call, route: Route) -> None:
+        super().__init__(request_id, call, route)
+        self._last = b""
+
+    def _event(self, value: dict[str, Any], event: SseEvent) -> bytes:
+        kind = value.get("type")
+        if value.get("object") == "response":
+            return self._whole(value)
+        if kind in TERMINAL:
+            self.done = True
+            self._last = event.text
+            return b""
+        self._writer.follow(value)
+        return event.text
+
+    def _whole(self, response: dict[str, Any]) -> bytes:
+        """A whole response from a provider that does not stream."""
+        self.meter.body(response)
+        events = ResponsesAnswerReader().read_whole(response)
+        out = self._writer.start(self.meter.model or self._call.model)
+        out += b"".join(self._writer.write(event) for event in events)
+        self.done = True
+        self._last = self._writer.finish(self.meter.reported)
+        return out
+
+    def final_chunk(self, bill: Bill | None) -> bytes:
+        last, self._last = self._last, b""
+        return last
+
+
+class TranslatedResponsesStream(_ResponsesStream):
+    """Chat completion chunks as events of this format."""
+
+    def __init__(self, request_id: str, call: Call, route: Route) -> None:
+        super().__init__(request_id, call, route)
+        self._reader = ChatAnswerReader()
+
+    def _event(self, value: dict[str, Any], event: SseEvent) -> bytes:
+        if not value.get("choices"):
+            return b""
+        out = self._writer.start(self.meter.model or self._call.model)
+        return out + b"".join(self._writer.write(each) for each in self._reader.read(value))
+
+    def final_chunk(self, bill: Bill | None) -> bytes:
+        if not self._complete():
+            return b""
+        start = self._writer.start(self.meter.model or self._call.model)
+        return start + self._writer.finish(bill.usage if bill else None)

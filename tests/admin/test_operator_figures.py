@@ -1,0 +1,168 @@
+"""The operators' pages of providers and storage: figures from real calls, bounded reads, no messages and keys."""
+
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session as OrmSession
+
+from models.accounts.users import User
+from models.admin import storage_review
+from models.core.db import now
+from models.gateway import CallBody, ProviderRollup
+from models.gateway.provider_health import count_calls, health_of, provider_faults
+from tests import factories
+from tests.factories import Person
+
+pytestmark = pytest.mark.usefixtures("desk")
+PROVIDERS = ("openai", "openrouter")
+
+
+def called(owner: User, provider: str = "openai", ms: int = 900, minutes: int = 10, **kw: object) -> str:
+    """A call that ended some minutes ago; returns its id."""
+    at = now() - timedelta(minutes=minutes)
+    kw = {"provider": provider, "latency_ms": ms, "finished_at": at, "model": "gpt-x", **kw}
+    if kw.get("state") != "failed":
+        kw["message"] = factories.message(owner, finished_at=at)
+    return factories.call(owner, **kw).request_id
+
+
+def count(session: OrmSession) -> None:
+    while count_calls(PROVIDERS, now()):
+        session.commit()
+    session.commit()
+
+
+def test_calls_are_counted_once_by_class_of_error(session: OrmSession, alice: Person) -> None:
+    user = session.get_one(User, alice.id)
+    count(session)
+    session.execute(text("UPDATE provider_counting SET until = now() - interval '2 days'"))
+    for ms in (100, 300, 5_000):
+        called(user, ms=ms, ttft_ms=ms // 2)
+    called(user, error="upstream_cut", ms=9)
+    for error, status in (
+        ("upstream_timeout", 504),
+        ("upstream_unreachable", 502),
+        ("upstream_status", 429),
+        ("upstream_status", 503),
+        ("upstream_status", 400),
+        ("internal", 500),
+    ):
+        called(user, state="failed", error=error, http_status=status)
+    called(user, provider="openrouter", minutes=25 * 60)
+    called(user, state="failed", error="insufficient_credits", provider=None, model=None)
+    called(user, minutes=0)
+    for _ in range(2):
+        count(session)
+    day = health_of("24h", now())["openai"]
+    whole = day[""]
+    assert (whole.calls, whole.faults, sum(calls for calls, _ in whole.trend)) == (10, 5, 10)
+    assert sum(faults for _, faults in whole.trend) == 5
+    assert whole.errors == dict.fromkeys(
+        ("timeout", "unreachable", "interrupted", "rate_limited", "server_error", "rejected", "other"), 1
+    )
+    assert 100 <= (whole.latency_ms(0.5) or 0) <= 350
+    assert whole.latency_ms(1.0) == 5_000
+    assert whole.ttft_ms(1.0) == 2_500
+    assert day["gpt-x"].calls == 10
+    assert health_of("1h", now())["openai"][""].calls == 10
+    week = health_of("7d", now())
+    assert (week["openai"][""].calls, week["openrouter"][""].calls) == (10, 1)
+    assert "openrouter" not in health_of("1h", now())
+
+
+def test_providers_show_figures_and_the_reason_of_failed_calls(
+    app: Flask, session: OrmSession, root: Person, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Not counted yet" in root.browser.get("/admin/providers").text
+    user = session.get_one(User, alice.id)
+    monkeypatch.setattr("views.admin.pages.provider_pages.PAGE", 2)
+    for number in range(12):
+        id = called(user, state="failed", error="upstream_status", http_status=503, model=f"m{number % 2}")
+        session.add(
+            CallBody(
+                request_id=id, finished_at=now(), error_message="Overloaded " + "x" * 900, request=["prompt"]
+            )
+        )
+    session.commit()
+    count(session)
+    shown = root.browser.get("/admin/providers?window=1h").text
+    for words in (
+        "OpenAI",
+        "12 server errors",
+        "100.0%",
+        "Overloaded",
+        "api.openai.com",
+        "OPENROUTER_API_KEY",
+        "No key",
+    ):
+        assert words in shown, words
+    assert "openai: 100% of 12 calls failed in the last hour" in root.browser.get("/admin").text
+    first = root.browser.get("/admin/providers/openai?model=m1").text
+    more = first.partition("data-load-more")[2].partition('href="')[2].partition('"')[0].replace("&amp;", "&")
+    rest = root.browser.get(more, headers={"HX-Request": "true"}).text
+    assert (first.count(">503<"), rest.count(">503<"), "<html" in rest) == (2, 2, False)
+    for page in (shown, first, rest):
+        assert "prompt" not in page
+        assert "x" * 500 not in page
+    for path, status in (
+        ("?window=1y", 404),
+        ("/nobody", 404),
+        ("/a%00b", 404),
+        ("/openai?before=x", 422),
+        ("/openai?model=%00", 200),
+    ):
+        assert root.browser.get(f"/admin/providers{path}").status_code == status, path
+    assert [len(provider_faults("openai", model=model, limit=50)) for model in (None, "m0", "none")] == [
+        12,
+        6,
+        0,
+    ]
+
+
+def test_sizes_are_sampled_and_grow(session: OrmSession, root: Person, tmp_path: object) -> None:
+    from pathlib import Path
+
+    folder = Path(str(tmp_path))
+    (folder / "a").write_bytes(b"x" * 1234)
+    for _ in range(2):
+        storage_review.sample_storage(now() - timedelta(days=7), folder)
+    session.execute(text("UPDATE storage_sample SET bytes = bytes - 5000000 WHERE name = 'audit_log'"))
+    session.commit()
+    shown = root.browser.get("/admin/storage").text
+    for words in (
+        "1 files, counted",
+        "1 kB",
+        ">message<",
+        "5.0 MB",
+        "orgs.forget_deliveries",
+        "On command",
+    ):
+        assert words in shown, words
+    storage_review.sample_storage(now(), None)
+    session.commit()
+    sizes = {each.name: each for each in storage_review.table_sizes(now())}
+    assert sizes["audit_log"].growth == 5_000_000
+
+
+def test_old_figures_are_deleted(session: OrmSession) -> None:
+    for grain, days in (("minutes", 1), ("hour", 16), ("hour", 14)):
+        session.add(
+            ProviderRollup(
+                grain=grain,
+                bucket=now() - timedelta(days=days),
+                provider="x",
+                model="x",
+                error="",
+                calls=1,
+                latency_hist=[0] * 16,
+                latency_max=0,
+                ttft_hist=[0] * 16,
+                ttft_max=0,
+                last_at=now(),
+            )
+        )
+    session.commit()
+    count(session)
+    assert session.query(ProviderRollup).count() == 1

@@ -1,0 +1,96 @@
+"""The vendors' own clients, unmodified, against the application."""
+
+import json
+from typing import Any
+
+import anthropic
+import httpx2
+import openai
+import pytest
+from flask.testing import FlaskClient
+
+from tests.factories import Person
+from tests.fakes.upstream import FakeUpstream, chunk, stream, usage
+from tests.gateway.conftest import Facts
+
+MODEL = "openai/house-model"
+CLAUDE_TOOL: Any = {"name": "ls", "description": "List", "input_schema": {"type": "object", "properties": {}}}
+OPENAI_TOOL: Any = {"type": "function", "name": "ls", "parameters": {"type": "object", "properties": {}}}
+CALLED = [
+    chunk({"tool_calls": [{"index": 0, "id": "c0", "function": {"name": "ls", "arguments": '{"p"'}}]}),
+    chunk({"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]}),
+    chunk({}, "tool_calls"),
+    chunk(None, usage=usage(100, 20)),
+    "[DONE]",
+]
+
+
+@pytest.fixture
+def key(rich: Person) -> str:
+    return rich.headers["authorization"].split()[1]
+
+
+@pytest.fixture
+def claude(web: FlaskClient, key: str) -> anthropic.Anthropic:
+    transport = httpx2.WSGITransport(app=web.application)
+    http = httpx2.Client(transport=transport)
+    return anthropic.Anthropic(api_key=key, base_url="http://localhost:8000", http_client=http, max_retries=0)
+
+
+@pytest.fixture
+def gpt(web: FlaskClient, key: str) -> openai.OpenAI:
+    http = httpx2.Client(transport=httpx2.WSGITransport(app=web.application))
+    return openai.OpenAI(api_key=key, base_url="http://localhost:8000/v1", http_client=http, max_retries=0)
+
+
+def test_anthropics(claude: anthropic.Anthropic, fake: FakeUpstream, facts: Facts) -> None:
+    message = claude.messages.create(model=MODEL, max_tokens=50, messages=[{"role": "user", "content": "Hi"}])
+    assert message.content[0].type == "text"
+    assert message.usage.output_tokens == 20
+    assert [model.id for model in claude.models.list(limit=20)]
+    assert (
+        claude.messages.count_tokens(model=MODEL, messages=[{"role": "user", "content": "Hi"}]).input_tokens
+        > 0
+    )
+    with claude.messages.stream(
+        model=MODEL, max_tokens=50, messages=[{"role": "user", "content": "Hi"}]
+    ) as text:
+        assert "".join(text.text_stream) == "Hello there my friend."
+        assert text.get_final_message().usage.input_tokens == 100
+    fake.will(stream(CALLED))
+    with claude.messages.stream(
+        model=MODEL, max_tokens=50, messages=[{"role": "user", "content": "Hi"}], tools=[CLAUDE_TOOL]
+    ) as called:
+        final = called.get_final_message()
+    assert (final.content[0].type, final.stop_reason) == ("tool_use", "tool_use")
+    assert final.content[0].input == {"p": 1}
+    fake.will(stream([chunk({"content": "Hello"}), chunk({"content": "!"})], cut_after=2))
+    with (
+        pytest.raises(anthropic.APIStatusError),
+        claude.messages.stream(
+            model=MODEL, max_tokens=50, messages=[{"role": "user", "content": "Hi"}]
+        ) as cut,
+    ):
+        cut.until_done()
+    with pytest.raises(anthropic.BadRequestError, match="'max_tokens'"):
+        claude.messages.create(model=MODEL, max_tokens=0, messages=[{"role": "user", "content": "Hi"}])
+    assert {call.state for call in facts.calls()} <= {"settled", "failed"}
+
+
+def test_openais(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    response = gpt.responses.create(model=MODEL, input="Hi")
+    assert response.output_text == "Hello there."
+    assert response.usage is not None
+    assert response.usage.output_tokens == 20
+    with gpt.responses.stream(model=MODEL, input="Hi") as text:
+        deltas = [event.delta for event in text if event.type == "response.output_text.delta"]
+        assert "".join(deltas) == "Hello there my friend."
+        assert text.get_final_response().output_text == "Hello there my friend."
+    fake.will(stream(CALLED))
+    with gpt.responses.stream(model=MODEL, input="Hi", tools=[OPENAI_TOOL]) as called:
+        (item,) = called.get_final_response().output
+    assert item.type == "function_call"
+    assert json.loads(item.arguments) == {"p": 1}
+    with pytest.raises(openai.BadRequestError, match="'background'"):
+        gpt.responses.create(model=MODEL, input="Hi", background=True)
+    assert {call.state for call in facts.calls()} <= {"settled", "failed"}

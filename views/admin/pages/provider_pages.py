@@ -1,0 +1,158 @@
+"""`/admin/providers`: how providers answer, by model, and their failed calls."""
+
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlsplit
+
+from flask import current_app, request, url_for
+from flask.typing import ResponseReturnValue
+
+from models.core.db import now
+from models.core.errors import NotFound
+from models.gateway import provider_health
+from models.gateway.provider_health import WINDOWS, Health, ProviderFault, Window
+from models.gateway.providers.demo import DemoProvider
+from models.gateway.providers.provider import Provider
+from views.admin.pages.admin_blueprint import bp
+from views.gateway.api.model_calls import gateway
+from views.web.guards import admin_required
+from views.web.htmx import render
+from views.web.keyset import cursor, cursor_text
+
+PAGE = 50
+MODELS = 25
+"""Models of a provider on the list: those with most calls."""
+TALL = 28
+WIDE = 112
+NAMES = {
+    "timeout": "timeouts",
+    "unreachable": "unreachable",
+    "interrupted": "broken off",
+    "rate_limited": "rate limited",
+    "server_error": "server errors",
+    "rejected": "requests refused",
+    "other": "other",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrendBar:
+    """A step of a trend: its place, and the heights of calls and of faults, in pixels."""
+
+    x: float
+    width: float
+    calls: int
+    faults: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """A model of a provider in the window; `errors` in words."""
+
+    model: str
+    health: Health
+    errors: str
+    bars: list[TrendBar]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCard:
+    """A provider: whether it has a key, its host, and its figures. `more` models are left out."""
+
+    name: str
+    title: str
+    host: str
+    ready: bool
+    whole: ModelRow | None
+    models: list[ModelRow]
+    more: int
+    fault: ProviderFault | None
+
+
+@bp.get("/providers")
+@admin_required
+def provider_list() -> ResponseReturnValue:
+    """Providers and their models. Query: `window` (1h, 24h or 7d)."""
+    window = _window()
+    found = provider_health.health_of(window, now())
+    known = gateway(current_app).routes.providers
+    faults = provider_health.last_faults([name for name in (*known, *found) if found.get(name)])
+    names = [*known, *(name for name in found if name not in known)]
+    cards = [_card(name, known.get(name), found.get(name, {}), faults.get(name)) for name in names]
+    return render(
+        "admin/providers.html",
+        window=window,
+        windows=list(WINDOWS),
+        cards=[card for card in cards if card.ready or card.whole],
+        without_key=[card for card in cards if not card.ready and not card.whole],
+        until=provider_health.counted_until(),
+        tall=TALL,
+        wide=WIDE,
+    )
+
+
+@bp.get("/providers/<name>")
+@admin_required
+def provider_faults(name: str) -> ResponseReturnValue:
+    """Calls that failed or were cut at a provider. Query: `model`, `before` (cursor)."""
+    provider = gateway(current_app).routes.providers.get(name)
+    if provider is None:
+        raise NotFound("There is no such provider.")
+    model = request.args.get("model", "").replace("\0", "") or None
+    faults = provider_health.provider_faults(name, model=model, before=cursor(), limit=PAGE + 1)
+    more = None
+    if len(faults) > PAGE:
+        last = faults[PAGE - 1].call
+        more = url_for(
+            ".provider_faults", name=name, model=model, before=cursor_text(last.finished_at, last.request_id)
+        )
+    return render(
+        "admin/provider_faults.html",
+        partial="admin/_provider_faults.html",
+        name=name,
+        title=provider.title,
+        model=model,
+        faults=faults[:PAGE],
+        more=more,
+    )
+
+
+def _window() -> Window:
+    window = request.args.get("window") or "24h"
+    if window not in WINDOWS:
+        raise NotFound("There is no such period.")
+    return cast(Window, window)
+
+
+def _card(
+    name: str, provider: Provider | None, models: dict[str, Health], fault: ProviderFault | None
+) -> ProviderCard:
+    rows = [_row(model, health) for model, health in models.items() if model]
+    rows.sort(key=lambda row: (-row.health.calls, row.model))
+    return ProviderCard(
+        name=name,
+        title=provider.title if provider else name,
+        host=urlsplit(provider.endpoint.base_url).hostname or "" if provider else "",
+        ready=provider is not None and (provider.ready or isinstance(provider, DemoProvider)),
+        whole=_row("", models[""]) if models else None,
+        models=rows[:MODELS],
+        more=max(len(rows) - MODELS, 0),
+        fault=fault,
+    )
+
+
+def _row(model: str, health: Health) -> ModelRow:
+    errors = sorted(health.errors.items(), key=lambda each: -each[1])
+    words = ", ".join(f"{count:,} {NAMES.get(error, error)}" for error, count in errors)
+    return ModelRow(model, health, words, _bars(health.trend))
+
+
+def _bars(trend: list[tuple[int, int]]) -> list[TrendBar]:
+    peak = max((calls for calls, _ in trend), default=0) or 1
+    step = WIDE / (len(trend) or 1)
+    bars = []
+    for index, (calls, faults) in enumerate(trend):
+        tall = max(round(TALL * calls / peak), 1) if calls else 0
+        bad = min(max(round(TALL * faults / peak), 2), max(tall, 2)) if faults else 0
+        bars.append(TrendBar(round(index * step, 2), round(step - 1, 2), max(tall, bad), bad))
+    return bars

@@ -1,0 +1,1 @@
+"""The APIs of model calls: one module per door."""

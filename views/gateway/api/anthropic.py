@@ -1,0 +1,157 @@
+"""`/v1/messages`: Anthropic's Messages API."""
+
+from typing import Any, Literal
+
+from flask import Blueprint
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug import Response
+
+from models.core.errors import DomainError
+from models.core.strict_models import Missing
+from models.gateway.budget_errors import RUN_BUDGET
+from models.gateway.chat_format import chat_parsing
+from models.gateway.dialects import MESSAGES
+from models.gateway.dialects.dialect import ErrorContext, MissingApiKey
+from models.gateway.formats.messages_parsing import parse_messages
+from models.gateway.token_counts import count_input
+from views.gateway.api.model_calls import (
+    FORBIDDEN,
+    NOT_FOUND,
+    PAYER_HEADERS,
+    call_model,
+    gateway,
+    json_answer,
+    normalize,
+)
+from views.gateway.api.openai import Tokens
+from views.web import guards
+from views.web.body import BadJson, read_with_bytes
+from views.web.error_bodies import AnthropicError
+from views.web.fast_path import RequestContext, fast_route
+from views.web.operation import ErrorFormat, Operation, ResponseModel, header
+
+bp = Blueprint("gateway_anthropic", __name__, url_prefix="/v1")
+
+DOOR = ErrorFormat(lambda error: None, AnthropicError, AnthropicError, AnthropicError, AnthropicError)
+
+
+class ClaudeMessage(BaseModel):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[dict[str, Any]] = Field(description="Text, or a list of blocks")
+
+
+class CountedBody(BaseModel):
+    """Documentation only: the dialect parses the body (`models/gateway/formats`)."""
+
+    model: str = Field(min_length=1, description="An id from GET /v1/models", examples=["stoa/demo"])
+    messages: list[ClaudeMessage] = Field(min_length=1)
+    system: Missing[str | list[dict[str, Any]]] = None
+    tools: Missing[list[dict[str, Any]]] = None
+
+
+class MessagesBody(CountedBody):
+    max_tokens: Tokens
+    stream: Missing[bool] = Field(None, description="Answer as server-sent events")
+    temperature: Missing[float] = None
+    stop_sequences: Missing[list[str]] = None
+    thinking: Missing[dict[str, Any]] = None
+
+
+class MessageUsage(ResponseModel):
+    model_config = ConfigDict(extra="allow")
+
+    input_tokens: int = Field(description="Without cached tokens")
+    output_tokens: int
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class ClaudeAnswer(ResponseModel):
+    """The message; from a provider of this format, it may have more fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str = Field(description="The model that answered")
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    stop_sequence: str | None = None
+    usage: MessageUsage
+
+
+class InputTokens(ResponseModel):
+    input_tokens: int
+
+
+@fast_route(bp, "/messages")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    body=MessagesBody,
+    parameters=[
+        header("anthropic-beta", "Passed on to providers of this format, ignored for others"),
+        header("x-stoa-run-id", "Attaches the call to one of your running runs"),
+        header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
+        *PAYER_HEADERS,
+    ],
+    answers={
+        200: ("The message, or its stream", ClaudeAnswer),
+        400: "The body is invalid, the model has no price here, or it is not a chat model",
+        402: "Not enough credits for this call, even without calls in flight, or a budget leaves less",
+        403: FORBIDDEN,
+        404: NOT_FOUND,
+        429: "Your plan is used up, calls in flight hold the credits, or the provider's rate limit; retry after the seconds in "
+        "Retry-After",
+        500: "Internal error of this server",
+        502: "The provider could not be reached, or failed; nothing is charged",
+        503: "The ledger is not reachable",
+        504: "The provider did not respond in time; nothing is charged",
+        "default": "The provider's error",
+    },
+    door=DOOR,
+)
+def messages(context: RequestContext) -> Response:
+    """Create a message.
+
+    Works with any Anthropic client and with Claude Code, for the models of every vendor. What a provider of another format
+    cannot be sent is left out and named in `X-Stoa-Dropped`.
+    """
+    return call_model(context, MESSAGES)
+
+
+@fast_route(bp, "/messages/count_tokens")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    body=CountedBody,
+    answers={200: ("The count", InputTokens), 400: "The body is invalid", 404: NOT_FOUND},
+    door=DOOR,
+)
+def count_message_tokens(context: RequestContext) -> Response:
+    """Count the input tokens of a message.
+
+    Free. Anthropic counts for its own models; for others this server counts with OpenAI's tokenizer, and adds 30 % for models of
+    other vendors.
+    """
+    try:
+        return json_answer({"input_tokens": _counted(context)})
+    except Exception as error:
+        found = normalize(error)
+        answer = MESSAGES.error(found, ErrorContext(context.id, context.request.headers, context.settings))
+        return json_answer(answer.body, answer.status)
+
+
+def _counted(context: RequestContext) -> int:
+    request = context.request
+    key = guards.api_key(request.environ)
+    if not key:
+        raise MissingApiKey
+    gateway(context.app).authenticate(key, context.id, MESSAGES, request.remote_addr)
+    try:
+        body, raw = read_with_bytes(request, allow_nul=True)
+    except BadJson as error:
+        raise DomainError(f"The request body is not valid JSON: {error}.", status=400) from error
+    call = parse_messages(body, chat_parsing.size_of(raw), limit_required=False)
+    return count_input(gateway(context.app).routes, MESSAGES, call)

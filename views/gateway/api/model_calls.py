@@ -1,0 +1,168 @@
+"""Model calls over HTTP, in any dialect: the request read, the gateway's answer or error as a response."""
+
+from typing import Any, cast
+
+from flask import Flask
+from gunicorn.http.errors import ParseException
+from werkzeug import Response
+from werkzeug.exceptions import HTTPException
+
+from models.core.errors import DomainError
+from models.core.pool import Pool
+from models.core.settings import GATEWAY_POOL
+from models.gateway.budget_errors import RUN_BUDGET_LEFT
+from models.gateway.call_errors import CallRefused, ProviderError
+from models.gateway.chat_format import BadCall
+from models.gateway.dialects.dialect import (
+    CallRequest,
+    Dialect,
+    ErrorContext,
+    IncomingRequest,
+    MissingApiKey,
+    Reply,
+    UnreadableBody,
+)
+from models.gateway.dialects.error_shapes import model_error
+from models.gateway.lenient_json import write
+from models.gateway.relay import Gateway
+from models.gateway.stream import AnswerStream
+from models.gateway.upstream import UpstreamError
+from views.web import error_handlers, guards
+from views.web.body import BadJson, BodyTooLarge, read_with_bytes
+from views.web.content_encoding import UnsupportedEncoding
+from views.web.error_bodies import ModelError
+from views.web.fast_path import FastResponse, RequestContext
+from views.web.operation import ErrorFormat, header
+
+PAYER_HEADERS = [
+    header("x-stoa-org", "Id or slug of the organisation that pays"),
+    header("x-stoa-repo", "The repository you work in; an organisation of yours that has it pays"),
+]
+FORBIDDEN = (
+    "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
+    "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
+    "for its single sign-on (`org_sso`), all calls of "
+    "the account were stopped (`account_stopped`), or your account is suspended"
+)
+NOT_FOUND = "No configured provider serves the model, or you belong to no such organisation (`org_not_found`)"
+
+DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, ModelError)
+
+
+def init_app(app: Flask) -> None:
+    """Create the process's gateway. Raises SettingsError when the operator's price file is invalid."""
+    settings = app.extensions["settings"]
+    pool = Pool(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
+    app.extensions["gateway"] = Gateway(settings, pool)
+
+
+def gateway(app: Flask) -> Gateway:
+    """The gateway of this process."""
+    return cast(Gateway, app.extensions["gateway"])
+
+
+def call_model(context: RequestContext, dialect: Dialect) -> Response:
+    """Make one call in a dialect, with checks in the order of contract 5.2."""
+    request: CallRequest | None = None
+    try:
+        request = _read_call(context, dialect)
+        return _to_response(gateway(context.app).open(request))
+    except Exception as error:
+        return _error_response(context, dialect, error, unread=request is None)
+
+
+def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
+    request = context.request
+    key = guards.api_key(request.environ)
+    if not key and not dialect.body_first:
+        raise MissingApiKey
+
+    def knock() -> None:
+        # authenticate before reading a large body
+        if not key:
+            raise MissingApiKey
+        gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
+
+    body: Any
+    try:
+        body, raw = read_with_bytes(request, allow_nul=True, before_large=knock)
+    except BadJson as error:
+        if dialect.body_first:
+            raise UnreadableBody from error
+        body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
+    if not key:
+        raise MissingApiKey
+    return dialect.read(
+        IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
+    )
+
+
+def _to_response(answer: Reply | AnswerStream) -> Response:
+    """The gateway's answer as an HTTP response (contract 5.4)."""
+    if isinstance(answer, Reply):
+        response = FastResponse(answer.body, content_type=answer.content_type)
+    else:
+        response = FastResponse(
+            answer,
+            direct_passthrough=True,
+            content_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
+        )
+    return _with_facts(response, answer.dropped, answer.run_left)
+
+
+def _error_response(context: RequestContext, dialect: Dialect, error: Exception, *, unread: bool) -> Response:
+    """An error as an HTTP response in the dialect's format. `unread`: the body was not read, so the gateway has no record of
+    the call."""
+    normalized = normalize(error)
+    if not isinstance(normalized, CallRefused | ProviderError | UpstreamError | DomainError):
+        error_handlers.log.error(
+            "request %s: POST %s failed", context.id, context.request.path, exc_info=error
+        )
+    answer = dialect.error(normalized, ErrorContext(context.id, context.request.headers, context.settings))
+    key = guards.api_key(context.request.environ) if unread else None
+    if key and isinstance(normalized, CallRefused | DomainError):
+        gateway(context.app).record_unread(dialect, context.id, key, normalized, answer)
+    response = json_answer(answer.body, answer.status)
+    response.headers.update(answer.headers)
+    if isinstance(error, UnsupportedEncoding):
+        response.headers["Accept-Encoding"] = error.accept
+    if isinstance(normalized, CallRefused | ProviderError | DomainError) and normalized.retry_after:
+        seconds = str(normalized.retry_after)
+        if seconds.isprintable() and len(seconds) < 100:
+            response.headers["Retry-After"] = seconds
+    return _with_facts(response, getattr(error, "dropped", ()))
+
+
+def normalize(error: Exception) -> Exception:
+    """Convert errors of reading a body to errors that dialects format."""
+    match error:
+        case BodyTooLarge():
+            return DomainError(str(error.description), status=413, code="request_too_large")
+        case UnsupportedEncoding():
+            return DomainError(str(error.description), status=415, code="unsupported_content_encoding")
+        case HTTPException() | ParseException():
+            return UnreadableBody()
+    return error
+
+
+def _with_facts(response: Response, dropped: tuple[str, ...], run_left: int | None = None) -> Response:
+    """Name the request keys left out for the provider, and what is left of the run's envelope, in headers."""
+    if dropped:
+        response.headers["X-Stoa-Dropped"] = ", ".join(dropped)
+    if run_left is not None:
+        response.headers[RUN_BUDGET_LEFT] = str(max(run_left, 0))
+    return response
+
+
+def json_answer(body: Any, status: int = 200) -> Response:
+    """A JSON response."""
+    return Response(write(body), status, content_type="application/json")
+
+
+def refuse(
+    context: RequestContext, status: int, message: str, code: str, *, param: str | None = None
+) -> Response:
+    return json_answer(
+        model_error(context.request.headers, context.id, status, message, code, param=param), status
+    )

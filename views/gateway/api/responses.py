@@ -1,0 +1,80 @@
+"""`/v1/responses`: OpenAI's Responses API."""
+
+from typing import Any, Literal
+
+from flask import Blueprint
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug import Response
+
+from models.core.strict_models import Missing
+from models.gateway.budget_errors import RUN_BUDGET
+from models.gateway.dialects import RESPONSES
+from views.gateway.api.model_calls import DOOR, FORBIDDEN, NOT_FOUND, PAYER_HEADERS, call_model
+from views.gateway.api.openai import Tokens
+from views.web.fast_path import RequestContext, fast_route
+from views.web.operation import Operation, ResponseModel, header
+
+bp = Blueprint("gateway_responses", __name__, url_prefix="/v1")
+
+
+class ResponsesBody(BaseModel):
+    """Documentation only: the dialect parses the body (`models/gateway/formats`)."""
+
+    model: str = Field(min_length=1, description="An id from GET /v1/models", examples=["stoa/demo"])
+    input: str | list[dict[str, Any]] = Field(description="Text, or a list of items", examples=["Say hello."])
+    instructions: Missing[str] = None
+    stream: Missing[bool] = Field(None, description="Answer as server-sent events")
+    max_output_tokens: Missing[Tokens] = None
+    tools: Missing[list[dict[str, Any]]] = None
+    reasoning: Missing[dict[str, Any]] = None
+    text: Missing[dict[str, Any]] = Field(None, description="The form of the answer")
+
+
+class ModelResponse(ResponseModel):
+    """The response; from OpenAI, it may have more fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["response"]
+    created_at: int = Field(description="Seconds since 1970")
+    status: Literal["completed", "incomplete", "failed", "in_progress", "cancelled", "queued"]
+    model: str = Field(description="The model that answered")
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+
+
+@fast_route(bp, "/responses")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    body=ResponsesBody,
+    parameters=[
+        header("x-stoa-run-id", "Attaches the call to one of your running runs"),
+        header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
+        *PAYER_HEADERS,
+    ],
+    answers={
+        200: ("The response, or its stream", ModelResponse),
+        400: "The body is invalid, the model has no price here, or it is not a chat model",
+        402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
+        "`details` names it)",
+        403: FORBIDDEN,
+        404: NOT_FOUND,
+        429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
+        "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
+        500: "Internal error of this server",
+        502: "The provider could not be reached, or failed; nothing is charged",
+        503: "The ledger is not reachable",
+        504: "The provider did not respond in time; nothing is charged",
+        "default": "The provider's error",
+    },
+    door=DOOR,
+)
+def responses(context: RequestContext) -> Response:
+    """Create a response.
+
+    Works with the OpenAI SDKs and with Codex, for the models of every vendor. Send all items of the conversation with each request:
+    responses are not kept. What a provider of another format cannot be sent is left out and named in `X-Stoa-Dropped`.
+    """
+    return call_model(context, RESPONSES)
