@@ -119,7 +119,7 @@ def test_only_the_own_identity_is_disconnected(
         assert sent(anonymous, address).headers["Location"] == "/login"
     assert anonymous.browser.get(ACCOUNT).status_code == 302
     assert session.scalars(select(OAuthAccount.user_id)).all() == [alice.id]
-    assert "Disconnect github?" in alice.browser.get(path).text
+    assert "Disconnect GitHub?" in alice.browser.get(path).text
     assert sent(alice, path).status_code == 303
     assert session.scalars(select(OAuthAccount)).all() == []
     assert sent(alice, path).status_code == 404
