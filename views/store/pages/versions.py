@@ -137,7 +137,7 @@ def difference(publisher_id: str, agent_id: str, before: str, after: str) -> Res
     """Show the diff of two versions: field by field, long texts line by line."""
     old = agent_page.load(publisher_id, agent_id, before)
     new = agent_page.load(publisher_id, agent_id, after)
-    return render("store/diff.html", old=old, new=new, changes=_changes(old, new))
+    return render("store/diff.html", old=old, new=new, changes=_changes(old, new), markdown=markdown.render)
 
 
 def _changes(old: AgentPage, new: AgentPage) -> list[FieldChange]:
