@@ -23,10 +23,11 @@ PAGES = re.compile(r"/(?:calls|docs|login|onboard|profile|publishers|runs|static
 MARKUP = re.compile(r"</[a-z]|/>|<!--|<[a-z][a-z0-9-]*\s+[a-z:-]+=")
 
 
-def violations(files: Iterable[Path], find: Callable[[Path], Iterator[str]]) -> list[str]:
-    """`file: what` for everything that `find` reports. All files are one test: a test for each would take longer than the
-    rules."""
-    return [f"{file.relative_to(ROOT)}: {what}" for file in files for what in find(file)]
+def check(files: Iterable[Path], find: Callable[[Path], Iterator[str]]) -> None:
+    """Fail with `file: what` for everything that `find` reports. All files are one test: a test for each would take longer
+    than the rules."""
+    found = [f"{file.relative_to(ROOT)}: {what}" for file in files for what in find(file)]
+    assert not found, "\n".join(found)
 
 
 @cache
@@ -48,7 +49,7 @@ def test_templates_comply_with_the_content_security_policy() -> None:
             if inline or script or tag == "style" or "javascript:" in attributes:
                 yield f"<{tag}{attributes}>"
 
-    assert violations(WEB, find) == []
+    check(WEB, find)
 
 
 def test_htmx_is_added_to_links_and_forms_that_work_without_it() -> None:
@@ -67,7 +68,7 @@ def test_htmx_is_added_to_links_and_forms_that_work_without_it() -> None:
             if "post" in verbs and 'method="post"' not in attributes:
                 yield f"does not work without htmx: {whole}"
 
-    assert violations(WEB, find) == []
+    check(WEB, find)
 
 
 def test_every_post_form_has_the_csrf_token_and_acts_once() -> None:
@@ -76,7 +77,7 @@ def test_every_post_form_has_the_csrf_token_and_acts_once() -> None:
             if 'method="post"' in form and "{{ csrf() }}" not in form:
                 yield form[:200]
 
-    assert violations(WEB, find) == []
+    check(WEB, find)
 
 
 def test_only_constants_are_marked_safe() -> None:
@@ -87,7 +88,7 @@ def test_only_constants_are_marked_safe() -> None:
         if any(parsed(file).find_all(nodes.EvalContextModifier)):
             yield "autoescape stays on"
 
-    assert violations(FILES, find) == []
+    check(FILES, find)
 
 
 def test_pages_extend_a_layout_and_fragments_do_not() -> None:
@@ -96,7 +97,7 @@ def test_pages_extend_a_layout_and_fragments_do_not() -> None:
         if ("{% extends" in source(file)) == fragment:
             yield "a fragment that extends a layout" if fragment else "a page that extends none"
 
-    assert violations([file for file in WEB if file.parent.name not in ("components", "layouts")], find) == []
+    check([file for file in WEB if file.parent.name not in ("components", "layouts")], find)
 
 
 @cache
@@ -138,7 +139,7 @@ def test_template_imports_the_components_it_calls_and_no_others() -> None:
             yield f"imports {sorted(unused)} and uses none of it"
 
     assert components
-    assert violations(FILES, find) == []
+    check(FILES, find)
 
 
 def test_every_icon_exists_in_the_sprite() -> None:
@@ -174,7 +175,7 @@ def test_templates_build_urls_with_url_for() -> None:
             if isinstance(text.value, str) and PAGES.match(text.value):
                 yield f"line {text.lineno}: {text.value}"
 
-    assert violations([file for file in FILES if "emails" not in file.parts], find) == []
+    check([file for file in FILES if "emails" not in file.parts], find)
 
 
 @cache
@@ -202,7 +203,7 @@ def test_views_contain_no_markup() -> None:
             f"line {text.lineno}: {text.value}" for text in written(file) if MARKUP.search(str(text.value))
         )
 
-    assert violations(VIEWS, find) == []
+    check(VIEWS, find)
 
 
 def test_views_build_urls_with_url_for() -> None:
@@ -211,7 +212,7 @@ def test_views_build_urls_with_url_for() -> None:
             f"line {text.lineno}: {text.value}" for text in written(file) if PAGES.match(str(text.value))
         )
 
-    assert violations(VIEWS, find) == []
+    check(VIEWS, find)
 
 
 def test_colours_are_defined_in_tokens_only() -> None:
@@ -226,7 +227,7 @@ def test_colours_are_defined_in_tokens_only() -> None:
         if "!important" in text and file.name not in {"base.css", "trace.css", "progress.css"}:
             yield "!important"
 
-    assert violations(CSS, find) == []
+    check(CSS, find)
 
 
 def test_layouts_shadow_no_context_variables() -> None:
@@ -236,7 +237,7 @@ def test_layouts_shadow_no_context_variables() -> None:
                 yield f"line {node.lineno}"
 
     layouts = sorted((TEMPLATES / "layouts").glob("[!_]*.html"))
-    assert violations([file for file in layouts if file.name != "base.html"], find) == []
+    check([file for file in layouts if file.name != "base.html"], find)
 
 
 FORMATTED = re.compile(
@@ -249,7 +250,7 @@ def test_templates_format_times_and_numbers_by_filters_which_know_the_viewer() -
     def find(file: Path) -> Iterator[str]:
         yield from FORMATTED.findall(source(file))
 
-    assert violations(FILES + sorted(TEMPLATES.rglob("*.txt")), find) == []
+    check(FILES + sorted(TEMPLATES.rglob("*.txt")), find)
 
 
 def test_pages_format_times_and_numbers_by_functions_which_know_the_viewer() -> None:
@@ -271,4 +272,4 @@ def test_pages_format_times_and_numbers_by_functions_which_know_the_viewer() -> 
         and file.name not in UNSEEN
         and "demo" not in file.parts
     ]
-    assert violations(pages, find) == []
+    check(pages, find)
