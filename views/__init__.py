@@ -7,6 +7,7 @@ from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
 from views.admin import api as admin_api
+from views.admin import commands as admin_commands
 from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
@@ -35,7 +36,6 @@ from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim_routes
 from views.runs import api as runs_api
-from views.runs import call_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
 from views.store.api import agents as agents_api
@@ -99,6 +99,7 @@ def register(app: Flask) -> None:
     usage_commands.init_app(app)
     store_commands.init_app(app)
     orgs_commands.init_app(app)
+    admin_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
@@ -106,7 +107,6 @@ def register(app: Flask) -> None:
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(runs_api.bp)
-    app.register_blueprint(call_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)

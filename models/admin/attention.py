@@ -109,9 +109,7 @@ def _calls(now: datetime) -> Iterator[Attention]:
             "flagged", f"{_number(count, 'charged call')} with a bill in doubt in the last 30 days"
         )
     if names := refused_names(now - UNPRICED_FOR):
-        yield Attention(
-            "unpriced", f"{_number(len(names), 'model')} without a price were requested this week"
-        )
+        yield Attention("unpriced", f"Requests for {_number(len(names), 'model')} without a price this week")
 
 
 def _jobs(now: datetime) -> Iterator[Attention]:
@@ -156,7 +154,7 @@ def _money(now: datetime) -> Iterator[Attention]:
 def _webhooks() -> Iterator[Attention]:
     troubled = or_(OrgWebhook.disabled_at.is_not(None), OrgWebhook.failing_since.is_not(None))
     if count := _count(select(OrgWebhook.id).where(troubled)):
-        yield Attention("webhooks", f"{_number(count, 'webhook')} of organisations fail or are off")
+        yield Attention("webhooks", f"{_number(count, 'webhook')} failing or switched off at organisations")
 
 
 def _providers(now: datetime) -> Iterator[Attention]:

@@ -16,7 +16,7 @@ DATABASE, FILES = "(database)", "(files)"
 """Names of samples that are not of a table."""
 GROWTH_DAYS = 7
 KEPT_DAYS = 400
-SHOWN = 40
+SHOWN = 30
 
 
 class StorageSample(Base):
@@ -70,7 +70,7 @@ def table_sizes(now: datetime) -> Sequence[TableSize]:
 
 def database_bytes() -> int:
     """The size of the whole database."""
-    return db.session.scalars(select(func.pg_database_size(func.current_database()))).one()
+    return int(db.session.scalars(select(func.pg_database_size(func.current_database()))).one())
 
 
 def samples_of(day: date) -> dict[str, int]:

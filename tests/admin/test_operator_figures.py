@@ -132,7 +132,7 @@ def test_sizes_are_sampled_and_grow(session: OrmSession, root: Person, tmp_path:
     session.commit()
     shown = root.browser.get("/admin/storage").text
     for words in (
-        "1 files, counted",
+        "1 file, counted",
         "1 kB",
         ">message<",
         "5.0 MB",

@@ -25,13 +25,18 @@ def test_nothing_needs_attention_when_all_is_well(desk: Desk, session: OrmSessio
     shown = root.browser.get("/admin").text
     for words in ("No job worker is running", "ledger proof did not run", "not compared with Stripe"):
         assert words in shown, words
+    printed = desk.app.test_cli_runner().invoke(args=["doctor"])
+    assert (printed.exit_code, "URGENT  No job worker is running" in printed.output) == (1, True)
     heartbeat(session)
     desk.run(billing.record_ledger_proof)
     desk.run(billing.record_store_proof)
     desk.run(billing.reconcile)
     shown = root.browser.get("/admin").text
     assert "Nothing needs you" in shown
-    for words in ("0 entries agree", "0 runs agree", "0 payments agree", "Run now"):
+    printed = desk.app.test_cli_runner().invoke(args=["doctor"])
+    assert (printed.exit_code, "Nothing needs attention" in printed.output) == (0, True)
+    assert "ledger proof" in printed.output
+    for words in ("0 entries verified", "0 runs verified", "0 payments verified", "Run now"):
         assert words in shown, words
 
 
@@ -60,11 +65,11 @@ def test_each_thing_that_needs_attention_is_a_line_with_a_link(
     for words, address in (
         ("1 lost call:", "/admin/calls#lost"),
         ("1 charged call with a bill in doubt", "/admin/calls#flagged"),
-        ("1 model without a price", "/admin/calls#refused"),
+        ("Requests for 1 model without a price", "/admin/calls#refused"),
         ("1 job failed for good", "/admin/jobs"),
         ("due for over 5 minutes: billing.top_up", "/admin/jobs"),
         ("1 change could not be synchronised", "/admin/billing#failures"),
-        ("1 webhook of organisations fail", "/admin/webhooks"),
+        ("1 webhook failing or switched off", "/admin/webhooks"),
         ("The ledger proof did not run", "/admin/proofs#ledger"),
         ("The proof of the store’s statistics did not run", "/admin/proofs#store"),
     ):

@@ -1,6 +1,7 @@
 """`/admin`: what needs an operator, and the search of accounts; `/admin/calls`: calls and models to review, and how reviews end."""
 
 from datetime import timedelta
+from typing import Any
 
 from flask import current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
@@ -128,7 +129,7 @@ def attention_address(found: Attention) -> str | None:
     return url_for(endpoint, **values) if endpoint else None
 
 
-_PLACES: dict[str, tuple[str, dict[str, str]]] = {
+_PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "unsettled": ("admin.calls_to_review", {"_anchor": "unsettled"}),
     "lost": ("admin.calls_to_review", {"_anchor": "lost"}),
     "flagged": ("admin.calls_to_review", {"_anchor": "flagged"}),

@@ -115,12 +115,17 @@ def summaries() -> list[ProofSummary]:
 
 def ledger_rows(limit: int) -> list[ProofRow]:
     """The last proofs of the ledger."""
-    return [_proof_row(run, f"{run.entries:,} entries") for run in billing.proof_runs("ledger", limit=limit)]
+    return [
+        _proof_row(run, _counted(run.entries, "entry", "entries"))
+        for run in billing.proof_runs("ledger", limit=limit)
+    ]
 
 
 def store_rows(limit: int) -> list[ProofRow]:
     """The last proofs of the store's statistics."""
-    return [_proof_row(run, f"{run.runs:,} runs") for run in billing.proof_runs("store", limit=limit)]
+    return [
+        _proof_row(run, _counted(run.runs, "run", "runs")) for run in billing.proof_runs("store", limit=limit)
+    ]
 
 
 def stripe_rows(limit: int) -> list[ProofRow]:
@@ -153,7 +158,7 @@ def _proof_row(run: ProofRun, checked: str) -> ProofRow:
     findings = [
         f"{each['check']}: {text}" for each in run.findings for text in each["differences"][:FINDINGS]
     ]
-    result = f"{run.differences:,} differ" if run.differences else f"{checked} agree"
+    result = f"{run.differences:,} differ" if run.differences else f"{checked} verified"
     return ProofRow(run.started_at, _took(run), not run.differences, result, findings[:FINDINGS])
 
 
@@ -165,10 +170,16 @@ def _reconciliation_row(run: Reconciliation) -> ProofRow:
     if run.error:
         return ProofRow(run.started_at, _took(run), None, f"Did not finish: {run.error}", findings)
     repaired = len(run.findings) - run.open_findings
-    result = f"{run.checked:,} payments agree" + (f", {repaired:,} repaired" if repaired else "")
+    result = f"{_counted(run.checked, 'payment', 'payments')} verified" + (
+        f", {repaired:,} repaired" if repaired else ""
+    )
     if run.open_findings:
         result = f"{run.open_findings:,} to review"
     return ProofRow(run.started_at, _took(run), not run.open_findings, result, findings)
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def _took(run: ProofRun | Reconciliation) -> float:

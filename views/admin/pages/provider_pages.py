@@ -1,7 +1,6 @@
 """`/admin/providers`: how providers answer, by model, and their failed calls."""
 
 from dataclasses import dataclass
-from typing import cast
 from urllib.parse import urlsplit
 
 from flask import current_app, request, url_for
@@ -25,14 +24,15 @@ MODELS = 25
 TALL = 28
 WIDE = 112
 NAMES = {
-    "timeout": "timeouts",
-    "unreachable": "unreachable",
-    "interrupted": "broken off",
-    "rate_limited": "rate limited",
-    "server_error": "server errors",
-    "rejected": "requests refused",
-    "other": "other",
+    "timeout": ("timeout", "timeouts"),
+    "unreachable": ("unreachable", "unreachable"),
+    "interrupted": ("broken off", "broken off"),
+    "rate_limited": ("rate limited", "rate limited"),
+    "server_error": ("server error", "server errors"),
+    "rejected": ("request refused", "requests refused"),
+    "other": ("other", "other"),
 }
+"""Classes of errors in words, of one call and of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ def provider_list() -> ResponseReturnValue:
     faults = provider_health.last_faults([name for name in (*known, *found) if found.get(name)])
     names = [*known, *(name for name in found if name not in known)]
     cards = [_card(name, known.get(name), found.get(name, {}), faults.get(name)) for name in names]
+    cards.sort(key=lambda card: -card.whole.health.calls if card.whole else 0)
     return render(
         "admin/providers.html",
         window=window,
@@ -121,7 +122,7 @@ def _window() -> Window:
     window = request.args.get("window") or "24h"
     if window not in WINDOWS:
         raise NotFound("There is no such period.")
-    return cast(Window, window)
+    return window
 
 
 def _card(
@@ -143,7 +144,7 @@ def _card(
 
 def _row(model: str, health: Health) -> ModelRow:
     errors = sorted(health.errors.items(), key=lambda each: -each[1])
-    words = ", ".join(f"{count:,} {NAMES.get(error, error)}" for error, count in errors)
+    words = ", ".join(f"{count:,} {NAMES[error][count != 1]}" for error, count in errors)
     return ModelRow(model, health, words, _bars(health.trend))
 
 
