@@ -69,7 +69,7 @@ def test_titles_and_words_have_one_style() -> None:
         yield from (f"“{found[0]}”" for found in QUAINT.finditer(text))
 
     ours = [file for file in WEB if file.parent.name != "demo"]
-    assert violations(ours, find) == []
+    check(ours, find)
 
 
 def test_htmx_is_added_to_links_and_forms_that_work_without_it() -> None:
@@ -268,7 +268,7 @@ def test_people_without_a_name_are_shown_by_their_address_everywhere() -> None:
         yield from (f"{found}: use User.display_name" for found in UNNAMED.findall(source(file)))
 
     models = sorted((ROOT / "models").rglob("*.py"))
-    assert violations([*FILES, *VIEWS, *models], find) == []
+    check([*FILES, *VIEWS, *models], find)
 
 
 FORMATTED = re.compile(
