@@ -157,7 +157,9 @@ def _matches(filters: ListingQuery, used: dict[str, ColumnElement[bool]]) -> CTE
         used["licenses"] = func.coalesce(used["licenses"], false())
     if "verified" in used:
         used["verified"] = Publisher.verified.expression
-    failed = sum((cast(~condition, Integer) for condition in used.values()), start=literal_column("0"))
+    failed: ColumnElement[int] = sum(
+        (cast(~condition, Integer) for condition in used.values()), start=literal_column("0")
+    )
     return (
         select(
             Agent.publisher_id.label("publisher"),
