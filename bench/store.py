@@ -34,6 +34,7 @@ PUBLISHED_AT_ONCE = 100
 PAGES = {
     "store: first page": ("/store", 60),
     "store: search": ("/store?search=careful+reviewer", 100),
+    "store: search that matches every agent": ("/store?search=reads", 60),
     "store: a new search each time": ("/store?search={words}", 100),
     "store: page of the most used agent": ("/publishers/{publisher}/agents/{agent}/{version}", 100),
     "store: page of a different agent each time": ("{other}", 100),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.server import serving as serving
 
@@ -23,6 +23,9 @@ OFF_BY_DEFAULT = {
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--js-flags=--no-turbofan")
 """No page runs long enough to repay the optimizing compiler: with it, axe takes a sixth more."""
+
+expect.set_options(timeout=30_000)
+"""Milliseconds; five seconds, the default, are not enough for a page of a busy machine."""
 
 OpenPage = Callable[..., AbstractContextManager[Page]]
 

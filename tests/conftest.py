@@ -72,11 +72,29 @@ def _use_memory_for_temporary_files() -> None:
 _use_memory_for_temporary_files()
 
 
+LONGEST = (
+    "proof/test_proof_of_calls.py",
+    "core/test_slow_clients.py",
+    "core/test_serve.py",
+    "clients/test_launcher_commands.py",
+    "proof/test_proof_of_crashes.py",
+    "web/test_look_in_browser.py",
+    "gateway/test_server.py",
+    "core/test_postgres.py",
+    "core/test_rate_limits.py",
+    "clients/test_codebuff_sdk.py",
+    "gateway/test_unsettled.py",
+    "core/test_settings.py",
+)
+"""The files that take longest, most of it in servers that they start, and in time-outs that they wait for."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with few tests first: they start servers and browsers and take longest. pytest-xdist distributes whole
-    files in this order, so none of them is left for the end."""
+    """Run the longest files first, then those with few tests: they start servers and browsers. pytest-xdist distributes
+    whole files in this order, so none of them is left for the end."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
     sizes = Counter(item.path for item in items)
-    items.sort(key=lambda item: sizes[item.path])
+    items.sort(key=lambda item: (ranks.get(item.path, len(ranks)), sizes[item.path]))
 
 
 def pytest_collection_finish() -> None:

@@ -12,6 +12,7 @@ from blinker import Signal
 from sqlalchemy import delete, select, update
 
 from models.accounts import credentials
+from models.accounts.data_exports import DataExport
 from models.accounts.email_changes import EmailChange, cancel_change
 from models.accounts.passkeys import Passkey
 from models.accounts.sessions import LoginLink, Session
@@ -46,7 +47,7 @@ def deletion_blocks(user: User) -> list[DeletionBlock]:
 
 
 def delete_account(user: User, *, by: Session, now: datetime) -> None:
-    """Begin the grace: every session, key and sign-in link of the user ends at once, for good. Locks the user's browser sessions and
+    """Begin the grace: every session, key, sign-in link and export of the user ends at once, for good. Locks the user's browser sessions and
     row, flushes.
 
     Raises Forbidden (`lock_browser`), and Conflict for what stands against it.
@@ -97,3 +98,5 @@ def _end_credentials(user: User, now: datetime) -> None:
         credentials.revoke_all(user, kind)
     unused = update(LoginLink).where(LoginLink.email == user.email, LoginLink.used_at.is_(None))
     db.session.execute(unused.values(used_at=now))
+    # a job removes their files
+    db.session.execute(delete(DataExport).where(DataExport.user_id == user.id))

@@ -374,7 +374,8 @@ def _delete(rows: Sequence[Session]) -> list[Session]:
             .execution_options(synchronize_session=False)
         )
         for row in rows:
-            db.session.expunge(row)
+            if row in db.session:
+                db.session.expunge(row)
     if devices:
         db.session.execute(update(Fingerprint).where(Fingerprint.id.in_(devices)).values(sig_hash=None))
     return list(rows)

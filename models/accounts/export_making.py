@@ -59,7 +59,6 @@ def make_export(id: str, files: Files, settings: Settings) -> None:
     except ExportAbandoned:
         log.info("export %s is no longer wanted", id)
     except Exception:
-        db.session.rollback()
         with transaction():
             last = data_exports.give_up(task, now())
         if not last:

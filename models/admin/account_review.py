@@ -34,7 +34,7 @@ class ReviewedAccount:
     @property
     def title(self) -> str:
         """The display name, or the address."""
-        return self.org.name if self.org else self._user.name or self._user.email
+        return self.org.name if self.org else self._user.display_name
 
     @property
     def detail(self) -> str:

@@ -121,7 +121,7 @@ def _by_id(table: type[Org], ids: Iterable[str]) -> dict[str, Org]:
 
 
 def _person(user: User, reason: str, **ids: str) -> AccountMatch:
-    return AccountMatch(Account(user_id=user.id), user.name or user.email, user.email, reason, **ids)
+    return AccountMatch(Account(user_id=user.id), user.display_name, user.email, reason, **ids)
 
 
 def _organisation(org: Org, reason: str, **ids: str) -> AccountMatch:

@@ -1,5 +1,5 @@
 """What the subjects of the operators' audit log name, where it still exists: people, organisations, calls, runs, agents, plans,
-purchases, evaluation results."""
+purchases, evaluation results, jobs."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple
@@ -8,6 +8,7 @@ from sqlalchemy import Select, literal, null, select, tuple_, union_all
 
 from models.accounts.users import User
 from models.admin.git_evals import GitEvalResults
+from models.admin.job_review import existing_jobs
 from models.billing import Plan, Purchase
 from models.core.audit_log import AuditLog
 from models.core.db import db
@@ -17,7 +18,7 @@ from models.orgs import Org
 from models.runs import AgentRun
 from models.store import Agent, Publisher
 
-SubjectKind = Literal["account", "call", "run", "agent", "publisher", "plan", "purchase", "eval"]
+SubjectKind = Literal["account", "call", "run", "agent", "publisher", "plan", "purchase", "eval", "job"]
 
 
 class NamedSubject(NamedTuple):
@@ -29,8 +30,8 @@ class NamedSubject(NamedTuple):
 
 
 def named_subjects(entries: Sequence[AuditLog]) -> dict[str, NamedSubject]:
-    """What exists of the entries' subjects, by subject, and of who acted, by id. Two statements at most; every part is a lookup by a
-    unique key."""
+    """What exists of the entries' subjects, by subject, and of who acted, by id. Three statements at most; every part is a lookup
+    by a unique key."""
     texts = {text for entry in entries for text in (entry.subject, entry.actor_id) if text}
     found: dict[str, NamedSubject] = {}
     if not texts:
@@ -39,6 +40,8 @@ def named_subjects(entries: Sequence[AuditLog]) -> dict[str, NamedSubject]:
         union_all(*_lookups(texts, _publishers(entries)))
     ):
         found.setdefault(subject, NamedSubject(kind, id, account_id))
+    for id in existing_jobs(entry.subject for entry in entries if entry.action.startswith("job.")):
+        found[id] = NamedSubject("job", id)
     agents = {text: parts for text in texts if (parts := _agent(text))}
     if agents:
         named = tuple_(Agent.publisher_id, Agent.id).in_(list(agents.values()))

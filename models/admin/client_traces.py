@@ -16,7 +16,7 @@ from models.core.errors import Invalid, NotFound
 from models.gateway import GatewayCall
 from models.ledger.message import Message
 from models.runs import AgentRun
-from models.runs.transcript import ConversationTurn, transcript
+from models.runs.transcript import ConversationTurn, text_of, transcript
 
 LISTED = 500
 """Messages of one answer."""
@@ -220,17 +220,13 @@ def answer_turns(traced: TracedMessage) -> Sequence[ConversationTurn]:
 
 def answer_text(traced: TracedMessage) -> str:
     """The text of the answer; empty if it has none or was not kept."""
-    return _text(answer_turns(traced))
+    return text_of(answer_turns(traced))
 
 
 def user_prompt(traced: TracedMessage) -> str | None:
     """The text of the last user message of the request, or None."""
     last = next((turn for turn in reversed(request_turns(traced)) if turn.role == "user"), None)
-    return (_text([last]) or None) if last else None
-
-
-def _text(turns: Sequence[ConversationTurn]) -> str:
-    return "\n".join(part.text for turn in turns for part in turn.parts if part.kind == "text")
+    return (text_of([last]) or None) if last else None
 
 
 def run_of_anyone(run_id: str) -> AgentRun | None:

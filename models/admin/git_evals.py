@@ -159,7 +159,7 @@ def eval_summaries(
     return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
 
-def _summaries() -> Select[Any]:
+def _summaries() -> Select[*tuple[Any, ...]]:
     details = GitEvalResults.details
     given = case((func.jsonb_typeof(details) == "object", details), else_=cast({}, JSONB))
     pair = func.jsonb_each(given).table_valued(column("key", Text), column("value", JSONB), name="pair")

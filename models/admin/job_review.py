@@ -1,7 +1,7 @@
 """The job queue for operators: counts by task, jobs with their last error, the worker, the schedule; retry and cancel."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -111,6 +111,15 @@ def reviewed_job(id: int) -> ReviewedJob:
     if not found:
         raise NotFound("There is no such job. It has succeeded, or was deleted.")
     return found[0]
+
+
+def existing_jobs(ids: Iterable[str]) -> list[str]:
+    """Which of these are ids of jobs that still exist."""
+    numbers = [int(id) for id in ids if id.isascii() and id.isdecimal() and len(id) < 19]
+    if not numbers:
+        return []
+    query = text("SELECT id::text FROM procrastinate_jobs WHERE id = ANY(:ids)")
+    return list(db.session.scalars(query, {"ids": numbers}))
 
 
 def failed_count(limit: int = 1_000) -> int:

@@ -6,15 +6,16 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import ForeignKey, Row, Select, func, literal, or_, select, union_all
+from sqlalchemy import ForeignKey, Select, func, literal, or_, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.admin.client_traces import TracedMessage, answer_text, user_prompt
+from models.admin.client_traces import TracedMessage, answer_turns, user_prompt
 from models.core.db import NOW, Base, db
 from models.gateway import GatewayCall
 from models.ledger.message import Message
 from models.runs.call_replay import replay_of
+from models.runs.transcript import text_or_calls
 
 CLIENT_ID = "stoa-relabel"
 """`client_id` of the calls that relabel, which are not relabelled themselves."""
@@ -65,7 +66,8 @@ def relabelled_traces(
     rows = _kept_calls(user_id, limit)
     messages = [row.Message for row in rows if message_ids is None or row.Message.id in message_ids]
     outputs: dict[str, dict[str, str]] = {
-        each.id: {each.model: answer_text(TracedMessage(each, None, each.response))} for each in messages
+        each.id: {each.model: text_or_calls(answer_turns(TracedMessage(each, None, each.response)))}
+        for each in messages
     }
     query = select(TraceRelabel).where(TraceRelabel.message_id.in_(outputs)).order_by(TraceRelabel.model)
     for relabel in db.session.scalars(query):
@@ -113,7 +115,7 @@ def store_relabel(message_id: str, model: str, output: str, *, request_id: str, 
     )
 
 
-def _kept_calls(user_id: str, limit: int) -> Sequence[Row[Any]]:
+def _kept_calls(user_id: str, limit: int) -> Sequence[Any]:
     if "\0" in user_id:
         return ()
     newest = union_all(_newest_own(user_id), _newest_delegated(user_id)).subquery("newest")

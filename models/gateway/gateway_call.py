@@ -39,7 +39,6 @@ class GatewayCall(Base):
         ),
         Index("idx_gateway_call_run", "run_id", "started_at"),
         Index("idx_gateway_call_message", "message_id"),
-        Index("idx_gateway_call_account", "account_id", "started_at"),
         # users named in an organisation's ledger are kept (trigger `credit_keep_people`)
         Index(
             "idx_gateway_call_member",

@@ -112,7 +112,8 @@ class RefusedCalls:
                 return
         room = size and self._queued_bytes < MAX_QUEUED_BYTES
         if room and self._windows.take_input(refusal.key_id, size):
-            refusal = replace(refusal, **_input(stored_input))
+            request, definitions = _input(stored_input)
+            refusal = replace(refusal, request=request, definitions=definitions)
         with self._lock:
             self._queue.append(refusal)
             self._queued_bytes += _bytes_of(refusal)
@@ -170,12 +171,12 @@ def _bytes_of(refusal: CallRefusal) -> int:
     return len(refusal.request or b"") + len(refusal.definitions or b"")
 
 
-def _input(stored_input: Callable[[], tuple[object, object]]) -> dict[str, bytes | None]:
+def _input(stored_input: Callable[[], tuple[object, object]]) -> tuple[bytes | None, bytes | None]:
     try:
         request, definitions = stored_input()
     except (TypeError, ValueError, RecursionError):
-        return {}
-    return {"request": _json(request), "definitions": _json(definitions)}
+        return None, None
+    return _json(request), _json(definitions)
 
 
 def _json(value: object) -> bytes | None:

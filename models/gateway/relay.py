@@ -426,7 +426,7 @@ class Gateway:
             started_at=now(),
             latency_ms=0,
         )
-        self.refused_calls.add(record, lambda: None, 0)
+        self.refused_calls.add(record, lambda: (None, None), 0)
 
     def _answer_to(self, request: CallRequest, error: Exception) -> tuple[int, str]:
         """The status and the message that the client gets for an error."""

@@ -84,7 +84,7 @@ def offboard(org: Org, by_id: str, user_id: str, fates: Mapping[str, KeyFate], n
         role=role,
         removed_by=by.email,
         at=now,
-        receipt={"name": row.user.name, "removed_by_name": by.name, **receipt},
+        receipt={"name": row.user.display_name, "removed_by_name": by.display_name, **receipt},
     )
     db.session.add(removal)
     db.session.flush()

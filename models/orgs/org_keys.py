@@ -96,7 +96,7 @@ def heirs(org_id: str, but: str) -> list[KeyOwner]:
         select(User)
         .join(OrgMember, OrgMember.user_id == User.id)
         .where(OrgMember.org_id == org_id, OrgMember.role.in_(CAN["spend"] - {"service"}), User.id != but)
-        .order_by(func.coalesce(User.name, User.email), User.id)
+        .order_by(User.display_name, User.id)
         .limit(500)
     )
     people = [KeyOwner(user.id, user.display_name, False) for user in db.session.scalars(query)]

@@ -93,7 +93,7 @@ def team_people(team: OrgTeam) -> list[TeamPerson]:
         .join(OrgMember, OrgMember.user_id == User.id)
         .join(OrgTeam, OrgTeam.id == team.id)
         .where(_belongs(), OrgMember.role.in_(PEOPLE_ROLES))
-        .order_by(func.coalesce(User.name, User.email), User.id)
+        .order_by(User.display_name, User.id)
         .limit(1000)
     )
     return [TeamPerson(*row) for row in db.session.execute(query)]
@@ -106,7 +106,7 @@ def people_outside(team: OrgTeam) -> list[User]:
         select(User)
         .join(OrgMember, OrgMember.user_id == User.id)
         .where(OrgMember.org_id == team.org_id, OrgMember.role.in_(PEOPLE_ROLES), User.id.not_in(inside))
-        .order_by(func.coalesce(User.name, User.email), User.id)
+        .order_by(User.display_name, User.id)
         .limit(1000)
     )
     return list(db.session.scalars(query))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,10 +14,10 @@ from models.ledger.message import Message
 from models.ledger.rollup import UsageRecounting, UsageRollup
 from models.runs.call_search import CallPage, execute, with_conditions
 from models.runs.call_sources import NONE, CallFilter, CallSource, Query, sources_of
+from models.usage.period import PeriodPart, utc_parts
 
 ROLLED = frozenset(("key", "model", "agent", "state", "code", "member", "owner"))
 """Filters that rollups have; `code` only of failed calls."""
-GRAINS = {"week": timedelta(days=7), "day": timedelta(days=1), "hour": timedelta(hours=1)}
 EARLIEST, LATEST = datetime(2000, 1, 3, tzinfo=UTC), datetime(2999, 12, 30, tzinfo=UTC)
 """Mondays."""
 
@@ -53,9 +53,12 @@ def call_totals(account_id: str, filter: CallFilter) -> CallTotals:
     messages are read). Up to six queries. Not for a filter by text: only what was searched can be added up (`totals_of`)."""
     if not _rolled(account_id, filter):
         return _counted(account_id, filter)
-    parts, rest = _parts(filter.start or EARLIEST, filter.end or LATEST)
-    total = _summed(account_id, filter, parts) if parts else CallTotals()
-    return sum((_counted(account_id, replace(filter, start=start, end=end)) for start, end in rest), total)
+    start, end = ((filter.start or EARLIEST).astimezone(UTC), (filter.end or LATEST).astimezone(UTC))
+    parts = utc_parts(start, end, start)
+    rolled = [part for part in parts if part.grain != "call"]
+    total = _summed(account_id, filter, rolled) if rolled else CallTotals()
+    rest = (replace(filter, start=part.start, end=part.end) for part in parts if part.grain == "call")
+    return sum((_counted(account_id, each) for each in rest), total)
 
 
 def totals_of(page: CallPage) -> CallTotals:
@@ -79,30 +82,9 @@ def _rolled(account_id: str, filter: CallFilter) -> bool:
     return db.session.get(UsageRecounting, account_id) is None
 
 
-def _parts(
-    start: datetime, end: datetime
-) -> tuple[list[tuple[str, datetime, datetime]], list[tuple[datetime, datetime]]]:
-    """The whole weeks, days and hours of UTC in a period, as ranges of buckets, and its parts of hours."""
-    return _split(start.astimezone(UTC), end.astimezone(UTC), list(GRAINS))
-
-
-def _split(start: datetime, end: datetime, grains: Sequence[str]) -> Any:
-    if start >= end or not grains:
-        return [], [(start, end)] if start < end else []
-    grain, *finer = grains
-    size = GRAINS[grain]
-    first, last = EARLIEST + -((EARLIEST - start) // size) * size, EARLIEST + (end - EARLIEST) // size * size
-    if first >= last:
-        return _split(start, end, finer)
-    before, after = _split(start, first, finer), _split(last, end, finer)
-    return [*before[0], (grain, first, last), *after[0]], [*before[1], *after[1]]
-
-
-def _summed(
-    account_id: str, filter: CallFilter, parts: Sequence[tuple[str, datetime, datetime]]
-) -> CallTotals:
+def _summed(account_id: str, filter: CallFilter, parts: Sequence[PeriodPart]) -> CallTotals:
     r = UsageRollup
-    buckets = (and_(r.grain == grain, r.bucket >= start, r.bucket < end) for grain, start, end in parts)
+    buckets = (and_(r.grain == part.grain, r.bucket >= part.start, r.bucket < part.end) for part in parts)
     query = select(
         func.sum(r.calls + r.failed),
         func.sum(r.failed),
@@ -112,7 +94,8 @@ def _summed(
         func.sum(r.cost),
     ).where(r.account_id == account_id, or_(*buckets), *_conditions(filter))
     *counts, cost = db.session.execute(query).one()
-    return CallTotals(*(int(each or 0) for each in counts), cost or Decimal(0))
+    calls, failed, read, written, credits = (int(each or 0) for each in counts)
+    return CallTotals(calls, failed, read, written, credits, cost or Decimal(0))
 
 
 def _conditions(filter: CallFilter) -> list[ColumnElement[bool]]:
@@ -136,8 +119,11 @@ def _counted(account_id: str, filter: CallFilter) -> CallTotals:
     total = CallTotals()
     for source in sources_of(account_id, filter, None, execute):
         part = db.session.execute(_sums(source, filter)).one()
-        counts = (part.calls, part.failed, part.input_tokens, part.output_tokens, part.credits)
-        total += CallTotals(*(int(each or 0) for each in counts), part.cost or Decimal(0), part.partly)
+        counts = (part.input_tokens, part.output_tokens, part.credits)
+        read, written, credits = (int(each or 0) for each in counts)
+        total += CallTotals(
+            part.calls, part.failed, read, written, credits, part.cost or Decimal(0), part.partly
+        )
     return total
 
 

@@ -332,17 +332,19 @@ def _ledger(call: GatewayCall) -> list[LedgerLine]:
 
 
 def _adjacent_calls(call: GatewayCall, run: AgentRun | None, user_id: str) -> tuple[str | None, str | None]:
-    """Return the ids of the calls before and after this one: of the run, else of the account. Looks a day far for those of one
-    member, who may have few of the account's calls."""
+    """Return the ids of the calls before and after this one: of the run in the order of their start, else of the account as in
+    its list. Looks a day far for those of one member, who may have few of the account's calls."""
     scope = [GatewayCall.account_id == call.account_id]
+    at = GatewayCall.finished_at if run is None else GatewayCall.started_at
     if run is not None:
         scope.append(GatewayCall.run_id == run.id)
     elif user_id:
         day = timedelta(days=1)
         scope.append(GatewayCall.user_id == user_id)
-        scope.append(GatewayCall.started_at.between(call.started_at - day, call.started_at + day))
-    order = (GatewayCall.started_at, GatewayCall.request_id)
-    position, current = tuple_(*order), tuple_(call.started_at, call.request_id)
+        scope.append(at.between(call.finished_at - day, call.finished_at + day))
+    order = (at, GatewayCall.request_id)
+    position = tuple_(*order)
+    current = tuple_(call.finished_at if run is None else call.started_at, call.request_id)
     base = select(GatewayCall.request_id).where(*scope).limit(1)
     before = base.where(position < current).order_by(*(each.desc() for each in order)).scalar_subquery()
     after = base.where(position > current).order_by(*order).scalar_subquery()

@@ -99,18 +99,21 @@ def revoke_share(run: AgentRun, share_id: str) -> RunShare:
     return share
 
 
+def revoke_shares_by(user_id: str, now: datetime, *, org_id: str | None = None) -> int:
+    """End the links that a person made, with `org_id` to the runs of this organisation. Returns how many. Locks them; flushes."""
+    query = update(RunShare).where(RunShare.created_by == user_id, *_works(now)).values(revoked_at=now)
+    if org_id is not None:
+        query = query.where(
+            select(AgentRun.id).where(AgentRun.id == RunShare.run_id, AgentRun.org_id == org_id).exists()
+        )
+    query = query.execution_options(synchronize_session=False)
+    return len(db.session.scalars(query.returning(RunShare.id)).all())
+
+
 @member_leaving.connect
-def revoke_shares_of_member(org_id: str, *, user_id: str, now: datetime) -> dict[str, Any]:
-    """End the links that a leaving member made to the organisation's runs. Returns how many, for the receipt. Locks them; flushes."""
-    made = select(AgentRun.id).where(AgentRun.id == RunShare.run_id, AgentRun.org_id == org_id).exists()
-    ended = db.session.scalars(
-        update(RunShare)
-        .where(RunShare.created_by == user_id, made, *_works(now))
-        .values(revoked_at=now)
-        .returning(RunShare.id)
-        .execution_options(synchronize_session=False)
-    ).all()
-    return {"totals": {"shares": len(ended)}, "keys": {}}
+def _member_leaving(org_id: str, *, user_id: str, now: datetime) -> dict[str, Any]:
+    """End the links of a leaving member; their number is for the receipt."""
+    return {"totals": {"shares": revoke_shares_by(user_id, now, org_id=org_id)}, "keys": {}}
 
 
 def shared_run(token: str) -> tuple[RunShare, AgentRun]:

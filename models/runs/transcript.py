@@ -84,6 +84,17 @@ def transcript(request: Any, total: int, response: Any, reasoning: str | None) -
     return Transcript(turns, _response_turns(response, reasoning), max(0, total - len(turns or ())))
 
 
+def text_of(turns: Sequence[ConversationTurn]) -> str:
+    """The text of the turns, without reasoning and tool calls."""
+    return "\n".join(part.text for turn in turns for part in turn.parts if part.kind == "text")
+
+
+def text_or_calls(turns: Sequence[ConversationTurn]) -> str:
+    """The text of an answer or, of one without text, the tools that it calls with their arguments."""
+    calls = (f"{part.title} {part.text}" for turn in turns for part in turn.parts if part.kind == "call")
+    return text_of(turns) or "\n".join(calls)
+
+
 def _tool_names(messages: Sequence[Any]) -> Mapping[str, str]:
     """The names of the tools that the messages call, by the id of the call."""
     names = {}

@@ -52,7 +52,7 @@ def departure(org_id: str, user_id: str, now: datetime) -> Departure:
             GatewayCall.user_id == user_id,
             GatewayCall.user_id != GatewayCall.account_id,
             GatewayCall.account_id == org_id,
-            GatewayCall.started_at >= now - TRAFFIC,
+            GatewayCall.finished_at >= now - TRAFFIC,
         )
         .group_by(GatewayCall.key_id)
     )

@@ -147,12 +147,12 @@ def forecast(org: Org, balance: int, now: datetime) -> Forecast:
 
 
 def health(org: Org, since: datetime, *, user_id: str = "") -> CallHealth:
-    """The calls since `since`, failed ones included."""
+    """The calls that finished since `since`, failed ones included."""
     query = select(
         func.count(),
         func.count().filter(GatewayCall.state == "failed"),
         func.avg(GatewayCall.latency_ms).filter(GatewayCall.state == "settled"),
-    ).where(GatewayCall.account_id == org.id, GatewayCall.started_at >= since)
+    ).where(GatewayCall.account_id == org.id, GatewayCall.finished_at >= since)
     if user_id:
         query = query.where(GatewayCall.user_id == user_id)
     calls, failed, latency = db.session.execute(query).one()

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.core.db import Base, BigInt, db
 from models.ledger.message import Message
 from models.orgs import Org
+from models.usage.usage_rows import CALL_COUNTS
 
 LAG = timedelta(minutes=5)
 STEP = 20_000
@@ -73,18 +74,7 @@ class OrgUsageState(Base):
 
 
 _KEY = ["user_id", "dimension", "grain", "bucket", "key"]
-_SUMS = [
-    "calls",
-    "failed",
-    "input_tokens",
-    "cache_write_tokens",
-    "cache_read_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "credits",
-    "cost",
-    "latency_ms",
-]
+_SUMS = [*CALL_COUNTS[:-1], "cost", "latency_ms"]
 _COLUMNS = ["org_id", *_KEY, *_SUMS, "latency_max", "histogram"]
 """The order of `org_usage_cells`."""
 _COUNT = text(

@@ -90,9 +90,7 @@ class Period:
         """The largest UTC weeks, days and hours that make up each column, and what is left of the hours at its ends: where
         midnight is not at a full hour of UTC."""
         return [
-            part
-            for each in self.columns_as_parts()
-            for part in _parts(each.start, each.end, each.start, GRAINS)
+            part for each in self.columns_as_parts() for part in utc_parts(each.start, each.end, each.start)
         ]
 
     def columns_as_parts(self) -> list[PeriodPart]:
@@ -102,7 +100,10 @@ class Period:
         return [PeriodPart("call", start, end, start) for start, end in zip(starts, ends, strict=True)]
 
 
-def _parts(start: datetime, end: datetime, column: datetime, grains: tuple[Step, ...]) -> list[PeriodPart]:
+def utc_parts(
+    start: datetime, end: datetime, column: datetime, grains: tuple[Step, ...] = GRAINS
+) -> list[PeriodPart]:
+    """The largest UTC weeks, days and hours between two times in UTC, and what is left of hours."""
     if start >= end:
         return []
     if not grains:
@@ -112,11 +113,11 @@ def _parts(start: datetime, end: datetime, column: datetime, grains: tuple[Step,
     if first < start:
         first += SIZES[grain]
     if first >= last:
-        return _parts(start, end, column, tuple(finer))
+        return utc_parts(start, end, column, tuple(finer))
     return [
-        *_parts(start, first, column, tuple(finer)),
+        *utc_parts(start, first, column, tuple(finer)),
         PeriodPart(grain, first, last, column),
-        *_parts(last, end, column, tuple(finer)),
+        *utc_parts(last, end, column, tuple(finer)),
     ]
 
 

@@ -91,11 +91,14 @@ def rollup_rows(names: tuple[str, ...], splits: bool) -> CTE:
         name: UsageRollup.error if name == "state" else rollup_key(UsageRollup, name)
         for name in (*names, "error")
     }
-    rolled = (
-        select(part.c.column.label("start"), *(getattr(UsageRollup, name) for name in (*_KEYS, *_SUMS)))
-        .join_from(part, UsageRollup, within)
-        .where(*(filter_condition(columns, name) for name in names))
+    # apart from the table of parts, each part is one range of the primary key; joined to it, a hash of all rollups of the account
+    rollups = (
+        select(*(getattr(UsageRollup, name) for name in (*_KEYS, *_SUMS)))
+        .where(within, *(filter_condition(columns, name) for name in names))
+        .offset(0)
+        .lateral("rollups")
     )
+    rolled = select(part.c.column.label("start"), *rollups.c).select_from(part.join(rollups, true()))
     return rolled.union_all(_split_calls(names)).cte("rows") if splits else rolled.cte("rows")
 
 

@@ -194,6 +194,25 @@
   });
   listen("htmx:oobAfterSwap", scheduleRemovals);
   listen("htmx:afterRequest", scheduleRemovals);
+
+  // Enter in the field of a search is a change and a submission. The second of two equal searches is not sent: its answer would
+  // take the focus from what was reached meanwhile. An address that is shown already is no step of the history.
+  const searches = new WeakMap();
+  listen("htmx:beforeRequest", (event) => {
+    const { elt, pathInfo, requestConfig } = event.detail;
+    if (requestConfig.verb !== "get" || !elt.matches("form[role=search]")) return;
+    const last = searches.get(elt);
+    if (last?.path === pathInfo.finalRequestPath && performance.now() - last.ended < 100) event.preventDefault();
+    else searches.set(elt, { path: pathInfo.finalRequestPath, ended: -Infinity });
+  });
+  listen("htmx:afterRequest", (event) => {
+    const last = searches.get(event.detail.elt);
+    if (last) last.ended = performance.now();
+  });
+  listen("htmx:beforeHistoryUpdate", (event) => {
+    const { history } = event.detail;
+    if (history.type === "push" && new URL(history.path, location.href).href === location.href) history.type = "replace";
+  });
   listen("htmx:sendError", () => toast("The server did not respond. Try again."));
   listen("htmx:timeout", () => toast("The server took too long. Try again."));
 

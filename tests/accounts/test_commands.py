@@ -121,6 +121,8 @@ def test_link_signs_in_once(flask, session: OrmSession, client: FlaskClient) -> 
     address = result.stdout.strip()
     assert address.startswith("http://localhost:8000/login/link/")
     assert len(session.scalars(select(LoginLink)).all()) == 1
+    (entry,) = session.scalars(select(AuditLog)).all()
+    assert (entry.action, entry.subject) == ("user.sign_in_link", "alice@example.org")
     path = address.removeprefix("http://localhost:8000")
     assert client.post(path, data={"csrf_token": token_of(client.get(path))}).status_code == 303
     assert client.get("/api/auth/session").json["user"]["email"] == "alice@example.org"  # type: ignore[index]

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import ledger
 from models.accounts.users import User
+from models.admin.git_evals import record_eval
 from models.ledger import Account
 from models.orgs import Org
 from tests import factories
@@ -30,7 +31,9 @@ def test_an_operator_finds_an_account_and_grants_credits(
         user, state="failed", error="model_price_missing", provider=None, requested_model="acme/new"
     )
     factories.hold(user, 33)
-    factories.run(user)
+    message = factories.message(user, client_request_id=factories.run(user).id)
+    record_eval(cost_mode=None, reasoner_model=None, agent_model="base", metadata={"avgScore": 7}, cost=1)
+    session.commit()
     cookie: Any = factories.browser_cookie(session.get_one(User, root.id))
     with serving(app) as base, open_page(base, expected=(422,)) as page:
         page.context.add_cookies([cookie])
@@ -41,12 +44,14 @@ def test_an_operator_finds_an_account_and_grants_credits(
             "/providers",
             "/jobs",
             f"/accounts/{org_id}",
+            f"/traces/runs/{message.client_request_id}",
+            "/evals",
             f"/accounts/{alice.id}?call={called.request_id}",
         ):
             page.goto(f"/admin{path}")
             judge(page, *WIDTHS)
         page.goto("/admin")
-        page.get_by_label("Search").fill("alice@")
+        page.get_by_label("Find an account").fill("alice@")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_have_text("alice")
         page.get_by_role("link", name="Grant credits").click()

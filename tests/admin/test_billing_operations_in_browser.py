@@ -55,5 +55,5 @@ def test_an_operator_runs_the_reconciliation_and_retries_an_event(
         desk.run(jobs.reconcile_purchases, 0)
         session.execute(text("DELETE FROM procrastinate_jobs WHERE task_name = 'billing.reconcile'"))
         session.commit()
-        expect(card).to_contain_text("state paid → disputed", timeout=8000)
+        expect(card).to_contain_text("state paid → disputed")
         expect(card).to_contain_text("Agrees")

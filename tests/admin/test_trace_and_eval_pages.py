@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts.users import User
@@ -203,6 +204,11 @@ def test_the_audit_log_links_to_what_it_names_while_it_exists(
     for subject in expected:
         record("thing.changed", subject, actor="alice@example.org", actor_id=alice.id, org_id=org_id)
     record("store.taken_down", "harbor", actor="cli:ops")
+    job = session.execute(
+        text("INSERT INTO procrastinate_jobs (queue_name, task_name) VALUES ('default', 'x') RETURNING id")
+    ).scalar_one()
+    for id in (str(job), str(job + 1), "9" * 30):
+        record("job.retried", id, actor="cli:ops")
     record("team.created", "harbor", actor="gone", actor_id="gone")
     session.commit()
     page = root.browser.get("/admin/audit").text.replace("&amp;", "&")
@@ -212,6 +218,8 @@ def test_the_audit_log_links_to_what_it_names_while_it_exists(
     assert f'<a href="/admin/accounts/{alice.id}">alice@example.org</a>' in page
     assert f'<a href="/admin/accounts/{org_id}">acme</a>' in page
     assert '<a href="/publishers/harbor">harbor</a>' in page
+    assert f'<a href="/admin/jobs?before={job + 1}">{job}</a>' in page
+    assert page.count("/admin/jobs?before=") == 1
     assert "/admin/accounts/gone" not in page
     assert "/admin/accounts/" not in alice.browser.get("/orgs/acme/audit").text
 

@@ -73,7 +73,7 @@ def test_it_is_saved_as_typed_and_the_top_up_arrives_without_reloading(
         desk.run(ledger.charge, alice.account, 400, cause="call")
         assert desk.run(topup_charging.enqueue_due) == 1
         desk.run(jobs.top_up, account_id=alice.id)
-        expect(card.get_by_text("2,600 credits", exact=True)).to_be_visible(timeout=8000)
+        expect(card.get_by_text("2,600 credits", exact=True)).to_be_visible()
         expect(card.get_by_text("$20.00", exact=True)).to_be_visible()
     desk.prove()
 

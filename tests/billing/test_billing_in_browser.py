@@ -113,7 +113,7 @@ def _buy_again(page: Page, script: bool) -> None:
     page.goto("/profile?tab=billing")
     page.get_by_role("button", name="Review and pay").click()
     page.get_by_role("button", name="Pay $25.00").dblclick()
-    expect(page.get_by_text("2,500 credits bought")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("2,500 credits bought")).to_be_visible()
 
 
 def test_the_payment_page_refreshes_when_stripe_answers(

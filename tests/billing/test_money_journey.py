@@ -79,7 +79,7 @@ def test_the_whole_payment_journey(base: str, page: Page, desk: Desk, alice: Per
     assert desk.run(topup_charging.enqueue_due) == 1
     desk.run(jobs.top_up, account_id=alice.id)
     card = page.locator("#auto-topup")
-    expect(card.get_by_text(f"{2600 - spent:,} credits", exact=True)).to_be_visible(timeout=8000)
+    expect(card.get_by_text(f"{2600 - spent:,} credits", exact=True)).to_be_visible()
 
     page.goto("/pricing")
     page.get_by_role("link", name="Subscribe: Pro").click()

@@ -54,7 +54,7 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running(postgres_url, tmp_path_factory.mktemp("clients-server"), workers=1) as address:
         yield address

@@ -198,7 +198,7 @@ def test_a_stream_without_pause_gives_way(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def timed(work: Any) -> Any:
-    began = time.process_time()
+    began = time.thread_time()
     output = work()
-    assert time.process_time() - began < MAX_SECONDS
+    assert time.thread_time() - began < MAX_SECONDS
     return output

@@ -20,6 +20,11 @@ TAG = re.compile(r"<([a-z][a-z0-9-]*)((?:\{[{%].*?[%}]\}|[^>{]|\{(?![{%]))*)>", 
 REQUESTS = re.compile(r"\bhx-(get|post|put|patch|delete)=")
 ADDRESS = re.compile(r'\s(?:href|action|formaction|src|hx-(?:get|post|put|patch|delete))="([^"]*)"')
 PAGES = re.compile(r"/(?:calls|docs|login|onboard|profile|publishers|runs|static|store|uploads)\b(?!/<)")
+TITLE_ENDS = (" · Stoa", " · {{ place }}", "| Stoa{% endif %}")
+"""The last is the store's, by the contract."""
+QUAINT = re.compile(
+    r"\b(?:anew|(?:is|are|was|were) told|(?:half|95 ?%) within)\b|column\('(?:Made|Ends|Gone)'"
+)
 MARKUP = re.compile(r"</[a-z]|/>|<!--|<[a-z][a-z0-9-]*\s+[a-z:-]+=")
 
 
@@ -49,6 +54,21 @@ def test_templates_comply_with_the_content_security_policy() -> None:
                 yield f"<{tag}{attributes}>"
 
     assert violations(WEB, find) == []
+
+
+def test_titles_and_words_have_one_style() -> None:
+    """`Page · Stoa` or `Page · {{ place }}`, by the rule of docs/architecture.md; the words that users of Stripe or Grafana know."""
+
+    def find(file: Path) -> Iterator[str]:
+        text = re.sub(r"\{#.*?#\}", "", source(file), flags=re.DOTALL)
+        titles = re.findall(r"\{% block title %\}(.*?)\{% endblock %\}|<title>([^<]*)</title>", text)
+        for title in (block or element for block, element in titles):
+            if not title.endswith(TITLE_ENDS) and "block title" not in title:
+                yield f"title {title}"
+        yield from (f"“{found[0]}”" for found in QUAINT.finditer(text))
+
+    ours = [file for file in WEB if file.parent.name != "demo"]
+    assert violations(ours, find) == []
 
 
 def test_htmx_is_added_to_links_and_forms_that_work_without_it() -> None:
@@ -237,6 +257,17 @@ def test_layouts_shadow_no_context_variables() -> None:
 
     layouts = sorted((TEMPLATES / "layouts").glob("[!_]*.html"))
     assert violations([file for file in layouts if file.name != "base.html"], find) == []
+
+
+UNNAMED = re.compile(r"(?<!receipt\.)\bname or (?:\w+\.)*email\b|coalesce\(User\.name, ")
+
+
+def test_people_without_a_name_are_shown_by_their_address_everywhere() -> None:
+    def find(file: Path) -> Iterator[str]:
+        yield from (f"{found}: use User.display_name" for found in UNNAMED.findall(source(file)))
+
+    models = sorted((ROOT / "models").rglob("*.py"))
+    assert violations([*FILES, *VIEWS, *models], find) == []
 
 
 FORMATTED = re.compile(

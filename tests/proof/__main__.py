@@ -21,6 +21,7 @@ from tests.proof.event_orders import PURCHASE, event_orders
 from tests.proof.faults import faults, unreachable_providers
 from tests.proof.garbage import garbage
 from tests.proof.hostile import TIMEOUTS, hostile
+from tests.proof.pages import pages
 from tests.proof.payment_crashes import payment_crashes
 from tests.proof.payment_histories import payment_histories
 from tests.proof.payments import Payments, settings_of, simulated_stripe
@@ -36,6 +37,8 @@ Proof = Callable[[Serve, Stage], Result]
 PaymentProof = Callable[[Payments], Result]
 
 WORKERS = 3
+PAGES = "pages"
+"""The proof that needs a browser instead of a server of its own."""
 
 LONG: dict[str, Proof] = {
     "race": lambda server, stage: race(stage, calls=200, affordable=20, accounts=20, calls_each=60),
@@ -82,7 +85,7 @@ SHORT_OF_PAYMENTS: dict[str, PaymentProof] = {
 
 
 def main() -> int:
-    known = [*LONG, *LONG_OF_PAYMENTS]
+    known = [*LONG, *LONG_OF_PAYMENTS, PAGES]
     arguments = argparse.ArgumentParser(prog="python -m tests.proof", description=__doc__)
     arguments.add_argument("proofs", nargs="*", help=f"proofs to run: {', '.join(known)} (default: all)")
     arguments.add_argument("--short", action="store_true", help="use the short sizes of make test")
@@ -91,19 +94,23 @@ def main() -> int:
     if unknown:
         arguments.error(f"unknown proof: {', '.join(sorted(unknown))}")
     proofs, of_payments = (SHORT, SHORT_OF_PAYMENTS) if options.short else (LONG, LONG_OF_PAYMENTS)
-    if options.short and "clients" in options.proofs:
-        arguments.error("clients has no short form, since it installs packages")
+    if options.short and {"clients", PAGES} & set(options.proofs):
+        arguments.error("clients and pages have no short form: one installs packages, one is a test")
     # `finally` ends all processes, even if a time limit stops this one
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     results = []
-    for name in options.proofs or [*proofs, *of_payments]:
+    for name in options.proofs or [*proofs, *of_payments, *([] if options.short else [PAGES])]:
         echo(f"{name} ...")
-        results.append(
-            run_payments(name, of_payments[name]) if name in of_payments else run(name, proofs[name])
-        )
+        results.append(_run_named(name, proofs, of_payments))
         echo(f"{name}: {results[-1].failure or 'passed'} ({results[-1].seconds:.0f} s)")
     table(results)
     return 1 if any(result.failure for result in results) else 0
+
+
+def _run_named(name: str, proofs: dict[str, Proof], of_payments: dict[str, PaymentProof]) -> Result:
+    if name == PAGES:
+        return pages()
+    return run_payments(name, of_payments[name]) if name in of_payments else run(name, proofs[name])
 
 
 def run(name: str, proof: Proof) -> Result:

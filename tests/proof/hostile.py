@@ -64,9 +64,9 @@ def hostile(
 ) -> Result:
     """Send each attack `times` concurrently, to every endpoint that accepts it or to one, then `slow` connections that never
     complete their request, then `floods` steps from a banned account and from another one. No health check may take longer
-    than `max_wait` seconds."""
+    than `max_wait` seconds. Not `everywhere`: long answers have a quarter of their words."""
     with stage.session() as session:
-        attacks = _attacks(stage, session)
+        attacks = _attacks(stage, session, words=4_000 if everywhere else 1_000)
     if not everywhere:
         attacks = _one_endpoint_each(attacks)
     calls, checks, slowest = run_in_thread(_run(stage, workers, attacks, times, slow, floods))
@@ -323,12 +323,12 @@ async def _flood(stage: Stage, count: int) -> None:
 # -- the attacks ---------------------------------------------------------------------------------------------
 
 
-def _attacks(stage: Stage, session: Session) -> list[Attack]:
+def _attacks(stage: Stage, session: Session, words: int) -> list[Attack]:
     rich, banned = stage.people(2, 10_000_000)
     user, publisher_owner = session.get_one(User, rich.id), session.get_one(User, banned.id)
     run = factories.run(user).id
     attacks = [
-        *_chat_attacks(rich, run),
+        *_chat_attacks(rich, run, words),
         *_large_bodies(rich),
         *_definitions(rich),
         *_pages(session, user),
@@ -360,7 +360,7 @@ def _nested(levels: int, inner: Any) -> Any:
     return inner
 
 
-def _chat_attacks(rich: Person, run: str) -> list[Attack]:
+def _chat_attacks(rich: Person, run: str, words: int) -> list[Attack]:
     long = "x" * 100_000
     cyclic = {"type": "object", "properties": {f"p{n}": {"$ref": "#"} for n in range(60)}}
     schemas = {
@@ -404,7 +404,7 @@ def _chat_attacks(rich: Person, run: str) -> list[Attack]:
         )
     found.append(_chat("twenty thousand tools", rich.key, {"tools": tools}))
     found.append(_chat("a hundred thousand stops", rich.key, {"stop": [str(n) for n in range(100_000)]}))
-    many = {"messages": [{"role": "user", "content": "Write 4000 words."}], "n": 128}
+    many = {"messages": [{"role": "user", "content": f"Write {words} words."}], "n": 128}
     found.append(_chat("128 long answers", rich.key, many))
     found.append(_chat("128 long streams", rich.key, {**many, "stream": True}))
     return found

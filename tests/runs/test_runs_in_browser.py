@@ -236,15 +236,15 @@ def test_a_running_run_follows_itself_to_its_end(
         expect(listing.locator("#run-rows")).to_contain_text("Running")
         message = factories.message(alice.user, 12)
         factories.call(alice.user, message=message, run_id=busy.id, request_id="second")
-        expect(page.locator("#c-second")).to_be_visible(timeout=10_000)
+        expect(page.locator("#c-second")).to_be_visible()
         expect(page.get_by_label("Tags, separated by commas")).to_have_value("half writ")
         expect(page.get_by_role("heading", name="Ledger entries")).to_be_visible()
         busy.status, busy.completed_at = "completed", now()
         session.commit()
-        expect(page.get_by_role("heading", level=1)).to_contain_text("Completed", timeout=10_000)
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Completed")
         expect(page.locator("#run")).not_to_have_attribute("hx-trigger", re.compile("every"))
         expect(page.get_by_role("heading", name="Ledger entries")).to_be_visible()
-        expect(listing.locator("#run-rows")).to_contain_text("Completed", timeout=10_000)
+        expect(listing.locator("#run-rows")).to_contain_text("Completed")
         expect(listing.locator("#run-rows")).to_contain_text("12")
         requests: list[str] = []
         for each in (page, listing):

@@ -110,9 +110,9 @@ def test_images_become_links() -> None:
 def test_rendering_time_is_bounded(piece: str) -> None:
     _rendered.cache_clear()
     for text in (piece * (MAX_LENGTH // len(piece)), "a|b\n-|-\n" + piece * 2_000, piece * 1_900):
-        began = time.process_time()
+        began = time.thread_time()
         html = render(text)
-        assert time.process_time() - began < 2
+        assert time.thread_time() - began < 2
         assert leftovers(html) == ""
 
 

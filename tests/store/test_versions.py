@@ -205,17 +205,17 @@ def test_diff_time_of_long_texts_is_bounded(name: str) -> None:
         "handleSteps",
         "description",
     )
-    began = time.process_time()
+    began = time.thread_time()
     parts = [{field: text[at::6] for at, field in enumerate(fields)} for text in (before, after)]
     for old, new in (({"systemPrompt": before}, {"systemPrompt": after}), parts):
         changes = compare(old, new)
         assert changes
         assert sum(len(change.lines) for change in changes) <= version_diff.MAX_LINES
-    assert time.process_time() - began < 1.5
+    assert time.thread_time() - began < 1.5
 
 
 def test_diff_time_of_long_lists_and_schemas_is_bounded() -> None:
-    began = time.process_time()
+    began = time.thread_time()
     many = [f"tool{n}" for n in range(100_000)]
     [change] = compare({"toolNames": many}, {"toolNames": [f"{name}x" for name in many]})
     assert (len(change.removed), len(change.added)) == (100_000, 100_000)
@@ -225,4 +225,4 @@ def test_diff_time_of_long_lists_and_schemas_is_bounded() -> None:
     )
     [change] = compare({"inputSchema": old}, {"inputSchema": new})
     assert change.cut
-    assert time.process_time() - began < 1.5
+    assert time.thread_time() - began < 1.5

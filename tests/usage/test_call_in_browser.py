@@ -38,6 +38,14 @@ PARAMETERS = {
     "tools": ["read_files", "write_file", "run_terminal_command", "code_search"],
     "other": ["codebuff_metadata", "provider"],
 }
+DEFINITIONS = {
+    "tools": [
+        {"type": "function", "function": {"name": name, "description": "Reads files of the project. " * 6, "parameters": {"type": "object"}}}
+        for name in ("read_files", "a_tool_with_a_very_long_name_that_does_not_fit_beside_its_description_on_a_phone")
+    ],
+    "response_format": {"type": "json_schema", "json_schema": {"name": "review", "schema": {"type": "object"}}},
+    "cut": {"tools": 2},
+}  # fmt: skip
 REFUSED = (
     "The budget of the key 'laptop' is 500 credits a day: 498 are spent, 2 are free, and this call needs up to 37. It resets "
     "in 5 hours, at 2026-11-30 00:00 UTC. You can raise it at http://localhost:8000/budgets/b-1."
@@ -66,7 +74,7 @@ def run(session: OrmSession, alice: Person) -> AgentRun:
     for request_id, more in (("charged", {}), ("cut", {"error": "upstream_cut"})):
         message = factories.message(
             alice.user, 2, request=REQUEST, response="It doubles x.\n\n" + "The loop calls it once a line. " * 30,
-            reasoning_text="The caller is in app.py, line 14. " * 8, client_id="sdk-7f3a",
+            reasoning_text="The caller is in app.py, line 14. " * 8, client_id="sdk-7f3a", definitions=DEFINITIONS,
         )  # fmt: skip
         factories.call(
             alice.user, message=message, request_id=request_id, model="anthropic/claude-sonnet-4.5", provider="anthropic",

@@ -68,6 +68,10 @@ def test_a_call_is_found_and_opened(open_page: OpenPage, base: str, alice: Perso
         page.go_back()
         expect(panel).to_be_hidden()
         expect(page).to_have_url(f"{base}/calls?model=north/model-1")
+        page.go_back()
+        expect(page).to_have_url(f"{base}/calls")
+        expect(page.get_by_label("Model", exact=True)).to_have_value("")
+        expect(page.get_by_text("north/model-2").first).to_be_visible()
         page.goto("/calls?status=x")
         judge(page, *WIDTHS)
 

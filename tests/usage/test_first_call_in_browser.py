@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
 from tests import factories
@@ -58,6 +58,44 @@ def test_from_sign_in_to_the_first_call(
         _see_the_call(page, script)
         page.get_by_role("link", name="Open the call").click()
         expect(page.get_by_role("heading", name="Tokens and price")).to_be_visible()
+
+
+def test_the_first_call_by_keyboard(
+    open_page: OpenPage, base: str, session: OrmSession, alice: Person
+) -> None:
+    assert alice.user
+    factories.grant(alice.user, 100)
+    with open_page(base) as page:
+        page.context.add_cookies([factories.browser_cookie(alice.user)])
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.goto("/profile?tab=usage")
+        _press(page, page.get_by_role("link", name="Create an API key"))
+        _reach(page, page.get_by_label("Name", exact=False).first)
+        page.keyboard.type("laptop")
+        _press(page, page.get_by_role("button", name="Create key"))
+        expect(page.get_by_role("heading", name="Waiting for your first call")).to_be_visible()
+        _press(page, page.locator("[data-copy]").nth(1))
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert send(base, copied) == 200
+        expect(page.get_by_role("heading", name="Your first call", exact=True)).to_be_visible()
+        _press(page, page.get_by_role("link", name="Open the call"))
+        expect(page.get_by_role("heading", name="Tokens and price")).to_be_visible()
+
+
+def _reach(page: Page, wanted: Locator) -> None:
+    """Press Tab until it has the focus, and see that the focus shows."""
+    expect(wanted).to_be_visible()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("element => element === document.activeElement"):
+            assert wanted.evaluate("element => element.matches(':focus-visible')")
+            return
+    raise AssertionError(f"the keyboard does not reach {wanted}")
+
+
+def _press(page: Page, wanted: Locator) -> None:
+    _reach(page, wanted)
+    page.keyboard.press("Enter")
 
 
 def _see_the_call(page: Page, script: bool) -> None:

@@ -29,6 +29,7 @@ NOT_PAGES = {
         orgs.analytics pages.docs pages.usage referrals.moved versions.choose
     """,
     "a fragment": "runs.row",
+    "JSON for a script": "accounts.new_passkey_options accounts.passkey_options",
     "needs a state of Stripe; tests/billing opens it": """
         billing.confirmation billing.payment billing.plan_started billing.preview_change billing.review_plan billing.seats billing.ask_end
     """,
@@ -61,6 +62,7 @@ STATUSES = {
     "/shared/nothing": 404,
     "/login/link/none": 410,
     "/publishers/delia/owner": 409,
+    "/admin/evals/comparison": 422,
     "newcomer /profile/plan/cancellation": 404,
     "/calls?status=failed": 422,
     "/runs?when=custom&from=2026-02-20&to=2026-02-01&spawned=1": 422,
@@ -95,9 +97,16 @@ def page_rules(app: Flask) -> Iterator[Rule]:
 
 def visits(app: Flask, world: PageWorld) -> list[Visit]:
     """All pages filled, those without ids empty too, and `MORE`."""
-    found = []
+    found: list[Visit] = []
+    unknown = []
     for rule in page_rules(app):
-        found += [Visit(who, path, rule.endpoint) for who, path in _states(rule, world)]
+        try:
+            found += [Visit(who, path, rule.endpoint) for who, path in _states(rule, world)]
+        except KeyError:
+            unknown.append(f"{rule.rule} ({rule.endpoint})")
+    assert not unknown, (
+        f"new pages: name their arguments in page_world.py, or what else they are in NOT_PAGES: {unknown}"
+    )
     for name in sorted(profile._tabs):
         found += [Visit(who, f"/profile?tab={name}", f"tab {name}") for who in ("person", "newcomer")]
     return list(dict.fromkeys([*found, *(Visit(who, path, path) for who, path in MORE)]))

@@ -12,7 +12,9 @@ from models.accounts import Session, User, devices, magic_links
 from models.accounts.account_settings import identity_id
 from models.accounts.credentials import hash_token
 from models.accounts.email_changes import request_change
+from models.accounts.passkeys import Passkey
 from models.accounts.users import OAuthAccount
+from models.admin.git_evals import GitEvalResults
 from models.billing import create_plan
 from models.billing.mails import unsubscribe_token
 from models.billing.payments.billing_details import save_billing_details
@@ -65,8 +67,10 @@ def build(desk: Desk, people: Mapping[str, User], acme: Org) -> PageWorld:
         own = _public(desk, delia, acme) | _runs(delia) | _account(delia)
         newcomer = factories.user("newcomer")
         factories.org(newcomer, "Newco")
-        banned = factories.user("banned", banned=True)
-    own |= _money(desk, delia) | {"removal/id": banned.id}
+        result = factories.save(
+            GitEvalResults(agent_model="stoa/demo", details={"repo": "acme/web", "rate": 0.8})
+        )
+    own |= _money(desk, delia) | {"evals/id": result.id}
     noor = db.session.get_one(User, demo_people.id_of(demo_org.OWNER))
     cast = {"person": delia, "owner": people["alice"], "founder": noor, "newcomer": newcomer}
     return PageWorld(cast | {"operator": people["root"]}, own, org_rows | {"day": own["day"]})
@@ -133,7 +137,7 @@ def _runs(delia: User) -> dict[str, str]:
     tools = [{"id": "a", "function": {"name": "read_files", "arguments": '{"paths": ["README.md"]}'}}]
     message = factories.message(
         delia, 27, request=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": WORDS}],
-        response={"content": WORDS, "tool_calls": tools}, reasoning_text="Read first.",
+        response={"content": WORDS, "tool_calls": tools}, reasoning_text="Read first.", client_id="client-1",
     )  # fmt: skip
     call = factories.call(
         delia, message=message, run_id=run.id, ttft_ms=900, price={"input": "3", "output": "15"},
@@ -145,12 +149,19 @@ def _runs(delia: User) -> dict[str, str]:
     )  # fmt: skip
     share = share_run(run, delia, "week", with_messages=True)
     stop = factories.save(
-        AccountStop(account_id=delia.id, stopped_by_name="Delia Marsh", stopped_at=begun, resumed_at=now())
+        AccountStop(
+            account_id=delia.id,
+            stopped_by_name="Delia Marsh",
+            stopped_at=begun,
+            resumed_at=now(),
+            resumed_by_name="Delia Marsh",
+        )
     )
     return {
         "run_id": run.id,
         "request_id": call.request_id,
         "number": "0",
+        "client_id": "client-1",
         "shared/token": share.token,
         "stop_id": str(stop.id),
     }
@@ -163,6 +174,11 @@ def _account(delia: User) -> dict[str, str]:
     factories.token(delia, type="cli", fingerprint_id="codecane-cli-8f3k2j1m")
     row = db.session.get_one(Session, hash_token(browser))
     token, _ = request_change(delia, "new@example.org", by=row, now=now())
+    passkey = factories.save(
+        Passkey(
+            user_id=delia.id, credential_id=b"1", public_key=b"1", sign_count=0, transports=[], name="Phone"
+        )
+    )
     linked = OAuthAccount(user_id=delia.id, type="oauth", provider="github", provider_account_id="7")
     factories.save(linked)
     budget = budgets.create_budget(Account(user_id=delia.id), "account", "month", 5_000, created_by=delia.id)
@@ -172,5 +188,6 @@ def _account(delia: User) -> dict[str, str]:
         "sessions/identifier": hash_token(browser),
         "sign-ins/identifier": identity_id(linked),
         "profile/email/token": token,
+        "passkeys/identifier": passkey.id,
         "budget_id": budget.id,
     }

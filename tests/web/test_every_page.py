@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page
 
 from models.orgs import Org
@@ -40,11 +41,32 @@ def world(desk: Desk, alice: Person, bob: Person, carol: Person, acme: Org) -> P
     return page_world.build(desk, people | {"root": factories.user("root")}, acme)
 
 
-def test_every_page_has_a_title_of_one_form_and_one_heading(app: Flask, world: PageWorld) -> None:
+@pytest.mark.browser
+@pytest.mark.timeout(3600)
+def test_every_page(app: Flask, desk: Desk, world: PageWorld, open_page: OpenPage) -> None:
+    """One test, because its data take longest."""
+    every = page_walk.visits(app, world)
+    assert _wrong_titles(page_walk.one_state_each(every), app, world) == []
+    chosen = every if os.environ.get(ALL_PAGES) else every[::SAMPLE]
+    problems = []
+    with serving(app) as base:
+        desk.configure(stoa_base_url=base)
+        for visit in chosen:
+            try:
+                with open_page(base, width=1440, expected=(visit.status,)) as page:
+                    _become(page, world, visit.who)
+                    _look(page, visit)
+            except (AssertionError, pytest.fail.Exception, PlaywrightError) as problem:
+                problems.append(f"{visit.who} {visit.path}: {problem}")
+    assert not problems, "\n".join(problems)
+
+
+def _wrong_titles(chosen: list[Visit], app: Flask, world: PageWorld) -> list[tuple[str, str, int, str]]:
+    """Pages with another status, title or number of headings than they should have."""
     clients = _clients(app, world)
     names = {"acme": "Acme", "demo-quarry": "Quarry Data Co-operative", "newco": "Newco"}
     found = []
-    for visit in page_walk.one_state_each(page_walk.visits(app, world)):
+    for visit in chosen:
         answer = clients[visit.who].get(visit.path, headers={"Sec-Fetch-Site": "same-origin"})
         title = (re.findall(r"<title>(.*?)</title>", answer.text) or [""])[0]
         named = re.match(r"/orgs/([^/]+)/", visit.path)
@@ -57,7 +79,7 @@ def test_every_page_has_a_title_of_one_form_and_one_heading(app: Flask, world: P
         )
         if not fine:
             found.append((visit.who, visit.path, answer.status_code, title))
-    assert found == []
+    return found
 
 
 def _clients(app: Flask, world: PageWorld) -> dict[str, FlaskClient]:
@@ -68,30 +90,7 @@ def _clients(app: Flask, world: PageWorld) -> dict[str, FlaskClient]:
     return clients
 
 
-@pytest.mark.browser
-@pytest.mark.timeout(3600)
-def test_pages_are_accessible_and_fit_every_width(
-    app: Flask, desk: Desk, world: PageWorld, open_page: OpenPage
-) -> None:
-    """In both schemes at 320, 390 and 1440 px: axe, no sideways scrolling, no errors on the console."""
-    every = page_walk.visits(app, world)
-    chosen = every if os.environ.get(ALL_PAGES) else every[::SAMPLE]
-    statuses = tuple({visit.status for visit in every} - {200})
-    problems = []
-    with serving(app) as base:
-        desk.configure(stoa_base_url=base)
-        with open_page(base, width=1440, expected=statuses) as page:
-            for visit in chosen:
-                _become(page, world, visit.who)
-                try:
-                    _look(page, visit)
-                except (AssertionError, pytest.fail.Exception) as problem:
-                    problems.append(f"{visit.who} {visit.path}: {problem}")
-    assert not problems, "\n".join(problems)
-
-
 def _become(page: Page, world: PageWorld, who: str) -> None:
-    page.context.clear_cookies()
     if who in world.people:
         page.context.add_cookies([factories.browser_cookie(world.people[who])])
 

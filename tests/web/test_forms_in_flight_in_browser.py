@@ -68,7 +68,7 @@ def test_a_double_click_acts_once(
             page.get_by_role("button", name=button, exact=True).dblclick(no_wait_after=True)
             expect(
                 page.locator("#main code, #main input, #toasts").filter(has_text=shown).first
-            ).to_be_visible(timeout=9000)
+            ).to_be_visible()
             assert count(session, table) == before + 1, path
 
 

@@ -26,7 +26,7 @@ def init_app(app: Flask) -> None:
 @commands.command("purchases")
 @click.argument("name", required=False)
 @click.option("--state", type=click.Choice(STATES))
-@click.option("--in-doubt", is_flag=True, help="Only those whose outcome Stripe should have told by now.")
+@click.option("--in-doubt", is_flag=True, help="Only those whose outcome Stripe should have reported by now.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 def purchases_command(name: str | None, state: str | None, in_doubt: bool, limit: int) -> None:
     """List purchases, newest first: of all, or of the account of NAME (an e-mail address, or an organisation's slug)."""

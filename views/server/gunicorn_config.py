@@ -486,7 +486,7 @@ def post_worker_init(worker: Any) -> None:
     release_memory()
 
 
-wsgi_app = "app:create_app()"
+wsgi_app = "app:create_app(migrations=False)"
 worker_class = StoaWorker
 worker_connections = 2000
 backlog = 2048

@@ -17,7 +17,6 @@ from typing import cast
 import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
-from flask_migrate import upgrade
 from sqlalchemy.exc import OperationalError
 
 from models import demo, ledger
@@ -125,6 +124,8 @@ def say(line: str) -> None:
 
 def _prepare(settings: Settings) -> None:
     """Wait for the database, check its connection limit, migrate it and sweep stale holds."""
+    from flask_migrate import upgrade  # not in web workers, which import this module
+
     _wait_for_database(settings)
     _check_connections(settings)
     say("Migrating the database")

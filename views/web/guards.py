@@ -43,7 +43,7 @@ from models.core.db import db, now
 from models.core.errors import DomainError, Forbidden
 from models.core.settings import Settings
 from models.ledger import Account
-from views.web.htmx import wants_fragment
+from views.web.htmx import toast, wants_fragment
 from views.web.rate_limits import MachineStorage
 
 P = ParamSpec("P")
@@ -360,15 +360,19 @@ def _reject_suspended() -> None:
 def sign_in_browser(user: User) -> Session:
     """Open a web session for `user` and set its cookie. Flushes; the view commits.
 
-    Discards the browser's previous session, flow state and CSRF tokens, which prevents session fixation.
+    Takes back the user's deletion of the account. Discards the browser's previous session, flow state and CSRF tokens, which prevents session fixation.
     """
     previous = cookie_credential()
     if previous and previous.session.type == "web":
         credentials.close(previous.session)
+    deleted = user.deleted_at is not None
     token, row = credentials.open_web(
         user, now(), ip=request.remote_addr, user_agent=request.headers.get("User-Agent")
     )
     _clear_flow()
+    if deleted:
+        audit("user.restored", user.id, user=user)
+        toast("You keep your account: its deletion is cancelled. Make new keys where you need them.")
     g.signed_in = (token, row.expires)
     g.cookie_credential = Credential(row, user)
     g.pop("_login_user", None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from decimal import Decimal
 
 from flask import Blueprint, Response, current_app, redirect, request, url_for
@@ -13,6 +14,8 @@ from models.gateway.chat_format import Usage
 from models.gateway.pricing import flat
 from models.gateway.routing import held_credits
 from models.ledger.credits import credits_of
+from models.store.catalogue import store_summary
+from models.store.catalogue.store_summary import StoreSummary
 from models.usage.period import preset
 from models.usage.usage_report import spending
 from views.web.charts import colonnade
@@ -42,11 +45,12 @@ class PricingExample:
 @bp.get("/")
 def landing() -> Response:
     """The landing page."""
-    return render_landing(_demo_daily_spend())
+    today = now().astimezone(UTC).date()
+    return render_landing(_demo_daily_spend(), store_summary.summarize(settings().stoa_editors_choice, today))
 
 
-def render_landing(days: Sequence[int] | None) -> Response:
-    """The landing page. `days`: daily spend of the demo account over the last 30 days, or None."""
+def render_landing(days: Sequence[int] | None, store: StoreSummary | None) -> Response:
+    """The landing page. `days`: daily spend of the demo account over the last 30 days, or None. `store`: None hides its section."""
     client = request.args.get("client", "curl")
     if client not in CLIENTS:
         client = "curl"
@@ -57,6 +61,7 @@ def render_landing(days: Sequence[int] | None) -> Response:
         clients=CLIENTS,
         client=client,
         days=days,
+        store=store,
         wide=colonnade(values, width=1200, height=280),
         narrow=colonnade(values[-DAYS_NARROW:], width=360, height=200),
         example=_example(),

@@ -52,8 +52,9 @@ BEGIN
         SELECT c.started_at INTO v_started
         FROM (
             SELECT c.started_at FROM gateway_call c
-            -- refused calls have no provider
-            WHERE c.account_id = p_user AND c.started_at > p_now - interval '1 minute' AND c.provider IS NOT NULL
+            -- refused calls have no provider; by the index of finished calls
+            WHERE c.account_id = p_user AND c.finished_at > p_now - interval '1 minute'
+                AND c.started_at > p_now - interval '1 minute' AND c.provider IS NOT NULL
             UNION ALL
             SELECT h.created_at FROM credit_hold h
             WHERE h.account_id = p_user AND h.state = 'live' AND h.request_id <> p_request

@@ -30,12 +30,13 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class ReferredUser:
-    """The other side of a referral: `id`, `name` and `email` are theirs."""
+    """The other side of a referral: `id`, `name`, `email` and `display_name` are theirs."""
 
     id: str
     name: str | None
     email: str
     referral: Referral
+    display_name: str
 
 
 def invitation(code: str) -> Invitation | None:
@@ -89,4 +90,4 @@ def referred_users(
 
 
 def _side(referral: Referral, other: User) -> ReferredUser:
-    return ReferredUser(other.id, other.name, other.email, referral)
+    return ReferredUser(other.id, other.name, other.email, referral, other.display_name)

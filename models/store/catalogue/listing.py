@@ -19,10 +19,12 @@ from sqlalchemy import (
     Select,
     Subquery,
     Text,
+    bindparam,
     case,
     cast,
     func,
     literal,
+    literal_column,
     null,
     select,
     true,
@@ -236,7 +238,7 @@ def count_public_pages() -> int:
 # -- statements ----------------------------------------------------------------------------------------------
 
 _LISTED = Agent.latest_version.is_not(None)
-VENDOR = func.split_part(Agent.model, "/", 1)
+VENDOR = func.split_part(Agent.model, literal_column("'/'"), literal_column("1"))
 """Who makes the model of an agent: `anthropic` of `anthropic/claude-sonnet-4.5`."""
 
 
@@ -257,7 +259,9 @@ def _ranked(filters: ListingQuery, words: Sequence[str]) -> "Select[Any] | Compo
 
 
 def _tsquery(words: Sequence[str]) -> ColumnElement[Any]:
-    return func.to_tsquery("simple", " & ".join(f"'{word}'" for word in words) + ":*")
+    # written into the statement: PostgreSQL parses a parameter of a prepared statement anew for every row
+    text = bindparam(None, " & ".join(f"'{word}'" for word in words) + ":*", Text, literal_execute=True)
+    return func.to_tsquery(literal_column("'simple'::regconfig"), text)
 
 
 def _conditions(filters: ListingQuery, words: Sequence[str]) -> list[ColumnElement[bool]]:

@@ -43,7 +43,8 @@ def kit_app(data_dir: Path) -> Flask:
         return {"viewer": ALICE, "credit_chip": 4770, "sees_demo": who == "demo"}
 
     def landing() -> Response:
-        return pages.render_landing([wave(i, 40, 2) for i in range(30)] if "demo" in request.args else None)
+        days = [wave(i, 40, 2) for i in range(30)] if "demo" in request.args else None
+        return pages.render_landing(days, None)
 
     app.view_functions["pages.landing"] = landing
 

@@ -3,6 +3,7 @@
 from views.accounts.pages import (
     account_page,
     data_export_page,
+    deletion_page,
     device,
     email_change_page,
     oauth,
@@ -16,6 +17,7 @@ __all__ = [
     "account_page",
     "bp",
     "data_export_page",
+    "deletion_page",
     "device",
     "email_change_page",
     "oauth",

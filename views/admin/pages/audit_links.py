@@ -25,6 +25,8 @@ def subject_address(named: NamedSubject) -> str:
             return url_for("admin.run_trace", run_id=named.id)
         case "plan":
             return url_for("plan_admin.plan", id=named.id)
+        case "job":
+            return url_for("admin.job_list", before=int(named.id) + 1)
         case "purchase":
             return url_for("admin_billing.purchase", id=named.id)
         case "eval":

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
@@ -63,7 +64,7 @@ def evals() -> ResponseReturnValue:
     metric = request.args.get("metric", "")
     metric = metric if metric in metrics else next(iter(metrics), SCORE)
     by = "commit" if request.args.get("by") == "commit" else "agent"
-    chosen = {"agent": agent or None, "metric": metric, "by": by}
+    chosen: dict[str, Any] = {"agent": agent or None, "metric": metric, "by": by}
     return render(
         "admin/evals.html",
         partial="admin/_eval_rows.html" if before else None,
@@ -122,9 +123,9 @@ def eval_visibility(id: str) -> ResponseReturnValue:
 def show_eval(found: GitEvalResults, public: bool) -> None:
     """Publish or hide a result, with its entry in the audit log."""
     if found.is_public != public:
-        change = {"before": {"is_public": found.is_public}, "after": {"is_public": public}}
         found.is_public = public
-        audit("eval.visibility", found.id, user=operating_user(), **change)
+        before, after = {"is_public": not public}, {"is_public": public}
+        audit("eval.visibility", found.id, user=operating_user(), before=before, after=after)
 
 
 def metric_name(name: str) -> str:

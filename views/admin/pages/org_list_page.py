@@ -1,5 +1,7 @@
 """`/admin/orgs`: all organisations of the server with balance and use (contract 6.5)."""
 
+from typing import Any
+
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -24,7 +26,7 @@ def org_list() -> ResponseReturnValue:
     after = request.args.get("after") or None
     found, following = orgs_newest_first(now(), after=after, limit=LOOKED_THROUGH, beginning=text)
     shown = [each for each in found if not status or each.health == status]
-    chosen = {"q": text or None, "status": status or None}
+    chosen: dict[str, Any] = {"q": text or None, "status": status or None}
     return render(
         "admin/orgs.html",
         partial="admin/_org_rows.html" if after else None,

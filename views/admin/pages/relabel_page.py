@@ -38,4 +38,4 @@ def relabels() -> ResponseReturnValue:
 @admin_required
 def file_picker() -> ResponseReturnValue:
     """The address of the compatible contract (6.5)."""
-    return redirect(url_for("admin.relabels", **request.args.to_dict()))
+    return redirect(url_for("admin.relabels", user=request.args.get("user")))

@@ -277,7 +277,7 @@ def save_time_zone() -> ResponseReturnValue:
         toast(error.message, "bad")
         return see_other(_list_url())
     db.session.commit()
-    toast("Time zone saved. The current periods were counted anew.")
+    toast("Time zone saved. The current periods were recalculated.")
     return see_other(_list_url())
 
 

@@ -12,13 +12,13 @@ from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
 from models.gateway.dialects import CHAT
 from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingRequest, Reply
 from models.gateway.upstream import UpstreamError
-from models.runs.transcript import transcript
+from models.runs.transcript import text_or_calls, transcript
 from views.gateway.api.model_calls import gateway
 from views.web.guards import settings
 
 
 class InternalAnswer(NamedTuple):
-    """The id of the call, and the text of its answer."""
+    """The id of the call, and the text of its answer, or the tools that it calls."""
 
     request_id: str
     text: str
@@ -52,6 +52,4 @@ def complete_chat(key: str, body: dict[str, Any], *, client_id: str) -> Internal
     if not isinstance(reply, Reply):
         raise CallFailed("The answer came as a stream.")
     turns = transcript(None, 0, orjson.loads(reply.body), None).response or ()
-    return InternalAnswer(
-        request_id, "\n".join(part.text for turn in turns for part in turn.parts if part.kind == "text")
-    )
+    return InternalAnswer(request_id, text_or_calls(turns))

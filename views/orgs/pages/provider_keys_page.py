@@ -25,7 +25,7 @@ def provider_key_list() -> ResponseReturnValue:
 
 def _page(form: ProviderKeyForm, errors: dict[str, str]) -> ResponseReturnValue:
     org = current_org()
-    people = [(row.user.id, row.user.name or row.user.email) for row in members.people_page(org).people]
+    people = [(row.user.id, row.user.display_name) for row in members.people_page(org).people]
     keys, _ = org_keys_page(current_membership())
     named = [(row.key.session_token, f"{row.key.name or row.key.token_hint} ({row.owner})") for row in keys]
     response = render(

@@ -86,7 +86,7 @@ def _transfer_form(error: str | None = None) -> ResponseReturnValue:
     others = [row for row in members.people(org) if row.user.id != signed_in().id]
     return render(
         "orgs/transfer.html",
-        choices=[(row.user.id, f"{row.user.name or row.user.email} ({row.member.role})") for row in others],
+        choices=[(row.user.id, f"{row.user.display_name} ({row.member.role})") for row in others],
         error=error,
         status=422 if error else 200,
     )
@@ -101,7 +101,7 @@ def transfer() -> ResponseReturnValue:
         return _transfer_form(f"Type {current_org().slug} to confirm.")
     user = members.transfer(current_org(), signed_in().id, request.form.get("user", "").replace("\0", ""))
     db.session.commit()
-    toast(f"{user.name or user.email} owns {current_org().name} now. You are an admin.")
+    toast(f"{user.display_name} owns {current_org().name} now. You are an admin.")
     return see_other(url_for("orgs.team"))
 
 

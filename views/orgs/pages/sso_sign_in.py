@@ -199,5 +199,5 @@ def enter_in_emergency(slug: str) -> ResponseReturnValue:
         )
         mail.send(settings(), message)
     db.session.commit()
-    toast("You are in for an hour. The owners and admins were told.", "info")
+    toast("You are in for an hour. The owners and admins were notified.", "info")
     return see_other(url_for("orgs.overview", slug=org.slug))

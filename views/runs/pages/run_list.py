@@ -164,7 +164,10 @@ def _time_range(values: Mapping[str, str], errors: dict[str, str]) -> tuple[date
     if first and last and last < first:
         errors["to"] = "Enter a date on or after the start date"
     zone = viewer_zone()
-    return first and midnight(first, zone), midnight(last + timedelta(days=1), zone) if last else None
+    return (
+        midnight(first, zone) if first else None,
+        midnight(last + timedelta(days=1), zone) if last else None,
+    )
 
 
 def _date(key: str, values: Mapping[str, str], errors: dict[str, str]) -> date | None:

@@ -133,6 +133,7 @@ def spending_chart(
     earlier += [None if metric in ("latency", "error_rate") else 0] * (len(starts) - len(earlier))
     if not before.total.calls + before.total.failed:
         earlier = []
+    unit: Any
     shown, unit, draw = report.series, "calls" if metric == "errors" else metric, stacked_chart
     if metric in ("latency", "error_rate"):
         shown = [

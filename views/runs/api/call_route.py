@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from flask import Blueprint, jsonify
+from flask import jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
@@ -13,13 +13,11 @@ from models.ledger import Account
 from models.runs.call_access import messages_of_call, readable_call
 from models.runs.history import find_run
 from models.runs.run_calls import CallDetail, call_of
-from views.runs.api import dollars
+from views.runs.api.run_routes import bp, dollars
 from views.web.error_bodies import door
 from views.web.format import iso
 from views.web.guards import key_credential
 from views.web.operation import Operation, ResponseModel, path
-
-bp = Blueprint("call_api", __name__)
 
 MILLION = 1_000_000
 

@@ -1,0 +1,31 @@
+"""Every page in a browser, by the test that opens some of them (tests/web/test_every_page.py)."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+from models.core.settings import ROOT
+from tests.proof.stage import Result
+
+TEST = "tests/web/test_every_page.py"
+
+
+def pages() -> Result:
+    """Open all pages and states. Needs Chromium (STOA_CHROMIUM); STOA_SCREENSHOTS names a folder for pictures of them."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--tb=line", "--show-capture=no", TEST],
+        cwd=ROOT,
+        env=os.environ | {"STOA_ALL_PAGES": "1"},
+        capture_output=True,
+        text=True,
+        timeout=3600,
+        check=False,
+    )
+    found = re.findall(r"^\S+ /\S*: .*", done.stdout, re.MULTILINE)
+    failure = "" if done.returncode == 0 else "\n".join(found) or done.stdout[-600:]
+    return Result(
+        "pages", "all pages and states", f"{len(found)} with findings", time.monotonic() - start, failure
+    )
