@@ -11,7 +11,7 @@ from models.core.errors import DomainError
 from models.core.strict_models import Missing
 from models.gateway.chat_format import chat_parsing
 from models.gateway.dialects.dialect import ErrorContext, MissingApiKey
-from models.gateway.dialects.gemini import GeminiDialect
+from models.gateway.dialects.generate_content import GeminiDialect
 from models.gateway.formats.gemini_parsing import parse_gemini
 from models.gateway.routing import Route
 from models.gateway.token_counts import count_input

@@ -14,7 +14,7 @@ from models.gateway.dialects.dialect import (
     StreamTranslator,
 )
 from models.gateway.dialects.error_shapes import answer_message
-from models.gateway.dialects.gemini_stream import STATUSES, GeminiStream, TranslatedGeminiStream
+from models.gateway.dialects.generate_content_stream import STATUSES, GeminiStream, TranslatedGeminiStream
 from models.gateway.dialects.translating import CHAT, TranslatingDialect
 from models.gateway.formats import gemini_request
 from models.gateway.formats.gemini_answer import gemini_body
