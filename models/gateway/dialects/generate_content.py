@@ -37,6 +37,11 @@ class GeminiDialect(TranslatingDialect):
         size = chat_parsing.size_of(received.raw)
         return parse_gemini(received.body, self.model, size, stream=self.stream)
 
+    def parse_count(self, body: Any, size: int) -> Call:
+        """A request for a count, which may wrap one for an answer. Raises BadCall."""
+        wrapped = body.get("generateContentRequest") if isinstance(body, dict) else None
+        return parse_gemini(wrapped or body, self.model, size, stream=False)
+
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         conversation = gemini_request.read_gemini(body)
         conversation.stream = self.stream
