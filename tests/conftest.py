@@ -187,8 +187,7 @@ def filled_tables(app: Flask, postgres_url: str) -> Iterator[FilledTables]:
     it, and setting session_replication_role discards all plans of a connection. It is prepared in SQL and run by its name,
     because sending 10 kB took longer than everything else.
     """
-    options = engine_options(pool_size=1) | {"pool_pre_ping": False}
-    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT", **options)
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT", **engine_options(pool_size=1))
     with engine.connect() as connection:
         probe = connection.execute(
             text(
