@@ -101,6 +101,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, then those with few tests: they start servers and browsers. pytest-xdist distributes
     whole files in this order, so none of them is left for the end."""
     ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    if gone := [str(path) for path in ranks if not path.exists()]:
+        raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that are gone: {gone}")
     sizes = Counter(item.path for item in items)
     items.sort(key=lambda item: (ranks.get(item.path, len(ranks)), sizes[item.path]))
 
