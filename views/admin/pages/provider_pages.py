@@ -14,7 +14,7 @@ from models.gateway.providers.demo import DemoProvider
 from models.gateway.providers.provider import Provider
 from views.admin.pages.admin_blueprint import bp
 from views.gateway.api.model_calls import gateway
-from views.web.format import number
+from views.web import format
 from views.web.guards import admin_required
 from views.web.htmx import render
 from views.web.keyset import cursor, cursor_text
@@ -140,7 +140,7 @@ def _card(
 
 def _row(model: str, health: Health) -> ModelRow:
     errors = sorted(health.errors.items(), key=lambda each: -each[1])
-    words = ", ".join(f"{number(count)} {NAMES[error][count != 1]}" for error, count in errors)
+    words = ", ".join(f"{format.number(count)} {NAMES[error][count != 1]}" for error, count in errors)
     return ModelRow(model, health, words, _paths(health.trend))
 
 

@@ -9,7 +9,7 @@ from models.admin.job_review import scheduled_tasks
 from models.admin.retention import retention
 from models.core.db import now
 from views.admin.pages.admin_blueprint import bp
-from views.web.format import number
+from views.web import format
 from views.web.guards import admin_required, settings
 from views.web.htmx import render
 
@@ -38,7 +38,7 @@ def storage() -> ResponseReturnValue:
 
 def size(count: int) -> str:
     """Bytes in the largest unit (powers of 1000): `812 bytes`, `38.4 MB`, `−1.2 GB`."""
-    value, unit = float(count), 0
-    while abs(value) >= 1000 and unit < len(UNITS) - 1:
+    sign, value, unit = "−" if count < 0 else "", float(abs(count)), 0
+    while value >= 1000 and unit < len(UNITS) - 1:
         value, unit = value / 1000, unit + 1
-    return f"{number(value, 1 if unit > 1 and abs(value) < 100 else 0)} {UNITS[unit]}"
+    return f"{sign}{format.number(value, 1 if unit > 1 and value < 100 else 0)} {UNITS[unit]}"
