@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, func, literal, or_, select, true
+from sqlalchemy import ColumnElement, Row, and_, case, func, literal, or_, select, true
 from sqlalchemy.orm import aliased
 
 from models.core.db import db
@@ -133,7 +133,7 @@ def _rolled(account_id: str, filter: CallFilter) -> bool:
 def _summed(account_id: str, filter: CallFilter, parts: Sequence[PeriodPart]) -> CallTotals:
     r = UsageRollup
     buckets = (and_(r.grain == part.grain, r.bucket >= part.start, r.bucket < part.end) for part in parts)
-    query: Select[Any] = select(
+    query = select(
         func.sum(r.calls + r.failed),
         func.sum(r.failed),
         func.sum(r.input_tokens + r.cache_write_tokens + r.cache_read_tokens),
@@ -144,7 +144,7 @@ def _summed(account_id: str, filter: CallFilter, parts: Sequence[PeriodPart]) ->
     return _totals(db.session.execute(query).one())
 
 
-def _totals(row: Row[Any]) -> CallTotals:
+def _totals(row: Row[int, int, int, int, int, Decimal]) -> CallTotals:
     counts: list[Any]
     *counts, cost = row
     calls, failed, read, written, credits = (int(each or 0) for each in counts)

@@ -1,9 +1,9 @@
 """Sums of an organisation's counted days: few rows, where its rollups by member, key, agent and model are many."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from decimal import Decimal
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select
 
 from models.core.db import db, midnight
 from models.orgs import Org
@@ -30,7 +30,7 @@ def sum_days(
     dimension: str,
     *conditions: ColumnElement[bool],
     user_id: str = "",
-) -> Row[Any]:
+) -> Row[int, int, int, int, int, Decimal]:
     """Calls with failed ones, failed calls, input and output tokens, credits and cost (None without calls) of these days, as of
     `counted_days`: of the cells of one dimension that match the conditions on `OrgUsage`, with `user_id` of this member's."""
     (start, end), u = days, OrgUsage
@@ -42,7 +42,7 @@ def sum_days(
         within = u.bucket >= monday, u.bucket < last_monday
         edges = or_(and_(u.bucket >= start, u.bucket < monday), and_(u.bucket >= last_monday, u.bucket < end))
         buckets = or_(and_(u.grain == "week", *within), and_(u.grain == "day", edges))
-    query: Select[Any] = select(
+    query = select(
         func.sum(u.calls + u.failed),
         func.sum(u.failed),
         func.sum(u.input_tokens + u.cache_write_tokens + u.cache_read_tokens),
