@@ -6,14 +6,17 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, true
+from sqlalchemy import ColumnElement, Row, and_, case, func, literal, or_, select, true
 from sqlalchemy.orm import aliased
 
 from models.core.db import db
 from models.ledger.message import Message
 from models.ledger.rollup import UsageRecounting, UsageRollup
+from models.orgs import Org
 from models.runs.call_search import CallPage, execute, with_conditions
 from models.runs.call_sources import NONE, CallFilter, CallSource, Query, sources_of
+from models.usage.org_day_sums import counted_days, sum_days
+from models.usage.org_usage import OrgUsage
 from models.usage.period import PeriodPart, utc_parts
 
 ROLLED = frozenset(("key", "model", "agent", "state", "code", "member", "owner"))
@@ -49,10 +52,55 @@ class CallTotals:
 
 def call_totals(account_id: str, filter: CallFilter) -> CallTotals:
     """The totals of the calls that match. Exact by key, model, agent, member, state and time, and by code of failed calls: from
-    rollups, and from the calls of the hours that the period has in part. Else of the newest 10,000 calls of a source (1,000 if their
+    rollups, of an organisation from its counted days, and from the calls of the hours that the period has in part. Else of the newest 10,000 calls of a source (1,000 if their
     messages are read). Up to six queries. Not for a filter by text: only what was searched can be added up (`totals_of`)."""
     if not _rolled(account_id, filter):
         return _counted(account_id, filter)
+    filter = replace(filter, start=filter.start or EARLIEST, end=filter.end or LATEST)
+    org = db.session.get(Org, account_id)
+    days = None if org is None else _counted_days(org, filter)
+    if org is None or days is None:
+        return _from_rollups(account_id, filter)
+    before, after = replace(filter, end=days[0]), replace(filter, start=days[1])
+    counted = _totals(sum_days(org, days, *_dimension(filter), user_id=filter.owner or filter.member or ""))
+    return counted + _from_rollups(account_id, before) + _from_rollups(account_id, after)
+
+
+def _counted_days(org: Org, filter: CallFilter) -> tuple[datetime, datetime] | None:
+    """The days of the period whose totals an organisation has by one dimension."""
+    several = len(_cells(filter)) > 1 or (filter.owner and filter.member and filter.owner != filter.member)
+    return None if several else counted_days(org, filter.start or EARLIEST, filter.end or LATEST)
+
+
+def _dimension(filter: CallFilter) -> tuple[Any, ...]:
+    """The dimension of an organisation's counted usage that has the filter, and its condition."""
+    return next(iter(_cells(filter)), ("model",))
+
+
+def _cells(filter: CallFilter) -> list[tuple[Any, ...]]:
+    key, found = OrgUsage.key, list[tuple[Any, ...]]()
+    if filter.agent is not None:
+        found.append(("version", _is_agent(key, filter.agent)))
+    if filter.code is not None or filter.state is not None:
+        found.append(
+            (
+                "error",
+                (key != "") == (filter.state == "failed") if filter.code is None else key == filter.code,
+            )
+        )
+    for name, value in (("model", filter.model), ("key", filter.key)):
+        if value is not None:
+            found.append((name, key == ("" if value == NONE else value)))
+    return found
+
+
+def _is_agent(column: Any, agent: str) -> ColumnElement[bool]:
+    name = column if agent == NONE or "@" in agent else func.split_part(column, "@", 1)
+    matches: ColumnElement[bool] = name == ("" if agent == NONE else agent)
+    return matches
+
+
+def _from_rollups(account_id: str, filter: CallFilter) -> CallTotals:
     start, end = ((filter.start or EARLIEST).astimezone(UTC), (filter.end or LATEST).astimezone(UTC))
     parts = utc_parts(start, end, start)
     rolled = [part for part in parts if part.grain != "call"]
@@ -93,7 +141,12 @@ def _summed(account_id: str, filter: CallFilter, parts: Sequence[PeriodPart]) ->
         func.sum(r.credits),
         func.sum(r.cost),
     ).where(r.account_id == account_id, or_(*buckets), *_conditions(filter))
-    *counts, cost = db.session.execute(query).one()
+    return _totals(db.session.execute(query).one())
+
+
+def _totals(row: Row[int, int, int, int, int, Decimal]) -> CallTotals:
+    counts: list[Any]
+    *counts, cost = row
     calls, failed, read, written, credits = (int(each or 0) for each in counts)
     return CallTotals(calls, failed, read, written, credits, cost or Decimal(0))
 
@@ -108,9 +161,7 @@ def _conditions(filter: CallFilter) -> list[ColumnElement[bool]]:
     if filter.state is not None:
         found.append((r.error != "") == (filter.state == "failed"))
     if filter.agent is not None:
-        exact = filter.agent == NONE or "@" in filter.agent
-        name = r.agent_id if exact else func.split_part(r.agent_id, "@", 1)
-        found.append(name == ("" if filter.agent == NONE else filter.agent))
+        found.append(_is_agent(r.agent_id, filter.agent))
     return found
 
 
