@@ -82,6 +82,7 @@ _use_memory_for_temporary_files()
 
 LONGEST = (
     "proof/test_proof_of_calls.py",
+    "house/test_migrations.py",
     "core/test_slow_clients.py",
     "core/test_serve.py",
     "clients/test_launcher_commands.py",
