@@ -28,6 +28,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
+from hypothesis import HealthCheck
+from hypothesis import settings as property_settings
 from psycopg.errors import DeadlockDetected
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine
@@ -48,6 +50,12 @@ from tests.fakes.webhook import webhook
 from tests.server import wait_for_requests
 
 lock_order.watch()
+
+# 200 ms for an example, the default, are not enough for a busy machine
+property_settings.register_profile(
+    "patient", property_settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+property_settings.load_profile("patient")
 
 # one browser for all tests: Playwright can start only once per process; and doubles of Stripe
 __all__ = [
@@ -179,7 +187,8 @@ def filled_tables(app: Flask, postgres_url: str) -> Iterator[FilledTables]:
     it, and setting session_replication_role discards all plans of a connection. It is prepared in SQL and run by its name,
     because sending 10 kB took longer than everything else.
     """
-    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT", **engine_options(pool_size=1))
+    options = engine_options(pool_size=1) | {"pool_pre_ping": False}
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT", **options)
     with engine.connect() as connection:
         probe = connection.execute(
             text(

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import inspect
+from sqlalchemy.orm import make_transient_to_detached
 
 from models.accounts import Fingerprint, Session, User
 from models.billing import LimitOverride, Plan, PlanWindow, Referral, Subscription
@@ -97,11 +98,11 @@ def org(owner: User, name: str = "Acme", members: tuple[User, ...] = (), **kw: A
     kw.setdefault("slug", name.lower().replace(" ", "-"))
     kw.setdefault("auto_topup_threshold", 500)
     kw.setdefault("auto_topup_amount", 2000)
-    created = Org(name=name, owner_id=owner.id, **kw)
+    created = Org(name=name, owner_id=id_of(owner), **kw)
     db.session.add(created)
     db.session.flush()
-    db.session.add(OrgMember(org_id=created.id, user_id=owner.id, role="owner"))
-    db.session.add_all(OrgMember(org_id=created.id, user_id=each.id, role="member") for each in members)
+    db.session.add(OrgMember(org_id=created.id, user_id=id_of(owner), role="owner"))
+    db.session.add_all(OrgMember(org_id=created.id, user_id=id_of(each), role="member") for each in members)
     _commit()
     return created
 
@@ -123,15 +124,26 @@ def fingerprint(id: str | None = None, **kw: Any) -> Fingerprint:
 def token(owner: User, type: str = "pat", **kw: Any) -> str:
     """A session row of `type`; returns the raw token, stored as SHA-256. With `org_id` it acts for that organisation, of
     which the owner must be a member."""
-    raw = {"pat": "cb-pat-" + secrets.token_hex(32), "web": secrets.token_urlsafe(32)}.get(type) or new_id()
+    raw = {"pat": _new_key(), "web": secrets.token_urlsafe(32)}.get(type) or new_id()
     kw.setdefault("expires", now() + timedelta(days=30))
     kw.setdefault("org_id", None if type == "web" else org_of(owner.id))
-    kw.setdefault("token_hint", f"{raw[:15]}...{raw[-8:]}" if type == "pat" else raw[-4:])
-    hashed = hashlib.sha256(raw.encode()).hexdigest()
-    db.session.add(Session(session_token=hashed, user_id=owner.id, type=type, **kw))
+    kw.setdefault("token_hint", _hint(raw, type))
+    db.session.add(Session(session_token=_hashed(raw), user_id=owner.id, type=type, **kw))
     if not _commits_later():  # nothing is read back, so several of them become one statement
         _commit()
     return raw
+
+
+def _new_key() -> str:
+    return "cb-pat-" + secrets.token_hex(32)
+
+
+def _hint(raw: str, type: str) -> str:
+    return f"{raw[:15]}...{raw[-8:]}" if type == "pat" else raw[-4:]
+
+
+def _hashed(raw: str) -> str:
+    return hashlib.sha256(raw.encode()).hexdigest()
 
 
 def browser_cookie(owner: User) -> Any:
@@ -166,17 +178,56 @@ class Person:
 def person(app: Flask, name: str) -> Person:
     """A user with a signed-in browser and an API key. For an organisation's account the browser opens the organisation's runs,
     calls and statement instead of the person's own."""
-    with one_commit():
-        created = user(name)
-        id = created.id
-        key = token(created)
-        web = token(created, type="web")
-        org_id = org_of(id)
-        home = f"/orgs/{db.session.get_one(Org, org_id).slug}" if org_id else ""
+    home = ""
+    if ORGANISATIONS is None:
+        created, key, web = _signed_in(name)
+    else:
+        with one_commit():
+            created = user(name)
+            key = token(created)
+            web = token(created, type="web")
+            home = f"/orgs/{db.session.get_one(Org, org_of(created.id)).slug}"
     browser = app.test_client()
     browser.__dict__["home"] = home
     browser.set_cookie("next-auth.session-token", web)
-    return Person(id, created, browser, key, {"authorization": f"Bearer {key}"}, home)
+    return Person(id_of(created), created, browser, key, {"authorization": f"Bearer {key}"}, home)
+
+
+_SIGNED_IN = """
+WITH made AS (INSERT INTO "user" (id, name, email, "emailVerified") VALUES (%(id)s, %(name)s, %(email)s, %(now)s))
+INSERT INTO session ("sessionToken", "userId", type, expires, token_hint)
+VALUES (%(key)s, %(id)s, 'pat', %(expires)s, %(key_hint)s), (%(web)s, %(id)s, 'web', %(expires)s, %(web_hint)s)
+"""
+
+
+def _signed_in(name: str) -> tuple[User, str, str]:
+    """A user, the API key and the web session. One statement: most tests begin with it, and the same through the ORM took
+    longer than the rest of a small test."""
+    key, web = _new_key(), secrets.token_urlsafe(32)
+    made, at = User(id=new_id()), now().replace(tzinfo=None)
+    parameters = {
+        "id": made.id,
+        "name": name,
+        "email": f"{name}@example.org",
+        "now": at,
+        "expires": at + timedelta(days=30),
+        "key": _hashed(key),
+        "key_hint": _hint(key, "pat"),
+        "web": _hashed(web),
+        "web_hint": _hint(web, "web"),
+    }
+    db.session.connection().exec_driver_sql(_SIGNED_IN, parameters)
+    # as after a commit: read when an attribute is used
+    make_transient_to_detached(made)
+    db.session.add(made)
+    _commit()
+    return made, key, web
+
+
+def id_of(row: User | Org | AgentRun) -> str:
+    """The primary key of a stored row, without reading the row again after a commit."""
+    identity = inspect(row).identity
+    return identity[0] if identity else row.id
 
 
 def account(owner: User | Org, **kw: Any) -> CreditAccount:
@@ -193,6 +244,12 @@ def payer(owner: User, org_id: str | None) -> CreditAccount:
     return account(db.session.get_one(Org, org_id) if org_id else owner)
 
 
+_ACCOUNT = """
+WITH made AS (INSERT INTO credit_account (id, user_id, org_id) VALUES (%(id)s, %(user)s, %(org)s) ON CONFLICT DO NOTHING)
+SELECT coalesce(sum(balance), 0) FROM credit_ledger WHERE user_id = %(payer)s AND org_id IS NOT DISTINCT FROM %(org)s
+"""
+
+
 @one_commit()
 def grant(owner: User, amount: int = 1000, type: str = "free", **kw: Any) -> CreditLedger:
     """A grant with its account and ledger entries. A `balance` below `amount` is partly spent, below zero a debt; `org_id`
@@ -200,16 +257,13 @@ def grant(owner: User, amount: int = 1000, type: str = "free", **kw: Any) -> Cre
     kw.setdefault("operation_id", new_id(f"{type}-"))
     kw.setdefault("balance", amount)
     kw.setdefault("priority", PRIORITIES[type])
-    kw.setdefault("org_id", org_of(owner.id))
-    organisation = db.session.get(Org, kw["org_id"]) if kw["org_id"] else None
-    holder = account(organisation or owner)
-    same = CreditLedger.org_id == holder.org_id if organisation else CreditLedger.org_id.is_(None)
-    before = db.session.scalars(
-        select(CreditLedger.balance).where(CreditLedger.user_id == owner.id, same)
-    ).all()
-    created = CreditLedger(user_id=owner.id, principal=amount, type=type, **kw)
+    user_id = id_of(owner)
+    org_id = kw.setdefault("org_id", org_of(user_id))
+    account_id = org_id or user_id
+    holder = {"id": account_id, "user": None if org_id else user_id, "org": org_id, "payer": user_id}
+    balance = int(db.session.connection().exec_driver_sql(_ACCOUNT, holder).scalar_one())
+    created = CreditLedger(user_id=user_id, principal=amount, type=type, **kw)
     db.session.add(created)
-    balance = sum(before)
     for kind, change, remaining in (
         ("grant", amount, amount),
         ("debit", created.balance - amount, created.balance),
@@ -219,7 +273,7 @@ def grant(owner: User, amount: int = 1000, type: str = "free", **kw: Any) -> Cre
         balance += change
         db.session.add(
             CreditEntry(
-                account_id=holder.id,
+                account_id=account_id,
                 operation_id=created.operation_id,
                 kind=kind,
                 amount=change,
@@ -293,8 +347,9 @@ def run(owner: User, agent_id: str = "codebuff/base@0.0.1", **kw: Any) -> AgentR
     parent: AgentRun | None = kw.pop("parent", None)
     if parent is not None:
         kw.setdefault("ancestor_run_ids", [*(parent.ancestor_run_ids or []), parent.id])
-    kw.setdefault("org_id", org_of(owner.id))
-    return save(AgentRun(user_id=owner.id, agent_id=agent_id, **kw))
+    user_id = id_of(owner)
+    kw.setdefault("org_id", org_of(user_id))
+    return save(AgentRun(user_id=user_id, agent_id=agent_id, **kw))
 
 
 def step(of: AgentRun, step_number: int = 1, **kw: Any) -> AgentStep:

@@ -26,6 +26,7 @@ from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
 from views.gateway.api import codebuff as gateway_api
+from views.gateway.api import gemini as gateway_gemini
 from views.gateway.api import model_calls
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import responses as gateway_responses
@@ -153,6 +154,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_openai.bp)
     app.register_blueprint(gateway_anthropic.bp)
     app.register_blueprint(gateway_responses.bp)
+    app.register_blueprint(gateway_gemini.bp)
     app.register_blueprint(model_pages.bp)
     fast_path.init_app(app)
     cors.init_app(app)

@@ -26,7 +26,7 @@ CREATE TABLE provider_rollup (
     ttft_max int NOT NULL,
     last_at timestamptz NOT NULL,
     CONSTRAINT provider_rollup_pk PRIMARY KEY (grain, bucket, provider, model, error),
-    CONSTRAINT provider_rollup_grain_known CHECK (grain = ANY (ARRAY['minutes'::text, 'hour'::text]))
+    CONSTRAINT provider_rollup_grain_known CHECK (grain = ANY (ARRAY['minutes'::text, 'hour'::text, 'quarter'::text]))
 );
 CREATE TABLE provider_counting (
     id int CONSTRAINT provider_counting_pk PRIMARY KEY,

@@ -80,7 +80,7 @@ def erase_user(user_id: str, now: datetime) -> str | None:
         return None
     account_erasing.send(user, now=now)
     _end_credentials(user, now)
-    for table in (OAuthAccount, Passkey, EmailChange, EncryptedApiKey):
+    for table in (OAuthAccount, Passkey, EmailChange, EncryptedApiKey, DataExport):
         db.session.execute(delete(table).where(table.user_id == user.id))
     db.session.execute(delete(LoginLink).where(LoginLink.email == user.email))
     db.session.execute(delete(VerificationToken).where(VerificationToken.identifier == user.email))

@@ -92,7 +92,7 @@ class RelyingParty:
         body = secrets.token_bytes(_NONCE) + int((now + LIFETIME).timestamp() * 1000).to_bytes(_EXPIRY)
         return body + self._mac(body, purpose, binding)
 
-    def spend(self, answer: str, purpose: Purpose, binding: str, now: datetime) -> "Answer":
+    def spend(self, answer: str, purpose: Purpose, binding: str, now: datetime) -> "PasskeyAnswer":
         """Check the challenge of an authenticator's answer (JSON) and mark it as spent, whether or not the answer is right.
 
         The caller commits before it verifies the answer. Raises PasskeyRefused. Of concurrent repetitions, one passes.
@@ -113,7 +113,7 @@ class RelyingParty:
         )
         if db.session.execute(fresh).first() is None:
             raise PasskeyRefused("This answer was used already. Try again.")
-        return Answer(content, challenge)
+        return PasskeyAnswer(content, challenge)
 
     def _mac(self, body: bytes, purpose: Purpose, binding: str) -> bytes:
         key = hashlib.blake2b(self.secret.encode(), digest_size=32, person=b"stoa-passkey").digest()
@@ -121,7 +121,7 @@ class RelyingParty:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PasskeyAnswer:
     """An authenticator's answer whose challenge was ours, and is spent."""
 
     content: dict[str, Any]
@@ -190,7 +190,7 @@ def check_addable(user: User, by: Session, now: datetime) -> None:
 
 
 def add_passkey(
-    party: RelyingParty, user: User, answer: Answer, *, name: str, by: Session, now: datetime
+    party: RelyingParty, user: User, answer: PasskeyAnswer, *, name: str, by: Session, now: datetime
 ) -> Passkey:
     """Store the passkey that an authenticator made for the user. Flushes.
 
@@ -226,7 +226,7 @@ def add_passkey(
 
 
 def sign_in_passkey(
-    party: RelyingParty, answer: Answer, *, now: datetime, ip: str | None
+    party: RelyingParty, answer: PasskeyAnswer, *, now: datetime, ip: str | None
 ) -> tuple[User, Passkey]:
     """The user whose passkey answered. Locks the passkey and records its use. Flushes.
 

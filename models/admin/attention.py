@@ -14,7 +14,7 @@ from models.billing.payments import customers, stripe_events
 from models.billing.proof_runs import ProofKind
 from models.core.db import db, extension
 from models.gateway.gateway_call import GatewayCall, refused_names
-from models.gateway.provider_health import health_of
+from models.gateway.provider_health import fault_rates
 from models.ledger import CreditHold, SyncFailure
 from models.orgs.webhooks import OrgWebhook
 
@@ -116,11 +116,8 @@ def _jobs(now: datetime) -> Iterator[Attention]:
     heartbeat = job_review.last_heartbeat()
     if heartbeat is None or now - heartbeat > job_review.ALIVE_WITHIN:
         yield Attention("jobs", "No job worker is running: mail, expiry and reports stand still", True)
-    late = [
-        each.task for each in job_review.task_counts() if each.oldest and each.oldest > job_review.LATE_AFTER
-    ]
-    if late:
-        yield Attention("jobs", f"Jobs have been due for over 5 minutes: {', '.join(late[:3])}")
+    if late := job_review.late_task():
+        yield Attention("jobs", f"Jobs have been due for over 5 minutes, the oldest of {late}")
     if failed := job_review.failed_count(MOST):
         yield Attention("jobs", f"{_number(failed, 'job')} failed for good")
 
@@ -158,13 +155,10 @@ def _webhooks() -> Iterator[Attention]:
 
 
 def _providers(now: datetime) -> Iterator[Attention]:
-    for name, models in health_of("1h", now).items():
-        whole = models[""]
-        if whole.calls >= FEW_CALLS and whole.fault_rate >= FAULTY:
-            rate = f"{whole.fault_rate:.0%} of {whole.calls:,} calls"
-            yield Attention(
-                "providers", f"{name}: {rate} failed in the last hour", whole.fault_rate >= VERY_FAULTY
-            )
+    for name, (calls, rate) in sorted(fault_rates(now).items()):
+        if calls >= FEW_CALLS and rate >= FAULTY:
+            text = f"{name}: {rate:.0%} of {calls:,} calls failed in the last hour"
+            yield Attention("providers", text, rate >= VERY_FAULTY)
 
 
 def _proofs(now: datetime) -> Iterator[Attention]:

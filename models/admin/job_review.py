@@ -21,7 +21,7 @@ STATES = {
     "cancelled": "status IN ('cancelled', 'aborted')",
 }
 """Conditions of the states; a successful job is deleted."""
-COUNTED = 50_000
+COUNTED = 20_000
 """The newest jobs that are counted."""
 RETRIED_AT_ONCE = 1_000
 LATE_AFTER = timedelta(minutes=5)
@@ -126,6 +126,17 @@ def failed_count(limit: int = 1_000) -> int:
     """How many jobs failed for good; at most `limit`."""
     query = "SELECT count(*) FROM (SELECT FROM procrastinate_jobs WHERE status = 'failed' LIMIT :limit) f"
     return int(db.session.scalars(text(query), {"limit": limit}).one())
+
+
+def late_task() -> str | None:
+    """The task of the oldest due job, if it has been due for `LATE_AFTER`; None otherwise. Looks at the oldest 1,000 that wait."""
+    query = f"""
+        SELECT j.task_name FROM (
+            SELECT id, task_name, scheduled_at FROM procrastinate_jobs WHERE status = 'todo' ORDER BY priority DESC, id LIMIT 1000
+        ) j, LATERAL (SELECT at FROM procrastinate_events WHERE job_id = j.id AND type = 'deferred' ORDER BY id LIMIT 1) e
+        WHERE greatest(j.scheduled_at, e.at) < now() - interval '{LATE_AFTER.total_seconds()} seconds' ORDER BY j.id LIMIT 1
+    """  # noqa: S608 - a constant
+    return db.session.scalars(text(query)).one_or_none()
 
 
 def last_heartbeat() -> datetime | None:

@@ -28,6 +28,7 @@ _RULES = (
     ),
     Retention("Responses of forms", "5 minutes, the rest after a day", "core.forget_submissions"),
     Retention("Expired sessions, sign-in links and codes", "A day after they end", "accounts.forget_expired"),
+    Retention("Deleted accounts", "After their grace", "accounts.erase"),
     Retention("Deleted organisations", "14 days", "orgs.erase"),
     Retention("Audit logs of organisations", "As each organisation sets", "orgs.expire_audit"),
     Retention("Deliveries of webhooks", "30 days", "orgs.forget_deliveries"),
@@ -38,7 +39,11 @@ _RULES = (
     Retention("Spending of past budget windows", "When the window is long over", "ledger.prune_budgets"),
     Retention("Who downloaded an agent", "The day after; numbers stay", "store.forget_downloads"),
     Retention("Unused pictures", "A day", "store.forget_pictures"),
-    Retention("Figures of providers", "15 days; by five minutes 3 hours", "gateway.count_providers"),
+    Retention(
+        "Figures of providers",
+        "15 days by 6 hours, 3 days by hour, 3 hours by 5 minutes",
+        "gateway.count_providers",
+    ),
     Retention("Errors of jobs that are gone", "A day", "core.forget_failures"),
     Retention("Daily sizes of tables", "400 days", "admin.sample_storage"),
 )

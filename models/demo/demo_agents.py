@@ -101,16 +101,19 @@ def _publisher(path: Path) -> DemoPublisher:
         verified=raw.get("verified", False),
         owner=raw["owner"],
         organisation=raw.get("organisation"),
-        agents=tuple(_agent(path.stem, each) for each in raw["agents"]),
+        agents=tuple(_agent(path.stem, raw.get("license"), each) for each in raw["agents"]),
     )
 
 
-def _agent(publisher: str, raw: dict[str, Any]) -> DemoAgent:
+def _agent(publisher: str, license: str | None, raw: dict[str, Any]) -> DemoAgent:
     definition = {"id": raw["id"], "publisher": publisher, **raw["definition"]}
+    if license:
+        definition["license"] = license
     releases = []
     for each in raw["versions"]:
         changes = {key: value for key, value in each.items() if key not in ("days", "yanked")}
-        definition = definition | changes
+        lasting = {key: value for key, value in definition.items() if key != "changelog"}
+        definition = lasting | changes
         releases.append(DemoVersion(each["version"], each["days"], definition, each.get("yanked")))
     return DemoAgent(
         publisher=publisher,

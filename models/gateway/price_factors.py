@@ -730,10 +730,60 @@ RESPONSES: Mapping[str, KeyReader] = {
 }
 """Keys of OpenAI's Responses API."""
 
+
+def _contents(key: str, contents: Any, reader: FactorReader) -> None:
+    for index, content in enumerate(contents):
+        for part in content.get("parts") or ():
+            name = f"{key}[{index}].parts"
+            file = part.get("fileData")
+            if isinstance(file, dict) and "generativelanguage.googleapis.com" in str(file.get("fileUri")):
+                raise reader.refuse(
+                    f"{name}.fileData",
+                    "it refers to a file in the account of the server. Send the data instead.",
+                )
+            _part(name, part, reader)
+
+
+def _gemini_tools(key: str, tools: Any, reader: FactorReader) -> None:
+    for index, tool in enumerate(tools):
+        for kind, value in tool.items():
+            if kind == "urlContext" and value is not None:
+                reader.add("input", reader.context_window, 0)
+            elif kind not in ("functionDeclarations", "codeExecution") and value is not None:
+                message = f"the provider charges for each use of {kind!r}, at an unknown price."
+                raise reader.refuse(f"{key}[{index}].{kind}", message)
+
+
+def _generation_config(key: str, config: Any, reader: FactorReader) -> None:
+    for name, value in config.items():
+        if value is None:
+            continue
+        if name == "responseModalities":
+            kinds = value if isinstance(value, list) else [value]
+            _modalities(f"{key}.{name}", [str(kind).lower() for kind in kinds], reader)
+        elif name == "speechConfig":
+            _audio_output(f"{key}.{name}", value, reader)
+        elif name == "thinkingConfig":
+            _thinking(f"{key}.{name}", value, reader)
+
+
+GEMINI: Mapping[str, KeyReader] = {
+    **dict.fromkeys(("model", "systemInstruction", "toolConfig", "safetySettings", "labels"), free),
+    "contents": _contents,
+    "tools": _gemini_tools,
+    "generationConfig": _generation_config,
+    "cachedContent": _server_state,
+}
+"""Keys of Google's Gemini API."""
+
 DEMO: Mapping[str, KeyReader] = dict.fromkeys(CHAT, free)
 """The built-in demo model reads only text and has one price."""
 
-FORMATS: Mapping[str, Mapping[str, KeyReader]] = {"messages": MESSAGES, "responses": RESPONSES}
+FORMATS: Mapping[str, Mapping[str, KeyReader]] = {
+    "messages": MESSAGES,
+    "responses": RESPONSES,
+    "gemini": GEMINI,
+}
 """Keys of the formats that mean the same at every provider."""
 
 KEYS: Mapping[str, Mapping[str, KeyReader]] = {

@@ -14,13 +14,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import Base, BigInt, db
 from models.gateway.gateway_call import PROVIDER_TROUBLE, CallBody, GatewayCall
-from models.ledger.latency import BUCKETS, EDGES_MS, merge_histograms, quantile
+from models.ledger.latency import BUCKETS, EDGES_MS, quantile
 
 Window = Literal["1h", "24h", "7d"]
 WINDOWS: dict[Window, tuple[timedelta, str, timedelta, int]] = {
     "1h": (timedelta(hours=1), "minutes", timedelta(minutes=5), 12),
     "24h": (timedelta(hours=24), "hour", timedelta(hours=1), 24),
-    "7d": (timedelta(days=7), "hour", timedelta(hours=6), 28),
+    "7d": (timedelta(days=7), "quarter", timedelta(hours=6), 28),
 }
 """Length, grain of the rollups, step and number of steps of the trend."""
 FAULTS = ("timeout", "unreachable", "interrupted", "rate_limited", "server_error")
@@ -29,18 +29,22 @@ SETTLED_AFTER = timedelta(seconds=60)
 """A settlement is stored at most 30 seconds after the time that it carries."""
 STEP = timedelta(minutes=5)
 COUNTED_BACK = timedelta(days=7)
-KEPT = {"minutes": timedelta(hours=3), "hour": timedelta(days=15)}
+KEPT = {"minutes": timedelta(hours=3), "hour": timedelta(days=3), "quarter": timedelta(days=15)}
+MODELS = 15
+"""Models of each provider that pages show."""
 SCANNED = 5_000
 MAX_REASON = 400
 
 
 class ProviderRollup(Base):
-    """Calls of a provider and a model in five minutes or an hour (UTC), by class of error; an empty `error` counts the successful ones.
+    """Calls of a provider and a model in five minutes, an hour or a quarter of a day (UTC), by class of error; an empty `error` counts the successful ones.
     Latencies are milliseconds; histograms have the buckets of `models/ledger/latency.py`."""
 
     __tablename__ = "provider_rollup"
     __table_args__ = (
-        CheckConstraint("(grain = ANY (ARRAY['minutes'::text, 'hour'::text]))", name="grain_known"),
+        CheckConstraint(
+            "(grain = ANY (ARRAY['minutes'::text, 'hour'::text, 'quarter'::text]))", name="grain_known"
+        ),
     )
 
     grain: Mapped[str] = mapped_column(primary_key=True)
@@ -69,7 +73,7 @@ class ProviderCounting(Base):
 @dataclass(slots=True)
 class Health:
     """The calls of a provider, or of one of its models, in a window. `errors` counts them by class; `trend` has (calls, faults) by step,
-    oldest first."""
+    oldest first; `models` is how many models the provider has."""
 
     calls: int = 0
     errors: dict[str, int] = field(default_factory=dict)
@@ -80,6 +84,7 @@ class Health:
     last_success: datetime | None = None
     last_error: datetime | None = None
     trend: list[tuple[int, int]] = field(default_factory=list)
+    models: int = 0
 
     @property
     def faults(self) -> int:
@@ -99,23 +104,16 @@ class Health:
         """A quantile of the time to first token of successful streams."""
         return quantile(self.ttft, fraction, self.ttft_max)
 
-    def add(self, error: str, row: Any) -> None:
+    def add(self, row: Any) -> None:
         """Add the sums of a class of error; an empty one is success."""
         self.calls += row.calls
-        if error:
-            self.errors[error] = self.errors.get(error, 0) + row.calls
+        if row.error:
+            self.errors[row.error] = row.calls
             self.last_error = max(self.last_error or row.last_at, row.last_at)
-            return
-        self.latency = merge_histograms([self.latency, row.latency])
-        self.ttft = merge_histograms([self.ttft, row.ttft])
-        self.latency_max = max(self.latency_max, row.latency_max)
-        self.ttft_max = max(self.ttft_max, row.ttft_max)
-        self.last_success = max(self.last_success or row.last_at, row.last_at)
-
-    def add_step(self, step: int, calls: int, faults: int) -> None:
-        """Add to a step of the trend."""
-        before = self.trend[step]
-        self.trend[step] = (before[0] + calls, before[1] + faults)
+        else:
+            self.latency, self.latency_max = row.latency, row.latency_max
+            self.ttft, self.ttft_max = row.ttft, row.ttft_max
+            self.last_success = row.last_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +124,36 @@ class ProviderFault:
     reason: str | None
 
 
-def health_of(window: Window, now: datetime) -> dict[str, dict[str, Health]]:
-    """Figures by provider and model; the model "" sums up its provider. Reads rollups only."""
+def health_of(window: Window, now: datetime, models: int = MODELS) -> dict[str, dict[str, Health]]:
+    """Figures by provider and model, of the `models` with most calls of each; the model "" sums up its provider. Reads rollups only."""
     length, grain, step, steps = WINDOWS[window]
     first = _floor(now - length, step) + step
-    parameters = {"grain": grain, "first": first, "step": step, "steps": steps, "faults": list(FAULTS)}
+    parameters: dict[str, Any] = {"grain": grain, "first": first, "models": models}
     found: dict[str, dict[str, Health]] = {}
-
-    def both(row: Any) -> list[Health]:
-        models = found.setdefault(row.provider, {})
-        return [models.setdefault(model, Health(trend=[(0, 0)] * steps)) for model in ("", row.model)]
-
     for row in db.session.execute(text(_SUMS), parameters):
-        for health in both(row):
-            health.add(row.error, row)
+        provider = found.setdefault(row.provider, {})
+        provider.setdefault(row.model, Health(trend=[(0, 0)] * steps)).add(row)
+        provider[row.model].models = row.models
+    shown = {model for provider in found.values() for model in provider}
+    parameters |= {"step": step, "steps": steps, "faults": list(FAULTS), "shown": list(shown)}
     for row in db.session.execute(text(_TREND), parameters):
-        for health in both(row):
-            health.add_step(row.step, row.calls, row.faults)
+        if row.model in found[row.provider]:
+            found[row.provider][row.model].trend[row.step] = (row.calls, row.faults)
     return found
+
+
+def fault_rates(now: datetime) -> dict[str, tuple[int, float]]:
+    """Calls of each provider in the last hour, and the share that failed by its fault."""
+    rows = db.session.execute(
+        select(
+            ProviderRollup.provider,
+            func.sum(ProviderRollup.calls),
+            func.coalesce(func.sum(ProviderRollup.calls).filter(ProviderRollup.error.in_(FAULTS)), 0),
+        )
+        .where(ProviderRollup.grain == "minutes", ProviderRollup.bucket > now - timedelta(hours=1))
+        .group_by(ProviderRollup.provider)
+    )
+    return {provider: (int(calls), int(faults) / int(calls)) for provider, calls, faults in rows}
 
 
 def last_faults(providers: Collection[str]) -> dict[str, ProviderFault]:
@@ -228,14 +238,28 @@ def _summed(column: str) -> str:
 
 
 _SUMS = f"""
-SELECT provider, model, error, sum(calls)::bigint AS calls, {_summed("latency_hist")}::bigint[] AS latency,
-    max(latency_max) AS latency_max, {_summed("ttft_hist")}::bigint[] AS ttft, max(ttft_max) AS ttft_max, max(last_at) AS last_at
-FROM provider_rollup WHERE grain = :grain AND bucket >= :first GROUP BY 1, 2, 3
+SELECT * FROM (
+    SELECT *, dense_rank() OVER (PARTITION BY provider ORDER BY model <> '', total DESC, model) AS place,
+        count(*) FILTER (WHERE first AND model <> '') OVER (PARTITION BY provider) AS models
+    FROM (
+        SELECT provider, coalesce(model, '') AS model, error, sum(calls)::bigint AS calls, max(last_at) AS last_at,
+            CASE WHEN error = '' THEN {_summed("latency_hist")}::bigint[] END AS latency, max(latency_max) AS latency_max,
+            CASE WHEN error = '' THEN {_summed("ttft_hist")}::bigint[] END AS ttft, max(ttft_max) AS ttft_max,
+            sum(sum(calls)) OVER (PARTITION BY provider, coalesce(model, '')) AS total,
+            row_number() OVER (PARTITION BY provider, coalesce(model, '') ORDER BY error) = 1 AS first
+        FROM provider_rollup WHERE grain = :grain AND bucket >= :first
+        GROUP BY GROUPING SETS ((provider, model, error), (provider, error))
+    ) sums
+) ranked WHERE place <= :models + 1
 """  # noqa: S608 - constants
 _TREND = """
-SELECT provider, model, least(floor(extract(epoch FROM bucket - :first) / extract(epoch FROM cast(:step AS interval))), :steps - 1)::int
-    AS step, sum(calls)::bigint AS calls, coalesce(sum(calls) FILTER (WHERE error = ANY (cast(:faults AS text[]))), 0)::bigint AS faults
-FROM provider_rollup WHERE grain = :grain AND bucket >= :first GROUP BY 1, 2, 3
+SELECT provider, coalesce(model, '') AS model, step, sum(calls)::bigint AS calls,
+    coalesce(sum(calls) FILTER (WHERE error = ANY (cast(:faults AS text[]))), 0)::bigint AS faults
+FROM (
+    SELECT provider, CASE WHEN model = ANY (cast(:shown AS text[])) THEN model ELSE '…' END AS model, error, calls,
+        least(floor(extract(epoch FROM bucket - :first) / extract(epoch FROM cast(:step AS interval))), :steps - 1)::int AS step
+    FROM provider_rollup WHERE grain = :grain AND bucket >= :first
+) steps GROUP BY GROUPING SETS ((provider, model, step), (provider, step))
 """
 _EDGES = f"'{{{','.join(map(str, EDGES_MS))}}}'::int[]"
 _CLASS = """CASE
@@ -276,7 +300,8 @@ FROM (
     ) calls
 ) c CROSS JOIN LATERAL (
     VALUES ('minutes', date_bin('5 minutes', c.finished_at, timestamptz '2000-01-01 00:00:00Z')),
-        ('hour', date_trunc('hour', c.finished_at, 'UTC'))
+        ('hour', date_bin('1 hour', c.finished_at, timestamptz '2000-01-01 00:00:00Z')),
+        ('quarter', date_bin('6 hours', c.finished_at, timestamptz '2000-01-01 00:00:00Z'))
 ) g (grain, bucket)
 GROUP BY 1, 2, 3, 4, 5
 ON CONFLICT (grain, bucket, provider, model, error) DO UPDATE SET

@@ -61,7 +61,7 @@ def test_pages_use_the_time_zone_and_the_language_of_numbers(session: OrmSession
     at = datetime(2026, 3, 28, 23, 30, tzinfo=UTC)
     factories.call(alice.user, finished_at=at, started_at=at, model="zoned")
     alice.browser.set_cookie("stoa-zone", "Asia/Kolkata")
-    assert "Asia/Kolkata now" in alice.browser.get(ACCOUNT).text
+    assert "now Asia/Kolkata" in alice.browser.get(ACCOUNT).text
     assert "29 Mar 2026, 05:00:00 IST" in alice.browser.get("/calls").text
     sent(alice, "/profile/account", time_zone="America/New_York", number_language="de")
     user = stored(session, alice)
@@ -119,7 +119,7 @@ def test_only_the_own_identity_is_disconnected(
         assert sent(anonymous, address).headers["Location"] == "/login"
     assert anonymous.browser.get(ACCOUNT).status_code == 302
     assert session.scalars(select(OAuthAccount.user_id)).all() == [alice.id]
-    assert "Disconnect github?" in alice.browser.get(path).text
+    assert "Disconnect GitHub?" in alice.browser.get(path).text
     assert sent(alice, path).status_code == 303
     assert session.scalars(select(OAuthAccount)).all() == []
     assert sent(alice, path).status_code == 404

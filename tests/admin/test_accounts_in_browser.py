@@ -41,6 +41,8 @@ def test_an_operator_finds_an_account_and_grants_credits(
             "?q=a",
             "/calls",
             "/takedowns",
+            "/providers",
+            "/jobs",
             f"/accounts/{org_id}",
             f"/traces/runs/{message.client_request_id}",
             "/evals",

@@ -1,22 +1,34 @@
 """The operators' pages of providers and storage: figures from real calls, bounded reads, no messages and keys."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts.users import User
 from models.admin import storage_review
-from models.core.db import now
+from models.core.db import db, now
 from models.gateway import CallBody, ProviderRollup
 from models.gateway.provider_health import count_calls, health_of, provider_faults
+from models.orgs import Org
+from models.orgs.webhooks import add_webhook, enqueue_delivery
 from tests import factories
 from tests.factories import Person
 
 pytestmark = pytest.mark.usefixtures("desk")
 PROVIDERS = ("openai", "openrouter")
+PAGES = (
+    "/admin",
+    "/admin/calls",
+    "/admin/providers",
+    "/admin/providers/openai",
+    "/admin/jobs",
+    "/admin/webhooks",
+    "/admin/storage",
+)
 
 
 def called(owner: User, provider: str = "openai", ms: int = 900, minutes: int = 10, **kw: object) -> str:
@@ -147,7 +159,7 @@ def test_sizes_are_sampled_and_grow(session: OrmSession, root: Person, tmp_path:
 
 
 def test_old_figures_are_deleted(session: OrmSession) -> None:
-    for grain, days in (("minutes", 1), ("hour", 16), ("hour", 14)):
+    for grain, days in (("minutes", 1), ("hour", 4), ("quarter", 16), ("quarter", 14)):
         session.add(
             ProviderRollup(
                 grain=grain,
@@ -166,3 +178,47 @@ def test_old_figures_are_deleted(session: OrmSession) -> None:
     session.commit()
     count(session)
     assert session.query(ProviderRollup).count() == 1
+
+
+def test_pages_take_the_same_queries_whatever_they_list(
+    app: Flask, session: OrmSession, root: Person, alice: Person, acme: Org
+) -> None:
+    with app.app_context():
+        engine = db.engine
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        seen.append(statement)
+
+    def counts() -> dict[str, int]:
+        found = {}
+        for path in PAGES:
+            root.browser.get(path)
+            seen.clear()
+            event.listen(engine, "before_cursor_execute", note)
+            assert root.browser.get(path).status_code == 200, path
+            event.remove(engine, "before_cursor_execute", note)
+            found[path] = len(seen)
+        return found
+
+    def fill(size: int) -> None:
+        with factories.one_commit():
+            user, org = session.get_one(User, alice.id), session.get_one(Org, org_id)
+            for number in range(size):
+                called(user, state="failed", error="upstream_timeout", http_status=504, model=f"m{number}")
+                webhook, _ = add_webhook(org.id, f"https://example.org/{number}")
+                webhook.disabled_at = now()
+                enqueue_delivery(webhook, "alert", {}).state = "failed"
+                factories.hold(user, state="lost", lost_at=now())
+        session.execute(text("UPDATE procrastinate_jobs SET status = 'failed'"))
+        session.execute(text("UPDATE provider_counting SET until = now() - interval '1 hour'"))
+        session.execute(text("DELETE FROM provider_rollup"))
+        session.commit()
+        count(session)
+
+    org_id = acme.id
+    fill(1)
+    few = counts()
+    fill(4)
+    assert counts() == few
+    assert max(few.values()) <= 40

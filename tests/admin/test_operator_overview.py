@@ -67,7 +67,7 @@ def test_each_thing_that_needs_attention_is_a_line_with_a_link(
         ("1 charged call with a bill in doubt", "/admin/calls#flagged"),
         ("Requests for 1 model without a price", "/admin/calls#refused"),
         ("1 job failed for good", "/admin/jobs"),
-        ("due for over 5 minutes: billing.top_up", "/admin/jobs"),
+        ("due for over 5 minutes, the oldest of billing.top_up", "/admin/jobs"),
         ("1 change could not be synchronised", "/admin/billing#failures"),
         ("1 webhook failing or switched off", "/admin/webhooks"),
         ("The ledger proof did not run", "/admin/proofs#ledger"),

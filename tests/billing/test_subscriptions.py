@@ -2,16 +2,19 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import requests
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 from models import billing, ledger
+from models.accounts.account_deletion import deletion_blocks
 from models.accounts.users import User
-from models.billing import ConfirmationNeeded, PaymentDeclined, StripeError, mails
+from models.billing import ConfirmationNeeded, PaymentDeclined, StripeError, account_closing, mails
 from models.billing.payments import cards
+from models.billing.payments.cards import saved_cards
 from models.billing.payments.purchase_proof import prove_purchases
 from models.core.errors import Conflict, DomainError, Forbidden, NotFound
 from models.ledger import Account
@@ -684,3 +687,32 @@ def test_each_plan_mail_contains_its_facts(plans: Plans, alice: Person) -> None:
         assert sent[kind].subject.startswith(subject)
         text_of = " ".join(sent[kind].text.split())
         assert all(word in text_of for word in words), (kind, text_of)
+
+
+def test_a_deleted_account_ends_its_plan_and_forgets_its_cards(plans: Plans, alice: Person) -> None:
+    session = plans.desk.session
+    plans.subscribed(alice, plans.offer())
+    customer = plans.desk.customer(alice)
+
+    def note(**values: datetime) -> None:
+        session.execute(update(User).where(User.id == alice.id).values(**values))
+        session.commit()
+        for job in (account_closing.end_plan_of_deleted, account_closing.forget_cards):
+            plans.desk.run(job, alice.id)
+        plans.deliver_events()
+
+    note(email_verified=datetime.now(UTC))
+    assert not plans.subscription(alice).cancel_at_period_end
+    note(deleted_at=datetime.now(UTC))
+    assert plans.subscription(alice).cancel_at_period_end
+    assert plans.desk.run(saved_cards, customer)
+    note(erased_at=datetime.now(UTC))
+    assert plans.desk.run(saved_cards, customer) == []
+
+
+def test_a_disputed_payment_keeps_the_account(plans: Plans, alice: Person) -> None:
+    user = plans.desk.session.get_one(User, alice.id)
+    assert deletion_blocks(user) == []
+    plans.desk.dispute(plans.desk.bought(alice))
+    plans.desk.deliver_events("charge.dispute.created")
+    assert [block.reason[:9] for block in deletion_blocks(user)] == ["A payment"]

@@ -205,7 +205,24 @@ def test_publishing_is_all_or_none(shell: Shell, echo: Person) -> None:
     )
     assert code == 0, errors
     assert [each["id"] for each in json.loads(output)["published"]] == ["acme/one@0.0.1", "acme/two@0.0.1"]
+    module = (
+        "export default { id: 'one', displayName: 'One', model: 'stoa/demo' } satisfies AgentDefinition\n"
+    )
+    (agents / "two.json").write_text(json.dumps({"id": "two", "displayName": "two", "model": "stoa/demo"}))
+    (agents / "one.json").rename(shell.folder / "old.json")
+    (agents / "one.ts").write_text(module)
+    (agents / "types.ts").write_text("export interface AgentDefinition {}\n")
+    options = ("--publisher", "acme", "--license", "mit", "--changelog", "Now in TypeScript")
+    code, output, errors = shell.stoa("publish", "agents", *options, "--json", STOA_KEY=echo.token)
+    assert code == 0, errors
+    assert [each["id"] for each in json.loads(output)["published"]] == ["acme/one@0.0.2", "acme/two@0.0.2"]
+    code, output, _ = shell.stoa("publish", "agents/one.ts", "--publisher", "acme", STOA_KEY=echo.token)
+    assert "acme/one@0.0.3" in output
+    (agents / "one.ts").write_text(module.replace("'One'", "name()"))
+    code, _, errors = shell.stoa("publish", "agents", STOA_KEY=echo.token)
+    assert (code, "one.ts: Line 1, column 42: A call" in errors) == (1, True), errors
     (agents / "two.json").write_text("{")
+    (agents / "one.ts").unlink()
     code, _, errors = shell.stoa("publish", "agents", STOA_KEY=echo.token)
     assert (code, "two.json is not JSON" in errors) == (1, True)
 

@@ -119,7 +119,7 @@ def body(run: AgentRun) -> dict[str, Any]:
     return {
         "model": "openrouter-only/model",
         "messages": MESSAGES,
-        "codebuff_metadata": {"run_id": run.id, "client_id": "client-7", "cost_mode": "normal"},
+        "codebuff_metadata": {"run_id": factories.id_of(run), "client_id": "client-7", "cost_mode": "normal"},
     }
 
 
@@ -148,10 +148,15 @@ class Facts:
 
     def call(self) -> GatewayCall:
         """The only call, after it has ended."""
-        wait(lambda: len(self.calls()) == 1)
-        wait(lambda: self.holds() == 0)
-        (call,) = self.calls()
-        return call
+        ended = select(GatewayCall).where(~select(CreditHold).exists())
+        found: list[GatewayCall] = []
+
+        def read() -> bool:
+            found[:] = self.fresh().scalars(ended)
+            return len(found) == 1
+
+        wait(read)
+        return found[0]
 
 
 def wait(condition: Callable[[], Any], seconds: float = 60) -> None:

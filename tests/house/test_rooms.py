@@ -394,7 +394,7 @@ def test_templates_carry_no_style_and_no_script() -> None:
             for line, what in markup.found
             if not (mail and what == "inline <style>")
         ]
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_markup_rules_detect_violations() -> None:

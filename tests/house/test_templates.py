@@ -28,10 +28,11 @@ QUAINT = re.compile(
 MARKUP = re.compile(r"</[a-z]|/>|<!--|<[a-z][a-z0-9-]*\s+[a-z:-]+=")
 
 
-def violations(files: Iterable[Path], find: Callable[[Path], Iterator[str]]) -> list[str]:
-    """`file: what` for everything that `find` reports. All files are one test: a test for each would take longer than the
-    rules."""
-    return [f"{file.relative_to(ROOT)}: {what}" for file in files for what in find(file)]
+def check(files: Iterable[Path], find: Callable[[Path], Iterator[str]]) -> None:
+    """Fail with `file: what` for everything that `find` reports. All files are one test: a test for each would take longer
+    than the rules."""
+    found = [f"{file.relative_to(ROOT)}: {what}" for file in files for what in find(file)]
+    assert not found, "\n".join(found)
 
 
 @cache
@@ -53,7 +54,7 @@ def test_templates_comply_with_the_content_security_policy() -> None:
             if inline or script or tag == "style" or "javascript:" in attributes:
                 yield f"<{tag}{attributes}>"
 
-    assert violations(WEB, find) == []
+    check(WEB, find)
 
 
 def test_titles_and_words_have_one_style() -> None:
@@ -68,7 +69,7 @@ def test_titles_and_words_have_one_style() -> None:
         yield from (f"“{found[0]}”" for found in QUAINT.finditer(text))
 
     ours = [file for file in WEB if file.parent.name != "demo"]
-    assert violations(ours, find) == []
+    check(ours, find)
 
 
 def test_htmx_is_added_to_links_and_forms_that_work_without_it() -> None:
@@ -87,7 +88,7 @@ def test_htmx_is_added_to_links_and_forms_that_work_without_it() -> None:
             if "post" in verbs and 'method="post"' not in attributes:
                 yield f"does not work without htmx: {whole}"
 
-    assert violations(WEB, find) == []
+    check(WEB, find)
 
 
 def test_every_post_form_has_the_csrf_token_and_acts_once() -> None:
@@ -96,7 +97,7 @@ def test_every_post_form_has_the_csrf_token_and_acts_once() -> None:
             if 'method="post"' in form and "{{ csrf() }}" not in form:
                 yield form[:200]
 
-    assert violations(WEB, find) == []
+    check(WEB, find)
 
 
 def test_only_constants_are_marked_safe() -> None:
@@ -107,7 +108,7 @@ def test_only_constants_are_marked_safe() -> None:
         if any(parsed(file).find_all(nodes.EvalContextModifier)):
             yield "autoescape stays on"
 
-    assert violations(FILES, find) == []
+    check(FILES, find)
 
 
 def test_pages_extend_a_layout_and_fragments_do_not() -> None:
@@ -116,7 +117,7 @@ def test_pages_extend_a_layout_and_fragments_do_not() -> None:
         if ("{% extends" in source(file)) == fragment:
             yield "a fragment that extends a layout" if fragment else "a page that extends none"
 
-    assert violations([file for file in WEB if file.parent.name not in ("components", "layouts")], find) == []
+    check([file for file in WEB if file.parent.name not in ("components", "layouts")], find)
 
 
 @cache
@@ -158,7 +159,7 @@ def test_template_imports_the_components_it_calls_and_no_others() -> None:
             yield f"imports {sorted(unused)} and uses none of it"
 
     assert components
-    assert violations(FILES, find) == []
+    check(FILES, find)
 
 
 def test_every_icon_exists_in_the_sprite() -> None:
@@ -194,7 +195,7 @@ def test_templates_build_urls_with_url_for() -> None:
             if isinstance(text.value, str) and PAGES.match(text.value):
                 yield f"line {text.lineno}: {text.value}"
 
-    assert violations([file for file in FILES if "emails" not in file.parts], find) == []
+    check([file for file in FILES if "emails" not in file.parts], find)
 
 
 @cache
@@ -222,7 +223,7 @@ def test_views_contain_no_markup() -> None:
             f"line {text.lineno}: {text.value}" for text in written(file) if MARKUP.search(str(text.value))
         )
 
-    assert violations(VIEWS, find) == []
+    check(VIEWS, find)
 
 
 def test_views_build_urls_with_url_for() -> None:
@@ -231,7 +232,7 @@ def test_views_build_urls_with_url_for() -> None:
             f"line {text.lineno}: {text.value}" for text in written(file) if PAGES.match(str(text.value))
         )
 
-    assert violations(VIEWS, find) == []
+    check(VIEWS, find)
 
 
 def test_colours_are_defined_in_tokens_only() -> None:
@@ -246,7 +247,7 @@ def test_colours_are_defined_in_tokens_only() -> None:
         if "!important" in text and file.name not in {"base.css", "trace.css", "progress.css"}:
             yield "!important"
 
-    assert violations(CSS, find) == []
+    check(CSS, find)
 
 
 def test_layouts_shadow_no_context_variables() -> None:
@@ -256,7 +257,7 @@ def test_layouts_shadow_no_context_variables() -> None:
                 yield f"line {node.lineno}"
 
     layouts = sorted((TEMPLATES / "layouts").glob("[!_]*.html"))
-    assert violations([file for file in layouts if file.name != "base.html"], find) == []
+    check([file for file in layouts if file.name != "base.html"], find)
 
 
 UNNAMED = re.compile(r"(?<!receipt\.)\bname or (?:\w+\.)*email\b|coalesce\(User\.name, ")
@@ -267,7 +268,7 @@ def test_people_without_a_name_are_shown_by_their_address_everywhere() -> None:
         yield from (f"{found}: use User.display_name" for found in UNNAMED.findall(source(file)))
 
     models = sorted((ROOT / "models").rglob("*.py"))
-    assert violations([*FILES, *VIEWS, *models], find) == []
+    check([*FILES, *VIEWS, *models], find)
 
 
 FORMATTED = re.compile(
@@ -280,7 +281,7 @@ def test_templates_format_times_and_numbers_by_filters_which_know_the_viewer() -
     def find(file: Path) -> Iterator[str]:
         yield from FORMATTED.findall(source(file))
 
-    assert violations(FILES + sorted(TEMPLATES.rglob("*.txt")), find) == []
+    check(FILES + sorted(TEMPLATES.rglob("*.txt")), find)
 
 
 def test_pages_format_times_and_numbers_by_functions_which_know_the_viewer() -> None:
@@ -302,4 +303,4 @@ def test_pages_format_times_and_numbers_by_functions_which_know_the_viewer() -> 
         and file.name not in UNSEEN
         and "demo" not in file.parts
     ]
-    assert violations(pages, find) == []
+    check(pages, find)

@@ -109,8 +109,8 @@ def test_licence_and_changes_of_the_form_replace_those_of_the_file(
     assert "<strong>Shorter</strong> notes" in page
     assert "<bdi>“Ask me”</bdi>, as its publisher wrote it" in page
     assert "<dd>ISC</dd>" in anonymous.browser.get("/publishers/harbor/agents/note/0.0.1").text
-    assert "- **Shorter** notes" in anonymous.browser.get("/publishers/harbor/agents/note/versions").text
-    assert "Licence <bdi>Ask me</bdi>" in anonymous.browser.get("/store?license=Ask+me").text
+    assert ">Shorter notes<" in anonymous.browser.get("/publishers/harbor/agents/note/versions").text
+    assert "licence <bdi>Ask me</bdi>" in anonymous.browser.get("/store?license=Ask+me").text
     detail = anonymous.browser.get("/api/v1/agents/harbor/note/latest").json or {}
     assert (detail["changelog"], detail["data"]["license"]) == ("- **Shorter** notes", "Ask me")
     assert "changelog" not in (anonymous.browser.get("/api/agents/harbor/note/0.0.1").json or {})

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.core import jobs
 from models.core.db import db
-from models.store import AgentRunBill
+from models.store import Agent, AgentRunBill
 from models.store.catalogue import facets, listing
 from models.store.catalogue.listing import ListingQuery
 from models.store.statistics import agent_costs
@@ -156,3 +156,25 @@ def test_the_median_and_p95_are_values_that_occurred_and_go_with_their_runs(
         jobs.refresh_costs(timestamp=0)
         db.session.commit()
         assert agent_costs.of_version("harbor", "note", "1.0.0") is None
+
+
+def test_the_landing_page_shows_the_store_as_it_is(
+    client: FlaskClient, session: OrmSession, alice: Person
+) -> None:
+    empty = client.get("/").text
+    assert "No agents are published on this server yet" in empty
+    assert "stoa.mjs publish agents/" in empty
+    harbor = factories.publisher(alice.user, "harbor")
+    for name, day in (("first", 1), ("second", 2)):
+        factories.agent(harbor, name, published_at=now() - timedelta(days=day))
+    page = client.get("/").text
+    assert (
+        "2 agents by 1 publisher on this server, with no completed and billed runs in the last 7 days" in page
+    )
+    assert page.index(">First<") < page.index(">Second<")
+    agent = session.get_one(Agent, ("harbor", "second"))
+    agent.weekly_runs, agent.weekly_credits = 1, 5
+    session.commit()
+    page = client.get("/").text
+    assert "with 1 completed and billed run in the last 7 days. The most used of these days:" in page
+    assert page.index(">Second<") < page.index(">First<")

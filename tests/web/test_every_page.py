@@ -30,6 +30,8 @@ ALL_PAGES, SCREENSHOTS = "STOA_ALL_PAGES", "STOA_SCREENSHOTS"
 SAMPLE = 29
 """Without `ALL_PAGES`, each page whose number in the list is divisible by this is opened."""
 TITLE = re.compile(r"[^·|?]+( · [^·|?]+)* · Stoa")
+FIXED = """() => [...document.querySelectorAll("body *")].filter((each) =>
+  getComputedStyle(each).position === "fixed" && each.checkVisibility()).map((each) => each.className)"""
 STORE_TITLE = re.compile(r"Agent Store – \d+ Agents? Available \| Stoa")
 """By the contract (section 6.1)."""
 
@@ -102,6 +104,9 @@ def _look(page: Page, visit: Visit) -> None:
     page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true })")
     if os.environ.get(SCREENSHOTS):
         _photograph(page, visit)
+    page.emulate_media(media="print")
+    assert page.evaluate(FIXED) == [], "printed over the content of every sheet"
+    page.emulate_media(media="screen")
     judge(page, 1440, 390, 320)
 
 

@@ -59,8 +59,8 @@ HOST_COOKIE = "__Host-next-auth.session-token"
 COOKIES = (HOST_COOKIE, SECURE_COOKIE, COOKIE)
 FLOW_COOKIE = "stoa-flow"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-JSON_DOORS = ("/api/", "/v1/")
-KEY_DOORS = ("/api/v1/", "/v1/", "/scim/")
+JSON_DOORS = ("/api/", "/v1/", "/v1beta/")
+KEY_DOORS = ("/api/v1/", "/v1/", "/v1beta/", "/scim/")
 """Routes that ignore cookies, so that other origins may call them."""
 SIGNED_LINKS = frozenset({"billing_emails.unsubscribe"})
 """Endpoints whose URL is signed and authorises the request: mail providers send POST without an origin (RFC 8058)."""

@@ -1,6 +1,7 @@
 """Requests in the format of OpenAI's chat completions, with the extensions of OpenRouter and of servers of open models."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from models.gateway.conversation import (
@@ -371,19 +372,27 @@ def _read_message_reasoning(message: Mapping[str, Any]) -> Iterator[ReasoningPar
 
 
 def read_reasoning_details(details: list[Any]) -> Iterator[ReasoningPart]:
-    """OpenRouter's list of reasoning, one part per entry."""
+    """OpenRouter's list of reasoning. A summary and its encrypted form are one part."""
+    previous: ReasoningPart | None = None
     for detail in details:
         if not isinstance(detail, dict):
             continue
         origin = _ORIGINS.get(detail.get("format") or "", NAME)
         text = detail.get("text") or detail.get("summary") or ""
-        yield ReasoningPart(
+        part = ReasoningPart(
             text if isinstance(text, str) else "",
             detail.get("signature"),
             detail.get("data"),
             origin,
             detail.get("id"),
         )
+        if previous is not None and part.encrypted and part.id and previous.id == part.id:
+            part, previous = replace(part, text=previous.text), None
+        if previous is not None:
+            yield previous
+        previous = part
+    if previous is not None:
+        yield previous
 
 
 def _read_tool(tool: Mapping[str, Any]) -> ToolDefinition | NativeTool:

@@ -1,11 +1,18 @@
-"""Google's Gemini, through its OpenAI-compatible endpoint."""
+"""Google's Gemini: its own API for calls in that format, its OpenAI-compatible endpoint for chat completions."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.provider import OPENROUTER_KEYS, Provider, effort_of
+from models.gateway.formats import gemini_request
+from models.gateway.providers.provider import OPENROUTER_KEYS, STOA_KEYS, Provider, effort_of
+from models.gateway.upstream import ProviderRequest
 
+COMPATIBLE = "/openai"
+"""End of the base URL: the compatible endpoint is below the native one."""
 RESOURCE = "models/"
 """Prefix of model names in Google's own API."""
 _UNSUPPORTED = OPENROUTER_KEYS | {"store", "metadata", "prompt_cache_key", "safety_identifier", "logit_bias"}
@@ -31,10 +38,34 @@ class Gemini(Provider):
         return self.canonical(name[len(RESOURCE) :]) if name.lower().startswith(RESOURCE) else name
 
     @property
+    def formats(self) -> tuple[str, ...]:
+        """Another compatible server need not have Google's own API."""
+        native = self.endpoint.base_url.endswith(COMPATIBLE)
+        return (gemini_request.NAME, "chat") if native else ("chat",)
+
+    def authorization(self, call: Call, key: str) -> Mapping[str, str]:
+        if call.format != gemini_request.NAME:
+            return super().authorization(call, key)
+        return {"x-goog-api-key": key}
+
+    def request(self, call: Call, body: Mapping[str, Any], key: str | None = None) -> ProviderRequest:
+        if call.format != gemini_request.NAME:
+            return super().request(call, body, key)
+        # the address names the model, and whether the answer is streamed
+        verb = "streamGenerateContent?alt=sse" if call.stream else "generateContent"
+        root = self.endpoint.base_url.removesuffix(COMPATIBLE)
+        sent = {name: value for name, value in body.items() if name != "model"}
+        url = f"{root}/models/{quote(body['model'], safe='')}:{verb}"
+        return replace(super().request(call, sent, key), url=url)
+
+    @property
     def unsupported_keys(self) -> frozenset[str]:
         return _UNSUPPORTED
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        if call.format == gemini_request.NAME:
+            body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
+            return {**body, "model": model}, [*call.left_out]
         body, dropped = super().rewrite(call, model)
         effort = effort_of(call.body.get("reasoning"))
         if effort:

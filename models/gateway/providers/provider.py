@@ -12,12 +12,13 @@ import orjson
 
 from models.gateway import model_names
 from models.gateway.chat_format import BadCall, Call, ChatMeter, Usage, UsageMeter, read_usage
-from models.gateway.formats import messages_request, responses_request
+from models.gateway.formats import gemini_request, messages_request, responses_request
+from models.gateway.formats.gemini_meter import GeminiMeter
 from models.gateway.formats.messages_meter import MessagesMeter
 from models.gateway.formats.responses_meter import ResponsesMeter
 from models.gateway.upstream import ProviderRequest, Upstream
 
-PATHS = {"chat": "/chat/completions", "messages": "/messages", "responses": "/responses"}
+PATHS = {"chat": "/chat/completions", "messages": "/messages", "responses": "/responses", "gemini": ""}
 """Where a provider takes requests of each format, below its base URL."""
 
 STOA_KEYS = frozenset({"codebuff_metadata"})
@@ -130,6 +131,8 @@ class Provider:
             return MessagesMeter()
         if call.format == responses_request.NAME:
             return ResponsesMeter()
+        if call.format == gemini_request.NAME:
+            return GeminiMeter()
         return _Meter(call.n if self.native_n else 1, self)
 
     def read_usage(self, raw: Mapping[str, Any]) -> Usage | None:

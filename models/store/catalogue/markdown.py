@@ -4,6 +4,7 @@ Two layers: the parser drops HTML and links other than http, https and mailto; i
 of elements, in case of a bug in either.
 """
 
+import html
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -141,16 +142,22 @@ def render(text: str) -> Markup:
         return _rendered(text)
 
 
+def plain_text(text: str) -> str:
+    """A document as text: a line for each paragraph, heading and list item, without marks. Never raises."""
+    lines = html.unescape(nh3.clean(render(text), tags=set())).splitlines()
+    return "\n".join(line.strip() for line in lines if line.strip())
+
+
 @lru_cache(maxsize=64)
 def _rendered(text: str) -> Markup:
     text = normalize(text)
     if problem_in(text):
         return Markup('<pre tabindex="0"><code>{}</code></pre>').format(text[:MAX_LENGTH])
-    html = nh3.clean(
+    clean = nh3.clean(
         _PARSER.render(text),
         tags=ELEMENTS,
         attributes=ATTRIBUTES,
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow ugc noopener noreferrer",
     )
-    return Markup(html)  # noqa: S704 - sanitised
+    return Markup(clean)  # noqa: S704 - sanitised

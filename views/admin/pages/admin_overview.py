@@ -19,6 +19,7 @@ from views.admin.pages.admin_blueprint import bp, entered_reason, operating_user
 from views.admin.pages.proof_pages import summaries
 from views.gateway.api.model_calls import gateway
 from views.server import database_heads, release_heads
+from views.web import format
 from views.web.guards import OWN_KEY, admin_required, audit, limiter, operator_required
 from views.web.htmx import render, see_other, toast
 
@@ -87,7 +88,10 @@ def settle_calls() -> ResponseReturnValue:
     if settled is None:
         toast("A worker is settling them now.", "info")
     else:
-        toast(f"{settled:,} of {calls:,} settled.", "good" if settled == calls else "info")
+        toast(
+            f"{format.number(settled)} of {format.number(calls)} settled.",
+            "good" if settled == calls else "info",
+        )
     return see_other(url_for(".calls_to_review", _anchor="unsettled"))
 
 
@@ -153,7 +157,7 @@ def _lost(request_id: str) -> LostHold:
 
 def _dismissal(lost: LostHold, errors: dict[str, str] | None = None) -> ResponseReturnValue:
     text = (
-        f"A call of {lost.email} to {lost.model} that held {lost.amount:,} credits until its worker died. Nothing was charged. Check"
+        f"A call of {lost.email} to {lost.model} that held {format.number(lost.amount)} credits until its worker died. Nothing was charged. Check"
         " that no machine still has it in flask billing unsettled; if its usage arrives later, it is charged all the same."
     )
     return render(

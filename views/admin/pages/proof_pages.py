@@ -16,6 +16,7 @@ from models.core import jobs
 from models.core.db import db
 from models.core.errors import NotFound
 from views.admin.pages.admin_blueprint import bp, operating_user
+from views.web import format
 from views.web.guards import admin_required, audit, limiter
 from views.web.htmx import render, see_other, toast, wants_fragment
 
@@ -158,7 +159,7 @@ def _proof_row(run: ProofRun, checked: str) -> ProofRow:
     findings = [
         f"{each['check']}: {text}" for each in run.findings for text in each["differences"][:FINDINGS]
     ]
-    result = f"{run.differences:,} differ" if run.differences else f"{checked} verified"
+    result = f"{format.number(run.differences)} differ" if run.differences else f"{checked} verified"
     return ProofRow(run.started_at, _took(run), not run.differences, result, findings[:FINDINGS])
 
 
@@ -171,15 +172,15 @@ def _reconciliation_row(run: Reconciliation) -> ProofRow:
         return ProofRow(run.started_at, _took(run), None, f"Did not finish: {run.error}", findings)
     repaired = len(run.findings) - run.open_findings
     result = f"{_counted(run.checked, 'payment', 'payments')} verified" + (
-        f", {repaired:,} repaired" if repaired else ""
+        f", {format.number(repaired)} repaired" if repaired else ""
     )
     if run.open_findings:
-        result = f"{run.open_findings:,} to review"
+        result = f"{format.number(run.open_findings)} to review"
     return ProofRow(run.started_at, _took(run), not run.open_findings, result, findings)
 
 
 def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
+    return f"{format.number(count)} {one if count == 1 else many}"
 
 
 def _took(run: ProofRun | Reconciliation) -> float:

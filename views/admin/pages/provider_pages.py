@@ -14,13 +14,12 @@ from models.gateway.providers.demo import DemoProvider
 from models.gateway.providers.provider import Provider
 from views.admin.pages.admin_blueprint import bp
 from views.gateway.api.model_calls import gateway
+from views.web import format
 from views.web.guards import admin_required
 from views.web.htmx import render
 from views.web.keyset import cursor, cursor_text
 
 PAGE = 50
-MODELS = 25
-"""Models of a provider on the list: those with most calls."""
 TALL = 28
 WIDE = 112
 NAMES = {
@@ -36,13 +35,12 @@ NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class TrendBar:
-    """A step of a trend: its place, and the heights of calls and of faults, in pixels."""
+class TrendPaths:
+    """A trend as SVG paths: the background, calls, and the part of them that is the provider's fault."""
 
-    x: float
-    width: float
-    calls: int
-    faults: int
+    track: str
+    calls: str
+    faults: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class ModelRow:
     model: str
     health: Health
     errors: str
-    bars: list[TrendBar]
+    trend: TrendPaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +85,6 @@ def provider_list() -> ResponseReturnValue:
         cards=[card for card in cards if card.ready or card.whole],
         without_key=[card for card in cards if not card.ready and not card.whole],
         until=provider_health.counted_until(),
-        tall=TALL,
-        wide=WIDE,
     )
 
 
@@ -136,24 +132,31 @@ def _card(
         host=urlsplit(provider.endpoint.base_url).hostname or "" if provider else "",
         ready=provider is not None and (provider.ready or isinstance(provider, DemoProvider)),
         whole=_row("", models[""]) if models else None,
-        models=rows[:MODELS],
-        more=max(len(rows) - MODELS, 0),
+        models=rows,
+        more=models[""].models - len(rows) if models else 0,
         fault=fault,
     )
 
 
 def _row(model: str, health: Health) -> ModelRow:
     errors = sorted(health.errors.items(), key=lambda each: -each[1])
-    words = ", ".join(f"{count:,} {NAMES[error][count != 1]}" for error, count in errors)
-    return ModelRow(model, health, words, _bars(health.trend))
+    words = ", ".join(f"{format.number(count)} {NAMES[error][count != 1]}" for error, count in errors)
+    return ModelRow(model, health, words, _paths(health.trend))
 
 
-def _bars(trend: list[tuple[int, int]]) -> list[TrendBar]:
+def _paths(trend: list[tuple[int, int]]) -> TrendPaths:
     peak = max((calls for calls, _ in trend), default=0) or 1
     step = WIDE / (len(trend) or 1)
-    bars = []
+    track, bars, bad = [], [], []
     for index, (calls, faults) in enumerate(trend):
-        tall = max(round(TALL * calls / peak), 1) if calls else 0
-        bad = min(max(round(TALL * faults / peak), 2), max(tall, 2)) if faults else 0
-        bars.append(TrendBar(round(index * step, 2), round(step - 1, 2), max(tall, bad), bad))
-    return bars
+        x, width = round(index * step, 1), round(step - 1, 1)
+        track.append(f"M{x} 0h{width}v{TALL}h-{width}z")
+        if calls:
+            bars.append(_bar(x, width, max(round(TALL * calls / peak), 1)))
+        if faults:
+            bad.append(_bar(x, width, max(round(TALL * faults / peak), 2)))
+    return TrendPaths("".join(track), "".join(bars), "".join(bad))
+
+
+def _bar(x: float, width: float, tall: int) -> str:
+    return f"M{x} {TALL - tall}h{width}v{tall}h-{width}z"

@@ -9,6 +9,7 @@ from models.admin.job_review import scheduled_tasks
 from models.admin.retention import retention
 from models.core.db import now
 from views.admin.pages.admin_blueprint import bp
+from views.web import format
 from views.web.guards import admin_required, settings
 from views.web.htmx import render
 
@@ -40,4 +41,4 @@ def size(count: int) -> str:
     sign, value, unit = "−" if count < 0 else "", float(abs(count)), 0
     while value >= 1000 and unit < len(UNITS) - 1:
         value, unit = value / 1000, unit + 1
-    return f"{sign}{value:.{1 if unit > 1 and value < 100 else 0}f} {UNITS[unit]}"
+    return f"{sign}{format.number(value, 1 if unit > 1 and value < 100 else 0)} {UNITS[unit]}"

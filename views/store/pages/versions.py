@@ -13,7 +13,7 @@ from models.core.cooperative import heavy
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
 from models.store import publishers
-from models.store.catalogue import agent_page, readme
+from models.store.catalogue import agent_page, markdown, readme
 from models.store.catalogue.agent_page import UNKNOWN, AgentPage
 from models.store.catalogue.version_diff import FieldChange, compare
 from models.store.publishing import withdrawing
@@ -45,6 +45,7 @@ def versions(publisher_id: str, agent_id: str) -> ResponseReturnValue:
         publisher=publisher,
         agent=agent,
         versions=shown,
+        plain_text=markdown.plain_text,
         older={after.version.version: before.version.version for after, before in pairwise(visible)},
         below=below,
         next=shown[-1].version.version if len(lines) > len(shown) else None,
@@ -136,7 +137,7 @@ def difference(publisher_id: str, agent_id: str, before: str, after: str) -> Res
     """Show the diff of two versions: field by field, long texts line by line."""
     old = agent_page.load(publisher_id, agent_id, before)
     new = agent_page.load(publisher_id, agent_id, after)
-    return render("store/diff.html", old=old, new=new, changes=_changes(old, new))
+    return render("store/diff.html", old=old, new=new, changes=_changes(old, new), markdown=markdown.render)
 
 
 def _changes(old: AgentPage, new: AgentPage) -> list[FieldChange]:

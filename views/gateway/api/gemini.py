@@ -1,0 +1,184 @@
+"""`/v1beta/models/<model>:<method>`: Google's Gemini API."""
+
+from typing import Any
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug import Response
+
+from models.core.errors import DomainError
+from models.core.strict_models import Missing
+from models.gateway.chat_format import chat_parsing
+from models.gateway.dialects.dialect import ErrorContext, MissingApiKey
+from models.gateway.dialects.gemini import GeminiDialect
+from models.gateway.formats.gemini_parsing import parse_gemini
+from models.gateway.routing import Route
+from models.gateway.token_counts import count_input
+from views.gateway.api.model_calls import (
+    FORBIDDEN,
+    NOT_FOUND,
+    PAYER_HEADERS,
+    call_model,
+    gateway,
+    json_answer,
+    normalize,
+)
+from views.web import guards
+from views.web.body import BadJson, read_with_bytes
+from views.web.fast_path import RequestContext, current_context
+from views.web.operation import ErrorFormat, Operation, ResponseModel, header, path, query
+
+bp = Blueprint("gateway_gemini", __name__, url_prefix="/v1beta")
+
+
+class GoogleErrorDetail(ResponseModel):
+    code: int
+    message: str
+    status: str
+    details: Missing[list[Any]] = None
+
+
+class GoogleError(ResponseModel):
+    error: GoogleErrorDetail
+
+
+DOOR = ErrorFormat(lambda error: None, GoogleError, GoogleError, GoogleError, GoogleError)
+METHODS = ("generateContent", "streamGenerateContent", "countTokens")
+
+
+class GenerateBody(BaseModel):
+    """Documentation only: the dialect parses the body (`models/gateway/formats`). Keys in snake_case are accepted too."""
+
+    contents: list[dict[str, Any]] = Field(
+        min_length=1,
+        description="Turns of user and model",
+        examples=[[{"role": "user", "parts": [{"text": "Say hello."}]}]],
+    )
+    systemInstruction: Missing[dict[str, Any]] = None
+    tools: Missing[list[dict[str, Any]]] = None
+    toolConfig: Missing[dict[str, Any]] = None
+    generationConfig: Missing[dict[str, Any]] = None
+
+
+class GeneratedContent(ResponseModel):
+    """The answer, or the count for `countTokens`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    candidates: Missing[list[dict[str, Any]]] = None
+    usageMetadata: Missing[dict[str, Any]] = None
+    totalTokens: Missing[int] = None
+
+
+class GeminiModel(ResponseModel):
+    name: str = Field(description="models/ and the id")
+    displayName: str
+    inputTokenLimit: int | None
+    supportedGenerationMethods: list[str]
+
+
+class GeminiModels(ResponseModel):
+    models: list[GeminiModel]
+
+
+@bp.post("/models/<path:target>")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    body=GenerateBody,
+    parameters=[
+        path("target", "The model, a colon, and generateContent, streamGenerateContent or countTokens"),
+        query("alt", "sse, for streamGenerateContent"),
+        header("x-stoa-run-id", "Attaches the call to one of your running runs"),
+        *PAYER_HEADERS,
+    ],
+    answers={
+        200: ("The answer, its stream, or the count", GeneratedContent),
+        400: "The body is invalid, the model has no price here, or it is not a chat model",
+        402: "Not enough credits for this call, or a budget leaves less",
+        403: FORBIDDEN,
+        404: NOT_FOUND,
+        429: "Your plan is used up, calls in flight hold the credits, or the provider's rate limit",
+        500: "Internal error of this server",
+        502: "The provider could not be reached, or failed; nothing is charged",
+        503: "The ledger is not reachable",
+        504: "The provider did not respond in time; nothing is charged",
+        "default": "The provider's error",
+    },
+    door=DOOR,
+)
+def generate(target: str) -> ResponseReturnValue:
+    """Generate content.
+
+    Works with Google's SDKs and Gemini CLI, for the models of every vendor. `countTokens` is free.
+    """
+    context = current_context()
+    model, _, method = target.rpartition(":")
+    dialect = GeminiDialect(model, method == "streamGenerateContent")
+    if method not in METHODS or not model:
+        return _refuse(context, dialect, _no_method(target))
+    if dialect.stream and context.request.args.get("alt") != "sse":
+        message = "Streams are served as events: add '?alt=sse' to the address."
+        return _refuse(context, dialect, DomainError(message, status=400))
+    if method == "countTokens":
+        try:
+            return json_answer({"totalTokens": _counted(context, dialect)})
+        except Exception as error:
+            return _refuse(context, dialect, error)
+    return call_model(context, dialect)
+
+
+@bp.get("/models")
+@Operation(tag="Gateway", caller="key", answers={200: ("The models", GeminiModels)}, door=DOOR)
+def list_gemini_models() -> ResponseReturnValue:
+    """List the models in Google's format."""
+    context = current_context()
+    key = guards.api_key(context.request.environ)
+    if not key or not guards.key_credential(key):
+        return _refuse(context, GeminiDialect(), _unknown_key(key))
+    return json_answer({"models": [_model(route) for route in gateway(context.app).routes.models()]})
+
+
+def _model(route: Route) -> dict[str, Any]:
+    return {
+        "name": f"models/{route.requested}",
+        "displayName": route.requested,
+        "inputTokenLimit": route.context_window,
+        "supportedGenerationMethods": [*METHODS],
+    }
+
+
+def _no_method(target: str) -> DomainError:
+    methods = ", ".join(METHODS)
+    return DomainError(
+        f"'{target[:100]}' is no method here. After the model and a colon comes one of {methods}.", status=404
+    )
+
+
+def _unknown_key(key: str | None) -> DomainError:
+    if not key:
+        return MissingApiKey()
+    return DomainError("This API key is unknown or expired.", status=401, code="invalid_api_key")
+
+
+def _counted(context: RequestContext, dialect: GeminiDialect) -> int:
+    request = context.request
+    key = guards.api_key(request.environ)
+    if not key:
+        raise MissingApiKey
+    gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
+    try:
+        body, raw = read_with_bytes(request, allow_nul=True)
+    except BadJson as error:
+        raise DomainError(f"The request body is not valid JSON: {error}.", status=400) from error
+    wrapped = body.get("generateContentRequest") if isinstance(body, dict) else None
+    call = parse_gemini(wrapped or body, dialect.model, chat_parsing.size_of(raw), stream=False)
+    return count_input(gateway(context.app).routes, dialect, call)
+
+
+def _refuse(context: RequestContext, dialect: GeminiDialect, error: Exception) -> Response:
+    answer = dialect.error(
+        normalize(error), ErrorContext(context.id, context.request.headers, context.settings)
+    )
+    return json_answer(answer.body, answer.status)
