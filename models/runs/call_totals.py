@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, true
+from sqlalchemy import ColumnElement, Row, and_, case, func, literal, or_, select, true
 from sqlalchemy.orm import aliased
 
 from models.core.db import db
@@ -144,9 +144,11 @@ def _summed(account_id: str, filter: CallFilter, parts: Sequence[PeriodPart]) ->
     return _totals(db.session.execute(query).one())
 
 
-def _totals(row: Any) -> CallTotals:
-    calls, failed, read, written, credits = (int(each or 0) for each in row[:-1])
-    return CallTotals(calls, failed, read, written, credits, row[-1] or Decimal(0))
+def _totals(row: Row[int, int, int, int, int, Decimal]) -> CallTotals:
+    counts: list[Any]
+    *counts, cost = row
+    calls, failed, read, written, credits = (int(each or 0) for each in counts)
+    return CallTotals(calls, failed, read, written, credits, cost or Decimal(0))
 
 
 def _conditions(filter: CallFilter) -> list[ColumnElement[bool]]:
