@@ -186,9 +186,10 @@ def read_part(key: str, part: Mapping[str, Any], reader: FactorReader) -> None:
     for name, value in part.items():
         if name in _TEXT_KEYS or value is None:
             continue
-        if name == "file_id" or (isinstance(value, dict) and value.get("file_id")):
+        own = {"file_id": value} if name == "file_id" else value
+        if isinstance(own, dict) and own.get("file_id"):
             raise reader.refuse(
-                f"{key}.file_id",
+                f"{key}.file_id" if own is not value else f"{key}.{name}.file_id",
                 "it refers to a file in the account of the server. Send the data instead.",
             )
         if name == "cache_control":
@@ -269,10 +270,6 @@ def _video(key: str, value: Any, reader: FactorReader) -> None:
 
 
 def _file(key: str, value: Any, reader: FactorReader) -> None:
-    if isinstance(value, dict) and value.get("file_id"):
-        raise reader.refuse(
-            f"{key}.file_id", "it refers to a file in the account of the server. Send the data instead."
-        )
     texts = list(strings(value))
     plain = any(" " in text[:1000] for text in texts)
     _add_media("input", value, reader, 1, CHARACTERS_PER_WORD_TOKEN if plain else CHARACTERS_PER_PAGE_TOKEN)
