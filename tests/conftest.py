@@ -82,6 +82,7 @@ _use_memory_for_temporary_files()
 
 LONGEST = (
     "proof/test_proof_of_calls.py",
+    "house/test_migrations.py",
     "core/test_slow_clients.py",
     "core/test_serve.py",
     "clients/test_launcher_commands.py",
@@ -101,6 +102,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, then those with few tests: they start servers and browsers. pytest-xdist distributes
     whole files in this order, so none of them is left for the end."""
     ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    if gone := [str(path) for path in ranks if not path.exists()]:
+        raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that are gone: {gone}")
     sizes = Counter(item.path for item in items)
     items.sort(key=lambda item: (ranks.get(item.path, len(ranks)), sizes[item.path]))
 
@@ -187,8 +190,7 @@ def filled_tables(app: Flask, postgres_url: str) -> Iterator[FilledTables]:
     it, and setting session_replication_role discards all plans of a connection. It is prepared in SQL and run by its name,
     because sending 10 kB took longer than everything else.
     """
-    options = engine_options(pool_size=1) | {"pool_pre_ping": False}
-    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT", **options)
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT", **engine_options(pool_size=1))
     with engine.connect() as connection:
         probe = connection.execute(
             text(

@@ -1,6 +1,6 @@
 """How each key of a request affects the price of a call, before it is sent.
 
-`KEYS` has one table per provider, with a reader for each known key. `free` keys cannot change the price, `limits` are
+`price_keys.py` has the tables, with a reader for each known key. `free` keys cannot change the price, `limits` are
 already part of the `Call`; the others are read into `PriceFactors`, which determine the hold, or are refused by name.
 Unknown keys are forwarded: providers accept undocumented keys and reject invalid ones themselves.
 """
@@ -169,34 +169,35 @@ def limits(key: str, value: Any, reader: FactorReader) -> None:
     """Already in the `Call`: number and length of the answers."""
 
 
-def _messages(key: str, messages: Any, reader: FactorReader) -> None:
+def read_messages(key: str, messages: Any, reader: FactorReader) -> None:
     for index, message in enumerate(messages):
         if "cache_control" in message:
-            _cache_control(key, message["cache_control"], reader)
+            read_cache_control(key, message["cache_control"], reader)
         if isinstance(message.get("audio"), dict):
             reader.require_price("audio_input", f"messages[{index}].audio")
             reader.add("audio_input", REFERENCED_AUDIO_TOKENS)
         content = message.get("content")
         if isinstance(content, list):
             for part in content:
-                _part(f"messages[{index}].content", part, reader)
+                read_part(f"messages[{index}].content", part, reader)
 
 
-def _part(key: str, part: Mapping[str, Any], reader: FactorReader) -> None:
+def read_part(key: str, part: Mapping[str, Any], reader: FactorReader) -> None:
     for name, value in part.items():
         if name in _TEXT_KEYS or value is None:
             continue
-        if name == "file_id" or (isinstance(value, dict) and value.get("file_id")):
+        own = {"file_id": value} if name == "file_id" else value
+        if isinstance(own, dict) and own.get("file_id"):
             raise reader.refuse(
-                f"{key}.file_id",
+                f"{key}.file_id" if own is not value else f"{key}.{name}.file_id",
                 "it refers to a file in the account of the server. Send the data instead.",
             )
         if name == "cache_control":
-            _cache_control(key, value, reader)
+            read_cache_control(key, value, reader)
         elif name == "content" and isinstance(value, list):
             for inner in value:
                 if isinstance(inner, dict):
-                    _part(f"{key}.content", inner, reader)
+                    read_part(f"{key}.content", inner, reader)
         elif name in MEDIA_KEYS:
             _media(f"{key}.{name}", name, value, part.get("type"), reader)
         elif any(map(_is_url, strings(value))):
@@ -269,10 +270,6 @@ def _video(key: str, value: Any, reader: FactorReader) -> None:
 
 
 def _file(key: str, value: Any, reader: FactorReader) -> None:
-    if isinstance(value, dict) and value.get("file_id"):
-        raise reader.refuse(
-            f"{key}.file_id", "it refers to a file in the account of the server. Send the data instead."
-        )
     texts = list(strings(value))
     plain = any(" " in text[:1000] for text in texts)
     _add_media("input", value, reader, 1, CHARACTERS_PER_WORD_TOKEN if plain else CHARACTERS_PER_PAGE_TOKEN)
@@ -303,16 +300,16 @@ def _is_url(text: str) -> bool:
     return "://" in text[:40] and not text.startswith("data:")
 
 
-def _cache_control(key: str, value: Any, reader: FactorReader) -> None:
+def read_cache_control(key: str, value: Any, reader: FactorReader) -> None:
     if isinstance(value, dict) and value.get("ttl") not in (None, "5m"):
         reader.factors.write_bucket = "cache_write_1h"
 
 
-def _cache_options(key: str, value: Any, reader: FactorReader) -> None:
+def read_cache_options(key: str, value: Any, reader: FactorReader) -> None:
     reader.factors.write_bucket = "cache_write_12h"
 
 
-def _prediction(key: str, value: Any, reader: FactorReader) -> None:
+def read_prediction(key: str, value: Any, reader: FactorReader) -> None:
     """Rejected prediction tokens are billed as output (OpenAI)."""
     content = value.get("content") if isinstance(value, dict) else value
     parts = content if isinstance(content, list) else [content]
@@ -320,21 +317,21 @@ def _prediction(key: str, value: Any, reader: FactorReader) -> None:
     reader.factors.output += sum(len(text.encode("utf-8", "replace")) for text in texts) + 1
 
 
-def _modalities(key: str, value: Any, reader: FactorReader) -> None:
+def read_modalities(key: str, value: Any, reader: FactorReader) -> None:
     requested = value if isinstance(value, list) else [value]
     if "audio" in requested:
-        _audio_output(key, value, reader)
+        read_audio_output(key, value, reader)
     if "image" in requested:
         reader.require_price("image_output", key)
         reader.factors.dollars += IMAGE_DOLLARS if reader.reports_cost else 0
 
 
-def _audio_output(key: str, value: Any, reader: FactorReader) -> None:
+def read_audio_output(key: str, value: Any, reader: FactorReader) -> None:
     reader.require_price("audio_output", key)
     reader.factors.audio = True
 
 
-def _thinking(key: str, value: Any, reader: FactorReader) -> None:
+def read_thinking(key: str, value: Any, reader: FactorReader) -> None:
     """Reasoning budgets, which some providers do not include in the output limit."""
     if isinstance(value, dict):
         budgets = (
@@ -344,7 +341,7 @@ def _thinking(key: str, value: Any, reader: FactorReader) -> None:
     reader.factors.output += _limit(value)
 
 
-def _output_limit(key: str, value: Any, reader: FactorReader) -> None:
+def read_output_limit(key: str, value: Any, reader: FactorReader) -> None:
     """An output limit under a nonstandard key: providers that support it allow that much, others ignore it."""
     reader.factors.max_output = max(reader.factors.max_output, _limit(value))
 
@@ -358,19 +355,7 @@ def _limit(value: Any) -> int:
     return DEFAULT_CONTEXT_WINDOW if value >= DEFAULT_CONTEXT_WINDOW else ceil(value)
 
 
-def _nested(key: str, value: Any, reader: FactorReader) -> None:
-    """Keys in an object that some servers merge into the body."""
-    for name, inner in value.items() if isinstance(value, dict) else ():
-        if inner is None:
-            continue
-        if name in ("model", "messages") or (name == "n" and inner != 1):
-            raise reader.refuse(f"{key}.{name}", "set it at the top level of the body.")
-        read = _output_limit if name in ("max_tokens", "max_completion_tokens") else CHAT.get(name)
-        if read is not None:
-            read(f"{key}.{name}", inner, reader)
-
-
-def _tier(key: str, value: Any, reader: FactorReader) -> None:
+def read_tier(key: str, value: Any, reader: FactorReader) -> None:
     if value in ORDINARY_TIERS:
         return
     if not (reader.reports_cost and isinstance(value, str) and value in TIER_FACTORS):
@@ -379,13 +364,13 @@ def _tier(key: str, value: Any, reader: FactorReader) -> None:
     reader.factors.factor *= TIER_FACTORS[value]
 
 
-def _tools(key: str, tools: Any, reader: FactorReader) -> None:
+def read_tools(key: str, tools: Any, reader: FactorReader) -> None:
     for index, tool in enumerate(tools):
         kind = tool.get("type") or ("function" if "function" in tool or "name" in tool else None)
         hosted = next(filter(_HOSTED.search, tool), None)
         if kind in ("function", "custom") and hosted is None:
             if "cache_control" in tool:
-                _cache_control(key, tool["cache_control"], reader)
+                read_cache_control(key, tool["cache_control"], reader)
         elif isinstance(kind, str) and kind in _SERVED_TOOLS and reader.reports_cost:
             _SERVED_TOOLS[kind](reader)
         else:
@@ -411,7 +396,7 @@ _SERVED_TOOLS: Mapping[Any, Callable[[FactorReader], None]] = {
 }
 
 
-def _web_search(key: str, value: Any, reader: FactorReader) -> None:
+def read_web_search(key: str, value: Any, reader: FactorReader) -> None:
     if reader.reports_cost:
         reader.search(10)
     elif not (reader.price and reader.price.request):
@@ -421,7 +406,7 @@ def _web_search(key: str, value: Any, reader: FactorReader) -> None:
         )
 
 
-def _plugins(key: str, value: Any, reader: FactorReader) -> None:
+def read_plugins(key: str, value: Any, reader: FactorReader) -> None:
     plugins = value if isinstance(value, list) else [value]
     for index, plugin in enumerate(plugins):
         name = plugin.get("id") if isinstance(plugin, dict) else plugin
@@ -447,7 +432,7 @@ _PLUGINS = (
 )
 
 
-def _models(key: str, value: Any, reader: FactorReader) -> None:
+def read_models(key: str, value: Any, reader: FactorReader) -> None:
     for name in value if isinstance(value, list) else [value]:
         price = reader.price_of(name) if isinstance(name, str) else None
         if price is None:
@@ -456,7 +441,7 @@ def _models(key: str, value: Any, reader: FactorReader) -> None:
         _model_name(key, name, reader)
 
 
-def _provider(key: str, value: Any, reader: FactorReader) -> None:
+def read_provider(key: str, value: Any, reader: FactorReader) -> None:
     """OpenRouter's endpoint preferences. Excluding endpoints may exclude the cheap ones."""
     preferences = value.items() if isinstance(value, dict) else ()
     if any(
@@ -474,7 +459,7 @@ def _preset(key: str, value: Any, reader: FactorReader) -> BadCall:
     return reader.refuse(key, f"the price of the preset {value!r} is unknown.")
 
 
-def _only(*defaults: Any) -> KeyReader:
+def only(*defaults: Any) -> KeyReader:
     """A reader that refuses any value except the defaults."""
 
     def read(key: str, value: Any, reader: FactorReader) -> None:
@@ -484,312 +469,11 @@ def _only(*defaults: Any) -> KeyReader:
     return read
 
 
-def _search_parameters(key: str, value: Any, reader: FactorReader) -> None:
+def read_search_parameters(key: str, value: Any, reader: FactorReader) -> None:
     if not (isinstance(value, dict) and value.get("mode") == "off"):
         raise reader.refuse(key, "the provider charges for each source.")
 
 
-def _server_state(key: str, value: Any, reader: FactorReader) -> None:
+def read_server_state(key: str, value: Any, reader: FactorReader) -> None:
     if value:
         raise reader.refuse(key, "it adds input that is stored at the provider. Send all messages instead.")
-
-
-CHAT: Mapping[str, KeyReader] = {
-    **dict.fromkeys(
-        (
-            "model",
-            "stream",
-            "stream_options",
-            "temperature",
-            "top_p",
-            "top_k",
-            "top_a",
-            "min_p",
-            "frequency_penalty",
-            "presence_penalty",
-            "repetition_penalty",
-            "seed",
-            "stop",
-            "logit_bias",
-            "logprobs",
-            "top_logprobs",
-            "user",
-            "metadata",
-            "store",
-            "safety_identifier",
-            "moderation",
-            "parallel_tool_calls",
-            "tool_choice",
-            "functions",
-            "function_call",
-            "response_format",
-            "verbosity",
-            "reasoning_effort",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "codebuff_metadata",
-        ),
-        free,
-    ),
-    **dict.fromkeys(("max_tokens", "max_completion_tokens", "n"), limits),
-    "messages": _messages,
-    "tools": _tools,
-    "prediction": _prediction,
-    "modalities": _modalities,
-    "audio": _audio_output,
-    "service_tier": _tier,
-    "web_search_options": _web_search,
-    "prompt_cache_options": _cache_options,
-    "cache_control": _cache_control,
-    "reasoning": _thinking,
-    "thinking": _thinking,
-    "thinking_budget": _thinking,
-    **dict.fromkeys(("thinking_config", "thinkingConfig", "thinkingBudget"), _thinking),
-    **dict.fromkeys(
-        ("extra_body", "google", "generation_config", "generationConfig", "options", "optional_params"),
-        _nested,
-    ),
-    **dict.fromkeys(
-        (
-            *("max_output_tokens", "maxOutputTokens", "max_new_tokens", "max_tokens_to_sample", "max_length"),
-            *("max_gen_len", "num_predict", "n_predict"),
-        ),
-        _output_limit,
-    ),
-    "models": _models,
-    "fallbacks": _models,
-    "plugins": _plugins,
-    "preset": _only(),
-    "speed": _only("standard"),
-    "inference_geo": _only("global"),
-    **dict.fromkeys(
-        (
-            *("best_of", "candidate_count", "candidateCount", "num_return_sequences", "num_completions"),
-            *("num_generations", "num_beams"),
-        ),
-        _only(1),
-    ),
-    **dict.fromkeys(
-        ("enable_search", "enable_web_search", "web_search", "enable_code_interpreter", "use_beam_search"),
-        _only(False),
-    ),
-    **dict.fromkeys(
-        ("previous_response_id", "conversation", "cached_content", "cachedContent"), _server_state
-    ),
-    "search_parameters": _search_parameters,
-    "mcp_servers": _only([]),
-    "container": _only(),
-}
-"""Keys of OpenAI's chat completions and compatible APIs."""
-
-OPENROUTER: Mapping[str, KeyReader] = {
-    **CHAT,
-    **dict.fromkeys(
-        (
-            "transforms",
-            "route",
-            "usage",
-            "include_reasoning",
-            "session_id",
-            "trace",
-            "debug",
-            "image_config",
-            "stop_server_tools_when",
-        ),
-        free,
-    ),
-    "provider": _provider,
-}
-
-
-def _message_tools(key: str, tools: Any, reader: FactorReader) -> None:
-    """Tools of the Messages API: those of the client, and those of the vendor whose price is known."""
-    for index, tool in enumerate(tools):
-        kind = str(tool.get("type") or "custom")
-        if "cache_control" in tool:
-            _cache_control(key, tool["cache_control"], reader)
-        if kind.startswith("web_search_"):
-            uses = tool.get("max_uses")
-            reader.search(0, uses if type(uses) is int and 0 < uses <= 100 else TOOL_SEARCHES)
-            reader.add("input", reader.context_window, 0)
-        elif kind.startswith("web_fetch_"):
-            reader.add("input", reader.context_window, 0)
-        elif kind != "custom" and not kind.startswith(_CLIENT_TOOLS):
-            message = f"the provider charges for each use of {kind!r}, at an unknown price."
-            raise reader.refuse(f"tools[{index}].type", message)
-
-
-_CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_", "mcp_toolset")
-"""Tools of Anthropic's that the client runs, or that cost only their tokens."""
-
-
-def _system(key: str, value: Any, reader: FactorReader) -> None:
-    for block in value if isinstance(value, list) else ():
-        _part(key, block, reader)
-
-
-MESSAGES: Mapping[str, KeyReader] = {
-    **dict.fromkeys(
-        (
-            "model",
-            "stream",
-            "temperature",
-            "top_p",
-            "top_k",
-            "stop_sequences",
-            "metadata",
-            "tool_choice",
-            "output_config",
-            "output_format",
-            "context_management",
-        ),
-        free,
-    ),
-    "max_tokens": limits,
-    "messages": _messages,
-    "system": _system,
-    "tools": _message_tools,
-    "thinking": _thinking,
-    "cache_control": _cache_control,
-    "service_tier": _tier,
-    "speed": _only("standard"),
-    "inference_geo": _only("global"),
-    "fallbacks": _models,
-    "container": _only(),
-    "mcp_servers": _only([]),
-}
-"""Keys of Anthropic's Messages API."""
-
-
-def _items(key: str, items: Any, reader: FactorReader) -> None:
-    for index, item in enumerate(items if isinstance(items, list) else ()):
-        if item.get("type") == "item_reference":
-            raise reader.refuse(
-                f"{key}[{index}]", "it refers to what is stored at the provider. Send the item instead."
-            )
-        for name in ("content", "output"):
-            if isinstance(item.get(name), list):
-                for part in item[name]:
-                    _part(f"{key}[{index}].{name}", part, reader)
-
-
-def _response_tools(key: str, tools: Any, reader: FactorReader) -> None:
-    """Tools of the Responses API: those of the client, and those of the vendor whose price is known."""
-    for index, tool in enumerate(tools):
-        kind = str(tool.get("type"))
-        if kind.startswith("web_search"):
-            reader.search(0, TOOL_SEARCHES)
-            reader.add("input", reader.context_window, 0)
-        elif kind not in _RESPONSE_TOOLS:
-            message = f"the provider charges for each use of {kind!r}, at an unknown price."
-            raise reader.refuse(f"{key}[{index}].type", message)
-
-
-_RESPONSE_TOOLS = frozenset(
-    (
-        *("function", "custom", "namespace", "local_shell", "apply_patch", "tool_search"),
-        *("computer", "computer_use_preview"),
-    )
-)
-"""Tools that the client runs, or that cost only their tokens."""
-
-RESPONSES: Mapping[str, KeyReader] = {
-    **dict.fromkeys(
-        (
-            "model",
-            "stream",
-            "stream_options",
-            "instructions",
-            "temperature",
-            "top_p",
-            "top_logprobs",
-            "text",
-            "tool_choice",
-            "parallel_tool_calls",
-            "include",
-            "store",
-            "truncation",
-            "metadata",
-            "user",
-            "safety_identifier",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "reasoning",
-            "client_metadata",
-            "context_management",
-            "background",
-        ),
-        free,
-    ),
-    "max_output_tokens": limits,
-    "input": _items,
-    "tools": _response_tools,
-    "service_tier": _tier,
-    "prompt_cache_options": _cache_options,
-    **dict.fromkeys(("previous_response_id", "conversation", "prompt"), _server_state),
-}
-"""Keys of OpenAI's Responses API."""
-
-
-def _contents(key: str, contents: Any, reader: FactorReader) -> None:
-    for index, content in enumerate(contents):
-        for part in content.get("parts") or ():
-            name = f"{key}[{index}].parts"
-            file = part.get("fileData")
-            if isinstance(file, dict) and "generativelanguage.googleapis.com" in str(file.get("fileUri")):
-                raise reader.refuse(
-                    f"{name}.fileData",
-                    "it refers to a file in the account of the server. Send the data instead.",
-                )
-            _part(name, part, reader)
-
-
-def _gemini_tools(key: str, tools: Any, reader: FactorReader) -> None:
-    for index, tool in enumerate(tools):
-        for kind, value in tool.items():
-            if kind == "urlContext" and value is not None:
-                reader.add("input", reader.context_window, 0)
-            elif kind not in ("functionDeclarations", "codeExecution") and value is not None:
-                message = f"the provider charges for each use of {kind!r}, at an unknown price."
-                raise reader.refuse(f"{key}[{index}].{kind}", message)
-
-
-def _generation_config(key: str, config: Any, reader: FactorReader) -> None:
-    for name, value in config.items():
-        if value is None:
-            continue
-        if name == "responseModalities":
-            kinds = value if isinstance(value, list) else [value]
-            _modalities(f"{key}.{name}", [str(kind).lower() for kind in kinds], reader)
-        elif name == "speechConfig":
-            _audio_output(f"{key}.{name}", value, reader)
-        elif name == "thinkingConfig":
-            _thinking(f"{key}.{name}", value, reader)
-
-
-GEMINI: Mapping[str, KeyReader] = {
-    **dict.fromkeys(("model", "systemInstruction", "toolConfig", "safetySettings", "labels"), free),
-    "contents": _contents,
-    "tools": _gemini_tools,
-    "generationConfig": _generation_config,
-    "cachedContent": _server_state,
-}
-"""Keys of Google's Gemini API."""
-
-DEMO: Mapping[str, KeyReader] = dict.fromkeys(CHAT, free)
-"""The built-in demo model reads only text and has one price."""
-
-FORMATS: Mapping[str, Mapping[str, KeyReader]] = {
-    "messages": MESSAGES,
-    "responses": RESPONSES,
-    "gemini": GEMINI,
-}
-"""Keys of the formats that mean the same at every provider."""
-
-KEYS: Mapping[str, Mapping[str, KeyReader]] = {
-    "openai": CHAT,
-    "anthropic": CHAT,
-    "gemini": CHAT,
-    "openrouter": OPENROUTER,
-    "stoa": DEMO,
-}

@@ -14,7 +14,8 @@ from models.gateway.chat_format import Call, Usage
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
 from models.gateway.demo_model import DemoModel
 from models.gateway.output_estimator import DEFAULT_OUTPUT, FLOOR_OUTPUT
-from models.gateway.price_factors import FORMATS, KEYS, FactorReader, PriceFactors, read_factors
+from models.gateway.price_factors import FactorReader, PriceFactors, read_factors
+from models.gateway.price_keys import FORMATS, KEYS
 from models.gateway.pricing import ModelPrice, PriceTable, flat
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.demo import MODEL as DEMO

@@ -144,7 +144,8 @@ def _summed(account_id: str, filter: CallFilter, parts: Sequence[PeriodPart]) ->
     return _totals(db.session.execute(query).one())
 
 
-def _totals(row: Row[Any]) -> CallTotals:
+def _totals(row: Row[int, int, int, int, int, Decimal]) -> CallTotals:
+    counts: list[Any]
     *counts, cost = row
     calls, failed, read, written, credits = (int(each or 0) for each in counts)
     return CallTotals(calls, failed, read, written, credits, cost or Decimal(0))

@@ -1,7 +1,7 @@
 """Sums of an organisation's counted days: few rows, where its rollups by member, key, agent and model are many."""
 
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from sqlalchemy import ColumnElement, Row, and_, func, or_, select
 
@@ -30,12 +30,13 @@ def sum_days(
     dimension: str,
     *conditions: ColumnElement[bool],
     user_id: str = "",
-) -> Row[Any]:
+) -> Row[int, int, int, int, int, Decimal]:
     """Calls with failed ones, failed calls, input and output tokens, credits and cost (None without calls) of these days, as of
     `counted_days`: of the cells of one dimension that match the conditions on `OrgUsage`, with `user_id` of this member's."""
     (start, end), u = days, OrgUsage
-    monday = midnight(start.date() + timedelta(days=-start.weekday() % 7), start.tzinfo)
-    last_monday = midnight(end.date() - timedelta(days=end.weekday()), end.tzinfo)
+    zone = start.tzinfo or UTC
+    monday = midnight(start.date() + timedelta(days=-start.weekday() % 7), zone)
+    last_monday = midnight(end.date() - timedelta(days=end.weekday()), zone)
     buckets = and_(u.grain == "day", u.bucket >= start, u.bucket < end)
     if monday < last_monday:
         within = u.bucket >= monday, u.bucket < last_monday

@@ -94,8 +94,8 @@ def test_a_server_without_stripe_shows_its_ledger(desk: Desk, root: Person) -> N
     desk.app.extensions["stripe"] = None
     shown = page(root)
     assert "This server sells nothing" in shown
-    assert "Run the ledger proof now" in shown
-    assert "Run the reconciliation now" not in shown
+    assert "Run now: the ledger proof" in shown
+    assert "Run now: the reconciliation" not in shown
     assert post(root.browser, f"{PAGE}/reconciliation").status_code == 503
 
 

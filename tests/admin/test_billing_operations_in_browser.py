@@ -50,7 +50,7 @@ def test_an_operator_runs_the_reconciliation_and_retries_an_event(
         row.get_by_role("button", name="again").click()
         expect(row).to_contain_text("in the queue")
         card = page.locator("#reconciliation")
-        card.get_by_role("button", name="Run the reconciliation now").click()
+        card.get_by_role("button", name="Run now: the reconciliation").click()
         expect(card).to_contain_text("Requested")
         desk.run(jobs.reconcile_purchases, 0)
         session.execute(text("DELETE FROM procrastinate_jobs WHERE task_name = 'billing.reconcile'"))

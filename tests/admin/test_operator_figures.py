@@ -1,6 +1,7 @@
 """The operators' pages of providers and storage: figures from real calls, bounded reads, no messages and keys."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ PAGES = (
 )
 
 
-def called(owner: User, provider: str = "openai", ms: int = 900, minutes: int = 10, **kw: object) -> str:
+def called(owner: User, provider: str | None = "openai", ms: int = 900, minutes: int = 10, **kw: Any) -> str:
     """A call that ended some minutes ago; returns its id."""
     at = now() - timedelta(minutes=minutes)
     kw = {"provider": provider, "latency_ms": ms, "finished_at": at, "model": "gpt-x", **kw}
@@ -133,10 +134,9 @@ def test_providers_show_figures_and_the_reason_of_failed_calls(
     ]
 
 
-def test_sizes_are_sampled_and_grow(session: OrmSession, root: Person, tmp_path: object) -> None:
-    from pathlib import Path
+def test_sizes_are_sampled_and_grow(session: OrmSession, root: Person, tmp_path: Path) -> None:
 
-    folder = Path(str(tmp_path))
+    folder = tmp_path
     (folder / "a").write_bytes(b"x" * 1234)
     for _ in range(2):
         storage_review.sample_storage(now() - timedelta(days=7), folder)

@@ -30,7 +30,7 @@ def failed(app: Flask, session: OrmSession, settings: Settings, monkeypatch: pyt
     mail.send(settings, mail.Email(to="alice@example.org", subject="Hello", text="secret text"))
     session.commit()
     work(app)
-    return one(session, "SELECT id FROM procrastinate_jobs WHERE status = 'failed'")
+    return int(one(session, "SELECT id FROM procrastinate_jobs WHERE status = 'failed'"))
 
 
 def work(app: Flask) -> None:

@@ -262,7 +262,7 @@ def test_cards_can_be_added_chosen_and_removed(desk: Desk, buyer: Person) -> Non
     assert listed.index("4242") < listed.index("4444")
     assert "4242" not in page(buyer)  # the billing page does not wait for Stripe
     assert post(buyer, f"/profile/billing/cards/{second}/default").status_code == 303
-    assert "ending in 4242 the default" in page(buyer, "/profile/billing/cards")
+    assert "Make default: Visa ending in 4242" in page(buyer, "/profile/billing/cards")
     assert "the card ending in 4242?" in page(buyer, f"/profile/billing/cards/{first}/removal")
     assert post(buyer, f"/profile/billing/cards/{first}/removal").status_code == 303
     assert "4242" not in page(buyer, "/profile/billing/cards")

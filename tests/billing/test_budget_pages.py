@@ -287,7 +287,7 @@ def test_requests_at_once_are_one_request(
             return made.id
 
     def meet(request: BudgetRequest) -> BudgetRequest:
-        asked.wait(10)
+        asked.wait(60)
         return upsert(request)
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as threads:
@@ -334,7 +334,7 @@ def test_the_credit_limit_and_its_budget_are_changed_at_once(
             account = Account(org_id=org_id)
             lock_account(account)
             locked.set()
-            edits.wait(10)
+            edits.wait(60)
             facts: dict[str, Any] = {"warn_percent": 80, "hard": True, "count_byok": False}
             budgets.change_budget(account, f"credit-limit-{org_id}", limit_credits=500, **facts)
             db.session.commit()
@@ -342,7 +342,7 @@ def test_the_credit_limit_and_its_budget_are_changed_at_once(
     def edit() -> None:
         with app.app_context():
             org = db.session.get_one(Org, org_id)
-            locked.wait(10)
+            locked.wait(60)
             edits.set()
             edit_org(org, {"credit_limit": 600, "time_zone": "Europe/Berlin"})
             db.session.commit()

@@ -57,7 +57,7 @@ def test_axe_finds_nothing(open_page: OpenPage, base: str, cookie: Any, alice: P
         )
         for path in paths:
             page.goto(path)
-            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+            page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true })")
             judge(page, *WIDTHS)
 
 

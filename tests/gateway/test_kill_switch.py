@@ -61,7 +61,7 @@ def test_a_running_answer_ends_with_a_terminal_event_and_what_was_produced_is_se
     stop, new = stop_account(paid_by(rich), user_of(rich))
     assert new
     session.commit()
-    calling.join(20)
+    calling.join(50)
     gate.set()
     error = events(answers[0].data)[-1]["error"] if stream else answers[0].json["error"]
     assert (error["code"], answers[0].status_code) == ("account_stopped", 200 if stream else 403)
@@ -101,7 +101,7 @@ def test_a_running_answer_ends_with_a_terminal_event_and_what_was_produced_is_se
 def test_a_call_that_waits_for_its_provider_ends_too_and_costs_nothing(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
-    fake.will(fakes.silent(20))
+    fake.will(fakes.silent(60))
     answers: list[Any] = []
     body = {"model": "openai/gpt-5", "messages": MESSAGES, "stream": True}
 
@@ -113,7 +113,7 @@ def test_a_call_that_waits_for_its_provider_ends_too_and_costs_nothing(
     wait(lambda: fake.requests)
     stop, _ = stop_account(paid_by(rich), user_of(rich))
     session.commit()
-    calling.join(5)
+    calling.join(50)
     assert (answers[0].status_code, answers[0].json["error"]["code"]) == (403, "account_stopped")
     # not sent again, and to no other provider
     assert len(fake.requests) == 1

@@ -543,3 +543,19 @@ def test_readers_and_writers_of_answers_agree() -> None:
     for event in MessagesAnswerReader().read_whole(written):
         again.add(event)
     assert [type(part) for part in again.answer().parts] == [type(part) for part in built.answer().parts]
+
+
+def test_a_whole_answer_is_collected_and_ends_with_the_credits(
+    web: FlaskClient, alice: Person, fake: FakeUpstream, facts: Facts
+) -> None:
+    """The limit costs more than the account has; what is said costs less."""
+    assert alice.user is not None
+    factories.grant(alice.user, 50)
+    fake.will(
+        stream([chunk({"content": "Hi."}), chunk({}, "stop"), chunk(None, usage=usage(10, 5)), "[DONE]"])
+    )
+    found = web.post("/v1/messages", json={**HELLO, "max_tokens": 500_000}, headers=alice.headers)
+    assert found.status_code == 200
+    assert found.json["content"] == [{"type": "text", "text": "Hi."}]
+    assert fake.requests[-1].body["stream"] is True
+    assert facts.call().state == "settled"

@@ -11,7 +11,8 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from models.core.settings import Settings
 from models.gateway.chat_format import BadCall, Call
 from models.gateway.chat_format.chat_parsing import parse
-from models.gateway.price_factors import DEFAULT_CONTEXT_WINDOW, KEYS
+from models.gateway.price_factors import DEFAULT_CONTEXT_WINDOW
+from models.gateway.price_keys import KEYS
 from models.gateway.pricing import ModelPrice, PriceTable, tier_of
 from models.gateway.providers.provider import Endpoint, Provider
 from models.gateway.routing import Route, Router

@@ -79,7 +79,7 @@ def test_anthropics(claude: anthropic.Anthropic, fake: FakeUpstream, facts: Fact
 
 def test_openais(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
     response = gpt.responses.create(model=MODEL, input="Hi")
-    assert response.output_text == "Hello there."
+    assert response.output_text == "Hello there my friend."
     assert response.usage is not None
     assert response.usage.output_tokens == 20
     with gpt.responses.stream(model=MODEL, input="Hi") as text:

@@ -491,3 +491,22 @@ def test_what_is_written_is_read_back() -> None:
     assert [type(part) for part in whole.answer().parts] == kinds
     again = read_chat({"messages": write_chat(read_responses({"input": body["output"]}))["messages"]})
     assert [type(part) for part in again.messages[0].parts] == kinds
+
+
+def test_tokens_are_counted_and_sockets_refused(web: FlaskClient, rich: Person, fake: FakeUpstream) -> None:
+    counted = web.post(
+        "/v1/responses/input_tokens", json={"model": MODEL, "input": "Say hello."}, headers=rich.headers
+    )
+    assert counted.json["object"] == "response.input_tokens"
+    assert 3 < counted.json["input_tokens"] < 20
+    assert web.post("/v1/responses/input_tokens", data=b"{").status_code == 401
+    upgrade = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "x",
+    }
+    refused = web.get("/v1/responses", headers={**rich.headers, **upgrade})
+    assert refused.status_code == 426
+    assert "POST /v1/responses" in refused.json["error"]["message"]
+    assert not fake.requests

@@ -95,7 +95,7 @@ def test_axe_finds_nothing(
             f"/shared/{share.token}",
         ):
             page.goto(path)
-            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+            page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true })")
             judge(page, *WIDTHS)
 
 

@@ -89,7 +89,8 @@ def test_without_version_redirects_to_latest(agent: Agent, anonymous: Person, en
     ],
 )
 def test_what_is_not_there_is_404(agent: Agent, anonymous: Person, path: str) -> None:
-    assert anonymous.browser.get(path).status_code == 404
+    answer = anonymous.browser.get(path)
+    assert (answer.status_code, "Search the store" in answer.text) == (404, True)
 
 
 def test_the_page_shows_the_definition(agent: Agent, anonymous: Person) -> None:

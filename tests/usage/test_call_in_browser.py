@@ -108,5 +108,5 @@ def test_every_state_is_accessible_and_fits(
         page.context.add_cookies([factories.browser_cookie(alice.user)])
         for state in ("charged", "cut", "failed", "refused"):
             page.goto(f"/calls/{state}")
-            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+            page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true })")
             judge(page, *WIDTHS)

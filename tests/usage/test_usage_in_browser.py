@@ -68,7 +68,7 @@ def test_axe_finds_nothing(open_page: OpenPage, base: str, cookie: dict[str, str
             "/profile?tab=usage&range=custom&from=2026-01-09&to=x",
         ):
             page.goto(path)
-            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+            page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true })")
             judge(page, *WIDTHS)
 
 

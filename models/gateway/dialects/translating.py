@@ -15,6 +15,7 @@ from models.gateway.chat_format import BadCall, Call, Usage, UsageMeter, find_fa
 from models.gateway.conversation import Answer, AnswerBuilder, Conversation
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.dialect import (
+    AnswerCollector,
     CallRequest,
     Dialect,
     IncomingRequest,
@@ -37,6 +38,7 @@ class TranslatingDialect(Dialect):
     """Needs no run; the header `x-stoa-run-id` attaches a call to one. `format`: the name of its format; `passed_on`: headers that a
     provider of this format gets unchanged."""
 
+    collects = True
     format = ""
     passed_on: tuple[str, ...] = ()
 
@@ -134,6 +136,9 @@ class TranslatingDialect(Dialect):
                 f"{title} sent an answer without content and without usage. Nothing was charged; try again."
             )
         return WholeAnswer(raw, body, meter)
+
+    def collector(self, call: Call, route: Route, headers: Mapping[str, str]) -> AnswerCollector:
+        return CHAT.collector(call, route, headers)
 
     def stored_answer(self, call: Call, answers: Sequence[WholeAnswer]) -> Any:
         return answers[0].meter.answer

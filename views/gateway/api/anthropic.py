@@ -1,31 +1,24 @@
 """`/v1/messages`: Anthropic's Messages API."""
 
+from functools import partial
 from typing import Any, Literal
 
 from flask import Blueprint
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 
-from models.core.errors import DomainError
 from models.core.strict_models import Missing
 from models.gateway.budget_errors import RUN_BUDGET
-from models.gateway.chat_format import chat_parsing
 from models.gateway.dialects import MESSAGES
-from models.gateway.dialects.dialect import ErrorContext, MissingApiKey
 from models.gateway.formats.messages_parsing import parse_messages
-from models.gateway.token_counts import count_input
 from views.gateway.api.model_calls import (
     FORBIDDEN,
     NOT_FOUND,
     PAYER_HEADERS,
     call_model,
-    gateway,
-    json_answer,
-    normalize,
+    count_tokens,
 )
 from views.gateway.api.openai import Tokens
-from views.web import guards
-from views.web.body import BadJson, read_with_bytes
 from views.web.error_bodies import AnthropicError
 from views.web.fast_path import RequestContext, fast_route
 from views.web.operation import ErrorFormat, Operation, ResponseModel, header
@@ -135,23 +128,5 @@ def count_message_tokens(context: RequestContext) -> Response:
     Free. Anthropic counts for its own models; for others this server counts with OpenAI's tokenizer, and adds 30 % for models of
     other vendors.
     """
-    try:
-        return json_answer({"input_tokens": _counted(context)})
-    except Exception as error:
-        found = normalize(error)
-        answer = MESSAGES.error(found, ErrorContext(context.id, context.request.headers, context.settings))
-        return json_answer(answer.body, answer.status)
-
-
-def _counted(context: RequestContext) -> int:
-    request = context.request
-    key = guards.api_key(request.environ)
-    if not key:
-        raise MissingApiKey
-    gateway(context.app).authenticate(key, context.id, MESSAGES, request.remote_addr)
-    try:
-        body, raw = read_with_bytes(request, allow_nul=True)
-    except BadJson as error:
-        raise DomainError(f"The request body is not valid JSON: {error}.", status=400) from error
-    call = parse_messages(body, chat_parsing.size_of(raw), limit_required=False)
-    return count_input(gateway(context.app).routes, MESSAGES, call)
+    parse = partial(parse_messages, limit_required=False)
+    return count_tokens(context, MESSAGES, parse, lambda count: {"input_tokens": count})

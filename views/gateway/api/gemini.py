@@ -5,28 +5,24 @@ from typing import Any
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
-from werkzeug import Response
 
 from models.core.errors import DomainError
 from models.core.strict_models import Missing
-from models.gateway.chat_format import chat_parsing
-from models.gateway.dialects.dialect import ErrorContext, MissingApiKey
-from models.gateway.dialects.gemini import GeminiDialect
-from models.gateway.formats.gemini_parsing import parse_gemini
+from models.gateway.dialects.dialect import MissingApiKey
+from models.gateway.dialects.generate_content import GeminiDialect
 from models.gateway.routing import Route
-from models.gateway.token_counts import count_input
 from views.gateway.api.model_calls import (
     FORBIDDEN,
     NOT_FOUND,
     PAYER_HEADERS,
     call_model,
+    count_tokens,
     gateway,
     json_answer,
-    normalize,
+    refuse_in,
 )
 from views.web import guards
-from views.web.body import BadJson, read_with_bytes
-from views.web.fast_path import RequestContext, current_context
+from views.web.fast_path import current_context
 from views.web.operation import ErrorFormat, Operation, ResponseModel, header, path, query
 
 bp = Blueprint("gateway_gemini", __name__, url_prefix="/v1beta")
@@ -117,15 +113,12 @@ def generate(target: str) -> ResponseReturnValue:
     model, _, method = target.rpartition(":")
     dialect = GeminiDialect(model, method == "streamGenerateContent")
     if method not in METHODS or not model:
-        return _refuse(context, dialect, _no_method(target))
+        return refuse_in(context, dialect, _no_method(target))
     if dialect.stream and context.request.args.get("alt") != "sse":
         message = "Streams are served as events: add '?alt=sse' to the address."
-        return _refuse(context, dialect, DomainError(message, status=400))
+        return refuse_in(context, dialect, DomainError(message, status=400))
     if method == "countTokens":
-        try:
-            return json_answer({"totalTokens": _counted(context, dialect)})
-        except Exception as error:
-            return _refuse(context, dialect, error)
+        return count_tokens(context, dialect, dialect.parse_count, lambda count: {"totalTokens": count})
     return call_model(context, dialect)
 
 
@@ -136,7 +129,7 @@ def list_gemini_models() -> ResponseReturnValue:
     context = current_context()
     key = guards.api_key(context.request.environ)
     if not key or not guards.key_credential(key):
-        return _refuse(context, GeminiDialect(), _unknown_key(key))
+        return refuse_in(context, GeminiDialect(), _unknown_key(key))
     return json_answer({"models": [_model(route) for route in gateway(context.app).routes.models()]})
 
 
@@ -160,25 +153,3 @@ def _unknown_key(key: str | None) -> DomainError:
     if not key:
         return MissingApiKey()
     return DomainError("This API key is unknown or expired.", status=401, code="invalid_api_key")
-
-
-def _counted(context: RequestContext, dialect: GeminiDialect) -> int:
-    request = context.request
-    key = guards.api_key(request.environ)
-    if not key:
-        raise MissingApiKey
-    gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
-    try:
-        body, raw = read_with_bytes(request, allow_nul=True)
-    except BadJson as error:
-        raise DomainError(f"The request body is not valid JSON: {error}.", status=400) from error
-    wrapped = body.get("generateContentRequest") if isinstance(body, dict) else None
-    call = parse_gemini(wrapped or body, dialect.model, chat_parsing.size_of(raw), stream=False)
-    return count_input(gateway(context.app).routes, dialect, call)
-
-
-def _refuse(context: RequestContext, dialect: GeminiDialect, error: Exception) -> Response:
-    answer = dialect.error(
-        normalize(error), ErrorContext(context.id, context.request.headers, context.settings)
-    )
-    return json_answer(answer.body, answer.status)

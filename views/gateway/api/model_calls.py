@@ -1,5 +1,6 @@
 """Model calls over HTTP, in any dialect: the request read, the gateway's answer or error as a response."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from flask import Flask
@@ -12,7 +13,7 @@ from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
 from models.gateway.budget_errors import RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
-from models.gateway.chat_format import BadCall
+from models.gateway.chat_format import BadCall, Call, chat_parsing
 from models.gateway.dialects.dialect import (
     CallRequest,
     Dialect,
@@ -26,6 +27,7 @@ from models.gateway.dialects.error_shapes import model_error
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
 from models.gateway.stream import AnswerStream
+from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
 from views.web import error_handlers, guards
 from views.web.body import BadJson, BodyTooLarge, read_with_bytes
@@ -69,6 +71,38 @@ def call_model(context: RequestContext, dialect: Dialect) -> Response:
         return _to_response(gateway(context.app).open(request))
     except Exception as error:
         return _error_response(context, dialect, error, unread=request is None)
+
+
+def count_tokens(
+    context: RequestContext,
+    dialect: Dialect,
+    parse: Callable[[Any, int], Call],
+    write_count: Callable[[int], dict[str, Any]],
+) -> Response:
+    """The count of a request's input tokens, which is free. `parse` reads a body of so many bytes."""
+    request = context.request
+    try:
+        key = guards.api_key(request.environ)
+        if not key:
+            raise MissingApiKey
+        gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
+        try:
+            body, raw = read_with_bytes(request, allow_nul=True)
+        except BadJson as error:
+            raise BadCall(f"The request body is not valid JSON: {error}.") from error
+        call = parse(body, chat_parsing.size_of(raw))
+        return json_answer(write_count(count_input(gateway(context.app).routes, dialect, call)))
+    except Exception as error:
+        return refuse_in(context, dialect, error)
+
+
+def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
+    """An error that is no call's, in the dialect's format."""
+    found = normalize(error)
+    if not isinstance(found, CallRefused | DomainError):
+        error_handlers.log.error("request %s: %s failed", context.id, context.request.path, exc_info=error)
+    answer = dialect.error(found, ErrorContext(context.id, context.request.headers, context.settings))
+    return json_answer(answer.body, answer.status)
 
 
 def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:

@@ -6,10 +6,20 @@ from flask import Blueprint
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 
+from models.core.errors import DomainError
 from models.core.strict_models import Missing
 from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import RESPONSES
-from views.gateway.api.model_calls import DOOR, FORBIDDEN, NOT_FOUND, PAYER_HEADERS, call_model
+from models.gateway.formats.responses_parsing import parse_responses
+from views.gateway.api.model_calls import (
+    DOOR,
+    FORBIDDEN,
+    NOT_FOUND,
+    PAYER_HEADERS,
+    call_model,
+    count_tokens,
+    refuse_in,
+)
 from views.gateway.api.openai import Tokens
 from views.web.fast_path import RequestContext, fast_route
 from views.web.operation import Operation, ResponseModel, header
@@ -42,6 +52,11 @@ class ModelResponse(ResponseModel):
     model: str = Field(description="The model that answered")
     output: list[dict[str, Any]]
     usage: dict[str, Any] | None
+
+
+class ResponseInputTokens(ResponseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
 
 
 @fast_route(bp, "/responses")
@@ -78,3 +93,43 @@ def responses(context: RequestContext) -> Response:
     responses are not kept. What a provider of another format cannot be sent is left out and named in `X-Stoa-Dropped`.
     """
     return call_model(context, RESPONSES)
+
+
+@fast_route(bp, "/responses/input_tokens")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    body=ResponsesBody,
+    answers={200: ("The count", ResponseInputTokens), 400: "The body is invalid", 404: NOT_FOUND},
+    door=DOOR,
+)
+def count_response_tokens(context: RequestContext) -> Response:
+    """Count the input tokens of a response.
+
+    Free. Counts with OpenAI's tokenizer, and adds 30 % for models of other vendors.
+    """
+
+    def written(count: int) -> dict[str, Any]:
+        return {"object": "response.input_tokens", "input_tokens": count}
+
+    return count_tokens(context, RESPONSES, parse_responses, written)
+
+
+@fast_route(bp, "/responses", method="GET")
+@Operation(
+    tag="Gateway",
+    caller="anyone",
+    answers={426: "Responses are not served over WebSocket: send a POST"},
+    door=DOOR,
+)
+def response_socket(context: RequestContext) -> Response:
+    """Refuse a WebSocket.
+
+    Codex and other clients that open one fall back to POST.
+    """
+    message = (
+        "Responses are not served over WebSocket here. Send POST /v1/responses, with 'stream' for events."
+    )
+    response = refuse_in(context, RESPONSES, DomainError(message, status=426, code="websocket_not_served"))
+    response.headers["Connection"] = "close"
+    return response

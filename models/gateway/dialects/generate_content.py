@@ -14,7 +14,7 @@ from models.gateway.dialects.dialect import (
     StreamTranslator,
 )
 from models.gateway.dialects.error_shapes import answer_message
-from models.gateway.dialects.gemini_stream import STATUSES, GeminiStream, TranslatedGeminiStream
+from models.gateway.dialects.generate_content_stream import STATUSES, GeminiStream, TranslatedGeminiStream
 from models.gateway.dialects.translating import CHAT, TranslatingDialect
 from models.gateway.formats import gemini_request
 from models.gateway.formats.gemini_answer import gemini_body
@@ -36,6 +36,11 @@ class GeminiDialect(TranslatingDialect):
     def parse(self, received: IncomingRequest) -> Call:
         size = chat_parsing.size_of(received.raw)
         return parse_gemini(received.body, self.model, size, stream=self.stream)
+
+    def parse_count(self, body: Any, size: int) -> Call:
+        """A request for a count, which may wrap one for an answer. Raises BadCall."""
+        wrapped = body.get("generateContentRequest") if isinstance(body, dict) else None
+        return parse_gemini(wrapped or body, self.model, size, stream=False)
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         conversation = gemini_request.read_gemini(body)
