@@ -14,7 +14,9 @@ PATH = ROOT / "docs" / "clients.md"
 ADDRESS, MODEL, KEY = "http://localhost:8000", "stoa/demo", "cb-pat-…"
 """The examples of the document, which the page replaces."""
 
-_MARKDOWN = MarkdownIt("commonmark", {"html": False})
+_MARKDOWN = MarkdownIt("commonmark", {"html": False, "typographer": True, "quotes": "“”‘’"}).enable(
+    "smartquotes"
+)
 
 
 class GuideBlock(NamedTuple):
