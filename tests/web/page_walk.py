@@ -24,7 +24,7 @@ NOT_PAGES = {
         usage.calls_export usage.export
     """,
     "a redirect": """
-        accounts.start agent.latest agent.newest billing.cancelled billing.own_topup_confirmed billing.plan_not_started
+        accounts.export_state accounts.start admin.file_picker agent.latest agent.newest billing.cancelled billing.own_topup_confirmed billing.plan_not_started
         billing.seat_setup billing.statement_address budgets.find_budget orgs.sso_callback orgs.start_sso pages.api_keys
         orgs.analytics pages.docs pages.usage referrals.moved versions.choose
     """,
@@ -90,7 +90,7 @@ def page_rules(app: Flask) -> Iterator[Rule]:
     """The routes that answer GET with a page."""
     others = {endpoint for names in NOT_PAGES.values() for endpoint in names.split()}
     for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
-        shown = "GET" in (rule.methods or ()) and not rule.rule.startswith(("/api/", "/v1/", "/scim/"))
+        shown = "GET" in (rule.methods or ()) and not rule.rule.startswith(("/api/", "/v1", "/scim/"))
         if shown and rule.endpoint not in others:
             yield rule
 

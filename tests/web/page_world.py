@@ -158,8 +158,10 @@ def _runs(delia: User) -> dict[str, str]:
             resumed_by_name="Delia Marsh",
         )
     )
+    lost = factories.hold(delia, state="lost")
     return {
         "run_id": run.id,
+        "admin/calls/request_id": lost.request_id,
         "request_id": call.request_id,
         "number": "0",
         "client_id": "client-1",

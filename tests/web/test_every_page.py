@@ -48,7 +48,8 @@ def world(desk: Desk, alice: Person, bob: Person, carol: Person, acme: Org) -> P
 def test_every_page(app: Flask, desk: Desk, world: PageWorld, open_page: OpenPage) -> None:
     """One test, because its data take longest."""
     every = page_walk.visits(app, world)
-    assert _wrong_titles(page_walk.one_state_each(every), app, world) == []
+    wrong = _wrong_titles(page_walk.one_state_each(every), app, world)
+    assert not wrong, "\n".join(map(str, wrong))
     chosen = every if os.environ.get(ALL_PAGES) else every[::SAMPLE]
     problems = []
     with serving(app) as base:
