@@ -22,7 +22,6 @@ from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
 from views.billing.pages import affiliates, budget_pages, credits_page, mail_settings, referrals
 from views.demo import commands as demo_commands
-from views.gateway import client_pages
 from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
@@ -106,7 +105,6 @@ def register(app: Flask) -> None:
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)
-    app.register_blueprint(client_pages.bp)
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(runs_api.bp)

@@ -1,5 +1,6 @@
-"""The page of models: what this server serves, who provides it, and what it costs."""
+"""The page of models (what this server serves, who provides it, what it costs), and the guide to clients."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,10 @@ from typing import Any
 from flask import Blueprint, current_app, request, url_for
 from flask.typing import ResponseReturnValue
 
+from models.accounts import Session, credentials
+from models.core.db import now
+from models.core.errors import NotFound
+from models.gateway.client_guide import KEY, MODEL, guide
 from models.gateway.model_catalogue import (
     BUCKETS,
     MAIN_BUCKETS,
@@ -21,7 +26,9 @@ from models.gateway.model_catalogue import (
 )
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Router
+from models.orgs import memberships
 from views.gateway.api.model_calls import gateway
+from views.web.assets import site
 from views.web.format import as_entered, trimmed
 from views.web.guards import api_key, cookie_user, settings, to_login
 from views.web.htmx import render, wants_fragment
@@ -32,6 +39,8 @@ bp = Blueprint("models", __name__)
 PAGE_SIZE = 50
 MAX_TEXT = 200
 MAX_PRICE = 100_000
+PLAIN_NAME = re.compile(r"[\w./:@-]+", re.ASCII)
+"""A model's name that needs no quoting in any of the languages of the examples."""
 
 
 @dataclass(frozen=True)
@@ -157,3 +166,47 @@ def _price(text: str, errors: dict[str, str]) -> Decimal | None:
         errors["price"] = f"Enter dollars from 0 to {as_entered(MAX_PRICE)}, such as 2.50"
         return None
     return Decimal(plain)
+
+
+# -- guide to clients ------------------------------------------------------------------------------------------
+
+
+@bp.get("/docs/clients")
+def clients() -> ResponseReturnValue:
+    """Show the guide. `model`: one of the listed models, by default the first other than the demo. `key`: the id of one of the
+    user's keys, whose name and ends are shown, never the secret. Raises NotFound for other models and keys."""
+    user, key_id = cookie_user(), request.args.get("key", "")
+    if user is None and key_id:
+        return to_login()
+    rows = [each for each in credentials.keys(user) if each.expires > now()] if user else []
+    key = _chosen_key(rows, key_id) if key_id else None
+    names = _model_names() if user or models_are_public() else [MODEL]
+    model = request.args.get("model") or (names[1] if len(names) > 1 else MODEL)
+    if model not in names:
+        raise NotFound("This server does not list this model.")
+    return render(
+        "docs/clients.html",
+        sections=guide(site()["url"], model, key.token_hint or KEY if key else KEY),
+        model=model,
+        models=[(name, name) for name in names],
+        key=key,
+        keys=[(each.session_token, _label(each)) for each in rows],
+        payers={org.id: org.name for org, _ in memberships(user.id)} if user else {},
+    )
+
+
+def _chosen_key(rows: list[Session], identifier: str) -> Session:
+    key = next((each for each in rows if each.session_token == identifier), None)
+    if key is None:
+        raise NotFound("This key does not exist, or has expired.")
+    return key
+
+
+def _label(key: Session) -> str:
+    return f"{key.name} ({key.token_hint})" if key.name else key.token_hint or "No name"
+
+
+def _model_names() -> list[str]:
+    """The listed models, the demo first."""
+    names = (each.requested for each in gateway(current_app).routes.models())
+    return [name for name in names if PLAIN_NAME.fullmatch(name)]

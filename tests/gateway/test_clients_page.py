@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Session
 from models.core.settings import Settings, load_settings
+from models.gateway import client_guide
 from models.gateway.pricing import PriceTable
 from models.gateway.routing import Router
 from tests.chromium import OpenPage, judge
@@ -24,7 +25,6 @@ from tests.factories import Person
 from tests.server import serving
 from tests.web.test_forms_act_once import KEYS, fields
 from views.gateway.api.model_calls import gateway
-from views.web import client_guide
 
 
 def _shell(text: str) -> None:
