@@ -186,7 +186,7 @@ def check_form(form: SsoForm, *, has_secret: bool) -> None:
     texts = {"issuer": form.issuer, "client_id": form.client_id}
     for name, text in {**texts, **({} if has_secret else {"client_secret": form.client_secret})}.items():
         if not text:
-            fields[name] = "This is required. Your identity provider shows it for the application."
+            fields[name] = "Enter what your identity provider shows for the application."
     for name, text in {**texts, "client_secret": form.client_secret, "group_claim": form.group_claim}.items():
         if len(text) > MAX_TEXT or not text.isprintable():
             fields[name] = f"Use at most {MAX_TEXT} printable characters."

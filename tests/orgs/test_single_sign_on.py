@@ -242,7 +242,7 @@ def test_an_issuer_is_saved_once_it_answers(
 ) -> None:
     good = {"issuer": issuer, "client_id": "stoa", "client_secret": "idp-pass", "default_role": "member"}
     for wrong, says in (
-        ({"client_id": ""}, "Copy it from there"),
+        ({"client_id": ""}, "Enter what your identity provider shows"),
         ({"default_role": "owner"}, "Choose a role"),
         ({"issuer": f"{issuer}/none"}, "No description of an OpenID Connect issuer"),
         ({"issuer": "https://10.0.0.1"}, "not on the public internet"),
