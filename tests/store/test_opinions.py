@@ -129,4 +129,4 @@ def test_a_download_counts_once_per_person_and_day(
         db.session.commit()
     assert downloads() == 4
     assert session.execute(text("SELECT count(*) FROM agent_download")).scalar() == 1
-    assert "<dd>4, one a day" in client.get(f"{PAGE}/1.0.0").text
+    assert "<dd>4, all time, one a day" in client.get(f"{PAGE}/1.0.0").text

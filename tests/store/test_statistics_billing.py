@@ -342,7 +342,7 @@ def test_the_api_excludes_own_runs(
     metrics = app.test_client().get("/api/agents/metrics").get_json()
     assert metrics["acme/reviewer"]["usage_count"] == 1
     page = app.test_client().get("/publishers/acme/agents/reviewer/1.0.0").get_data(as_text=True)
-    assert "Publisher’s own runs</dt><dd>3, not counted above</dd>" in page
+    assert "Publisher’s own runs</dt><dd>3 of 1.0.0, not counted above</dd>" in page
 
 
 # -- concurrency ---------------------------------------------------------------------------------------------
