@@ -159,6 +159,14 @@ def _decode_position(cursor: str, *, sorted: bool) -> tuple[Any, ...]:
     return int(number), when, run_id
 
 
+def agents_of_runs(account_id: str, run_ids: Sequence[str]) -> dict[str, str]:
+    """The name of the agent of each of these runs that is the account's."""
+    query = select(AgentRun.id, AgentRun.agent_name, AgentRun.agent_id).where(
+        AgentRun.account_id == account_id, AgentRun.id.in_(run_ids)
+    )
+    return {row.id: (row.agent_name or row.agent_id).strip() for row in db.session.execute(query)}
+
+
 def agents_of(account_id: str, limit: int = 50, *, user_id: str = "") -> Sequence[str]:
     """List agent names from the account's latest 1,000 runs, most used first, for suggestions; with `user_id` the member's."""
     names = select(AgentRun.agent_name.label("name")).where(AgentRun.account_id == account_id)

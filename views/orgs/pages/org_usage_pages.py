@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db, now
 from models.core.errors import Invalid
 from models.orgs import can
+from models.runs.history import agents_of_runs
 from models.usage.export import ORG_COLUMNS, csv_of, json_of
 from models.usage.org_figures import (
     Forecast,
@@ -69,8 +70,10 @@ def usage() -> ResponseReturnValue:
     period, errors = requested_period(query, moment, _clock(query))
     context = _report_context(query, period, moment, errors)
     if not wants_fragment():
+        runs = largest_runs(org, period.start, period.end, user_id=user_id)
         context |= _figures(moment, user_id) | {
-            "runs": largest_runs(org, period.start, period.end, user_id=user_id),
+            "runs": runs,
+            "agents": agents_of_runs(org.id, [run.key for run in runs]),
             "whose": labels_of(org, "member", [user_id]).get(user_id) if user_id else None,
             "own_only": bool(own_calls_of()),
         }
