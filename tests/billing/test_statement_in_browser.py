@@ -98,7 +98,7 @@ def test_filters_update_in_place_and_causes_are_linked(open_page: OpenPage, base
         expect(page).to_have_url(re.compile(f"/profile/statement/{NOW.date()}$"))
         expect(page.locator(".prose")).to_contain_text("70 other charges cost 70 credits.")
         page.get_by_role("link", name="Entries of this day").click()
-        expect(page.get_by_label("From", exact=True)).to_have_value(str(NOW.date()))
+        expect(page.get_by_label("From, UTC")).to_have_value(str(NOW.date()))
 
 
 def test_everything_works_without_script(open_page: OpenPage, base: str, cookie: Any) -> None:

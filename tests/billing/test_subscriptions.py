@@ -178,7 +178,9 @@ def test_a_longer_interval_starts_immediately_and_deducts_included_credits(
     preview = plans.preview(alice, year)
     after = plans.change(alice, year)
     assert (epoch(after.billing_period_end) - epoch(after.billing_period_start)) // 86_400 in (365, 366)
-    assert plans.grants(alice)[-1][1] == 9_000 - 900 * (ends - preview.proration_date) // (ends - begun)
+    least = 9_000 - 900 * (ends - preview.proration_date) // (ends - begun)
+    # a second may pass between the preview and the change
+    assert plans.grants(alice)[-1][1] in (least, least + 1)
     # the change back is scheduled
     assert not plans.preview(alice, month).immediate
     plans.change(alice, month)

@@ -240,6 +240,9 @@ def _writing(app: Flask) -> Iterator[tuple[str, str]]:
         "run_id": "r",
         "token": "t",
         "provider": "github",
+        "id": "1",
+        "number": "1",
+        "stop_id": "1",
     }
     for rule in app.url_map.iter_rules():
         for method in sorted((rule.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}):

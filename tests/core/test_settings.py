@@ -126,7 +126,7 @@ def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_pat
     shown = dict(re.findall(r"^# ([A-Z0-9_]+)=(.*)$", EXAMPLE, re.MULTILINE))
     for name, field in Settings.model_fields.items():
         default = field.default
-        if default in (None, "", frozenset()) or isinstance(default, SecretStr):
+        if default in (None, "", frozenset(), ()) or isinstance(default, SecretStr):
             continue  # shown as an example or empty
         text = ",".join(default) if isinstance(default, tuple) else str(default)
         text = text.lower() if isinstance(default, bool) else text
