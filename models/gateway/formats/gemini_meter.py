@@ -1,44 +1,24 @@
 """Meters answers in the format of Google's Gemini API."""
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
-from models.gateway.chat_format import ProviderFailure, Usage, find_failure, read_usage
+from models.gateway.chat_format import find_failure, read_usage
 from models.gateway.chat_format.chat_parsing import MAX_MODEL
-from models.gateway.chat_format.output import GeneratedOutput
+from models.gateway.formats.format_meter import FormatMeter
 
 
-class GeminiMeter:
+class GeminiMeter(FormatMeter):
     """See `UsageMeter`. Each chunk reports the usage so far; the one with the reason of the end is the last."""
 
-    provider: str | None = None
-    created: int | None = None
-
     def __init__(self) -> None:
-        self.id: str | None = None
-        self.model: str | None = None
-        self.failure: ProviderFailure | None = None
-        self.output = GeneratedOutput()
-        self.started = False
-        self.billed = False
-        self.amended = False
-        self.raw_usage: Mapping[str, Any] | None = None
-        self.reported: Usage | None = None
+        super().__init__()
         self._reason: str | None = None
         self._calls = 0
 
     @property
     def finished(self) -> bool:
         return self._reason is not None
-
-    @property
-    def ended(self) -> bool:
-        return self.finished
-
-    @property
-    def empty(self) -> bool:
-        return not self.started and not (self.finished and self.reported is not None)
 
     def event(self, event: Mapping[str, Any], *, is_error: bool = False) -> bool:
         if is_error or event.get("error"):
@@ -62,22 +42,6 @@ class GeminiMeter:
 
     def body(self, body: Mapping[str, Any]) -> None:
         self.event(body)
-
-    def usage(self) -> Usage | None:
-        return self.reported if self.billed else None
-
-    @property
-    def cost(self) -> Decimal | None:
-        return None
-
-    @property
-    def answer(self) -> Any:
-        text, calls = self.output.text.joined(), self.output.tool_calls()
-        return {"role": "assistant", "content": text, "tool_calls": calls} if calls else text
-
-    @property
-    def reasoning(self) -> str:
-        return self.output.reasoning.joined()
 
     def _add_candidate(self, candidate: Mapping[str, Any]) -> None:
         content = candidate.get("content")
@@ -103,8 +67,7 @@ class GeminiMeter:
             delta = {"reasoning_content": part.get("text")}
         else:
             delta = {"content": [{key: value for key, value in part.items() if key != "thoughtSignature"}]}
-        if self.output.add(0, delta):
-            self.started = True
+        self.add(delta)
 
     def _add_usage(self, usage: Any) -> bool:
         if not isinstance(usage, dict) or not usage:

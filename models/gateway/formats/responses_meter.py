@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
-from models.gateway.chat_format import ProviderFailure, Usage, find_failure, read_usage
+from models.gateway.chat_format import find_failure, read_usage
 from models.gateway.chat_format.chat_parsing import MAX_MODEL
-from models.gateway.chat_format.output import GeneratedOutput
+from models.gateway.formats.format_meter import FormatMeter
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 """The events that end a stream."""
@@ -22,22 +21,11 @@ _ARGUMENTS = ("response.function_call_arguments.delta", "response.custom_tool_ca
 _CALLS = ("function_call", "custom_tool_call")
 
 
-class ResponsesMeter:
+class ResponsesMeter(FormatMeter):
     """See `UsageMeter`. The usage comes with the last event."""
 
-    provider: str | None = None
-
     def __init__(self) -> None:
-        self.id: str | None = None
-        self.model: str | None = None
-        self.created: int | None = None
-        self.failure: ProviderFailure | None = None
-        self.output = GeneratedOutput()
-        self.started = False
-        self.billed = False
-        self.amended = False
-        self.raw_usage: Mapping[str, Any] | None = None
-        self.reported: Usage | None = None
+        super().__init__()
         self._status: str | None = None
         self._searches: set[str] = set()
         self._streamed: set[str] = set()
@@ -45,10 +33,6 @@ class ResponsesMeter:
     @property
     def finished(self) -> bool:
         return self._status in ("completed", "incomplete")
-
-    @property
-    def ended(self) -> bool:
-        return self.finished
 
     @property
     def empty(self) -> bool:
@@ -68,13 +52,13 @@ class ResponsesMeter:
                 return self._end(response)
         elif kind in _KEYS:
             self._streamed.add(str(event.get("item_id")))
-            self._add({_KEYS[kind]: event.get("delta")})
+            self.add({_KEYS[kind]: event.get("delta")})
         elif kind in _ARGUMENTS:
             self._streamed.add(str(event.get("item_id")))
-            self._add_call(event.get("output_index"), {"arguments": event.get("delta")})
+            self.add_call(event.get("output_index"), {"arguments": event.get("delta")})
         elif kind == "response.output_item.added" and isinstance(item, dict):
             if item.get("type") in _CALLS:
-                self._add_call(event.get("output_index"), {"name": item.get("name")}, item.get("call_id"))
+                self.add_call(event.get("output_index"), {"name": item.get("name")}, item.get("call_id"))
         elif kind == "response.output_item.done" and isinstance(item, dict):
             self._add_item(event.get("output_index"), item)
         return False
@@ -87,25 +71,9 @@ class ResponsesMeter:
         for index, item in enumerate(output if isinstance(output, list) else ()):
             if isinstance(item, dict):
                 if item.get("type") in _CALLS:
-                    self._add_call(index, {"name": item.get("name")}, item.get("call_id"))
+                    self.add_call(index, {"name": item.get("name")}, item.get("call_id"))
                 self._add_item(index, item)
         self._end(body)
-
-    def usage(self) -> Usage | None:
-        return self.reported if self.billed else None
-
-    @property
-    def cost(self) -> Decimal | None:
-        return None
-
-    @property
-    def answer(self) -> Any:
-        text, calls = self.output.text.joined(), self.output.tool_calls()
-        return {"role": "assistant", "content": text, "tool_calls": calls} if calls else text
-
-    @property
-    def reasoning(self) -> str:
-        return self.output.reasoning.joined()
 
     def _read_head(self, response: Mapping[str, Any]) -> None:
         for name in ("id", "model"):
@@ -141,21 +109,12 @@ class ResponsesMeter:
         if kind == "web_search_call":
             self._searches.add(id)
         elif kind == "message" and not streamed:
-            self._add({"content": item.get("content")})
+            self.add({"content": item.get("content")})
         elif kind == "reasoning":
             if not streamed:
-                self._add({"reasoning_content": [*(item.get("summary") or ()), *(item.get("content") or ())]})
+                self.add({"reasoning_content": [*(item.get("summary") or ()), *(item.get("content") or ())]})
             if item.get("encrypted_content"):
                 data = {"type": "reasoning.encrypted", "data": item["encrypted_content"]}
-                self._add({"reasoning_details": [data]})
+                self.add({"reasoning_details": [data]})
         elif kind in _CALLS and not streamed:
-            self._add_call(index, {"arguments": item.get("input") or item.get("arguments")})
-
-    def _add_call(self, index: Any, function: dict[str, Any], id: Any = None) -> None:
-        call = {"index": index if type(index) is int else 0, "type": "function", "function": function}
-        self._add({"tool_calls": [call | ({"id": id} if id else {})]})
-
-    def _add(self, delta: Mapping[str, Any]) -> None:
-        if self.output.add(0, delta):
-            self.started = True
-            self.billed = False
+            self.add_call(index, {"arguments": item.get("input") or item.get("arguments")})
