@@ -12,7 +12,7 @@ from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import MESSAGES
 from models.gateway.formats.messages_parsing import parse_messages
 from views.gateway.api.model_calls import (
-    FORBIDDEN,
+    CALL_ERRORS,
     NOT_FOUND,
     PAYER_HEADERS,
     call_model,
@@ -91,17 +91,7 @@ class InputTokens(ResponseModel):
     ],
     answers={
         200: ("The message, or its stream", ClaudeAnswer),
-        400: "The body is invalid, the model has no price here, or it is not a chat model",
-        402: "Not enough credits for this call, even without calls in flight, or a budget leaves less",
-        403: FORBIDDEN,
-        404: NOT_FOUND,
-        429: "Your plan is used up, calls in flight hold the credits, or the provider's rate limit; retry after the seconds in "
-        "Retry-After",
-        500: "Internal error of this server",
-        502: "The provider could not be reached, or failed; nothing is charged",
-        503: "The ledger is not reachable",
-        504: "The provider did not respond in time; nothing is charged",
-        "default": "The provider's error",
+        **CALL_ERRORS,
     },
     door=DOOR,
 )

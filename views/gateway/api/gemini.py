@@ -12,8 +12,7 @@ from models.gateway.dialects.dialect import MissingApiKey
 from models.gateway.dialects.generate_content import GeminiDialect
 from models.gateway.routing import Route
 from views.gateway.api.model_calls import (
-    FORBIDDEN,
-    NOT_FOUND,
+    CALL_ERRORS,
     PAYER_HEADERS,
     call_model,
     count_tokens,
@@ -91,16 +90,7 @@ class GeminiModels(ResponseModel):
     ],
     answers={
         200: ("The answer, its stream, or the count", GeneratedContent),
-        400: "The body is invalid, the model has no price here, or it is not a chat model",
-        402: "Not enough credits for this call, or a budget leaves less",
-        403: FORBIDDEN,
-        404: NOT_FOUND,
-        429: "Your plan is used up, calls in flight hold the credits, or the provider's rate limit",
-        500: "Internal error of this server",
-        502: "The provider could not be reached, or failed; nothing is charged",
-        503: "The ledger is not reachable",
-        504: "The provider did not respond in time; nothing is charged",
-        "default": "The provider's error",
+        **CALL_ERRORS,
     },
     door=DOOR,
 )

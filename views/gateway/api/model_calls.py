@@ -1,6 +1,6 @@
 """Model calls over HTTP, in any dialect: the request read, the gateway's answer or error as a response."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from flask import Flask
@@ -34,7 +34,7 @@ from views.web.body import BadJson, BodyTooLarge, read_with_bytes
 from views.web.content_encoding import UnsupportedEncoding
 from views.web.error_bodies import ModelError
 from views.web.fast_path import FastResponse, RequestContext
-from views.web.operation import ErrorFormat, header
+from views.web.operation import ErrorFormat, Status, header
 
 PAYER_HEADERS = [
     header("x-stoa-org", "Id or slug of the organisation that pays"),
@@ -47,6 +47,22 @@ FORBIDDEN = (
     "the account were stopped (`account_stopped`), or your account is suspended"
 )
 NOT_FOUND = "No configured provider serves the model, or you belong to no such organisation (`org_not_found`)"
+
+CALL_ERRORS: Mapping[Status, Any] = {
+    400: "The body is invalid, the model has no price here, or it is not a chat model",
+    402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
+    "`details` names it)",
+    403: FORBIDDEN,
+    404: NOT_FOUND,
+    429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
+    "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
+    500: "Internal error of this server",
+    502: "The provider could not be reached, or failed; nothing is charged",
+    503: "The ledger is not reachable",
+    504: "The provider did not respond in time; nothing is charged",
+    "default": "The provider's error",
+}
+"""What a model call answers when it does not succeed."""
 
 DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, ModelError)
 

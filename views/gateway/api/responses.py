@@ -12,8 +12,8 @@ from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import RESPONSES
 from models.gateway.formats.responses_parsing import parse_responses
 from views.gateway.api.model_calls import (
+    CALL_ERRORS,
     DOOR,
-    FORBIDDEN,
     NOT_FOUND,
     PAYER_HEADERS,
     call_model,
@@ -71,18 +71,7 @@ class ResponseInputTokens(ResponseModel):
     ],
     answers={
         200: ("The response, or its stream", ModelResponse),
-        400: "The body is invalid, the model has no price here, or it is not a chat model",
-        402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
-        "`details` names it)",
-        403: FORBIDDEN,
-        404: NOT_FOUND,
-        429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
-        "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
-        500: "Internal error of this server",
-        502: "The provider could not be reached, or failed; nothing is charged",
-        503: "The ledger is not reachable",
-        504: "The provider did not respond in time; nothing is charged",
-        "default": "The provider's error",
+        **CALL_ERRORS,
     },
     door=DOOR,
 )
