@@ -227,6 +227,7 @@ class Gateway:
         except (CallRefused, DomainError) as refusal:
             self._record_refusal(request, refusal, admission, started, started_at)
             raise
+        messages, definitions = request.dialect.stored_input(call, request.size)
         metadata = CallMetadata(
             door=request.dialect.door,
             requested_model=call.model,
@@ -234,10 +235,10 @@ class Gateway:
             started_at=started_at,
             started=started,
             client_id=request.client_id,
-            stored_request=request.dialect.stored_request(call, request.size),
+            stored_request=messages,
             stored_size=min(request.size, MAX_STORED_REQUEST),
             parameters=request.parameters,
-            definitions=request.definitions,
+            definitions=definitions,
             answers=attempt.answers,
         )
         in_flight = InFlightCall(self.settlements, self.hold_renewer, admission, metadata, route, self.margin)

@@ -96,8 +96,8 @@ class Notes(Dialect):
         )
         return CallRequest(self, received.request_id, received.key, call)
 
-    def stored_request(self, call: Call, size: int) -> Any:
-        return [{"note": call.body["messages"][0]["content"]}]
+    def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
+        return [{"note": call.body["messages"][0]["content"]}], None
 
     def count_text(self, call: Call) -> int:
         return call.text_bytes

@@ -11,7 +11,14 @@ from models.gateway import tokens
 from models.gateway.bill import Bill
 from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, stop_message
-from models.gateway.chat_format import BadCall, Call, chat_parsing, client_usage, find_failure
+from models.gateway.chat_format import (
+    BadCall,
+    Call,
+    chat_parsing,
+    client_usage,
+    find_failure,
+    request_definitions,
+)
 from models.gateway.dialects.chat_collector import ChatCollector, check_answer
 from models.gateway.dialects.chat_stream import ChatStream
 from models.gateway.dialects.dialect import (
@@ -70,8 +77,8 @@ class ChatDialect(Dialect):
             payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
 
-    def stored_request(self, call: Call, size: int) -> Any:
-        return newest_messages(call.body["messages"], size)
+    def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
+        return newest_messages(call.body["messages"], size), request_definitions(call.body, size)
 
     def count_text(self, call: Call) -> int:
         return tokens.count_messages(call.body["messages"], call.body.get("tools"))

@@ -89,20 +89,13 @@ class CallRequest:
         """The request's parameters, as stored with the call."""
         return request_parameters(self.call.body if isinstance(self.call, Call) else self.body)
 
-    @property
-    def definitions(self) -> dict[str, Any] | None:
-        """The request's tools and formats, as stored with the call."""
-        if isinstance(self.call, Call):
-            return self.dialect.stored_definitions(self.call, self.size)
-        return request_definitions(self.body, self.size)
-
     def refused_input(self) -> tuple[Any, dict[str, Any] | None]:
         """What is stored of the request if it is refused: its messages and definitions, or a whole body without messages."""
         if isinstance(self.call, Call):
-            return self.dialect.stored_request(self.call, self.size), self.definitions
+            return self.dialect.stored_input(self.call, self.size)
         messages = _get(self.body, "messages")
         if isinstance(messages, list) and messages:
-            return newest_messages(messages, self.size), self.definitions
+            return newest_messages(messages, self.size), request_definitions(self.body, self.size)
         return (self.body, None) if self.size <= MAX_INVALID_BODY else (None, None)
 
 
@@ -215,12 +208,9 @@ class Dialect(ABC):
         return call
 
     @abstractmethod
-    def stored_request(self, call: Call, size: int) -> Any:
-        """The part of a request of `size` bytes that is stored with the call, as JSON."""
-
-    def stored_definitions(self, call: Call, size: int) -> dict[str, Any] | None:
-        """The tools and formats of a request of `size` bytes that are stored with the call, in the format of chat completions."""
-        return request_definitions(call.body, size)
+    def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
+        """What is stored with the call of a request of `size` bytes, in the format of chat completions: its messages, and its tools and
+        formats."""
 
     @abstractmethod
     def count_text(self, call: Call) -> int:

@@ -95,11 +95,9 @@ class TranslatingDialect(Dialect):
             headers={},
         )
 
-    def stored_request(self, call: Call, size: int) -> Any:
-        return newest_messages(self._chat_body(call)["messages"], size)
-
-    def stored_definitions(self, call: Call, size: int) -> dict[str, Any] | None:
-        return request_definitions(self._chat_body(call), size)
+    def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
+        body = self._chat_body(call)
+        return newest_messages(body["messages"], size), request_definitions(body, size)
 
     def count_text(self, call: Call) -> int:
         body = self._chat_body(call)
