@@ -78,9 +78,9 @@ def parse(body: Any, size: int, *, truthy_stream: bool = False) -> Call:
     return Call(
         model=model.strip(),
         stream=bool(stream),
-        n=_integer(body, "n", MAX_CHOICES) or 1,
+        n=whole_number(body, "n", MAX_CHOICES) or 1,
         max_output=_largest(
-            _integer(body, "max_completion_tokens", 1 << 31), _integer(body, "max_tokens", 1 << 31)
+            whole_number(body, "max_completion_tokens", 1 << 31), whole_number(body, "max_tokens", 1 << 31)
         ),
         input_tokens=input_tokens,
         text_bytes=text_bytes,
@@ -116,7 +116,8 @@ def _check(body: Mapping[str, Any], key: str, kind: type | UnionType, expected: 
         raise BadCall(f"'{key}' must be {expected}.", param=key)
 
 
-def _integer(body: Mapping[str, Any], key: str, maximum: int) -> int | None:
+def whole_number(body: Mapping[str, Any], key: str, maximum: int) -> int | None:
+    """A whole number from 1 to `maximum`, or None if it is missing. Raises BadCall."""
     value = body.get(key)
     if value is None:
         return None

@@ -61,18 +61,6 @@ def check_content(content: Any, name: str, depth: int = 0) -> None:
             check_content(part["content"], f"{name}.content", depth + 1)
 
 
-def whole_number(body: Mapping[str, Any], key: str, maximum: int) -> int | None:
-    """A whole number from 1 to `maximum`, or None if it is missing. Raises BadCall."""
-    value = body.get(key)
-    if value is None:
-        return None
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    if type(value) is not int or not 1 <= value <= maximum:
-        raise BadCall(f"'{key}' must be a whole number from 1 to {maximum}.", param=key)
-    return value
-
-
 def text_size(contents: list[Any], size: int) -> tuple[int, int]:
     """Of a body of `size` bytes: a conservative estimate of its input tokens, media by their own rate; and its bytes without media."""
     tokens, blobs = _media(contents, 0)

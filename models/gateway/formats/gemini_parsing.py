@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 from models.gateway.chat_format import BadCall, Call
-from models.gateway.formats.body_checks import check, check_objects, object_of, text_size, whole_number
+from models.gateway.chat_format.chat_parsing import whole_number
+from models.gateway.formats.body_checks import check, check_objects, object_of, text_size
 from models.gateway.formats.gemini_request import NAME
 
 MAX_OUTPUT_TOKENS = 1 << 31

@@ -3,6 +3,7 @@
 from typing import Any
 
 from models.gateway.chat_format import BadCall, Call
+from models.gateway.chat_format.chat_parsing import whole_number
 from models.gateway.formats.body_checks import (
     check,
     check_content,
@@ -10,7 +11,6 @@ from models.gateway.formats.body_checks import (
     model_of,
     object_of,
     text_size,
-    whole_number,
 )
 from models.gateway.formats.responses_request import NAME
 
