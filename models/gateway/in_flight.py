@@ -20,6 +20,7 @@ from models.gateway.chat_format import Call, Usage
 from models.gateway.output_estimator import OutputEstimator
 from models.gateway.refused_calls import KeyWindows
 from models.gateway.routing import Route, held_credits
+from models.gateway.served import RouteTrail
 from models.gateway.spool import Spool
 from models.gateway.upstream import UpstreamError
 from models.ledger import holds
@@ -183,10 +184,13 @@ class InFlightCall:
         metadata: CallMetadata,
         route: Route,
         margin: Decimal,
+        trail: RouteTrail,
     ) -> None:
         self.admission = admission
         self.metadata = metadata
         self.route = route
+        self.trail = trail
+        """How it came to its route."""
         self.ttft_ms: int | None = None
         self.settled: Settled | None = None
         self.ended = False

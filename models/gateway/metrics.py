@@ -28,6 +28,15 @@ ERRORS = Counter("stoa_call_errors_total", "Refused and failed calls by kind", [
 FAILOVERS = Counter(
     "stoa_failovers_total", "Calls that went on to another provider", ["provider", "next_provider"]
 )
+RETRIES = Counter(
+    "stoa_retries_total", "Further rounds over the providers of a call, by the last error", ["error"]
+)
+OPEN_UPSTREAMS = Gauge(
+    "stoa_upstream_open",
+    "Workers in which the circuit breaker of a model at a provider is open",
+    ["provider", "model"],
+    multiprocess_mode="livesum",
+)
 TOKENS = Counter("stoa_tokens_total", "Tokens, in disjoint buckets", ["provider", "bucket"])
 CREDITS = Counter("stoa_credits_total", "Credits charged", ["provider"])
 LATENCY = Histogram(
@@ -42,7 +51,7 @@ OVERHEAD = Histogram(
 IN_FLIGHT = Gauge("stoa_calls_in_flight", "Calls being relayed", multiprocess_mode="livesum")
 
 
-Family = TypeVar("Family", Counter, Histogram)
+Family = TypeVar("Family", Counter, Gauge, Histogram)
 
 
 @lru_cache(maxsize=1024)

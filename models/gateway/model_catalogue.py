@@ -56,7 +56,7 @@ class ServedModel:
     @property
     def id(self) -> str:
         """The name to call it by."""
-        return self.route.requested
+        return self.route.name
 
     @cached_property
     def title(self) -> str:

@@ -52,6 +52,7 @@ class AnswerStream:
         self.client_gone = False
         self.dropped: tuple[str, ...] = ()
         self.run_left: int | None = None
+        self.served: str | None = None
         self._live = live
         self._dialect = request.dialect
         self._response = response

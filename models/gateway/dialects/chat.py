@@ -74,6 +74,7 @@ class ChatDialect(Dialect):
             if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
             else None,
             address=received.address,
+            headers=received.headers,
             payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
 

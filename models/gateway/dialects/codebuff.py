@@ -89,6 +89,7 @@ class CodebuffDialect(ChatDialect):
             if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
             else None,
             address=received.address,
+            headers=received.headers,
             payer=payer_hint(
                 metadata.get("orgId") or received.headers.get("x-stoa-org"),
                 metadata.get("repo_url") or metadata.get("repoUrl") or received.headers.get("x-stoa-repo"),

@@ -77,6 +77,8 @@ class CallRequest:
     """The body of an invalid request, if it is JSON."""
     address: str | None = None
     """The caller's."""
+    headers: RequestHeaders | None = field(default=None, repr=False)
+    """As sent."""
 
     @property
     def model(self) -> str:
@@ -115,12 +117,13 @@ class WholeAnswer:
 @dataclass(slots=True)
 class Reply:
     """A whole answer for the client. `dropped` names request keys left out for the provider; `run_left` is what the envelope of
-    the run leaves, in credits."""
+    the run leaves, in credits; `served` the header that says who served it."""
 
     body: bytes
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
     run_left: int | None = None
+    served: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from models.gateway.dialects.dialect import (
 from models.gateway.dialects.error_shapes import model_error
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
+from models.gateway.served import SERVED
 from models.gateway.stream import AnswerStream
 from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
@@ -158,6 +159,8 @@ def _to_response(answer: Reply | AnswerStream) -> Response:
             content_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
         )
+    if answer.served is not None:
+        response.headers[SERVED] = answer.served
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
@@ -177,7 +180,8 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception,
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):
         response.headers["Accept-Encoding"] = error.accept
-    if isinstance(normalized, CallRefused | ProviderError | DomainError) and normalized.retry_after:
+    retrying = CallRefused | ProviderError | UpstreamError | DomainError
+    if isinstance(normalized, retrying) and normalized.retry_after:
         seconds = str(normalized.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds

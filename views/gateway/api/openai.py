@@ -198,7 +198,7 @@ def model(name: str) -> ResponseReturnValue:
 
 def _model(route: Route) -> dict[str, Any]:
     return {
-        "id": route.requested,
+        "id": route.name,
         "object": "model",
         "created": CREATED,
         "owned_by": route.provider.name,
@@ -224,7 +224,7 @@ def _pricing(price: ModelPrice | None) -> dict[str, str] | None:
 
 
 def _anthropic_model(route: Route) -> dict[str, Any]:
-    name = route.requested
+    name = route.name
     return {"type": "model", "id": name, "display_name": name, "created_at": "2025-01-01T00:00:00Z"}
 
 
