@@ -201,6 +201,11 @@ class InFlightCall:
         hold_renewer.add(self)
         metrics.IN_FLIGHT.inc()
 
+    @property
+    def is_strict(self) -> bool:
+        """Whether its key refuses that fields of the request are dropped."""
+        return bool(self.admission.rules and self.admission.rules["strict"])
+
     def abort_with(self, abort: Callable[[], None]) -> None:
         """Set how `stop` ends the provider's response: a function that is safe to call from any thread."""
         with self._lock:

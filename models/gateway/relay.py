@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from math import ceil
 
-from models.accounts.credentials import hash_token
+from models.accounts.key_format import present
 from models.core.cooperative import heavy
 from models.core.db import now
 from models.core.errors import DomainError
@@ -121,7 +121,7 @@ class Gateway:
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
-        self._authenticated: dict[str, float] = {}
+        self._authenticated: dict[tuple[str, str], float] = {}
         self.organisation_keys = OrganisationKeys(pool, settings.secret_key)
         self.whole_only = WholeOnlyModels()
         self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
@@ -138,8 +138,12 @@ class Gateway:
     ) -> Admission:
         """Check the caller and place the hold (None: check only) if at least `minimum` is available. Raises CallRefused,
         CreditsHeld, or LedgerUnavailable, also while calls wait to be settled."""
+        presented = request.presented
         query = AdmissionRequest(
-            token_hash=hash_token(request.key),
+            token_hash=presented.id,
+            secret=presented.secret,
+            scope=request.dialect.scope,
+            drops=route.dropped if route else (),
             request_id=request.request_id,
             hold=hold,
             minimum=minimum,
@@ -191,14 +195,20 @@ class Gateway:
 
         Caches accepted keys for AUTHENTICATED_SECONDS; `admit` checks again before the call is served.
         """
-        token_hash = hash_token(key)
-        current = time.monotonic()
-        if self._authenticated.get(token_hash, 0.0) > current:
+        presented, current = present(key), time.monotonic()
+        cached = presented.secret or presented.id, dialect.scope
+        if self._authenticated.get(cached, 0.0) > current:
             return
         try:
             self._admit(
                 AdmissionRequest(
-                    token_hash=token_hash, request_id=request_id, hold=None, door=dialect.door, ip=address
+                    token_hash=presented.id,
+                    secret=presented.secret,
+                    scope=dialect.scope,
+                    request_id=request_id,
+                    hold=None,
+                    door=dialect.door,
+                    ip=address,
                 )
             )
         except CallRefused as refused:
@@ -207,7 +217,7 @@ class Gateway:
             raise
         if len(self._authenticated) >= MAX_AUTHENTICATED:
             self._authenticated.clear()
-        self._authenticated[token_hash] = current + AUTHENTICATED_SECONDS
+        self._authenticated[cached] = current + AUTHENTICATED_SECONDS
 
     def open(self, request: CallRequest) -> Reply | AnswerStream:
         """Make the call. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
@@ -298,13 +308,15 @@ class Gateway:
         if isinstance(call, DomainError):
             raise call
         _run_budget(request)
+        if request.presented.is_test:
+            return self._prepare(request, call, self.routes.for_test(call))
         return self._prepare(request, call, request.dialect.route(self.routes, request, call))
 
     def _prepare(self, request: CallRequest, call: Call, route: Route) -> Attempt:
         """Prepare the call for one provider: if the limit of a whole answer costs more than its usual size, as a stream.
         Raises DomainError for what the provider cannot be sent."""
         call = request.dialect.adapt(call, route.provider)
-        size = self.outputs.size(hash_token(request.key), call.model)
+        size = self.outputs.size(request.presented.id, call.model)
         limited = call.max_output is not None and call.max_output <= size
         if call.stream or limited or request.byok or route in self.whole_only:
             return self._prepare_as(request, call, route, size)
@@ -387,7 +399,7 @@ class Gateway:
         status, message = self._answer_to(request, refusal)
         record = holds.CallRefusal(
             request_id=request.request_id,
-            key_id=hash_token(request.key),
+            key_id=request.presented.id,
             org_id=admission.org_id if admission else None,
             run_id=request.run_id,
             door=request.dialect.door,
@@ -417,7 +429,7 @@ class Gateway:
             return
         record = holds.CallRefusal(
             request_id=request_id,
-            key_id=hash_token(key),
+            key_id=present(key).id,
             org_id=admission.org_id if admission else None,
             door=dialect.door,
             requested_model="",
@@ -464,7 +476,7 @@ class Gateway:
     ) -> Iterator[Attempt]:
         """The call prepared for each other provider whose price is known and held."""
         call = request.call
-        if isinstance(call, DomainError) or request.byok:
+        if isinstance(call, DomainError) or request.byok or request.presented.is_test:
             return
         for route in self.routes.fallbacks(attempt.route):
             try:
@@ -472,6 +484,7 @@ class Gateway:
             except DomainError:
                 continue
             fewer = call.n > 1 and attempt.route.provider.native_n and not route.provider.native_n
+            fewer = fewer or bool(other.route.dropped and in_flight.is_strict)
             if not fewer and in_flight.try_hold(other.hold):
                 yield other
 

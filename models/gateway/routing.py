@@ -36,6 +36,8 @@ MAX_CACHED_ROUTES = 4096
 
 FALLBACK_PRICE = flat(3, 15, source="fallback")
 """The price of an unlisted model if its provider reports costs but did not."""
+TEST_PRICE = flat(0, 0, source="test")
+"""The price of all calls with test keys."""
 UNLISTED_PRICE = flat(30, 180, source="unlisted")
 """The price of the hold for an unlisted model. All listed models but one are cheaper."""
 
@@ -211,6 +213,10 @@ class Router:
                 "The operator can set one (STOA_PRICES_FILE)."
             )
         return Route(provider, name, upstream, price, byok)
+
+    def for_test(self, call: Call) -> Route:
+        """The route of a call with a test key: the demo model answers for every model, and nothing is charged."""
+        return Route(self.demo, call.model, DEMO, TEST_PRICE)
 
     def fallbacks(self, route: Route) -> Iterator[Route]:
         """Fallback routes of the same model at a known price, in order. None if the caller's key pays, the operator set

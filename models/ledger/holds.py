@@ -67,12 +67,13 @@ log = logging.getLogger("stoa.billing")
 
 _ADMIT = """
 SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
-    team_id, paid_by, repo_url, refusal, budget, run_left
-FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+    team_id, paid_by, repo_url, refusal, budget, run_left, rules
+FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+    $21)
 """
 _ADMIT_MANY = """
 SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
-    team_id, paid_by, repo_url, refusal, budget, run_left
+    team_id, paid_by, repo_url, refusal, budget, run_left, rules
 FROM gateway_admit_many(
     ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_ask, $1::jsonb)), $2, $3, $4, $5
 )
@@ -151,6 +152,9 @@ def admit(
         request.byok,
         request.run_budget,
         request.ip,
+        request.secret,
+        request.scope,
+        list(request.drops) or None,
     )
     (row,) = _execute(pool, _ADMIT, params, timeout_seconds)
     return _admission(request, row)
@@ -193,6 +197,9 @@ def _clean(request: AdmissionRequest) -> AdmissionRequest:
         byok=request.byok,
         run_budget=None if request.run_budget is None else min(max(request.run_budget, 0), MAX_HOLD),
         ip=request.ip,
+        secret=request.secret,
+        scope=request.scope,
+        drops=request.drops,
     )
 
 
@@ -211,7 +218,7 @@ def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
         resets,
         *more,
     ) = row
-    team_id, paid_by, repo_url, refusal, budget, run_left = more
+    team_id, paid_by, repo_url, refusal, budget, run_left, rules = more
     if outcome == "insufficient" and balance >= request.minimum:
         # without the other holds the call would be admitted
         outcome = "held"
@@ -240,6 +247,7 @@ def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
         refusal=refusal or {},
         budget=budget and BudgetRefusal(**budget),
         run_left=run_left,
+        rules=rules,
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from models.accounts.key_format import PresentedKey, present
+from models.accounts.scopes import CHAT
 from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
@@ -77,6 +79,11 @@ class CallRequest:
     """The body of an invalid request, if it is JSON."""
     address: str | None = None
     """The caller's."""
+
+    @property
+    def presented(self) -> PresentedKey:
+        """The public id of the key and its secret's hash. Raises MistypedKey."""
+        return present(self.key)
 
     @property
     def model(self) -> str:
@@ -182,13 +189,14 @@ class AnswerCollector(Protocol):
 
 
 class Dialect(ABC):
-    """One client format. `door` names it in the records of calls.
+    """One client format. `door` names it in the records of calls, `scope` what a key needs for it.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
     `collects`: whole answers can be collected from a stream of chat completion chunks.
     """
 
     door = ""
+    scope = CHAT
     body_first = False
     needs_run = False
     collects = False
