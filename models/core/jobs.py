@@ -201,6 +201,18 @@ def refresh_costs(timestamp: int) -> None:
     agent_costs.refresh(now())
 
 
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="runs.end_idle_sessions", queueing_lock="runs.end_idle_sessions", retry=Backoff())
+def end_idle_sessions(timestamp: int) -> None:
+    """End the runs of sessions of unmodified clients that had no call for a while."""
+    from models.runs import client_sessions
+
+    more = True
+    while more:
+        with transaction():
+            more = client_sessions.end_idle_sessions(now())
+
+
 @queue.periodic(cron="* * * * *")
 @queue.task(name="runs.count_credits", queueing_lock="runs.count_credits", retry=Backoff())
 def count_run_credits(timestamp: int) -> None:

@@ -53,6 +53,7 @@ from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
+from models.gateway.session_runs import SessionRuns
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
@@ -88,6 +89,7 @@ MAX_LISTED_HOLDS = 20
 UNKNOWN_CALL_SECONDS = 5
 """Assumed duration of a call whose key and model have too few settled calls."""
 MAX_RETRY_SECONDS = 60
+RUN_PROBLEMS = ("run_not_found", "run_not_running")
 EMPTY = "The provider's answer was empty."
 
 
@@ -118,6 +120,7 @@ class Gateway:
         self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
         self.settlements = Settlements(pool, self.spool)
+        self.session_runs = SessionRuns(pool, settings)
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
@@ -159,6 +162,30 @@ class Gateway:
             ip=request.address,
         )
         return self._admit(query)
+
+    def _admit_attempt(self, request: CallRequest, attempt: Attempt) -> tuple[CallRequest, Admission]:
+        """`admit`, in the run of the client's session if there is one. A session never refuses a call: if its run has ended
+        meanwhile, or belongs to another account, the call goes into another, or into none."""
+        request = self.session_runs.attributed(request)
+        for tries in (1, 2, 3):
+            _run_budget(request)
+            try:
+                # a free call needs no hold
+                admission = self.admit(
+                    request, attempt.hold or None, attempt.call.model, attempt.minimum, attempt.route
+                )
+            except CallRefused as refused:
+                if request.session is None or refused.code not in RUN_PROBLEMS or tries == 3:
+                    raise
+                ended = tries == 1 and refused.code == "run_not_running"
+                request = (
+                    self.session_runs.attributed(request, ended=True)
+                    if ended
+                    else replace(request, run_id=None, session=None)
+                )
+                continue
+            return request, admission
+        raise AssertionError("unreachable")
 
     def _admit(self, query: AdmissionRequest) -> Admission:
         self.spool.check()
@@ -232,8 +259,7 @@ class Gateway:
                 admission = self.admit(request, None, request.model if isinstance(request.call, Call) else "")
                 raise
             call, route = attempt.call, attempt.route
-            # a free call needs no hold
-            admission = self.admit(request, attempt.hold or None, call.model, attempt.minimum, route)
+            request, admission = self._admit_attempt(request, attempt)
         except (CallRefused, DomainError) as refusal:
             self._record_refusal(request, refusal, admission, started, started_at)
             raise
@@ -610,7 +636,7 @@ class Gateway:
 def _run_budget(request: CallRequest) -> int | None:
     """The credits of the run's envelope that the caller asks for. Raises DomainError."""
     credits = read_run_budget(request.run_budget)
-    if credits is not None and request.run_id is None:
+    if credits is not None and request.run_id is None and request.session is None:
         raise DomainError(f"'{RUN_BUDGET}' needs a run: name one of your running runs (x-stoa-run-id).")
     return credits
 

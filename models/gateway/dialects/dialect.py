@@ -17,6 +17,7 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
+from models.gateway.call_session import CallSession
 from models.gateway.chat_format import Call, UsageMeter, request_definitions, request_parameters
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.providers.provider import Provider
@@ -79,6 +80,8 @@ class CallRequest:
     """The body of an invalid request, if it is JSON."""
     address: str | None = None
     """The caller's."""
+    session: CallSession | None = None
+    """What the client says about its session, if it names no run."""
 
     @property
     def presented(self) -> PresentedKey:

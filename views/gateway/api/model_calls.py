@@ -1,6 +1,7 @@
 """Model calls over HTTP, in any dialect: the request read, the gateway's answer or error as a response."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from flask import Flask
@@ -14,6 +15,7 @@ from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
 from models.gateway.budget_errors import RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
+from models.gateway.call_session import read_session
 from models.gateway.chat_format import BadCall, Call, chat_parsing
 from models.gateway.dialects.dialect import (
     CallRequest,
@@ -145,9 +147,12 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
     if not key:
         raise MissingApiKey
-    return dialect.read(
+    call = dialect.read(
         IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
     )
+    if call.run_id is None and (session := read_session(request.environ, body)) is not None:
+        return replace(call, session=session)
+    return call
 
 
 def _to_response(answer: Reply | AnswerStream) -> Response:
