@@ -523,6 +523,22 @@ def recount_accounts(timestamp: int) -> None:
             more = rollup_recount.recount_next_day()
 
 
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="usage.count_zones", queueing_lock="usage.count_zones", retry=Backoff(600))
+def count_zones(timestamp: int) -> None:
+    """Count the past days of accounts in the time zones in which they are viewed."""
+    from models.usage import zone_rollups
+
+    moment = now()
+    with transaction():
+        due = zone_rollups.zones_to_count(moment)
+    for account_id, time_zone in due:
+        more = True
+        while more:
+            with transaction():
+                more = zone_rollups.count_days(account_id, time_zone, moment)
+
+
 @queue.periodic(cron="42 2 * * *")
 @queue.task(name="usage.recount_orgs", queueing_lock="usage.recount_orgs", retry=Backoff(600))
 def recount_org_usage(timestamp: int) -> None:
