@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from models.core.errors import DomainError
+from models.ledger.idempotent_calls import StoredAnswer
 
 Outcome = Literal[
     "admitted",  # the hold is taken: call the upstream, then settle or fail
@@ -164,6 +165,8 @@ class Admission:
     """The budget that refused the call; only if the outcome is `budget` or `budget_held`."""
     run_left: int | None = None
     """What the run's envelope leaves without this call's hold; None without an envelope."""
+    claimed: bool = False
+    """Whether the call has an idempotency key."""
 
     @property
     def account_id(self) -> str | None:
@@ -227,6 +230,8 @@ class Settlement:
     """The request's parameters (`request_parameters`)."""
     definitions: Mapping[str, Any] | None = None
     """The request's tools and formats (`request_definitions`)."""
+    answer: StoredAnswer | None = None
+    """The answer for retries, if the call has an idempotency key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
