@@ -430,6 +430,19 @@ def watch_budgets(timestamp: int) -> None:
     budget_alerts.watch_budgets()
 
 
+@queue.periodic(cron="*/10 * * * *")
+@queue.task(
+    name="ledger.prune_idempotent_calls",
+    queueing_lock="ledger.prune_idempotent_calls",
+    retry=Backoff(60, 600),
+)
+def prune_idempotent_calls(timestamp: int) -> None:
+    """Delete the answers that are no longer replayed."""
+    from models import ledger
+
+    ledger.prune_idempotent_calls(now())
+
+
 @queue.periodic(cron="38 3 * * *")
 @queue.task(name="ledger.prune_budgets", queueing_lock="ledger.prune_budgets", retry=Backoff(600, 3600))
 def prune_budgets(timestamp: int) -> None:
