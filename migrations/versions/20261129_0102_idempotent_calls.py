@@ -1,13 +1,13 @@
 """Claims of idempotency keys by model calls, with their answers.
 
 Revision: 0102
-Revises: 0093
+Revises: 0099
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0102"
-down_revision = "0093"
+down_revision = "0099"
 branch_labels = None
 depends_on = None
 
