@@ -37,6 +37,7 @@ OPEN_UPSTREAMS = Gauge(
     ["provider", "model"],
     multiprocess_mode="livesum",
 )
+REPLAYS = Counter("stoa_replays_total", "Answers replayed for an idempotency key", ["door"])
 TOKENS = Counter("stoa_tokens_total", "Tokens, in disjoint buckets", ["provider", "bucket"])
 CREDITS = Counter("stoa_credits_total", "Credits charged", ["provider"])
 LATENCY = Histogram(

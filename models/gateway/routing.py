@@ -40,6 +40,8 @@ MAX_CACHED_ROUTES = 4096
 
 FALLBACK_PRICE = flat(3, 15, source="fallback")
 """The price of an unlisted model if its provider reports costs but did not."""
+TEST_PRICE = flat(0, 0, source="test")
+"""The price of all calls with test keys."""
 UNLISTED_PRICE = flat(30, 180, source="unlisted")
 """The price of the hold for an unlisted model. All listed models but one are cheaper."""
 
@@ -306,6 +308,10 @@ class Router:
             )
         timeouts = self.timeouts.get(name.lower()) or provider.timeouts_of(name, upstream)
         return Route(provider, name, upstream, price, byok, timeouts=timeouts)
+
+    def for_test(self, call: Call) -> Route:
+        """The route of a call with a test key: the demo model answers for every model, and nothing is charged."""
+        return Route(self.demo, call.model, DEMO, TEST_PRICE)
 
     def fallbacks(self, route: Route) -> Iterator[Route]:
         """Fallback routes in order: of an alias its other models, else the same model at OpenRouter at a known price. None if

@@ -1,6 +1,5 @@
 """Aliases, fallbacks, retries, circuit breakers and sticky sessions of STOA_PROVIDERS_FILE."""
 
-import json
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -13,11 +12,11 @@ from flask.testing import FlaskClient
 from models.core.settings import SettingsError
 from models.gateway import circuit_breaker, failover
 from models.gateway.aliases import Alias
+from models.gateway.call_session import CallSession, affinity
 from models.gateway.circuit_breaker import CircuitBreaker
 from models.gateway.failover import retry_seconds
 from models.gateway.providers_file import load_providers
 from models.gateway.relay import Gateway
-from models.gateway.session_signals import session_of
 from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, chunks, completion, hang_up, silent, stream, usage
@@ -348,27 +347,22 @@ def test_calls_of_a_session_go_to_one_target(routed: FlaskClient, rich: Person, 
 
 
 @pytest.mark.parametrize(
-    ("headers", "body", "session"),
+    ("session", "run", "body", "found"),
     [
-        ({}, {}, None),
-        ({"x-session-id": "a", "session-id": "b"}, {"user": "c"}, "a"),
-        ({"x-claude-code-session-id": "a", "session-id": "b"}, {}, "a"),
-        ({"thread-id": "a", "x-session-affinity": "b"}, {}, "a"),
-        ({"x-session-affinity": "a"}, {"prompt_cache_key": "b"}, "a"),
-        ({}, {"metadata": {"user_id": json.dumps({"session_id": "a"})}, "prompt_cache_key": "b"}, "a"),
-        ({}, {"metadata": {"user_id": "a"}, "prompt_cache_key": "b"}, "b"),
-        ({}, {"metadata": {"user_id": "a"}}, "a"),
-        ({}, {"safety_identifier": "a", "user": "b"}, "a"),
-        ({}, {"user": "a"}, "a"),
-        ({}, {"metadata": {"user_id": "{broken"}, "user": 7}, "{broken"),
-        ({}, {"metadata": {"user_id": 5}, "prompt_cache_key": [], "user": {}}, None),
-        ({}, {"metadata": [], "user": ""}, None),
-        ({}, {"metadata": {"user_id": "[1]"}}, "[1]"),
-        ({"x-session-id": "x" * 900}, {}, "x" * 500),
+        (None, None, {}, None),
+        (CallSession("client", "a"), None, {"user": "b"}, "a"),
+        (None, "a", {"prompt_cache_key": "b"}, "a"),
+        (None, None, {"prompt_cache_key": "a", "user": "b"}, "a"),
+        (None, None, {"safety_identifier": "a", "user": "b"}, "a"),
+        (None, None, {"user": "a", "metadata": {"user_id": "b"}}, "a"),
+        (None, None, {"metadata": {"user_id": "a"}}, "a"),
+        (None, None, {"metadata": {"user_id": 5}, "prompt_cache_key": [], "user": {}}, None),
+        (None, None, {"metadata": [], "user": ""}, None),
+        (None, None, {"user": "x" * 900}, "x" * 500),
     ],
 )
-def test_signals_of_a_session_by_priority(headers: Any, body: Any, session: str | None) -> None:
-    assert session_of(headers, body) == session
+def test_signals_of_a_conversation_by_priority(session: Any, run: Any, body: Any, found: str | None) -> None:
+    assert affinity(session, run, body) == found
 
 
 # -- the header --------------------------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ def _chosen_key(rows: list[Session], identifier: str) -> Session:
 
 
 def _label(key: Session) -> str:
-    return f"{key.name} ({key.token_hint})" if key.name else key.token_hint or "No name"
+    return f"{key.name} ({key.token_hint})" if key.name else key.token_hint or "Unnamed key"
 
 
 def _model_names() -> list[str]:

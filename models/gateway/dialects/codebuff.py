@@ -34,6 +34,7 @@ from models.gateway.dialects.dialect import (
     iso_now,
 )
 from models.gateway.dialects.error_shapes import (
+    KEY_OUTCOMES,
     PLAN_OUTCOMES,
     ban_message,
     budget_refusal,
@@ -41,6 +42,7 @@ from models.gateway.dialects.error_shapes import (
     held_details,
     held_message,
     insufficient_message,
+    key_refusal,
     plan_refusal,
     plan_reset,
     upstream_message,
@@ -89,7 +91,6 @@ class CodebuffDialect(ChatDialect):
             if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
             else None,
             address=received.address,
-            headers=received.headers,
             payer=payer_hint(
                 metadata.get("orgId") or received.headers.get("x-stoa-org"),
                 metadata.get("repo_url") or metadata.get("repoUrl") or received.headers.get("x-stoa-repo"),
@@ -240,6 +241,8 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
     }
     if admission.outcome in rows:
         return ErrorAnswer(*rows[admission.outcome])
+    if admission.outcome in KEY_OUTCOMES:
+        return _sdk_error(*key_refusal(admission))
     if admission.outcome in PLAN_OUTCOMES:
         status, message, code = plan_refusal(admission)
         return ErrorAnswer(status, {"error": code, "message": message})

@@ -77,7 +77,6 @@ class TranslatingDialect(Dialect):
             size=len(received.raw),
             body=received.body if invalid else None,
             address=received.address,
-            headers=received.headers,
             payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
         )
 
