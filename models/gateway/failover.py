@@ -40,6 +40,7 @@ Answer = TypeVar("Answer")
 
 BACK_OFF_SECONDS, MAX_BACK_OFF_SECONDS = 0.5, 8.0
 """The first pause before a further round, which doubles each time; half of it is random."""
+CIRCUIT_OPEN = "circuit_open"
 MAX_RETRY_AFTER = 86_400.0
 PAUSE = 0.2
 """Seconds between checks whether a waiting call was stopped."""
@@ -129,7 +130,7 @@ class ProviderTrials:
     def _skip(self, attempt: Attempt, breaker: CircuitBreaker) -> None:
         left = breaker.seconds_left
         self._rests = min(self._rests or left, left)
-        self._note(attempt, "open")
+        self._note(attempt, CIRCUIT_OPEN)
 
     def _failed(
         self, attempt: Attempt, breaker: CircuitBreaker, error: ProviderError | UpstreamError

@@ -355,6 +355,7 @@ class InFlightCall:
             error_message=error_message,
             parameters=self.metadata.parameters,
             definitions=self.metadata.definitions,
+            routing=self.trail.record(),
             answer=answer,
         )
         outcome = "unsettled"
@@ -418,6 +419,7 @@ class InFlightCall:
             response=response if kept else None,
             parameters=metadata.parameters,
             definitions=metadata.definitions if kept else None,
+            routing=self.trail.record(),
         )
         try:
             with metrics.timed("fail"):

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
@@ -75,6 +75,19 @@ class timed:
 
     def __exit__(self, *_: object) -> None:
         of(OVERHEAD, self._verb).observe(time.perf_counter() - self._started)
+
+
+def open_upstreams() -> dict[str, dict[str, int]]:
+    """By provider and model, in how many workers of this machine the circuit breaker is open."""
+    families: Iterable[Metric] = OPEN_UPSTREAMS.collect()
+    if values.ValueClass is not values.MutexValue:
+        families = multiprocess.MultiProcessCollector(None).collect()  # type: ignore[no-untyped-call]
+    found: dict[str, dict[str, int]] = {}
+    for family in families:
+        for sample in family.samples if family.name == "stoa_upstream_open" else ():
+            if sample.value:
+                found.setdefault(sample.labels["provider"], {})[sample.labels["model"]] = int(sample.value)
+    return found
 
 
 def database_answers(pool: Pool) -> bool:

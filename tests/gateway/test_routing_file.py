@@ -114,6 +114,16 @@ def test_fallbacks_follow_in_order(
         0,
         "chain",
     )
+    assert call.routing == {
+        "why": "alias",
+        "after": [
+            {"provider": "nobody", "model": "any", "error": "upstream_unreachable"},
+            {"provider": "azure", "model": "our-mini", "error": error},
+        ],
+    }
+    assert call.routing_text == f"Alias, after nobody any (upstream_unreachable), azure our-mini ({error})"
+    shown = routed.get(f"/api/v1/calls/{call.request_id}", headers=rich.headers).json
+    assert shown["routing"] == call.routing
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,9 @@ def test_of_several_errors_the_first_is_returned(
     response = post(routed, rich, "local/llama-3:8b")
     assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
     assert "X-Stoa-Served" not in response.headers
-    assert (facts.call().provider, facts.call().http_status) == ("local", 429)
+    call = facts.call()
+    assert (call.provider, call.http_status) == ("local", 429)
+    assert call.routing_text == "Alias, after local meta-llama/Llama-3-8B (429), azure our-mini (500)"
 
 
 # -- retries -----------------------------------------------------------------------------------------------------
