@@ -138,7 +138,7 @@ class ProviderTrials:
         """Take note of an error. Raises the first one if no other provider may be tried after it."""
         found = error_class(error)
         if self._in_flight.stop_error is None and (found or is_fault(error)) and found != RATE_LIMIT:
-            breaker.failed()
+            breaker.failed(label(error))
         else:
             breaker.ended()
         seconds = retry_seconds(error.retry_after) if found in (RATE_LIMIT, OVERLOADED) else 0.0
@@ -180,7 +180,8 @@ class ProviderTrials:
         route = self._in_flight.route = self._route
         if self._error is not None:
             return self._error
-        message = f"{route.provider.title} failed too often in the last minute and is left alone for a moment. Try again soon."
+        error = self._breakers.of(route.provider.name, route.model).last_error
+        message = f"{route.provider.title} failed too often in the last minute ({error}), and is left alone for a moment. Try again soon."
         return UpstreamResting(message, self._rests)
 
 

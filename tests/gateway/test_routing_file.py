@@ -221,7 +221,7 @@ def outcome(breaker: CircuitBreaker, text: str) -> None:
     """Calls that were answered (+) or failed (-)."""
     for each in text:
         assert breaker.admits()
-        breaker.succeeded() if each == "+" else breaker.failed()
+        breaker.succeeded() if each == "+" else breaker.failed("500")
 
 
 @pytest.mark.parametrize(
@@ -269,9 +269,10 @@ def test_an_open_upstream_is_left_alone(
 ) -> None:
     breaker = gateway.routes.breakers.of("azure", "our-mini")
     for _ in range(10):
-        breaker.failed()
+        breaker.failed("500")
     response = post(routed, rich, "fast")
     assert (response.status_code, response.json["error"]["code"]) == (503, "upstream_unavailable")
+    assert "in the last minute (500)" in response.json["error"]["message"]
     assert 1 <= int(response.headers["Retry-After"]) <= 10
     assert called(fake) == []
     assert (facts.call().state, facts.call().http_status) == ("failed", 503)

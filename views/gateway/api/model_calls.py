@@ -87,7 +87,8 @@ CALL_ERRORS: Mapping[Status, Any] = {
     "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
     500: "Internal error of this server",
     502: "The provider could not be reached, or failed; nothing is charged",
-    503: "The ledger is not reachable",
+    503: "The ledger is not reachable, or the provider failed too often of late (`upstream_unavailable`); retry after the seconds in "
+    "Retry-After",
     504: "The provider did not respond in time; nothing is charged",
     "default": "The provider's error",
 }
