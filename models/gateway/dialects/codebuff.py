@@ -21,7 +21,6 @@ from models.gateway.call_errors import (
 from models.gateway.chat_format import BadCall, Call, usage_object
 from models.gateway.chat_format.output import parts_of
 from models.gateway.dialects.chat import ChatDialect, parse_call
-from models.gateway.dialects.chat_stream import ChatStream
 from models.gateway.dialects.dialect import (
     CallRequest,
     ErrorAnswer,
@@ -102,8 +101,8 @@ class CodebuffDialect(ChatDialect):
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         if call.answers > 1 and provider.native_n:
-            return replace(call.with_body(n=call.answers), n=call.answers)
-        return call
+            call = replace(call.with_body(n=call.answers), n=call.answers)
+        return super().adapt(call, provider)
 
     # -- answers ---------------------------------------------------------------------------------------------
 
@@ -121,8 +120,8 @@ class CodebuffDialect(ChatDialect):
     def client_usage(self, bill: Bill) -> Mapping[str, Any]:
         return with_cost(super().client_usage(bill), bill)
 
-    def translator(self, request: CallRequest, call: Call, route: Route) -> ChatStream:
-        return ChatStream(request.request_id, call, route, self.client_usage, wants_usage=True)
+    def _wants_usage(self, call: Call) -> bool:
+        return True
 
     def greeting(self) -> bytes:
         return f": connected {iso_now()}\n".encode()

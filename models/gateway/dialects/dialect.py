@@ -185,7 +185,7 @@ class Dialect(ABC):
     """One client format. `door` names it in the records of calls.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
-    `collects`: whole answers can be collected from a stream of chat completion chunks.
+    `collects`: whole answers can be collected from a stream.
     """
 
     door = ""

@@ -1,4 +1,4 @@
-"""Streams in the format of Anthropic's Messages API: passed on, or translated from chat completion chunks."""
+"""Streams in the format of Anthropic's Messages API: passed on, or translated from those of another format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from models.gateway import sse
 from models.gateway.bill import Bill
 from models.gateway.chat_format import Call
 from models.gateway.dialects.format_stream import FormatStream
-from models.gateway.formats.chat_answer import ChatAnswerReader
 from models.gateway.formats.messages_answer import (
     STOP,
     MessagesAnswerReader,
     MessagesWriter,
     error_event,
 )
+from models.gateway.formats.wire_formats import WIRE_FORMATS
 from models.gateway.routing import Route
 from models.gateway.sse import SseEvent
 
@@ -72,15 +72,13 @@ class MessagesStream(_MessagesStream):
 
 
 class TranslatedMessagesStream(_MessagesStream):
-    """Chat completion chunks as events of this format."""
+    """The events of another format as events of this one."""
 
     def __init__(self, request_id: str, call: Call, route: Route) -> None:
         super().__init__(request_id, call, route)
-        self._reader = ChatAnswerReader()
+        self._reader = WIRE_FORMATS[call.format].reader()
 
     def _event(self, value: dict[str, Any], event: SseEvent) -> bytes:
-        if not value.get("choices"):
-            return b""
         out = self._writer.start(self.meter.model or self._call.model)
         return out + b"".join(self._writer.write(each) for each in self._reader.read(value))
 

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +9,8 @@ from models.core.errors import DomainError
 from models.gateway import tokens
 from models.gateway.bill import Bill
 from models.gateway.budget_errors import RUN_BUDGET
-from models.gateway.call_errors import client_error, redact_keys
-from models.gateway.chat_format import BadCall, Call, Usage, UsageMeter, find_failure, request_definitions
-from models.gateway.conversation import Answer, AnswerBuilder, Conversation
+from models.gateway.chat_format import BadCall, Call, Usage, UsageMeter, request_definitions
+from models.gateway.conversation import Answer, Conversation
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.dialect import (
     AnswerCollector,
@@ -23,12 +21,12 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
     newest_messages,
 )
-from models.gateway.formats.chat_answer import ChatAnswerReader
+from models.gateway.dialects.format_answers import FormatCollector, normal_answer, read_format_answer
+from models.gateway.dialects.translation import translated
 from models.gateway.formats.chat_request import write_chat
-from models.gateway.lenient_json import NotJson, read, write
+from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route
-from models.gateway.upstream import BrokenConnection, EmptyAnswer
 from models.ledger.payers import payer_hint
 
 CHAT = ChatDialect()
@@ -82,18 +80,7 @@ class TranslatingDialect(Dialect):
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         """Translate the call for a provider without this format."""
-        if self.format in provider.formats:
-            return call
-        conversation = self.conversation(call.body)
-        body = {"model": call.model, **write_chat(conversation)}
-        return replace(
-            call,
-            body=body,
-            format="chat",
-            original=call.body,
-            left_out=tuple(conversation.left_out),
-            headers={},
-        )
+        return translated(call, provider.format_for(call), self.conversation)
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
         body = self._chat_body(call)
@@ -109,34 +96,19 @@ class TranslatingDialect(Dialect):
 
     def _chat_body(self, call: Call) -> Mapping[str, Any]:
         """The request as it is stored, shown and counted: in the format of chat completions."""
-        return call.body if call.format == "chat" else write_chat(self.conversation(call.body))
+        return call.body if call.format == CHAT.format else write_chat(self.conversation(call.client_body))
 
     # -- answers ---------------------------------------------------------------------------------------------
 
     def read_answer(self, raw: bytes, call: Call, route: Route, headers: Mapping[str, str]) -> WholeAnswer:
-        if call.format != self.format:
+        if call.format == CHAT.format:
             return CHAT.read_answer(raw, call, route, headers)
-        title = route.provider.title
-        if not raw.strip():
-            raise EmptyAnswer(f"{title} sent an empty answer. Nothing was charged; try again.")
-        body: Any = None
-        with suppress(NotJson):
-            body, raw = read(raw)
-        if not isinstance(body, dict):
-            raise BrokenConnection(f"{title} sent an answer that cannot be read.")
-        meter = route.provider.meter(call)
-        meter.body(body)
-        if meter.failure is not None and not meter.started:
-            failure = find_failure(read(redact_keys(raw, route)).value, is_error=True) or meter.failure
-            raise client_error(failure, failure.status or 502, route, headers.get("Retry-After"))
-        if meter.empty and not meter.ended:
-            raise EmptyAnswer(
-                f"{title} sent an answer without content and without usage. Nothing was charged; try again."
-            )
-        return WholeAnswer(raw, body, meter)
+        return read_format_answer(raw, call, route, headers)
 
     def collector(self, call: Call, route: Route, headers: Mapping[str, str]) -> AnswerCollector:
-        return CHAT.collector(call, route, headers)
+        if call.format == CHAT.format:
+            return CHAT.collector(call, route, headers)
+        return FormatCollector(call, route, headers)
 
     def stored_answer(self, call: Call, answers: Sequence[WholeAnswer]) -> Any:
         return answers[0].meter.answer
@@ -145,7 +117,5 @@ class TranslatingDialect(Dialect):
         whole = answers[0]
         if call.format == self.format:
             return Reply(whole.raw)
-        builder = AnswerBuilder()
-        for event in ChatAnswerReader().read_whole(whole.value):
-            builder.add(event)
-        return Reply(write(self.answer_body(call, builder.answer(), whole.meter, bill.usage)))
+        answer = normal_answer(call, whole.value)
+        return Reply(write(self.answer_body(call, answer, whole.meter, bill.usage)))

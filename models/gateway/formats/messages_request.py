@@ -195,7 +195,9 @@ def write_messages(conversation: Conversation) -> dict[str, Any]:
     writer = _Writer(conversation)
     body: dict[str, Any] = {
         "messages": writer.messages(),
-        "max_tokens": conversation.max_output or DEFAULT_MAX_OUTPUT,
+        "max_tokens": DEFAULT_MAX_OUTPUT
+        if conversation.max_output is None
+        else max(conversation.max_output, 1),
         "stream": conversation.stream,
     }
     if system := writer.system():

@@ -1,4 +1,4 @@
-"""Google's Gemini: its own API for calls in that format, its OpenAI-compatible endpoint for chat completions."""
+"""Google's Gemini: its own API, and its OpenAI-compatible endpoint for what only that can say."""
 
 import re
 from collections.abc import Mapping
@@ -42,6 +42,13 @@ class Gemini(Provider):
         """Another compatible server need not have Google's own API."""
         native = self.endpoint.base_url.endswith(COMPATIBLE)
         return (gemini_request.NAME, "chat") if native else ("chat",)
+
+    def format_for(self, call: Call) -> str:
+        """Several answers of chat completions, and media as output, have no normal form."""
+        if call.format == "chat" and "chat" in self.formats:
+            plain = call.n == 1 and call.body.get("modalities") in (None, ["text"])
+            return self.formats[0] if plain else "chat"
+        return super().format_for(call)
 
     def authorization(self, call: Call, key: str) -> Mapping[str, str]:
         if call.format != gemini_request.NAME:

@@ -36,6 +36,9 @@ from views.web.error_bodies import ModelError
 from views.web.fast_path import FastResponse, RequestContext
 from views.web.operation import ErrorFormat, Status, header
 
+MAX_DROPPED = 50
+MAX_HEADER = 2_000
+"""Most names, and characters of them, in `X-Stoa-Dropped`."""
 PAYER_HEADERS = [
     header("x-stoa-org", "Id or slug of the organisation that pays"),
     header("x-stoa-repo", "The repository you work in; an organisation of yours that has it pays"),
@@ -199,10 +202,16 @@ def normalize(error: Exception) -> Exception:
 def _with_facts(response: Response, dropped: tuple[str, ...], run_left: int | None = None) -> Response:
     """Name the request keys left out for the provider, and what is left of the run's envelope, in headers."""
     if dropped:
-        response.headers["X-Stoa-Dropped"] = ", ".join(dropped)
+        response.headers["X-Stoa-Dropped"] = _header_value(dropped)
     if run_left is not None:
         response.headers[RUN_BUDGET_LEFT] = str(max(run_left, 0))
     return response
+
+
+def _header_value(names: tuple[str, ...]) -> str:
+    """A list of the client's own keys: any text, of any length."""
+    value = ", ".join(names[:MAX_DROPPED]).encode("unicode_escape").decode()
+    return value if len(value) <= MAX_HEADER and len(names) <= MAX_DROPPED else f"{value[:MAX_HEADER]}, ..."
 
 
 def json_answer(body: Any, status: int = 200) -> Response:
