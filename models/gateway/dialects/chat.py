@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from models.accounts.credentials import hash_token
 from models.core.cooperative import in_slices
 from models.core.errors import DomainError
 from models.core.settings import Settings
@@ -48,8 +49,8 @@ from models.gateway.dialects.error_shapes import (
     plan_reset,
     upstream_message,
 )
-from models.gateway.dialects.format_answers import FormatCollector, normal_answer, read_format_answer
-from models.gateway.dialects.translation import translated
+from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
+from models.gateway.dialects.translation import TranslatedAnswer, translated
 from models.gateway.formats import chat_request
 from models.gateway.formats.chat_answer import chat_body, custom_tools
 from models.gateway.lenient_json import NotJson, read, write
@@ -70,7 +71,7 @@ class ChatDialect(Dialect):
     def read(self, received: IncomingRequest) -> CallRequest:
         call, headers = received.body, received.headers
         if not isinstance(call, DomainError):
-            call = parse_call(call, received.raw)
+            call = parse_call(received)
         return CallRequest(
             self,
             received.request_id,
@@ -203,16 +204,18 @@ def _conversation(body: Mapping[str, Any]) -> Conversation:
 def _completion(call: Call, answer: WholeAnswer) -> WholeAnswer:
     """An answer in another format as a chat completion."""
     meter = answer.meter
-    normal = normal_answer(call, answer.value)
+    normal = TranslatedAnswer(call).read_whole(answer.value)
     custom = custom_tools(call.client_body)
     body = chat_body(meter.id or "answer", meter.model or call.model, normal, custom, meter.created)
     return WholeAnswer(write(body), body, meter)
 
 
-def parse_call(body: Any, raw: bytes, *, truthy_stream: bool = False) -> Call | DomainError:
+def parse_call(received: IncomingRequest, *, truthy_stream: bool = False) -> Call | DomainError:
     """Parse a body into a call; returns the error of an invalid one."""
     try:
-        return chat_parsing.parse(body, chat_parsing.size_of(raw), truthy_stream=truthy_stream)
+        size = chat_parsing.size_of(received.raw)
+        call = chat_parsing.parse(received.body, size, truthy_stream=truthy_stream)
+        return replace(call, caller=hash_token(received.key))
     except BadCall as error:
         return error
 

@@ -13,8 +13,8 @@ from models.gateway import call_errors, lenient_json, sse
 from models.gateway.bill import Bill
 from models.gateway.chat_format import Call, ProviderFailure, find_failure, parse_failure
 from models.gateway.dialects.format_stream import FormatStream
+from models.gateway.dialects.translation import TranslatedAnswer
 from models.gateway.formats.chat_answer import ChatWriter, custom_tools
-from models.gateway.formats.wire_formats import WIRE_FORMATS
 from models.gateway.routing import Route
 from models.gateway.sse import SseEvent
 
@@ -233,7 +233,7 @@ class TranslatedChatStream(FormatStream):
         super().__init__(request_id, call, route)
         self._client_usage = client_usage
         self._wants_usage = wants_usage
-        self._reader = WIRE_FORMATS[call.format].reader()
+        self._reader = TranslatedAnswer(call)
         self._writer = ChatWriter(f"chatcmpl-{request_id}", custom_tools(call.client_body))
 
     def end_event(self) -> bytes:
@@ -249,5 +249,6 @@ class TranslatedChatStream(FormatStream):
     def final_chunk(self, bill: Bill | None) -> bytes:
         if not self._complete():
             return b""
+        self._reader.end()
         out = self._writer.start(self.meter.model or self._call.model) + self._writer.finish()
         return out + (self._writer.usage(self._client_usage(bill)) if bill and self._wants_usage else b"")

@@ -71,7 +71,7 @@ class CodebuffDialect(ChatDialect):
         metadata = _metadata(received.body)
         run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
         # any truthy `stream` asks for a stream
-        call = parse_call(received.body, received.raw, truthy_stream=True)
+        call = parse_call(received, truthy_stream=True)
         if isinstance(call, Call) and not call.stream:
             call = _with_answers(call, metadata.get("n"))
         return CallRequest(

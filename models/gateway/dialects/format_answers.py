@@ -9,7 +9,6 @@ import orjson
 from models.gateway import call_errors, lenient_json, sse
 from models.gateway.call_errors import ProviderError
 from models.gateway.chat_format import Call, ProviderFailure, UsageMeter, find_failure
-from models.gateway.conversation import Answer, AnswerBuilder
 from models.gateway.dialects.dialect import WholeAnswer
 from models.gateway.formats.wire_formats import WIRE_FORMATS
 from models.gateway.lenient_json import NotJson, read, write
@@ -51,14 +50,6 @@ def _error(failure: ProviderFailure, raw: bytes, route: Route, headers: Headers)
     """The error for the client, without the key that it may quote."""
     shown = find_failure(read(call_errors.redact_keys(raw, route)).value, is_error=True) or failure
     return call_errors.client_error(shown, shown.status or 502, route, headers.get("Retry-After"))
-
-
-def normal_answer(call: Call, body: Mapping[str, Any]) -> Answer:
-    """A whole answer in the format of `call`, in normal form."""
-    builder = AnswerBuilder()
-    for event in WIRE_FORMATS[call.format].reader().read_whole(body):
-        builder.add(event)
-    return builder.answer()
 
 
 class FormatCollector:

@@ -9,13 +9,13 @@ from models.gateway import sse
 from models.gateway.bill import Bill
 from models.gateway.chat_format import Call
 from models.gateway.dialects.format_stream import FormatStream
+from models.gateway.dialects.translation import TranslatedAnswer
 from models.gateway.formats.messages_answer import (
     STOP,
     MessagesAnswerReader,
     MessagesWriter,
     error_event,
 )
-from models.gateway.formats.wire_formats import WIRE_FORMATS
 from models.gateway.routing import Route
 from models.gateway.sse import SseEvent
 
@@ -76,7 +76,7 @@ class TranslatedMessagesStream(_MessagesStream):
 
     def __init__(self, request_id: str, call: Call, route: Route) -> None:
         super().__init__(request_id, call, route)
-        self._reader = WIRE_FORMATS[call.format].reader()
+        self._reader = TranslatedAnswer(call)
 
     def _event(self, value: dict[str, Any], event: SseEvent) -> bytes:
         out = self._writer.start(self.meter.model or self._call.model)
@@ -85,5 +85,6 @@ class TranslatedMessagesStream(_MessagesStream):
     def final_chunk(self, bill: Bill | None) -> bytes:
         if not self._complete():
             return b""
+        self._reader.end()
         start = self._writer.start(self.meter.model or self._call.model)
         return start + self._writer.finish(bill.usage if bill else None)

@@ -6,9 +6,9 @@ from typing import Any
 from models.gateway.bill import Bill
 from models.gateway.chat_format import Call
 from models.gateway.dialects.format_stream import FormatStream
+from models.gateway.dialects.translation import TranslatedAnswer
 from models.gateway.formats.responses_answer import ResponseHead, ResponsesAnswerReader, ResponsesWriter
 from models.gateway.formats.responses_meter import TERMINAL
-from models.gateway.formats.wire_formats import WIRE_FORMATS
 from models.gateway.routing import Route
 from models.gateway.sse import SseEvent
 
@@ -78,7 +78,7 @@ class TranslatedResponsesStream(_ResponsesStream):
 
     def __init__(self, request_id: str, call: Call, route: Route) -> None:
         super().__init__(request_id, call, route)
-        self._reader = WIRE_FORMATS[call.format].reader()
+        self._reader = TranslatedAnswer(call)
 
     def _event(self, value: dict[str, Any], event: SseEvent) -> bytes:
         out = self._writer.start(self.meter.model or self._call.model)
@@ -87,5 +87,6 @@ class TranslatedResponsesStream(_ResponsesStream):
     def final_chunk(self, bill: Bill | None) -> bytes:
         if not self._complete():
             return b""
+        self._reader.end()
         start = self._writer.start(self.meter.model or self._call.model)
         return start + self._writer.finish(bill.usage if bill else None)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from models.accounts.credentials import hash_token
 from models.core.errors import DomainError
 from models.gateway import tokens
 from models.gateway.bill import Bill
@@ -21,8 +22,8 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
     newest_messages,
 )
-from models.gateway.dialects.format_answers import FormatCollector, normal_answer, read_format_answer
-from models.gateway.dialects.translation import translated
+from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
+from models.gateway.dialects.translation import TranslatedAnswer, translated
 from models.gateway.formats.chat_request import write_chat
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
@@ -60,7 +61,7 @@ class TranslatingDialect(Dialect):
         else:
             try:
                 passed = {name: value for name in self.passed_on if (value := headers.get(name))}
-                call = replace(self.parse(received), headers=passed)
+                call = replace(self.parse(received), headers=passed, caller=hash_token(received.key))
             except BadCall as error:
                 call = error
         invalid = isinstance(call, DomainError) and call is not received.body
@@ -117,5 +118,5 @@ class TranslatingDialect(Dialect):
         whole = answers[0]
         if call.format == self.format:
             return Reply(whole.raw)
-        answer = normal_answer(call, whole.value)
+        answer = TranslatedAnswer(call).read_whole(whole.value)
         return Reply(write(self.answer_body(call, answer, whole.meter, bill.usage)))

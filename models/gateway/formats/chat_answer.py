@@ -47,6 +47,7 @@ class ChatAnswerReader:
 
     def __init__(self) -> None:
         self._details = False
+        self._thought: list[str] = []
         self._calls: dict[Any, int] = {}
         self._stopped = False
 
@@ -84,10 +85,12 @@ class ChatAnswerReader:
         if isinstance(details, list) and details:
             self._details = True
             for part in read_reasoning_details(details):
-                if part.text:
+                # the proof may repeat the text before it
+                if part.text and part.text != "".join(self._thought):
                     yield ReasoningDelta(part.text)
                 if part.signature or part.encrypted:
                     yield ReasoningProof(part.signature, part.encrypted, part.origin, part.id)
+            self._thought.clear()
             return
         if self._details:
             # the same text again, under another name
@@ -95,6 +98,7 @@ class ChatAnswerReader:
         for key in ("reasoning_content", "reasoning"):
             text = message.get(key)
             if isinstance(text, str) and text:
+                self._thought.append(text)
                 yield ReasoningDelta(text)
                 return
 
