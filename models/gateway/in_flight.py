@@ -16,6 +16,7 @@ from typing import Any
 from models.core.pool import Pool
 from models.gateway import metrics
 from models.gateway.budget_errors import budget_message
+from models.gateway.call_spans import CallSpans, read_traceparent
 from models.gateway.chat_format import Call, Usage
 from models.gateway.output_estimator import OutputEstimator
 from models.gateway.refused_calls import KeyWindows
@@ -135,9 +136,11 @@ class Settlements:
     """Batches this process's settlements. After the first failed attempt a call is in the spool, so that a killed worker
     loses nothing."""
 
-    def __init__(self, pool: Pool, spool: Spool) -> None:
+    def __init__(self, pool: Pool, spool: Spool, spans: CallSpans | None = None) -> None:
         self.pool = pool
         self.spool = spool
+        self.spans = spans
+        """Where the spans of calls go, if the operator has a collector."""
         self.windows = KeyWindows()
         """Bounds what is stored of calls that are not charged."""
         self.outputs = OutputEstimator()
@@ -182,6 +185,8 @@ class CallMetadata:
     definitions: Mapping[str, Any] | None = field(default=None, repr=False)
     answers: int = 1
     """Answers to the same input whose output the call's usage sums up."""
+    trace_parent: str | None = None
+    """The client's `traceparent`."""
 
 
 class InFlightCall:
@@ -363,6 +368,7 @@ class InFlightCall:
             if self.settled is None:
                 self._settlements.spool.add("settle", holds.settlement_facts(self.admission, settlement))
             self._release(outcome)
+            self._trace(settlement, self.settled)
         if error is None and not client_gone and self.route.byok is None:
             # a shorter answer than the provider would have given says nothing about the next one
             self._settlements.outputs.record(
@@ -418,10 +424,16 @@ class InFlightCall:
         finally:
             self._release("failed")
             metrics.of(metrics.ERRORS, self.metadata.door, kind).inc()
+            self._trace(failure)
 
     def close(self) -> None:
         """Fail the call unless it has been settled or failed. Call it last on every path."""
         self.fail("internal", 500, "The call failed on our side; nothing was charged.")
+
+    def _trace(self, record: holds.Settlement | holds.CallFailure, settled: Settled | None = None) -> None:
+        if (spans := self._settlements.spans) is not None:
+            parent = read_traceparent(self.metadata.trace_parent)
+            spans.add(self.admission, record, settled, parent)
 
     def _claim_end(self) -> bool:
         with self._lock:

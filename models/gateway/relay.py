@@ -30,6 +30,7 @@ from models.gateway.call_errors import (
     RelayFailed,
     read_provider_error,
 )
+from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import (
     MAX_STORED_REQUEST,
@@ -132,7 +133,8 @@ class Gateway:
         self.hold_renewer = HoldRenewer(pool)
         self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
-        self.settlements = Settlements(pool, self.spool)
+        spans = CallSpans(settings, pool) if settings.stoa_otlp_endpoint else None
+        self.settlements = Settlements(pool, self.spool, spans)
         self.session_runs = SessionRuns(pool, settings)
         self.outputs = self.settlements.outputs
         self.settings = settings
@@ -316,6 +318,7 @@ class Gateway:
             parameters=request.parameters,
             definitions=definitions,
             answers=attempt.answers,
+            trace_parent=request.trace_parent,
         )
         in_flight = InFlightCall(self.settlements, self.hold_renewer, admission, metadata, route, self.margin)
         try:
@@ -366,6 +369,10 @@ class Gateway:
         while self.streams and time.monotonic() < end:
             time.sleep(0.05)
         self.refused_calls.flush()
+        if self.settlements.spans is not None:
+            self.settlements.spans.close()
+        if self.settlements.spans is not None:
+            self.settlements.spans.close()
 
     # -- before the call -------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway import tokens
 from models.gateway.bill import Bill
-from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, stop_message
 from models.gateway.chat_format import (
     BadCall,
@@ -60,7 +59,7 @@ from models.gateway.providers.provider import STOA_KEYS, Provider
 from models.gateway.routing import Route
 from models.gateway.upstream import READ, EmptyAnswer, UpstreamError
 from models.ledger.holds import Admission
-from models.ledger.payers import PAYER_OUTCOMES, payer_hint, payer_refusal
+from models.ledger.payers import PAYER_OUTCOMES, payer_refusal
 
 
 class ChatDialect(Dialect):
@@ -71,24 +70,8 @@ class ChatDialect(Dialect):
     collects = True
 
     def read(self, received: IncomingRequest) -> CallRequest:
-        call, headers = received.body, received.headers
-        if not isinstance(call, DomainError):
-            call = parse_call(received)
-        return CallRequest(
-            self,
-            received.request_id,
-            received.key,
-            call,
-            run_id=headers.get("x-stoa-run-id") or None,
-            byok=headers.get("x-openrouter-api-key") or None,
-            run_budget=headers.get(RUN_BUDGET) or None,
-            size=len(received.raw),
-            body=received.body
-            if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
-            else None,
-            address=received.address,
-            payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
-        )
+        call = received.body
+        return self.request(received, call if isinstance(call, DomainError) else parse_call(received))
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         """Translate the call for a provider without chat completions."""

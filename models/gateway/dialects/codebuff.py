@@ -9,7 +9,6 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
-from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_errors import (
     CallRefused,
     CreditsHeld,
@@ -76,23 +75,15 @@ class CodebuffDialect(ChatDialect):
         call = parse_call(received, truthy_stream=True)
         if isinstance(call, Call) and not call.stream:
             call = _with_answers(call, metadata.get("n"))
-        return CallRequest(
-            self,
-            received.request_id,
-            received.key,
+        headers = received.headers
+        return self.request(
+            received,
             call,
-            run_id=run_id if isinstance(run_id, str) and run_id else None,
+            run_id=run_id if isinstance(run_id, str) else None,
             client_id=client_id if isinstance(client_id, str) else None,
-            byok=received.headers.get("x-openrouter-api-key") or None,
-            run_budget=received.headers.get(RUN_BUDGET) or None,
-            size=len(received.raw),
-            body=received.body
-            if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
-            else None,
-            address=received.address,
             payer=payer_hint(
-                metadata.get("orgId") or received.headers.get("x-stoa-org"),
-                metadata.get("repo_url") or metadata.get("repoUrl") or received.headers.get("x-stoa-repo"),
+                metadata.get("orgId") or headers.get("x-stoa-org"),
+                metadata.get("repo_url") or metadata.get("repoUrl") or headers.get("x-stoa-repo"),
             ),
         )
 

@@ -9,7 +9,6 @@ from models.accounts.credentials import hash_token
 from models.core.errors import DomainError
 from models.gateway import tokens
 from models.gateway.bill import Bill
-from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.chat_format import BadCall, Call, Usage, UsageMeter, request_definitions
 from models.gateway.conversation import Answer, Conversation
 from models.gateway.dialects.chat import ChatDialect
@@ -28,7 +27,6 @@ from models.gateway.formats.chat_request import write_chat
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route
-from models.ledger.payers import payer_hint
 
 CHAT = ChatDialect()
 
@@ -54,30 +52,14 @@ class TranslatingDialect(Dialect):
         """A whole answer in this format."""
 
     def read(self, received: IncomingRequest) -> CallRequest:
-        headers = received.headers
-        call: Call | DomainError
-        if isinstance(received.body, DomainError):
-            call = received.body
-        else:
+        call: Call | DomainError = received.body
+        if not isinstance(call, DomainError):
             try:
-                passed = {name: value for name in self.passed_on if (value := headers.get(name))}
+                passed = {name: value for name in self.passed_on if (value := received.headers.get(name))}
                 call = replace(self.parse(received), headers=passed, caller=hash_token(received.key))
             except BadCall as error:
                 call = error
-        invalid = isinstance(call, DomainError) and call is not received.body
-        return CallRequest(
-            self,
-            received.request_id,
-            received.key,
-            call,
-            run_id=headers.get("x-stoa-run-id") or None,
-            byok=headers.get("x-openrouter-api-key") or None,
-            run_budget=headers.get(RUN_BUDGET) or None,
-            size=len(received.raw),
-            body=received.body if invalid else None,
-            address=received.address,
-            payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
-        )
+        return self.request(received, call)
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         """Translate the call for a provider without this format."""
