@@ -3,6 +3,7 @@
 from models.accounts import exported_account
 from models.accounts.credentials import delete_expired
 from models.accounts.data_exports import DataExport
+from models.accounts.device_grants import DeviceGrant, RefreshToken
 from models.accounts.device_requests import DeviceRequest
 from models.accounts.email_changes import EmailChange
 from models.accounts.passkeys import Passkey, SpentChallenge
@@ -14,6 +15,7 @@ __all__ = [
     "API_KEY_TYPES",
     "SESSION_TYPES",
     "DataExport",
+    "DeviceGrant",
     "DeviceRequest",
     "EmailChange",
     "EncryptedApiKey",
@@ -22,6 +24,7 @@ __all__ = [
     "LoginLink",
     "OAuthAccount",
     "Passkey",
+    "RefreshToken",
     "Session",
     "SpentChallenge",
     "User",
