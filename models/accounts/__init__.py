@@ -1,6 +1,7 @@
 """Users and authentication: identities, sessions, devices, API keys and sign-in links."""
 
 from models.accounts import exported_account
+from models.accounts.api_keys import ApiKey
 from models.accounts.credentials import delete_expired
 from models.accounts.data_exports import DataExport
 from models.accounts.device_grants import DeviceGrant, RefreshToken
@@ -14,6 +15,7 @@ from models.accounts.write_limits import WriteQuota
 __all__ = [
     "API_KEY_TYPES",
     "SESSION_TYPES",
+    "ApiKey",
     "DataExport",
     "DeviceGrant",
     "DeviceRequest",

@@ -90,6 +90,14 @@ class AgentRun(Base):
         Index("idx_agent_run_unsuccessful", "publisher_id", "agent_name", postgresql_where=_UNSUCCESSFUL),
         Index("idx_agent_run_account_credits", text(ACCOUNT), "settled_credits", "created_at", "id"),
         Index(
+            "idx_agent_run_account_agent_credits",
+            text(ACCOUNT),
+            "agent_id",
+            "settled_credits",
+            "created_at",
+            "id",
+        ),
+        Index(
             "idx_agent_run_account_duration",
             text(ACCOUNT),
             "duration_ms",
