@@ -1,10 +1,10 @@
-"""Sign-in of clients by OAuth device grant.
+"""Sign-in of clients by OAuth device grant; sessions of clients with keys that have an id of their own.
 
 Revision: 0100
 Revises: 0099
 """
 
-from migrations.replacing import run_script
+from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0100"
 down_revision = "0099"
@@ -43,8 +43,10 @@ CREATE INDEX idx_oauth_refresh_token_session ON oauth_refresh_token (session_tok
 def upgrade() -> None:
     """Apply the migration."""
     run_script(UP)
+    replace_function("runs/client_session_run", revision)
 
 
 def downgrade() -> None:
     """Revert it."""
+    restore_function("runs/client_session_run", revision)
     run_script("DROP TABLE oauth_refresh_token; DROP TABLE oauth_device_grant;")
