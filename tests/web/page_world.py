@@ -96,6 +96,7 @@ def _money(desk: Desk, delia: User) -> dict[str, str]:
         "method": desk.stripe.client().v1.payment_methods.list({"customer": desk.customer(who)}).data[0].id,
         "plans/id": pro.id,
         "providers/name": "stoa",
+        "models/name": "stoa/demo",
         "plan": best.id,
         "grants/operation_id": "demo-grant",
         "grants/id": "demo-grant",
