@@ -246,21 +246,14 @@ class PriceTable:
         )
 
     def operator_price(self, *names: str | None) -> ModelPrice | None:
-        """The operator's price of the first of these names that has one."""
+        """The operator's price of the first of these names that has one: in the file, or else in an approved import."""
         for name in names:
             override = self.overrides.get(name.lower()) if name else None
             if override and override.price:
                 return override.price
-<<<<<<< HEAD
-        for name in (requested, answered, upstream) if self._approved else ():
+        for name in names if self._approved else ():
             if name and self._approved and (price := self._approved(name)):
-                row = model_names.price_row(table, upstream)
-                return replace(price, context_window=row.context_window if row else None)
-        for name in (answered, upstream):
-            if name and (price := self._shipped(table, name)):
                 return price
-=======
->>>>>>> main
         return None
 
     def _shipped(self, table: str, name: str) -> ModelPrice | None:
@@ -423,21 +416,17 @@ def read_overrides(path: Path) -> dict[str, PriceOverride]:
     }
 
 
-<<<<<<< HEAD
 def parse_price(name: str, entry: Any, source: str = "import") -> ModelPrice:
     """The price of a file's entry, whose numbers may be strings. Raises SettingsError, also without a price."""
-    price = _override(name, entry).price
+    price = read_override(name, entry).price
     if price is None:
         raise SettingsError(f"STOA_PRICES_FILE: {name!r} sets no price.")
     return replace(price, source=source)
 
 
-def _override(name: str, entry: Any) -> PriceOverride:
-=======
 def read_override(name: str, entry: Any, setting: str = "STOA_PRICES_FILE") -> PriceOverride:
     """Read an operator's entry for a model. Raises SettingsError with the file's `setting`."""
 
->>>>>>> main
     def invalid(key: str, problem: str) -> SettingsError:
         return SettingsError(f"{setting}: {key!r} of {name!r} {problem}.")
 
