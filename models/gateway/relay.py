@@ -21,6 +21,7 @@ from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import lenient_json, metrics, sse
+from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.gateway.call_errors import (
@@ -129,7 +130,7 @@ class Gateway:
         self.pool = pool
         self.margin = settings.stoa_margin
         self.failover = settings.stoa_failover
-        self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file))
+        self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file, ApprovedPrices(pool).find))
         self.hold_renewer = HoldRenewer(pool)
         self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
