@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from models.core.errors import DomainError
+from models.ledger.idempotent_calls import StoredAnswer
 
 Outcome = Literal[
     "admitted",  # the hold is taken: call the upstream, then settle or fail
@@ -180,6 +181,8 @@ class Admission:
     """What the run's envelope leaves without this call's hold; None without an envelope."""
     rules: Mapping[str, Any] | None = None
     """Of a key with an id of its own: `rpm` and `tpm`, its limits a minute or None, and `strict`."""
+    claimed: bool = False
+    """Whether the call has an idempotency key."""
 
     @property
     def account_id(self) -> str | None:
@@ -243,6 +246,8 @@ class Settlement:
     """The request's parameters (`request_parameters`)."""
     definitions: Mapping[str, Any] | None = None
     """The request's tools and formats (`request_definitions`)."""
+    answer: StoredAnswer | None = None
+    """The answer for retries, if the call has an idempotency key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

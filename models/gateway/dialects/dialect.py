@@ -17,8 +17,10 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
+from models.gateway.call_session import CallSession
 from models.gateway.chat_format import Call, UsageMeter, request_definitions, request_parameters
 from models.gateway.dialects.error_shapes import RequestHeaders
+from models.gateway.idempotency import IdempotencyKey
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
 from models.ledger.payers import NO_HINT, PayerHint
@@ -79,6 +81,12 @@ class CallRequest:
     """The body of an invalid request, if it is JSON."""
     address: str | None = None
     """The caller's."""
+    session: CallSession | None = None
+    """What the client says about its session, if it names no run."""
+
+    idempotency: IdempotencyKey | None = None
+    headers: RequestHeaders | None = field(default=None, repr=False)
+    """Of a call with an idempotency key: the form of an error that is stored depends on them."""
 
     @property
     def presented(self) -> PresentedKey:
@@ -122,12 +130,13 @@ class WholeAnswer:
 @dataclass(slots=True)
 class Reply:
     """A whole answer for the client. `dropped` names request keys left out for the provider; `run_left` is what the envelope of
-    the run leaves, in credits."""
+    the run leaves, in credits; `stored` is whether a retry with its idempotency key gets it."""
 
     body: bytes
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
     run_left: int | None = None
+    stored: bool = True
 
 
 @dataclass(frozen=True, slots=True)
