@@ -215,6 +215,8 @@ class InFlightCall:
         self.stop_error: UpstreamError | None = None
         """Why the call is being ended early."""
         self._abort: Callable[[], None] | None = None
+        self.count_tokens: Callable[[int], None] | None = None
+        """Counts the tokens of the settled call in a limit of its key."""
         hold_renewer.add(self)
         metrics.IN_FLIGHT.inc()
 
@@ -369,6 +371,8 @@ class InFlightCall:
                 self._settlements.spool.add("settle", holds.settlement_facts(self.admission, settlement))
             self._release(outcome)
             self._trace(settlement, self.settled)
+        if self.count_tokens is not None:
+            self.count_tokens(usage.uncached_input + usage.cache_write + usage.cache_read + usage.output)
         if error is None and not client_gone and self.route.byok is None:
             # a shorter answer than the provider would have given says nothing about the next one
             self._settlements.outputs.record(

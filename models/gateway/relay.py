@@ -59,6 +59,7 @@ from models.gateway.in_flight import (
     ServerStopping,
     Settlements,
 )
+from models.gateway.key_limits import KeyLimits
 from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
@@ -126,8 +127,9 @@ class Attempt:
 class Gateway:
     """The gateway of one process."""
 
-    def __init__(self, settings: Settings, pool: Pool) -> None:
+    def __init__(self, settings: Settings, pool: Pool, limits: KeyLimits) -> None:
         self.pool = pool
+        self.limits = limits
         self.margin = settings.stoa_margin
         self.failover = settings.stoa_failover
         self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file, ApprovedPrices(pool).find))
@@ -300,6 +302,7 @@ class Gateway:
                 admission = self.admit(request, None, request.model if isinstance(request.call, Call) else "")
                 raise
             call, route = attempt.call, attempt.route
+            limits = self.limits.take_known(request, call)
             request, admission = self._admit_attempt(request, attempt)
         except AlreadyCalled as found:
             return found.replay
@@ -329,6 +332,8 @@ class Gateway:
             in_flight.fail(error.code, error.status, error.message)
             raise
         try:
+            if admission.rules is not None:
+                limits = self.limits.take_admitted(request, call, in_flight, limits)
             self.stopped_accounts.check(in_flight)
             attempt = self._with_organisation_key(attempt, in_flight)
             if attempt.hold > max(admission.available, 0) and attempt.route.byok is None:
@@ -337,6 +342,7 @@ class Gateway:
             answer.dropped = in_flight.route.dropped
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
+            answer.limits = limits or {}
             return answer
         except CallRefused as error:
             status, message = self._answer_to(request, error)
@@ -501,9 +507,12 @@ class Gateway:
         admission = error.admission if isinstance(error, CallRefused) else None
         if status == 401:
             return
+        presented = present(key)
+        if presented.secret and (presented.secret, dialect.scope) not in self._authenticated:
+            return  # anybody may know the public id
         record = holds.CallRefusal(
             request_id=request_id,
-            key_id=present(key).id,
+            key_id=presented.id,
             org_id=admission.org_id if admission else None,
             door=dialect.door,
             requested_model="",

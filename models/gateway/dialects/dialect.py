@@ -140,6 +140,7 @@ class Reply:
     dropped: tuple[str, ...] = ()
     run_left: int | None = None
     stored: bool = True
+    limits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 
+from models.accounts import scopes
 from models.core.errors import DomainError
 from models.core.strict_models import INT32_MAX, Missing
 from models.gateway.budget_errors import RUN_BUDGET
@@ -95,6 +96,7 @@ class Completion(ResponseModel):
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=CHAT.scope,
     body=ChatBody,
     parameters=[
         header("x-stoa-run-id", "Attaches the call to one of your running runs"),
@@ -121,6 +123,7 @@ def chat_completions(context: RequestContext) -> Response:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.ANY_INFERENCE,
     answers={200: ("The models available for chat completions", ModelList | AnthropicModelList)},
     door=DOOR,
 )
@@ -141,6 +144,7 @@ def models() -> ResponseReturnValue:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.ANY_INFERENCE,
     parameters=[path("name", "May contain slashes")],
     answers={200: ("The model", ModelFacts | AnthropicModel), 404: "No such model here"},
     door=DOOR,
