@@ -18,9 +18,11 @@ from models.gateway import metrics
 from models.gateway.budget_errors import budget_message
 from models.gateway.call_spans import CallSpans, read_traceparent
 from models.gateway.chat_format import Call, Usage
+from models.gateway.idempotency import dropped_header
 from models.gateway.output_estimator import OutputEstimator
 from models.gateway.refused_calls import KeyWindows
 from models.gateway.routing import Route, held_credits
+from models.gateway.served import SERVED, RouteTrail
 from models.gateway.spool import Spool
 from models.gateway.upstream import UpstreamError
 from models.ledger import holds
@@ -200,10 +202,13 @@ class InFlightCall:
         metadata: CallMetadata,
         route: Route,
         margin: Decimal,
+        trail: RouteTrail,
     ) -> None:
         self.admission = admission
         self.metadata = metadata
         self.route = route
+        self.trail = trail
+        """How it came to its route."""
         self.ttft_ms: int | None = None
         self.settled: Settled | None = None
         self.ended = False
@@ -224,6 +229,10 @@ class InFlightCall:
     def is_strict(self) -> bool:
         """Whether its key refuses that fields of the request are dropped."""
         return bool(self.admission.rules and self.admission.rules["strict"])
+
+    def route_headers(self) -> dict[str, str]:
+        """The headers of an answer that say who served it, and what was left out for that provider."""
+        return {SERVED: self.trail.header(self.route), **dropped_header(self.route.dropped)}
 
     def abort_with(self, abort: Callable[[], None]) -> None:
         """Set how `stop` ends the provider's response: a function that is safe to call from any thread."""
@@ -353,6 +362,7 @@ class InFlightCall:
             error_message=error_message,
             parameters=self.metadata.parameters,
             definitions=self.metadata.definitions,
+            routing=self.trail.record(),
             answer=answer,
         )
         outcome = "unsettled"
@@ -419,6 +429,7 @@ class InFlightCall:
             response=response if kept else None,
             parameters=metadata.parameters,
             definitions=metadata.definitions if kept else None,
+            routing=self.trail.record(),
         )
         try:
             with metrics.timed("fail"):

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from math import ceil
@@ -21,6 +21,7 @@ from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import lenient_json, metrics, sse
+from models.gateway.aliases import Alias
 from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
@@ -31,6 +32,7 @@ from models.gateway.call_errors import (
     RelayFailed,
     read_provider_error,
 )
+from models.gateway.call_session import affinity
 from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import (
@@ -43,12 +45,12 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
 )
 from models.gateway.dialects.error_shapes import answer_message
+from models.gateway.failover import Attempt, ProviderTrials
 from models.gateway.idempotency import (
     AlreadyCalled,
     IdempotencyKey,
     Replay,
     claim_error,
-    dropped_header,
     recorded,
 )
 from models.gateway.in_flight import (
@@ -64,6 +66,7 @@ from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
+from models.gateway.served import RouteTrail
 from models.gateway.session_runs import SessionRuns
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
@@ -73,9 +76,7 @@ from models.gateway.upstream import (
     MAX_STREAM,
     READ,
     EmptyAnswer,
-    ProviderRequest,
     ProviderResponse,
-    Unreachable,
     UpstreamError,
 )
 from models.gateway.whole_stream import (
@@ -107,21 +108,6 @@ EMPTY = "The provider's answer was empty."
 CLAIMED = Claim("claimed")
 RETRY_OUTCOMES = ("checked", "out_of_credits")
 """Outcomes of the check of a caller who gets the answer of an earlier call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A call prepared for one provider. `hold` is in credits and covers `held_output` tokens; `minimum` is the cost in
-    credits of the input and a short answer. All are for `answers` answers. `whole`: the client wants the answer whole."""
-
-    call: Call
-    route: Route
-    request: ProviderRequest
-    answers: int
-    held_output: int
-    hold: int
-    minimum: int
-    whole: bool
 
 
 class Gateway:
@@ -324,7 +310,15 @@ class Gateway:
             answers=attempt.answers,
             trace_parent=request.trace_parent,
         )
-        in_flight = InFlightCall(self.settlements, self.hold_renewer, admission, metadata, route, self.margin)
+        in_flight = InFlightCall(
+            self.settlements,
+            self.hold_renewer,
+            admission,
+            metadata,
+            route,
+            self.margin,
+            _trail(request, call, route),
+        )
         try:
             # again: admission may have taken long
             self.spool.check(admission.account_id)
@@ -340,6 +334,7 @@ class Gateway:
                 self._check_counted_input(request.dialect, attempt, admission)
             answer = self._try_providers(request, attempt, in_flight)
             answer.dropped = in_flight.route.dropped
+            answer.served = in_flight.trail.header(in_flight.route)
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
             answer.limits = limits or {}
@@ -390,7 +385,14 @@ class Gateway:
         _run_budget(request)
         if request.presented.is_test:
             return self._prepare(request, call, self.routes.for_test(call))
-        return self._prepare(request, call, request.dialect.route(self.routes, request, call))
+        route = request.dialect.route(self.routes, request, call)
+        if route.alias is not None:
+            route = self.routes.choose(route, _session(request, call, route.alias))
+        attempt = self._prepare(request, call, route)
+        if not attempt.hold and any(other.price is None or not other.price.is_free for other in route.others):
+            # a hold that can grow, should a fallback that is not free have to answer
+            attempt = replace(attempt, hold=1)
+        return attempt
 
     def _prepare(self, request: CallRequest, call: Call, route: Route) -> Attempt:
         """Prepare the call for one provider: if the limit of a whole answer costs more than its usual size, as a stream.
@@ -534,32 +536,27 @@ class Gateway:
     def _try_providers(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Reply | AnswerStream:
-        """Call the route's provider; when it is unreachable or busy, try the other providers of the same model. When all
-        fail, raises the first error: that of the requested route."""
-        try:
-            return self._send(request, attempt, in_flight)
-        except (ProviderError, UpstreamError) as error:
-            if not self.failover or in_flight.stop_error or not _can_fail_over(error):
-                raise
-            failed = error
-        for other in self._fallbacks(request, attempt, in_flight):
-            names = [each.route.provider.name for each in (attempt, other)]
-            metrics.of(metrics.FAILOVERS, *names).inc()
-            log.warning("call %s: failover from %s to %s: %s", request.request_id, *names, _label(failed))
-            in_flight.route = other.route
-            try:
-                return self._send(request, other, in_flight)
-            except (ProviderError, UpstreamError) as error:
-                log.warning("call %s failed again: %s", request.request_id, _label(error))
-                in_flight.route = attempt.route
-        raise failed
+        """Call the route's provider; when it is unreachable or busy, the others, and all again as far as the operator's file says.
+        When all fail, raises the first error: that of the requested route."""
+        route = attempt.route
+        policy = self.routes.retry if route.alias is None else route.alias.retry
+        trials = ProviderTrials(
+            attempt,
+            lambda: self._fallbacks(request, attempt, in_flight),
+            in_flight,
+            policy,
+            self.routes.breakers,
+        )
+        return trials.run(lambda each: self._send(request, each, in_flight))
 
     def _fallbacks(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Iterator[Attempt]:
-        """The call prepared for each other provider whose price is known and held."""
+        """The call prepared for each other provider whose price is held."""
         call = request.call
         if isinstance(call, DomainError) or request.byok or request.presented.is_test:
+            return
+        if not self.failover and attempt.route.alias is None:
             return
         for route in self.routes.fallbacks(attempt.route):
             try:
@@ -698,12 +695,29 @@ class Gateway:
         self, request: CallRequest, in_flight: InFlightCall, reply: Reply, error: UpstreamError | None
     ) -> StoredAnswer:
         """What a retry with the call's idempotency key gets: the reply, or the error of one that is incomplete."""
-        headers = dropped_header(in_flight.route.dropped)
+        headers = in_flight.route_headers()
         if error is None:
             return recorded(reply.body, reply.content_type, headers=headers)
         context = ErrorContext(request.request_id, request.headers or {}, self.settings)
         answer = request.dialect.error(error, context)
         return recorded(lenient_json.write(answer.body), JSON, answer.status, headers | dict(answer.headers))
+
+
+def _session(request: CallRequest, call: Call, alias: Alias) -> str | None:
+    """The client's session, if the targets of the alias are sticky. Sessions of different keys are different."""
+    if not alias.sticky:
+        return None
+    found = affinity(request.session, request.run_id, call.client_body)
+    return found and f"{request.key}\0{found}"
+
+
+def _trail(request: CallRequest, call: Call, route: Route) -> RouteTrail:
+    alias = route.alias
+    if alias is None:
+        return RouteTrail(call.model, "model")
+    if len(alias.targets) == 1:
+        return RouteTrail(call.model, "alias")
+    return RouteTrail(call.model, "sticky" if _session(request, call, alias) else "weight")
 
 
 def _run_budget(request: CallRequest) -> int | None:
@@ -754,16 +768,6 @@ def _fetch(dialect: Dialect, attempt: Attempt) -> WholeAnswer:
         return dialect.read_answer(raw, attempt.call, route, response.headers)
     finally:
         response.close()
-
-
-def _can_fail_over(error: ProviderError | UpstreamError) -> bool:
-    """Whether another provider may be tried. Not after a timeout or a broken connection: the first provider may charge
-    for the call."""
-    return error.retryable if isinstance(error, ProviderError) else isinstance(error, Unreachable)
-
-
-def _label(error: ProviderError | UpstreamError) -> str:
-    return f"status {error.status}" if isinstance(error, ProviderError) else error.kind
 
 
 def _succeeded(response: ProviderResponse) -> bool:

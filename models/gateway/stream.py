@@ -16,7 +16,7 @@ from models.gateway.call_errors import ProviderError
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest
 from models.gateway.hold_growth import GrowingHold
-from models.gateway.idempotency import EVENT_STREAM, AnswerRecorder, dropped_header
+from models.gateway.idempotency import EVENT_STREAM, AnswerRecorder
 from models.gateway.in_flight import InFlightCall
 from models.gateway.upstream import BrokenConnection, EmptyAnswer, ProviderResponse, UpstreamError
 from models.ledger.holds import LedgerUnavailable
@@ -56,6 +56,7 @@ class AnswerStream:
         self.dropped: tuple[str, ...] = ()
         self.run_left: int | None = None
         self.limits: Mapping[str, str] = {}
+        self.served: str | None = None
         self._live = live
         self._dialect = request.dialect
         self._response = response
@@ -217,7 +218,7 @@ class AnswerStream:
         if self._recorder is None:
             return None
         self._recorder.add(end)
-        return self._recorder.stored(EVENT_STREAM, headers=dropped_header(self.in_flight.route.dropped))
+        return self._recorder.stored(EVENT_STREAM, headers=self.in_flight.route_headers())
 
     def _finish(self) -> None:
         """Finish after the response ended, or the time to read on for a disconnected client has passed."""

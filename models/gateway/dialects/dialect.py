@@ -133,7 +133,7 @@ class WholeAnswer:
 @dataclass(slots=True)
 class Reply:
     """A whole answer for the client. `dropped` names request keys left out for the provider; `run_left` is what the envelope of
-    the run leaves, in credits; `stored` is whether a retry with its idempotency key gets it."""
+    the run leaves, in credits; `stored` is whether a retry with its idempotency key gets it, `served` the header `X-Stoa-Served`."""
 
     body: bytes
     content_type: str = "application/json"
@@ -141,6 +141,7 @@ class Reply:
     run_left: int | None = None
     stored: bool = True
     limits: Mapping[str, str] = field(default_factory=dict)
+    served: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

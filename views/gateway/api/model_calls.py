@@ -43,6 +43,7 @@ from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
 from models.gateway.key_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
+from models.gateway.served import SERVED
 from models.gateway.stream import AnswerStream
 from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
@@ -208,6 +209,8 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
     else:
         response = _stream_response(answer)
     response.headers.update(answer.limits)
+    if answer.served is not None:
+        response.headers[SERVED] = answer.served
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
@@ -249,7 +252,8 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception,
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):
         response.headers["Accept-Encoding"] = error.accept
-    if isinstance(normalized, CallRefused | ProviderError | DomainError) and normalized.retry_after:
+    retrying = CallRefused | ProviderError | UpstreamError | DomainError
+    if isinstance(normalized, retrying) and normalized.retry_after:
         seconds = str(normalized.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds

@@ -74,7 +74,7 @@ def openai_model(route: Route) -> dict[str, Any]:
     """The model in OpenAI's shape."""
     known = abilities_of(route.model, route.price)
     return {
-        "id": route.requested,
+        "id": route.name,
         "object": "model",
         "created": CREATED,
         "owned_by": route.provider.name,
@@ -88,7 +88,7 @@ def openai_model(route: Route) -> dict[str, Any]:
 
 def anthropic_model(route: Route) -> dict[str, Any]:
     """The model in Anthropic's shape."""
-    name, known = route.requested, abilities_of(route.model, route.price)
+    name, known = route.name, abilities_of(route.model, route.price)
     claude = route.provider.name == "anthropic"
 
     def support(*abilities: str) -> dict[str, bool]:
