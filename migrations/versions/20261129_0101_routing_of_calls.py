@@ -1,13 +1,13 @@
 """Keep with a call how it came to its provider.
 
 Revision: 0101
-Revises: 0099
+Revises: 0100
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0101"
-down_revision = "0099"
+down_revision = "0100"
 branch_labels = None
 depends_on = None
 

@@ -22,6 +22,7 @@ from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import lenient_json, metrics, sse
 from models.gateway.aliases import Alias
+from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.gateway.call_errors import (
@@ -32,6 +33,7 @@ from models.gateway.call_errors import (
     read_provider_error,
 )
 from models.gateway.call_session import affinity
+from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import (
     MAX_STORED_REQUEST,
@@ -59,6 +61,7 @@ from models.gateway.in_flight import (
     ServerStopping,
     Settlements,
 )
+from models.gateway.key_limits import KeyLimits
 from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
@@ -110,15 +113,17 @@ RETRY_OUTCOMES = ("checked", "out_of_credits")
 class Gateway:
     """The gateway of one process."""
 
-    def __init__(self, settings: Settings, pool: Pool) -> None:
+    def __init__(self, settings: Settings, pool: Pool, limits: KeyLimits) -> None:
         self.pool = pool
+        self.limits = limits
         self.margin = settings.stoa_margin
         self.failover = settings.stoa_failover
-        self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file))
+        self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file, ApprovedPrices(pool).find))
         self.hold_renewer = HoldRenewer(pool)
         self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
-        self.settlements = Settlements(pool, self.spool)
+        spans = CallSpans(settings, pool) if settings.stoa_otlp_endpoint else None
+        self.settlements = Settlements(pool, self.spool, spans)
         self.session_runs = SessionRuns(pool, settings)
         self.outputs = self.settlements.outputs
         self.settings = settings
@@ -283,6 +288,7 @@ class Gateway:
                 admission = self.admit(request, None, request.model if isinstance(request.call, Call) else "")
                 raise
             call, route = attempt.call, attempt.route
+            limits = self.limits.take_known(request, call)
             request, admission = self._admit_attempt(request, attempt)
         except AlreadyCalled as found:
             return found.replay
@@ -302,6 +308,7 @@ class Gateway:
             parameters=request.parameters,
             definitions=definitions,
             answers=attempt.answers,
+            trace_parent=request.trace_parent,
         )
         in_flight = InFlightCall(
             self.settlements,
@@ -319,6 +326,8 @@ class Gateway:
             in_flight.fail(error.code, error.status, error.message)
             raise
         try:
+            if admission.rules is not None:
+                limits = self.limits.take_admitted(request, call, in_flight, limits)
             self.stopped_accounts.check(in_flight)
             attempt = self._with_organisation_key(attempt, in_flight)
             if attempt.hold > max(admission.available, 0) and attempt.route.byok is None:
@@ -328,6 +337,7 @@ class Gateway:
             answer.served = in_flight.trail.header(in_flight.route)
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
+            answer.limits = limits or {}
             return answer
         except CallRefused as error:
             status, message = self._answer_to(request, error)
@@ -361,6 +371,10 @@ class Gateway:
         while self.streams and time.monotonic() < end:
             time.sleep(0.05)
         self.refused_calls.flush()
+        if self.settlements.spans is not None:
+            self.settlements.spans.close()
+        if self.settlements.spans is not None:
+            self.settlements.spans.close()
 
     # -- before the call -------------------------------------------------------------------------------------
 
@@ -495,9 +509,12 @@ class Gateway:
         admission = error.admission if isinstance(error, CallRefused) else None
         if status == 401:
             return
+        presented = present(key)
+        if presented.secret and (presented.secret, dialect.scope) not in self._authenticated:
+            return  # anybody may know the public id
         record = holds.CallRefusal(
             request_id=request_id,
-            key_id=present(key).id,
+            key_id=presented.id,
             org_id=admission.org_id if admission else None,
             door=dialect.door,
             requested_model="",

@@ -49,6 +49,9 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The client's headers that a provider of the same format gets."""
 
+    caller: str = ""
+    """Whose earlier answers are remembered for it: the SHA-256 of the key."""
+
     @property
     def client_body(self) -> Mapping[str, Any]:
         """The body as the client sent it."""

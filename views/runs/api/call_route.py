@@ -8,6 +8,7 @@ from flask import jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
+from models.accounts import scopes
 from models.core.errors import DomainError
 from models.ledger import Account
 from models.runs.call_access import messages_of_call, readable_call
@@ -83,6 +84,7 @@ class CallFacts(ResponseModel):
 @Operation(
     tag="Usage",
     caller="key",
+    scope=scopes.USAGE_READ,
     parameters=[path("requestId", "The `x-request-id` of the call's response")],
     answers={
         200: ("The call, with what it cost and its messages", CallFacts),
