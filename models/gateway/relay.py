@@ -386,10 +386,29 @@ class Gateway:
         if request.presented.is_test:
             return self._prepare(request, call, self.routes.for_test(call))
         route = request.dialect.route(self.routes, request, call)
-        if route.alias is not None:
-            route = self.routes.choose(route, _session(request, call, route.alias))
-        attempt = self._prepare(request, call, route)
-        if not attempt.hold and any(other.price is None or not other.price.is_free for other in route.others):
+        if route.alias is None:
+            return self._prepare(request, call, route)
+        return self._prepare_alias(
+            request, call, self.routes.choose(route, _session(request, call, route.alias))
+        )
+
+    def _prepare_alias(self, request: CallRequest, call: Call, route: Route) -> Attempt:
+        """Prepare the call for the first model of an alias that can be sent it. Raises the error of the first if none can."""
+        first_error: DomainError | None = None
+        for number, each in enumerate((route, *route.others)):
+            try:
+                attempt = self._prepare(
+                    request, call, replace(each, alias=route.alias, others=route.others[number:])
+                )
+                break
+            except DomainError as error:
+                first_error = first_error or error
+        else:
+            assert first_error is not None
+            raise first_error
+        if not attempt.hold and any(
+            other.price is None or not other.price.is_free for other in attempt.route.others
+        ):
             # a hold that can grow, should a fallback that is not free have to answer
             attempt = replace(attempt, hold=1)
         return attempt

@@ -140,6 +140,7 @@ timeouts = {{ connect = 0.5 }}
 fast = "azure/mini"
 "local/Llama-3:8b" = {{ targets = "local/Llama-3:8b", fallbacks = ["azure/mini"] }}
 unserved = "keyless/any"
+mixed = {{ targets = "azure/mini", fallbacks = ["openrouter/openai/gpt-5-mini"] }}
 
 [aliases.pair]
 targets = ["azure/mini", {{ model = "claude-like/opus", weight = 3 }}]

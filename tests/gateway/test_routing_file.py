@@ -138,6 +138,15 @@ def test_what_may_be_charged_or_is_refused_ends_the_call(
     assert facts.call().provider == "local"
 
 
+def test_a_request_goes_to_a_model_that_can_be_sent_it(
+    routed: FlaskClient, rich: Person, fake: FakeUpstream
+) -> None:
+    # only OpenRouter has a price for it
+    assert served(post(routed, rich, "mixed", service_tier="priority"))["provider"] == "openrouter"
+    assert post(routed, rich, "azure/mini", service_tier="priority").status_code == 400
+    assert called(fake) == ["openrouter"]
+
+
 def test_a_model_may_fall_back_under_its_own_name(
     routed: FlaskClient, rich: Person, fake: FakeUpstream
 ) -> None:
@@ -297,6 +306,17 @@ def test_calls_open_and_skip_a_failing_upstream(
     response = post(routed, rich, "chain")
     assert called(fake) == ["local"]
     assert served(response)["provider"] == "local"
+
+
+def test_streams_that_break_off_open_an_upstream(
+    routed: FlaskClient, rich: Person, fake: FakeUpstream, gateway: Gateway
+) -> None:
+    fake.will(stream(cut_after=3))
+    for _ in range(10):
+        assert b"upstream_cut" in post(routed, rich, "azure/mini", stream=True).data
+    assert [(provider, model) for provider, model, _ in gateway.routes.breakers.open()] == [
+        ("azure", "our-mini")
+    ]
 
 
 @pytest.mark.parametrize("status", [400, 404, 429])
