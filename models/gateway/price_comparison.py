@@ -211,7 +211,7 @@ def _change_of(
 def _cost(price: ModelPrice, row: Any) -> Decimal:
     """Dollars for the tokens of a row of sums."""
     rates = price.tiers[0].rates
-    tokens = (
+    tokens: Decimal = (
         rates["input"] * row.input_tokens
         + rates["cache_write"] * row.cache_write_tokens
         + rates["cache_read"] * row.cache_read_tokens

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from flask import Flask
 from gunicorn.http.errors import ParseException
-from limits.storage import storage_from_string
+from limits.storage import Storage, storage_from_string
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
@@ -105,7 +105,7 @@ def init_app(app: Flask) -> None:
     storage = storage_from_string(
         app.config["RATELIMIT_STORAGE_URI"], **app.config["RATELIMIT_STORAGE_OPTIONS"]
     )
-    app.extensions["gateway"] = Gateway(settings, pool, KeyLimits(storage, settings))
+    app.extensions["gateway"] = Gateway(settings, pool, KeyLimits(cast(Storage, storage), settings))
 
 
 def gateway(app: Flask) -> Gateway:
