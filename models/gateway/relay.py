@@ -52,6 +52,7 @@ from models.gateway.in_flight import (
 from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
+from models.gateway.response_state.response_store import ResponseOwner, ResponseStore, owner_of
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
@@ -75,6 +76,7 @@ from models.gateway.whole_stream import (
 )
 from models.ledger import holds
 from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable, Outcome
+from models.ledger.payers import PayerHint
 
 log = logging.getLogger("stoa.gateway")
 
@@ -83,6 +85,8 @@ JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
 AUTHENTICATED_SECONDS = 30.0
 """How long `authenticate` caches an accepted key."""
 MAX_AUTHENTICATED = 10_000
+UNPAID = ("out_of_credits", "plan_limit", "plan_rate", "model_not_in_plan", "stopped")
+"""Refusals of a caller who is known, but cannot call now."""
 MAX_LISTED_HOLDS = 20
 """Holds in the details of a refused call."""
 UNKNOWN_CALL_SECONDS = 5
@@ -121,6 +125,9 @@ class Gateway:
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
+        self.responses = ResponseStore(
+            pool, limit=settings.stoa_response_bytes, days=settings.stoa_response_days
+        )
         self._authenticated: dict[str, float] = {}
         self.organisation_keys = OrganisationKeys(pool, settings.secret_key)
         self.whole_only = WholeOnlyModels()
@@ -209,12 +216,36 @@ class Gateway:
             self._authenticated.clear()
         self._authenticated[token_hash] = current + AUTHENTICATED_SECONDS
 
+    def response_owner(
+        self, key: str, request_id: str, dialect: Dialect, *, payer: PayerHint, address: str | None = None
+    ) -> ResponseOwner:
+        """Whose kept responses the key reads: those of the account that would pay for its calls, whether or not it can. Raises CallRefused,
+        LedgerUnavailable."""
+        query = AdmissionRequest(
+            token_hash=hash_token(key),
+            request_id=request_id,
+            hold=None,
+            door=dialect.door,
+            org=payer.org,
+            repo_url=payer.repo_url,
+            ip=address,
+        )
+        try:
+            return owner_of(self._admit(query))
+        except CallRefused as refused:
+            if refused.admission.outcome not in UNPAID:
+                raise
+            return owner_of(refused.admission)
+
     def open(self, request: CallRequest) -> Reply | AnswerStream:
         """Make the call. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
         DomainError of an invalid request; checks run in the order of the contract (5.2)."""
         started, started_at = time.monotonic(), now()
         admission: Admission | None = None
         try:
+            if request.resolve is not None:
+                admission = self.admit(request, None, request.model)
+                request = request.resolve(admission)
             try:
                 attempt = self._plan(request)
             except DomainError:

@@ -91,6 +91,18 @@ def test_openais(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
         (item,) = called.get_final_response().output
     assert item.type == "function_call"
     assert json.loads(item.arguments) == {"p": 1}
+    kept = gpt.responses.retrieve(response.id)
+    assert (kept.output_text, kept.usage) == (response.output_text, response.usage)
+    more = gpt.responses.create(model=MODEL, input="More", previous_response_id=response.id)
+    assert more.previous_response_id == response.id
+    kinds = [item.type for item in gpt.responses.input_items.list(more.id, limit=1, order="asc")]
+    assert kinds == ["message"] * 3
+    gpt.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        gpt.responses.retrieve(response.id)
+    with pytest.raises(openai.BadRequestError, match="not found") as lost:
+        gpt.responses.create(model=MODEL, input="More", previous_response_id=response.id)
+    assert lost.value.code == "previous_response_not_found"
     with pytest.raises(openai.BadRequestError, match="'background'"):
         gpt.responses.create(model=MODEL, input="Hi", background=True)
     assert {call.state for call in facts.calls()} <= {"settled", "failed"}

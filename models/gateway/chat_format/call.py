@@ -1,6 +1,6 @@
 """What the relay knows about a request and its response, in any dialect."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol
@@ -19,6 +19,16 @@ class BadCall(DomainError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """An answer that is kept under an id of ours. `facts`: what it says about that, by key; `keep` keeps the answer that the client
+    gets, after it was settled, and never raises."""
+
+    id: str
+    facts: Mapping[str, Any]
+    keep: Callable[[Mapping[str, Any], bytes], None] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,8 @@ class Call:
     """What a translation into that format could not express."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The client's headers that a provider of the same format gets."""
+    answer: KeptAnswer | None = None
+    """Where the answer is kept; None: nowhere."""
 
     @property
     def client_body(self) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ serves all calls. Requests to providers, and how they report usage, belong to `m
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,9 @@ from models.gateway.bill import Bill
 from models.gateway.chat_format import Call, UsageMeter, request_definitions, request_parameters
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.providers.provider import Provider
+from models.gateway.response_state.response_store import ResponseMemory
 from models.gateway.routing import Route, Router
+from models.ledger.holds import Admission
 from models.ledger.payers import NO_HINT, PayerHint
 
 MAX_STORED_REQUEST = 256 << 10
@@ -47,7 +49,8 @@ class UnreadableBody(DomainError):
 
 @dataclass(slots=True)
 class IncomingRequest:
-    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes."""
+    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes. `memory`: where
+    responses are kept."""
 
     request_id: str
     key: str = field(repr=False)
@@ -55,6 +58,7 @@ class IncomingRequest:
     body: Any = field(repr=False)
     raw: bytes = field(default=b"", repr=False)
     address: str | None = None
+    memory: ResponseMemory | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class CallRequest:
     """The body of an invalid request, if it is JSON."""
     address: str | None = None
     """The caller's."""
+    resolve: "Callable[[Admission], CallRequest] | None" = field(default=None, repr=False)
+    """The request with what it refers to, of which the checked caller is the owner. Raises DomainError."""
 
     @property
     def model(self) -> str:

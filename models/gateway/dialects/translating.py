@@ -90,7 +90,7 @@ class TranslatingDialect(Dialect):
             call,
             body=body,
             format="chat",
-            original=call.body,
+            original=call.client_body,
             left_out=tuple(conversation.left_out),
             headers={},
         )
@@ -144,8 +144,12 @@ class TranslatingDialect(Dialect):
     def reply(self, call: Call, answers: Sequence[WholeAnswer], bill: Bill) -> Reply:
         whole = answers[0]
         if call.format == self.format:
-            return Reply(whole.raw)
+            return Reply(self.finish(call, whole.value, whole.raw))
         builder = AnswerBuilder()
         for event in ChatAnswerReader().read_whole(whole.value):
             builder.add(event)
-        return Reply(write(self.answer_body(call, builder.answer(), whole.meter, bill.usage)))
+        return Reply(self.finish(call, self.answer_body(call, builder.answer(), whole.meter, bill.usage)))
+
+    def finish(self, call: Call, body: dict[str, Any], raw: bytes | None = None) -> bytes:
+        """The bytes of a whole settled answer; `raw` are those of a provider of this format."""
+        return write(body) if raw is None else raw

@@ -149,6 +149,18 @@ def _read_reasoning_item(item: Mapping[str, Any]) -> ReasoningPart:
     )
 
 
+def own_items(given: Any) -> tuple[Any, list[str]]:
+    """The input of a request that is passed on to OpenAI, and what was left out of it: reasoning of other vendors means nothing there."""
+    if not isinstance(given, list):
+        return given, []
+    items = [item for item in given if not _is_foreign(item)]
+    return (given, []) if len(items) == len(given) else (items, ["input: reasoning of another vendor"])
+
+
+def _is_foreign(item: Mapping[str, Any]) -> bool:
+    return item.get("type") == "reasoning" and restore("", item.get("encrypted_content")) is not None
+
+
 def _read_call(item: Mapping[str, Any]) -> ToolCallPart:
     custom = item.get("type") == "custom_tool_call"
     arguments = item.get("input" if custom else "arguments")

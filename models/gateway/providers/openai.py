@@ -45,7 +45,8 @@ class OpenAI(Provider):
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         if call.format == responses_request.NAME:
-            return _rewrite_responses(call, model), [*call.left_out]
+            items, left_out = responses_request.own_items(call.body.get("input"))
+            return _rewrite_responses(call, model) | {"input": items}, [*call.left_out, *left_out]
         body, dropped = super().rewrite(call, model)
         if _REASONING_MODELS.match(model):
             dropped += [key for key in ("stop", *_OPENROUTER_ONLY) if body.pop(key, None) is not None]

@@ -143,7 +143,15 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     if not key:
         raise MissingApiKey
     return dialect.read(
-        IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
+        IncomingRequest(
+            context.id,
+            key,
+            request.headers,
+            body,
+            raw,
+            request.remote_addr,
+            gateway(context.app).responses,
+        )
     )
 
 

@@ -34,6 +34,8 @@ class ResponsesBody(BaseModel):
     input: str | list[dict[str, Any]] = Field(description="Text, or a list of items", examples=["Say hello."])
     instructions: Missing[str] = None
     stream: Missing[bool] = Field(None, description="Answer as server-sent events")
+    store: Missing[bool] = Field(None, description="Keep the response; the default is true")
+    previous_response_id: Missing[str] = Field(None, description="A kept response that this one continues")
     max_output_tokens: Missing[Tokens] = None
     tools: Missing[list[dict[str, Any]]] = None
     reasoning: Missing[dict[str, Any]] = None
@@ -78,8 +80,8 @@ class ResponseInputTokens(ResponseModel):
 def responses(context: RequestContext) -> Response:
     """Create a response.
 
-    Works with the OpenAI SDKs and with Codex, for the models of every vendor. Send all items of the conversation with each request:
-    responses are not kept. What a provider of another format cannot be sent is left out and named in `X-Stoa-Dropped`.
+    Works with the OpenAI SDKs and with Codex, for the models of every vendor. Responses are kept, unless `store` is false, and can be
+    continued with `previous_response_id`. What a provider of another format cannot be sent is left out and named in `X-Stoa-Dropped`.
     """
     return call_model(context, RESPONSES)
 
