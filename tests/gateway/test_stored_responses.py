@@ -18,7 +18,7 @@ from models.orgs import org_erased
 from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, chunk, completion, stream, usage
-from tests.gateway.conftest import Facts
+from tests.gateway.conftest import Facts, events
 from tests.gateway.test_responses_door import (
     MODEL,
     NATIVE,
@@ -163,11 +163,11 @@ def test_openais_own_answers_get_ids_of_ours(
     call: Call, get: Call, fake: FakeUpstream, openai: None, facts: Facts
 ) -> None:
     fake.will(stream(native(NATIVE)))
-    events = numbered_events(call(stream=True).data)
-    (id,) = {event["response"]["id"] for event in events if "response" in event}
+    found = numbered_events(call(stream=True).data)
+    (id,) = {event["response"]["id"] for event in found if "response" in event}
     assert id != RESPONSE["id"]
-    assert events[-1]["response"] == RESPONSE | {"id": id, "store": True, "previous_response_id": None}
-    assert get(id).json == events[-1]["response"]
+    assert found[-1]["response"] == RESPONSE | {"id": id, "store": True, "previous_response_id": None}
+    assert get(id).json == found[-1]["response"]
     fake.will(answer(RESPONSE))
     foreign = {"type": "reasoning", "summary": [], "encrypted_content": "stoa1.eyJvIjoiY2hhdCJ9"}
     again = call(previous_response_id=id, input=[foreign, {"role": "user", "content": "More"}])
@@ -299,3 +299,26 @@ def test_an_answer_that_cannot_be_kept_is_sent(
     monkeypatch.undo()
     assert get(made.json["id"]).status_code == 404
     assert facts.calls()[0].state == "settled"
+
+
+def test_a_responses_body_on_the_chat_path_is_answered_in_chats_shape(
+    web: FlaskClient, rich: Person, fake: FakeUpstream, facts: Facts
+) -> None:
+    def post(**changes: Any) -> Any:
+        body = {"model": MODEL, "input": "Say hello.", "instructions": "Be brief.", "max_output_tokens": 9}
+        return web.post("/v1/chat/completions", json=body | changes, headers=rich.headers)
+
+    found = post(made_up=1)
+    assert found.json["choices"][0]["message"]["content"].startswith("Hello there")
+    assert found.headers["X-Stoa-Dropped"] == "made_up"
+    sent = fake.requests[-1].body
+    assert [message["role"] for message in sent["messages"]] == ["system", "user"]
+    assert (sent["max_tokens"], "input" in sent) == (9, False)
+    tool = {"type": "function", "name": "ls", "parameters": {"type": "object", "properties": {}}}
+    chunks = events(post(stream=True, tools=[tool], stream_options={"include_usage": True}).data)
+    assert "".join(each["choices"][0]["delta"].get("content") or "" for each in chunks if each["choices"])
+    assert chunks[-1]["usage"]["completion_tokens"] == 20
+    assert fake.requests[-1].body["tools"][0]["function"]["name"] == "ls"
+    for refused, param in (({"input": []}, "input"), ({"previous_response_id": "r"}, "previous_response_id")):
+        assert post(**refused).json["error"]["param"] == param
+    assert {call.door for call in facts.calls()} == {"openai"}

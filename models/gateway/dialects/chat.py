@@ -44,6 +44,7 @@ from models.gateway.dialects.error_shapes import (
     plan_reset,
     upstream_message,
 )
+from models.gateway.dialects.responses_on_chat import is_responses_body, parse_as_chat
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.routing import Route
 from models.gateway.upstream import READ, EmptyAnswer, UpstreamError
@@ -60,7 +61,8 @@ class ChatDialect(Dialect):
     def read(self, received: IncomingRequest) -> CallRequest:
         call, headers = received.body, received.headers
         if not isinstance(call, DomainError):
-            call = parse_call(call, received.raw)
+            parse = parse_as_chat if is_responses_body(call) else parse_call
+            call = parse(call, received.raw)
         return CallRequest(
             self,
             received.request_id,
