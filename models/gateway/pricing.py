@@ -232,13 +232,16 @@ class PriceTable:
             and row is model_names.price_row(table, answered)
         ):
             answered = None  # the response names the base model, but the variant is charged
-        for name in (requested, answered, upstream):
+        return self.operator_price(requested, answered, upstream) or next(
+            (price for name in (answered, upstream) if name and (price := self._shipped(table, name))), None
+        )
+
+    def operator_price(self, *names: str | None) -> ModelPrice | None:
+        """The operator's price of the first of these names that has one."""
+        for name in names:
             override = self.overrides.get(name.lower()) if name else None
             if override and override.price:
                 return override.price
-        for name in (answered, upstream):
-            if name and (price := self._shipped(table, name)):
-                return price
         return None
 
     def _shipped(self, table: str, name: str) -> ModelPrice | None:
@@ -373,7 +376,8 @@ _RATE_KEYS = {
 }
 _UNIT_KEYS = {"request": "request", "web_search": "web_searches", "file_search": "file_searches"}
 """Dollars per unit, not per million."""
-_KEYS = {*_RATE_KEYS, *_UNIT_KEYS, "max_output", "provider", "upstream_model"}
+PRICE_KEYS = {*_RATE_KEYS, *_UNIT_KEYS, "max_output"}
+_KEYS = {*PRICE_KEYS, "provider", "upstream_model"}
 
 
 def read_overrides(path: Path) -> dict[str, PriceOverride]:
@@ -395,17 +399,19 @@ def read_overrides(path: Path) -> dict[str, PriceOverride]:
     if not isinstance(table, dict):
         raise SettingsError(f"STOA_PRICES_FILE: {path} must hold one table per model.")
     return {
-        str(name).strip().lower(): replace(_override(name, entry), name=str(name).strip())
+        str(name).strip().lower(): replace(read_override(name, entry), name=str(name).strip())
         for name, entry in table.items()
     }
 
 
-def _override(name: str, entry: Any) -> PriceOverride:
+def read_override(name: str, entry: Any, setting: str = "STOA_PRICES_FILE") -> PriceOverride:
+    """Read an operator's entry for a model. Raises SettingsError with the file's `setting`."""
+
     def invalid(key: str, problem: str) -> SettingsError:
-        return SettingsError(f"STOA_PRICES_FILE: {key!r} of {name!r} {problem}.")
+        return SettingsError(f"{setting}: {key!r} of {name!r} {problem}.")
 
     if not isinstance(entry, dict):
-        raise SettingsError(f"STOA_PRICES_FILE: {name!r} must be a table with 'input' and 'output'.")
+        raise SettingsError(f"{setting}: {name!r} must be a table with 'input' and 'output'.")
     if unknown := set(entry) - _KEYS:
         raise invalid(min(unknown), f"is not one of {', '.join(sorted(_KEYS))}")
     for key in ("provider", "upstream_model"):

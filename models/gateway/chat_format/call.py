@@ -21,14 +21,21 @@ class BadCall(DomainError):
         self.param = param
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KeptAnswer:
-    """An answer that is kept under an id of ours. `facts`: what it says about that, by key; `keep` keeps the answer that the client
-    gets, after it was settled, and never raises."""
+    """An answer that is kept under an id of ours. `facts`: what it says about that, by key. `write` keeps an answer and its JSON, and
+    never raises."""
 
     id: str
     facts: Mapping[str, Any]
-    keep: Callable[[Mapping[str, Any], bytes], None] = field(repr=False)
+    write: Callable[[Mapping[str, Any], bytes], None] = field(repr=False)
+    ended: tuple[Mapping[str, Any], bytes] | None = field(default=None, repr=False)
+    """The answer that the client gets, once it is written."""
+
+    def keep(self) -> None:
+        """Keep the answer. Called once it is settled."""
+        if self.ended is not None:
+            self.write(*self.ended)
 
 
 @dataclass(frozen=True, slots=True)

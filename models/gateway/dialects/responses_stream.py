@@ -30,10 +30,10 @@ def response_id(id: str) -> str:
 
 
 def kept_bytes(answer: KeptAnswer, response: dict[str, Any]) -> bytes:
-    """Keep a settled response; returns it as JSON, with its id."""
+    """An ended response as JSON, with its id of ours, as it is kept when it is settled."""
     response.update(answer.facts)
     raw = write(response)
-    answer.keep(response, raw)
+    answer.ended = response, raw
     return raw
 
 
@@ -49,7 +49,7 @@ class _ResponsesStream(FormatStream):
         return b""
 
     def _keep(self, bill: Bill | None, response: dict[str, Any] | None) -> None:
-        """Keep the response of a settled call."""
+        """The response that is kept when the call is settled."""
         if self._call.answer is not None and bill is not None and response is not None:
             kept_bytes(self._call.answer, response)
 

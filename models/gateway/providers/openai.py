@@ -34,6 +34,10 @@ class OpenAI(Provider):
         name = super().upstream_model(model)
         return f"{name}-latest" if _LATEST_NAMES.fullmatch(name) else name
 
+    def reasons(self, model: str) -> bool:
+        """Whether a model is one of OpenAI's reasoning models, whose keys differ."""
+        return bool(_REASONING_MODELS.match(model))
+
     @property
     def media_priced_separately(self) -> bool:  # type: ignore[override]
         """OpenAI's audio always costs more than its text; prices of other servers are in the operator's file."""
@@ -45,10 +49,9 @@ class OpenAI(Provider):
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         if call.format == responses_request.NAME:
-            items, left_out = responses_request.own_items(call.body.get("input"))
-            return _rewrite_responses(call, model) | {"input": items}, [*call.left_out, *left_out]
+            return rewrite_responses(call, model)
         body, dropped = super().rewrite(call, model)
-        if _REASONING_MODELS.match(model):
+        if self.reasons(model):
             dropped += [key for key in ("stop", *_OPENROUTER_ONLY) if body.pop(key, None) is not None]
             limit = body.pop("max_tokens", None)
             if limit is not None:
@@ -62,9 +65,10 @@ class OpenAI(Provider):
         return body, dropped
 
 
-def _rewrite_responses(call: Call, model: str) -> dict[str, Any]:
-    """A request that OpenAI does not keep: its ids would be readable by every user of the operator's key. Reasoning comes encrypted
-    instead, for the next turn."""
+def rewrite_responses(call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+    """A request that OpenAI does not keep, and what was left out of it: its ids would be readable by every user of the operator's key.
+    Reasoning comes encrypted instead, for the next turn."""
+    items, left_out = responses_request.own_items(call.body.get("input"))
     body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
     include = body.get("include")
     included = [*include] if isinstance(include, list) else []
@@ -72,7 +76,8 @@ def _rewrite_responses(call: Call, model: str) -> dict[str, Any]:
         included.append(_ENCRYPTED)
     if included:
         body["include"] = included
-    return {**body, "model": model, "stream": call.stream, "store": False}
+    body = {**body, "input": items, "model": model, "stream": call.stream, "store": False}
+    return body, [*call.left_out, *left_out]
 
 
 _ENCRYPTED = "reasoning.encrypted_content"

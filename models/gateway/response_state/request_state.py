@@ -71,7 +71,7 @@ class RequestState:
         store = self.body.get("store") is not False
         facts = {"id": id, "store": store, "previous_response_id": self.previous_id}
 
-        def keep(response: Mapping[str, Any], raw: bytes) -> None:
+        def write(response: Mapping[str, Any], raw: bytes) -> None:
             output = response.get("output")
             items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
             if response.get("status") in FINISHED:
@@ -81,4 +81,4 @@ class RequestState:
                 )
                 self.memory.keep(record)
 
-        return KeptAnswer(id, facts, keep)
+        return KeptAnswer(id, facts, write)
