@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.factories import Person
-from tests.fakes.upstream import FakeUpstream, chunk, stream, usage
+from tests.fakes.upstream import FakeUpstream, answer, chunk, completion, stream, usage
 from tests.gateway.conftest import Facts
 
 MODEL = "openai/house-model"
@@ -97,6 +97,9 @@ def test_openais(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
     assert more.previous_response_id == response.id
     kinds = [item.type for item in gpt.responses.input_items.list(more.id, limit=1, order="asc")]
     assert kinds == ["message"] * 3
+    fake.will(answer(completion("Brief.")))
+    compacted = gpt.responses.compact(model=MODEL, input="Hi", previous_response_id=response.id)
+    assert [item.type for item in compacted.output] == ["message", "message", "compaction"]
     gpt.responses.delete(response.id)
     with pytest.raises(openai.NotFoundError, match="not found"):
         gpt.responses.retrieve(response.id)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts.account_deletion import account_erasing
 from models.core.db import now
+from models.gateway.formats.foreign_reasoning import open_summary, seal_summary
 from models.gateway.response_state.response_store import ResponseStore
 from models.gateway.response_state.stored_response import StoredResponse, prune_responses, stored_bytes
 from models.orgs import org_erased
@@ -29,6 +30,8 @@ from tests.gateway.test_responses_door import (
 from tests.gateway.test_responses_door import openai as openai  # a fixture
 
 Call = Callable[..., Any]
+FUNCTION = {"id": "c0", "type": "function", "function": {"name": "ls", "arguments": "{}"}}
+CALLED = {"choices": [{"index": 0, "message": {"role": "assistant", "tool_calls": [FUNCTION]}, "finish_reason": "tool_calls"}]}  # fmt: skip
 
 
 @pytest.fixture
@@ -132,9 +135,7 @@ def test_nothing_is_kept_if_the_client_or_the_operator_says_so(
 
 def test_items_are_referred_to(call: Call, get: Call, fake: FakeUpstream, rich: Person) -> None:
     tool = {"type": "function", "name": "ls", "parameters": {"type": "object", "properties": {}}}
-    function = {"id": "c0", "type": "function", "function": {"name": "ls", "arguments": "{}"}}
-    called = {"choices": [{"index": 0, "message": {"role": "assistant", "tool_calls": [function]}, "finish_reason": "tool_calls"}]}  # fmt: skip
-    fake.will(answer(completion("") | called))
+    fake.will(answer(completion("") | CALLED))
     (item,) = call(tools=[tool]).json["output"]
     fake.will(answer(completion("Done.")))
     given = [
@@ -322,3 +323,68 @@ def test_a_responses_body_on_the_chat_path_is_answered_in_chats_shape(
     for refused, param in (({"input": []}, "input"), ({"previous_response_id": "r"}, "previous_response_id")):
         assert post(**refused).json["error"]["param"] == param
     assert {call.door for call in facts.calls()} == {"openai"}
+
+
+# -- compaction ----------------------------------------------------------------------------------------------
+
+HISTORY: list[dict[str, Any]] = [
+    {"role": "user", "content": "One"},
+    {"role": "assistant", "content": "Hm."},
+    {"type": "function_call", "call_id": "c1", "name": "ls", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c1", "output": "a"},
+    {"role": "user", "content": "Two"},
+]
+LS = {"type": "function", "name": "ls", "parameters": {"type": "object", "properties": {}}}
+
+
+def test_a_conversation_is_compacted_by_a_summary_that_is_opened_again(
+    web: FlaskClient, call: Call, rich: Person, fake: FakeUpstream, facts: Facts
+) -> None:
+    fake.will(answer(completion("They want one and two.")))
+    body = {"model": MODEL, "input": HISTORY, "instructions": "Be brief.", "tools": [LS]}
+    found = web.post("/v1/responses/compact", json=body, headers=rich.headers).json
+    assert (found["object"], found["usage"]["output_tokens"]) == ("response.compaction", 20)
+    *messages, item = found["output"]
+    assert texts(messages) == ["One", "Two"]
+    assert item["type"] == "compaction"
+    assert "two" not in str(item)
+    sent = fake.requests[-1].body
+    assert sent["tool_choice"] == "none"
+    assert sent["messages"][-1]["content"].startswith("Stop here")
+    assert (facts.call().door, facts.call().state) == ("responses", "settled")
+    call(input=[*found["output"], {"role": "user", "content": "Go on"}])
+    (*_, summary, last) = fake.requests[-1].body["messages"]
+    assert summary["content"].endswith("They want one and two.")
+    assert last["content"] == "Go on"
+
+
+def test_a_kept_chain_is_compacted(web: FlaskClient, call: Call, rich: Person, fake: FakeUpstream) -> None:
+    id = call(input="One").json["id"]
+    body = {"model": MODEL, "input": "Two", "previous_response_id": id}
+    found = web.post("/v1/responses/compact", json=body, headers=rich.headers).json
+    assert texts(found["output"][:-1]) == ["One", "Two"]
+    fake.will(answer(completion("") | CALLED))
+    unwritten = web.post("/v1/responses/compact", json=body, headers=rich.headers).json["output"][-1]
+    assert (open_summary(unwritten["encrypted_content"]) or "").endswith("Hello there my friend.")
+    refused = web.post("/v1/responses/compact", json=body | {"stream": True}, headers=rich.headers)
+    assert (refused.status_code, refused.json["error"]["param"]) == (400, "stream")
+
+
+def test_openai_compacts_for_its_own_models(
+    web: FlaskClient, call: Call, rich: Person, fake: FakeUpstream, openai: None, facts: Facts
+) -> None:
+    item = {"id": "cmp_1", "type": "compaction", "encrypted_content": "QUJD"}
+    compacted = {"id": "resp_c", "object": "response.compaction", "created_at": 1, "output": [item], "usage": RESPONSE["usage"]}  # fmt: skip
+    fake.will(answer(compacted), answer(RESPONSE))
+    body = {"model": MODEL, "input": HISTORY, "store": True}
+    assert web.post("/v1/responses/compact", json=body, headers=rich.headers).json == compacted
+    assert (fake.requests[-1].path, fake.requests[-1].body) == (
+        "/openai/responses/compact",
+        {"model": "house-model", "input": HISTORY},
+    )
+    assert facts.messages()[0].output_tokens == 200
+    sealed = {"type": "compaction", "encrypted_content": seal_summary("Before.")}
+    call(input=[item, sealed, {"role": "user", "content": "Go on"}])
+    native_item, opened, _ = fake.requests[-1].body["input"]
+    assert native_item == item
+    assert opened["content"][0]["text"].endswith("Before.")

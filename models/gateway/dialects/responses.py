@@ -35,6 +35,8 @@ class ResponsesDialect(TranslatingDialect):
 
     door = "responses"
     format = responses_request.NAME
+    keeps = True
+    """Whether answers are kept."""
 
     def read(self, received: IncomingRequest) -> CallRequest:
         request, memory = super().read(received), received.memory
@@ -43,7 +45,8 @@ class ResponsesDialect(TranslatingDialect):
         state = RequestState(received.request_id, request.call.body, len(received.raw), memory)
         if state.refers:
             return replace(request, resolve=partial(self._resolve, request, state))
-        return replace(request, call=replace(request.call, answer=state.answer()))
+        answer = state.answer() if self.keeps else None
+        return replace(request, call=replace(request.call, answer=answer))
 
     def _resolve(self, request: CallRequest, state: RequestState, admission: Admission) -> CallRequest:
         """The request with what it refers to. Raises BadCall, ResponsesUnavailable."""
@@ -53,8 +56,8 @@ class ResponsesDialect(TranslatingDialect):
         call = replace(
             self.parse_body(resolved.body, resolved.size),
             headers=given.headers,
-            original=given.body,
-            answer=state.answer(resolved.chain),
+            original=given.body if self.keeps else None,
+            answer=state.answer(resolved.chain) if self.keeps else None,
         )
         return replace(request, call=call, size=resolved.size, resolve=None)
 

@@ -84,7 +84,7 @@ class TranslatingDialect(Dialect):
         """Translate the call for a provider without this format."""
         if self.format in provider.formats:
             return call
-        conversation = self.conversation(call.body)
+        conversation = self.translated(call.body)
         body = {"model": call.model, **write_chat(conversation)}
         return replace(
             call,
@@ -94,6 +94,10 @@ class TranslatingDialect(Dialect):
             left_out=tuple(conversation.left_out),
             headers={},
         )
+
+    def translated(self, body: Mapping[str, Any]) -> Conversation:
+        """A parsed body as providers without this format get it."""
+        return self.conversation(body)
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
         body = self._chat_body(call)

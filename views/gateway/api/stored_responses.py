@@ -20,7 +20,7 @@ from views.gateway.api.model_calls import DOOR, FORBIDDEN, PAYER_HEADERS, gatewa
 from views.gateway.api.responses import ModelResponse
 from views.web import guards
 from views.web.fast_path import current_context
-from views.web.operation import Operation, ResponseModel, query
+from views.web.operation import Answers, Operation, ResponseModel, query
 
 bp = Blueprint("gateway_stored_responses", __name__, url_prefix="/v1")
 
@@ -32,7 +32,7 @@ INCLUDABLE = (
 INCLUDE = query("include", "Additional data, such as `reasoning.encrypted_content`; may be repeated")
 GONE = "No such response of yours is kept"
 UNREACHABLE = "Kept responses cannot be reached"
-REFUSED = {403: FORBIDDEN, 404: GONE, 503: UNREACHABLE}
+REFUSED: Answers = {403: FORBIDDEN, 404: GONE, 503: UNREACHABLE}
 
 
 class DeletedResponse(ResponseModel):
