@@ -211,14 +211,15 @@ def _change_of(
 def _cost(price: ModelPrice, row: Any) -> Decimal:
     """Dollars for the tokens of a row of sums."""
     rates = price.tiers[0].rates
-    tokens: Decimal = (
+    tokens = (
         rates["input"] * row.input_tokens
         + rates["cache_write"] * row.cache_write_tokens
         + rates["cache_read"] * row.cache_read_tokens
         + rates["output"] * (row.output_tokens - row.reasoning_tokens)
         + rates["reasoning"] * row.reasoning_tokens
     )
-    return price.request * row.calls + tokens / MILLION
+    dollars: Decimal = price.request * row.calls + tokens / MILLION
+    return dollars
 
 
 _TOKENS = """

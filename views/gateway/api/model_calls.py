@@ -179,7 +179,15 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     if not key:
         raise MissingApiKey
     call = dialect.read(
-        IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
+        IncomingRequest(
+            context.id,
+            key,
+            request.headers,
+            body,
+            raw,
+            request.remote_addr,
+            gateway(context.app).responses,
+        )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
         call = replace(call, session=session)
