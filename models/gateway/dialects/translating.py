@@ -23,6 +23,7 @@ from models.gateway.dialects.dialect import (
 )
 from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
 from models.gateway.dialects.translation import TranslatedAnswer, as_chat, translated
+from models.gateway.formats.chat_request import write_chat
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route
@@ -69,16 +70,19 @@ class TranslatingDialect(Dialect):
         return self.conversation(body)
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
-        body = as_chat(call)
+        body = self._chat_body(call)
         return newest_messages(body["messages"], size), request_definitions(body, size)
 
     def count_text(self, call: Call) -> int:
-        body = as_chat(call)
+        body = self._chat_body(call)
         return tokens.count_messages(body["messages"], body.get("tools"))
 
     def count_input(self, call: Call) -> tuple[int, dict[str, int]]:
-        body = as_chat(call)
+        body = self._chat_body(call)
         return tokens.count_input(body["messages"], body.get("tools"))
+
+    def _chat_body(self, call: Call) -> Mapping[str, Any]:
+        return write_chat(self.conversation(call.body)) if call.format == self.format else as_chat(call)
 
     # -- answers ---------------------------------------------------------------------------------------------
 
