@@ -65,6 +65,7 @@ from models.gateway.key_limits import KeyLimits
 from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
+from models.gateway.response_state.response_store import ResponseOwner, ResponseStore, owner_of
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
 from models.gateway.served import RouteTrail
 from models.gateway.session_runs import SessionRuns
@@ -89,6 +90,7 @@ from models.gateway.whole_stream import (
 from models.ledger import holds
 from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable, Outcome
 from models.ledger.idempotent_calls import Claim, StoredAnswer
+from models.ledger.payers import PayerHint
 
 log = logging.getLogger("stoa.gateway")
 
@@ -98,6 +100,8 @@ JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
 AUTHENTICATED_SECONDS = 30.0
 """How long `authenticate` caches an accepted key."""
 MAX_AUTHENTICATED = 10_000
+UNPAID = ("out_of_credits", "plan_limit", "plan_rate", "model_not_in_plan", "stopped")
+"""Refusals of a caller who is known, but cannot call now."""
 MAX_LISTED_HOLDS = 20
 """Holds in the details of a refused call."""
 UNKNOWN_CALL_SECONDS = 5
@@ -128,6 +132,9 @@ class Gateway:
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
+        self.responses = ResponseStore(
+            pool, limit=settings.stoa_response_bytes, days=settings.stoa_response_days
+        )
         self._authenticated: dict[tuple[str, str], float] = {}
         self.organisation_keys = OrganisationKeys(pool, settings.secret_key)
         self.whole_only = WholeOnlyModels()
@@ -275,12 +282,39 @@ class Gateway:
             self._authenticated.clear()
         self._authenticated[cached] = current + AUTHENTICATED_SECONDS
 
+    def response_owner(
+        self, key: str, request_id: str, dialect: Dialect, *, payer: PayerHint, address: str | None = None
+    ) -> ResponseOwner:
+        """Whose kept responses the key reads: those of the account that would pay for its calls, whether or not it can. Raises CallRefused,
+        LedgerUnavailable."""
+        presented = present(key)
+        query = AdmissionRequest(
+            token_hash=presented.id,
+            secret=presented.secret,
+            scope=dialect.scope,
+            request_id=request_id,
+            hold=None,
+            door=dialect.door,
+            org=payer.org,
+            repo_url=payer.repo_url,
+            ip=address,
+        )
+        try:
+            return owner_of(self._admit(query))
+        except CallRefused as refused:
+            if refused.admission.outcome not in UNPAID:
+                raise
+            return owner_of(refused.admission)
+
     def open(self, request: CallRequest) -> Reply | AnswerStream | Replay:
         """Make the call, or replay the answer of an earlier one with its idempotency key. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
         DomainError of an invalid request; checks run in the order of the contract (5.2)."""
         started, started_at = time.monotonic(), now()
         admission: Admission | None = None
         try:
+            if request.resolve is not None:
+                admission = self.admit(request, None, request.model)
+                request = request.resolve(admission)
             try:
                 attempt = self._plan(request)
             except DomainError:
@@ -708,6 +742,8 @@ class Gateway:
         if error is None and isinstance(in_flight.stop_error, AccountStopped):
             # it has been paid for, but what it says is not to be done
             raise in_flight.stop_error
+        if error is None and call.answer is not None:
+            call.answer.keep()
         return reply
 
     def _stored(

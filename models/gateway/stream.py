@@ -65,6 +65,7 @@ class AnswerStream:
         self._chunks = itertools.chain([start] if start else [], response.blocks())
         self._translator = request.dialect.translator(request, call, in_flight.route)
         self._meter = self._translator.meter
+        self._kept = call.answer
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._greeting = request.dialect.greeting()
         self._recorder = AnswerRecorder() if in_flight.admission.claimed else None
@@ -212,6 +213,8 @@ class AnswerStream:
             error_message=message,
             answer=self._recorded(end),
         )
+        if error is None and self._kept is not None:
+            self._kept.keep()
         self._send(end)
 
     def _recorded(self, end: bytes) -> StoredAnswer | None:

@@ -51,7 +51,8 @@ from models.gateway.dialects.error_shapes import (
     upstream_message,
 )
 from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
-from models.gateway.dialects.translation import TranslatedAnswer, translated
+from models.gateway.dialects.responses_on_chat import is_responses_body, parse_as_chat
+from models.gateway.dialects.translation import TranslatedAnswer, as_chat, translated
 from models.gateway.formats import chat_request
 from models.gateway.formats.chat_answer import chat_body, custom_tools
 from models.gateway.lenient_json import NotJson, read, write
@@ -71,21 +72,25 @@ class ChatDialect(Dialect):
 
     def read(self, received: IncomingRequest) -> CallRequest:
         call = received.body
-        return self.request(received, call if isinstance(call, DomainError) else parse_call(received))
+        if not isinstance(call, DomainError):
+            call = parse_as_chat(received) if is_responses_body(call) else parse_call(received)
+        return self.request(received, call)
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         """Translate the call for a provider without chat completions."""
         return translated(call, provider.format_for(call), _conversation)
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
-        body = call.client_body
+        body = _chat_body(call)
         return newest_messages(body["messages"], size), request_definitions(body, size)
 
     def count_text(self, call: Call) -> int:
-        return tokens.count_messages(call.client_body["messages"], call.client_body.get("tools"))
+        body = _chat_body(call)
+        return tokens.count_messages(body["messages"], body.get("tools"))
 
     def count_input(self, call: Call) -> tuple[int, dict[str, int]]:
-        return tokens.count_input(call.client_body["messages"], call.client_body.get("tools"))
+        body = _chat_body(call)
+        return tokens.count_input(body["messages"], body.get("tools"))
 
     # -- answers ---------------------------------------------------------------------------------------------
 
@@ -184,6 +189,12 @@ class ChatDialect(Dialect):
 
 def _conversation(body: Mapping[str, Any]) -> Conversation:
     return chat_request.read_chat({key: value for key, value in body.items() if key not in STOA_KEYS})
+
+
+def _chat_body(call: Call) -> Mapping[str, Any]:
+    """The client's own messages; not in the provider's words."""
+    own = call.client_body
+    return own if call.format != chat_request.NAME and "messages" in own else as_chat(call)
 
 
 def _completion(call: Call, answer: WholeAnswer) -> WholeAnswer:

@@ -5,7 +5,7 @@ serves all calls. Requests to providers, and how they report usage, belong to `m
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,7 +23,9 @@ from models.gateway.chat_format import Call, UsageMeter, request_definitions, re
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.idempotency import IdempotencyKey
 from models.gateway.providers.provider import Provider
+from models.gateway.response_state.response_store import ResponseMemory
 from models.gateway.routing import Route, Router
+from models.ledger.holds import Admission
 from models.ledger.payers import NO_HINT, PayerHint, payer_hint
 
 MAX_STORED_REQUEST = 256 << 10
@@ -52,7 +54,8 @@ class UnreadableBody(DomainError):
 
 @dataclass(slots=True)
 class IncomingRequest:
-    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes."""
+    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes. `memory`: where
+    responses are kept."""
 
     request_id: str
     key: str = field(repr=False)
@@ -60,6 +63,7 @@ class IncomingRequest:
     body: Any = field(repr=False)
     raw: bytes = field(default=b"", repr=False)
     address: str | None = None
+    memory: ResponseMemory | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class CallRequest:
     """The caller's."""
     trace_parent: str | None = None
     """The client's `traceparent`, a W3C header."""
+    resolve: "Callable[[Admission], CallRequest] | None" = field(default=None, repr=False)
+    """The request with what it refers to, of which the checked caller is the owner. Raises DomainError."""
     session: CallSession | None = None
     """What the client says about its session, if it names no run."""
 

@@ -22,7 +22,7 @@ from models.gateway.dialects.dialect import (
     newest_messages,
 )
 from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
-from models.gateway.dialects.translation import TranslatedAnswer, translated
+from models.gateway.dialects.translation import TranslatedAnswer, as_chat, translated
 from models.gateway.formats.chat_request import write_chat
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
@@ -63,7 +63,11 @@ class TranslatingDialect(Dialect):
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         """Translate the call for a provider without this format."""
-        return translated(call, provider.format_for(call), self.conversation)
+        return translated(call, provider.format_for(call), self.translated)
+
+    def translated(self, body: Mapping[str, Any]) -> Conversation:
+        """A parsed body as providers without this format get it."""
+        return self.conversation(body)
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
         body = self._chat_body(call)
@@ -78,8 +82,7 @@ class TranslatingDialect(Dialect):
         return tokens.count_input(body["messages"], body.get("tools"))
 
     def _chat_body(self, call: Call) -> Mapping[str, Any]:
-        """The request as it is stored, shown and counted: in the format of chat completions."""
-        return call.body if call.format == CHAT.format else write_chat(self.conversation(call.client_body))
+        return write_chat(self.conversation(call.body)) if call.format == self.format else as_chat(call)
 
     # -- answers ---------------------------------------------------------------------------------------------
 
@@ -99,6 +102,10 @@ class TranslatingDialect(Dialect):
     def reply(self, call: Call, answers: Sequence[WholeAnswer], bill: Bill) -> Reply:
         whole = answers[0]
         if call.format == self.format:
-            return Reply(whole.raw)
+            return Reply(self.finish(call, whole.value, whole.raw))
         answer = TranslatedAnswer(call).read_whole(whole.value)
-        return Reply(write(self.answer_body(call, answer, whole.meter, bill.usage)))
+        return Reply(self.finish(call, self.answer_body(call, answer, whole.meter, bill.usage)))
+
+    def finish(self, call: Call, body: dict[str, Any], raw: bytes | None = None) -> bytes:
+        """The bytes of a whole settled answer; `raw` are those of a provider of this format."""
+        return write(body) if raw is None else raw

@@ -6,6 +6,7 @@ from typing import Any
 
 from models.gateway.chat_format import Call
 from models.gateway.conversation import Answer, AnswerBuilder, AnswerEvent, Conversation
+from models.gateway.formats import chat_request
 from models.gateway.formats.answer_memory import MEMORY
 from models.gateway.formats.wire_formats import WIRE_FORMATS
 
@@ -23,10 +24,17 @@ def translated(call: Call, target: str, read: Callable[[Mapping[str, Any]], Conv
         call,
         body=body,
         format=target,
-        original=call.body,
-        left_out=tuple(conversation.left_out),
+        original=call.client_body,
+        left_out=(*call.left_out, *conversation.left_out),
         headers={},
     )
+
+
+def as_chat(call: Call) -> Mapping[str, Any]:
+    """The request in the format of chat completions, in which it is stored, shown and counted."""
+    if call.format == chat_request.NAME:
+        return call.body
+    return chat_request.write_chat(WIRE_FORMATS[call.format].read_request(call.body))
 
 
 class TranslatedAnswer:

@@ -42,7 +42,7 @@ _ECHOED: Mapping[str, Any] = {
     "parallel_tool_calls": True,
     "previous_response_id": None,
     "reasoning": None,
-    "store": True,
+    "store": False,
     "temperature": None,
     "text": None,
     "tool_choice": "auto",
@@ -75,6 +75,8 @@ class ResponseHead:
     id: str
     model: str
     body: Mapping[str, Any] = field(repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the response says about where it is kept."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def response(self, status: str, output: list[Any], **more: Any) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class ResponseHead:
             "output": output,
             **echoed,
             "usage": None,
+            **self.facts,
             **more,
         }
 
@@ -177,6 +180,8 @@ class ResponsesWriter:
         self._call_index: int | None = None
         self._waiting: dict[int, list[ToolCallDelta]] = {}
         self._stop = AnswerStop("stop")
+        self.response: dict[str, Any] | None = None
+        """The whole response, once it has ended."""
 
     def start(self, model: str) -> bytes:
         """The first events, once."""
@@ -213,7 +218,7 @@ class ResponsesWriter:
     def finish(self, usage: Usage | None) -> bytes:
         """The end of the response, with its output and the usage."""
         out = self._close() + self._queued()
-        response = self.head.ended(self._output, self._stop, usage)
+        response = self.response = self.head.ended(self._output, self._stop, usage)
         return out + self._event(f"response.{response['status']}", response=response)
 
     def fail(self, code: str, message: str) -> bytes:

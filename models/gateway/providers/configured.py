@@ -151,7 +151,7 @@ class ConfiguredProvider(OpenAI):
         if call.format == "chat":
             body, dropped = super().rewrite(call, model)
         elif call.format == responses_request.NAME:
-            body, dropped = rewrite_responses(call, model), [*call.left_out]
+            body, dropped = rewrite_responses(call, model)
         else:
             kept = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
             body, dropped = {**kept, "model": model, "stream": call.stream}, [*call.left_out]

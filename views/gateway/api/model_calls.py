@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from flask import Flask
 from gunicorn.http.errors import ParseException
-from limits.storage import storage_from_string
+from limits.storage import Storage, storage_from_string
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
@@ -106,7 +106,7 @@ def init_app(app: Flask) -> None:
     storage = storage_from_string(
         app.config["RATELIMIT_STORAGE_URI"], **app.config["RATELIMIT_STORAGE_OPTIONS"]
     )
-    app.extensions["gateway"] = Gateway(settings, pool, KeyLimits(storage, settings))
+    app.extensions["gateway"] = Gateway(settings, pool, KeyLimits(cast(Storage, storage), settings))
 
 
 def gateway(app: Flask) -> Gateway:
@@ -180,7 +180,15 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     if not key:
         raise MissingApiKey
     call = dialect.read(
-        IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
+        IncomingRequest(
+            context.id,
+            key,
+            request.headers,
+            body,
+            raw,
+            request.remote_addr,
+            gateway(context.app).responses,
+        )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
         call = replace(call, session=session)
