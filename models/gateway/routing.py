@@ -451,10 +451,7 @@ class Router:
     def _not_served(self, model: str) -> str:
         prefix, slash, _ = model.partition("/")
         if slash and (configured := self.configured.get(prefix.lower())) and not configured.ready:
-            return (
-                f"The model '{model}' is not served here: the key of {configured.title} is not set on this server "
-                f"({configured.config.key_env})."
-            )
+            return f"The model '{model}' is not served here: the key of {configured.title} is not set on this server."
         keys = [provider for provider in self.upstreams if provider.ready]
         if not keys:
             return (
