@@ -65,7 +65,7 @@ class PriceFactors:
 
     `media`: maximum media input tokens by bucket; `likely`: typical input tokens beyond `Call.input_tokens`.
     `max_output`: an output limit under a nonstandard key; `output`: output tokens beyond the limit. `dollars`: charges
-    per unit. `factor`: multiplier of all token costs. `write_bucket`: the bucket of cache writes. `audio`: the answer
+    per unit; `certain`: those that do not depend on the answer. `factor`: multiplier of all token costs. `write_bucket`: the bucket of cache writes. `audio`: the answer
     may be audio. `prices`: those of other models that may answer instead.
     """
 
@@ -74,6 +74,7 @@ class PriceFactors:
     max_output: int = 0
     output: int = 0
     dollars: Decimal = Decimal(0)
+    certain: Decimal = Decimal(0)
     factor: Decimal = Decimal(1)
     write_bucket: str = "cache_write"
     audio: bool = False

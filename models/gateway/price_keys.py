@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from models.gateway.passed_price_keys import PASSED_FORMATS
 from models.gateway.price_factors import (
     TOOL_SEARCHES,
     FactorReader,
@@ -334,6 +335,7 @@ FORMATS: Mapping[str, Mapping[str, KeyReader]] = {
     "messages": MESSAGES,
     "responses": RESPONSES,
     "gemini": GEMINI,
+    **PASSED_FORMATS,
 }
 """Keys of the formats that mean the same at every provider."""
 

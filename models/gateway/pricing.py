@@ -194,13 +194,15 @@ class ModelPrice:
 
 @dataclass(frozen=True, slots=True)
 class PriceOverride:
-    """An operator's entry for a model: its price, and where it is served (`provider`, `upstream_model`)."""
+    """An operator's entry for a model: its price, where it is served (`provider`, `upstream_model`), and its kind
+    (`model_names`) if the name does not tell."""
 
     price: ModelPrice | None
     provider: str | None = None
     upstream_model: str | None = None
     name: str = ""
     """The model name as the operator spelled it."""
+    kind: str | None = None
 
 
 class PriceTable:
@@ -373,7 +375,7 @@ _RATE_KEYS = {
 }
 _UNIT_KEYS = {"request": "request", "web_search": "web_searches", "file_search": "file_searches"}
 """Dollars per unit, not per million."""
-_KEYS = {*_RATE_KEYS, *_UNIT_KEYS, "max_output", "provider", "upstream_model"}
+_KEYS = {*_RATE_KEYS, *_UNIT_KEYS, "max_output", "provider", "upstream_model", "kind"}
 
 
 def read_overrides(path: Path) -> dict[str, PriceOverride]:
@@ -411,6 +413,9 @@ def _override(name: str, entry: Any) -> PriceOverride:
     for key in ("provider", "upstream_model"):
         if key in entry and not (isinstance(entry[key], str) and entry[key]):
             raise invalid(key, "must be a name")
+    kind = entry.get("kind")
+    if kind is not None and kind not in model_names.ROUTES:
+        raise invalid("kind", f"must be one of {', '.join(model_names.ROUTES)}")
     max_output = entry.get("max_output")
     if max_output is not None and not (type(max_output) is int and max_output > 0):
         raise invalid("max_output", "must be a whole number of tokens")
@@ -442,4 +447,4 @@ def _override(name: str, entry: Any) -> PriceOverride:
         price = ModelPrice("operator", (tier,), request, units, max_output=max_output)
     elif max_output is not None:
         raise invalid("max_output", "belongs to a price: set 'input' and 'output', too")
-    return PriceOverride(price, entry.get("provider"), entry.get("upstream_model"))
+    return PriceOverride(price, entry.get("provider"), entry.get("upstream_model"), kind=kind)

@@ -243,7 +243,10 @@ def test_models_without_providers(client: FlaskClient, alice: Person) -> None:
             "request": "0",
         },
     }
-    assert answer.json == {"object": "list", "data": [demo]}
+    assert answer.json["object"] == "list"
+    first, second = answer.json["data"]
+    assert first == demo
+    assert (second["id"], second["type"]) == ("stoa/demo-embeddings", "embedding")
 
 
 def test_models_with_providers(web: FlaskClient, alice: Person) -> None:

@@ -94,3 +94,13 @@ def test_openais(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
     with pytest.raises(openai.BadRequestError, match="'background'"):
         gpt.responses.create(model=MODEL, input="Hi", background=True)
     assert {call.state for call in facts.calls()} <= {"settled", "failed"}
+
+
+def test_openais_embeddings(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    made = gpt.embeddings.create(model="stoa/demo-embeddings", input=["Hi", "there"], dimensions=8)
+    assert [len(each.embedding) for each in made.data] == [8, 8]
+    assert made.usage.prompt_tokens == 2
+    with pytest.raises(openai.BadRequestError, match="/v1/chat/completions"):
+        gpt.embeddings.create(model="stoa/demo", input="Hi")
+    assert [call.state for call in facts.calls()] == ["settled"]
+    assert fake.requests == []

@@ -22,6 +22,16 @@ class BadCall(DomainError):
 
 
 @dataclass(frozen=True, slots=True)
+class UploadedFile:
+    """A file in a form. `key` is its name in the form."""
+
+    key: str
+    name: str
+    content_type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A parsed and validated request.
 
@@ -48,6 +58,10 @@ class Call:
     """What a translation into that format could not express."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The client's headers that a provider of the same format gets."""
+    inputs: int = 1
+    """How many inputs the text is divided into, each up to the model's context window."""
+    files: tuple[UploadedFile, ...] = field(default=(), repr=False)
+    """The files of a form, which is sent on as one."""
 
     @property
     def client_body(self) -> Mapping[str, Any]:

@@ -9,7 +9,6 @@ from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway import tokens
 from models.gateway.bill import Bill
-from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, stop_message
 from models.gateway.chat_format import (
     BadCall,
@@ -44,37 +43,23 @@ from models.gateway.dialects.error_shapes import (
     plan_reset,
     upstream_message,
 )
+from models.gateway.dialects.reading import read_request
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.routing import Route
 from models.gateway.upstream import READ, EmptyAnswer, UpstreamError
 from models.ledger.holds import Admission
-from models.ledger.payers import PAYER_OUTCOMES, payer_hint, payer_refusal
+from models.ledger.payers import PAYER_OUTCOMES, payer_refusal
 
 
 class ChatDialect(Dialect):
-    """Needs no run; the header `x-stoa-run-id` attaches a call to one, `x-stoa-run-budget` gives that an envelope."""
+    """The dialect of the OpenAI SDKs' chat completions."""
 
     door = "openai"
     collects = True
 
     def read(self, received: IncomingRequest) -> CallRequest:
-        call, headers = received.body, received.headers
-        if not isinstance(call, DomainError):
-            call = parse_call(call, received.raw)
-        return CallRequest(
-            self,
-            received.request_id,
-            received.key,
-            call,
-            run_id=headers.get("x-stoa-run-id") or None,
-            byok=headers.get("x-openrouter-api-key") or None,
-            run_budget=headers.get(RUN_BUDGET) or None,
-            size=len(received.raw),
-            body=received.body
-            if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
-            else None,
-            address=received.address,
-            payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
+        return read_request(
+            self, received, lambda each: chat_parsing.parse(each.body, chat_parsing.size_of(each.raw))
         )
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:

@@ -19,6 +19,7 @@ from models.gateway.chat_format import Call, UsageMeter, request_definitions, re
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
+from models.gateway.upstream import MAX_BODY
 from models.ledger.payers import NO_HINT, PayerHint
 
 MAX_STORED_REQUEST = 256 << 10
@@ -185,13 +186,15 @@ class Dialect(ABC):
     """One client format. `door` names it in the records of calls.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
-    `collects`: whole answers can be collected from a stream of chat completion chunks.
+    `collects`: whole answers can be collected from a stream of chat completion chunks. `max_answer`: the largest whole answer,
+    in bytes.
     """
 
     door = ""
     body_first = False
     needs_run = False
     collects = False
+    max_answer = MAX_BODY
 
     # requests
 
@@ -200,7 +203,7 @@ class Dialect(ABC):
         """Parse a request into a call: model, size, output limit, whether it is streamed."""
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
-        """The call's first route. Raises NoRoute, NotAChatModel or NoPrice."""
+        """The call's first route. Raises NoRoute, OtherModelKind or NoPrice."""
         return routes.find(call.model, byok=request.byok)
 
     def adapt(self, call: Call, provider: Provider) -> Call:

@@ -12,14 +12,25 @@ import orjson
 
 from models.gateway import model_names
 from models.gateway.chat_format import BadCall, Call, ChatMeter, Usage, UsageMeter, read_usage
-from models.gateway.formats import gemini_request, messages_request, responses_request
+from models.gateway.formats import gemini_request, messages_request, passed, responses_request
+from models.gateway.formats.embeddings_meter import EmbeddingsMeter
 from models.gateway.formats.gemini_meter import GeminiMeter
 from models.gateway.formats.messages_meter import MessagesMeter
 from models.gateway.formats.responses_meter import ResponsesMeter
+from models.gateway.pricing import ModelPrice
 from models.gateway.upstream import ProviderRequest, Upstream
 
-PATHS = {"chat": "/chat/completions", "messages": "/messages", "responses": "/responses", "gemini": ""}
+PATHS = {
+    "chat": "/chat/completions",
+    "messages": "/messages",
+    "responses": "/responses",
+    "gemini": "",
+    **passed.PATHS,
+}
 """Where a provider takes requests of each format, below its base URL."""
+
+METERS = {"embeddings": EmbeddingsMeter}
+"""The meters of answers that are passed on, by format."""
 
 STOA_KEYS = frozenset({"codebuff_metadata"})
 """Request keys for Stoa itself, which no provider is sent."""
@@ -133,7 +144,13 @@ class Provider:
             return ResponsesMeter()
         if call.format == gemini_request.NAME:
             return GeminiMeter()
+        if (passed_on := METERS.get(call.format)) is not None:
+            return passed_on(self.read_usage)
         return _Meter(call.n if self.native_n else 1, self)
+
+    def own_price(self, requested: str, upstream: str) -> ModelPrice | None:
+        """The price of a model that its provider comes with; the shipped table's otherwise."""
+        return None
 
     def read_usage(self, raw: Mapping[str, Any]) -> Usage | None:
         """Parse a `usage` object of this provider; None when it is unusable."""
@@ -166,6 +183,10 @@ class Provider:
     def headers(self) -> Mapping[str, str]:
         """Additional headers for this provider."""
         return {}
+
+    def rewrite_passed(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        """Like `rewrite`, for formats that are passed on."""
+        return {key: value for key, value in call.body.items() if key not in STOA_KEYS} | {"model": model}, []
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         """The body to send to this provider, and the names of the unsupported keys left out of it."""

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
-from models.gateway.budget_errors import RUN_BUDGET_LEFT
+from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.chat_format import BadCall, Call, chat_parsing
 from models.gateway.dialects.dialect import (
@@ -40,6 +40,12 @@ PAYER_HEADERS = [
     header("x-stoa-org", "Id or slug of the organisation that pays"),
     header("x-stoa-repo", "The repository you work in; an organisation of yours that has it pays"),
 ]
+CALL_HEADERS = [
+    header("x-stoa-run-id", "Attaches the call to one of your running runs"),
+    header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
+    *PAYER_HEADERS,
+]
+"""The headers of every model call."""
 FORBIDDEN = (
     "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
     "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
@@ -49,7 +55,7 @@ FORBIDDEN = (
 NOT_FOUND = "No configured provider serves the model, or you belong to no such organisation (`org_not_found`)"
 
 CALL_ERRORS: Mapping[Status, Any] = {
-    400: "The body is invalid, the model has no price here, or it is not a chat model",
+    400: "The body is invalid, the model has no price here, or is of a kind that another route serves",
     402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
     "`details` names it)",
     403: FORBIDDEN,

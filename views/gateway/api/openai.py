@@ -10,15 +10,14 @@ from werkzeug import Response
 from models.core.errors import DomainError
 from models.core.strict_models import INT32_MAX, Missing
 from models.gateway import model_names
-from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import CHAT
 from models.gateway.dialects.dialect import MissingApiKey
 from models.gateway.pricing import MILLION, ModelPrice
 from models.gateway.routing import Route
 from views.gateway.api.model_calls import (
     CALL_ERRORS,
+    CALL_HEADERS,
     DOOR,
-    PAYER_HEADERS,
     call_model,
     gateway,
     json_answer,
@@ -26,7 +25,7 @@ from views.gateway.api.model_calls import (
 )
 from views.web import guards
 from views.web.fast_path import RequestContext, current_context, fast_route
-from views.web.operation import Operation, ResponseModel, header, path
+from views.web.operation import Operation, ResponseModel, path
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
@@ -102,7 +101,7 @@ class ModelFacts(ResponseModel):
     object: Literal["model"]
     created: int
     owned_by: str = Field(description="The provider that serves it")
-    type: Literal["chat"]
+    type: str = Field(description=f"What it does: one of {', '.join(model_names.ROUTES)}")
     context_window: int | None = Field(description="Tokens")
     pricing: ModelPricing | None = Field(description="Dollars per token; null if only the provider knows")
 
@@ -135,11 +134,7 @@ class AnthropicModelList(ResponseModel):
     tag="Gateway",
     caller="key",
     body=ChatBody,
-    parameters=[
-        header("x-stoa-run-id", "Attaches the call to one of your running runs"),
-        header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
-        *PAYER_HEADERS,
-    ],
+    parameters=CALL_HEADERS,
     answers={
         200: ("The completion, or its stream", Completion),
         **CALL_ERRORS,
@@ -160,7 +155,7 @@ def chat_completions(context: RequestContext) -> Response:
 @Operation(
     tag="Gateway",
     caller="key",
-    answers={200: ("The models available for chat completions", ModelList | AnthropicModelList)},
+    answers={200: ("The models; in Anthropic's format those that chat", ModelList | AnthropicModelList)},
     door=DOOR,
 )
 def models() -> ResponseReturnValue:
@@ -168,12 +163,12 @@ def models() -> ResponseReturnValue:
     context = current_context()
     if (refusal := _reject_unknown_key(context)) is not None:
         return refusal
-    listed = gateway(context.app).routes.models()
+    routes = gateway(context.app).routes
     if _anthropic(context):
-        data = [_anthropic_model(route) for route in listed]
+        data = [_anthropic_model(route) for route in routes.models()]
         range_ids = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
         return json_answer({"data": data, "has_more": False, **range_ids})
-    return json_answer({"object": "list", "data": [_model(route) for route in listed]})
+    return json_answer({"object": "list", "data": [_model(route) for route in routes.all_models()]})
 
 
 @bp.get("/models/<path:name>")
@@ -190,7 +185,7 @@ def model(name: str) -> ResponseReturnValue:
     if (refusal := _reject_unknown_key(context)) is not None:
         return refusal
     try:
-        route = gateway(context.app).routes.find(name)
+        route = gateway(context.app).routes.find_any(name)
     except DomainError as error:
         return refuse(context, 404, error.message, "model_not_found", param="model")
     return json_answer(_anthropic_model(route) if _anthropic(context) else _model(route))
@@ -202,7 +197,7 @@ def _model(route: Route) -> dict[str, Any]:
         "object": "model",
         "created": CREATED,
         "owned_by": route.provider.name,
-        "type": model_names.CHAT,
+        "type": route.kind,
         "context_window": route.context_window,
         "pricing": _pricing(route.price),
     }
