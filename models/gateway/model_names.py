@@ -32,6 +32,8 @@ ROUTES = {
     CHAT: "/v1/chat/completions",
     "embedding": "/v1/embeddings",
     "completion": "/v1/completions",
+    "moderation": "/v1/moderations",
+    "rerank": "/v1/rerank",
 }
 """Where models of each kind are called. Kinds without an entry are not served."""
 

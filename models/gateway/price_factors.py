@@ -122,6 +122,20 @@ class FactorReader:
                 f"The operator can set one ('{bucket}' in STOA_PRICES_FILE).",
             )
 
+    def add_units(self, unit: str, count: int, key: str) -> None:
+        """Add units that the call costs whatever it answers. Raises BadCall if neither they nor tokens have a price."""
+        if self.price is None:
+            return
+        each = self.price.listed_unit(unit)
+        if each is None and not (self.price.tiers[0].listed or self.price.request):
+            name = unit.partition(":")[0].removesuffix("s")
+            raise self.refuse(
+                key,
+                f"the model '{self.call.model}' has no price per {name.replace('_', ' ')} on this server. "
+                f"The operator can set one ('{name}' in STOA_PRICES_FILE).",
+            )
+        self.factors.certain += (each or 0) * count
+
     def search(self, results: int, times: int = 1) -> None:
         """Add web searches, whose results are added to the prompt."""
         self.factors.dollars += times * (SEARCH_DOLLARS + RESULT_DOLLARS * results)

@@ -18,7 +18,7 @@ from models.gateway.model_names import ROUTES
 from models.gateway.output_estimator import DEFAULT_OUTPUT, FLOOR_OUTPUT
 from models.gateway.price_factors import FactorReader, PriceFactors, read_factors
 from models.gateway.price_keys import FORMATS, KEYS
-from models.gateway.pricing import ModelPrice, PriceTable, flat
+from models.gateway.pricing import ModelPrice, PriceTable, flat, tier_of
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.demo import MODEL as DEMO
 from models.gateway.providers.demo import MODELS as DEMO_MODELS
@@ -41,8 +41,14 @@ FALLBACK_PRICE = flat(3, 15, source="fallback")
 """The price of an unlisted model if its provider reports costs but did not."""
 UNLISTED_PRICE = flat(30, 180, source="unlisted")
 """The price of the hold for an unlisted model. All listed models but one are cheaper."""
-UNLISTED = {"embedding": flat(1, 0, source="unlisted")}
-FALLBACKS = {"embedding": flat("0.2", 0, source="fallback")}
+UNLISTED = {
+    "embedding": flat(1, 0, source="unlisted"),
+    "rerank": replace(flat(1, 0, source="unlisted"), units={"search_units": Decimal("0.005")}),
+}
+FALLBACKS = {
+    "embedding": flat("0.2", 0, source="fallback"),
+    "rerank": ModelPrice("fallback", (tier_of(0, {}),), units={"search_units": Decimal("0.0025")}),
+}
 """The same for kinds of models that cost less."""
 
 
@@ -306,7 +312,7 @@ class Router:
         if route.byok is None:
             reader = FactorReader(
                 call,
-                route.price,
+                route.price if route.kind == model_names.CHAT else route.held_price,
                 lambda name: self.price(provider, name, provider.upstream_model(name)),
                 reports_cost=provider.reports_cost,
                 separate_media_prices=provider.media_priced_separately,

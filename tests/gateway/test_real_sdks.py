@@ -1,6 +1,7 @@
 """The vendors' own clients, unmodified, against the application."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import anthropic
@@ -10,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.factories import Person
-from tests.fakes.upstream import FakeUpstream, chunk, stream, usage
+from tests.fakes.upstream import FakeUpstream, answer, chunk, stream, usage
 from tests.gateway.conftest import Facts
 
 MODEL = "openai/house-model"
@@ -104,3 +105,23 @@ def test_openais_embeddings(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts
         gpt.embeddings.create(model="stoa/demo", input="Hi")
     assert [call.state for call in facts.calls()] == ["settled"]
     assert fake.requests == []
+
+
+def test_openais_moderation(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    fake.will(
+        answer({"id": "m", "model": "omni", "results": [{"flagged": True, "categories": {"hate": True}}]})
+    )
+    found = gpt.moderations.create(model="openai/house-moderation", input="Hi")
+    assert found.results[0].flagged
+    assert facts.call().cost == Decimal("0.02")
+
+
+def test_openais_completions(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    head = {"id": "c", "object": "text_completion", "created": 1, "model": "house-model"}
+    pieces = [
+        {**head, "choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in ("Hel", "lo")
+    ]
+    fake.will(stream([*pieces, {**head, "choices": [], "usage": usage(10, 2)}, "[DONE]"]))
+    parts = gpt.completions.create(model=MODEL, prompt="Say", stream=True, max_tokens=9)
+    assert "".join(part.choices[0].text for part in parts) == "Hello"
+    assert facts.call().output_tokens == 2

@@ -3,8 +3,10 @@
 import re
 from typing import Any
 
+from models.gateway import model_names
 from models.gateway.chat_format import Call
 from models.gateway.formats import passed, responses_request
+from models.gateway.pricing import ModelPrice, flat
 from models.gateway.providers.provider import OPENROUTER_KEYS, STOA_KEYS, Provider, effort_of
 
 _LATEST_NAMES = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
@@ -12,6 +14,7 @@ _LATEST_NAMES = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
 _REASONING_MODELS = re.compile(r"o\d|gpt-5|gpt-[6-9]|codex")
 _COMPLETION_MODELS = re.compile(r"(?:davinci|babbage)-002")
 """Names that only OpenAI has: OpenRouter serves its completion models for chats."""
+_FREE = flat(0, 0, source="vendor")
 _OPENROUTER_ONLY = ("usage", "provider", "transforms")
 
 
@@ -42,6 +45,10 @@ class OpenAI(Provider):
     def upstream_model(self, model: str) -> str:
         name = super().upstream_model(model)
         return f"{name}-latest" if _LATEST_NAMES.fullmatch(name) else name
+
+    def own_price(self, requested: str, upstream: str) -> ModelPrice | None:
+        """OpenAI's moderation is free."""
+        return _FREE if self.first_party and model_names.kind_of(upstream) == "moderation" else None
 
     @property
     def media_priced_separately(self) -> bool:  # type: ignore[override]

@@ -52,7 +52,7 @@ class Embeddings(ResponseModel):
 
 @fast_route(bp, "/v1/embeddings", "/api/v1/embeddings")
 @Operation(
-    tag="Gateway",
+    tag="Embeddings and media",
     caller="key",
     body=EmbeddingsBody,
     parameters=CALL_HEADERS,
