@@ -1,6 +1,7 @@
 """Users and authentication: identities, sessions, devices, API keys and sign-in links."""
 
 from models.accounts import exported_account
+from models.accounts.api_keys import ApiKey
 from models.accounts.credentials import delete_expired
 from models.accounts.data_exports import DataExport
 from models.accounts.device_requests import DeviceRequest
@@ -13,6 +14,7 @@ from models.accounts.write_limits import WriteQuota
 __all__ = [
     "API_KEY_TYPES",
     "SESSION_TYPES",
+    "ApiKey",
     "DataExport",
     "DeviceRequest",
     "EmailChange",

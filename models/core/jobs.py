@@ -201,6 +201,18 @@ def refresh_costs(timestamp: int) -> None:
     agent_costs.refresh(now())
 
 
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="runs.end_idle_sessions", queueing_lock="runs.end_idle_sessions", retry=Backoff())
+def end_idle_sessions(timestamp: int) -> None:
+    """End the runs of sessions of unmodified clients that had no call for a while."""
+    from models.runs import client_sessions
+
+    more = True
+    while more:
+        with transaction():
+            more = client_sessions.end_idle_sessions(now())
+
+
 @queue.periodic(cron="* * * * *")
 @queue.task(name="runs.count_credits", queueing_lock="runs.count_credits", retry=Backoff())
 def count_run_credits(timestamp: int) -> None:
@@ -418,6 +430,19 @@ def watch_budgets(timestamp: int) -> None:
     budget_alerts.watch_budgets()
 
 
+@queue.periodic(cron="*/10 * * * *")
+@queue.task(
+    name="ledger.prune_idempotent_calls",
+    queueing_lock="ledger.prune_idempotent_calls",
+    retry=Backoff(60, 600),
+)
+def prune_idempotent_calls(timestamp: int) -> None:
+    """Delete the answers that are no longer replayed."""
+    from models import ledger
+
+    ledger.prune_idempotent_calls(now())
+
+
 @queue.periodic(cron="38 3 * * *")
 @queue.task(name="ledger.prune_budgets", queueing_lock="ledger.prune_budgets", retry=Backoff(600, 3600))
 def prune_budgets(timestamp: int) -> None:
@@ -509,6 +534,22 @@ def recount_accounts(timestamp: int) -> None:
     while more:
         with transaction():
             more = rollup_recount.recount_next_day()
+
+
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="usage.count_zones", queueing_lock="usage.count_zones", retry=Backoff(600))
+def count_zones(timestamp: int) -> None:
+    """Count the past days of accounts in the time zones in which they are viewed."""
+    from models.usage import zone_rollups
+
+    moment = now()
+    with transaction():
+        due = zone_rollups.zones_to_count(moment)
+    for account_id, time_zone in due:
+        more = True
+        while more:
+            with transaction():
+                more = zone_rollups.count_days(account_id, time_zone, moment)
 
 
 @queue.periodic(cron="42 2 * * *")

@@ -7,6 +7,7 @@ import re
 import secrets
 import ssl
 import tempfile
+import tomllib
 from contextlib import suppress
 from decimal import Decimal
 from email.utils import parseaddr
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
     stoa_referral_reward: Literal["now", "first_purchase"] = "now"
     stoa_prices_file: Path | None = None
+    stoa_providers_file: Path | None = None
     stoa_public_models: bool = False
     stoa_failover: bool = True
     stoa_relabel_models: Annotated[tuple[str, ...], NoDecode] = ()
@@ -329,7 +331,7 @@ class Settings(BaseSettings):
             raise ValueError("must be an e-mail address, such as Stoa <stoa@example.org>")
         return value
 
-    @field_validator("stoa_prices_file")
+    @field_validator("stoa_prices_file", "stoa_providers_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is None:
@@ -432,7 +434,19 @@ class Settings(BaseSettings):
         """All configured secrets, for masking in logs."""
         values = [getattr(self, name) for name in type(self).model_fields]
         found = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        found += [environment_value(name) for name in self._provider_key_names()]
         return [secret for secret in found if len(secret) >= 8]
+
+    def _provider_key_names(self) -> list[str]:
+        """The environment variables with keys that the providers file names; none if it is invalid, which prevents the start."""
+        if self.stoa_providers_file is None:
+            return []
+        try:
+            tables = tomllib.loads(self.stoa_providers_file.read_text(encoding="utf-8"))["providers"].values()
+            names = [table.get("key_env") for table in tables]
+        except (OSError, ValueError, LookupError, AttributeError):
+            return []
+        return [name for name in names if isinstance(name, str)]
 
     def warnings(self) -> list[str]:
         """Warnings for the operator about insecure but working settings."""
@@ -493,6 +507,11 @@ def _store_new_secret(path: Path) -> None:
             os.link(temporary, path)
     finally:
         os.unlink(temporary)
+
+
+def environment_value(name: str) -> str:
+    """The value of a variable of the environment or of `.env`, for keys of providers that operators name themselves; empty if unset."""
+    return os.environ.get(name) or dotenv_values(ROOT / ".env").get(name) or ""
 
 
 def load_settings(**overrides: Any) -> Settings:

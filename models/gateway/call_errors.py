@@ -50,6 +50,8 @@ class CallRefused(Exception):
         self.admission = admission
         if admission.outcome in ("plan_limit", "plan_rate") and admission.limit_resets_at is not None:
             self.retry_after = max(ceil((admission.limit_resets_at - now()).total_seconds()), 1)
+        elif admission.outcome in ("key_busy", "key_rate"):
+            self.retry_after = admission.refusal.get("seconds", 1)
 
     @property
     def code(self) -> str:

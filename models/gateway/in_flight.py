@@ -33,6 +33,7 @@ from models.ledger.holds import (
     Settled,
     Settlement,
 )
+from models.ledger.idempotent_calls import Claim, ClaimRequest, StoredAnswer
 
 log = logging.getLogger("stoa.gateway")
 
@@ -99,10 +100,13 @@ class HoldRenewer:
             time.sleep(RENEW_SECONDS / 2)
             with self._lock:
                 aged = time.monotonic() - RENEW_SECONDS / 2
-                due = [request_id for request_id, (since, _) in self._live.items() if since <= aged]
+                due = {request_id: call for request_id, (since, call) in self._live.items() if since <= aged}
+            claimed = [request_id for request_id, call in due.items() if call.admission.claimed]
             try:
                 if due:
-                    holds.extend_holds(self._pool, due, ttl_seconds=HOLD_SECONDS)
+                    holds.extend_holds(self._pool, list(due), ttl_seconds=HOLD_SECONDS)
+                if claimed:
+                    holds.extend_claims(self._pool, claimed, ttl_seconds=HOLD_SECONDS)
             except Exception:
                 # the next round retries; it, or settling, revives a hold that expired in between
                 log.exception("could not renew the holds of %d calls", len(due))
@@ -115,6 +119,10 @@ class Admissions:
         self.pool = pool
         self.admit = GroupCommit[AdmissionRequest, Admission](self._one, self._many)
         self._options: dict[str, Any] = {"ttl_seconds": HOLD_SECONDS, "free_credits": free_credits}
+
+    def admit_claimed(self, request: AdmissionRequest, claim: ClaimRequest) -> tuple[Admission, Claim]:
+        """Admit a call with an idempotency key, in a statement of its own."""
+        return holds.admit_claimed(self.pool, request, claim, worker=worker_name(), **self._options)
 
     def _one(self, request: AdmissionRequest) -> Admission:
         return holds.admit(self.pool, request, worker=worker_name(), **self._options)
@@ -133,7 +141,11 @@ class Settlements:
         self.windows = KeyWindows()
         """Bounds what is stored of calls that are not charged."""
         self.outputs = OutputEstimator()
-        self.settle = GroupCommit[tuple[Admission, Settlement], Settled](self._one, self._many)
+        self._settle_in_group = GroupCommit[tuple[Admission, Settlement], Settled](self._one, self._many)
+
+    def settle(self, call: tuple[Admission, Settlement]) -> Settled:
+        """Settle a call; one with an idempotency key in a statement of its own. Raises LedgerUnavailable."""
+        return self._one(call) if call[0].claimed else self._settle_in_group(call)
 
     def _one(self, call: tuple[Admission, Settlement]) -> Settled:
         settled = holds.settle(self.pool, *call, on_failure=partial(self.spool.add, "settle"))
@@ -200,6 +212,11 @@ class InFlightCall:
         self._abort: Callable[[], None] | None = None
         hold_renewer.add(self)
         metrics.IN_FLIGHT.inc()
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether its key refuses that fields of the request are dropped."""
+        return bool(self.admission.rules and self.admission.rules["strict"])
 
     def abort_with(self, abort: Callable[[], None]) -> None:
         """Set how `stop` ends the provider's response: a function that is safe to call from any thread."""
@@ -288,8 +305,10 @@ class InFlightCall:
         client_gone: bool = False,
         error: str | None = None,
         error_message: str | None = None,
+        answer: StoredAnswer | None = None,
     ) -> Settled | None:
-        """Charge the call and write its rows; durable on return. Returns None when the call had already ended.
+        """Charge the call and write its rows; durable on return. Returns None when the call had already ended. `answer` is stored
+        for retries, in the same transaction.
 
         Raises LedgerUnavailable when the ledger cannot commit; the spool then retries the settlement.
         """
@@ -327,6 +346,7 @@ class InFlightCall:
             error_message=error_message,
             parameters=self.metadata.parameters,
             definitions=self.metadata.definitions,
+            answer=answer,
         )
         outcome = "unsettled"
         try:

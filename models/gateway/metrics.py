@@ -28,6 +28,7 @@ ERRORS = Counter("stoa_call_errors_total", "Refused and failed calls by kind", [
 FAILOVERS = Counter(
     "stoa_failovers_total", "Calls that went on to another provider", ["provider", "next_provider"]
 )
+REPLAYS = Counter("stoa_replays_total", "Answers replayed for an idempotency key", ["door"])
 TOKENS = Counter("stoa_tokens_total", "Tokens, in disjoint buckets", ["provider", "bucket"])
 CREDITS = Counter("stoa_credits_total", "Credits charged", ["provider"])
 LATENCY = Histogram(

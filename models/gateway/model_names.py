@@ -121,6 +121,11 @@ def has_row(table: str, name: str) -> bool:
     return found is not None and found.id == name.lower()
 
 
+def has_table(table: str) -> bool:
+    """Whether the release ships prices of a provider under this name."""
+    return _table(table) is not None
+
+
 def callable_names(table: str) -> Iterator[str]:
     """Names of the models in a table, without patterns and deprecated models."""
     shipped = _table(table)

@@ -253,13 +253,16 @@ class PriceTable:
             and row is model_names.price_row(table, answered)
         ):
             answered = None  # the response names the base model, but the variant is charged
-        for name in (requested, answered, upstream):
+        return self.operator_price(requested, answered, upstream) or next(
+            (price for name in (answered, upstream) if name and (price := self._shipped(table, name))), None
+        )
+
+    def operator_price(self, *names: str | None) -> ModelPrice | None:
+        """The operator's price of the first of these names that has one."""
+        for name in names:
             override = self.overrides.get(name.lower()) if name else None
             if override and override.price:
                 return override.price
-        for name in (answered, upstream):
-            if name and (price := self._shipped(table, name)):
-                return price
         return None
 
     def _shipped(self, table: str, name: str) -> ModelPrice | None:
@@ -410,7 +413,8 @@ _UNIT_KEYS = {
     "search_unit": "search_units",
 }
 """Dollars per unit, not per million."""
-_KEYS = {*_RATE_KEYS, *_UNIT_KEYS, "max_output", "provider", "upstream_model", "kind"}
+PRICE_KEYS = {*_RATE_KEYS, *_UNIT_KEYS, "max_output"}
+_KEYS = {*PRICE_KEYS, "provider", "upstream_model", "kind"}
 
 
 def read_overrides(path: Path) -> dict[str, PriceOverride]:
@@ -432,7 +436,7 @@ def read_overrides(path: Path) -> dict[str, PriceOverride]:
     if not isinstance(table, dict):
         raise SettingsError(f"STOA_PRICES_FILE: {path} must hold one table per model.")
     return {
-        str(name).strip().lower(): replace(_override(name, entry), name=str(name).strip())
+        str(name).strip().lower(): replace(read_override(name, entry), name=str(name).strip())
         for name, entry in table.items()
     }
 
@@ -454,12 +458,14 @@ def _unit_name(key: str) -> str:
     return f"{_UNIT_KEYS[name]}{colon}{rest}"
 
 
-def _override(name: str, entry: Any) -> PriceOverride:
+def read_override(name: str, entry: Any, setting: str = "STOA_PRICES_FILE") -> PriceOverride:
+    """Read an operator's entry for a model. Raises SettingsError with the file's `setting`."""
+
     def invalid(key: str, problem: str) -> SettingsError:
-        return SettingsError(f"STOA_PRICES_FILE: {key!r} of {name!r} {problem}.")
+        return SettingsError(f"{setting}: {key!r} of {name!r} {problem}.")
 
     if not isinstance(entry, dict):
-        raise SettingsError(f"STOA_PRICES_FILE: {name!r} must be a table with 'input' and 'output'.")
+        raise SettingsError(f"{setting}: {name!r} must be a table with 'input' and 'output'.")
     entry = _with_image_prices(entry)
     if unknown := {key for key in entry if key.partition(":")[0] not in _KEYS}:
         raise invalid(min(unknown), f"is not one of {', '.join(sorted(_KEYS))}")

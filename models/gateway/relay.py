@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from math import ceil
 
-from models.accounts.credentials import hash_token
+from models.accounts.key_format import present
 from models.core.cooperative import heavy
 from models.core.db import now
 from models.core.errors import DomainError
@@ -41,6 +41,14 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
 )
 from models.gateway.dialects.error_shapes import answer_message
+from models.gateway.idempotency import (
+    AlreadyCalled,
+    IdempotencyKey,
+    Replay,
+    claim_error,
+    dropped_header,
+    recorded,
+)
 from models.gateway.in_flight import (
     Admissions,
     CallMetadata,
@@ -53,6 +61,7 @@ from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
+from models.gateway.session_runs import SessionRuns
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
@@ -74,9 +83,11 @@ from models.gateway.whole_stream import (
 )
 from models.ledger import holds
 from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable, Outcome
+from models.ledger.idempotent_calls import Claim, StoredAnswer
 
 log = logging.getLogger("stoa.gateway")
 
+JSON = "application/json"
 JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
 """Substrings of a `Content-Type` that announce a stream of JSON."""
 AUTHENTICATED_SECONDS = 30.0
@@ -87,7 +98,11 @@ MAX_LISTED_HOLDS = 20
 UNKNOWN_CALL_SECONDS = 5
 """Assumed duration of a call whose key and model have too few settled calls."""
 MAX_RETRY_SECONDS = 60
+RUN_PROBLEMS = ("run_not_found", "run_not_running")
 EMPTY = "The provider's answer was empty."
+CLAIMED = Claim("claimed")
+RETRY_OUTCOMES = ("checked", "out_of_credits")
+"""Outcomes of the check of a caller who gets the answer of an earlier call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +132,11 @@ class Gateway:
         self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
         self.settlements = Settlements(pool, self.spool)
+        self.session_runs = SessionRuns(pool, settings)
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
-        self._authenticated: dict[str, float] = {}
+        self._authenticated: dict[tuple[str, str], float] = {}
         self.organisation_keys = OrganisationKeys(pool, settings.secret_key)
         self.whole_only = WholeOnlyModels()
         self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
@@ -134,11 +150,18 @@ class Gateway:
         model: str,
         minimum: int = 0,
         route: Route | None = None,
+        *,
+        claims: bool = False,
     ) -> Admission:
-        """Check the caller and place the hold (None: check only) if at least `minimum` is available. Raises CallRefused,
-        CreditsHeld, or LedgerUnavailable, also while calls wait to be settled."""
+        """Check the caller and place the hold (None: check only) if at least `minimum` is available, and claim the call's
+        idempotency key if `claims`. Raises CallRefused, CreditsHeld, AlreadyCalled or a DomainError if another call has the key,
+        or LedgerUnavailable, also while calls wait to be settled."""
+        presented = request.presented
         query = AdmissionRequest(
-            token_hash=hash_token(request.key),
+            token_hash=presented.id,
+            secret=presented.secret,
+            scope=request.dialect.scope,
+            drops=route.dropped if route else (),
             request_id=request.request_id,
             hold=hold,
             minimum=minimum,
@@ -153,16 +176,62 @@ class Gateway:
             repo_url=request.payer.repo_url,
             ip=request.address,
         )
-        return self._admit(query)
+        return self._admit(query, request.idempotency if claims else None)
 
-    def _admit(self, query: AdmissionRequest) -> Admission:
+    def _admit_attempt(self, request: CallRequest, attempt: Attempt) -> tuple[CallRequest, Admission]:
+        """`admit`, in the run of the client's session if there is one. A session never refuses a call: if its run has ended
+        meanwhile, or belongs to another account, the call goes into another, or into none."""
+        request = self.session_runs.attributed(request)
+        for tries in (1, 2, 3):
+            _run_budget(request)
+            try:
+                # a free call needs no hold
+                admission = self.admit(
+                    request,
+                    attempt.hold or None,
+                    attempt.call.model,
+                    attempt.minimum,
+                    attempt.route,
+                    claims=True,
+                )
+            except CallRefused as refused:
+                if request.session is None or refused.code not in RUN_PROBLEMS or tries == 3:
+                    raise
+                ended = tries == 1 and refused.code == "run_not_running"
+                request = (
+                    self.session_runs.attributed(request, ended=True)
+                    if ended
+                    else replace(request, run_id=None, session=None)
+                )
+                continue
+            return request, admission
+        raise AssertionError("unreachable")
+
+    def _admit(self, query: AdmissionRequest, key: IdempotencyKey | None = None) -> Admission:
         self.spool.check()
+        claim = CLAIMED
         with metrics.timed("admit"):
-            admission = self.admissions.admit(query)
+            if key is None:
+                admission = self.admissions.admit(query)
+            else:
+                admission, claim = self.admissions.admit_claimed(query, key.claim)
+        if key is not None and claim.state not in ("claimed", "unknown"):
+            self._check_retry(key, claim, admission)
         if admission.outcome not in ("admitted", "checked"):
             metrics.of(metrics.ERRORS, query.door, admission.outcome).inc()
             raise self._refusal(admission)
         return admission
+
+    def _check_retry(self, key: IdempotencyKey, claim: Claim, admission: Admission) -> None:
+        """End a call whose idempotency key another call has: with its answer, or an error. Returns if the caller is refused."""
+        if admission.outcome not in RETRY_OUTCOMES:
+            return
+        if claim.answer is not None and claim.request_id is not None:
+            metrics.of(metrics.REPLAYS, admission.door).inc()
+            raise AlreadyCalled(Replay(claim.answer, claim.request_id))
+        usual = self.outputs.typical_seconds(admission.key_id, admission.model) or UNKNOWN_CALL_SECONDS
+        elapsed = (now() - claim.created_at).total_seconds() if claim.created_at else 0
+        raise claim_error(key, claim, min(max(ceil(usual - elapsed), 1), MAX_RETRY_SECONDS))
 
     def _refusal(self, admission: Admission) -> CallRefused:
         """The error of a call that was not admitted. If calls in flight hold its credits, reads their holds."""
@@ -190,14 +259,20 @@ class Gateway:
 
         Caches accepted keys for AUTHENTICATED_SECONDS; `admit` checks again before the call is served.
         """
-        token_hash = hash_token(key)
-        current = time.monotonic()
-        if self._authenticated.get(token_hash, 0.0) > current:
+        presented, current = present(key), time.monotonic()
+        cached = presented.secret or presented.id, dialect.scope
+        if self._authenticated.get(cached, 0.0) > current:
             return
         try:
             self._admit(
                 AdmissionRequest(
-                    token_hash=token_hash, request_id=request_id, hold=None, door=dialect.door, ip=address
+                    token_hash=presented.id,
+                    secret=presented.secret,
+                    scope=dialect.scope,
+                    request_id=request_id,
+                    hold=None,
+                    door=dialect.door,
+                    ip=address,
                 )
             )
         except CallRefused as refused:
@@ -206,10 +281,10 @@ class Gateway:
             raise
         if len(self._authenticated) >= MAX_AUTHENTICATED:
             self._authenticated.clear()
-        self._authenticated[token_hash] = current + AUTHENTICATED_SECONDS
+        self._authenticated[cached] = current + AUTHENTICATED_SECONDS
 
-    def open(self, request: CallRequest) -> Reply | AnswerStream:
-        """Make the call. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
+    def open(self, request: CallRequest) -> Reply | AnswerStream | Replay:
+        """Make the call, or replay the answer of an earlier one with its idempotency key. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
         DomainError of an invalid request; checks run in the order of the contract (5.2)."""
         started, started_at = time.monotonic(), now()
         admission: Admission | None = None
@@ -221,8 +296,9 @@ class Gateway:
                 admission = self.admit(request, None, request.model if isinstance(request.call, Call) else "")
                 raise
             call, route = attempt.call, attempt.route
-            # a free call needs no hold
-            admission = self.admit(request, attempt.hold or None, call.model, attempt.minimum, route)
+            request, admission = self._admit_attempt(request, attempt)
+        except AlreadyCalled as found:
+            return found.replay
         except (CallRefused, DomainError) as refusal:
             self._record_refusal(request, refusal, admission, started, started_at)
             raise
@@ -297,13 +373,15 @@ class Gateway:
         if isinstance(call, DomainError):
             raise call
         _run_budget(request)
+        if request.presented.is_test:
+            return self._prepare(request, call, self.routes.for_test(call))
         return self._prepare(request, call, request.dialect.route(self.routes, request, call))
 
     def _prepare(self, request: CallRequest, call: Call, route: Route) -> Attempt:
         """Prepare the call for one provider: if the limit of a whole answer costs more than its usual size, as a stream.
         Raises DomainError for what the provider cannot be sent."""
         call = request.dialect.adapt(call, route.provider)
-        size = self.outputs.size(hash_token(request.key), call.model)
+        size = self.outputs.size(request.presented.id, call.model)
         limited = call.max_output is not None and call.max_output <= size
         if call.stream or limited or request.byok or route in self.whole_only:
             return self._prepare_as(request, call, route, size)
@@ -386,7 +464,7 @@ class Gateway:
         status, message = self._answer_to(request, refusal)
         record = holds.CallRefusal(
             request_id=request.request_id,
-            key_id=hash_token(request.key),
+            key_id=request.presented.id,
             org_id=admission.org_id if admission else None,
             run_id=request.run_id,
             door=request.dialect.door,
@@ -416,7 +494,7 @@ class Gateway:
             return
         record = holds.CallRefusal(
             request_id=request_id,
-            key_id=hash_token(key),
+            key_id=present(key).id,
             org_id=admission.org_id if admission else None,
             door=dialect.door,
             requested_model="",
@@ -463,7 +541,7 @@ class Gateway:
     ) -> Iterator[Attempt]:
         """The call prepared for each other provider whose price is known and held."""
         call = request.call
-        if isinstance(call, DomainError) or request.byok:
+        if isinstance(call, DomainError) or request.byok or request.presented.is_test:
             return
         for route in self.routes.fallbacks(attempt.route):
             try:
@@ -471,6 +549,7 @@ class Gateway:
             except DomainError:
                 continue
             fewer = call.n > 1 and attempt.route.provider.native_n and not route.provider.native_n
+            fewer = fewer or bool(other.route.dropped and in_flight.is_strict)
             if not fewer and in_flight.try_hold(other.hold):
                 yield other
 
@@ -480,21 +559,19 @@ class Gateway:
         if not attempt.whole:
             return self._stream(request, attempt, in_flight, biller)
         if not call.stream:
-            return self._reply(dialect, call, _fetch_all(dialect, attempt), in_flight, biller)
+            return self._reply(request, call, _fetch_all(dialect, attempt), in_flight, biller)
         try:
             answer = self._read_streamed(dialect, attempt, in_flight)
         except AnswerEnded as ended:
             error = ended.error
-            reply = self._reply(dialect, call, [ended.answer], in_flight, biller, error=error)
-            if not ended.answer.meter.empty:
-                error.details = {"answer": lenient_json.read(reply.body).value}
+            self._reply(request, call, [ended.answer], in_flight, biller, error=error)
             raise error from ended
         except ProviderError as error:
             if not refuses_to_stream(error):
                 raise
             log.warning("%s does not stream %s: %s", attempt.route.provider.title, attempt.route.model, error)
             return self._send(request, self._as_whole(request, attempt, in_flight), in_flight)
-        return self._reply(dialect, call, [answer], in_flight, biller)
+        return self._reply(request, call, [answer], in_flight, biller)
 
     def _stream(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall, biller: Biller
@@ -558,7 +635,7 @@ class Gateway:
 
     def _reply(
         self,
-        dialect: Dialect,
+        request: CallRequest,
         call: Call,
         answers: Sequence[WholeAnswer],
         in_flight: InFlightCall,
@@ -566,7 +643,8 @@ class Gateway:
         *,
         error: UpstreamError | None = None,
     ) -> Reply:
-        """Settle a call, and format its whole answers for the client. `error`: why they are incomplete."""
+        """Settle a call, and format its whole answers for the client. `error`: why they are incomplete; gets them in its details."""
+        dialect = request.dialect
         kind, message = (error.kind, str(error)) if error else (None, None)
         meters = [answer.meter for answer in answers]
         first = meters[0]
@@ -576,6 +654,11 @@ class Gateway:
             in_flight.fail(kind or EmptyAnswer.kind, status, message or EMPTY)
             return Reply(answers[0].raw)
         bill = biller.bill(in_flight.route, meters, complete=error is None)
+        reply = dialect.reply(call, answers, bill)
+        if error is not None:
+            error.details = {"answer": lenient_json.read(reply.body).value}
+        stored = self._stored(request, in_flight, reply, error) if in_flight.admission.claimed else None
+        reply.stored = stored is None or stored.body is not None
         in_flight.settle(
             bill.usage,
             bill.cost,
@@ -586,17 +669,29 @@ class Gateway:
             reasoning=first.reasoning,
             error=kind,
             error_message=message,
+            answer=stored,
         )
         if error is None and isinstance(in_flight.stop_error, AccountStopped):
             # it has been paid for, but what it says is not to be done
             raise in_flight.stop_error
-        return dialect.reply(call, answers, bill)
+        return reply
+
+    def _stored(
+        self, request: CallRequest, in_flight: InFlightCall, reply: Reply, error: UpstreamError | None
+    ) -> StoredAnswer:
+        """What a retry with the call's idempotency key gets: the reply, or the error of one that is incomplete."""
+        headers = dropped_header(in_flight.route.dropped)
+        if error is None:
+            return recorded(reply.body, reply.content_type, headers=headers)
+        context = ErrorContext(request.request_id, request.headers or {}, self.settings)
+        answer = request.dialect.error(error, context)
+        return recorded(lenient_json.write(answer.body), JSON, answer.status, headers | dict(answer.headers))
 
 
 def _run_budget(request: CallRequest) -> int | None:
     """The credits of the run's envelope that the caller asks for. Raises DomainError."""
     credits = read_run_budget(request.run_budget)
-    if credits is not None and request.run_id is None:
+    if credits is not None and request.run_id is None and request.session is None:
         raise DomainError(f"'{RUN_BUDGET}' needs a run: name one of your running runs (x-stoa-run-id).")
     return credits
 

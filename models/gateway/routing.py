@@ -8,7 +8,7 @@ from decimal import Decimal
 from math import ceil
 
 from models.core.errors import DomainError
-from models.core.settings import Settings, SettingsError
+from models.core.settings import Settings, SettingsError, environment_value
 from models.gateway import model_names
 from models.gateway.chat_format import Call, Usage
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
@@ -20,6 +20,8 @@ from models.gateway.price_factors import FactorReader, PriceFactors, read_factor
 from models.gateway.price_keys import FORMATS, KEYS
 from models.gateway.pricing import ModelPrice, PriceTable, flat, tier_of
 from models.gateway.providers.anthropic import Anthropic
+from models.gateway.providers.configured import ConfiguredProvider
+from models.gateway.providers.demo import EMBEDDINGS as DEMO_EMBEDDINGS
 from models.gateway.providers.demo import MODEL as DEMO
 from models.gateway.providers.demo import MODELS as DEMO_MODELS
 from models.gateway.providers.demo import DemoProvider
@@ -27,6 +29,7 @@ from models.gateway.providers.gemini import RESOURCE, Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.providers.provider import Endpoint, Provider
+from models.gateway.providers_file import SETTING, load_providers
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
 
 MAX_OUTPUT = 1_048_576
@@ -39,6 +42,8 @@ MAX_CACHED_ROUTES = 4096
 
 FALLBACK_PRICE = flat(3, 15, source="fallback")
 """The price of an unlisted model if its provider reports costs but did not."""
+TEST_PRICE = flat(0, 0, source="test")
+"""The price of all calls with test keys."""
 UNLISTED_PRICE = flat(30, 180, source="unlisted")
 """The price of the hold for an unlisted model. All listed models but one are cheaper."""
 UNLISTED = {
@@ -93,6 +98,8 @@ class Route:
     """Parameters of the request that affect the price."""
     dropped: tuple[str, ...] = ()
     """Request keys removed because the provider would reject them."""
+    timeouts: UpstreamTimeouts | None = None
+    """Of this model; None for the provider's."""
     kind: str = model_names.CHAT
     """The kind of the model (`model_names`)."""
 
@@ -104,6 +111,8 @@ class Route:
     @property
     def context_window(self) -> int | None:
         """Context window of the model in tokens; None if unknown."""
+        if self.price and self.price.context_window:
+            return self.price.context_window
         row = model_names.price_row(self.provider.table, model_names.split_variant(self.model)[0])
         return row.context_window if row else None
 
@@ -183,11 +192,39 @@ class Router:
         )
         self.demo = DemoProvider(Endpoint("", None), DemoModel(settings.stoa_demo_delay_ms / 1000))
         self.direct = [build(OpenAI), build(Anthropic), build(Gemini)]
-        self.providers = {provider.name: provider for provider in (self.demo, *self.direct, self.openrouter)}
+        file = load_providers(settings.stoa_providers_file, timeouts)
+        self.configured = {
+            config.name: ConfiguredProvider(
+                config,
+                environment_value(config.key_env) if config.key_env else "",
+                HttpUpstream(config.title, config.timeouts, egress),
+            )
+            for config in file.providers
+        }
+        self.timeouts = file.timeouts
+        """Of single models, by the requested name in lower case."""
+        built_in = (self.demo, *self.direct, self.openrouter)
+        self.providers: dict[str, Provider] = {
+            **{provider.name: provider for provider in built_in},
+            **self.configured,
+        }
         for name, override in prices.overrides.items():
             if override.provider and override.provider not in self.providers:
                 known = ", ".join(self.providers)
                 raise SettingsError(f"STOA_PRICES_FILE: 'provider' of {name!r} must be one of {known}.")
+
+    @property
+    def upstreams(self) -> list[Provider]:
+        """All providers but the built-in demo."""
+        return [*self.direct, self.openrouter, *self.configured.values()]
+
+    def problems(self) -> list[str]:
+        """What of the operator's file does not work as the server is set up, for the operator."""
+        return [
+            f"{SETTING}: {each.title} serves nothing, because {each.key_setting} is not set"
+            for each in self.configured.values()
+            if not each.ready
+        ]
 
     def find(
         self, model: str, *, byok: str | None = None, direct_openai: bool = False, task: str | None = None
@@ -230,14 +267,15 @@ class Router:
             upstream = override.upstream_model or provider.upstream_model(override.name or name)
             # who sets the provider of a model without a kind says that it chats
             self._check_kind(
-                name, kind or (task and model_names.kind_of(upstream)) or model_names.CHAT, task, provider
+                name, kind or (task and provider.kind_of(upstream)) or model_names.CHAT, task, provider
             )
             if not provider.ready:
                 raise NoRoute(self._not_served(name))
             return self._route(provider, name, upstream, task=task)
         found = self._provider_for(name, byok, direct_openai, task)
         upstream = found.upstream_model(name) if found else name
-        self._check_kind(name, kind or model_names.kind_of(upstream), task, found)
+        kind = kind or (found.kind_of(upstream) if found else model_names.kind_of(upstream))
+        self._check_kind(name, kind, task, found)
         if found is None:
             raise NoRoute(self._not_served(name))
         return self._route(found, name, upstream, byok if found is self.openrouter else None, task)
@@ -277,9 +315,18 @@ class Router:
                 f"The model '{name}' has no price on this server, so it is not served. "
                 "The operator can set one (STOA_PRICES_FILE)."
             )
-        return Route(
-            provider, name, upstream, price, byok, kind=passed.KINDS[task] if task else model_names.CHAT
-        )
+        timeouts = self.timeouts.get(name.lower()) or provider.timeouts_of(name, upstream)
+        kind = passed.KINDS[task] if task else model_names.CHAT
+        return Route(provider, name, upstream, price, byok, timeouts=timeouts, kind=kind)
+
+    def for_test(self, call: Call) -> Route:
+        """The route of a call with a test key: a demo model answers for every model, and nothing is charged. Raises NoRoute for
+        what no demo model does."""
+        if call.format not in passed.PATHS:
+            return Route(self.demo, call.model, DEMO, TEST_PRICE)
+        if call.format not in self.demo.formats:
+            raise NoRoute("Test keys reach only the demo models, and none of these serves this route.")
+        return Route(self.demo, call.model, DEMO_EMBEDDINGS, TEST_PRICE, kind=passed.KINDS[call.format])
 
     def fallbacks(self, route: Route) -> Iterator[Route]:
         """Fallback routes of the same model at a known price, in order. None if the caller's key pays, the operator set
@@ -299,8 +346,10 @@ class Router:
         self, provider: Provider, requested: str, upstream: str, answered: str | None = None
     ) -> ModelPrice | None:
         """The price of a model at a provider; None if missing."""
-        found = self.prices.find(provider.table, requested, upstream, answered)
-        return found or provider.own_price(requested, upstream)
+        own = provider.own_price(requested, upstream)
+        if own is not None:
+            return self.prices.operator_price(requested, answered, upstream) or own
+        return self.prices.find(provider.table, requested, upstream, answered)
 
     def prepare(self, route: Route, call: Call) -> tuple[Route, ProviderRequest]:
         """The request to send, and the route with its price factors. Raises BadCall for an unsupported request or a key
@@ -317,9 +366,11 @@ class Router:
                 reports_cost=provider.reports_cost,
                 separate_media_prices=provider.media_priced_separately,
             )
-            factors = read_factors(FORMATS.get(call.format) or KEYS[provider.name], body, reader)
+            keys = FORMATS.get(call.format) or KEYS.get(provider.name) or KEYS["openai"]
+            factors = read_factors(keys, body, reader)
         prepared = replace(route, factors=factors, dropped=tuple(dropped))
-        return prepared, provider.request(call, body, route.byok)
+        request = provider.request(call, body, route.byok)
+        return prepared, request if route.timeouts is None else replace(request, timeouts=route.timeouts)
 
     def cost(self, route: Route, usage: Usage, answered: str | None) -> tuple[Decimal, dict[str, str]]:
         """Cost of a call in dollars, and the prices applied, with `flags` for the operator. Uses the cost that the
@@ -365,6 +416,9 @@ class Router:
                 public = provider.public_model(name)
                 if provider.lists(public):
                     found[public] = public
+        for configured in self.configured.values():
+            for name in configured.listed() if configured.ready else ():
+                found[name.lower()] = name
         for lower, override in self.prices.overrides.items():
             found[lower] = override.name or lower
         for lower, name in sorted(found.items(), key=lambda item: (item[0] not in DEMO_MODELS, item[0])):
@@ -385,6 +439,9 @@ class Router:
         openrouter = self.openrouter if (self.openrouter.ready or byok) and serves(self.openrouter) else None
         if byok and not direct_openai:
             return openrouter
+        configured = self.configured.get(name.partition("/")[0].lower()) if self.configured else None
+        if configured is not None and configured.ready and configured.claims(name):
+            return configured
         variant = model_names.split_variant(name)[1]
         direct = (each for each in self.direct if each.ready and each.claims(name) and serves(each))
         found = None if variant else next(direct, None)
@@ -408,7 +465,13 @@ class Router:
         return not direct_has and model_names.has_row(openrouter.table, openrouter.upstream_model(name))
 
     def _not_served(self, model: str) -> str:
-        keys = [provider for provider in (*self.direct, self.openrouter) if provider.ready]
+        prefix, slash, _ = model.partition("/")
+        if slash and (configured := self.configured.get(prefix.lower())) and not configured.ready:
+            return (
+                f"The model '{model}' is not served here: the key of {configured.title} is not set on this server "
+                f"({configured.config.key_env})."
+            )
+        keys = [provider for provider in self.upstreams if provider.ready]
         if not keys:
             return (
                 f"The model '{model}' is not served here: this server has no provider key yet. "
@@ -421,6 +484,8 @@ class Router:
                 f"server has no key for OpenRouter. Without the variant, the name is '{base}'."
             )
         titles = ", ".join(provider.title for provider in keys)
+        if slash and prefix.lower() in self.configured:
+            return f"The model '{model}' is not served here: it is not one of the models of {prefix.lower()}."
         return f"The model '{model}' is not served here. Keys are set for: {titles}."
 
 

@@ -196,7 +196,8 @@ _CHECKS = {
         ),
         stored AS (
             SELECT account_id, grain, bucket AT TIME ZONE 'UTC' AS bucket, user_id, model, agent_id, key_id, {_MEASURES}
-            FROM usage_rollup WHERE error = '' AND account_id NOT IN (SELECT account_id FROM usage_recounting)
+            FROM usage_rollup WHERE error = '' AND grain IN ('hour', 'day', 'week')
+                AND account_id NOT IN (SELECT account_id FROM usage_recounting)
         )
         SELECT concat_ws(' ', account_id, grain, bucket, model, agent_id),
             CASE WHEN s.calls IS NULL THEN 'none' ELSE
@@ -225,7 +226,8 @@ _CHECKS = {
         ),
         stored AS (
             SELECT account_id, grain, bucket, user_id, model, key_id, error, sum(failed) AS failed FROM usage_rollup
-            WHERE error <> '' AND account_id NOT IN (SELECT account_id FROM usage_recounting)
+            WHERE error <> '' AND grain IN ('hour', 'day', 'week')
+                AND account_id NOT IN (SELECT account_id FROM usage_recounting)
             GROUP BY 1, 2, 3, 4, 5, 6, 7
         )
         SELECT concat_ws(' ', account_id, grain, bucket, model, error), coalesce(c.failed, 0), coalesce(s.failed, 0)

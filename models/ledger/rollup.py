@@ -10,8 +10,8 @@ from models.core.db import Base, BigInt
 
 
 class UsageRollup(Base):
-    """Usage of an account in one bucket (a UTC hour or day, named by its start), per user, model, agent and key, and
-    per error of the failed calls.
+    """Usage of an account in one bucket (a UTC hour, day or week, named by its start), per user, model, agent and key, and
+    per error of the failed calls. The grain of days and weeks of another time zone ends in its name (models/usage/zone_rollups.py).
 
     A row counts either settled calls, with an empty `error`, or `failed` ones, which used nothing.
 
@@ -21,7 +21,10 @@ class UsageRollup(Base):
 
     __tablename__ = "usage_rollup"
     __table_args__ = (
-        CheckConstraint("(grain = ANY (ARRAY['hour'::text, 'day'::text, 'week'::text]))", name="grain_known"),
+        CheckConstraint(
+            "(split_part(grain, ' '::text, 1) = ANY (ARRAY['hour'::text, 'day'::text, 'week'::text]))",
+            name="grain_known",
+        ),
         CheckConstraint("(cardinality(latency_hist) = 16)", name="latency_hist_buckets"),
     )
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from models.core.db import ACCOUNT, NEW_ID, NOW, Base, BigInt
+from models.gateway.call_session import run_title
 
 RUN_STATUSES = ("running", "completed", "failed", "cancelled")
 STEP_STATUSES = ("running", "completed", "skipped")
@@ -88,6 +89,14 @@ class AgentRun(Base):
         Index("idx_agent_run_completed_user", "user_id", postgresql_where=_COMPLETED),
         Index("idx_agent_run_unsuccessful", "publisher_id", "agent_name", postgresql_where=_UNSUCCESSFUL),
         Index("idx_agent_run_account_credits", text(ACCOUNT), "settled_credits", "created_at", "id"),
+        Index(
+            "idx_agent_run_account_agent_credits",
+            text(ACCOUNT),
+            "agent_id",
+            "settled_credits",
+            "created_at",
+            "id",
+        ),
         Index(
             "idx_agent_run_account_duration",
             text(ACCOUNT),
@@ -163,6 +172,12 @@ class AgentRun(Base):
     score: Mapped[int | None] = mapped_column(SmallInteger)
     account_id: Mapped[str | None] = column_property(func.coalesce(org_id, user_id), deferred=True)
     """The account that owns the run and is charged for its calls."""
+
+
+def agent_name_of(run: AgentRun) -> str:
+    """The agent's display name, never empty."""
+    title = None if run.publisher_id else run_title(run.agent_id)
+    return title or (run.agent_name or run.agent_id).strip() or "unnamed agent"
 
 
 class AgentStep(Base):

@@ -5,6 +5,7 @@ from models.ledger.rollup import UsageRecounting, UsageRollup
 from models.usage import departures, erased_prompts, exported_ledger
 from models.usage.org_usage import OrgUsage, OrgUsageState
 from models.usage.weekly_report import OrgWeeklyReport
+from models.usage.zone_rollups import UsageZone
 
 __all__ = [
     "Message",
@@ -13,6 +14,7 @@ __all__ = [
     "OrgWeeklyReport",
     "UsageRecounting",
     "UsageRollup",
+    "UsageZone",
     "departures",
     "erased_prompts",
     "exported_ledger",

@@ -36,9 +36,9 @@ from models.usage.usage_report import (
     spending,
     spending_before,
     sum_totals,
-    total_columns,
     totals_from,
 )
+from models.usage.usage_rows import total_columns
 
 MAX_SERIES = 25
 """Keys with a series of their own; seven of them have colours."""
@@ -62,11 +62,6 @@ def org_spending(
     the organisation in the period. On another clock, and with `filters` (dimension or "state" to value), it reads the rollups of the
     account if they have them (`ROLLED`); else, and by run, all calls of the period.
     """
-    if _rolled(org, period, by, filters):
-        rolled = _rolled_filters(user_id, filters)
-        name: Any = rolled_name(by)
-        report = spending(org.id, period, name, now, filters=rolled, limit=limit)
-        return replace(report, by=by)
     parameters = _parameters(org, period, by, now, user_id)
     if by == "run":
         return report_from_calls(
@@ -75,6 +70,11 @@ def org_spending(
     # by rank in the last 30 days, so that a series keeps its colour when the period or a filter changes
     month = db.session.scalars(_ranked_by_month(), parameters | {"user": ""}).all()
     places = {key: place for place, key in enumerate(month, 1)}
+    if _rolled(org, period, by, filters):
+        rolled = _rolled_filters(user_id, filters)
+        name: Any = rolled_name(by)
+        report = spending(org.id, period, name, now, filters=rolled, limit=limit, ranks=places)
+        return replace(report, by=by)
     if filters or _other_clock(org, period):
         return report_from_calls(
             org.id, period, by, now, filters=_filters(user_id, filters), limit=limit, ranks=places

@@ -23,10 +23,10 @@ _MAX_DAYS_BY_DAY = 62
 
 
 class PeriodPart(NamedTuple):
-    """A part `start <= t < end` of the column that starts at `column`: whole UTC buckets of a grain, or with grain "call" less than
-    an hour."""
+    """A part `start <= t < end` of the column that starts at `column`: whole UTC buckets of a grain, those of a time zone
+    (`zone_grain`), or with grain "call" less than an hour."""
 
-    grain: Literal["week", "day", "hour", "call"]
+    grain: str
     start: datetime
     end: datetime
     column: datetime
@@ -86,18 +86,33 @@ class Period:
             days = [day for day in days if day == self.first_day or day.weekday() == 0]
         return [midnight(day, self.zone) for day in days]
 
-    def parts(self) -> list[PeriodPart]:
+    def parts(self, counted: datetime | None = None) -> list[PeriodPart]:
         """The largest UTC weeks, days and hours that make up each column, and what is left of the hours at its ends: where
-        midnight is not at a full hour of UTC."""
-        return [
-            part for each in self.columns_as_parts() for part in utc_parts(each.start, each.end, each.start)
-        ]
+        midnight is not at a full hour of UTC. `counted`: the weeks and days of the zone before this midnight are rollups too."""
+        columns = self.columns_as_parts()
+        if counted is None or self.step == "hour":
+            return [part for each in columns for part in utc_parts(each.start, each.end, each.start)]
+        return [part for each in columns for part in self._zone_parts(each, counted.astimezone(UTC))]
+
+    def _zone_parts(self, whole: PeriodPart, counted: datetime) -> list[PeriodPart]:
+        start, end, column = whole.start, whole.end, whole.column
+        until = max(start, min(end, counted))
+        first, last = start.astimezone(self.zone), until.astimezone(self.zone)
+        weeks = self.step == "week" and until == end and first.weekday() == last.weekday() == 0
+        grain = zone_grain("week" if weeks else "day", self.zone)
+        parts = [PeriodPart(grain, start, until, column)] if start < until else []
+        return parts + utc_parts(until, end, column)
 
     def columns_as_parts(self) -> list[PeriodPart]:
         """Each column as one part, to read all its calls."""
         starts = [start.astimezone(UTC) for start in self.columns()]
         ends = [*starts[1:], self.end.astimezone(UTC)]
         return [PeriodPart("call", start, end, start) for start, end in zip(starts, ends, strict=True)]
+
+
+def zone_grain(grain: Step, zone: tzinfo) -> str:
+    """The grain of rollups of whole days or weeks of a time zone."""
+    return f"{grain} {zone}"
 
 
 def utc_parts(

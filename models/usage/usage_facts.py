@@ -14,12 +14,12 @@ from models.usage.usage_report import (
     By,
     UsageBefore,
     UsageReport,
-    before_of,
+    before_from_cells,
+    cells_before,
     period_times,
     report_of,
     slots_of,
     top_cells,
-    total_columns,
     totals_from,
 )
 from models.usage.usage_rows import (
@@ -75,10 +75,7 @@ def before_from_calls(
     period, names = report.period.before(), tuple(sorted(filters))
     keys = [each.key for each in report.series if each.key is not None]
     parameters = _parameters(account_id, period, filters, now) | {"keys": keys}
-    columns = db.session.execute(_columns(names), parameters).all()
-    by_key = db.session.execute(_keys(report.by, names), parameters).all()
-    kept = [row for row in by_key if row.key in set(keys)]
-    return before_of(period, [(row.start, totals_from(row)) for row in columns], kept)
+    return before_from_cells(period, db.session.execute(_cells_before(report.by, names), parameters).all())
 
 
 def _parameters(account_id: str, period: Period, filters: Mapping[str, str], now: datetime) -> dict[str, Any]:
@@ -90,15 +87,14 @@ def _parameters(account_id: str, period: Period, filters: Mapping[str, str], now
     }
 
 
-def _rows(names: tuple[str, ...], by: By | None) -> CTE:
+def _rows(names: tuple[str, ...], by: By) -> CTE:
     """Cells by key and column, in the shape of rollups."""
     table, columns_of = calls_by_column()
     calls, start = table.c, columns_of.c.column
-    key = [] if by is None else [calls[by].label("key")]
     columns = {name: calls[name] for name in CALL_DIMENSIONS}
     return (
         select(
-            *key,
+            calls[by].label("key"),
             start.label("start"),
             *(cast(func.sum(calls[name]), BigInt).label(name) for name in CALL_COUNTS),
             func.sum(calls.cost).label("cost"),
@@ -107,7 +103,7 @@ def _rows(names: tuple[str, ...], by: By | None) -> CTE:
         )
         .select_from(columns_of.join(table, true()))
         .where(*(filter_condition(columns, name) for name in names))
-        .group_by(*([] if by is None else [calls[by]]), start)
+        .group_by(calls[by], start)
         .cte("rows")
     )
 
@@ -120,14 +116,6 @@ def _cells(by: By, names: tuple[str, ...], limit: int) -> Select[*tuple[Any, ...
 
 
 @cache
-def _columns(names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
-    rows = _rows(names, None).c
-    query: Select[*tuple[Any, ...]] = select(rows.start, *total_columns(rows, rows.histogram))
-    return query.group_by(rows.start)
-
-
-@cache
-def _keys(by: By, names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
+def _cells_before(by: By, names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
     rows = _rows(names, by).c
-    query: Select[*tuple[Any, ...]] = select(rows.key, cast(func.sum(rows.credits), BigInt).label("credits"))
-    return query.group_by(rows.key)
+    return cells_before(rows, rows.key, rows.histogram)

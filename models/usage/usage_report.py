@@ -1,6 +1,7 @@
 """Usage reports over time, for charts and tables; of an account by model, agent, key or status, from rollups only."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,24 +13,25 @@ from sqlalchemy import (
     ARRAY,
     CTE,
     ColumnElement,
-    Integer,
     Select,
     Text,
     and_,
     any_,
     bindparam,
+    case,
     cast,
     func,
     or_,
     select,
 )
-from sqlalchemy.dialects.postgresql import TIMESTAMP, array
+from sqlalchemy.dialects.postgresql import TIMESTAMP
 
-from models.core.db import BigInt, db
+from models.core.db import db
 from models.ledger.latency import BUCKETS, merge_histograms, quantile
 from models.ledger.rollup import UsageRollup
+from models.usage import zone_rollups
 from models.usage.period import Period, Step
-from models.usage.usage_rows import rollup_key, rollup_parameters, rollup_rows
+from models.usage.usage_rows import rollup_key, rollup_parameters, rollup_rows, total_columns
 
 By = Literal["model", "agent", "version", "member", "team", "key", "repository", "error", "run", "package"]
 
@@ -140,50 +142,57 @@ def spending(
     *,
     filters: Mapping[str, str] | None = None,
     limit: int = MAX_SERIES,
+    ranks: Mapping[str, int] | None = None,
 ) -> UsageReport:
     """The account's usage in `period` by model, agent, key or error: the top `limit` by credits, and the rest as Other.
 
     `filters` narrow to the calls with these values of model, agent, key, error and state ("settled", "failed"). One statement for any
     period; returns at most 62 columns x (limit + 1) series. Colours are assigned by rank over the last 30 days without filters, so
-    that a series keeps its colour when the period or a filter changes.
+    that a series keeps its colour when the period or a filter changes; `ranks`, if they are known.
     """
     filters = filters or {}
-    parameters, splits = rollup_parameters(account_id, period, filters)
+    counted = zone_rollups.counted_until(account_id, period.zone)
+    parameters, splits = rollup_parameters(account_id, period, filters, counted)
     parameters |= {"month_ago": now - timedelta(days=30), "now": now}
-    month = period.name == "30d" and not filters
+    month = (period.name == "30d" and not filters) or ranks is not None
     statement = _cells(by, tuple(sorted(filters)), limit, month, splits)
     cells = db.session.execute(statement, parameters).all()
-    slots = slots_of({cell.key: cell.rank for cell in cells if cell.key is not None})
+    found = {cell.key: cell.rank for cell in cells if cell.key is not None}
+    slots = slots_of(found if ranks is None else {key: ranks.get(key) for key in found})
     return report_of(period, by, [(cell.key, cell.start, totals_from(cell)) for cell in cells], slots)
 
 
 def spending_before(
     account_id: str, report: UsageReport, *, filters: Mapping[str, str] | None = None
 ) -> UsageBefore:
-    """The account's usage in the period before that of `report`, with the same filters. Two statements."""
+    """The account's usage in the period before that of `report`, with the same filters. One statement."""
     filters, period = filters or {}, report.period.before()
-    names = tuple(sorted(filters))
     keys = [each.key for each in report.series if each.key is not None]
-    parameters, splits = rollup_parameters(account_id, period, filters)
-    columns = db.session.execute(_columns_before(names, splits), parameters).all()
-    by_key = db.session.execute(_keys_before(report.by, names, splits), parameters | {"keys": keys}).all()
-    return before_of(period, [(row.start, totals_from(row)) for row in columns], by_key)
+    counted = zone_rollups.counted_until(account_id, period.zone)
+    parameters, splits = rollup_parameters(account_id, period, filters, counted)
+    statement = _cells_before(report.by, tuple(sorted(filters)), splits)
+    return before_from_cells(period, db.session.execute(statement, parameters | {"keys": keys}).all())
+
+
+def before_from_cells(period: Period, cells: Sequence[Any]) -> UsageBefore:
+    """The usage before from the rows of `cells_before`."""
+    named = [cell for cell in cells if cell.key is not None]
+    return before_of(period, [(cell.start, totals_from(cell)) for cell in cells], named)
 
 
 def before_of(
     period: Period, columns: Sequence[tuple[datetime, UsageTotals]], by_key: Sequence[Any]
 ) -> UsageBefore:
-    """The usage before from the totals of its columns, and rows with `key` and `credits`."""
+    """The usage before from totals with the starts of their columns, and rows with `key` and `credits`, which are added up."""
     stamps = [start.timestamp() for start in period.columns()]
     stacks: list[list[UsageTotals]] = [[] for _ in stamps]
     for start, totals in columns:
         stacks[column_index(stamps, start)].append(totals)
-    return UsageBefore(
-        period,
-        sum_totals([totals for _, totals in columns]),
-        [sum_totals(stack) for stack in stacks],
-        {row.key: row.credits for row in by_key},
-    )
+    sums = [sum_totals(stack) for stack in stacks]
+    credits = Counter[str]()
+    for row in by_key:
+        credits[row.key] += row.credits
+    return UsageBefore(period, sum_totals(sums), sums, credits)
 
 
 def period_times(period: Period, now: datetime) -> dict[str, datetime]:
@@ -263,7 +272,14 @@ def _cells(
     `start` of the column, and `UsageTotals`. `month_itself`: these are the days of the period. Cached, because building the
     statement is slow."""
     rows = rollup_rows(names, splits).c
-    cells = top_cells(rows, rollup_key(rows, by), (), rows.start, limit, rows.latency_hist)
+    # added up before they are ranked, so that the many rows are read only once
+    summed = (
+        select(rollup_key(rows, by).label("key"), rows.start, *total_columns(rows, rows.latency_hist))
+        .group_by("key", rows.start)
+        .cte("summed")
+        .c
+    )
+    cells = top_cells(summed, summed.key, (), summed.start, limit, summed.histogram)
     if month_itself:
         return select(cells.c.place.label("rank"), cells).order_by(cells.c.place)
     own = UsageRollup.account_id == bindparam("account")
@@ -303,20 +319,17 @@ def top_cells(
 
 
 @cache
-def _columns_before(names: tuple[str, ...], splits: bool) -> Select[*tuple[Any, ...]]:
+def _cells_before(by: By, names: tuple[str, ...], splits: bool) -> Select[*tuple[Any, ...]]:
     rows = rollup_rows(names, splits).c
-    query: Select[*tuple[Any, ...]] = select(rows.start, *total_columns(rows, rows.latency_hist))
-    return query.group_by(rows.start)
+    return cells_before(rows, rollup_key(rows, by), rows.latency_hist)
 
 
-@cache
-def _keys_before(by: By, names: tuple[str, ...], splits: bool) -> Select[*tuple[Any, ...]]:
-    rows = rollup_rows(names, splits).c
-    key = rollup_key(rows, by)
+def cells_before(rows: Any, key: Any, histogram: Any) -> Select[*tuple[Any, ...]]:
+    """`UsageTotals` by `start` of the column and key of the parameter `keys` (null: all others)."""
     named = key == any_(cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text)))
-    credits = cast(func.sum(rows.credits), BigInt).label("credits")
-    query: Select[*tuple[Any, ...]] = select(key.label("key"), credits)
-    return query.where(named).group_by(key)
+    shown = case((named, key)).label("key")
+    query: Select[*tuple[Any, ...]] = select(shown, rows.start, *total_columns(rows, histogram))
+    return query.group_by("key", rows.start)
 
 
 def in_columns(rows: Any, step: Step) -> ColumnElement[bool]:
@@ -336,15 +349,3 @@ def column_start(bucket: Any, step: Step, zone: Any) -> Any:
 def _rollups(rows: Any, grain: Step, start: str, end: str) -> ColumnElement[bool]:
     """Selects rollups of one grain from the parameter `start` to the parameter `end`."""
     return and_(rows.grain == grain, rows.bucket >= bindparam(start), rows.bucket < bindparam(end))
-
-
-def total_columns(rows: Any, histogram: Any) -> list[ColumnElement[Any]]:
-    """Columns of `UsageTotals` over rollups. Histograms are summed bucket by bucket into one array."""
-    *counts, largest, name = (field for field in UsageTotals._fields if field != "cost")
-    buckets = (cast(func.sum(histogram[number]), Integer) for number in range(1, BUCKETS + 1))
-    return [
-        *(cast(func.sum(getattr(rows, each)), BigInt).label(each) for each in counts),
-        func.sum(rows.cost).label("cost"),
-        func.max(rows.latency_max).label(largest),
-        array(buckets).label(name),
-    ]

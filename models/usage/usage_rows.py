@@ -37,7 +37,7 @@ CALL_COUNTS = (
 
 
 _PART = ("start", "end", "column")
-_KEYS = ("model", "agent_id", "key_id", "error", "user_id")
+ROLLUP_KEYS = ("model", "agent_id", "key_id", "error", "user_id")
 _SUMS = (
     *(
         "calls",
@@ -54,10 +54,11 @@ _COLUMNS = {"model": "model", "agent": "agent_id", "key": "key_id", "error": "er
 
 
 def rollup_parameters(
-    account_id: str, period: Period, filters: Mapping[str, str]
+    account_id: str, period: Period, filters: Mapping[str, str], counted: datetime | None = None
 ) -> tuple[dict[str, Any], bool]:
-    """Parameters of `rollup_rows`, and whether the period splits hours: their calls are read one by one."""
-    parts = period.parts()
+    """Parameters of `rollup_rows`, and whether the period splits hours: their calls are read one by one. The days of its zone before
+    `counted` are in rollups of their own."""
+    parts = period.parts(counted)
     rolled = [part for part in parts if part.grain != "call"]
     calls = [part for part in parts if part.grain == "call"]
     values = {
@@ -93,7 +94,7 @@ def rollup_rows(names: tuple[str, ...], splits: bool) -> CTE:
     }
     # apart from the table of parts, each part is one range of the primary key; joined to it, a hash of all rollups of the account
     rollups = (
-        select(*(getattr(UsageRollup, name) for name in (*_KEYS, *_SUMS)))
+        select(*(getattr(UsageRollup, name) for name in (*ROLLUP_KEYS, *_SUMS)))
         .where(within, *(filter_condition(columns, name) for name in names))
         .offset(0)
         .lateral("rollups")
@@ -118,7 +119,7 @@ def _split_calls(names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
     }
     query: Select[*tuple[Any, ...]] = select(
         split.c.column,
-        *(keys[name].label(name) for name in _KEYS),
+        *(keys[name].label(name) for name in ROLLUP_KEYS),
         *(
             (sums[name] if name in sums else cast(func.sum(calls.c[name]), BigInt)).label(name)
             for name in _SUMS
@@ -153,6 +154,18 @@ def _parts(prefix: str, *first: Any) -> Any:
         *names, name=f"{prefix}_parts"
     )
     return table.render_derived()
+
+
+def total_columns(rows: Any, histogram: Any) -> list[ColumnElement[Any]]:
+    """Columns of `UsageTotals` over rollups. Histograms are summed bucket by bucket into one array."""
+    *counts, _, _ = (name for name in _SUMS if name != "cost")
+    buckets = (cast(func.sum(histogram[number]), Integer) for number in range(1, BUCKETS + 1))
+    return [
+        *(cast(func.sum(getattr(rows, each)), BigInt).label(each) for each in counts),
+        func.sum(rows.cost).label("cost"),
+        func.max(rows.latency_max).label("latency_max"),
+        array(buckets).label("histogram"),
+    ]
 
 
 def usage_calls(start: Any, end: Any) -> Any:

@@ -125,3 +125,48 @@ def test_openais_completions(gpt: openai.OpenAI, fake: FakeUpstream, facts: Fact
     parts = gpt.completions.create(model=MODEL, prompt="Say", stream=True, max_tokens=9)
     assert "".join(part.choices[0].text for part in parts) == "Hello"
     assert facts.call().output_tokens == 2
+
+
+class LosingTransport(httpx2.WSGITransport):
+    """Loses the first response, after the server has sent it."""
+
+    lost = False
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = super().handle_request(request)
+        if not self.lost:
+            self.lost = True
+            response.read()
+            raise httpx2.ReadError("connection reset")
+        return response
+
+
+def test_retry_of_an_sdk_is_charged_once(
+    web: FlaskClient, key: str, fake: FakeUpstream, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SDKs repeat the header with their own retries."""
+    once = {"Idempotency-Key": "turn-7"}
+
+    def http() -> httpx2.Client:
+        return httpx2.Client(transport=LosingTransport(app=web.application))
+
+    gpt = openai.OpenAI(api_key=key, base_url="http://localhost:8000/v1", http_client=http(), max_retries=1)
+    claude = anthropic.Anthropic(
+        api_key=key, base_url="http://localhost:8000", http_client=http(), max_retries=1
+    )
+    for client in (gpt, claude):
+        monkeypatch.setattr(client, "_calculate_retry_timeout", lambda *_, **__: 0)
+    answer = gpt.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Hi"}], extra_headers=once
+    )
+    assert (answer.choices[0].message.content, len(fake.requests)) == ("Hello there my friend.", 1)
+    with gpt.responses.stream(model=MODEL, input="Hi", extra_headers={"Idempotency-Key": "turn-8"}) as events:
+        assert events.get_final_response().output_text
+    message = claude.messages.create(
+        model=MODEL,
+        max_tokens=50,
+        messages=[{"role": "user", "content": "Hi"}],
+        extra_headers={"Idempotency-Key": "turn-9"},
+    )
+    assert message.usage.output_tokens == 20
+    assert len(fake.requests) == len(facts.messages()) == 3

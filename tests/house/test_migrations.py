@@ -5,12 +5,14 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import flask_migrate
 import pytest
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import create_engine, text
@@ -50,6 +52,30 @@ def migrated(fresh: URL, settings: Settings) -> Iterator[Flask]:
     with app.app_context():
         yield app
         db.engine.dispose()
+
+
+AfterEach = Callable[[Callable[[str, Connection], object]], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def after_each(migrated: Flask) -> AfterEach:
+    """Calls a function after each migration with the database's revision, on the connection that migrates: one command for all
+    revisions instead of one for each."""
+    options = migrated.extensions["migrate"].configure_args
+
+    @contextmanager
+    def watched(watch: Callable[[str, Connection], object]) -> Iterator[None]:
+        def applied(ctx: MigrationContext, heads: Collection[str], **_: object) -> None:
+            # the base has no revision
+            for revision in heads:
+                assert ctx.connection is not None
+                watch(revision, ctx.connection)
+
+        options["on_version_apply"] = applied
+        yield
+        del options["on_version_apply"]
+
+    return watched
 
 
 @pytest.fixture
@@ -117,7 +143,7 @@ def seed() -> None:
     db.session.remove()
 
 
-def rows(engine: Engine) -> dict[str, int]:
+def rows(connection: Connection) -> dict[str, int]:
     tables = (
         '"user"',
         "org",
@@ -130,10 +156,12 @@ def rows(engine: Engine) -> dict[str, int]:
         "message",
         "agent_config",
     )
+    return {table: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() for table in tables}
+
+
+def rows_of(engine: Engine) -> dict[str, int]:
     with engine.connect() as connection:
-        return {
-            table: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() for table in tables
-        }
+        return rows(connection)
 
 
 def test_models_and_migrations_agree(migrated: Flask) -> None:
@@ -141,17 +169,24 @@ def test_models_and_migrations_agree(migrated: Flask) -> None:
     flask_migrate.check()
 
 
-def test_every_revision_downgrades_and_upgrades_when_empty(migrated: Flask, plain_engine: Engine) -> None:
-    shapes = []
-    for revision in REVISIONS:
-        flask_migrate.upgrade(revision=revision)
-        shapes.append(shape_of(plain_engine))
-    for revision, before in zip(reversed(REVISIONS), reversed(shapes), strict=True):
-        assert shape_of(plain_engine) == before, revision
-        flask_migrate.downgrade(revision="-1")
+def test_every_revision_downgrades_and_upgrades_when_empty(
+    migrated: Flask, after_each: AfterEach, plain_engine: Engine
+) -> None:
+    shapes: dict[str, list[tuple[str, ...]]] = {}
+    with after_each(lambda revision, connection: shapes.setdefault(revision, shape(connection))):
+        flask_migrate.upgrade()
+    assert list(shapes) == REVISIONS
+
+    def compare(revision: str, connection: Connection) -> None:
+        assert shape(connection) == shapes.pop(revision), revision
+
+    last = shapes.pop(REVISIONS[-1])
+    with after_each(compare):
+        flask_migrate.downgrade(revision="base")
+    assert not shapes
     assert object_names(plain_engine) == set()
     flask_migrate.upgrade()
-    assert shape_of(plain_engine) == shapes[-1]
+    assert shape_of(plain_engine) == last
 
 
 def test_entries_are_chained_while_others_are_written(
@@ -214,20 +249,23 @@ def script_of(revision: str) -> Any:
     return ScriptDirectory(str(ROOT / "migrations")).get_revision(revision).module
 
 
-def test_every_revision_downgrades_and_upgrades_with_rows(migrated: Flask, plain_engine: Engine) -> None:
+def test_every_revision_downgrades_and_upgrades_with_rows(
+    migrated: Flask, after_each: AfterEach, plain_engine: Engine
+) -> None:
     flask_migrate.upgrade()
     seed()
-    before = rows(plain_engine)
+    before = rows_of(plain_engine)
     assert 0 not in before.values()
-    for revision in reversed(REVISIONS[:-1]):
-        flask_migrate.downgrade(revision=revision)
-        assert rows(plain_engine) == before, revision
+    counts: dict[str, dict[str, int]] = {}
+    with after_each(lambda revision, connection: counts.setdefault(revision, rows(connection))):
+        flask_migrate.downgrade(revision=REVISIONS[0])
+    assert counts == dict.fromkeys(REVISIONS[:-1], before)
     flask_migrate.upgrade()
-    assert rows(plain_engine) == before
+    assert rows_of(plain_engine) == before
     flask_migrate.downgrade(revision="base")
     assert object_names(plain_engine) == set()
     flask_migrate.upgrade()
-    assert set(rows(plain_engine).values()) == {0}
+    assert set(rows_of(plain_engine).values()) == {0}
 
 
 def test_the_history_is_linear_and_its_files_are_dated() -> None:

@@ -61,13 +61,17 @@ def test_a_folder_is_published_once(
     write(tmp_path, "package.json", {"name": "something", "version": "1.0.0"})
     write(tmp_path, "node_modules/x/agent.json", definition("hidden"))
     (tmp_path / "link.json").symlink_to(tmp_path / "deep/one.json")
+    agent = "export default {id: 'four', displayName: 'Four', model: 'stoa/demo'} satisfies AgentDefinition"
+    (tmp_path / "four.ts").write_text(f"import type {{ AgentDefinition }} from './types'\n{agent}\n")
+    (tmp_path / "types.ts").write_text("export interface AgentDefinition { id: string }\n")
     first = run_import(tmp_path)
     assert first.exit_code == 0, first.output
     assert first.output.splitlines() == [
         "published  deep/one.json: acme/one@0.0.1",
+        "published  four.ts: acme/four@0.0.1",
         "published  two.yaml[0]: acme/two@1.4.0",
         "published  two.yaml[1]: acme/three@0.0.1",
-        "3 published, 0 unchanged, 0 refused.",
+        "4 published, 0 unchanged, 0 refused.",
     ]
     two = session.scalars(select(AgentConfig).where(AgentConfig.id == "two")).one()
     assert two.data["spawnableAgents"] == ["acme/one@0.0.1", "acme/three@0.0.1"]
@@ -75,15 +79,16 @@ def test_a_folder_is_published_once(
     assert session.scalars(select(Agent.tags).where(Agent.id == "three")).one() == ["2024-01-01"]
     kinds = session.execute(select(AgentVersion.credential, AgentVersion.published_by).distinct()).all()
     assert [tuple(row) for row in kinds] == [("import", None)]
-    assert len(session.scalars(select(AuditLog).where(AuditLog.action == "agent.published")).all()) == 3
+    assert len(session.scalars(select(AuditLog).where(AuditLog.action == "agent.published")).all()) == 4
 
     again = run_import(tmp_path)
     assert again.exit_code == 0
     assert again.output.splitlines() == [
         "unchanged  deep/one.json: acme/one@0.0.1",
+        "unchanged  four.ts: acme/four@0.0.1",
         "unchanged  two.yaml[0]: acme/two@1.4.0",
         "unchanged  two.yaml[1]: acme/three@0.0.1",
-        "0 published, 3 unchanged, 0 refused.",
+        "0 published, 4 unchanged, 0 refused.",
     ]
 
 

@@ -4,18 +4,20 @@ import random
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from models.core.db import midnight
 from models.core.pool import Pool
 from models.ledger import AdmissionRequest, CallFailure, CreditAccount, admit, fail, prove, settle
-from models.usage import Message, UsageRecounting, UsageRollup
-from models.usage.period import preset
+from models.usage import Message, UsageRecounting, UsageRollup, zone_rollups
+from models.usage.period import between, preset
 from models.usage.rollup_recount import recount_next_day
 from models.usage.usage_facts import report_from_calls
-from models.usage.usage_report import By, UsageReport, sum_totals
+from models.usage.usage_report import By, UsageReport, spending_before, sum_totals
 from models.usage.usage_report import spending as spending_of
 from tests import factories
 from tests.ledger.stage import NOW, Payer, call, give, key_of, payer
@@ -124,6 +126,43 @@ def test_groups_add_up_to_the_messages_and_rollups_say_what_the_calls_say(
             ((credits, calls, failed, costs, _),) = totals
             assert (credits, costs) == (charged, cost)
             assert (calls, failed) == (47, 13)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata", "America/Los_Angeles"])
+def test_days_counted_in_a_time_zone_change_no_figure(session: Session, pool: Pool, zone: str) -> None:
+    alice = payer(session)
+    give(session, alice.account, 1000)
+    history(session, pool, alice)
+    id, clock, later = alice.account.id, ZoneInfo(zone), NOW + timedelta(days=3)
+    periods = [
+        preset("30d", later, clock),
+        between(NOW.date() - timedelta(days=6), NOW.date() - timedelta(days=2), clock),
+        between(NOW.date() - timedelta(days=100), NOW.date(), clock),
+    ]
+
+    def reports() -> list[Any]:
+        found = []
+        for period in periods:
+            report = spending_of(id, period, "key", NOW, filters={"model": "m1"})
+            before = spending_before(id, spending_of(id, period, "model", NOW))
+            found += [_figures(report), report.columns, before]
+        return found
+
+    by_hour = reports()
+    zone_rollups.note_view(id, clock, NOW)
+    for moment in (NOW - timedelta(days=1), later, later):
+        assert (id, zone) in zone_rollups.zones_to_count(moment) or moment == later
+        while zone_rollups.count_days(id, zone, moment):
+            session.commit()
+        session.commit()
+        assert reports() == by_hour
+    assert zone_rollups.zones_to_count(later) == []
+    assert "week" in {part.grain.split(" ")[0] for part in periods[2].parts(midnight(NOW.date(), clock))}
+    assert session.scalars(select(func.count()).where(UsageRollup.grain == f"week {zone}")).one()
+    assert prove().clean
+    assert zone_rollups.zones_to_count(later + timedelta(days=40)) == [(id, zone)]
+    assert not zone_rollups.count_days(id, zone, later + timedelta(days=40))
+    assert session.scalars(select(func.count()).where(UsageRollup.grain.contains(zone))).one() == 0
 
 
 def _of_calls(by: By) -> By:

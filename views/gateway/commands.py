@@ -43,8 +43,8 @@ def models_command(name: str | None, days: int) -> None:
         except DomainError as error:
             description = error.message
         click.echo(f"{model:<{width}}  {description}")
-    if not any(provider.ready for provider in (*routes.direct, routes.openrouter)):
-        keys = [f"{provider.name.upper()}_API_KEY" for provider in (routes.openrouter, *routes.direct)]
+    if not any(provider.ready for provider in routes.upstreams):
+        keys = [provider.key_setting for provider in (routes.openrouter, *routes.direct)]
         click.echo(f"No provider key is set: set one of {', '.join(keys)}.")
     elif routes.openrouter.ready:
         click.echo("All other models go to OpenRouter, which reports the cost of each call.")

@@ -53,7 +53,7 @@ class ProviderFacts:
     @property
     def setting(self) -> str:
         """The setting with its API key."""
-        return f"{self.provider.name.upper()}_API_KEY"
+        return self.provider.key_setting
 
 
 @bp.app_template_global()
@@ -88,7 +88,7 @@ def models() -> ResponseReturnValue:
         found=len(found),
         next_href=form.href(after=rows[-1].id) if more else None,
         providers=_providers(router, everything),
-        keyless=not any(each.ready for each in _configurable(router)),
+        keyless=not any(each.ready for each in router.upstreams),
         main_buckets=MAIN_BUCKETS,
         buckets=BUCKETS,
         unit_names=UNIT_NAMES,
@@ -104,13 +104,9 @@ def _position(found: Sequence[ServedModel], after: str) -> int:
     return next((at + 1 for at, each in enumerate(found) if after and each.id == after), 0)
 
 
-def _configurable(router: Router) -> Sequence[Provider]:
-    return [*router.direct, router.openrouter]
-
-
 def _providers(router: Router, everything: Sequence[ServedModel]) -> list[ProviderFacts]:
     served = Counter(each.route.provider.name for each in everything)
-    facts = [ProviderFacts(each, served[each.name]) for each in (router.demo, *_configurable(router))]
+    facts = [ProviderFacts(each, served[each.name]) for each in (router.demo, *router.upstreams)]
     return sorted(facts, key=lambda each: not each.served)
 
 
@@ -203,7 +199,7 @@ def _chosen_key(rows: list[Session], identifier: str) -> Session:
 
 
 def _label(key: Session) -> str:
-    return f"{key.name} ({key.token_hint})" if key.name else key.token_hint or "No name"
+    return f"{key.name} ({key.token_hint})" if key.name else key.token_hint or "Unnamed key"
 
 
 def _model_names() -> list[str]:

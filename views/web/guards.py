@@ -186,8 +186,11 @@ def request_id() -> str:
 KEY_HEADERS = ("x-codebuff-api-key", "x-api-key", "api-key", "x-goog-api-key")
 """Headers that contain only a key, in order of precedence, before `Authorization`."""
 _KEY_FIELDS = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in KEY_HEADERS)
-OWN_KEY = re.compile(r"(cb-pat-)?[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]{43}", re.ASCII)
-"""Format of personal, browser and command line tokens."""
+OWN_KEY = re.compile(
+    r"sk_(live|test)_[0-9A-Za-z]+|(cb-pat-)?[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]{43}",
+    re.ASCII,
+)
+"""Format of API keys, browser and command line tokens."""
 
 
 def api_key(environ: Mapping[str, Any] | None = None) -> str | None:

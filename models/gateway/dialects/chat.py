@@ -31,6 +31,7 @@ from models.gateway.dialects.dialect import (
     newest_messages,
 )
 from models.gateway.dialects.error_shapes import (
+    KEY_OUTCOMES,
     PLAN_OUTCOMES,
     ban_message,
     budget_refusal,
@@ -38,6 +39,7 @@ from models.gateway.dialects.error_shapes import (
     held_details,
     held_message,
     insufficient_message,
+    key_refusal,
     model_error,
     plan_refusal,
     plan_reset,
@@ -175,6 +177,8 @@ def _credits_page(admission: Admission, base_url: str) -> str:
 def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     if admission.outcome in PLAN_OUTCOMES:
         return plan_refusal(admission)
+    if admission.outcome in KEY_OUTCOMES:
+        return key_refusal(admission)
     if admission.outcome == "stopped":
         return 403, stop_message(admission.refusal, settings.base_url), "account_stopped"
     if admission.outcome in PAYER_OUTCOMES:

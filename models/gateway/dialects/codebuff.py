@@ -34,6 +34,7 @@ from models.gateway.dialects.dialect import (
     iso_now,
 )
 from models.gateway.dialects.error_shapes import (
+    KEY_OUTCOMES,
     PLAN_OUTCOMES,
     ban_message,
     budget_refusal,
@@ -41,6 +42,7 @@ from models.gateway.dialects.error_shapes import (
     held_details,
     held_message,
     insufficient_message,
+    key_refusal,
     plan_refusal,
     plan_reset,
     upstream_message,
@@ -239,6 +241,8 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
     }
     if admission.outcome in rows:
         return ErrorAnswer(*rows[admission.outcome])
+    if admission.outcome in KEY_OUTCOMES:
+        return _sdk_error(*key_refusal(admission))
     if admission.outcome in PLAN_OUTCOMES:
         status, message, code = plan_refusal(admission)
         return ErrorAnswer(status, {"error": code, "message": message})

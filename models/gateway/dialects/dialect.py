@@ -11,12 +11,16 @@ from typing import Any, Protocol
 
 import orjson
 
+from models.accounts.key_format import PresentedKey, present
+from models.accounts.scopes import CHAT
 from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
+from models.gateway.call_session import CallSession
 from models.gateway.chat_format import Call, UsageMeter, request_definitions, request_parameters
 from models.gateway.dialects.error_shapes import RequestHeaders
+from models.gateway.idempotency import IdempotencyKey
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
 from models.gateway.upstream import MAX_BODY
@@ -78,6 +82,17 @@ class CallRequest:
     """The body of an invalid request, if it is JSON."""
     address: str | None = None
     """The caller's."""
+    session: CallSession | None = None
+    """What the client says about its session, if it names no run."""
+
+    idempotency: IdempotencyKey | None = None
+    headers: RequestHeaders | None = field(default=None, repr=False)
+    """Of a call with an idempotency key: the form of an error that is stored depends on them."""
+
+    @property
+    def presented(self) -> PresentedKey:
+        """The public id of the key and its secret's hash. Raises MistypedKey."""
+        return present(self.key)
 
     @property
     def model(self) -> str:
@@ -116,12 +131,13 @@ class WholeAnswer:
 @dataclass(slots=True)
 class Reply:
     """A whole answer for the client. `dropped` names request keys left out for the provider; `run_left` is what the envelope of
-    the run leaves, in credits."""
+    the run leaves, in credits; `stored` is whether a retry with its idempotency key gets it."""
 
     body: bytes
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
     run_left: int | None = None
+    stored: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +199,7 @@ class AnswerCollector(Protocol):
 
 
 class Dialect(ABC):
-    """One client format. `door` names it in the records of calls.
+    """One client format. `door` names it in the records of calls, `scope` what a key needs for it.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
     `collects`: whole answers can be collected from a stream of chat completion chunks. `max_answer`: the largest whole answer,
@@ -191,6 +207,7 @@ class Dialect(ABC):
     """
 
     door = ""
+    scope = CHAT
     body_first = False
     needs_run = False
     collects = False

@@ -7,6 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any
 
+from models.accounts.scopes import EMBEDDINGS
 from models.core.cooperative import in_slices
 from models.gateway import tokens
 from models.gateway.bill import Bill
@@ -34,6 +35,7 @@ class EmbeddingsDialect(PassingDialect):
     """Texts or tokens into vectors. A provider that ignores `encoding_format` has its vectors converted."""
 
     door = "embeddings"
+    scope = EMBEDDINGS
     max_answer = MAX_STREAM
 
     def parse(self, received: IncomingRequest) -> Call:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from models.accounts.scopes import EMBEDDINGS
 from models.gateway import tokens
 from models.gateway.chat_format import BadCall, Call
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, strings, whole_number
@@ -18,6 +19,7 @@ class RerankDialect(PassingDialect):
     """A query and documents, which come back by relevance."""
 
     door = "rerank"
+    scope = EMBEDDINGS
 
     def parse(self, received: IncomingRequest) -> Call:
         body = read_object(received.body)

@@ -46,6 +46,10 @@ class OpenAI(Provider):
         name = super().upstream_model(model)
         return f"{name}-latest" if _LATEST_NAMES.fullmatch(name) else name
 
+    def reasons(self, model: str) -> bool:
+        """Whether a model is one of OpenAI's reasoning models, whose keys differ."""
+        return bool(_REASONING_MODELS.match(model))
+
     def own_price(self, requested: str, upstream: str) -> ModelPrice | None:
         """OpenAI's moderation is free."""
         return _FREE if self.first_party and model_names.kind_of(upstream) == "moderation" else None
@@ -61,9 +65,9 @@ class OpenAI(Provider):
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         if call.format == responses_request.NAME:
-            return _rewrite_responses(call, model), [*call.left_out]
+            return rewrite_responses(call, model), [*call.left_out]
         body, dropped = super().rewrite(call, model)
-        if _REASONING_MODELS.match(model):
+        if self.reasons(model):
             dropped += [key for key in ("stop", *_OPENROUTER_ONLY) if body.pop(key, None) is not None]
             limit = body.pop("max_tokens", None)
             if limit is not None:
@@ -77,7 +81,7 @@ class OpenAI(Provider):
         return body, dropped
 
 
-def _rewrite_responses(call: Call, model: str) -> dict[str, Any]:
+def rewrite_responses(call: Call, model: str) -> dict[str, Any]:
     """A request that OpenAI does not keep: its ids would be readable by every user of the operator's key. Reasoning comes encrypted
     instead, for the next turn."""
     body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}

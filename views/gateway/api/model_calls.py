@@ -1,6 +1,7 @@
 """Model calls over HTTP, in any dialect: the request read, the gateway's answer or error as a response."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from flask import Flask
@@ -8,11 +9,13 @@ from gunicorn.http.errors import ParseException
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
+from models.accounts.key_format import present
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
 from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
+from models.gateway.call_session import read_session
 from models.gateway.chat_format import BadCall, Call, chat_parsing
 from models.gateway.dialects.dialect import (
     CallRequest,
@@ -24,6 +27,18 @@ from models.gateway.dialects.dialect import (
     UnreadableBody,
 )
 from models.gateway.dialects.error_shapes import model_error
+from models.gateway.idempotency import (
+    EVENT_STREAM,
+    NOT_STORED,
+    ORIGINAL,
+    REPLAYED,
+    AnswerNotKept,
+    BadIdempotencyKey,
+    Replay,
+    dropped_header,
+    idempotency_key,
+)
+from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
 from models.gateway.stream import AnswerStream
@@ -39,6 +54,11 @@ from views.web.operation import ErrorFormat, Status, header
 PAYER_HEADERS = [
     header("x-stoa-org", "Id or slug of the organisation that pays"),
     header("x-stoa-repo", "The repository you work in; an organisation of yours that has it pays"),
+    header(
+        IDEMPOTENCY_KEY,
+        "Makes retries safe: within 24 hours a request with the same key, route and body gets the stored answer, with "
+        "`Idempotent-Replayed: true`, and is not charged again. At most 255 characters, such as a UUID",
+    ),
 ]
 CALL_HEADERS = [
     header("x-stoa-run-id", "Attaches the call to one of your running runs"),
@@ -53,6 +73,11 @@ FORBIDDEN = (
     "the account were stopped (`account_stopped`), or your account is suspended"
 )
 NOT_FOUND = "No configured provider serves the model, or you belong to no such organisation (`org_not_found`)"
+CLAIMED = (
+    "The first request with this `Idempotency-Key` has not ended (`idempotency_key_in_use`; retry after the seconds in "
+    "Retry-After), or its answer was too large to store (`idempotency_answer_not_kept`)"
+)
+KEY_REUSED = "The `Idempotency-Key` was used for another request (`idempotency_error`)"
 
 CALL_ERRORS: Mapping[Status, Any] = {
     400: "The body is invalid, the model has no price here, or is of a kind that another route serves",
@@ -60,6 +85,8 @@ CALL_ERRORS: Mapping[Status, Any] = {
     "`details` names it)",
     403: FORBIDDEN,
     404: NOT_FOUND,
+    409: CLAIMED,
+    422: KEY_REUSED,
     429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
     "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
     500: "Internal error of this server",
@@ -90,7 +117,7 @@ def call_model(context: RequestContext, dialect: Dialect) -> Response:
     request: CallRequest | None = None
     try:
         request = _read_call(context, dialect)
-        return _to_response(gateway(context.app).open(request))
+        return _to_response(gateway(context.app).open(request), dialect)
     except Exception as error:
         return _error_response(context, dialect, error, unread=request is None)
 
@@ -130,7 +157,9 @@ def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Re
 def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     request = context.request
     key = guards.api_key(request.environ)
-    if not key and not dialect.body_first:
+    if key:
+        present(key)  # a typing mistake needs no look at the body
+    elif not dialect.body_first:
         raise MissingApiKey
 
     def knock() -> None:
@@ -148,23 +177,59 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
     if not key:
         raise MissingApiKey
-    return dialect.read(
+    call = dialect.read(
         IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
     )
+    if call.run_id is None and (session := read_session(request.environ, body)) is not None:
+        call = replace(call, session=session)
+    value = request.headers.get(IDEMPOTENCY_KEY)
+    return call if value is None else _idempotent(context, call, value, raw)
 
 
-def _to_response(answer: Reply | AnswerStream) -> Response:
+def _idempotent(context: RequestContext, call: CallRequest, value: str, raw: bytes) -> CallRequest:
+    """The call with its idempotency key, which is for this route, body, run and payer."""
+    request, payer = context.request, call.payer
+    same = (request.path, request.query_string, raw, call.run_id, payer.org, payer.repo_url)
+    try:
+        key = idempotency_key(value.strip(), *same)
+    except BadIdempotencyKey as error:
+        return replace(call, call=error)
+    return replace(call, idempotency=key, headers=request.headers)
+
+
+def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Response:
     """The gateway's answer as an HTTP response (contract 5.4)."""
     if isinstance(answer, Reply):
         response = FastResponse(answer.body, content_type=answer.content_type)
+        if not answer.stored:
+            response.headers[NOT_STORED] = "false"
+    elif isinstance(answer, Replay):
+        return _replayed(answer, dialect)
     else:
-        response = FastResponse(
-            answer,
-            direct_passthrough=True,
-            content_type="text/event-stream",
-            headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
-        )
+        response = _stream_response(answer)
     return _with_facts(response, answer.dropped, answer.run_left)
+
+
+def _replayed(replay: Replay, dialect: Dialect) -> Response:
+    """A stored answer as an HTTP response: a stream as a stream."""
+    stored = replay.answer
+    if replay.streamed:
+        response = _stream_response(replay.blocks(dialect.greeting()))
+    else:
+        response = FastResponse(b"".join(replay.blocks()), stored.status, content_type=stored.content_type)
+    response.headers.update(stored.headers)
+    response.headers[REPLAYED] = "true"
+    response.headers[ORIGINAL] = replay.request_id
+    return response
+
+
+def _stream_response(blocks: Iterable[bytes]) -> FastResponse:
+    return FastResponse(
+        blocks,
+        direct_passthrough=True,
+        content_type=EVENT_STREAM,
+        headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
+    )
 
 
 def _error_response(context: RequestContext, dialect: Dialect, error: Exception, *, unread: bool) -> Response:
@@ -187,6 +252,9 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception,
         seconds = str(normalized.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds
+    if isinstance(normalized, AnswerNotKept):
+        # SDKs retry a 409 otherwise
+        response.headers["X-Should-Retry"] = "false"
     return _with_facts(response, getattr(error, "dropped", ()))
 
 
@@ -204,8 +272,7 @@ def normalize(error: Exception) -> Exception:
 
 def _with_facts(response: Response, dropped: tuple[str, ...], run_left: int | None = None) -> Response:
     """Name the request keys left out for the provider, and what is left of the run's envelope, in headers."""
-    if dropped:
-        response.headers["X-Stoa-Dropped"] = ", ".join(dropped)
+    response.headers.update(dropped_header(dropped))
     if run_left is not None:
         response.headers[RUN_BUDGET_LEFT] = str(max(run_left, 0))
     return response

@@ -27,6 +27,7 @@ from models.usage.period import Period, parse_period
 from models.usage.usage_calls import exported_calls
 from models.usage.usage_facts import MOST_CALLS, too_many_calls
 from models.usage.usage_report import ROLLED, By
+from models.usage.zone_rollups import note_view
 from views.orgs.pages.orgs_blueprint import bp
 from views.usage.pages.call_filters import calls_address
 from views.usage.pages.spending_view import (
@@ -77,6 +78,8 @@ def usage() -> ResponseReturnValue:
             "whose": labels_of(org, "member", [user_id]).get(user_id) if user_id else None,
             "own_only": bool(own_calls_of()),
         }
+        note_view(org.id, period.zone, moment)
+        db.session.commit()
     return render("orgs/usage.html", partial="usage/_spending.html", **context)
 
 

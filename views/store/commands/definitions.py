@@ -1,4 +1,4 @@
-"""Reading agent definitions from untrusted JSON and YAML files."""
+"""Reading agent definitions from untrusted JSON, YAML and TypeScript files."""
 
 import os
 from collections.abc import Iterator
@@ -8,12 +8,16 @@ from typing import Any
 import orjson
 import yaml
 
+from models.store.publishing import typescript_reader
 from models.store.publishing.importing import DefinitionFile, ImportResult
+from models.store.publishing.typescript_reader import TypeScriptProblem
 
 MAX_BYTES = 5_000_000
 SKIPPED_FOLDERS = frozenset({".git", "node_modules", ".venv", "__pycache__"})
 BOM = b"\xef\xbb\xbf"
-SUFFIXES = frozenset({".json", ".yaml", ".yml"})
+SUFFIXES = frozenset({".json", ".yaml", ".yml", ".ts"})
+TYPE = b"AgentDefinition"
+"""The type that modules with a definition name."""
 
 
 class _Plain(yaml.SafeLoader):
@@ -33,9 +37,10 @@ class _Plain(yaml.SafeLoader):
 
 
 def read_definitions(place: Path) -> tuple[list[DefinitionFile], list[ImportResult]]:
-    """Read the definitions of a file, or of all JSON and YAML files below a folder, and the errors of unreadable files.
+    """Read the definitions of a file, or of all JSON, YAML and TypeScript files below a folder, and the errors of unreadable files.
 
-    A file holds one definition or a list. In a folder, other data, symbolic links and `SKIPPED_FOLDERS` are skipped.
+    A file holds one definition or a list; a TypeScript module exports one as its default. In a folder, other data and modules, symbolic
+    links and `SKIPPED_FOLDERS` are skipped.
     """
     found: list[DefinitionFile] = []
     unread: list[ImportResult] = []
@@ -43,7 +48,7 @@ def read_definitions(place: Path) -> tuple[list[DefinitionFile], list[ImportResu
     for path in [place] if whole else _files(place):
         name = path.name if whole else path.relative_to(place).as_posix()
         try:
-            values = _values(path)
+            values = _values(path, whole)
         except _Unreadable as error:
             unread.append(ImportResult(name, "refused", str(error)))
             continue
@@ -66,18 +71,36 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _values(path: Path) -> list[Any]:
+def _values(path: Path, whole: bool) -> list[Any]:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise _Unreadable(f"The file is larger than {MAX_BYTES} bytes.")
-        documents = [orjson.loads(raw.removeprefix(BOM))] if path.suffix.lower() == ".json" else _yaml(raw)
+        documents = _documents(path.suffix.lower(), raw, whole)
     except OSError as error:
         raise _Unreadable(f"The file cannot be read: {error.strerror}.") from None
     except orjson.JSONDecodeError as error:
         raise _Unreadable(f"Invalid JSON: {error}.") from None
     return [each for value in documents for each in (value if isinstance(value, list) else [value])]
+
+
+def _documents(suffix: str, raw: bytes, whole: bool) -> list[Any]:
+    if suffix == ".json":
+        return [orjson.loads(raw.removeprefix(BOM))]
+    if suffix != ".ts":
+        return _yaml(raw)
+    # a folder of agents has other modules too
+    return _typescript(raw) if whole or (b"export default" in raw and TYPE in raw) else []
+
+
+def _typescript(raw: bytes) -> list[Any]:
+    try:
+        return [typescript_reader.read(raw.decode())]
+    except UnicodeDecodeError:
+        raise _Unreadable("The file is not UTF-8.") from None
+    except TypeScriptProblem as problem:
+        raise _Unreadable(str(problem)) from None
 
 
 def _yaml(raw: bytes) -> list[Any]:

@@ -122,7 +122,7 @@ def prove_command(repair: bool) -> None:
     "--publisher", required=True, metavar="P", help="The publisher to publish under; overrides the files."
 )
 def import_command(place: Path, publisher: str) -> None:
-    """Publish the agent definitions in JSON and YAML files, and print the outcome of each.
+    """Publish the agent definitions in JSON, YAML and TypeScript files, and print the outcome of each.
 
     Safe to repeat: an unchanged definition is not published again. Exit 1 if any was refused.
     """

@@ -18,6 +18,7 @@ from models.usage.period import Period, parse_period
 from models.usage.usage_calls import exported_calls
 from models.usage.usage_facts import MOST_CALLS, before_from_calls, report_from_calls, too_many_calls
 from models.usage.usage_report import MAX_SERIES, By, spending, spending_before
+from models.usage.zone_rollups import note_view
 from views.accounts.pages.profile import tab
 from views.runs.pages.call_page import download_request, show_call
 from views.usage.pages.call_filters import calls_address
@@ -76,6 +77,7 @@ def page() -> ResponseReturnValue:
     context = _report_context(query, account.id, period, moment, errors)
     if not wants_fragment():
         ensure_quota(account, settings().stoa_free_credits, now=moment)
+        note_view(account.id, period.zone, moment)
         db.session.commit()
         context |= _account_context(account, moment)
     return render("usage/usage.html", partial="usage/_spending.html", **context)
