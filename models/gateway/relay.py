@@ -46,6 +46,7 @@ from models.gateway.dialects.dialect import (
 )
 from models.gateway.dialects.error_shapes import answer_message
 from models.gateway.failover import Attempt, ProviderTrials
+from models.gateway.formats import passed
 from models.gateway.idempotency import (
     AlreadyCalled,
     IdempotencyKey,
@@ -421,8 +422,9 @@ class Gateway:
         route = request.dialect.route(self.routes, request, call)
         if route.alias is None:
             return self._prepare(request, call, route)
+        task = call.format if call.format in passed.PATHS else None
         return self._prepare_alias(
-            request, call, self.routes.choose(route, _session(request, call, route.alias))
+            request, call, self.routes.choose(route, _session(request, call, route.alias), task)
         )
 
     def _prepare_alias(self, request: CallRequest, call: Call, route: Route) -> Attempt:

@@ -147,6 +147,27 @@ def test_a_request_goes_to_a_model_that_can_be_sent_it(
     assert called(fake) == ["openrouter"]
 
 
+def test_aliases_stand_for_models_of_other_kinds_too(
+    routed: FlaskClient, routed_app: Flask, rich: Person, fake: FakeUpstream, facts: Facts
+) -> None:
+    vector = {"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}
+    body = {
+        "object": "list",
+        "data": [vector],
+        "model": "m",
+        "usage": {"prompt_tokens": 3, "total_tokens": 3},
+    }
+    fake.will(answer(BUSY, status=503), answer(body))
+    response = routed.post("/v1/embeddings", json={"model": "embed", "input": "Hi"}, headers=rich.headers)
+    assert (response.status_code, response.json["data"]) == (200, [vector])
+    assert [each.path for each in fake.requests] == ["/vectors/embeddings", "/local/v1/embeddings"]
+    assert served(response)["after"] == "vectors/small 503"
+    assert (facts.call().provider, facts.call().credits) == ("local", 0)
+    assert post(routed, rich, "embed").json["error"]["code"] == "model_not_chat"
+    output = routed_app.test_cli_runner().invoke(args=["doctor"]).output
+    assert "alias embed" not in output
+
+
 def test_a_model_may_fall_back_under_its_own_name(
     routed: FlaskClient, rich: Person, fake: FakeUpstream
 ) -> None:
