@@ -17,6 +17,8 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import make_transient_to_detached
 
 from models.accounts import Fingerprint, Session, User
+from models.accounts.api_keys import KeyRules
+from models.accounts.credentials import create_key
 from models.billing import LimitOverride, Plan, PlanWindow, Referral, Subscription
 from models.core.db import Base, db
 from models.gateway import GatewayCall
@@ -131,6 +133,15 @@ def token(owner: User, type: str = "pat", **kw: Any) -> str:
     db.session.add(Session(session_token=_hashed(raw), user_id=owner.id, type=type, **kw))
     if not _commits_later():  # nothing is read back, so several of them become one statement
         _commit()
+    return raw
+
+
+def api_key(owner: User, *, org_id: str | None = None, **rules: Any) -> str:
+    """A key with an id of its own; `rules` are fields of KeyRules. Returns the key."""
+    raw, _ = create_key(
+        owner, by=None, now=now(), org_id=org_id, name=rules.pop("name", None), rules=KeyRules(**rules)
+    )
+    _commit()
     return raw
 
 

@@ -1,8 +1,10 @@
 """Users and authentication: identities, sessions, devices, API keys and sign-in links."""
 
 from models.accounts import exported_account
+from models.accounts.api_keys import ApiKey
 from models.accounts.credentials import delete_expired
 from models.accounts.data_exports import DataExport
+from models.accounts.device_grants import DeviceGrant, RefreshToken
 from models.accounts.device_requests import DeviceRequest
 from models.accounts.email_changes import EmailChange
 from models.accounts.passkeys import Passkey, SpentChallenge
@@ -13,7 +15,9 @@ from models.accounts.write_limits import WriteQuota
 __all__ = [
     "API_KEY_TYPES",
     "SESSION_TYPES",
+    "ApiKey",
     "DataExport",
+    "DeviceGrant",
     "DeviceRequest",
     "EmailChange",
     "EncryptedApiKey",
@@ -22,6 +26,7 @@ __all__ = [
     "LoginLink",
     "OAuthAccount",
     "Passkey",
+    "RefreshToken",
     "Session",
     "SpentChallenge",
     "User",

@@ -8,6 +8,7 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ from blinker import Signal
 from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
-from models.accounts import bans, device_requests, write_limits
+from models.accounts import api_keys, bans, device_requests, key_format, write_limits
+from models.accounts.api_keys import ApiKey, KeyExpired, KeyRules
+from models.accounts.key_format import MistypedKey
 from models.accounts.sessions import NEVER, USER_AGENT_LENGTH, Fingerprint, LoginLink, Session
 from models.accounts.users import SERVICE_DOMAIN, User
 from models.core.db import db
@@ -35,42 +38,50 @@ credential_created = Signal()
 """Sent with a new API key or command line session and `now`, in the same transaction."""
 
 _OWNER = (
-    select(Session, User)
+    select(Session, User, ApiKey)
     .join(User, User.id == Session.user_id)
+    .outerjoin(ApiKey, ApiKey.key_id == Session.session_token)
     .where(Session.session_token == bindparam("token"))
 )
 
 
 class Credential(NamedTuple):
-    """A session row and its user."""
+    """A session row and its user, and for a key with an id of its own, what that may do."""
 
     session: Session
     user: User
+    key: ApiKey | None = None
 
 
 def hash_token(token: str) -> str:
-    """Return the lower-case hex SHA-256 of a token: its primary key and public id."""
+    """Return the lower-case hex SHA-256 of a token. `key_format.present` gives the public id of a credential."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def find(token: str, now: datetime) -> Credential | None:
     """Return the unexpired credential of any type for this bearer token (contract 1.2 A, appendix B 1), or None.
 
-    Raises AccountSuspended when its user is banned.
+    Raises AccountSuspended when its user is banned, and KeyExpired for an expired key with an id of its own.
     """
-    found = _find(token)
-    usable = found and found.session.expires > now and found.session.disabled_at is None
-    return _unless_banned(found) if usable else None
+    found = _find(token, now)
+    if found is None or found.session.disabled_at is not None:
+        return None
+    if found.session.expires <= now:
+        if found.key is not None:
+            raise KeyExpired
+        return None
+    return _unless_banned(found)
 
 
 def find_browser(token: str, now: datetime) -> Credential | None:
     """Return the credential for this session cookie, of any type (contract 1.2 B), or None. Deletes an expired row.
 
     The key of an organisation is no browser session: a key keeps its secret when it moves to another member, and whoever
-    knew it must not read that member's own pages. Raises AccountSuspended when its user is banned.
+    knew it must not read that member's own pages. Nor is a key with scopes, which pages do not check. Raises AccountSuspended
+    when its user is banned.
     """
-    found = _find(token)
-    if found is None or found.session.org_id is not None:
+    found = _find(token, now)
+    if found is None or found.session.org_id is not None or found.key is not None:
         return None
     if found.session.expires <= now:
         _delete([found.session])
@@ -84,9 +95,13 @@ def _unless_banned(found: Credential | None) -> Credential | None:
     return found
 
 
-def _find(token: str) -> Credential | None:
-    row = db.session.execute(_OWNER, {"token": hash_token(token)}).one_or_none()
-    return Credential(*row) if row else None
+def _find(token: str, now: datetime) -> Credential | None:
+    try:
+        presented = key_format.present(token)
+    except MistypedKey:
+        return None
+    row = db.session.execute(_OWNER, {"token": presented.id}).one_or_none()
+    return Credential(*row) if row and api_keys.matches(row[2], presented, now) else None
 
 
 def slide(session: Session, now: datetime) -> bool:
@@ -206,34 +221,43 @@ def create_key(
     now: datetime,
     org_id: str | None = None,
     team_id: str | None = None,
+    rules: KeyRules | None = None,
 ) -> tuple[str, Session]:
-    """Create an API key (`cb-pat-` and 64 hex digits) that lasts 1 to 365 days, or (None) until it is revoked. Returns raw token and row.
+    """Create an API key that lasts 1 to 365 days, or (None) until it is revoked. Returns raw token and row.
 
+    `rules` are its scopes and limits; without them it is of the older kind (`cb-pat-` and 64 hex digits), which may do everything.
     The key acts for the organisation `org_id`, of which the user must be a member, as part of its team `team_id`, or (None) for
     the user's account.
     `by` is the browser session that requests it, None for the operator. `limit` is the user's maximum number of keys,
-    stored expired ones included. Raises Forbidden (`lock_browser`), WriteLimitExceeded (`check_limit`), and
+    stored expired ones included. Raises Forbidden (`lock_browser`), WriteLimitExceeded (`check_limit`), Invalid for the rules, and
     AccountSuspended for a banned user.
     """
     bans.raise_if_banned(user)
+    rules = rules and api_keys.checked_rules(rules)
     if limit is not None:
         check_limit(user, "pat", limit, "Revoke an API key that is not used", "STOA_KEYS_PER_ACCOUNT")
     parent = lock_browser(by) if by else None
-    token = PAT_PREFIX + secrets.token_hex(32)
+    token = (
+        key_format.new_secret(key_format.new_id(rules.environment))
+        if rules
+        else PAT_PREFIX + secrets.token_hex(32)
+    )
     row = Session(
-        session_token=hash_token(token),
+        session_token=key_format.present(token).id,
         user_id=user.id,
         type="pat",
         expires=NEVER if days is None else now + timedelta(days=days),
         created_at=now,
         name=name,
-        token_hint=f"{token[:15]}...{token[-8:]}",
+        token_hint=key_format.key_hint(token) if rules else f"{token[:15]}...{token[-8:]}",
         parent=parent,
         org_id=org_id,
         team_id=team_id,
     )
     db.session.add(row)
     db.session.flush()
+    if rules:
+        api_keys.add_key(row, token, rules, by=by.user_id if by else user.id)
     credential_created.send(row, now=now)
     return token, row
 
@@ -289,9 +313,14 @@ def sessions(user: User) -> Sequence[tuple[Session, Fingerprint | None]]:
     return [(session, device) for session, device in rows]
 
 
+def is_public_id(text: str) -> bool:
+    """Whether a text may be the public id of a credential."""
+    return text.replace("_", "").isalnum()
+
+
 def find_owned(user: User, identifier: str, types: Sequence[str]) -> Session | None:
     """Return the user's credential of one of `types` with this public id (the SHA-256), or None."""
-    if not identifier.isalnum():
+    if not is_public_id(identifier):
         return None
     return db.session.scalars(
         select(Session).where(
@@ -307,7 +336,9 @@ def revoke(user: User, tokens: Iterable[str], types: Sequence[str]) -> list[Sess
     line sessions lose their signature. Unknown tokens and other users' tokens are ignored.
     """
     ids = set(tokens)
-    ids |= {hash_token(token) for token in ids}
+    for token in tuple(ids):
+        with suppress(MistypedKey):
+            ids.add(key_format.present(token).id)
     rows = db.session.scalars(
         select(Session)
         .where(Session.session_token.in_(ids), Session.user_id == user.id, Session.type.in_(types))

@@ -79,7 +79,7 @@ def _server(migrated: bool) -> Iterator[Attention]:
     disk = shutil.disk_usage(settings.data_dir if settings.data_dir.exists() else settings.data_dir.parent)
     if disk.free < DISK_SHARE * disk.total and disk.free < DISK_BYTES:
         yield Attention("disk", f"{disk.free >> 20:,} MB of disk are left for the data directory", True)
-    for warning in settings.warnings():
+    for warning in (*settings.warnings(), *extension("gateway").routes.problems()):
         yield Attention("settings", warning)
 
 

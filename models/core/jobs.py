@@ -201,6 +201,18 @@ def refresh_costs(timestamp: int) -> None:
     agent_costs.refresh(now())
 
 
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="runs.end_idle_sessions", queueing_lock="runs.end_idle_sessions", retry=Backoff())
+def end_idle_sessions(timestamp: int) -> None:
+    """End the runs of sessions of unmodified clients that had no call for a while."""
+    from models.runs import client_sessions
+
+    more = True
+    while more:
+        with transaction():
+            more = client_sessions.end_idle_sessions(now())
+
+
 @queue.periodic(cron="* * * * *")
 @queue.task(name="runs.count_credits", queueing_lock="runs.count_credits", retry=Backoff())
 def count_run_credits(timestamp: int) -> None:
@@ -236,10 +248,11 @@ def check_domains(timestamp: int) -> None:
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:
-    """Delete expired sessions, login links, CLI codes, changes of an address and challenges of passkeys."""
-    from models.accounts import credentials, email_changes, passkeys
+    """Delete expired sessions, login links, codes of devices, changes of an address and challenges of passkeys."""
+    from models.accounts import credentials, device_grants, email_changes, passkeys
 
     credentials.delete_expired(now())
+    device_grants.forget_grants(now())
     email_changes.delete_expired_changes(now())
     passkeys.forget_challenges(now())
 
@@ -418,6 +431,19 @@ def watch_budgets(timestamp: int) -> None:
     budget_alerts.watch_budgets()
 
 
+@queue.periodic(cron="*/10 * * * *")
+@queue.task(
+    name="ledger.prune_idempotent_calls",
+    queueing_lock="ledger.prune_idempotent_calls",
+    retry=Backoff(60, 600),
+)
+def prune_idempotent_calls(timestamp: int) -> None:
+    """Delete the answers that are no longer replayed."""
+    from models import ledger
+
+    ledger.prune_idempotent_calls(now())
+
+
 @queue.periodic(cron="38 3 * * *")
 @queue.task(name="ledger.prune_budgets", queueing_lock="ledger.prune_budgets", retry=Backoff(600, 3600))
 def prune_budgets(timestamp: int) -> None:
@@ -425,6 +451,19 @@ def prune_budgets(timestamp: int) -> None:
     from models.ledger import budget_pruning
 
     budget_pruning.prune_spending(now())
+
+
+@queue.periodic(cron="46 3 * * *")
+@queue.task(name="gateway.prune_responses", queueing_lock="gateway.prune_responses", retry=Backoff(600, 3600))
+def prune_responses(timestamp: int) -> None:
+    """Delete kept responses that have not been continued for long."""
+    from models.gateway.response_state.stored_response import prune_responses as prune
+
+    days = get_settings().stoa_response_days
+    more = True
+    while more:
+        with transaction():
+            more = bool(prune(now(), days))
 
 
 @queue.periodic(cron="* * * * *")

@@ -7,6 +7,7 @@ import re
 import secrets
 import ssl
 import tempfile
+import tomllib
 from contextlib import suppress
 from decimal import Decimal
 from email.utils import parseaddr
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
     stoa_referral_reward: Literal["now", "first_purchase"] = "now"
     stoa_prices_file: Path | None = None
+    stoa_providers_file: Path | None = None
     stoa_public_models: bool = False
     stoa_failover: bool = True
     stoa_relabel_models: Annotated[tuple[str, ...], NoDecode] = ()
@@ -116,6 +118,9 @@ class Settings(BaseSettings):
     stoa_dns_server: str = ""
     stoa_demo_delay_ms: int = Field(20, ge=0, le=10_000)
     stoa_metrics_token: SecretStr | None = None
+    stoa_otlp_endpoint: str = ""
+    stoa_otlp_headers: SecretStr | None = None
+    stoa_otlp_content: bool = False
     stoa_editors_choice: Annotated[tuple[str, ...], NoDecode] = (
         "base2",
         "base2-lite",
@@ -127,6 +132,8 @@ class Settings(BaseSettings):
     stoa_cors_origins: Annotated[tuple[str, ...], NoDecode] = ("*",)
     ratelimit_storage_uri: str = "machine://"
 
+    stoa_key_rpm: int = Field(100, ge=0, le=10**9)
+    stoa_key_images_rpm: int = Field(20, ge=0, le=10**9)
     stoa_runs_per_minute: int = Field(600, ge=1, le=10**9)
     stoa_runs_per_day: int = Field(20_000, ge=1, le=10**9)
     stoa_open_runs: int = Field(2_000, ge=1, le=10**6)
@@ -135,6 +142,8 @@ class Settings(BaseSettings):
     stoa_step_bytes: int = Field(100_000, ge=1_000, le=10**7)
     stoa_run_bytes: int = Field(10_000_000, ge=1_000, le=10**12)
     stoa_run_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
+    stoa_response_days: int = Field(30, ge=0, le=3650)
+    stoa_response_bytes: int = Field(100_000_000, ge=1_000_000, le=10**12)
     stoa_cli_sessions_per_account: int = Field(1_000, ge=1, le=10**6)
     stoa_keys_per_account: int = Field(500, ge=1, le=10**6)
     stoa_publishers_per_account: int = Field(100, ge=1, le=10**6)
@@ -329,7 +338,29 @@ class Settings(BaseSettings):
             raise ValueError("must be an e-mail address, such as Stoa <stoa@example.org>")
         return value
 
-    @field_validator("stoa_prices_file")
+    @field_validator("stoa_otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+            raise ValueError("must be the address of a collector, such as http://localhost:4318")
+        return value.rstrip("/")
+
+    @field_validator("stoa_otlp_headers")
+    @classmethod
+    def _headers(cls, value: SecretStr | None) -> SecretStr | None:
+        pairs = value.get_secret_value().split(",") if value else []
+        if not all(re.fullmatch(r"\s*[A-Za-z0-9_-]+=[^\x00-\x1f]*", pair) for pair in pairs):
+            raise ValueError("must be headers as name=value, separated by commas")
+        return value
+
+    @property
+    def otlp_headers(self) -> dict[str, str]:
+        """The headers for the collector, such as its key."""
+        given = self.stoa_otlp_headers.get_secret_value() if self.stoa_otlp_headers else ""
+        pairs = (pair.partition("=") for pair in given.split(",") if pair.strip())
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+    @field_validator("stoa_prices_file", "stoa_providers_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is None:
@@ -432,7 +463,19 @@ class Settings(BaseSettings):
         """All configured secrets, for masking in logs."""
         values = [getattr(self, name) for name in type(self).model_fields]
         found = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        found += [environment_value(name) for name in self._provider_key_names()]
         return [secret for secret in found if len(secret) >= 8]
+
+    def _provider_key_names(self) -> list[str]:
+        """The environment variables with keys that the providers file names; none if it is invalid, which prevents the start."""
+        if self.stoa_providers_file is None:
+            return []
+        try:
+            tables = tomllib.loads(self.stoa_providers_file.read_text(encoding="utf-8"))["providers"].values()
+            names = [table.get("key_env") for table in tables]
+        except (OSError, ValueError, LookupError, AttributeError):
+            return []
+        return [name for name in names if isinstance(name, str)]
 
     def warnings(self) -> list[str]:
         """Warnings for the operator about insecure but working settings."""
@@ -493,6 +536,11 @@ def _store_new_secret(path: Path) -> None:
             os.link(temporary, path)
     finally:
         os.unlink(temporary)
+
+
+def environment_value(name: str) -> str:
+    """The value of a variable of the environment or of `.env`, for keys of providers that operators name themselves; empty if unset."""
+    return os.environ.get(name) or dotenv_values(ROOT / ".env").get(name) or ""
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -16,10 +16,13 @@ from typing import Any
 from models.core.pool import Pool
 from models.gateway import metrics
 from models.gateway.budget_errors import budget_message
+from models.gateway.call_spans import CallSpans, read_traceparent
 from models.gateway.chat_format import Call, Usage
+from models.gateway.idempotency import dropped_header
 from models.gateway.output_estimator import OutputEstimator
 from models.gateway.refused_calls import KeyWindows
 from models.gateway.routing import Route, held_credits
+from models.gateway.served import SERVED, RouteTrail
 from models.gateway.spool import Spool
 from models.gateway.upstream import UpstreamError
 from models.ledger import holds
@@ -33,6 +36,7 @@ from models.ledger.holds import (
     Settled,
     Settlement,
 )
+from models.ledger.idempotent_calls import Claim, ClaimRequest, StoredAnswer
 
 log = logging.getLogger("stoa.gateway")
 
@@ -99,10 +103,13 @@ class HoldRenewer:
             time.sleep(RENEW_SECONDS / 2)
             with self._lock:
                 aged = time.monotonic() - RENEW_SECONDS / 2
-                due = [request_id for request_id, (since, _) in self._live.items() if since <= aged]
+                due = {request_id: call for request_id, (since, call) in self._live.items() if since <= aged}
+            claimed = [request_id for request_id, call in due.items() if call.admission.claimed]
             try:
                 if due:
-                    holds.extend_holds(self._pool, due, ttl_seconds=HOLD_SECONDS)
+                    holds.extend_holds(self._pool, list(due), ttl_seconds=HOLD_SECONDS)
+                if claimed:
+                    holds.extend_claims(self._pool, claimed, ttl_seconds=HOLD_SECONDS)
             except Exception:
                 # the next round retries; it, or settling, revives a hold that expired in between
                 log.exception("could not renew the holds of %d calls", len(due))
@@ -116,6 +123,10 @@ class Admissions:
         self.admit = GroupCommit[AdmissionRequest, Admission](self._one, self._many)
         self._options: dict[str, Any] = {"ttl_seconds": HOLD_SECONDS, "free_credits": free_credits}
 
+    def admit_claimed(self, request: AdmissionRequest, claim: ClaimRequest) -> tuple[Admission, Claim]:
+        """Admit a call with an idempotency key, in a statement of its own."""
+        return holds.admit_claimed(self.pool, request, claim, worker=worker_name(), **self._options)
+
     def _one(self, request: AdmissionRequest) -> Admission:
         return holds.admit(self.pool, request, worker=worker_name(), **self._options)
 
@@ -127,13 +138,19 @@ class Settlements:
     """Batches this process's settlements. After the first failed attempt a call is in the spool, so that a killed worker
     loses nothing."""
 
-    def __init__(self, pool: Pool, spool: Spool) -> None:
+    def __init__(self, pool: Pool, spool: Spool, spans: CallSpans | None = None) -> None:
         self.pool = pool
         self.spool = spool
+        self.spans = spans
+        """Where the spans of calls go, if the operator has a collector."""
         self.windows = KeyWindows()
         """Bounds what is stored of calls that are not charged."""
         self.outputs = OutputEstimator()
-        self.settle = GroupCommit[tuple[Admission, Settlement], Settled](self._one, self._many)
+        self._settle_in_group = GroupCommit[tuple[Admission, Settlement], Settled](self._one, self._many)
+
+    def settle(self, call: tuple[Admission, Settlement]) -> Settled:
+        """Settle a call; one with an idempotency key in a statement of its own. Raises LedgerUnavailable."""
+        return self._one(call) if call[0].claimed else self._settle_in_group(call)
 
     def _one(self, call: tuple[Admission, Settlement]) -> Settled:
         settled = holds.settle(self.pool, *call, on_failure=partial(self.spool.add, "settle"))
@@ -170,6 +187,8 @@ class CallMetadata:
     definitions: Mapping[str, Any] | None = field(default=None, repr=False)
     answers: int = 1
     """Answers to the same input whose output the call's usage sums up."""
+    trace_parent: str | None = None
+    """The client's `traceparent`."""
 
 
 class InFlightCall:
@@ -183,10 +202,13 @@ class InFlightCall:
         metadata: CallMetadata,
         route: Route,
         margin: Decimal,
+        trail: RouteTrail,
     ) -> None:
         self.admission = admission
         self.metadata = metadata
         self.route = route
+        self.trail = trail
+        """How it came to its route."""
         self.ttft_ms: int | None = None
         self.settled: Settled | None = None
         self.ended = False
@@ -198,8 +220,19 @@ class InFlightCall:
         self.stop_error: UpstreamError | None = None
         """Why the call is being ended early."""
         self._abort: Callable[[], None] | None = None
+        self.count_tokens: Callable[[int], None] | None = None
+        """Counts the tokens of the settled call in a limit of its key."""
         hold_renewer.add(self)
         metrics.IN_FLIGHT.inc()
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether its key refuses that fields of the request are dropped."""
+        return bool(self.admission.rules and self.admission.rules["strict"])
+
+    def route_headers(self) -> dict[str, str]:
+        """The headers of an answer that say who served it, and what was left out for that provider."""
+        return {SERVED: self.trail.header(self.route), **dropped_header(self.route.dropped)}
 
     def abort_with(self, abort: Callable[[], None]) -> None:
         """Set how `stop` ends the provider's response: a function that is safe to call from any thread."""
@@ -288,8 +321,10 @@ class InFlightCall:
         client_gone: bool = False,
         error: str | None = None,
         error_message: str | None = None,
+        answer: StoredAnswer | None = None,
     ) -> Settled | None:
-        """Charge the call and write its rows; durable on return. Returns None when the call had already ended.
+        """Charge the call and write its rows; durable on return. Returns None when the call had already ended. `answer` is stored
+        for retries, in the same transaction.
 
         Raises LedgerUnavailable when the ledger cannot commit; the spool then retries the settlement.
         """
@@ -327,6 +362,8 @@ class InFlightCall:
             error_message=error_message,
             parameters=self.metadata.parameters,
             definitions=self.metadata.definitions,
+            routing=self.trail.record(),
+            answer=answer,
         )
         outcome = "unsettled"
         try:
@@ -343,6 +380,9 @@ class InFlightCall:
             if self.settled is None:
                 self._settlements.spool.add("settle", holds.settlement_facts(self.admission, settlement))
             self._release(outcome)
+            self._trace(settlement, self.settled)
+        if self.count_tokens is not None:
+            self.count_tokens(usage.uncached_input + usage.cache_write + usage.cache_read + usage.output)
         if error is None and not client_gone and self.route.byok is None:
             # a shorter answer than the provider would have given says nothing about the next one
             self._settlements.outputs.record(
@@ -389,6 +429,7 @@ class InFlightCall:
             response=response if kept else None,
             parameters=metadata.parameters,
             definitions=metadata.definitions if kept else None,
+            routing=self.trail.record(),
         )
         try:
             with metrics.timed("fail"):
@@ -398,10 +439,16 @@ class InFlightCall:
         finally:
             self._release("failed")
             metrics.of(metrics.ERRORS, self.metadata.door, kind).inc()
+            self._trace(failure)
 
     def close(self) -> None:
         """Fail the call unless it has been settled or failed. Call it last on every path."""
         self.fail("internal", 500, "The call failed on our side; nothing was charged.")
+
+    def _trace(self, record: holds.Settlement | holds.CallFailure, settled: Settled | None = None) -> None:
+        if (spans := self._settlements.spans) is not None:
+            parent = read_traceparent(self.metadata.trace_parent)
+            spans.add(self.admission, record, settled, parent)
 
     def _claim_end(self) -> bool:
         with self._lock:

@@ -9,18 +9,20 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from math import ceil
 
-from models.accounts.credentials import hash_token
+from models.accounts.key_format import present
 from models.core.cooperative import heavy
 from models.core.db import now
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import lenient_json, metrics, sse
+from models.gateway.aliases import Alias
+from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.gateway.call_errors import (
@@ -30,6 +32,8 @@ from models.gateway.call_errors import (
     RelayFailed,
     read_provider_error,
 )
+from models.gateway.call_session import affinity
+from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import (
     MAX_STORED_REQUEST,
@@ -41,6 +45,14 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
 )
 from models.gateway.dialects.error_shapes import answer_message
+from models.gateway.failover import Attempt, ProviderTrials
+from models.gateway.idempotency import (
+    AlreadyCalled,
+    IdempotencyKey,
+    Replay,
+    claim_error,
+    recorded,
+)
 from models.gateway.in_flight import (
     Admissions,
     CallMetadata,
@@ -49,10 +61,14 @@ from models.gateway.in_flight import (
     ServerStopping,
     Settlements,
 )
+from models.gateway.key_limits import KeyLimits
 from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
+from models.gateway.response_state.response_store import ResponseOwner, ResponseStore, owner_of
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
+from models.gateway.served import RouteTrail
+from models.gateway.session_runs import SessionRuns
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
@@ -61,9 +77,7 @@ from models.gateway.upstream import (
     MAX_STREAM,
     READ,
     EmptyAnswer,
-    ProviderRequest,
     ProviderResponse,
-    Unreachable,
     UpstreamError,
 )
 from models.gateway.whole_stream import (
@@ -75,53 +89,53 @@ from models.gateway.whole_stream import (
 )
 from models.ledger import holds
 from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable, Outcome
+from models.ledger.idempotent_calls import Claim, StoredAnswer
+from models.ledger.payers import PayerHint
 
 log = logging.getLogger("stoa.gateway")
 
+JSON = "application/json"
 JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
 """Substrings of a `Content-Type` that announce a stream of JSON."""
 AUTHENTICATED_SECONDS = 30.0
 """How long `authenticate` caches an accepted key."""
 MAX_AUTHENTICATED = 10_000
+UNPAID = ("out_of_credits", "plan_limit", "plan_rate", "model_not_in_plan", "stopped")
+"""Refusals of a caller who is known, but cannot call now."""
 MAX_LISTED_HOLDS = 20
 """Holds in the details of a refused call."""
 UNKNOWN_CALL_SECONDS = 5
 """Assumed duration of a call whose key and model have too few settled calls."""
 MAX_RETRY_SECONDS = 60
+RUN_PROBLEMS = ("run_not_found", "run_not_running")
 EMPTY = "The provider's answer was empty."
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A call prepared for one provider. `hold` is in credits and covers `held_output` tokens; `minimum` is the cost in
-    credits of the input and a short answer. All are for `answers` answers. `whole`: the client wants the answer whole."""
-
-    call: Call
-    route: Route
-    request: ProviderRequest
-    answers: int
-    held_output: int
-    hold: int
-    minimum: int
-    whole: bool
+CLAIMED = Claim("claimed")
+RETRY_OUTCOMES = ("checked", "out_of_credits")
+"""Outcomes of the check of a caller who gets the answer of an earlier call."""
 
 
 class Gateway:
     """The gateway of one process."""
 
-    def __init__(self, settings: Settings, pool: Pool) -> None:
+    def __init__(self, settings: Settings, pool: Pool, limits: KeyLimits) -> None:
         self.pool = pool
+        self.limits = limits
         self.margin = settings.stoa_margin
         self.failover = settings.stoa_failover
-        self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file))
+        self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file, ApprovedPrices(pool).find))
         self.hold_renewer = HoldRenewer(pool)
         self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
-        self.settlements = Settlements(pool, self.spool)
+        spans = CallSpans(settings, pool) if settings.stoa_otlp_endpoint else None
+        self.settlements = Settlements(pool, self.spool, spans)
+        self.session_runs = SessionRuns(pool, settings)
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
-        self._authenticated: dict[str, float] = {}
+        self.responses = ResponseStore(
+            pool, limit=settings.stoa_response_bytes, days=settings.stoa_response_days
+        )
+        self._authenticated: dict[tuple[str, str], float] = {}
         self.organisation_keys = OrganisationKeys(pool, settings.secret_key)
         self.whole_only = WholeOnlyModels()
         self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
@@ -135,11 +149,18 @@ class Gateway:
         model: str,
         minimum: int = 0,
         route: Route | None = None,
+        *,
+        claims: bool = False,
     ) -> Admission:
-        """Check the caller and place the hold (None: check only) if at least `minimum` is available. Raises CallRefused,
-        CreditsHeld, or LedgerUnavailable, also while calls wait to be settled."""
+        """Check the caller and place the hold (None: check only) if at least `minimum` is available, and claim the call's
+        idempotency key if `claims`. Raises CallRefused, CreditsHeld, AlreadyCalled or a DomainError if another call has the key,
+        or LedgerUnavailable, also while calls wait to be settled."""
+        presented = request.presented
         query = AdmissionRequest(
-            token_hash=hash_token(request.key),
+            token_hash=presented.id,
+            secret=presented.secret,
+            scope=request.dialect.scope,
+            drops=route.dropped if route else (),
             request_id=request.request_id,
             hold=hold,
             minimum=minimum,
@@ -154,16 +175,62 @@ class Gateway:
             repo_url=request.payer.repo_url,
             ip=request.address,
         )
-        return self._admit(query)
+        return self._admit(query, request.idempotency if claims else None)
 
-    def _admit(self, query: AdmissionRequest) -> Admission:
+    def _admit_attempt(self, request: CallRequest, attempt: Attempt) -> tuple[CallRequest, Admission]:
+        """`admit`, in the run of the client's session if there is one. A session never refuses a call: if its run has ended
+        meanwhile, or belongs to another account, the call goes into another, or into none."""
+        request = self.session_runs.attributed(request)
+        for tries in (1, 2, 3):
+            _run_budget(request)
+            try:
+                # a free call needs no hold
+                admission = self.admit(
+                    request,
+                    attempt.hold or None,
+                    attempt.call.model,
+                    attempt.minimum,
+                    attempt.route,
+                    claims=True,
+                )
+            except CallRefused as refused:
+                if request.session is None or refused.code not in RUN_PROBLEMS or tries == 3:
+                    raise
+                ended = tries == 1 and refused.code == "run_not_running"
+                request = (
+                    self.session_runs.attributed(request, ended=True)
+                    if ended
+                    else replace(request, run_id=None, session=None)
+                )
+                continue
+            return request, admission
+        raise AssertionError("unreachable")
+
+    def _admit(self, query: AdmissionRequest, key: IdempotencyKey | None = None) -> Admission:
         self.spool.check()
+        claim = CLAIMED
         with metrics.timed("admit"):
-            admission = self.admissions.admit(query)
+            if key is None:
+                admission = self.admissions.admit(query)
+            else:
+                admission, claim = self.admissions.admit_claimed(query, key.claim)
+        if key is not None and claim.state not in ("claimed", "unknown"):
+            self._check_retry(key, claim, admission)
         if admission.outcome not in ("admitted", "checked"):
             metrics.of(metrics.ERRORS, query.door, admission.outcome).inc()
             raise self._refusal(admission)
         return admission
+
+    def _check_retry(self, key: IdempotencyKey, claim: Claim, admission: Admission) -> None:
+        """End a call whose idempotency key another call has: with its answer, or an error. Returns if the caller is refused."""
+        if admission.outcome not in RETRY_OUTCOMES:
+            return
+        if claim.answer is not None and claim.request_id is not None:
+            metrics.of(metrics.REPLAYS, admission.door).inc()
+            raise AlreadyCalled(Replay(claim.answer, claim.request_id))
+        usual = self.outputs.typical_seconds(admission.key_id, admission.model) or UNKNOWN_CALL_SECONDS
+        elapsed = (now() - claim.created_at).total_seconds() if claim.created_at else 0
+        raise claim_error(key, claim, min(max(ceil(usual - elapsed), 1), MAX_RETRY_SECONDS))
 
     def _refusal(self, admission: Admission) -> CallRefused:
         """The error of a call that was not admitted. If calls in flight hold its credits, reads their holds."""
@@ -191,14 +258,20 @@ class Gateway:
 
         Caches accepted keys for AUTHENTICATED_SECONDS; `admit` checks again before the call is served.
         """
-        token_hash = hash_token(key)
-        current = time.monotonic()
-        if self._authenticated.get(token_hash, 0.0) > current:
+        presented, current = present(key), time.monotonic()
+        cached = presented.secret or presented.id, dialect.scope
+        if self._authenticated.get(cached, 0.0) > current:
             return
         try:
             self._admit(
                 AdmissionRequest(
-                    token_hash=token_hash, request_id=request_id, hold=None, door=dialect.door, ip=address
+                    token_hash=presented.id,
+                    secret=presented.secret,
+                    scope=dialect.scope,
+                    request_id=request_id,
+                    hold=None,
+                    door=dialect.door,
+                    ip=address,
                 )
             )
         except CallRefused as refused:
@@ -207,14 +280,41 @@ class Gateway:
             raise
         if len(self._authenticated) >= MAX_AUTHENTICATED:
             self._authenticated.clear()
-        self._authenticated[token_hash] = current + AUTHENTICATED_SECONDS
+        self._authenticated[cached] = current + AUTHENTICATED_SECONDS
 
-    def open(self, request: CallRequest) -> Reply | AnswerStream:
-        """Make the call. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
+    def response_owner(
+        self, key: str, request_id: str, dialect: Dialect, *, payer: PayerHint, address: str | None = None
+    ) -> ResponseOwner:
+        """Whose kept responses the key reads: those of the account that would pay for its calls, whether or not it can. Raises CallRefused,
+        LedgerUnavailable."""
+        presented = present(key)
+        query = AdmissionRequest(
+            token_hash=presented.id,
+            secret=presented.secret,
+            scope=dialect.scope,
+            request_id=request_id,
+            hold=None,
+            door=dialect.door,
+            org=payer.org,
+            repo_url=payer.repo_url,
+            ip=address,
+        )
+        try:
+            return owner_of(self._admit(query))
+        except CallRefused as refused:
+            if refused.admission.outcome not in UNPAID:
+                raise
+            return owner_of(refused.admission)
+
+    def open(self, request: CallRequest) -> Reply | AnswerStream | Replay:
+        """Make the call, or replay the answer of an earlier one with its idempotency key. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
         DomainError of an invalid request; checks run in the order of the contract (5.2)."""
         started, started_at = time.monotonic(), now()
         admission: Admission | None = None
         try:
+            if request.resolve is not None:
+                admission = self.admit(request, None, request.model)
+                request = request.resolve(admission)
             try:
                 attempt = self._plan(request)
             except DomainError:
@@ -222,8 +322,10 @@ class Gateway:
                 admission = self.admit(request, None, request.model if isinstance(request.call, Call) else "")
                 raise
             call, route = attempt.call, attempt.route
-            # a free call needs no hold
-            admission = self.admit(request, attempt.hold or None, call.model, attempt.minimum, route)
+            limits = self.limits.take_known(request, call)
+            request, admission = self._admit_attempt(request, attempt)
+        except AlreadyCalled as found:
+            return found.replay
         except (CallRefused, DomainError) as refusal:
             self._record_refusal(request, refusal, admission, started, started_at)
             raise
@@ -240,8 +342,17 @@ class Gateway:
             parameters=request.parameters,
             definitions=definitions,
             answers=attempt.answers,
+            trace_parent=request.trace_parent,
         )
-        in_flight = InFlightCall(self.settlements, self.hold_renewer, admission, metadata, route, self.margin)
+        in_flight = InFlightCall(
+            self.settlements,
+            self.hold_renewer,
+            admission,
+            metadata,
+            route,
+            self.margin,
+            _trail(request, call, route),
+        )
         try:
             # again: admission may have taken long
             self.spool.check(admission.account_id)
@@ -249,14 +360,18 @@ class Gateway:
             in_flight.fail(error.code, error.status, error.message)
             raise
         try:
+            if admission.rules is not None:
+                limits = self.limits.take_admitted(request, call, in_flight, limits)
             self.stopped_accounts.check(in_flight)
             attempt = self._with_organisation_key(attempt, in_flight)
             if attempt.hold > max(admission.available, 0) and attempt.route.byok is None:
                 self._check_counted_input(request.dialect, attempt, admission)
             answer = self._try_providers(request, attempt, in_flight)
             answer.dropped = in_flight.route.dropped
+            answer.served = in_flight.trail.header(in_flight.route)
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
+            answer.limits = limits or {}
             return answer
         except CallRefused as error:
             status, message = self._answer_to(request, error)
@@ -290,6 +405,10 @@ class Gateway:
         while self.streams and time.monotonic() < end:
             time.sleep(0.05)
         self.refused_calls.flush()
+        if self.settlements.spans is not None:
+            self.settlements.spans.close()
+        if self.settlements.spans is not None:
+            self.settlements.spans.close()
 
     # -- before the call -------------------------------------------------------------------------------------
 
@@ -298,13 +417,22 @@ class Gateway:
         if isinstance(call, DomainError):
             raise call
         _run_budget(request)
-        return self._prepare(request, call, request.dialect.route(self.routes, request, call))
+        if request.presented.is_test:
+            return self._prepare(request, call, self.routes.for_test(call))
+        route = request.dialect.route(self.routes, request, call)
+        if route.alias is not None:
+            route = self.routes.choose(route, _session(request, call, route.alias))
+        attempt = self._prepare(request, call, route)
+        if not attempt.hold and any(other.price is None or not other.price.is_free for other in route.others):
+            # a hold that can grow, should a fallback that is not free have to answer
+            attempt = replace(attempt, hold=1)
+        return attempt
 
     def _prepare(self, request: CallRequest, call: Call, route: Route) -> Attempt:
         """Prepare the call for one provider: if the limit of a whole answer costs more than its usual size, as a stream.
         Raises DomainError for what the provider cannot be sent."""
         call = request.dialect.adapt(call, route.provider)
-        size = self.outputs.size(hash_token(request.key), call.model)
+        size = self.outputs.size(request.presented.id, call.model)
         limited = call.max_output is not None and call.max_output <= size
         if call.stream or limited or request.byok or route in self.whole_only:
             return self._prepare_as(request, call, route, size)
@@ -387,7 +515,7 @@ class Gateway:
         status, message = self._answer_to(request, refusal)
         record = holds.CallRefusal(
             request_id=request.request_id,
-            key_id=hash_token(request.key),
+            key_id=request.presented.id,
             org_id=admission.org_id if admission else None,
             run_id=request.run_id,
             door=request.dialect.door,
@@ -415,9 +543,12 @@ class Gateway:
         admission = error.admission if isinstance(error, CallRefused) else None
         if status == 401:
             return
+        presented = present(key)
+        if presented.secret and (presented.secret, dialect.scope) not in self._authenticated:
+            return  # anybody may know the public id
         record = holds.CallRefusal(
             request_id=request_id,
-            key_id=hash_token(key),
+            key_id=presented.id,
             org_id=admission.org_id if admission else None,
             door=dialect.door,
             requested_model="",
@@ -439,32 +570,27 @@ class Gateway:
     def _try_providers(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Reply | AnswerStream:
-        """Call the route's provider; when it is unreachable or busy, try the other providers of the same model. When all
-        fail, raises the first error: that of the requested route."""
-        try:
-            return self._send(request, attempt, in_flight)
-        except (ProviderError, UpstreamError) as error:
-            if not self.failover or in_flight.stop_error or not _can_fail_over(error):
-                raise
-            failed = error
-        for other in self._fallbacks(request, attempt, in_flight):
-            names = [each.route.provider.name for each in (attempt, other)]
-            metrics.of(metrics.FAILOVERS, *names).inc()
-            log.warning("call %s: failover from %s to %s: %s", request.request_id, *names, _label(failed))
-            in_flight.route = other.route
-            try:
-                return self._send(request, other, in_flight)
-            except (ProviderError, UpstreamError) as error:
-                log.warning("call %s failed again: %s", request.request_id, _label(error))
-                in_flight.route = attempt.route
-        raise failed
+        """Call the route's provider; when it is unreachable or busy, the others, and all again as far as the operator's file says.
+        When all fail, raises the first error: that of the requested route."""
+        route = attempt.route
+        policy = self.routes.retry if route.alias is None else route.alias.retry
+        trials = ProviderTrials(
+            attempt,
+            lambda: self._fallbacks(request, attempt, in_flight),
+            in_flight,
+            policy,
+            self.routes.breakers,
+        )
+        return trials.run(lambda each: self._send(request, each, in_flight))
 
     def _fallbacks(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Iterator[Attempt]:
-        """The call prepared for each other provider whose price is known and held."""
+        """The call prepared for each other provider whose price is held."""
         call = request.call
-        if isinstance(call, DomainError) or request.byok:
+        if isinstance(call, DomainError) or request.byok or request.presented.is_test:
+            return
+        if not self.failover and attempt.route.alias is None:
             return
         for route in self.routes.fallbacks(attempt.route):
             try:
@@ -472,6 +598,7 @@ class Gateway:
             except DomainError:
                 continue
             fewer = call.n > 1 and attempt.route.provider.native_n and not route.provider.native_n
+            fewer = fewer or bool(other.route.dropped and in_flight.is_strict)
             if not fewer and in_flight.try_hold(other.hold):
                 yield other
 
@@ -481,21 +608,19 @@ class Gateway:
         if not attempt.whole:
             return self._stream(request, attempt, in_flight, biller)
         if not call.stream:
-            return self._reply(dialect, call, _fetch_all(dialect, attempt), in_flight, biller)
+            return self._reply(request, call, _fetch_all(dialect, attempt), in_flight, biller)
         try:
             answer = self._read_streamed(dialect, attempt, in_flight)
         except AnswerEnded as ended:
             error = ended.error
-            reply = self._reply(dialect, call, [ended.answer], in_flight, biller, error=error)
-            if not ended.answer.meter.empty:
-                error.details = {"answer": lenient_json.read(reply.body).value}
+            self._reply(request, call, [ended.answer], in_flight, biller, error=error)
             raise error from ended
         except ProviderError as error:
             if not refuses_to_stream(error):
                 raise
             log.warning("%s does not stream %s: %s", attempt.route.provider.title, attempt.route.model, error)
             return self._send(request, self._as_whole(request, attempt, in_flight), in_flight)
-        return self._reply(dialect, call, [answer], in_flight, biller)
+        return self._reply(request, call, [answer], in_flight, biller)
 
     def _stream(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall, biller: Biller
@@ -559,7 +684,7 @@ class Gateway:
 
     def _reply(
         self,
-        dialect: Dialect,
+        request: CallRequest,
         call: Call,
         answers: Sequence[WholeAnswer],
         in_flight: InFlightCall,
@@ -567,7 +692,8 @@ class Gateway:
         *,
         error: UpstreamError | None = None,
     ) -> Reply:
-        """Settle a call, and format its whole answers for the client. `error`: why they are incomplete."""
+        """Settle a call, and format its whole answers for the client. `error`: why they are incomplete; gets them in its details."""
+        dialect = request.dialect
         kind, message = (error.kind, str(error)) if error else (None, None)
         meters = [answer.meter for answer in answers]
         first = meters[0]
@@ -577,6 +703,11 @@ class Gateway:
             in_flight.fail(kind or EmptyAnswer.kind, status, message or EMPTY)
             return Reply(answers[0].raw)
         bill = biller.bill(in_flight.route, meters, complete=error is None)
+        reply = dialect.reply(call, answers, bill)
+        if error is not None:
+            error.details = {"answer": lenient_json.read(reply.body).value}
+        stored = self._stored(request, in_flight, reply, error) if in_flight.admission.claimed else None
+        reply.stored = stored is None or stored.body is not None
         in_flight.settle(
             bill.usage,
             bill.cost,
@@ -587,17 +718,48 @@ class Gateway:
             reasoning=first.reasoning,
             error=kind,
             error_message=message,
+            answer=stored,
         )
         if error is None and isinstance(in_flight.stop_error, AccountStopped):
             # it has been paid for, but what it says is not to be done
             raise in_flight.stop_error
-        return dialect.reply(call, answers, bill)
+        if error is None and call.answer is not None:
+            call.answer.keep()
+        return reply
+
+    def _stored(
+        self, request: CallRequest, in_flight: InFlightCall, reply: Reply, error: UpstreamError | None
+    ) -> StoredAnswer:
+        """What a retry with the call's idempotency key gets: the reply, or the error of one that is incomplete."""
+        headers = in_flight.route_headers()
+        if error is None:
+            return recorded(reply.body, reply.content_type, headers=headers)
+        context = ErrorContext(request.request_id, request.headers or {}, self.settings)
+        answer = request.dialect.error(error, context)
+        return recorded(lenient_json.write(answer.body), JSON, answer.status, headers | dict(answer.headers))
+
+
+def _session(request: CallRequest, call: Call, alias: Alias) -> str | None:
+    """The client's session, if the targets of the alias are sticky. Sessions of different keys are different."""
+    if not alias.sticky:
+        return None
+    found = affinity(request.session, request.run_id, call.client_body)
+    return found and f"{request.key}\0{found}"
+
+
+def _trail(request: CallRequest, call: Call, route: Route) -> RouteTrail:
+    alias = route.alias
+    if alias is None:
+        return RouteTrail(call.model, "model")
+    if len(alias.targets) == 1:
+        return RouteTrail(call.model, "alias")
+    return RouteTrail(call.model, "sticky" if _session(request, call, alias) else "weight")
 
 
 def _run_budget(request: CallRequest) -> int | None:
     """The credits of the run's envelope that the caller asks for. Raises DomainError."""
     credits = read_run_budget(request.run_budget)
-    if credits is not None and request.run_id is None:
+    if credits is not None and request.run_id is None and request.session is None:
         raise DomainError(f"'{RUN_BUDGET}' needs a run: name one of your running runs (x-stoa-run-id).")
     return credits
 
@@ -642,16 +804,6 @@ def _fetch(dialect: Dialect, attempt: Attempt) -> WholeAnswer:
         return dialect.read_answer(raw, attempt.call, route, response.headers)
     finally:
         response.close()
-
-
-def _can_fail_over(error: ProviderError | UpstreamError) -> bool:
-    """Whether another provider may be tried. Not after a timeout or a broken connection: the first provider may charge
-    for the call."""
-    return error.retryable if isinstance(error, ProviderError) else isinstance(error, Unreachable)
-
-
-def _label(error: ProviderError | UpstreamError) -> str:
-    return f"status {error.status}" if isinstance(error, ProviderError) else error.kind
 
 
 def _succeeded(response: ProviderResponse) -> bool:

@@ -3,27 +3,31 @@
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from math import ceil
 
 from models.core.errors import DomainError
-from models.core.settings import Settings, SettingsError
+from models.core.settings import Settings, SettingsError, environment_value
 from models.gateway import model_names
+from models.gateway.aliases import Alias
 from models.gateway.chat_format import Call, Usage
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
+from models.gateway.circuit_breaker import CircuitBreakers
 from models.gateway.demo_model import DemoModel
 from models.gateway.output_estimator import DEFAULT_OUTPUT, FLOOR_OUTPUT
 from models.gateway.price_factors import FactorReader, PriceFactors, read_factors
 from models.gateway.price_keys import FORMATS, KEYS
 from models.gateway.pricing import ModelPrice, PriceTable, flat
 from models.gateway.providers.anthropic import Anthropic
+from models.gateway.providers.configured import ConfiguredProvider
 from models.gateway.providers.demo import MODEL as DEMO
 from models.gateway.providers.demo import DemoProvider
 from models.gateway.providers.gemini import RESOURCE, Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.providers.provider import Endpoint, Provider
+from models.gateway.providers_file import SETTING, load_providers
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
 
 MAX_OUTPUT = 1_048_576
@@ -36,6 +40,8 @@ MAX_CACHED_ROUTES = 4096
 
 FALLBACK_PRICE = flat(3, 15, source="fallback")
 """The price of an unlisted model if its provider reports costs but did not."""
+TEST_PRICE = flat(0, 0, source="test")
+"""The price of all calls with test keys."""
 UNLISTED_PRICE = flat(30, 180, source="unlisted")
 """The price of the hold for an unlisted model. All listed models but one are cheaper."""
 
@@ -75,10 +81,23 @@ class Route:
     """Parameters of the request that affect the price."""
     dropped: tuple[str, ...] = ()
     """Request keys removed because the provider would reject them."""
+    timeouts: UpstreamTimeouts | None = None
+    """Of this model; None for the provider's."""
+    alias: Alias | None = None
+    """The alias that it was found by."""
+    others: "tuple[Route, ...]" = ()
+    """What else the alias stands for, in the order to try it."""
+
+    @property
+    def name(self) -> str:
+        """The name that it is called by: an alias, or the model's."""
+        return self.alias.name if self.alias else self.requested
 
     @property
     def context_window(self) -> int | None:
         """Context window of the model in tokens; None if unknown."""
+        if self.price and self.price.context_window:
+            return self.price.context_window
         row = model_names.price_row(self.provider.table, model_names.split_variant(self.model)[0])
         return row.context_window if row else None
 
@@ -133,7 +152,7 @@ class Router:
 
     def __init__(self, settings: Settings, prices: PriceTable) -> None:
         self.prices = prices
-        self._minute, self._routes = 0, dict[str, Route]()
+        self._minute, self._routes, self._targets = 0, dict[str, Route](), dict[str, Route | None]()
         self._listed: tuple[int, tuple[Route, ...]] = (0, ())
         timeouts = UpstreamTimeouts(
             settings.stoa_connect_timeout, settings.stoa_first_byte_timeout, settings.stoa_idle_timeout
@@ -157,27 +176,103 @@ class Router:
         )
         self.demo = DemoProvider(Endpoint("", None), DemoModel(settings.stoa_demo_delay_ms / 1000))
         self.direct = [build(OpenAI), build(Anthropic), build(Gemini)]
-        self.providers = {provider.name: provider for provider in (self.demo, *self.direct, self.openrouter)}
+        file = load_providers(settings.stoa_providers_file, timeouts)
+        self.configured = {
+            config.name: ConfiguredProvider(
+                config,
+                environment_value(config.key_env) if config.key_env else "",
+                HttpUpstream(config.title, config.timeouts, egress),
+            )
+            for config in file.providers
+        }
+        self.aliases = file.aliases
+        self.retry = file.retry
+        self.breakers = CircuitBreakers()
+        self.timeouts = file.timeouts
+        """Of single models, by the requested name in lower case."""
+        built_in = (self.demo, *self.direct, self.openrouter)
+        self.providers: dict[str, Provider] = {
+            **{provider.name: provider for provider in built_in},
+            **self.configured,
+        }
         for name, override in prices.overrides.items():
             if override.provider and override.provider not in self.providers:
                 known = ", ".join(self.providers)
                 raise SettingsError(f"STOA_PRICES_FILE: 'provider' of {name!r} must be one of {known}.")
 
+    @property
+    def upstreams(self) -> list[Provider]:
+        """All providers but the built-in demo."""
+        return [*self.direct, self.openrouter, *self.configured.values()]
+
+    def problems(self) -> list[str]:
+        """What of the operator's file does not work as the server is set up, for the operator."""
+        found = [
+            f"{SETTING}: {each.title} serves nothing, because {each.key_setting} is not set"
+            for each in self.configured.values()
+            if not each.ready
+        ]
+        for alias in self.aliases.values():
+            for name in alias.models:
+                try:
+                    self._find(name, None, False)
+                except DomainError as error:
+                    found.append(f"{SETTING}: alias {alias.name}: {error.message}")
+        return found
+
     def find(self, model: str, *, byok: str | None = None, direct_openai: bool = False) -> Route:
         """The route of a model name (case-insensitive). `byok`: the caller's own OpenRouter key, which routes the call
         there, except that `direct_openai` still prefers OpenAI (contract 5.3).
 
-        Raises NoRoute, NotAChatModel or NoPrice.
+        Of an alias, the route of its first model that is served. Raises NoRoute, NotAChatModel or NoPrice.
         """
         if byok or direct_openai:
-            return self._find(model, byok, direct_openai)
-        minute = int(time.time() // 60)
-        if self._minute != minute or len(self._routes) > MAX_CACHED_ROUTES:
-            self._minute, self._routes = minute, {}
+            alias = self._alias(model)
+            return self._find(alias.models[0] if alias else model, byok, direct_openai)
+        self._turn()
         route = self._routes.get(model)
         if route is None:
-            route = self._routes[model] = self._find(model, None, False)
+            alias = self._alias(model)
+            route = self._routes[model] = self._first(alias) if alias else self._find(model, None, False)
         return route
+
+    def choose(self, route: Route, session: str | None) -> Route:
+        """The route of an alias for one call, with the others to fall back on: the order is by the session, or by weight; upstreams
+        that fail at present come last."""
+        alias = route.alias
+        if alias is None or len(alias.models) == 1:
+            return route
+        self._turn()
+        routes = [each for name in alias.order(session) if (each := self._target(name)) is not None]
+        if not routes:
+            return route
+        routes.sort(key=lambda each: self.breakers.of(each.provider.name, each.model).avoided)
+        return replace(routes[0], alias=alias, others=tuple(routes[1:]))
+
+    def _alias(self, model: str) -> Alias | None:
+        return self.aliases.get(model.strip().lower().removeprefix(RESOURCE)) if self.aliases else None
+
+    def _turn(self) -> None:
+        """Forget cached routes each minute."""
+        minute = int(time.time() // 60)
+        if self._minute != minute or len(self._routes) > MAX_CACHED_ROUTES:
+            self._minute, self._routes, self._targets = minute, {}, {}
+
+    def _first(self, alias: Alias) -> Route:
+        """The first model of an alias that is served. Raises the error of its first model if none is."""
+        for name in alias.models:
+            if (route := self._target(name)) is not None:
+                return replace(route, alias=alias)
+        return self._find(alias.models[0], None, False)
+
+    def _target(self, name: str) -> Route | None:
+        """The route of a model of an alias; None if it is not served."""
+        if name not in self._targets:
+            try:
+                self._targets[name] = self._find(name, None, False)
+            except DomainError:
+                self._targets[name] = None
+        return self._targets[name]
 
     def _find(self, model: str, byok: str | None, direct_openai: bool) -> Route:
         name = model.strip().rstrip(": ")
@@ -194,7 +289,8 @@ class Router:
             return self._route(provider, name, upstream)
         found = self._provider_for(name, byok, direct_openai)
         upstream = found.upstream_model(name) if found else name
-        if (kind := model_names.kind_of(upstream)) != model_names.CHAT:
+        kind = found.kind_of(upstream) if found else model_names.kind_of(upstream)
+        if kind != model_names.CHAT:
             raise NotAChatModel(
                 f"The model '{name}' {model_names.KINDS[kind]}; it does not support chat completions. "
                 "GET /v1/models lists the models that can."
@@ -210,11 +306,19 @@ class Router:
                 f"The model '{name}' has no price on this server, so it is not served. "
                 "The operator can set one (STOA_PRICES_FILE)."
             )
-        return Route(provider, name, upstream, price, byok)
+        timeouts = self.timeouts.get(name.lower()) or provider.timeouts_of(name, upstream)
+        return Route(provider, name, upstream, price, byok, timeouts=timeouts)
+
+    def for_test(self, call: Call) -> Route:
+        """The route of a call with a test key: the demo model answers for every model, and nothing is charged."""
+        return Route(self.demo, call.model, DEMO, TEST_PRICE)
 
     def fallbacks(self, route: Route) -> Iterator[Route]:
-        """Fallback routes of the same model at a known price, in order. None if the caller's key pays, the operator set
-        the provider, or its server is not the vendor's own."""
+        """Fallback routes in order: of an alias its other models, else the same model at OpenRouter at a known price. None if
+        the caller's key pays; of a model also if the operator set the provider, or its server is not the vendor's own."""
+        if route.alias is not None:
+            yield from () if route.byok else route.others
+            return
         name, openrouter = route.requested, self.openrouter
         override = self.prices.overrides.get(name.lower())
         fixed = route.byok or (override and override.provider) or route.provider not in self.direct
@@ -230,8 +334,10 @@ class Router:
         self, provider: Provider, requested: str, upstream: str, answered: str | None = None
     ) -> ModelPrice | None:
         """The price of a model at a provider; None if missing."""
-        found = self.prices.find(provider.table, requested, upstream, answered)
-        return found or (flat(3, 15) if provider is self.demo else None)
+        own = provider.own_price(requested, upstream)
+        if own is not None:
+            return self.prices.operator_price(requested, answered, upstream) or own
+        return self.prices.find(provider.table, requested, upstream, answered)
 
     def prepare(self, route: Route, call: Call) -> tuple[Route, ProviderRequest]:
         """The request to send, and the route with its price factors. Raises BadCall for an unsupported request or a key
@@ -247,11 +353,22 @@ class Router:
                 reports_cost=provider.reports_cost,
                 separate_media_prices=provider.media_priced_separately,
             )
-            factors = read_factors(FORMATS.get(call.format) or KEYS[provider.name], body, reader)
+            keys = FORMATS.get(call.format) or KEYS.get(provider.name) or KEYS["openai"]
+            factors = read_factors(keys, body, reader)
         prepared = Route(
-            provider, route.requested, route.model, route.price, route.byok, factors, tuple(dropped)
+            provider,
+            route.requested,
+            route.model,
+            route.price,
+            route.byok,
+            factors,
+            tuple(dropped),
+            route.timeouts,
+            route.alias,
+            route.others,
         )
-        return prepared, provider.request(call, body, route.byok)
+        request = provider.request(call, body, route.byok)
+        return prepared, request if route.timeouts is None else replace(request, timeouts=route.timeouts)
 
     def cost(self, route: Route, usage: Usage, answered: str | None) -> tuple[Decimal, dict[str, str]]:
         """Cost of a call in dollars, and the prices applied, with `flags` for the operator. Uses the cost that the
@@ -289,12 +406,16 @@ class Router:
                 public = provider.public_model(name)
                 if provider.lists(public):
                     found[public] = public
+        for configured in self.configured.values():
+            for name in configured.listed() if configured.ready else ():
+                found[name.lower()] = name
         for lower, override in self.prices.overrides.items():
             found[lower] = override.name or lower
+        found.update((lower, alias.name) for lower, alias in self.aliases.items())
         for lower, name in sorted(found.items(), key=lambda item: (item[0] != DEMO, item[0])):
             with suppress(DomainError):
                 route = self.find(name)
-                if route.price is not None or lower in self.prices.overrides:
+                if route.price is not None or lower in self.prices.overrides or route.alias is not None:
                     yield route
 
     def _provider_for(self, name: str, byok: str | None, direct_openai: bool) -> Provider | None:
@@ -303,6 +424,10 @@ class Router:
         openrouter = self.openrouter if self.openrouter.ready or byok else None
         if byok and not direct_openai:
             return openrouter
+        configured = self.configured.get(name.partition("/")[0].lower()) if self.configured else None
+        if configured is not None:
+            # its names never go to another provider, which may have another price
+            return configured if configured.ready and configured.claims(name) else None
         variant = model_names.split_variant(name)[1]
         direct = (provider for provider in self.direct if provider.ready and provider.claims(name))
         found = None if variant else next(direct, None)
@@ -324,7 +449,13 @@ class Router:
         return not direct_has and model_names.has_row(openrouter.table, openrouter.upstream_model(name))
 
     def _not_served(self, model: str) -> str:
-        keys = [provider for provider in (*self.direct, self.openrouter) if provider.ready]
+        prefix, slash, _ = model.partition("/")
+        if slash and (configured := self.configured.get(prefix.lower())) and not configured.ready:
+            return (
+                f"The model '{model}' is not served here: the key of {configured.title} is not set on this server "
+                f"({configured.config.key_env})."
+            )
+        keys = [provider for provider in self.upstreams if provider.ready]
         if not keys:
             return (
                 f"The model '{model}' is not served here: this server has no provider key yet. "
@@ -337,6 +468,8 @@ class Router:
                 f"server has no key for OpenRouter. Without the variant, the name is '{base}'."
             )
         titles = ", ".join(provider.title for provider in keys)
+        if slash and prefix.lower() in self.configured:
+            return f"The model '{model}' is not served here: it is not one of the models of {prefix.lower()}."
         return f"The model '{model}' is not served here. Keys are set for: {titles}."
 
 

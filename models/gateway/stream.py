@@ -9,16 +9,18 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from models.gateway.bill import Bill, Biller
 from models.gateway.call_errors import ProviderError
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest
 from models.gateway.hold_growth import GrowingHold
+from models.gateway.idempotency import EVENT_STREAM, AnswerRecorder
 from models.gateway.in_flight import InFlightCall
 from models.gateway.upstream import BrokenConnection, EmptyAnswer, ProviderResponse, UpstreamError
 from models.ledger.holds import LedgerUnavailable
+from models.ledger.idempotent_calls import StoredAnswer
 
 log = logging.getLogger("stoa.gateway")
 
@@ -28,6 +30,7 @@ FULL_PAUSE = 0.05
 """Seconds between checks of a full queue."""
 DRAIN_SECONDS = 300.0
 """How long the pump reads on after the client has disconnected."""
+UNFINISHED = "The client disconnected, and the answer was not read to its end."
 STALL_SECONDS = 300.0
 """How long a client may read nothing before it counts as disconnected."""
 
@@ -52,6 +55,8 @@ class AnswerStream:
         self.client_gone = False
         self.dropped: tuple[str, ...] = ()
         self.run_left: int | None = None
+        self.limits: Mapping[str, str] = {}
+        self.served: str | None = None
         self._live = live
         self._dialect = request.dialect
         self._response = response
@@ -59,8 +64,10 @@ class AnswerStream:
         self._chunks = itertools.chain([start] if start else [], response.blocks())
         self._translator = request.dialect.translator(request, call, in_flight.route)
         self._meter = self._translator.meter
+        self._kept = call.answer
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._greeting = request.dialect.greeting()
+        self._recorder = AnswerRecorder() if in_flight.admission.claimed else None
         self._ended = False
         self._client_gone_at = 0.0
         # whether the end of the answer was sent
@@ -157,18 +164,27 @@ class AnswerStream:
 
     def _end(self) -> None:
         """Complete the answer: settle, then send the final chunk and the end event."""
-        self._settle()
-        meter = self._meter
+        meter, translator = self._meter, self._translator
         if meter.empty and not meter.finished and meter.failure is None:
+            self._settle()
             self._send_empty_error()
         else:
-            self._send(self._translator.final_chunk(self._bill) + self._translator.end_event())
+            self._settle(last=lambda bill: translator.final_chunk(bill) + translator.end_event())
         self._end_sent = True
 
-    def _settle(self, error: str | None = None, message: str | None = None, *, complete: bool = True) -> None:
-        """Charge the usage, once: of a complete answer the last reported usage, else what was delivered, and no less than
-        was reported on the way. An answer without content and without usage is not charged. `message`: the error in full."""
+    def _settle(
+        self,
+        error: str | None = None,
+        message: str | None = None,
+        *,
+        complete: bool = True,
+        last: Callable[[Bill | None], bytes] = lambda bill: b"",
+    ) -> None:
+        """Charge the usage, once, and send what `last` makes of the bill: of a complete answer the last reported usage, else what
+        was delivered, and no less than was reported on the way. An answer without content and without usage is not charged.
+        `message`: the error in full."""
         if self.in_flight.ended:
+            self._send(last(self._bill))
             return
         meter = self._meter
         if meter.failure and not error:
@@ -179,8 +195,10 @@ class AnswerStream:
             self.in_flight.fail(
                 error or EmptyAnswer.kind, 200, message or self._empty_text, client_gone=self.client_gone
             )
+            self._send(last(None))
             return
         self._bill = bill = self._biller.bill(self.in_flight.route, [meter], complete=complete)
+        end = last(bill)
         self.in_flight.settle(
             bill.usage,
             bill.cost,
@@ -192,7 +210,18 @@ class AnswerStream:
             client_gone=self.client_gone,
             error=error,
             error_message=message,
+            answer=self._recorded(end),
         )
+        if error is None and self._kept is not None:
+            self._kept.keep()
+        self._send(end)
+
+    def _recorded(self, end: bytes) -> StoredAnswer | None:
+        """What a retry with the call's idempotency key gets."""
+        if self._recorder is None:
+            return None
+        self._recorder.add(end)
+        return self._recorder.stored(EVENT_STREAM, headers=self.in_flight.route_headers())
 
     def _finish(self) -> None:
         """Finish after the response ended, or the time to read on for a disconnected client has passed."""
@@ -201,8 +230,10 @@ class AnswerStream:
         meter = self._meter
         if meter.finished or meter.billed or meter.ended:
             self._end()
-        elif meter.failure or self.client_gone:
+        elif meter.failure:
             self._settle(complete=False)
+        elif self.client_gone:
+            self._settle(complete=False, last=lambda bill: self._error(UNFINISHED, "client_gone"))
         elif meter.empty:
             self._settle()
             self._send_empty_error()
@@ -220,10 +251,13 @@ class AnswerStream:
         if self._meter.finished or self._meter.billed:
             self._end()
             return
-        self._settle(error.kind, str(error), complete=False)
-        if not self._meter.failure:
-            self._send(self._translator.final_chunk(self._bill))
-            self._send_error(str(error), error.kind, error.type)
+
+        def last(bill: Bill | None) -> bytes:
+            if self._meter.failure:
+                return b""
+            return self._translator.final_chunk(bill) + self._error(str(error), error.kind, error.type)
+
+        self._settle(error.kind, str(error), complete=False, last=last)
 
     @property
     def _empty_text(self) -> str:
@@ -233,11 +267,16 @@ class AnswerStream:
     def _send_empty_error(self) -> None:
         self._send_error(self._empty_text, EmptyAnswer.kind)
 
-    def _send_error(self, message: str, code: str, kind: str = UpstreamError.type) -> None:
-        self._send(self._translator.error(message, code, kind))
+    def _send_error(self, message: str, code: str) -> None:
+        self._send(self._error(message, code))
+
+    def _error(self, message: str, code: str, kind: str = UpstreamError.type) -> bytes:
+        return self._translator.error(message, code, kind)
 
     def _send(self, block: bytes) -> None:
         if block:
+            if self._recorder is not None and not self.in_flight.ended:
+                self._recorder.add(block)
             self._enqueue(block)
 
     def _enqueue(self, block: bytes | None) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
@@ -52,12 +53,29 @@ class UpstreamError(Exception):
     """More about the error for the client, as JSON."""
     arrived: Any = None
     """What had arrived of an answer that is not charged, as `message.response`."""
+    before_answer = False
+    """Nothing of a response had arrived."""
+    retry_after: str | None = None
+    """Seconds until a retry may succeed, if known."""
 
 
 class Unreachable(UpstreamError):
     """The connection could not be opened."""
 
     kind = "upstream_unreachable"
+    before_answer = True
+
+
+class UpstreamResting(UpstreamError):
+    """The upstream failed too often of late, and is left alone for a while."""
+
+    status = 503
+    kind = "upstream_unavailable"
+    before_answer = True
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after = str(max(ceil(seconds), 1))
 
 
 class UpstreamTimeout(UpstreamError):
@@ -95,6 +113,8 @@ class ProviderRequest:
     method: str = "POST"
     opened: Callable[[Callable[[], None]], None] | None = field(default=None, repr=False, compare=False)
     """Called with a function that aborts the request from another thread, until the response has its own."""
+    timeouts: "UpstreamTimeouts | None" = None
+    """Instead of the upstream's own."""
 
 
 class ProviderResponse(Protocol):
@@ -125,11 +145,12 @@ class Upstream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTimeouts:
-    """Timeouts in seconds: to connect, for the first byte, and between later bytes."""
+    """Timeouts in seconds: to connect, for the first byte, between later bytes, and for the whole response."""
 
     connect: float = 10.0
     first_byte: float = 300.0
     idle: float = 120.0
+    total: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,53 +229,56 @@ class HttpUpstream:
                 # been processed and charged, and is not sent twice.
                 if time.monotonic() - started > 1:
                     raise
-        return self._send(request, origin, target, self._connect(origin))
+        timeouts = request.timeouts or self.timeouts
+        return self._send(request, origin, target, self._connect(origin, timeouts.connect))
 
     def _send(
         self, request: ProviderRequest, origin: _Origin, target: str, connection: HTTPConnection
     ) -> ProviderResponse:
         sock: socket.socket = connection.sock
         headers = request.headers
+        timeouts = request.timeouts or self.timeouts
         if request.opened is not None:
             request.opened(partial(_shut_down, sock))
         if origin.proxy and not origin.secure:
             headers = {**headers, **_credentials(origin.proxy)}
         try:
-            sock.settimeout(self.timeouts.first_byte)
+            sock.settimeout(timeouts.first_byte)
             head = _request_head(origin, target, request.method, len(request.body), headers)
             if len(request.body) < READ:
                 sock.sendall(head + request.body)
             else:
                 sock.sendall(head)
                 sock.sendall(request.body)
-            response = _HttpResponse(self, origin, connection, sock, request.method == "HEAD")
-            sock.settimeout(self.timeouts.idle)
+            response = _HttpResponse(self, origin, connection, sock, request.method == "HEAD", timeouts)
+            sock.settimeout(timeouts.idle)
         except TimeoutError as error:
             connection.close()
-            raise UpstreamTimeout(
-                f"{self.name} did not respond within {self.timeouts.first_byte:g} seconds."
-            ) from error
+            failed = UpstreamTimeout(f"{self.name} did not respond within {timeouts.first_byte:g} seconds.")
+            failed.before_answer = True
+            raise failed from error
         except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
             connection.close()
-            raise BrokenConnection(f"{self.name} closed the connection without a response.") from error
+            broken = BrokenConnection(f"{self.name} closed the connection without a response.")
+            broken.before_answer = True
+            raise broken from error
         except BaseException:
             connection.close()
             raise
         return response
 
-    def _connect(self, origin: _Origin) -> HTTPConnection:
+    def _connect(self, origin: _Origin, seconds: float) -> HTTPConnection:
         proxy = urlsplit(origin.proxy)
         host, port = (proxy.hostname or "", proxy.port or 80) if origin.proxy else (origin.host, origin.port)
         connection: HTTPConnection
         if origin.secure:
-            connection = HTTPSConnection(
-                host, port, timeout=self.timeouts.connect, context=self._tls_context()
-            )
+            connection = HTTPSConnection(host, port, timeout=seconds, context=self._tls_context())
             if origin.proxy:
                 connect_headers = {"Host": f"{origin.host}:{origin.port}"}
                 connection.set_tunnel(origin.host, origin.port, connect_headers | _credentials(origin.proxy))
         else:
-            connection = HTTPConnection(host, port, timeout=self.timeouts.connect)
+            connection = HTTPConnection(host, port, timeout=seconds)
+        connection._create_connection = _open_socket  # type: ignore[attr-defined]
         try:
             connection.connect()
         except (HTTPException, OSError, ValueError) as error:
@@ -295,6 +319,27 @@ class HttpUpstream:
         with contextlib.suppress(IndexError):  # another thread was faster
             while len(idle) > self._max_idle or idle[0][1] < current - IDLE_SECONDS:
                 idle.popleft()[0].close()
+
+
+def _open_socket(address: tuple[str, int], seconds: float, source: None = None) -> socket.socket:
+    """Connect within `seconds` in all, however many addresses the host has. Raises OSError."""
+    end = time.monotonic() + seconds
+    error: OSError | None = None
+    for family, kind, protocol, _, found in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
+        remaining = end - time.monotonic()
+        if remaining <= 0:
+            break
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(remaining)
+            sock.connect(found)
+        except OSError as failed:
+            error = failed
+            sock.close()
+        else:
+            sock.settimeout(seconds)
+            return sock
+    raise error or TimeoutError("no address answered in time")
 
 
 def _shut_down(sock: socket.socket) -> None:
@@ -374,6 +419,7 @@ class _HttpResponse:
         connection: HTTPConnection,
         sock: socket.socket,
         head_only: bool,
+        timeouts: UpstreamTimeouts,
     ) -> None:
         self.name = upstream.name
         self.status = 0
@@ -384,6 +430,8 @@ class _HttpResponse:
         self._connection = connection
         self._socket = sock
         self._head_only = head_only
+        self._idle = timeouts.idle
+        self._end = None if timeouts.total is None else time.monotonic() + timeouts.total
         self._chunks: deque[bytes] = deque()
         self._head_complete = False
         self._ended = False
@@ -484,13 +532,15 @@ class _HttpResponse:
             if self._ended:
                 return b""
             try:
+                if self._end is not None:
+                    self._limit_wait(self._end)
                 data = self._socket.recv(READ)
                 if data:
                     self._feed(data)
             except TimeoutError as error:
-                raise UpstreamTimeout(
-                    f"{self.name} sent nothing for {self._upstream.timeouts.idle:g} seconds."
-                ) from error
+                if self._end is not None:
+                    self._limit_wait(self._end)
+                raise UpstreamTimeout(f"{self.name} sent nothing for {self._idle:g} seconds.") from error
             except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
                 raise self._incomplete() from error
             if not data:
@@ -499,6 +549,13 @@ class _HttpResponse:
                 # a response of unknown length ends with its connection
                 self._ended = True
         return self._chunks.popleft()
+
+    def _limit_wait(self, end: float) -> None:
+        """Wait for the next bytes no longer than until the whole response is due. Raises UpstreamTimeout."""
+        remaining = end - time.monotonic()
+        if remaining <= 0:
+            raise UpstreamTimeout(f"{self.name} did not complete its response in time.")
+        self._socket.settimeout(min(self._idle, remaining))
 
     def _incomplete(self) -> BrokenConnection:
         return BrokenConnection(f"{self.name} closed the connection before its response was complete.")

@@ -68,6 +68,7 @@ from models.ledger.holds import (
     settle,
     settle_many,
 )
+from models.ledger.idempotent_calls import IdempotentCall, prune_idempotent_calls
 from models.ledger.ledger import (
     GRANT_TYPES,
     CreditAccount,
@@ -106,6 +107,7 @@ __all__ = [
     "CreditLedger",
     "GrantGroup",
     "Granted",
+    "IdempotentCall",
     "LedgerCheck",
     "LedgerDifference",
     "LedgerHead",
@@ -146,6 +148,7 @@ __all__ = [
     "lost_holds",
     "owner_of",
     "prove",
+    "prune_idempotent_calls",
     "record_head",
     "revoke",
     "settle",

@@ -7,12 +7,21 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from models.core.errors import DomainError
+from models.ledger.idempotent_calls import StoredAnswer
 
 Outcome = Literal[
     "admitted",  # the hold is taken: call the upstream, then settle or fail
     "checked",  # `hold` was None: every check passed, no hold was taken
     "unknown_key",  # no such key, or expired, or its owner left the organisation that pays: 401 (contract 5.2 row 3)
+    "key_expired",  # the key is right, and has expired: 401
     "banned",  # 403 (row 4)
+    "ip_not_allowed",  # the key may not be used from the caller's address: 403
+    "insufficient_permissions",  # the key lacks the scope: 403
+    "model_not_allowed",  # the key may not use the model: 403
+    "agent_not_allowed",  # the key may be used in runs of certain agents only: 403
+    "fields_dropped",  # the key is strict, and fields of the request would be dropped: 400
+    "key_busy",  # the key has as many calls in flight as it may: 429
+    "key_rate",  # the key made as many calls in the last minute as it may, or used as many tokens: 429
     "stopped",  # all calls of the account were stopped: 403
     "out_of_credits",  # nothing left, after the quota cycle: 402 (row 5)
     "no_run",  # `require_run` and no run id: 400 (row 6)
@@ -64,7 +73,7 @@ class AdmissionRequest:
     """A call's request for admission. `hold` is in credits; None checks without taking a hold."""
 
     token_hash: str
-    """SHA-256 hex of the key."""
+    """The public id of the key: its SHA-256 in hex, except for keys with an id of their own."""
     request_id: str
     hold: int | None
     minimum: int = 0
@@ -86,6 +95,12 @@ class AdmissionRequest:
     """The repository that the call is for, in normal form; empty if it was unreadable."""
     ip: str | None = None
     """The caller's address."""
+    secret: str | None = None
+    """SHA-256 hex of a key with an id of its own, which `token_hash` then is."""
+    scope: str | None = None
+    """What the call needs of such a key."""
+    drops: Sequence[str] = ()
+    """Fields of the request that would be dropped, which a strict key refuses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +142,7 @@ class Admission:
     outcome: Outcome
     request_id: str
     key_id: str
-    """SHA-256 of the key used (`session.sessionToken`)."""
+    """The public id of the key used (`session.sessionToken`)."""
     user_id: str | None = None
     org_id: str | None = None
     """The organisation whose account pays; None for a personal account."""
@@ -159,11 +174,15 @@ class Admission:
     repo_url: str | None = None
     """The repository of the call, or of its run."""
     refusal: Mapping[str, Any] = field(default_factory=dict)
-    """Names for the message of a refusal: `org`, `role`, `team`."""
+    """Facts for the message of a refusal: `org`, `role`, `team`, `scope`, `fields` and others."""
     budget: BudgetRefusal | None = None
     """The budget that refused the call; only if the outcome is `budget` or `budget_held`."""
     run_left: int | None = None
     """What the run's envelope leaves without this call's hold; None without an envelope."""
+    rules: Mapping[str, Any] | None = None
+    """Of a key with an id of its own: `rpm` and `tpm`, its limits a minute or None, and `strict`."""
+    claimed: bool = False
+    """Whether the call has an idempotency key."""
 
     @property
     def account_id(self) -> str | None:
@@ -227,6 +246,10 @@ class Settlement:
     """The request's parameters (`request_parameters`)."""
     definitions: Mapping[str, Any] | None = None
     """The request's tools and formats (`request_definitions`)."""
+    routing: Mapping[str, Any] | None = None
+    """How the call came to its provider (`RouteTrail.record`)."""
+    answer: StoredAnswer | None = None
+    """The answer for retries, if the call has an idempotency key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +277,8 @@ class CallFailure:
     """As `Settlement.parameters`."""
     definitions: Mapping[str, Any] | None = None
     """As `Settlement.definitions`."""
+    routing: Mapping[str, Any] | None = None
+    """As `Settlement.routing`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +288,7 @@ class CallRefusal:
 
     request_id: str
     key_id: str
-    """SHA-256 of the key."""
+    """The public id of the key."""
     door: str
     requested_model: str
     error: str

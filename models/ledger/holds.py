@@ -10,6 +10,7 @@ import random
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +33,7 @@ from models.ledger.call_records import (
     Settlement,
 )
 from models.ledger.credits import credits_of, exact_cost
+from models.ledger.idempotent_calls import Claim, ClaimRequest, read_claim
 from models.ledger.latency import EDGES_MS
 from models.ledger.sanitizing import clamped_int, clean_text, clipped_id, json_text
 
@@ -48,7 +50,9 @@ __all__ = [
     "Settled",
     "Settlement",
     "admit",
+    "admit_claimed",
     "admit_many",
+    "extend_claims",
     "extend_holds",
     "fail",
     "fail_facts",
@@ -65,28 +69,54 @@ __all__ = [
 
 log = logging.getLogger("stoa.billing")
 
-_ADMIT = """
-SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
-    team_id, paid_by, repo_url, refusal, budget, run_left
-FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-"""
-_ADMIT_MANY = """
-SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
-    team_id, paid_by, repo_url, refusal, budget, run_left
+_ADMITTED = """outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets,
+    team_id, paid_by, repo_url, refusal, budget, run_left, rules"""
+_ADMIT = f"""
+SELECT {_ADMITTED}
+FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+    $21)
+"""  # noqa: S608 - constants only
+_ADMIT_MANY = f"""
+SELECT {_ADMITTED}
 FROM gateway_admit_many(
     ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_ask, $1::jsonb)), $2, $3, $4, $5
 )
-"""
+"""  # noqa: S608 - constants only
+# unless the key is claimed, only the caller is checked
+_ADMIT_CLAIMED = f"""
+SELECT c.state, c.request_id, c.created_at, c.status, c.content_type, c.headers, c.answer,
+    CASE WHEN c.state = 'claimed' AND a.outcome NOT IN ('admitted', 'checked') THEN idempotent_release($8)::text END,
+    {", ".join("a." + name.strip() for name in _ADMITTED.split(","))}
+FROM idempotent_claim($6, $7, $9, $8, $3, $5) c
+CROSS JOIN LATERAL gateway_admit_many(
+    ARRAY[jsonb_populate_record(NULL::gateway_ask, $1::jsonb || CASE WHEN c.state = 'claimed' THEN '{{}}'
+        ELSE '{{"hold": null, "run_id": null, "require_run": false, "run_budget": null}}'::jsonb END)],
+    $2, $3, $4, $5
+) a
+"""  # noqa: S608 - constants only
 _SETTLE = "SELECT * FROM gateway_settle(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)"
 _SETTLE_MANY = """
 SELECT * FROM gateway_settle_many(ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_facts, $1::jsonb)), $2)
 """
+_SETTLE_CLAIMED = """
+SELECT s.* FROM idempotent_settle($1::jsonb, $2) c CROSS JOIN LATERAL gateway_settle_many(c, $2) s
+"""
+_CLAIMED = '{"claim":'
+"""How the facts of a call with an idempotency key begin."""
 _REFUSE = "SELECT gateway_refuse(ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_facts, $1::jsonb)), $2)"
 _REFUSE_MORE = """
 UPDATE gateway_call c SET more_refused = least(c.more_refused::bigint + m.value::bigint, 2147483647)
 FROM jsonb_each_text($1::jsonb) m WHERE c.request_id = m.key AND c.state = 'failed'
 """
 _FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)"
+_FAIL_CLAIMED = """
+SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)
+FROM idempotent_release($1::jsonb ->> 'request_id') c
+"""
+_EXTEND_CLAIMS = """
+UPDATE idempotent_call SET expires_at = $3::timestamptz + make_interval(secs => $2::int)
+WHERE request_id = ANY ($1::text[]) AND settled_at IS NULL
+"""
 # the account's lock is held until the statement ends, so the budget that is named is the one that refused
 _GROW = """
 WITH grown AS MATERIALIZED (SELECT credit_hold_grow($1, $2, $3, $4) AS amount)
@@ -151,6 +181,9 @@ def admit(
         request.byok,
         request.run_budget,
         request.ip,
+        request.secret,
+        request.scope,
+        list(request.drops) or None,
     )
     (row,) = _execute(pool, _ADMIT, params, timeout_seconds)
     return _admission(request, row)
@@ -176,6 +209,32 @@ def admit_many(
     return [_admission(request, row) for request, row in zip(requests, rows, strict=True)]
 
 
+def admit_claimed(
+    pool: Pool,
+    request: AdmissionRequest,
+    claim: ClaimRequest,
+    *,
+    worker: str = "",
+    ttl_seconds: int = 60,
+    free_credits: int = 0,
+    now: datetime | None = None,
+    timeout_seconds: float = 5.0,
+) -> tuple[Admission, Claim]:
+    """`admit` of a call with an idempotency key, which is claimed in the same transaction. If the call is refused, so is the key
+    free. If another call has the key, only the caller is checked: balance and run are not. Locks the claim before the account."""
+    request = _clean(request)
+    moment = now or utc_now()
+    ask = orjson.dumps(request).decode()
+    keys = (request.token_hash, claim.key_hash, request.request_id, claim.fingerprint)
+    params = (ask, worker, ttl_seconds, free_credits, moment, *keys)
+    (row,) = _execute(pool, _ADMIT_CLAIMED, params, timeout_seconds)
+    found = read_claim(row[:7])
+    admission = _admission(request, row[8:])
+    if found.state == "claimed" and admission.outcome in ("admitted", "checked"):
+        admission = replace(admission, claimed=True)
+    return admission, found
+
+
 def _clean(request: AdmissionRequest) -> AdmissionRequest:
     # `dataclasses.replace` is five times slower
     return AdmissionRequest(
@@ -193,6 +252,9 @@ def _clean(request: AdmissionRequest) -> AdmissionRequest:
         byok=request.byok,
         run_budget=None if request.run_budget is None else min(max(request.run_budget, 0), MAX_HOLD),
         ip=request.ip,
+        secret=request.secret,
+        scope=request.scope,
+        drops=request.drops,
     )
 
 
@@ -211,7 +273,7 @@ def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
         resets,
         *more,
     ) = row
-    team_id, paid_by, repo_url, refusal, budget, run_left = more
+    team_id, paid_by, repo_url, refusal, budget, run_left, rules = more
     if outcome == "insufficient" and balance >= request.minimum:
         # without the other holds the call would be admitted
         outcome = "held"
@@ -240,6 +302,7 @@ def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
         refusal=refusal or {},
         budget=budget and BudgetRefusal(**budget),
         run_left=run_left,
+        rules=rules,
     )
 
 
@@ -252,6 +315,13 @@ def extend_holds(
         return 0
     ((count,),) = _execute(pool, _EXTEND, (list(request_ids), ttl_seconds, now or utc_now()), 5.0)
     return int(count)
+
+
+def extend_claims(
+    pool: Pool, request_ids: Sequence[str], *, ttl_seconds: int = 60, now: datetime | None = None
+) -> None:
+    """Keep the idempotency keys of calls in flight for `ttl_seconds` from now. Raises LedgerUnavailable."""
+    _execute(pool, _EXTEND_CLAIMS, (list(request_ids), ttl_seconds, now or utc_now()), 5.0)
 
 
 def live_holds(
@@ -311,21 +381,23 @@ def settle(
     retry fails or none is possible.
     """
     facts = settlement_facts(admission, settlement)
+    query = _SETTLE_CLAIMED if admission.claimed else _SETTLE
     report = None if on_failure is None else lambda: on_failure(facts)
     moment = now or utc_now()
     try:
-        (row,) = _execute(pool, _SETTLE, (facts, moment), timeout_seconds, report)
+        rows = _execute(pool, query, (facts, moment), timeout_seconds, report)
     except LedgerUnavailable as error:
         if not is_data_error(error):
             raise
-        (row,) = _execute(pool, _SETTLE, (without_text(facts), moment), timeout_seconds)
-    return _settled(row)
+        rows = _execute(pool, query, (without_text(facts), moment), timeout_seconds)
+    return _settled(rows[0]) if rows else _superseded(admission.request_id)
 
 
 def settle_facts(pool: Pool, facts: str) -> Settled:
     """`settle` with facts stored by an earlier attempt, without retries. Raises LedgerUnavailable."""
-    (row,) = _execute(pool, _SETTLE, (facts, utc_now()), 0.0)
-    return _settled(row)
+    query = _SETTLE_CLAIMED if facts.startswith(_CLAIMED) else _SETTLE
+    rows = _execute(pool, query, (facts, utc_now()), 0.0)
+    return _settled(rows[0]) if rows else _superseded(orjson.loads(facts)["request_id"])
 
 
 def without_text(facts: str) -> str:
@@ -373,18 +445,20 @@ def fail(
         "error_message": _clip(failure.error_message, MAX_ERROR) or None,
         "parameters": _body(failure.parameters or None),
         "definitions": _body(failure.definitions),
+        "routing": _body(failure.routing),
         "request": _body(failure.request),
         "response": _body(failure.response),
     }
     text = orjson.dumps(facts).decode()
+    query = _FAIL_CLAIMED if admission.claimed else _FAIL
     report = None if on_failure is None else lambda: on_failure(text)
     moment = now or utc_now()
     try:
-        _execute(pool, _FAIL, (text, moment), timeout_seconds, report)
+        _execute(pool, query, (text, moment), timeout_seconds, report)
     except LedgerUnavailable as error:
         if not is_data_error(error):
             raise
-        _execute(pool, _FAIL, (without_text(text), moment), timeout_seconds)
+        _execute(pool, query, (without_text(text), moment), timeout_seconds)
 
 
 def refuse_many(
@@ -426,13 +500,15 @@ def _refusal(refusal: CallRefusal) -> dict[str, Any]:
 
 def fail_facts(pool: Pool, facts: str) -> None:
     """`fail` with facts stored by an earlier attempt, without retries. Raises LedgerUnavailable."""
-    _execute(pool, _FAIL, (facts, utc_now()), 0.0)
+    query = _FAIL_CLAIMED if facts.startswith(_CLAIMED) else _FAIL
+    _execute(pool, query, (facts, utc_now()), 0.0)
 
 
 def _identity(admission: Admission) -> dict[str, Any]:
     if admission.user_id is None:
         raise ValueError("only an admitted call can be settled or failed")
-    return {
+    claim: dict[str, Any] = {"claim": {}} if admission.claimed else {}
+    return claim | {
         "request_id": admission.request_id,
         "user_id": admission.user_id,
         "org_id": admission.org_id,
@@ -477,6 +553,7 @@ def settlement_facts(admission: Admission, call: Settlement) -> str:
         "error_message": _clip(call.error_message, MAX_ERROR) or None,
         "parameters": _body(call.parameters or None),
         "definitions": _body(call.definitions),
+        "routing": _body(call.routing),
         "started_at": call.started_at.isoformat(),
         "price": _body(call.price),
         "parts": _body(call.parts or None),
@@ -485,6 +562,8 @@ def settlement_facts(admission: Admission, call: Settlement) -> str:
         "request": _body(call.request),
         "response": _body(call.response),
     }
+    if admission.claimed and call.answer is not None:
+        facts["claim"] = call.answer.facts()
     return orjson.dumps(facts).decode()
 
 
@@ -497,6 +576,11 @@ def _body(value: Any, max_bytes: int = MAX_BODY) -> orjson.Fragment | None:
 
 def _clip(text: str | None, length: int) -> str | None:
     return None if text is None else clean_text(text)[:length]
+
+
+def _superseded(request_id: str) -> Settled:
+    """A call that is not charged, because a retry has taken its idempotency key."""
+    return Settled(request_id, None, 0, 0, 0, 0, 0, 0, duplicate=False)
 
 
 def _settled(row: tuple[Any, ...]) -> Settled:

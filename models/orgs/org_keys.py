@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Select, func, select, tuple_
 
 from models.accounts import credentials
+from models.accounts.api_keys import KeyRules
 from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.core.db import db
@@ -67,7 +68,7 @@ def org_keys_page(
 def org_key(member: OrgMember, key_id: str) -> KeyListed:
     """A key of the organisation that the member may see. Raises NotFound."""
     query = _visible(member).where(Session.session_token == key_id)
-    row = db.session.execute(query).one_or_none() if key_id.isalnum() else None
+    row = db.session.execute(query).one_or_none() if credentials.is_public_id(key_id) else None
     if row is None:
         raise NotFound("Key not found")
     return KeyListed(*row)
@@ -141,6 +142,7 @@ def create_org_key(
     team_id: str | None = None,
     limit: int | None = None,
     now: datetime,
+    rules: KeyRules | None = None,
 ) -> tuple[str, Session]:
     """Create a key of the organisation for the member, or a service account (`owner_id`). Returns the raw token and the row.
 
@@ -174,6 +176,7 @@ def create_org_key(
         now=now,
         org_id=org.id,
         team_id=team_id,
+        rules=rules,
     )
     record_org(org.id, "key.created", name, after=_audited(org_key(member, key.session_token)))
     return token, key

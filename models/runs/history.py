@@ -17,7 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from models.accounts.users import User
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
-from models.runs.run import AgentRun
+from models.runs.run import AgentRun, agent_name_of
 from models.runs.run_totals import RunTotals, text_array, totals_of
 
 PAGE_SIZE = 25
@@ -179,10 +179,8 @@ def _decode_position(cursor: str, *, sorted: bool) -> tuple[Any, ...]:
 
 def agents_of_runs(account_id: str, run_ids: Sequence[str]) -> dict[str, str]:
     """The name of the agent of each of these runs that is the account's."""
-    query = select(AgentRun.id, AgentRun.agent_name, AgentRun.agent_id).where(
-        AgentRun.account_id == account_id, AgentRun.id.in_(run_ids)
-    )
-    return {row.id: (row.agent_name or row.agent_id).strip() for row in db.session.execute(query)}
+    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id.in_(run_ids))
+    return {run.id: agent_name_of(run) for run in db.session.scalars(query)}
 
 
 def agents_of(account_id: str, limit: int = 50, *, user_id: str = "") -> Sequence[str]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from models.core.db import ACCOUNT, NEW_ID, NOW, Base, BigInt
+from models.gateway.call_session import run_title
 
 RUN_STATUSES = ("running", "completed", "failed", "cancelled")
 STEP_STATUSES = ("running", "completed", "skipped")
@@ -171,6 +172,12 @@ class AgentRun(Base):
     score: Mapped[int | None] = mapped_column(SmallInteger)
     account_id: Mapped[str | None] = column_property(func.coalesce(org_id, user_id), deferred=True)
     """The account that owns the run and is charged for its calls."""
+
+
+def agent_name_of(run: AgentRun) -> str:
+    """The agent's display name, never empty."""
+    title = None if run.publisher_id else run_title(run.agent_id)
+    return title or (run.agent_name or run.agent_id).strip() or "unnamed agent"
 
 
 class AgentStep(Base):

@@ -12,7 +12,7 @@ from models.core.db import db
 from models.gateway import GatewayCall
 from models.ledger import CreditHold
 from models.runs.history import RunSummary, encode_cursor
-from models.runs.run import AgentRun, AgentStep
+from models.runs.run import AgentRun, AgentStep, agent_name_of
 from models.runs.run_totals import RunTotals, billed_credits
 from models.runs.tool_calls import ToolCall, tool_calls_of
 from models.usage import Message
@@ -369,8 +369,3 @@ def _flatten(node: _Node) -> Iterable[TraceEntry]:
 def _total_credits(nodes: Sequence[_Node]) -> int:
     """Sum the credits of these nodes. A run's credits already include its descendants."""
     return sum(node.entry.credits or 0 for node in nodes)
-
-
-def agent_name_of(run: AgentRun) -> str:
-    """Return the agent's display name, never empty."""
-    return (run.agent_name or run.agent_id).strip() or "unnamed agent"

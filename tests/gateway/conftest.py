@@ -84,10 +84,115 @@ def web(gateway_app: Flask, fake: FakeUpstream) -> FlaskClient:
     """A test client of the application with providers."""
     gateway = gateway_app.extensions["gateway"]
     gateway.whole_only.clear()
+    gateway.routes.breakers.clear()
     # what other tests left behind: learned sizes, and refused calls of keys that are gone
     gateway.outputs = gateway.settlements.outputs = OutputEstimator()
     gateway.refused_calls.flush()
     return gateway_app.test_client()
+
+
+PROVIDERS_FILE = """
+[providers.local]
+title = "vLLM"
+base_url = "{url}/local/v1"
+formats = ["chat", "responses"]
+input = 0
+output = 0
+[providers.local.models."Llama-3:8b"]
+upstream_model = "meta-llama/Llama-3-8B"
+context = 8192
+max_output = 2048
+
+[providers.azure]
+base_url = "{url}/azure/deployments/{{model}}"
+key_env = "TEST_AZURE_KEY"
+auth = "api-key"
+headers = {{ X-Team = "stoa" }}
+query = {{ api-version = "2024-10-21" }}
+unsupported = ["logit_bias"]
+[providers.azure.models.mini]
+upstream_model = "our-mini"
+reasoning_model = true
+unsupported = ["reasoning_content"]
+input = 2
+output = 8
+
+[providers.claude-like]
+base_url = "{url}/claude"
+key_env = "TEST_CLAUDE_KEY"
+auth = "x-api-key"
+formats = ["messages", "chat"]
+[providers.claude-like.models.opus]
+input = 1
+output = 1
+
+[providers.groq]
+base_url = "{url}/groq"
+prices = "groq"
+
+[providers.nobody]
+base_url = "http://127.0.0.1:9/v1"
+input = 1
+output = 1
+timeouts = {{ connect = 0.5 }}
+
+[aliases]
+fast = "azure/mini"
+"local/Llama-3:8b" = {{ targets = "local/Llama-3:8b", fallbacks = ["azure/mini"] }}
+unserved = "keyless/any"
+
+[aliases.pair]
+targets = ["azure/mini", {{ model = "claude-like/opus", weight = 3 }}]
+fallbacks = ["local/last"]
+
+[aliases.chain]
+targets = "nobody/any"
+fallbacks = ["keyless/any", "azure/mini", "local/last"]
+
+[aliases.patient]
+targets = "azure/mini"
+retries = {{ attempts = 2, seconds = 5, on = ["connect", "rate_limit", "server_error", "overloaded", "timeout"] }}
+
+[providers.keyless]
+base_url = "{url}/keyless"
+key_env = "TEST_UNSET_KEY"
+input = 1
+output = 1
+"""
+
+
+@pytest.fixture(scope="session")
+def routed_app(
+    app: Flask,
+    postgres_url: str,
+    gateway_settings: Settings,
+    fake_server: FakeUpstream,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Flask]:
+    """The application with a file of providers."""
+    folder = tmp_path_factory.mktemp("providers")
+    file = folder / "providers.toml"
+    file.write_text(PROVIDERS_FILE.format(url=fake_server.url))
+    settings = gateway_settings.model_copy(
+        update={"stoa_providers_file": file, "stoa_data_dir": folder / "data"}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_AZURE_KEY", "sk-azure-secret")
+        patch.setenv("TEST_CLAUDE_KEY", "sk-claude-secret")
+        made = create_app(settings, database_url=postgres_url)
+        made.config["TESTING"] = True
+        made.config["PROPAGATE_EXCEPTIONS"] = False
+        yield made
+    with made.app_context():
+        db.engine.dispose()
+    made.extensions["gateway"].pool.close()
+
+
+@pytest.fixture
+def routed(routed_app: Flask, fake: FakeUpstream) -> FlaskClient:
+    """A test client of the application with a file of providers."""
+    routed_app.extensions["gateway"].routes.breakers.clear()
+    return routed_app.test_client()
 
 
 @pytest.fixture

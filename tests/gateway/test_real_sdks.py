@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.factories import Person
-from tests.fakes.upstream import FakeUpstream, chunk, stream, usage
+from tests.fakes.upstream import FakeUpstream, answer, chunk, completion, stream, usage
 from tests.gateway.conftest import Facts
 
 MODEL = "openai/house-model"
@@ -91,6 +91,66 @@ def test_openais(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
         (item,) = called.get_final_response().output
     assert item.type == "function_call"
     assert json.loads(item.arguments) == {"p": 1}
+    kept = gpt.responses.retrieve(response.id)
+    assert (kept.output_text, kept.usage) == (response.output_text, response.usage)
+    more = gpt.responses.create(model=MODEL, input="More", previous_response_id=response.id)
+    assert more.previous_response_id == response.id
+    kinds = [item.type for item in gpt.responses.input_items.list(more.id, limit=1, order="asc")]
+    assert kinds == ["message"] * 3
+    fake.will(answer(completion("Brief.")))
+    compacted = gpt.responses.compact(model=MODEL, input="Hi", previous_response_id=response.id)
+    assert [item.type for item in compacted.output] == ["message", "message", "compaction"]
+    gpt.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        gpt.responses.retrieve(response.id)
+    with pytest.raises(openai.BadRequestError, match="not found") as lost:
+        gpt.responses.create(model=MODEL, input="More", previous_response_id=response.id)
+    assert lost.value.code == "previous_response_not_found"
     with pytest.raises(openai.BadRequestError, match="'background'"):
         gpt.responses.create(model=MODEL, input="Hi", background=True)
     assert {call.state for call in facts.calls()} <= {"settled", "failed"}
+
+
+class LosingTransport(httpx2.WSGITransport):
+    """Loses the first response, after the server has sent it."""
+
+    lost = False
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = super().handle_request(request)
+        if not self.lost:
+            self.lost = True
+            response.read()
+            raise httpx2.ReadError("connection reset")
+        return response
+
+
+def test_retry_of_an_sdk_is_charged_once(
+    web: FlaskClient, key: str, fake: FakeUpstream, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SDKs repeat the header with their own retries."""
+    once = {"Idempotency-Key": "turn-7"}
+
+    def http() -> httpx2.Client:
+        return httpx2.Client(transport=LosingTransport(app=web.application))
+
+    gpt = openai.OpenAI(api_key=key, base_url="http://localhost:8000/v1", http_client=http(), max_retries=1)
+    claude = anthropic.Anthropic(
+        api_key=key, base_url="http://localhost:8000", http_client=http(), max_retries=1
+    )
+    for client in (gpt, claude):
+        monkeypatch.setattr(client, "_calculate_retry_timeout", lambda *_, **__: 0)
+    answer = gpt.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Hi"}], extra_headers=once
+    )
+    assert (answer.choices[0].message.content, len(fake.requests)) == ("Hello there my friend.", 1)
+    with gpt.responses.stream(model=MODEL, input="Hi", extra_headers={"Idempotency-Key": "turn-8"}) as events:
+        assert events.get_final_response().output_text
+    message = claude.messages.create(
+        model=MODEL,
+        max_tokens=50,
+        messages=[{"role": "user", "content": "Hi"}],
+        extra_headers={"Idempotency-Key": "turn-9"},
+    )
+    assert message.usage.output_tokens == 20
+    assert len(fake.requests) == len(facts.messages()) == 3

@@ -6,7 +6,7 @@ import hashlib
 from cryptography.fernet import Fernet, InvalidToken
 from flask import session
 
-from models.accounts.credentials import hash_token
+from models.accounts.key_format import present
 from views.web.guards import settings
 
 SECONDS = 300
@@ -24,7 +24,7 @@ def pop_new_key(key_id: str) -> str | None:
         token = _fernet().decrypt(encrypted, ttl=SECONDS).decode() if encrypted else None
     except InvalidToken:
         return None
-    return token if token and hash_token(token) == key_id else None
+    return token if token and present(token).id == key_id else None
 
 
 def _fernet() -> Fernet:

@@ -8,7 +8,10 @@ LANGUAGE sql STABLE AS $$
             SELECT coalesce(a.name, nullif(u.name, ''), u.email) FROM "user" u LEFT JOIN service_account a ON a.user_id = u.id
             WHERE u.id = p_subject
         )
-        WHEN 'key' THEN (SELECT coalesce(nullif(s.name, ''), s.token_hint) FROM session s WHERE s."sessionToken" = p_subject)
+        WHEN 'key' THEN coalesce(
+            (SELECT coalesce(nullif(s.name, ''), s.token_hint) FROM session s WHERE s."sessionToken" = p_subject),
+            (SELECT coalesce(nullif(k.name, ''), k.key_id) FROM api_key k WHERE k.key_id = p_subject)
+        )
         ELSE p_subject
     END, '')
 $$;

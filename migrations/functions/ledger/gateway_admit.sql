@@ -7,15 +7,18 @@
 -- organisation's with the first call that it pays for. Budgets are checked last (budget_admit); p_run_budget gives the run an
 -- envelope of that many credits, unless it has one. Refused calls, which have no provider, do not count as calls of a run. p_byok:
 -- the caller's own provider key pays, and the hold counts in budgets only. p_ip: the caller's address, of the key's last use.
+-- p_secret is the hash of a key with an id of its own (api_key): p_scope is what the call needs of it, and p_drops names fields of
+-- the request that would be dropped; a test key holds nothing and pays nothing. rules are what the gateway enforces of it.
 CREATE OR REPLACE FUNCTION gateway_admit(
     p_token_hash text, p_request text, p_run text, p_require_run boolean, p_hold bigint, p_door text, p_model text,
     p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz, p_minimum bigint DEFAULT 0,
     p_route_model text DEFAULT '', p_org text DEFAULT NULL, p_repo text DEFAULT NULL,
     p_byok boolean DEFAULT false, p_run_budget bigint DEFAULT NULL, p_ip text DEFAULT NULL,
+    p_secret text DEFAULT NULL, p_scope text DEFAULT NULL, p_drops text[] DEFAULT NULL,
     OUT outcome text, OUT user_id text, OUT org_id text, OUT agent_id text, OUT balance bigint, OUT held bigint,
     OUT next_reset timestamptz, OUT hold_expires timestamptz, OUT funding text, OUT limit_label text,
     OUT limit_resets timestamptz, OUT team_id text, OUT paid_by text, OUT repo_url text, OUT refusal jsonb,
-    OUT budget jsonb, OUT run_left bigint
+    OUT budget jsonb, OUT run_left bigint, OUT rules jsonb
 )
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -24,7 +27,17 @@ DECLARE
     v_account text;
     v_hold credit_hold;
     v_stop bigint;
+    v_key api_key;
 BEGIN
+    IF p_secret IS NOT NULL OR starts_with(p_token_hash, 'sk_') THEN
+        SELECT k.* INTO v_key FROM api_key k
+        WHERE k.key_id = p_token_hash
+            AND (k.hashed_key = p_secret OR k.prev_hashed_key = p_secret AND k.prev_valid_until > p_now);
+        IF NOT FOUND THEN
+            outcome := 'unknown_key';
+            RETURN;
+        END IF;
+    END IF;
     SELECT s."userId", s.org_id, s.team_id, s.last_used_at, u.banned, u.next_quota_reset, u.fallback_to_a_la_carte, b.plan_id,
         r.id AS run_id, r.org_id AS run_org, r.paid_by AS run_paid_by, r.repo_url AS run_repo, r.agent_id, r.status,
         r.root_run_id, r.envelope_run_id
@@ -34,13 +47,27 @@ BEGIN
     LEFT JOIN agent_run r ON r.id = p_run AND r.user_id = s."userId"
     WHERE s."sessionToken" = p_token_hash AND s.expires > p_now AT TIME ZONE 'UTC' AND s.disabled_at IS NULL;
     IF NOT FOUND THEN
-        outcome := 'unknown_key';
+        outcome := CASE WHEN v_key.key_id IS NOT NULL AND EXISTS (
+            SELECT FROM session s WHERE s."sessionToken" = p_token_hash AND s.disabled_at IS NULL
+        ) THEN 'key_expired' ELSE 'unknown_key' END;
         RETURN;
     END IF;
     user_id := v_caller."userId";
     IF v_caller.banned THEN
         outcome := 'banned';
         RETURN;
+    END IF;
+    IF v_key.key_id IS NOT NULL THEN
+        rules := jsonb_build_object('rpm', v_key.rpm_limit, 'tpm', v_key.tpm_limit, 'strict', v_key.is_strict);
+        outcome := api_key_refusal(v_key, p_scope, p_model, p_route_model, v_caller.agent_id, p_ip, p_drops);
+        IF outcome IS NOT NULL THEN
+            refusal := jsonb_build_object('scope', p_scope, 'agent', v_caller.agent_id, 'fields', p_drops);
+            RETURN;
+        END IF;
+        IF v_key.environment = 'test' THEN
+            p_hold := NULL;
+            p_byok := false;
+        END IF;
     END IF;
     repo_url := coalesce(p_repo, v_caller.run_repo);
     IF v_caller.org_id IS NOT NULL OR p_org IS NOT NULL OR repo_url IS NOT NULL OR v_caller.run_paid_by IS NOT NULL THEN
@@ -89,8 +116,15 @@ BEGIN
         outcome := 'stopped';
         SELECT jsonb_build_object('by', t.stopped_by_name, 'at', t.stopped_at, 'org', o.name, 'slug', o.slug) INTO refusal
         FROM account_stop t LEFT JOIN org o ON o.id = v_account WHERE t.id = v_stop;
-    ELSIF balance <= 0 AND v_caller.plan_id IS NULL THEN
+    ELSIF balance <= 0 AND v_caller.plan_id IS NULL AND v_key.environment IS DISTINCT FROM 'test' THEN
         outcome := 'out_of_credits';
+    ELSIF v_key.concurrency_limit <= (
+        SELECT count(*) FROM credit_hold h
+        WHERE h.account_id = v_account AND h.state = 'live' AND h.expires_at > p_now AND h.key_id = p_token_hash
+            AND h.request_id <> p_request
+    ) THEN
+        outcome := 'key_busy';
+        refusal := jsonb_build_object('parallel', v_key.concurrency_limit);
     ELSIF p_run IS NULL THEN
         IF p_require_run THEN
             outcome := 'no_run';
@@ -121,7 +155,7 @@ BEGIN
         IF p_byok THEN
             funding := 'byok';
         END IF;
-        IF p_hold IS NULL OR p_byok AND NOT EXISTS (
+        IF p_hold IS NULL OR p_byok AND v_key.concurrency_limit IS NULL AND NOT EXISTS (
             SELECT FROM budget b WHERE b.account_id = v_account AND b.ended_at IS NULL AND b.count_byok
         ) THEN
             outcome := 'checked';

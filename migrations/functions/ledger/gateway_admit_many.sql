@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION gateway_admit_many(
 RETURNS TABLE (
     outcome text, user_id text, org_id text, agent_id text, balance bigint, held bigint,
     next_reset timestamptz, hold_expires timestamptz, funding text, limit_label text, limit_resets timestamptz,
-    team_id text, paid_by text, repo_url text, refusal jsonb, budget jsonb, run_left bigint
+    team_id text, paid_by text, repo_url text, refusal jsonb, budget jsonb, run_left bigint, rules jsonb
 )
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -35,7 +35,7 @@ BEGIN
         RETURN QUERY SELECT * FROM gateway_admit(
             ask.token_hash, ask.request_id, ask.run_id, ask.require_run, ask.hold, ask.door, ask.model,
             p_worker, p_ttl_seconds, p_free, p_now, coalesce(ask.minimum, 0), coalesce(ask.route_model, ''),
-            ask.org, ask.repo_url, coalesce(ask.byok, false), ask.run_budget, ask.ip
+            ask.org, ask.repo_url, coalesce(ask.byok, false), ask.run_budget, ask.ip, ask.secret, ask.scope, ask.drops
         );
     END LOOP;
 END $$;

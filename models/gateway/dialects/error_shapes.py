@@ -1,8 +1,11 @@
 """Error messages and bodies shared by the dialects."""
 
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Any, Protocol
 
+from models.accounts.api_keys import AddressNotAllowed, KeyExpired
+from models.accounts.scopes import scope_message
 from models.core.db import now
 from models.core.settings import Settings
 from models.gateway.budget_errors import budget_details, budget_message
@@ -33,6 +36,19 @@ _ANTHROPIC = {
 PLAN_OUTCOMES = ("plan_limit", "plan_rate", "model_not_in_plan")
 """Outcomes of admission that `plan_refusal` explains."""
 _CONTINUE = 'Enable "Continue with credits" in the CLI to use a-la-carte credits.'
+
+
+KEY_OUTCOMES = (
+    "key_expired",
+    "ip_not_allowed",
+    "insufficient_permissions",
+    "model_not_allowed",
+    "agent_not_allowed",
+    "fields_dropped",
+    "key_busy",
+    "key_rate",
+)
+"""Outcomes of admission that `key_refusal` explains."""
 
 
 class RequestHeaders(Protocol):
@@ -141,6 +157,40 @@ def budget_refusal(admission: Admission, settings: Settings) -> tuple[int, str, 
     status, code = (429, "budget_held") if admission.outcome == "budget_held" else (402, "budget_exceeded")
     base_url = settings.base_url
     return status, budget_message(admission.budget, base_url), code, budget_details(admission, base_url)
+
+
+def key_refusal(admission: Admission) -> tuple[int, str, str]:
+    """Status, message and code of a call that its key does not allow."""
+    facts, outcome = admission.refusal, admission.outcome
+    if outcome in ("key_busy", "key_rate"):
+        return 429, _key_limit_message(facts), "rate_limit_exceeded"
+    if outcome == "key_expired":
+        return 401, KeyExpired().message, outcome
+    if outcome == "ip_not_allowed":
+        return 403, AddressNotAllowed().message, outcome
+    if outcome == "insufficient_permissions":
+        return 403, scope_message(str(facts.get("scope"))), outcome
+    if outcome == "fields_dropped":
+        fields = ", ".join(facts.get("fields") or ())
+        return (
+            400,
+            f"This API key is strict, and these fields cannot be passed on to the model '{admission.model}': {fields}. "
+            "Leave them out, choose another model, or use a key that is not strict.",
+            outcome,
+        )
+    if outcome == "model_not_allowed":
+        return 403, f"This API key may not use the model '{admission.model}'.", outcome
+    agent = facts.get("agent")
+    used = f"not of '{agent}'" if agent else "and this call names no run (x-stoa-run-id)"
+    return 403, f"This API key may be used in runs of certain agents only, {used}.", outcome
+
+
+def _key_limit_message(facts: Mapping[str, Any]) -> str:
+    if (parallel := facts.get("parallel")) is not None:
+        calls = "1 call" if parallel == 1 else f"{parallel} calls"
+        return f"This API key may have {calls} in flight. Try again when one ends."
+    unit = "tokens" if facts.get("unit") == "tokens" else "requests"
+    return f"This API key may use {facts.get('limit')} {unit} per minute. Try again in {facts.get('seconds')} seconds."
 
 
 def plan_refusal(admission: Admission) -> tuple[int, str, str]:

@@ -3,9 +3,11 @@
 from typing import Any
 
 from models.gateway.chat_format import Call
+from models.gateway.pricing import ModelPrice, flat
 from models.gateway.providers.provider import Provider
 
 MODEL = "stoa/demo"
+_PRICE = flat(3, 15)
 
 
 class DemoProvider(Provider):
@@ -21,6 +23,9 @@ class DemoProvider(Provider):
     @property
     def ready(self) -> bool:
         return True
+
+    def own_price(self, requested: str, upstream: str) -> ModelPrice | None:
+        return _PRICE
 
     def upstream_model(self, model: str) -> str:
         return MODEL

@@ -16,9 +16,16 @@ from models.gateway.formats import gemini_request, messages_request, responses_r
 from models.gateway.formats.gemini_meter import GeminiMeter
 from models.gateway.formats.messages_meter import MessagesMeter
 from models.gateway.formats.responses_meter import ResponsesMeter
-from models.gateway.upstream import ProviderRequest, Upstream
+from models.gateway.pricing import ModelPrice
+from models.gateway.upstream import ProviderRequest, Upstream, UpstreamTimeouts
 
-PATHS = {"chat": "/chat/completions", "messages": "/messages", "responses": "/responses", "gemini": ""}
+PATHS = {
+    "chat": "/chat/completions",
+    "messages": "/messages",
+    "responses": "/responses",
+    "compaction": "/responses/compact",
+    "gemini": "",
+}
 """Where a provider takes requests of each format, below its base URL."""
 
 STOA_KEYS = frozenset({"codebuff_metadata"})
@@ -81,13 +88,22 @@ class Provider:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats of requests that it takes (`models/gateway/formats`)."""
+        """The formats of requests that it takes (`models/gateway/formats`). Calls in others are translated into the first."""
         return ("chat",)
+
+    def format_for(self, call: Call) -> str:
+        """The format in which it gets a call."""
+        return call.format if call.format in self.formats else self.formats[0]
 
     @property
     def ready(self) -> bool:
         """Whether the operator has set a key."""
         return bool(self.endpoint.key)
+
+    @property
+    def key_setting(self) -> str:
+        """The setting with the operator's key; empty if it needs none."""
+        return f"{self.name.upper()}_API_KEY"
 
     @cached_property
     def first_party(self) -> bool:
@@ -120,6 +136,18 @@ class Provider:
         """Whether a model of the price table is listed under its public name."""
         return self.claims(public)
 
+    def own_price(self, requested: str, upstream: str) -> ModelPrice | None:
+        """The price of a model that its provider comes with; the shipped table's otherwise."""
+        return None
+
+    def kind_of(self, upstream: str) -> str:
+        """The kind of a model: `model_names.CHAT`, or one of `model_names.KINDS`."""
+        return model_names.kind_of(upstream)
+
+    def timeouts_of(self, requested: str, upstream: str) -> UpstreamTimeouts | None:
+        """The timeouts of a model; None for the provider's."""
+        return None
+
     @property
     def unsupported_keys(self) -> frozenset[str]:
         """Request keys that this provider refuses."""
@@ -129,7 +157,7 @@ class Provider:
         """Create the meter for one answer to `call`, which reads usage by this provider's rules."""
         if call.format == messages_request.NAME:
             return MessagesMeter()
-        if call.format == responses_request.NAME:
+        if call.format in (responses_request.NAME, responses_request.COMPACTION):
             return ResponsesMeter()
         if call.format == gemini_request.NAME:
             return GeminiMeter()
@@ -157,7 +185,11 @@ class Provider:
             **self.headers(),
             **call.headers,
         }
-        return ProviderRequest(f"{self.endpoint.base_url}{PATHS[call.format]}", headers, write(body))
+        return ProviderRequest(self.url(PATHS[call.format], str(body.get("model"))), headers, write(body))
+
+    def url(self, path: str, model: str) -> str:
+        """The URL of a path below the base URL, for requests to this model."""
+        return f"{self.endpoint.base_url}{path}"
 
     def authorization(self, call: Call, key: str) -> Mapping[str, str]:
         """The headers with the key."""
@@ -213,12 +245,31 @@ def write(body: Mapping[str, Any]) -> bytes:
         raise BadCall(f"The request cannot be passed on: {error}.") from None
 
 
-def _supported(message: dict[str, Any], dropped: list[str]) -> dict[str, Any]:
-    """The message without unsupported keys; not copied if unchanged."""
-    for name in _MESSAGE_KEYS.intersection(message):
+def remove_keys(body: dict[str, Any], names: frozenset[str], dropped: list[str]) -> None:
+    """Remove keys from a body, and from the messages in it those that messages have. `dropped` gets the names of those with a value."""
+    for name in sorted(names.intersection(body)):
+        if body.pop(name) is not None and name not in dropped:
+            dropped.append(name)
+    messages = body.get("messages")
+    if isinstance(messages, list) and not _MESSAGE_KEYS.isdisjoint(names):
+        body["messages"] = [
+            _supported(message, dropped, names) if isinstance(message, dict) else message
+            for message in messages
+        ]
+
+
+def _supported(
+    message: dict[str, Any], dropped: list[str], names: frozenset[str] = _MESSAGE_KEYS
+) -> dict[str, Any]:
+    """The message without those of its keys that are unsupported; not copied if unchanged."""
+    for name in names & _MESSAGE_KEYS.intersection(message):
         message = _without(message, name, dropped)
     content = message.get("content")
-    if isinstance(content, list) and any("cache_control" in part for part in content):
+    if (
+        "cache_control" in names
+        and isinstance(content, list)
+        and any("cache_control" in part for part in content)
+    ):
         message = {**message, "content": [_without(part, "cache_control", dropped) for part in content]}
     return message
 

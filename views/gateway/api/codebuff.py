@@ -15,7 +15,15 @@ from models.gateway import tokens
 from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import CODEBUFF
 from models.gateway.dialects.codebuff import MAX_PARALLEL
-from views.gateway.api.model_calls import FORBIDDEN, NOT_FOUND, PAYER_HEADERS, call_model, json_answer
+from views.gateway.api.model_calls import (
+    CLAIMED,
+    FORBIDDEN,
+    KEY_REUSED,
+    NOT_FOUND,
+    PAYER_HEADERS,
+    call_model,
+    json_answer,
+)
 from views.gateway.api.openai import ChatBody, Completion
 from views.web import error_bodies, guards
 from views.web.body import Body, Missing, parse, read_json
@@ -61,6 +69,7 @@ CODEBUFF_DOOR = ErrorFormat(
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=CODEBUFF.scope,
     body=CodebuffChatBody,
     parameters=[
         header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
@@ -73,6 +82,8 @@ CODEBUFF_DOOR = ErrorFormat(
         "(`budget_exceeded`; `details` names it)",
         403: FORBIDDEN,
         404: NOT_FOUND,
+        409: CLAIMED,
+        422: KEY_REUSED,
         429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
         "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
         500: "Internal error of this server",
@@ -123,6 +134,7 @@ def _error_response(error: Exception) -> ResponseReturnValue | None:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=CODEBUFF.scope,
     body=TokenCountBody,
     answers={200: ("The count", TokenCount), 400: ("The body is invalid", ApiBodyError)},
     door=door(_error_response, error=MessageError, too_large=ApiError),

@@ -1,18 +1,22 @@
 """Model calls over HTTP, in any dialect: the request read, the gateway's answer or error as a response."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from flask import Flask
 from gunicorn.http.errors import ParseException
+from limits.storage import Storage, storage_from_string
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
+from models.accounts.key_format import present
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
 from models.gateway.budget_errors import RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
+from models.gateway.call_session import read_session
 from models.gateway.chat_format import BadCall, Call, chat_parsing
 from models.gateway.dialects.dialect import (
     CallRequest,
@@ -24,8 +28,22 @@ from models.gateway.dialects.dialect import (
     UnreadableBody,
 )
 from models.gateway.dialects.error_shapes import model_error
+from models.gateway.idempotency import (
+    EVENT_STREAM,
+    NOT_STORED,
+    ORIGINAL,
+    REPLAYED,
+    AnswerNotKept,
+    BadIdempotencyKey,
+    Replay,
+    dropped_header,
+    idempotency_key,
+)
+from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
+from models.gateway.key_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
+from models.gateway.served import SERVED
 from models.gateway.stream import AnswerStream
 from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
@@ -39,7 +57,13 @@ from views.web.operation import ErrorFormat, Status, header
 PAYER_HEADERS = [
     header("x-stoa-org", "Id or slug of the organisation that pays"),
     header("x-stoa-repo", "The repository you work in; an organisation of yours that has it pays"),
+    header(
+        IDEMPOTENCY_KEY,
+        "Makes retries safe: within 24 hours a request with the same key, route and body gets the stored answer, with "
+        "`Idempotent-Replayed: true`, and is not charged again. At most 255 characters, such as a UUID",
+    ),
 ]
+"""Of every model call."""
 FORBIDDEN = (
     "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
     "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
@@ -47,6 +71,11 @@ FORBIDDEN = (
     "the account were stopped (`account_stopped`), or your account is suspended"
 )
 NOT_FOUND = "No configured provider serves the model, or you belong to no such organisation (`org_not_found`)"
+CLAIMED = (
+    "The first request with this `Idempotency-Key` has not ended (`idempotency_key_in_use`; retry after the seconds in "
+    "Retry-After), or its answer was too large to store (`idempotency_answer_not_kept`)"
+)
+KEY_REUSED = "The `Idempotency-Key` was used for another request (`idempotency_error`)"
 
 CALL_ERRORS: Mapping[Status, Any] = {
     400: "The body is invalid, the model has no price here, or it is not a chat model",
@@ -54,6 +83,8 @@ CALL_ERRORS: Mapping[Status, Any] = {
     "`details` names it)",
     403: FORBIDDEN,
     404: NOT_FOUND,
+    409: CLAIMED,
+    422: KEY_REUSED,
     429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
     "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
     500: "Internal error of this server",
@@ -71,7 +102,10 @@ def init_app(app: Flask) -> None:
     """Create the process's gateway. Raises SettingsError when the operator's price file is invalid."""
     settings = app.extensions["settings"]
     pool = Pool(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
-    app.extensions["gateway"] = Gateway(settings, pool)
+    storage = storage_from_string(
+        app.config["RATELIMIT_STORAGE_URI"], **app.config["RATELIMIT_STORAGE_OPTIONS"]
+    )
+    app.extensions["gateway"] = Gateway(settings, pool, KeyLimits(cast(Storage, storage), settings))
 
 
 def gateway(app: Flask) -> Gateway:
@@ -84,7 +118,7 @@ def call_model(context: RequestContext, dialect: Dialect) -> Response:
     request: CallRequest | None = None
     try:
         request = _read_call(context, dialect)
-        return _to_response(gateway(context.app).open(request))
+        return _to_response(gateway(context.app).open(request), dialect)
     except Exception as error:
         return _error_response(context, dialect, error, unread=request is None)
 
@@ -124,7 +158,9 @@ def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Re
 def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     request = context.request
     key = guards.api_key(request.environ)
-    if not key and not dialect.body_first:
+    if key:
+        present(key)  # a typing mistake needs no look at the body
+    elif not dialect.body_first:
         raise MissingApiKey
 
     def knock() -> None:
@@ -142,23 +178,70 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
     if not key:
         raise MissingApiKey
-    return dialect.read(
-        IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
+    call = dialect.read(
+        IncomingRequest(
+            context.id,
+            key,
+            request.headers,
+            body,
+            raw,
+            request.remote_addr,
+            gateway(context.app).responses,
+        )
     )
+    if call.run_id is None and (session := read_session(request.environ, body)) is not None:
+        call = replace(call, session=session)
+    value = request.headers.get(IDEMPOTENCY_KEY)
+    return call if value is None else _idempotent(context, call, value, raw)
 
 
-def _to_response(answer: Reply | AnswerStream) -> Response:
+def _idempotent(context: RequestContext, call: CallRequest, value: str, raw: bytes) -> CallRequest:
+    """The call with its idempotency key, which is for this route, body, run and payer."""
+    request, payer = context.request, call.payer
+    same = (request.path, request.query_string, raw, call.run_id, payer.org, payer.repo_url)
+    try:
+        key = idempotency_key(value.strip(), *same)
+    except BadIdempotencyKey as error:
+        return replace(call, call=error)
+    return replace(call, idempotency=key, headers=request.headers)
+
+
+def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Response:
     """The gateway's answer as an HTTP response (contract 5.4)."""
     if isinstance(answer, Reply):
         response = FastResponse(answer.body, content_type=answer.content_type)
+        if not answer.stored:
+            response.headers[NOT_STORED] = "false"
+    elif isinstance(answer, Replay):
+        return _replayed(answer, dialect)
     else:
-        response = FastResponse(
-            answer,
-            direct_passthrough=True,
-            content_type="text/event-stream",
-            headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
-        )
+        response = _stream_response(answer)
+    response.headers.update(answer.limits)
+    if answer.served is not None:
+        response.headers[SERVED] = answer.served
     return _with_facts(response, answer.dropped, answer.run_left)
+
+
+def _replayed(replay: Replay, dialect: Dialect) -> Response:
+    """A stored answer as an HTTP response: a stream as a stream."""
+    stored = replay.answer
+    if replay.streamed:
+        response = _stream_response(replay.blocks(dialect.greeting()))
+    else:
+        response = FastResponse(b"".join(replay.blocks()), stored.status, content_type=stored.content_type)
+    response.headers.update(stored.headers)
+    response.headers[REPLAYED] = "true"
+    response.headers[ORIGINAL] = replay.request_id
+    return response
+
+
+def _stream_response(blocks: Iterable[bytes]) -> FastResponse:
+    return FastResponse(
+        blocks,
+        direct_passthrough=True,
+        content_type=EVENT_STREAM,
+        headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
+    )
 
 
 def _error_response(context: RequestContext, dialect: Dialect, error: Exception, *, unread: bool) -> Response:
@@ -177,10 +260,15 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception,
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):
         response.headers["Accept-Encoding"] = error.accept
-    if isinstance(normalized, CallRefused | ProviderError | DomainError) and normalized.retry_after:
+    retrying = CallRefused | ProviderError | UpstreamError | DomainError
+    if isinstance(normalized, retrying) and normalized.retry_after:
         seconds = str(normalized.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds
+    if isinstance(normalized, AnswerNotKept):
+        # SDKs retry a 409 otherwise
+        response.headers["X-Should-Retry"] = "false"
+    response.headers.update(getattr(error, "limits", {}))
     return _with_facts(response, getattr(error, "dropped", ()))
 
 
@@ -198,8 +286,7 @@ def normalize(error: Exception) -> Exception:
 
 def _with_facts(response: Response, dropped: tuple[str, ...], run_left: int | None = None) -> Response:
     """Name the request keys left out for the provider, and what is left of the run's envelope, in headers."""
-    if dropped:
-        response.headers["X-Stoa-Dropped"] = ", ".join(dropped)
+    response.headers.update(dropped_header(dropped))
     if run_left is not None:
         response.headers[RUN_BUDGET_LEFT] = str(max(run_left, 0))
     return response

@@ -11,6 +11,7 @@ from models.core.db import db
 from models.core.errors import NotFound
 from models.runs import AgentRun, history, run_messages, trace
 from models.runs.history import RunSummary
+from models.runs.run import agent_name_of
 from models.runs.run_export import export_run
 from models.runs.run_failures import failures_of
 from models.runs.run_messages import RunDialogue
@@ -18,7 +19,7 @@ from models.runs.run_notes import may_annotate
 from models.runs.run_share import LIFETIMES, shares_of
 from models.runs.tool_calls import tool_call_of
 from models.runs.trace import Trace
-from models.runs.trace_rows import TraceEntry, TraceWindow, agent_name_of
+from models.runs.trace_rows import TraceEntry, TraceWindow
 from models.store.catalogue.agent_page import is_published
 from models.usage.usage_calls import call_with_id
 from views.runs.pages.call_page import show_call
