@@ -33,7 +33,7 @@ def spending_pace(account: Account, now: datetime) -> SpendingPace:
     own = UsageRollup.account_id == account.id, UsageRollup.grain == "day", UsageRollup.credits > 0
     query = select(func.min(day), func.sum(UsageRollup.credits))
     first, credits = db.session.execute(query.where(*own, day >= period.start, day < period.end)).one()
-    if first is None:
+    if not credits:
         return SpendingPace(0, 0)
     days = (period.end - first).days
     return SpendingPace(float(credits) / days, days)
