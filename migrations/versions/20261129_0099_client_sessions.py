@@ -1,13 +1,13 @@
 """Runs of the sessions of unmodified clients.
 
 Revision: 0099
-Revises: 0094
+Revises: 0095
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0099"
-down_revision = "0094"
+down_revision = "0095"
 branch_labels = None
 depends_on = None
 

@@ -165,6 +165,12 @@ def rules_of(key: ApiKey) -> KeyRules:
     return KeyRules(**{name: getattr(key, name) for name in KeyRules.__slots__})
 
 
+def audited_rules(key: ApiKey | None) -> dict[str, object]:
+    """What a key may do, for the audit log: what restricts it."""
+    values = {name: getattr(key, name) for name in KeyRules.__slots__} if key else {}
+    return {name: value for name, value in values.items() if value not in (None, False)}
+
+
 def add_key(session: Session, token: str, rules: KeyRules, *, by: str | None) -> ApiKey:
     """Store the key of a new session, created by this user. Flushes."""
     row = ApiKey(
