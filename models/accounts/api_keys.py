@@ -38,8 +38,8 @@ class ApiKey(Base):
             "((rpm_limit > 0) AND (tpm_limit > 0) AND (concurrency_limit > 0))", name="limits_positive"
         ),
         CheckConstraint("((prev_hashed_key IS NULL) = (prev_valid_until IS NULL))", name="grace_complete"),
-        Index("idx_api_key_user", "user_id", "revoked_at", postgresql_where=text("(revoked_at IS NOT NULL)")),
-        Index("idx_api_key_org", "org_id", "revoked_at", postgresql_where=text("(revoked_at IS NOT NULL)")),
+        Index("idx_api_key_user", "user_id", "created_at", "id"),
+        Index("idx_api_key_org", "org_id", "created_at", "id", postgresql_where=text("(org_id IS NOT NULL)")),
         Index("idx_api_key_created_by", "created_by"),
     )
 

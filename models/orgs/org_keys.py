@@ -5,7 +5,7 @@ Every change flushes and is recorded in the organisation's audit log; secrets ar
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, func, select, tuple_
 
@@ -192,6 +192,18 @@ def create_org_key(
     )
     record_org(org.id, "key.created", name, after=_audited(org_key(member, key.session_token)))
     return token, key
+
+
+def check_key_owner(member: OrgMember, name: str | None) -> None:
+    """Raise Forbidden if the member's role makes no calls, and Invalid if a new key of theirs has no usable name."""
+    if not can(member, "spend"):
+        raise Forbidden("Your role makes no calls, so it needs no keys.")
+    check_label(name or "")
+
+
+def record_key(org_id: str, action: str, name: str, *, before: Any = None, after: Any = None) -> None:
+    """Write a change of a key to the organisation's audit log."""
+    record_org(org_id, f"key.{action}", name, before=before, after=after)
 
 
 def revoke_org_key(listed: KeyListed, by: Session) -> None:
