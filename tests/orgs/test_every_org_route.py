@@ -62,7 +62,7 @@ SPENDERS = "budgets.ask"
 THEMSELVES = """
 credits.dismiss orgs.authorize_personal_key
 orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore
-orgs.revoke_org_key orgs.set_key_team orgs_api.create_org_key orgs_api.dismiss_org_alert orgs_api.edit_org_key
+orgs.change_org_key_rules orgs.revoke_org_key orgs.rotate_org_key orgs.set_key_team orgs_api.create_org_key orgs_api.dismiss_org_alert orgs_api.edit_org_key
 orgs_api.revoke_org_key runs.revoke runs.score runs.share runs.tags
 """
 """For oneself: keys, alerts, runs and memberships of others do not exist here (tested with the parts)."""
