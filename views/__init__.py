@@ -27,7 +27,7 @@ from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
 from views.gateway.api import codebuff as gateway_api
 from views.gateway.api import gemini as gateway_gemini
-from views.gateway.api import model_calls
+from views.gateway.api import model_calls, response_sockets
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import responses as gateway_responses
 from views.gateway.api import stored_responses as gateway_stored_responses
@@ -152,6 +152,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
     model_calls.init_app(app)
+    response_sockets.init_app(app)
     app.register_blueprint(gateway_openai.bp)
     app.register_blueprint(gateway_anthropic.bp)
     app.register_blueprint(gateway_responses.bp)
