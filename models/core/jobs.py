@@ -248,10 +248,11 @@ def check_domains(timestamp: int) -> None:
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:
-    """Delete expired sessions, login links, CLI codes, changes of an address and challenges of passkeys."""
-    from models.accounts import credentials, email_changes, passkeys
+    """Delete expired sessions, login links, codes of devices, changes of an address and challenges of passkeys."""
+    from models.accounts import credentials, device_grants, email_changes, passkeys
 
     credentials.delete_expired(now())
+    device_grants.forget_grants(now())
     email_changes.delete_expired_changes(now())
     passkeys.forget_challenges(now())
 

@@ -68,6 +68,9 @@ class Call:
     answer: KeptAnswer | None = None
     """Where the answer is kept; None: nowhere."""
 
+    caller: str = ""
+    """Whose earlier answers are remembered for it: the SHA-256 of the key."""
+
     @property
     def client_body(self) -> Mapping[str, Any]:
         """The body as the client sent it."""

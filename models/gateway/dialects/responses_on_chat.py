@@ -3,8 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+from models.accounts.credentials import hash_token
 from models.core.errors import DomainError
 from models.gateway.chat_format import BadCall, Call, chat_parsing
+from models.gateway.dialects.dialect import IncomingRequest
 from models.gateway.formats.chat_request import write_chat
 from models.gateway.formats.responses_parsing import parse_responses
 from models.gateway.formats.responses_request import read_responses
@@ -16,10 +18,11 @@ def is_responses_body(body: Any) -> bool:
     return isinstance(body, dict) and "messages" not in body and "input" in body
 
 
-def parse_as_chat(body: dict[str, Any], raw: bytes) -> Call | DomainError:
+def parse_as_chat(received: IncomingRequest) -> Call | DomainError:
     """Such a body as a call of chat completions; returns the error of an invalid one."""
     try:
-        return _as_chat(body, chat_parsing.size_of(raw))
+        call = _as_chat(received.body, chat_parsing.size_of(received.raw))
+        return replace(call, caller=hash_token(received.key))
     except BadCall as error:
         return error
 

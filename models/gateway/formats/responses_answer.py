@@ -22,6 +22,7 @@ from models.gateway.conversation import (
     ToolCallPart,
 )
 from models.gateway.conversation.answers import StopReason
+from models.gateway.formats.chat_request import free_text
 from models.gateway.formats.responses_request import (
     NAME,
     custom_tools_of,
@@ -139,7 +140,7 @@ class ItemWriter:
         if namespace:
             head["namespace"] = namespace
         if call.custom or self.is_custom(call.name):
-            return {**head, "type": "custom_tool_call", "input": _free_text(call)}
+            return {**head, "type": "custom_tool_call", "input": free_text(call)}
         return {**head, "type": "function_call", "arguments": call.arguments}
 
     def item(self, part: TextPart | ReasoningPart | ToolCallPart) -> dict[str, Any]:
@@ -155,18 +156,6 @@ class ItemWriter:
 def text_part(text: str) -> dict[str, Any]:
     """The text of a message."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def _free_text(call: ToolCallPart) -> str:
-    """The input of a custom tool: other formats know it as a function with one parameter."""
-    if call.custom:
-        return call.arguments
-    try:
-        value = orjson.loads(call.arguments or "{}")
-    except orjson.JSONDecodeError:
-        return call.arguments
-    text = value.get("input") if isinstance(value, dict) else None
-    return text if isinstance(text, str) else call.arguments
 
 
 def response_body(head: ResponseHead, answer: Answer, usage: Usage | None) -> dict[str, Any]:

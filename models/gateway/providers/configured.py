@@ -105,6 +105,10 @@ class ConfiguredProvider(OpenAI):
         found = self.model(model)
         return found.upstream if found else super(OpenAI, self).upstream_model(model)
 
+    def public_model(self, model: str) -> str:
+        found = self._by_upstream.get(model.lower())
+        return f"{self.name}/{found.name if found else model}"
+
     def own_price(self, requested: str, upstream: str) -> ModelPrice | None:
         found = self.model(requested) or self.model(upstream)
         return (found and found.price) or self.config.price

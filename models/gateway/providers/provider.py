@@ -88,8 +88,12 @@ class Provider:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats of requests that it takes (`models/gateway/formats`)."""
+        """The formats of requests that it takes (`models/gateway/formats`). Calls in others are translated into the first."""
         return ("chat",)
+
+    def format_for(self, call: Call) -> str:
+        """The format in which it gets a call."""
+        return call.format if call.format in self.formats else self.formats[0]
 
     @property
     def ready(self) -> bool:

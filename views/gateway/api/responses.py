@@ -85,6 +85,7 @@ class ResponseInputTokens(ResponseModel):
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=RESPONSES.scope,
     body=ResponsesBody,
     parameters=[
         header("x-stoa-run-id", "Attaches the call to one of your running runs"),
@@ -130,6 +131,7 @@ def compact(context: RequestContext) -> Response:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=RESPONSES.scope,
     body=ResponsesBody,
     answers={200: ("The count", ResponseInputTokens), 400: "The body is invalid", 404: NOT_FOUND},
     door=DOOR,
