@@ -29,7 +29,7 @@ from views.gateway.api import codebuff as gateway_api
 from views.gateway.api import completions as gateway_completions
 from views.gateway.api import embeddings as gateway_embeddings
 from views.gateway.api import gemini as gateway_gemini
-from views.gateway.api import model_calls
+from views.gateway.api import model_calls, response_sockets
 from views.gateway.api import moderations as gateway_moderations
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import rerank as gateway_rerank
@@ -161,6 +161,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_rerank.bp)
     app.register_blueprint(gateway_moderations.bp)
     app.register_blueprint(gateway_completions.bp)
+    response_sockets.init_app(app)
     app.register_blueprint(gateway_openai.bp)
     app.register_blueprint(gateway_anthropic.bp)
     app.register_blueprint(gateway_responses.bp)

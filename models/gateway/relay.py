@@ -282,6 +282,14 @@ class Gateway:
             self._authenticated.clear()
         self._authenticated[cached] = current + AUTHENTICATED_SECONDS
 
+    def check(self, request: CallRequest) -> Admission:
+        """Check the caller and the model of a request that makes no call. Raises CallRefused, LedgerUnavailable, DomainError."""
+        admission = self.admit(request, None, request.model)
+        if isinstance(request.call, DomainError):
+            raise request.call
+        request.dialect.route(self.routes, request, request.call)
+        return admission
+
     def response_owner(
         self, key: str, request_id: str, dialect: Dialect, *, payer: PayerHint, address: str | None = None
     ) -> ResponseOwner:
