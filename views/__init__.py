@@ -25,9 +25,9 @@ from views.demo import commands as demo_commands
 from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
+from views.gateway.api import claude_code, model_calls
 from views.gateway.api import codebuff as gateway_api
 from views.gateway.api import gemini as gateway_gemini
-from views.gateway.api import model_calls
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import responses as gateway_responses
 from views.ledger import commands as billing_commands
@@ -153,6 +153,7 @@ def register(app: Flask) -> None:
     model_calls.init_app(app)
     app.register_blueprint(gateway_openai.bp)
     app.register_blueprint(gateway_anthropic.bp)
+    app.register_blueprint(claude_code.bp)
     app.register_blueprint(gateway_responses.bp)
     app.register_blueprint(gateway_gemini.bp)
     app.register_blueprint(model_pages.bp)

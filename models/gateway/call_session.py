@@ -54,6 +54,11 @@ def read_session(environ: Mapping[str, Any], body: Any) -> CallSession | None:
     return None
 
 
+def is_claude_code(headers: Any) -> bool:
+    """Whether the headers of a request are Claude Code's."""
+    return "x-claude-code-session-id" in headers or (headers.get("user-agent") or "").startswith("claude-c")
+
+
 def run_title(agent_id: str) -> str | None:
     """The name of a run of a client's session or sub-agent, by its agent id; None for other runs."""
     client, slash, kind = agent_id.partition("/")

@@ -30,6 +30,7 @@ from models.gateway.call_errors import (
     RelayFailed,
     read_provider_error,
 )
+from models.gateway.call_session import is_claude_code
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import (
     MAX_STORED_REQUEST,
@@ -62,6 +63,7 @@ from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
 from models.gateway.session_runs import SessionRuns
+from models.gateway.spend_caps import CallerCaps
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
@@ -134,6 +136,7 @@ class Gateway:
         self.spool = Spool(pool, settings.data_dir / "unsettled")
         self.settlements = Settlements(pool, self.spool)
         self.session_runs = SessionRuns(pool, settings)
+        self.caller_caps = CallerCaps(pool)
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
@@ -333,6 +336,8 @@ class Gateway:
             answer.dropped = in_flight.route.dropped
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
+            if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
+                answer.limits = self.caller_caps.headers(admission)
             return answer
         except CallRefused as error:
             status, message = self._answer_to(request, error)
@@ -509,7 +514,9 @@ class Gateway:
 
     def _answer_to(self, request: CallRequest, error: Exception) -> tuple[int, str]:
         """The status and the message that the client gets for an error."""
-        answer = request.dialect.error(error, ErrorContext(request.request_id, {}, self.settings))
+        answer = request.dialect.error(
+            error, ErrorContext(request.request_id, request.headers or {}, self.settings)
+        )
         return answer.status, answer_message(answer.body)
 
     # -- the call --------------------------------------------------------------------------------------------

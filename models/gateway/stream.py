@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from models.gateway.bill import Bill, Biller
 from models.gateway.call_errors import ProviderError
@@ -55,6 +55,7 @@ class AnswerStream:
         self.client_gone = False
         self.dropped: tuple[str, ...] = ()
         self.run_left: int | None = None
+        self.limits: Mapping[str, str] = {}
         self._live = live
         self._dialect = request.dialect
         self._response = response

@@ -83,10 +83,9 @@ class CallRequest:
     """The caller's."""
     session: CallSession | None = None
     """What the client says about its session, if it names no run."""
-
     idempotency: IdempotencyKey | None = None
     headers: RequestHeaders | None = field(default=None, repr=False)
-    """Of a call with an idempotency key: the form of an error that is stored depends on them."""
+    """Of a call with an idempotency key or a session: the form of an error that is stored depends on them."""
 
     @property
     def presented(self) -> PresentedKey:
@@ -136,6 +135,8 @@ class Reply:
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
     run_left: int | None = None
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """Headers about the caller's caps."""
     stored: bool = True
 
 
@@ -201,7 +202,8 @@ class Dialect(ABC):
     """One client format. `door` names it in the records of calls, `scope` what a key needs for it.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
-    `collects`: whole answers can be collected from a stream of chat completion chunks.
+    `collects`: whole answers can be collected from a stream of chat completion chunks. `shows_caps`: Claude Code shows its user the
+    caps that headers describe (`spend_caps.py`).
     """
 
     door = ""
@@ -209,6 +211,7 @@ class Dialect(ABC):
     body_first = False
     needs_run = False
     collects = False
+    shows_caps = False
 
     # requests
 

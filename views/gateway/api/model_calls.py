@@ -176,7 +176,7 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
-        call = replace(call, session=session)
+        call = replace(call, session=session, headers=request.headers)
     value = request.headers.get(IDEMPOTENCY_KEY)
     return call if value is None else _idempotent(context, call, value, raw)
 
@@ -202,6 +202,7 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
         return _replayed(answer, dialect)
     else:
         response = _stream_response(answer)
+    response.headers.update(answer.limits)
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
