@@ -453,6 +453,19 @@ def prune_budgets(timestamp: int) -> None:
     budget_pruning.prune_spending(now())
 
 
+@queue.periodic(cron="46 3 * * *")
+@queue.task(name="gateway.prune_responses", queueing_lock="gateway.prune_responses", retry=Backoff(600, 3600))
+def prune_responses(timestamp: int) -> None:
+    """Delete kept responses that have not been continued for long."""
+    from models.gateway.response_state.stored_response import prune_responses as prune
+
+    days = get_settings().stoa_response_days
+    more = True
+    while more:
+        with transaction():
+            more = bool(prune(now(), days))
+
+
 @queue.periodic(cron="* * * * *")
 @queue.task(name="billing.watch_balances", queueing_lock="billing.watch_balances", retry=Backoff())
 def watch_balances(timestamp: int) -> None:

@@ -65,8 +65,8 @@ class SessionRuns:
             *(session.agent, session.kind, session.parent),
         )
         try:
-            ((run_id,),) = holds.read(self._pool, _QUERY, (*who, *what, *self._limits, now()))
+            rows = holds.read(self._pool, _QUERY, (*who, *what, *self._limits, now()))
         except LedgerUnavailable:
             # the call says so itself
             return None
-        return None if run_id is None else str(run_id)
+        return next((str(run_id) for (run_id,) in rows if run_id is not None), None)
