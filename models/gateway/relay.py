@@ -32,7 +32,7 @@ from models.gateway.call_errors import (
     RelayFailed,
     read_provider_error,
 )
-from models.gateway.call_session import affinity
+from models.gateway.call_session import affinity, is_claude_code
 from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import (
@@ -70,6 +70,7 @@ from models.gateway.response_state.response_store import ResponseOwner, Response
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
 from models.gateway.served import RouteTrail
 from models.gateway.session_runs import SessionRuns
+from models.gateway.spend_caps import CallerCaps
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
@@ -129,6 +130,7 @@ class Gateway:
         spans = CallSpans(settings, pool) if settings.stoa_otlp_endpoint else None
         self.settlements = Settlements(pool, self.spool, spans)
         self.session_runs = SessionRuns(pool, settings)
+        self.caller_caps = CallerCaps(pool)
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
@@ -380,6 +382,8 @@ class Gateway:
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
             answer.limits = limits or {}
+            if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
+                answer.limits = {**answer.limits, **self.caller_caps.headers(admission)}
             return answer
         except CallRefused as error:
             status, message = self._answer_to(request, error)
@@ -590,7 +594,9 @@ class Gateway:
 
     def _answer_to(self, request: CallRequest, error: Exception) -> tuple[int, str]:
         """The status and the message that the client gets for an error."""
-        answer = request.dialect.error(error, ErrorContext(request.request_id, {}, self.settings))
+        answer = request.dialect.error(
+            error, ErrorContext(request.request_id, request.headers or {}, self.settings)
+        )
         return answer.status, answer_message(answer.body)
 
     # -- the call --------------------------------------------------------------------------------------------
