@@ -27,7 +27,7 @@ from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
 from views.gateway.api import codebuff as gateway_api
 from views.gateway.api import gemini as gateway_gemini
-from views.gateway.api import model_calls
+from views.gateway.api import model_calls, provider_key_routes
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import responses as gateway_responses
 from views.ledger import commands as billing_commands
@@ -156,6 +156,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_responses.bp)
     app.register_blueprint(gateway_gemini.bp)
     app.register_blueprint(model_pages.bp)
+    app.register_blueprint(model_pages.provider_key_pages.bp)
+    app.register_blueprint(provider_key_routes.bp)
     fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)

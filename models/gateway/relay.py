@@ -21,6 +21,7 @@ from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import lenient_json, metrics, sse
+from models.gateway.account_keys import AccountKeys, OwnKey
 from models.gateway.bill import Biller
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.gateway.call_errors import (
@@ -28,6 +29,8 @@ from models.gateway.call_errors import (
     CreditsHeld,
     ProviderError,
     RelayFailed,
+    own_key_error,
+    own_key_failed,
     read_provider_error,
 )
 from models.gateway.chat_format import Call
@@ -57,7 +60,6 @@ from models.gateway.in_flight import (
     ServerStopping,
     Settlements,
 )
-from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
@@ -138,7 +140,7 @@ class Gateway:
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
         self._authenticated: dict[tuple[str, str], float] = {}
-        self.organisation_keys = OrganisationKeys(pool, settings.secret_key)
+        self.account_keys = AccountKeys(pool, settings.secret_key)
         self.whole_only = WholeOnlyModels()
         self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
         self.streams: set[AnswerStream] = set()
@@ -326,10 +328,7 @@ class Gateway:
             raise
         try:
             self.stopped_accounts.check(in_flight)
-            attempt = self._with_organisation_key(attempt, in_flight)
-            if attempt.hold > max(admission.available, 0) and attempt.route.byok is None:
-                self._check_counted_input(request.dialect, attempt, admission)
-            answer = self._try_providers(request, attempt, in_flight)
+            answer = self._try_own_keys(request, attempt, in_flight)
             answer.dropped = in_flight.route.dropped
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
@@ -415,23 +414,6 @@ class Gateway:
         minimum = held_credits(route.minimum_cost(call, call.input_tokens, answers), self.margin)
         return Attempt(call, route, sent, answers, output, hold, min(minimum, hold), whole)
 
-    def _with_organisation_key(self, attempt: Attempt, in_flight: InFlightCall) -> Attempt:
-        """The attempt with the key of the organisation that pays, if it has one for this provider, caller and model: then
-        no credits are charged. Raises LedgerUnavailable."""
-        if attempt.route.byok is not None:
-            return attempt
-        try:
-            key = self.organisation_keys.find(in_flight.admission, attempt.route)
-        except LedgerUnavailable as error:
-            in_flight.fail(error.code, error.status, error.message)
-            raise
-        if key is None:
-            return attempt
-        route = replace(attempt.route, byok=key)
-        _, sent = self.routes.prepare(route, attempt.call)
-        in_flight.route = route
-        return replace(attempt, route=route, request=sent)
-
     def _check_counted_input(self, dialect: Dialect, attempt: Attempt, admission: Admission) -> None:
         """Refuse a call whose counted input and a short answer exceed the available credits: admission estimates text by
         its size. Counts tokens only when the result can decide. Raises CallRefused, CreditsHeld."""
@@ -513,6 +495,43 @@ class Gateway:
         return answer.status, answer_message(answer.body)
 
     # -- the call --------------------------------------------------------------------------------------------
+
+    def _try_own_keys(
+        self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
+    ) -> Reply | AnswerStream:
+        """Make the call with the provider keys of the account that pays, in their order, else with credits. When all fail, credits
+        pay only if each of them allows it; else raises the first error. Raises LedgerUnavailable."""
+        if attempt.route.byok is not None:
+            return self._try_providers(request, attempt, in_flight)
+        failed: ProviderError | UpstreamError | None = None
+        credits = True
+        for key in self._own_keys(attempt, in_flight):
+            in_flight.route = replace(attempt.route, byok=key.secret)
+            _, sent = self.routes.prepare(in_flight.route, attempt.call)
+            try:
+                return self._send(request, replace(attempt, route=in_flight.route, request=sent), in_flight)
+            except (ProviderError, UpstreamError) as error:
+                if isinstance(error, ProviderError):
+                    own_key_error(
+                        error, key.name, in_flight.route, of_org=in_flight.admission.org_id is not None
+                    )
+                if in_flight.stop_error or not (own_key_failed(error) or _can_fail_over(error)):
+                    raise
+                log.warning("call %s: an own key failed: %s", request.request_id, _label(error))
+                failed, credits = failed or error, credits and key.use_credits
+        if failed is not None and not credits:
+            raise failed
+        in_flight.route = attempt.route
+        if attempt.hold > max(in_flight.admission.available, 0):
+            self._check_counted_input(request.dialect, attempt, in_flight.admission)
+        return self._try_providers(request, attempt, in_flight)
+
+    def _own_keys(self, attempt: Attempt, in_flight: InFlightCall) -> list[OwnKey]:
+        try:
+            return self.account_keys.find(in_flight.admission, attempt.route)
+        except LedgerUnavailable as error:
+            in_flight.fail(error.code, error.status, error.message)
+            raise
 
     def _try_providers(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall

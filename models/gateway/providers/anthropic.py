@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from models.gateway.chat_format import Call
 from models.gateway.formats import messages_request
 from models.gateway.providers.provider import OPENROUTER_KEYS, STOA_KEYS, Provider
+from models.gateway.upstream import ProviderRequest
 
 VERSION = "2023-06-01"
 """Version of the API for clients that name none."""
@@ -39,6 +41,9 @@ class Anthropic(Provider):
     @property
     def unsupported_keys(self) -> frozenset[str]:
         return OPENROUTER_KEYS
+
+    def key_check(self, key: str) -> ProviderRequest:
+        return replace(super().key_check(key), headers={"x-api-key": key, "anthropic-version": VERSION})
 
     def authorization(self, call: Call, key: str) -> Mapping[str, str]:
         if call.format != messages_request.NAME:
