@@ -108,6 +108,7 @@ def test_axe_finds_nothing(
         "repositories": "/orgs/acme/repositories?check=git@github.com:Acme/Site.git",
         "settings": "/orgs/acme/settings",
         "provider-keys": "/orgs/acme/provider-keys",
+        "own provider keys": "/provider-keys",
         "transfer": "/orgs/acme/ownership",
         "deletion": "/orgs/acme/deletion",
         "stop": "/orgs/acme/stop",

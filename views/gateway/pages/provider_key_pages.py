@@ -39,7 +39,7 @@ bp = Blueprint("provider_keys", __name__)
 @account_page_for("manage_keys")
 def provider_key_list() -> ResponseReturnValue:
     """List the provider keys, masked, with the form for a new one."""
-    return _page(ProviderKeyForm("openrouter", "", ""), {})
+    return _page(ProviderKeyForm("", "", ""), {})
 
 
 @bp.post("/provider-keys")
@@ -134,18 +134,24 @@ def _page(form: ProviderKeyForm, errors: dict[str, str]) -> ResponseReturnValue:
         partial="gateway/_provider_key_form.html" if errors else None,
         rows=provider_keys.provider_keys(account),
         titles=PROVIDERS,
+        providers=_providers(),
         people=people,
         names=dict(people),
         keys=keys,
         key_names=dict(keys),
         form=form,
         errors=errors,
-        usual_priority=USUAL_PRIORITY,
         last_priority=LAST_PRIORITY,
         status=422 if errors else 200,
     )
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _providers() -> list[tuple[str, str]]:
+    """The providers to which this server sends calls; all if there are none."""
+    served = gateway(current_app).routes.providers
+    return [(name, title) for name, title in PROVIDERS.items() if served[name].ready] or [*PROVIDERS.items()]
 
 
 def _choices() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
