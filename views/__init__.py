@@ -30,6 +30,7 @@ from views.gateway.api import gemini as gateway_gemini
 from views.gateway.api import model_calls, provider_key_routes
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import responses as gateway_responses
+from views.gateway.api import stored_responses as gateway_stored_responses
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -154,6 +155,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_openai.bp)
     app.register_blueprint(gateway_anthropic.bp)
     app.register_blueprint(gateway_responses.bp)
+    app.register_blueprint(gateway_stored_responses.bp)
     app.register_blueprint(gateway_gemini.bp)
     app.register_blueprint(model_pages.bp)
     app.register_blueprint(model_pages.provider_key_pages.bp)

@@ -333,6 +333,7 @@ DEMO: Mapping[str, KeyReader] = dict.fromkeys(CHAT, free)
 FORMATS: Mapping[str, Mapping[str, KeyReader]] = {
     "messages": MESSAGES,
     "responses": RESPONSES,
+    "compaction": RESPONSES,
     "gemini": GEMINI,
 }
 """Keys of the formats that mean the same at every provider."""

@@ -138,8 +138,13 @@ def test_usage_chunk_only_on_request(
 def test_routes(web: FlaskClient, fake: FakeUpstream, rich: Person, model: str, path: str, sent: str) -> None:
     assert web.post(PATH, json={**BODY, "model": model}, headers=rich.headers).status_code == 200
     (request,) = fake.requests
-    assert (request.path, request.body["model"]) == (f"/{path}/chat/completions", sent)
-    assert request.headers["authorization"] == f"Bearer sk-operator-{path}"
+    native = path == "anthropic"
+    assert (request.path, request.body["model"]) == (
+        f"/{path}/messages" if native else f"/{path}/chat/completions",
+        sent,
+    )
+    key = request.headers["x-api-key"] if native else request.headers["authorization"].removeprefix("Bearer ")
+    assert key == f"sk-operator-{path}"
 
 
 def test_gemini_bills_its_thoughts(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:

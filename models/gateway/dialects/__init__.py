@@ -2,8 +2,10 @@
 
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.codebuff import CodebuffDialect
+from models.gateway.dialects.compaction import CompactionDialect
 from models.gateway.dialects.messages import MessagesDialect
 from models.gateway.dialects.responses import ResponsesDialect
 
 CHAT, CODEBUFF = ChatDialect(), CodebuffDialect()
 MESSAGES, RESPONSES = MessagesDialect(), ResponsesDialect()
+COMPACTION = CompactionDialect()
