@@ -25,7 +25,7 @@ from views.demo import commands as demo_commands
 from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
-from views.gateway.api import claude_code, model_calls, response_sockets
+from views.gateway.api import claude_code, model_calls, provider_key_routes, response_sockets
 from views.gateway.api import codebuff as gateway_api
 from views.gateway.api import completions as gateway_completions
 from views.gateway.api import embeddings as gateway_embeddings
@@ -169,6 +169,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_stored_responses.bp)
     app.register_blueprint(gateway_gemini.bp)
     app.register_blueprint(model_pages.bp)
+    app.register_blueprint(model_pages.provider_key_pages.bp)
+    app.register_blueprint(provider_key_routes.bp)
     fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)
