@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from math import ceil
 
 from models.core.errors import DomainError
 from models.core.settings import Settings, SettingsError, environment_value
@@ -32,7 +31,9 @@ from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.providers.provider import Endpoint, Provider
 from models.gateway.providers_file import SETTING, load_providers
+from models.gateway.search_tools.search_providers import SearchRouter
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
+from models.ledger.credits import MICRO
 
 MAX_OUTPUT = 1_048_576
 """Output tokens that no model exceeds. A larger `max_tokens` does not increase the hold."""
@@ -205,6 +206,7 @@ class Router:
         )
         self.demo = DemoProvider(Endpoint("", None), DemoModel(settings.stoa_demo_delay_ms / 1000))
         self.direct = [build(OpenAI), build(Anthropic), build(Gemini)]
+        self.searches = SearchRouter(settings, egress)
         file = load_providers(settings.stoa_providers_file, timeouts)
         self.configured = {
             config.name: ConfiguredProvider(
@@ -577,5 +579,5 @@ def _flagged(prices: dict[str, str], flags: list[str]) -> dict[str, str]:
 
 
 def held_credits(cost: Decimal, margin: Decimal) -> int:
-    """Credits to hold for a cost in dollars plus margin, rounded up."""
-    return ceil(cost * 100 * (1 + margin))
+    """Credits to hold for a cost in dollars plus margin: its micro-credits, which are what is charged, rounded up."""
+    return -(-int(cost * 100 * MICRO * (1 + margin)) // MICRO)

@@ -182,6 +182,8 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         if dialect.body_first:
             raise UnreadableBody from error
         body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
+    if dialect.body_first:
+        dialect.check_body(body)
     if not key:
         raise MissingApiKey
     call = dialect.read(
