@@ -28,6 +28,15 @@ KINDS = {
 }
 """What each kind of non-chat model does."""
 
+ROUTES = {
+    CHAT: "/v1/chat/completions",
+    "embedding": "/v1/embeddings",
+    "completion": "/v1/completions",
+    "moderation": "/v1/moderations",
+    "rerank": "/v1/rerank",
+}
+"""Where models of each kind are called. Kinds without an entry are not served."""
+
 # The model name without its owner and variant.
 _KIND_OF_NAME = re.compile(
     r"""
@@ -110,6 +119,14 @@ def has_row(table: str, name: str) -> bool:
     occur only in responses."""
     found = _exact(table).get(name.lower())
     return found is not None and found.id == name.lower()
+
+
+def exact_names(table: str, name: str) -> Iterator[str]:
+    """All names by which the shipped table lists the model with this name, as far as they are no patterns."""
+    row = price_row(table, name)
+    if row is not None:
+        yield row.id
+        yield from _exact_names(row.match)
 
 
 def has_table(table: str) -> bool:

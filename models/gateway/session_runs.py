@@ -19,17 +19,11 @@ CACHED_SECONDS = 600.0
 UNKNOWN_SECONDS = 10.0
 """How long a session that got no run is not asked for again."""
 MAX_CACHED = 20_000
-_QUERY = """
-SELECT client_session_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-WHERE $12::text IS NULL OR EXISTS (
-    SELECT FROM api_key k
-    WHERE k.key_id = $1 AND (k.hashed_key = $12 OR k.prev_hashed_key = $12 AND k.prev_valid_until > $11)
-)
-"""
+_QUERY = "SELECT client_session_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 class _CacheKey(NamedTuple):
-    presented: PresentedKey
+    key: PresentedKey
     org: str | None
     repo_url: str | None
     session: CallSession
@@ -65,13 +59,13 @@ class SessionRuns:
 
     def _find(self, key: _CacheKey) -> str | None:
         session = key.session
-        who: tuple[Parameter, ...] = (key.presented.id, key.org, key.repo_url)
+        who: tuple[Parameter, ...] = (*key.key, key.org, key.repo_url)
         what: tuple[Parameter, ...] = (
             *(session.client, session.id),
             *(session.agent, session.kind, session.parent),
         )
         try:
-            rows = holds.read(self._pool, _QUERY, (*who, *what, *self._limits, now(), key.presented.secret))
+            rows = holds.read(self._pool, _QUERY, (*who, *what, *self._limits, now()))
         except LedgerUnavailable:
             # the call says so itself
             return None

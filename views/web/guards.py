@@ -61,8 +61,8 @@ HOST_COOKIE = "__Host-next-auth.session-token"
 COOKIES = (HOST_COOKIE, SECURE_COOKIE, COOKIE)
 FLOW_COOKIE = "stoa-flow"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-JSON_DOORS = ("/api/", "/v1/", "/v1beta/")
-KEY_DOORS = ("/api/v1/", "/v1/", "/v1beta/", "/scim/")
+JSON_DOORS = ("/api/", "/v1/", "/v1beta/", "/oauth/", "/.well-known/", "/managed/")
+KEY_DOORS = ("/api/v1/", "/v1/", "/v1beta/", "/scim/", "/oauth/")
 """Routes that ignore cookies, so that other origins may call them."""
 SIGNED_LINKS = frozenset({"billing_emails.unsubscribe"})
 """Endpoints whose URL is signed and authorises the request: mail providers send POST without an origin (RFC 8058)."""
@@ -97,6 +97,12 @@ OPEN_TO_SUSPENDED = frozenset(
         *("accounts.passkey_options", "accounts.use_passkey"),
         *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token"),
         *("orgs.start_sso", "orgs.sso_callback"),
+        *(
+            "accounts_api.authorization_server",
+            "accounts_api.device_authorization",
+            "accounts_api.token",
+            "accounts_api.revocation",
+        ),
         "accounts.browser_session",
         "billing_emails.unsubscribe",
         *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),

@@ -133,8 +133,8 @@ def list_gemini_models() -> ResponseReturnValue:
 
 def _model(route: Route) -> dict[str, Any]:
     return {
-        "name": f"models/{route.requested}",
-        "displayName": route.requested,
+        "name": f"models/{route.name}",
+        "displayName": route.name,
         "inputTokenLimit": route.context_window,
         "supportedGenerationMethods": [*METHODS],
     }

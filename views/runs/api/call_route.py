@@ -61,6 +61,10 @@ class CallFacts(ResponseModel):
     requestedModel: str
     model: str | None = Field(description="The model that answered")
     provider: str | None = Field(description="Null for a refused call")
+    routing: dict[str, Any] | None = Field(
+        description="How the call came to its provider: `why` (`alias`, `weight`, `sticky`, or `model`) and `after`, what was tried "
+        "before; null if the model was asked for by name and served at once"
+    )
     stream: bool
     runId: str | None
     keyName: str | None
@@ -123,6 +127,7 @@ def _facts(detail: CallDetail) -> dict[str, Any]:
         "requestedModel": call.requested_model,
         "model": call.model,
         "provider": call.provider,
+        "routing": call.routing,
         "stream": call.stream,
         "runId": call.run_id,
         "keyName": detail.key_name,
