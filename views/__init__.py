@@ -25,11 +25,11 @@ from views.demo import commands as demo_commands
 from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
+from views.gateway.api import claude_code, model_calls, provider_key_routes, response_sockets
 from views.gateway.api import codebuff as gateway_api
 from views.gateway.api import completions as gateway_completions
 from views.gateway.api import embeddings as gateway_embeddings
 from views.gateway.api import gemini as gateway_gemini
-from views.gateway.api import model_calls
 from views.gateway.api import moderations as gateway_moderations
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import rerank as gateway_rerank
@@ -161,12 +161,16 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_rerank.bp)
     app.register_blueprint(gateway_moderations.bp)
     app.register_blueprint(gateway_completions.bp)
+    response_sockets.init_app(app)
     app.register_blueprint(gateway_openai.bp)
     app.register_blueprint(gateway_anthropic.bp)
+    app.register_blueprint(claude_code.bp)
     app.register_blueprint(gateway_responses.bp)
     app.register_blueprint(gateway_stored_responses.bp)
     app.register_blueprint(gateway_gemini.bp)
     app.register_blueprint(model_pages.bp)
+    app.register_blueprint(model_pages.provider_key_pages.bp)
+    app.register_blueprint(provider_key_routes.bp)
     fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)

@@ -40,7 +40,6 @@ ONCE = frozenset(
         *("budgets.add_raise", "budgets.ask", "budgets.create"),
         *(
             "orgs.add_member",
-            "orgs.add_provider_key",
             "orgs.add_repository",
             "orgs.add_to_team",
             "orgs.create",
@@ -48,6 +47,7 @@ ONCE = frozenset(
         *("orgs.create_org_key", "orgs.create_service", "orgs.create_team", "orgs.create_webhook"),
         *("orgs.name_domain", "orgs.new_scim_token", "orgs.rotate_org_key", "orgs.send_invites"),
         "plan_admin.create_plan",
+        "provider_keys.add_provider_key",
         "publish_form.publish",
         "publishers.create",
         "runs.share",

@@ -82,7 +82,7 @@ class KeyAnswer(ResponseModel):
 
 @bp.get("/key")
 @Operation(
-    tag="Gateway",
+    tag="API keys",
     caller="key",
     scope=scopes.ANY,
     answers={200: ("The key, and what limits it", KeyAnswer)},

@@ -62,7 +62,7 @@ class InputItems(ResponseModel):
     parameters=[
         INCLUDE,
         query("stream", "Not served: responses are kept when they have ended"),
-        *PAYER_HEADERS,
+        *PAYER_HEADERS[:2],
     ],
     answers={200: ("The response", ModelResponse), 400: "A parameter is invalid", **REFUSED},
     door=DOOR,
@@ -89,7 +89,7 @@ def response(id: str) -> ResponseReturnValue:
     tag="Gateway",
     caller="key",
     scope=scopes.CHAT,
-    parameters=[*PAYER_HEADERS],
+    parameters=[*PAYER_HEADERS[:2]],
     answers={200: ("It is deleted", DeletedResponse), **REFUSED},
     door=DOOR,
 )
@@ -117,7 +117,7 @@ def delete_response(id: str) -> ResponseReturnValue:
         query("order", "`desc` (newest first, the default) or `asc`"),
         query("after", "The id of the last item of the page before"),
         INCLUDE,
-        *PAYER_HEADERS,
+        *PAYER_HEADERS[:2],
     ],
     answers={200: ("A page of the items", InputItems), 400: "A parameter is invalid", **REFUSED},
     door=DOOR,
@@ -147,7 +147,7 @@ def input_items(id: str) -> ResponseReturnValue:
     tag="Gateway",
     caller="key",
     scope=scopes.CHAT,
-    parameters=[*PAYER_HEADERS],
+    parameters=[*PAYER_HEADERS[:2]],
     answers={
         200: ("The response", ModelResponse),
         400: "It has ended, as every kept response has: only those in the background can be cancelled",
