@@ -148,6 +148,7 @@ def count_response_tokens(context: RequestContext) -> Response:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=RESPONSES.scope,
     answers={
         101: ("The connection is a WebSocket", None),
         400: "The handshake is invalid",
