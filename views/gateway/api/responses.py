@@ -106,6 +106,7 @@ def responses(context: RequestContext) -> Response:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=RESPONSES.scope,
     body=CompactionBody,
     parameters=CALL_HEADERS,
     answers={
@@ -147,6 +148,7 @@ def count_response_tokens(context: RequestContext) -> Response:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=RESPONSES.scope,
     answers={
         101: ("The connection is a WebSocket", None),
         400: "The handshake is invalid",

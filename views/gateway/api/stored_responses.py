@@ -7,6 +7,7 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict
 
+from models.accounts import scopes
 from models.core.errors import DomainError, NotFound
 from models.gateway.chat_format import BadCall
 from models.gateway.dialects import RESPONSES
@@ -57,6 +58,7 @@ class InputItems(ResponseModel):
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[
         INCLUDE,
         query("stream", "Not served: responses are kept when they have ended"),
@@ -86,6 +88,7 @@ def response(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[*PAYER_HEADERS[:2]],
     answers={200: ("It is deleted", DeletedResponse), **REFUSED},
     door=DOOR,
@@ -108,6 +111,7 @@ def delete_response(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[
         query("limit", f"Items on a page, 1 to {MAX_PAGE}; 20 by default"),
         query("order", "`desc` (newest first, the default) or `asc`"),
@@ -142,6 +146,7 @@ def input_items(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[*PAYER_HEADERS[:2]],
     answers={
         200: ("The response", ModelResponse),
