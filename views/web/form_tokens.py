@@ -48,6 +48,7 @@ ONCE = frozenset(
         *("orgs.create_org_key", "orgs.create_service", "orgs.create_team", "orgs.create_webhook"),
         *("orgs.name_domain", "orgs.new_scim_token", "orgs.send_invites"),
         "plan_admin.create_plan",
+        "playground.send",
         "publish_form.publish",
         "publishers.create",
         "runs.share",
