@@ -49,7 +49,7 @@ class ServedModel:
     @property
     def id(self) -> str:
         """The name to call it by."""
-        return self.route.requested
+        return self.route.name
 
     @cached_property
     def title(self) -> str:

@@ -218,7 +218,8 @@ def _cost(price: ModelPrice, row: Any) -> Decimal:
         + rates["output"] * (row.output_tokens - row.reasoning_tokens)
         + rates["reasoning"] * row.reasoning_tokens
     )
-    return price.request * row.calls + tokens / MILLION
+    dollars: Decimal = price.request * row.calls + tokens / MILLION
+    return dollars
 
 
 _TOKENS = """

@@ -46,6 +46,8 @@ def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPat
     prices = tmp_path_factory.mktemp("prices") / "prices.toml"
     prices.write_text(
         '["openai/house-model"]\ninput = 2\noutput = "10.5"\n["openai/free-model"]\ninput = 0\noutput = 0\n'
+        '["openai/house-moderation"]\nrequest = 0.02\n["openai/house-rerank"]\nsearch_unit = 0.03\n'
+        '["openai/token-rerank"]\ninput = 100\noutput = 0\n'
     )
     return load_settings(
         _env_file=None,
@@ -84,6 +86,7 @@ def web(gateway_app: Flask, fake: FakeUpstream) -> FlaskClient:
     """A test client of the application with providers."""
     gateway = gateway_app.extensions["gateway"]
     gateway.whole_only.clear()
+    gateway.routes.breakers.clear()
     # what other tests left behind: learned sizes, and refused calls of keys that are gone
     gateway.outputs = gateway.settlements.outputs = OutputEstimator()
     gateway.refused_calls.flush()
@@ -135,6 +138,23 @@ input = 1
 output = 1
 timeouts = {{ connect = 0.5 }}
 
+[aliases]
+fast = "azure/mini"
+"local/Llama-3:8b" = {{ targets = "local/Llama-3:8b", fallbacks = ["azure/mini"] }}
+unserved = "keyless/any"
+
+[aliases.pair]
+targets = ["azure/mini", {{ model = "claude-like/opus", weight = 3 }}]
+fallbacks = ["local/last"]
+
+[aliases.chain]
+targets = "nobody/any"
+fallbacks = ["keyless/any", "azure/mini", "local/last"]
+
+[aliases.patient]
+targets = "azure/mini"
+retries = {{ attempts = 2, seconds = 5, on = ["connect", "rate_limit", "server_error", "overloaded", "timeout"] }}
+
 [providers.keyless]
 base_url = "{url}/keyless"
 key_env = "TEST_UNSET_KEY"
@@ -173,6 +193,7 @@ def routed_app(
 @pytest.fixture
 def routed(routed_app: Flask, fake: FakeUpstream) -> FlaskClient:
     """A test client of the application with a file of providers."""
+    routed_app.extensions["gateway"].routes.breakers.clear()
     return routed_app.test_client()
 
 

@@ -1,6 +1,7 @@
 """The vendors' own clients, unmodified, against the application."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import anthropic
@@ -10,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.factories import Person
-from tests.fakes.upstream import FakeUpstream, chunk, stream, usage
+from tests.fakes.upstream import FakeUpstream, answer, chunk, completion, stream, usage
 from tests.gateway.conftest import Facts
 
 MODEL = "openai/house-model"
@@ -91,9 +92,54 @@ def test_openais(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
         (item,) = called.get_final_response().output
     assert item.type == "function_call"
     assert json.loads(item.arguments) == {"p": 1}
+    kept = gpt.responses.retrieve(response.id)
+    assert (kept.output_text, kept.usage) == (response.output_text, response.usage)
+    more = gpt.responses.create(model=MODEL, input="More", previous_response_id=response.id)
+    assert more.previous_response_id == response.id
+    kinds = [item.type for item in gpt.responses.input_items.list(more.id, limit=1, order="asc")]
+    assert kinds == ["message"] * 3
+    fake.will(answer(completion("Brief.")))
+    compacted = gpt.responses.compact(model=MODEL, input="Hi", previous_response_id=response.id)
+    assert [item.type for item in compacted.output] == ["message", "message", "compaction"]
+    gpt.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        gpt.responses.retrieve(response.id)
+    with pytest.raises(openai.BadRequestError, match="not found") as lost:
+        gpt.responses.create(model=MODEL, input="More", previous_response_id=response.id)
+    assert lost.value.code == "previous_response_not_found"
     with pytest.raises(openai.BadRequestError, match="'background'"):
         gpt.responses.create(model=MODEL, input="Hi", background=True)
     assert {call.state for call in facts.calls()} <= {"settled", "failed"}
+
+
+def test_openais_embeddings(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    made = gpt.embeddings.create(model="stoa/demo-embeddings", input=["Hi", "there"], dimensions=8)
+    assert [len(each.embedding) for each in made.data] == [8, 8]
+    assert made.usage.prompt_tokens == 2
+    with pytest.raises(openai.BadRequestError, match="/v1/chat/completions"):
+        gpt.embeddings.create(model="stoa/demo", input="Hi")
+    assert [call.state for call in facts.calls()] == ["settled"]
+    assert fake.requests == []
+
+
+def test_openais_moderation(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    fake.will(
+        answer({"id": "m", "model": "omni", "results": [{"flagged": True, "categories": {"hate": True}}]})
+    )
+    found = gpt.moderations.create(model="openai/house-moderation", input="Hi")
+    assert found.results[0].flagged
+    assert facts.call().cost == Decimal("0.02")
+
+
+def test_openais_completions(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    head = {"id": "c", "object": "text_completion", "created": 1, "model": "house-model"}
+    pieces = [
+        {**head, "choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in ("Hel", "lo")
+    ]
+    fake.will(stream([*pieces, {**head, "choices": [], "usage": usage(10, 2)}, "[DONE]"]))
+    parts = gpt.completions.create(model=MODEL, prompt="Say", stream=True, max_tokens=9)
+    assert "".join(part.choices[0].text for part in parts) == "Hello"
+    assert facts.call().output_tokens == 2
 
 
 class LosingTransport(httpx2.WSGITransport):

@@ -191,7 +191,7 @@ def test_bad_values_are_named_and_nothing_is_called(
     assert calls(session) == []
 
 
-def test_answers_are_sanitised() -> None:
+def test_answers_are_sanitised(app: Flask, session: OrmSession) -> None:
     shown = rendered(
         {"role": "assistant", "content": "<script>x</script> **b** [l](javascript:x)\n\n    code"}
     )

@@ -11,6 +11,7 @@ from models.core.audit_log import record
 from models.core.db import db, now
 from models.core.errors import DomainError
 from models.gateway import price_imports
+from models.gateway.aliases import describe
 from models.gateway.gateway_call import refused_names
 from models.gateway.price_comparison import BucketChange, compare, dry_run
 from models.gateway.price_imports import PriceImport
@@ -38,14 +39,14 @@ def models_command(name: str | None, days: int) -> None:
     then models refused because they have no price. NAME: only models whose name contains it, or exactly this model.
     """
     routes = gateway(current_app).routes
-    listed = (route.requested for route in routes.models())
+    listed = (route.name for route in routes.all_models())
     models = {model for model in listed if not name or name.strip().lower() in model.lower()}
     if name and not models:
         models = {name}
     width = max((len(model) for model in models), default=0)
     for model in sorted(models):
         try:
-            description = _route(routes.find(model))
+            description = _route(routes.find_any(model))
         except DomainError as error:
             description = error.message
         click.echo(f"{model:<{width}}  {description}")
@@ -62,6 +63,8 @@ def models_command(name: str | None, days: int) -> None:
 
 
 def _route(route: Route) -> str:
+    if route.alias is not None:
+        return f"alias of {describe(route.alias)}"
     where = (
         route.provider.name if route.model == route.requested else f"{route.provider.name} as {route.model}"
     )

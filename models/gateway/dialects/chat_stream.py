@@ -1,4 +1,4 @@
-"""A stream of chat completion chunks: passed on unchanged, except for what some client could not read.
+"""A stream of chat completion chunks: passed on unchanged, except for what some client could not read, or translated from another format.
 
 The last chunk with usage is held until the call is billed, so that a client that asked for usage gets the billed one.
 """
@@ -12,12 +12,18 @@ import orjson
 from models.gateway import call_errors, lenient_json, sse
 from models.gateway.bill import Bill
 from models.gateway.chat_format import Call, ProviderFailure, find_failure, parse_failure
+from models.gateway.dialects.format_stream import FormatStream
+from models.gateway.dialects.translation import TranslatedAnswer
+from models.gateway.formats.chat_answer import ChatWriter, custom_tools
 from models.gateway.routing import Route
 from models.gateway.sse import SseEvent
 
 
 class ChatStream:
-    """Translates one stream; see `StreamTranslator`. `client_usage` formats a bill's usage for the client."""
+    """Translates one stream; see `StreamTranslator`. `client_usage` formats a bill's usage for the client; `object` is the type of
+    each chunk."""
+
+    object = "chat.completion.chunk"
 
     def __init__(
         self,
@@ -62,8 +68,7 @@ class ChatStream:
         return sse.DONE
 
     def error(self, message: str, code: str, kind: str) -> bytes:
-        error = {"message": message, "type": kind, "code": code, "param": None}
-        return sse.frame(orjson.dumps({"error": error}))
+        return error_event(message, code, kind)
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -121,7 +126,7 @@ class ChatStream:
             meter.amended = True
         if meter.amended:
             meter.amended = False
-            chunk["object"] = "chat.completion.chunk"
+            chunk["object"] = self.object
             text = sse.frame(lenient_json.write(chunk), event.name)
         usage = chunk.get("usage")
         if usage is not None and not isinstance(usage, dict):
@@ -195,7 +200,7 @@ class ChatStream:
         self._sent_usage = usage
         event = {
             "id": self.meter.id or self._request_id,
-            "object": "chat.completion.chunk",
+            "object": self.object,
             "created": self.meter.created or int(time.time()),
             "model": self.meter.model or self._call.model,
             "choices": [],
@@ -208,3 +213,45 @@ def _without_usage(chunk: dict[str, Any]) -> bytes:
     if not chunk.get("choices"):
         return b""
     return sse.frame(lenient_json.write({key: value for key, value in chunk.items() if key != "usage"}))
+
+
+def error_event(message: str, code: str, kind: str) -> bytes:
+    """The event that ends a stream with an error."""
+    error = {"message": message, "type": kind, "code": code, "param": None}
+    return sse.frame(orjson.dumps({"error": error}))
+
+
+class TranslatedChatStream(FormatStream):
+    """The events of another format as chunks of chat completions. `client_usage` formats a bill's usage for the client."""
+
+    def __init__(
+        self,
+        request_id: str,
+        call: Call,
+        route: Route,
+        client_usage: Callable[[Bill], Mapping[str, Any]],
+        *,
+        wants_usage: bool,
+    ) -> None:
+        super().__init__(request_id, call, route)
+        self._client_usage = client_usage
+        self._wants_usage = wants_usage
+        self._reader = TranslatedAnswer(call)
+        self._writer = ChatWriter(f"chatcmpl-{request_id}", custom_tools(call.client_body))
+
+    def end_event(self) -> bytes:
+        return sse.DONE
+
+    def error(self, message: str, code: str, kind: str) -> bytes:
+        return error_event(message, code, kind)
+
+    def _event(self, value: dict[str, Any], event: SseEvent) -> bytes:
+        out = self._writer.start(self.meter.model or self._call.model)
+        return out + b"".join(self._writer.write(each) for each in self._reader.read(value))
+
+    def final_chunk(self, bill: Bill | None) -> bytes:
+        if not self._complete():
+            return b""
+        self._reader.end()
+        out = self._writer.start(self.meter.model or self._call.model) + self._writer.finish()
+        return out + (self._writer.usage(self._client_usage(bill)) if bill and self._wants_usage else b"")

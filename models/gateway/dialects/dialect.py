@@ -5,7 +5,7 @@ serves all calls. Requests to providers, and how they report usage, belong to `m
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,13 +17,17 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
+from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_session import CallSession
 from models.gateway.chat_format import Call, UsageMeter, request_definitions, request_parameters
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.idempotency import IdempotencyKey
 from models.gateway.providers.provider import Provider
+from models.gateway.response_state.response_store import ResponseMemory
 from models.gateway.routing import Route, Router
-from models.ledger.payers import NO_HINT, PayerHint
+from models.gateway.upstream import MAX_BODY
+from models.ledger.holds import Admission
+from models.ledger.payers import NO_HINT, PayerHint, payer_hint
 
 MAX_STORED_REQUEST = 256 << 10
 """Largest total of a request's messages that is stored with the call, in bytes."""
@@ -51,7 +55,8 @@ class UnreadableBody(DomainError):
 
 @dataclass(slots=True)
 class IncomingRequest:
-    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes."""
+    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes. `memory`: where
+    responses are kept."""
 
     request_id: str
     key: str = field(repr=False)
@@ -59,6 +64,7 @@ class IncomingRequest:
     body: Any = field(repr=False)
     raw: bytes = field(default=b"", repr=False)
     address: str | None = None
+    memory: ResponseMemory | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,10 @@ class CallRequest:
     """The body of an invalid request, if it is JSON."""
     address: str | None = None
     """The caller's."""
+    trace_parent: str | None = None
+    """The client's `traceparent`, a W3C header."""
+    resolve: "Callable[[Admission], CallRequest] | None" = field(default=None, repr=False)
+    """The request with what it refers to, of which the checked caller is the owner. Raises DomainError."""
     session: CallSession | None = None
     """What the client says about its session, if it names no run."""
 
@@ -130,13 +140,15 @@ class WholeAnswer:
 @dataclass(slots=True)
 class Reply:
     """A whole answer for the client. `dropped` names request keys left out for the provider; `run_left` is what the envelope of
-    the run leaves, in credits; `stored` is whether a retry with its idempotency key gets it."""
+    the run leaves, in credits; `stored` is whether a retry with its idempotency key gets it, `served` the header `X-Stoa-Served`."""
 
     body: bytes
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
     run_left: int | None = None
     stored: bool = True
+    limits: Mapping[str, str] = field(default_factory=dict)
+    served: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +213,7 @@ class Dialect(ABC):
     """One client format. `door` names it in the records of calls, `scope` what a key needs for it.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
-    `collects`: whole answers can be collected from a stream of chat completion chunks.
+    `collects`: whole answers can be collected from a stream. `max_answer`: the largest whole answer, in bytes.
     """
 
     door = ""
@@ -209,6 +221,7 @@ class Dialect(ABC):
     body_first = False
     needs_run = False
     collects = False
+    max_answer = MAX_BODY
 
     # requests
 
@@ -216,8 +229,36 @@ class Dialect(ABC):
     def read(self, received: IncomingRequest) -> CallRequest:
         """Parse a request into a call: model, size, output limit, whether it is streamed."""
 
+    def request(
+        self,
+        received: IncomingRequest,
+        call: Call | DomainError,
+        *,
+        run_id: str | None = None,
+        client_id: str | None = None,
+        payer: PayerHint | None = None,
+    ) -> CallRequest:
+        """The call with what the headers say: the run, who pays, and the caller's own key, unless the body said so."""
+        headers = received.headers
+        invalid = isinstance(call, DomainError) and not isinstance(received.body, DomainError)
+        return CallRequest(
+            self,
+            received.request_id,
+            received.key,
+            call,
+            run_id=run_id or (None if self.needs_run else headers.get("x-stoa-run-id") or None),
+            client_id=client_id,
+            byok=headers.get("x-openrouter-api-key") or None,
+            run_budget=headers.get(RUN_BUDGET) or None,
+            size=len(received.raw),
+            body=received.body if invalid else None,
+            address=received.address,
+            trace_parent=headers.get("traceparent"),
+            payer=payer or payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
+        )
+
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
-        """The call's first route. Raises NoRoute, NotAChatModel or NoPrice."""
+        """The call's first route. Raises NoRoute, OtherModelKind or NoPrice."""
         return routes.find(call.model, byok=request.byok)
 
     def adapt(self, call: Call, provider: Provider) -> Call:

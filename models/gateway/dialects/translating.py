@@ -2,17 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from models.core.errors import DomainError
 from models.gateway import tokens
 from models.gateway.bill import Bill
-from models.gateway.budget_errors import RUN_BUDGET
-from models.gateway.call_errors import client_error, redact_keys
-from models.gateway.chat_format import BadCall, Call, Usage, UsageMeter, find_failure, request_definitions
-from models.gateway.conversation import Answer, AnswerBuilder, Conversation
+from models.gateway.chat_format import Call, Usage, UsageMeter, request_definitions
+from models.gateway.conversation import Answer, Conversation
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.dialect import (
     AnswerCollector,
@@ -23,20 +19,19 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
     newest_messages,
 )
-from models.gateway.formats.chat_answer import ChatAnswerReader
+from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
+from models.gateway.dialects.reading import read_request
+from models.gateway.dialects.translation import TranslatedAnswer, as_chat, translated
 from models.gateway.formats.chat_request import write_chat
-from models.gateway.lenient_json import NotJson, read, write
+from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route
-from models.gateway.upstream import BrokenConnection, EmptyAnswer
-from models.ledger.payers import payer_hint
 
 CHAT = ChatDialect()
 
 
 class TranslatingDialect(Dialect):
-    """Needs no run; the header `x-stoa-run-id` attaches a call to one. `format`: the name of its format; `passed_on`: headers that a
-    provider of this format gets unchanged."""
+    """`format`: the name of its format; `passed_on`: headers that a provider of this format gets unchanged."""
 
     collects = True
     format = ""
@@ -55,45 +50,19 @@ class TranslatingDialect(Dialect):
         """A whole answer in this format."""
 
     def read(self, received: IncomingRequest) -> CallRequest:
-        headers = received.headers
-        call: Call | DomainError
-        if isinstance(received.body, DomainError):
-            call = received.body
-        else:
-            try:
-                passed = {name: value for name in self.passed_on if (value := headers.get(name))}
-                call = replace(self.parse(received), headers=passed)
-            except BadCall as error:
-                call = error
-        invalid = isinstance(call, DomainError) and call is not received.body
-        return CallRequest(
-            self,
-            received.request_id,
-            received.key,
-            call,
-            run_id=headers.get("x-stoa-run-id") or None,
-            byok=headers.get("x-openrouter-api-key") or None,
-            run_budget=headers.get(RUN_BUDGET) or None,
-            size=len(received.raw),
-            body=received.body if invalid else None,
-            address=received.address,
-            payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
-        )
+        return read_request(self, received, self._parse_with_headers)
+
+    def _parse_with_headers(self, received: IncomingRequest) -> Call:
+        passed = {name: value for name in self.passed_on if (value := received.headers.get(name))}
+        return replace(self.parse(received), headers=passed)
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         """Translate the call for a provider without this format."""
-        if self.format in provider.formats:
-            return call
-        conversation = self.conversation(call.body)
-        body = {"model": call.model, **write_chat(conversation)}
-        return replace(
-            call,
-            body=body,
-            format="chat",
-            original=call.body,
-            left_out=tuple(conversation.left_out),
-            headers={},
-        )
+        return translated(call, provider.format_for(call), self.translated)
+
+    def translated(self, body: Mapping[str, Any]) -> Conversation:
+        """A parsed body as providers without this format get it."""
+        return self.conversation(body)
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
         body = self._chat_body(call)
@@ -108,35 +77,19 @@ class TranslatingDialect(Dialect):
         return tokens.count_input(body["messages"], body.get("tools"))
 
     def _chat_body(self, call: Call) -> Mapping[str, Any]:
-        """The request as it is stored, shown and counted: in the format of chat completions."""
-        return call.body if call.format == "chat" else write_chat(self.conversation(call.body))
+        return write_chat(self.conversation(call.body)) if call.format == self.format else as_chat(call)
 
     # -- answers ---------------------------------------------------------------------------------------------
 
     def read_answer(self, raw: bytes, call: Call, route: Route, headers: Mapping[str, str]) -> WholeAnswer:
-        if call.format != self.format:
+        if call.format == CHAT.format:
             return CHAT.read_answer(raw, call, route, headers)
-        title = route.provider.title
-        if not raw.strip():
-            raise EmptyAnswer(f"{title} sent an empty answer. Nothing was charged; try again.")
-        body: Any = None
-        with suppress(NotJson):
-            body, raw = read(raw)
-        if not isinstance(body, dict):
-            raise BrokenConnection(f"{title} sent an answer that cannot be read.")
-        meter = route.provider.meter(call)
-        meter.body(body)
-        if meter.failure is not None and not meter.started:
-            failure = find_failure(read(redact_keys(raw, route)).value, is_error=True) or meter.failure
-            raise client_error(failure, failure.status or 502, route, headers.get("Retry-After"))
-        if meter.empty and not meter.ended:
-            raise EmptyAnswer(
-                f"{title} sent an answer without content and without usage. Nothing was charged; try again."
-            )
-        return WholeAnswer(raw, body, meter)
+        return read_format_answer(raw, call, route, headers)
 
     def collector(self, call: Call, route: Route, headers: Mapping[str, str]) -> AnswerCollector:
-        return CHAT.collector(call, route, headers)
+        if call.format == CHAT.format:
+            return CHAT.collector(call, route, headers)
+        return FormatCollector(call, route, headers)
 
     def stored_answer(self, call: Call, answers: Sequence[WholeAnswer]) -> Any:
         return answers[0].meter.answer
@@ -144,8 +97,10 @@ class TranslatingDialect(Dialect):
     def reply(self, call: Call, answers: Sequence[WholeAnswer], bill: Bill) -> Reply:
         whole = answers[0]
         if call.format == self.format:
-            return Reply(whole.raw)
-        builder = AnswerBuilder()
-        for event in ChatAnswerReader().read_whole(whole.value):
-            builder.add(event)
-        return Reply(write(self.answer_body(call, builder.answer(), whole.meter, bill.usage)))
+            return Reply(self.finish(call, whole.value, whole.raw))
+        answer = TranslatedAnswer(call).read_whole(whole.value)
+        return Reply(self.finish(call, self.answer_body(call, answer, whole.meter, bill.usage)))
+
+    def finish(self, call: Call, body: dict[str, Any], raw: bytes | None = None) -> bytes:
+        """The bytes of a whole settled answer; `raw` are those of a provider of this format."""
+        return write(body) if raw is None else raw

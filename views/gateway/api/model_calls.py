@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from flask import Flask
 from gunicorn.http.errors import ParseException
+from limits.storage import Storage, storage_from_string
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
@@ -13,7 +14,7 @@ from models.accounts.key_format import present
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
-from models.gateway.budget_errors import RUN_BUDGET_LEFT
+from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.call_session import read_session
 from models.gateway.chat_format import BadCall, Call, chat_parsing
@@ -39,8 +40,10 @@ from models.gateway.idempotency import (
     idempotency_key,
 )
 from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
+from models.gateway.key_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
+from models.gateway.served import SERVED
 from models.gateway.stream import AnswerStream
 from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
@@ -60,7 +63,12 @@ PAYER_HEADERS = [
         "`Idempotent-Replayed: true`, and is not charged again. At most 255 characters, such as a UUID",
     ),
 ]
-"""Of every model call."""
+CALL_HEADERS = [
+    header("x-stoa-run-id", "Attaches the call to one of your running runs"),
+    header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
+    *PAYER_HEADERS,
+]
+"""The headers of every model call."""
 FORBIDDEN = (
     "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
     "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
@@ -75,7 +83,7 @@ CLAIMED = (
 KEY_REUSED = "The `Idempotency-Key` was used for another request (`idempotency_error`)"
 
 CALL_ERRORS: Mapping[Status, Any] = {
-    400: "The body is invalid, the model has no price here, or it is not a chat model",
+    400: "The body is invalid, the model has no price here, or is of a kind that another route serves",
     402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
     "`details` names it)",
     403: FORBIDDEN,
@@ -99,7 +107,10 @@ def init_app(app: Flask) -> None:
     """Create the process's gateway. Raises SettingsError when the operator's price file is invalid."""
     settings = app.extensions["settings"]
     pool = Pool(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
-    app.extensions["gateway"] = Gateway(settings, pool)
+    storage = storage_from_string(
+        app.config["RATELIMIT_STORAGE_URI"], **app.config["RATELIMIT_STORAGE_OPTIONS"]
+    )
+    app.extensions["gateway"] = Gateway(settings, pool, KeyLimits(cast(Storage, storage), settings))
 
 
 def gateway(app: Flask) -> Gateway:
@@ -173,7 +184,15 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     if not key:
         raise MissingApiKey
     call = dialect.read(
-        IncomingRequest(context.id, key, request.headers, body, raw, address=request.remote_addr)
+        IncomingRequest(
+            context.id,
+            key,
+            request.headers,
+            body,
+            raw,
+            request.remote_addr,
+            gateway(context.app).responses,
+        )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
         call = replace(call, session=session)
@@ -202,6 +221,9 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
         return _replayed(answer, dialect)
     else:
         response = _stream_response(answer)
+    response.headers.update(answer.limits)
+    if answer.served is not None:
+        response.headers[SERVED] = answer.served
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
@@ -243,13 +265,15 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception,
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):
         response.headers["Accept-Encoding"] = error.accept
-    if isinstance(normalized, CallRefused | ProviderError | DomainError) and normalized.retry_after:
+    retrying = CallRefused | ProviderError | UpstreamError | DomainError
+    if isinstance(normalized, retrying) and normalized.retry_after:
         seconds = str(normalized.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds
     if isinstance(normalized, AnswerNotKept):
         # SDKs retry a 409 otherwise
         response.headers["X-Should-Retry"] = "false"
+    response.headers.update(getattr(error, "limits", {}))
     return _with_facts(response, getattr(error, "dropped", ()))
 
 

@@ -227,5 +227,5 @@ def _label(key: Session) -> str:
 
 def _model_names() -> list[str]:
     """The listed models, the demo first."""
-    names = (each.requested for each in gateway(current_app).routes.models())
+    names = (each.name for each in gateway(current_app).routes.models())
     return [name for name in names if PLAIN_NAME.fullmatch(name)]
