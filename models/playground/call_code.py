@@ -26,12 +26,15 @@ class CallCode(NamedTuple):
 def code_of(address: str, body: Mapping[str, Any]) -> list[CallCode]:
     """The code that makes the call. `address`: this server's."""
     arguments = {"curl": _curl(body), "Python": _python(body), "TypeScript": _typescript(body)}
+    examples = code_examples(address, "model")
     return [
-        CallCode(
-            name, block.title, _ARGUMENTS[name].sub(lambda _, to=arguments[name]: to, block.text, count=1)
-        )
-        for name, block in code_examples(address, "model")
+        CallCode(name, block.title, _replaced(name, block.text, arguments[name])) for name, block in examples
     ]
+
+
+def _replaced(name: str, code: str, arguments: str) -> str:
+    before, after = _ARGUMENTS[name].split(code, maxsplit=1)
+    return f"{before}{arguments}{after}"
 
 
 def _json(value: Any) -> str:
