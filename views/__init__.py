@@ -42,6 +42,7 @@ from views.orgs import api as orgs_api
 from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim_routes
+from views.playground import pages as playground_pages
 from views.runs import api as runs_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
@@ -113,6 +114,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openapi.bp)
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
+    app.register_blueprint(playground_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)

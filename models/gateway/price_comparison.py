@@ -113,13 +113,12 @@ def compare(router: Router, proposal: PriceImport) -> ImportComparison:
     changes: list[PriceChange] = []
     overridden: list[str] = []
     unchanged = elsewhere = 0
-    only = "openrouter" if proposal.source.startswith("openrouter ") else None
     for name, entry in proposal.prices.items():
         override = router.prices.overrides.get(name)
         route = _route(router, name)
         if override and override.price:
             overridden.append(name)
-        elif route is None or only not in (None, route.provider.name):
+        elif route is None or proposal.table not in ("", route.provider.table):
             elsewhere += 1
         else:
             new = parse_price(name, entry)

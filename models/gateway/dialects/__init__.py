@@ -1,6 +1,6 @@
 """Dialects: the API formats of clients, one per file."""
 
-from models.gateway.dialects.chat import ChatDialect
+from models.gateway.dialects.chat import ChatDialect, PlaygroundDialect
 from models.gateway.dialects.codebuff import CodebuffDialect
 from models.gateway.dialects.compaction import CompactionDialect
 from models.gateway.dialects.completions import CompletionsDialect
@@ -11,7 +11,7 @@ from models.gateway.dialects.rerank import RerankDialect
 from models.gateway.dialects.responses import ResponsesDialect
 from models.gateway.dialects.searches import DocsSearchDialect, WebSearchDialect
 
-CHAT, CODEBUFF = ChatDialect(), CodebuffDialect()
+CHAT, CODEBUFF, PLAYGROUND = ChatDialect(), CodebuffDialect(), PlaygroundDialect()
 MESSAGES, RESPONSES = MessagesDialect(), ResponsesDialect()
 COMPACTION = CompactionDialect()
 EMBEDDINGS, COMPLETIONS = EmbeddingsDialect(), CompletionsDialect()
