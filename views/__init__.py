@@ -26,9 +26,13 @@ from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
 from views.gateway.api import codebuff as gateway_api
+from views.gateway.api import completions as gateway_completions
+from views.gateway.api import embeddings as gateway_embeddings
 from views.gateway.api import gemini as gateway_gemini
 from views.gateway.api import model_calls, response_sockets
+from views.gateway.api import moderations as gateway_moderations
 from views.gateway.api import openai as gateway_openai
+from views.gateway.api import rerank as gateway_rerank
 from views.gateway.api import responses as gateway_responses
 from views.gateway.api import stored_responses as gateway_stored_responses
 from views.ledger import commands as billing_commands
@@ -153,6 +157,11 @@ def register(app: Flask) -> None:
     app.register_blueprint(feeds.bp)
     model_calls.init_app(app)
     response_sockets.init_app(app)
+    response_sockets.init_app(app)
+    app.register_blueprint(gateway_embeddings.bp)
+    app.register_blueprint(gateway_rerank.bp)
+    app.register_blueprint(gateway_moderations.bp)
+    app.register_blueprint(gateway_completions.bp)
     app.register_blueprint(gateway_openai.bp)
     app.register_blueprint(gateway_anthropic.bp)
     app.register_blueprint(gateway_responses.bp)

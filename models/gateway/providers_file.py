@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from models.core.settings import SettingsError
 from models.gateway import model_names
 from models.gateway.aliases import ERROR_CLASSES, SAFE, Alias, RetryPolicy
+from models.gateway.formats import passed
 from models.gateway.pricing import PRICE_KEYS, ModelPrice, read_override
 from models.gateway.providers.configured import BEARER, NO_KEY, ConfiguredModel, ProviderConfig
 from models.gateway.upstream import UpstreamTimeouts
@@ -157,12 +158,15 @@ class _ModelTable(_FileTable):
     timeouts: _TimeoutsTable = _NO_TIMEOUTS
 
 
+_Format = Literal["chat", "messages", "responses", *passed.PASSED]  # type: ignore[valid-type]
+
+
 class _ProviderTable(_FileTable):
     title: Line | None = None
     base_url: Annotated[str, AfterValidator(_web_address)]
     key_env: Annotated[str, AfterValidator(_variable)] | None = None
     auth: Annotated[str, AfterValidator(_authentication)] = BEARER
-    formats: Annotated[list[Literal["chat", "messages", "responses"]], Field(min_length=1)] = ["chat"]
+    formats: Annotated[list[_Format], Field(min_length=1)] = ["chat"]
     headers: Annotated[dict[str, Line], AfterValidator(_extra_headers)] = {}
     query: dict[Line, Line] = {}
     prices: Annotated[str, AfterValidator(_price_table)] = ""

@@ -73,7 +73,6 @@ from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
-    MAX_BODY,
     MAX_STREAM,
     READ,
     EmptyAnswer,
@@ -808,7 +807,7 @@ def _fetch(dialect: Dialect, attempt: Attempt) -> WholeAnswer:
     try:
         if not _succeeded(response):
             raise read_provider_error(response, route)
-        raw = response.read(MAX_STREAM if "event-stream" in _content_type(response) else MAX_BODY)
+        raw = response.read(MAX_STREAM if "event-stream" in _content_type(response) else dialect.max_answer)
         return dialect.read_answer(raw, attempt.call, route, response.headers)
     finally:
         response.close()

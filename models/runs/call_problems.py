@@ -69,6 +69,11 @@ _REFUSED: dict[str, tuple[str, str, Remedy | None]] = {
         "docs",
     ),
     "model_not_chat": ("Refused: not a chat model", "Use a chat model.", "docs"),
+    "model_wrong_route": (
+        "Refused: another kind of model",
+        "Send it to the route that the message names.",
+        "docs",
+    ),
     "model_not_found": ("Refused: no such model", "Use a model of GET /v1/models.", "docs"),
     "request_too_large": ("Refused: the request is too large", "Send at most 20 MB.", "docs"),
     "invalid_request": ("Refused: the request is invalid", "Change the request as the message says.", "docs"),

@@ -46,6 +46,8 @@ def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPat
     prices = tmp_path_factory.mktemp("prices") / "prices.toml"
     prices.write_text(
         '["openai/house-model"]\ninput = 2\noutput = "10.5"\n["openai/free-model"]\ninput = 0\noutput = 0\n'
+        '["openai/house-moderation"]\nrequest = 0.02\n["openai/house-rerank"]\nsearch_unit = 0.03\n'
+        '["openai/token-rerank"]\ninput = 100\noutput = 0\n'
     )
     return load_settings(
         _env_file=None,

@@ -27,6 +27,7 @@ Schema = dict[str, Any]
 
 TAGS = {
     "Gateway": "Model calls: chat completions, models, and what limits a key",
+    "Embeddings and media": "Embeddings, ranking, moderation, plain completions, images, speech and transcription",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",

@@ -25,6 +25,7 @@ from models.gateway.idempotency import IdempotencyKey
 from models.gateway.providers.provider import Provider
 from models.gateway.response_state.response_store import ResponseMemory
 from models.gateway.routing import Route, Router
+from models.gateway.upstream import MAX_BODY
 from models.ledger.holds import Admission
 from models.ledger.payers import NO_HINT, PayerHint, payer_hint
 
@@ -212,7 +213,7 @@ class Dialect(ABC):
     """One client format. `door` names it in the records of calls, `scope` what a key needs for it.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
-    `collects`: whole answers can be collected from a stream.
+    `collects`: whole answers can be collected from a stream. `max_answer`: the largest whole answer, in bytes.
     """
 
     door = ""
@@ -220,6 +221,7 @@ class Dialect(ABC):
     body_first = False
     needs_run = False
     collects = False
+    max_answer = MAX_BODY
 
     # requests
 
@@ -256,7 +258,7 @@ class Dialect(ABC):
         )
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
-        """The call's first route. Raises NoRoute, NotAChatModel or NoPrice."""
+        """The call's first route. Raises NoRoute, OtherModelKind or NoPrice."""
         return routes.find(call.model, byok=request.byok)
 
     def adapt(self, call: Call, provider: Provider) -> Call:

@@ -14,7 +14,7 @@ from models.accounts.key_format import present
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
-from models.gateway.budget_errors import RUN_BUDGET_LEFT
+from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.call_session import read_session
 from models.gateway.chat_format import BadCall, Call, chat_parsing
@@ -63,7 +63,12 @@ PAYER_HEADERS = [
         "`Idempotent-Replayed: true`, and is not charged again. At most 255 characters, such as a UUID",
     ),
 ]
-"""Of every model call."""
+CALL_HEADERS = [
+    header("x-stoa-run-id", "Attaches the call to one of your running runs"),
+    header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
+    *PAYER_HEADERS,
+]
+"""The headers of every model call."""
 FORBIDDEN = (
     "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
     "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
@@ -78,7 +83,7 @@ CLAIMED = (
 KEY_REUSED = "The `Idempotency-Key` was used for another request (`idempotency_error`)"
 
 CALL_ERRORS: Mapping[Status, Any] = {
-    400: "The body is invalid, the model has no price here, or it is not a chat model",
+    400: "The body is invalid, the model has no price here, or is of a kind that another route serves",
     402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
     "`details` names it)",
     403: FORBIDDEN,

@@ -7,21 +7,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 
 from models.core.strict_models import Missing
-from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import COMPACTION, RESPONSES
 from models.gateway.formats.responses_parsing import parse_responses
 from views.gateway.api.model_calls import (
     CALL_ERRORS,
+    CALL_HEADERS,
     DOOR,
     NOT_FOUND,
-    PAYER_HEADERS,
     call_model,
     count_tokens,
 )
 from views.gateway.api.openai import Tokens
 from views.gateway.api.response_sockets import serve_socket
 from views.web.fast_path import RequestContext, fast_route
-from views.web.operation import Operation, ResponseModel, header
+from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("gateway_responses", __name__, url_prefix="/v1")
 
@@ -87,11 +86,7 @@ class ResponseInputTokens(ResponseModel):
     caller="key",
     scope=RESPONSES.scope,
     body=ResponsesBody,
-    parameters=[
-        header("x-stoa-run-id", "Attaches the call to one of your running runs"),
-        header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
-        *PAYER_HEADERS,
-    ],
+    parameters=CALL_HEADERS,
     answers={
         200: ("The response, or its stream", ModelResponse),
         **CALL_ERRORS,
@@ -112,7 +107,7 @@ def responses(context: RequestContext) -> Response:
     tag="Gateway",
     caller="key",
     body=CompactionBody,
-    parameters=[header("x-stoa-run-id", "Attaches the call to one of your running runs"), *PAYER_HEADERS],
+    parameters=CALL_HEADERS,
     answers={
         200: ("The compacted conversation", CompactedConversation),
         **CALL_ERRORS,
