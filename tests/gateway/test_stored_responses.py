@@ -62,7 +62,10 @@ def texts(items: list[dict[str, Any]]) -> list[str]:
 def test_a_response_is_kept_read_and_deleted(
     call: Call, get: Call, fake: FakeUpstream, session: OrmSession
 ) -> None:
-    made = call(metadata={"a": "b"}).json
+    answered = call(metadata={"a": "b"})
+    made = answered.json
+    assert answered.headers["x-codex-credits-balance"] == "1000"
+    assert answered.headers["x-codex-credits-has-credits"] == "true"
     assert (made["store"], made["previous_response_id"]) == (True, None)
     read = get(made["id"])
     assert (read.status_code, read.json) == (200, made)
@@ -310,6 +313,7 @@ def test_a_responses_body_on_the_chat_path_is_answered_in_chats_shape(
         return web.post("/v1/chat/completions", json=body | changes, headers=rich.headers)
 
     found = post(made_up=1)
+    assert "x-codex-credits-balance" not in found.headers
     assert found.json["choices"][0]["message"]["content"].startswith("Hello there")
     assert found.headers["X-Stoa-Dropped"] == "made_up"
     sent = fake.requests[-1].body

@@ -224,6 +224,8 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
     response.headers.update(answer.limits)
     if answer.served is not None:
         response.headers[SERVED] = answer.served
+    if answer.balance is not None:
+        response.headers.update(dialect.balance_headers(answer.balance))
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
