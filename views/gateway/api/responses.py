@@ -82,7 +82,7 @@ class ResponseInputTokens(ResponseModel):
 
 @fast_route(bp, "/responses")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     scope=RESPONSES.scope,
     body=ResponsesBody,
@@ -104,7 +104,7 @@ def responses(context: RequestContext) -> Response:
 
 @fast_route(bp, "/responses/compact")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     body=CompactionBody,
     parameters=CALL_HEADERS,
@@ -124,7 +124,7 @@ def compact(context: RequestContext) -> Response:
 
 @fast_route(bp, "/responses/input_tokens")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     scope=RESPONSES.scope,
     body=ResponsesBody,
@@ -145,7 +145,7 @@ def count_response_tokens(context: RequestContext) -> Response:
 
 @fast_route(bp, "/responses", method="GET")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     answers={
         101: ("The connection is a WebSocket", None),

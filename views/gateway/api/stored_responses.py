@@ -55,7 +55,7 @@ class InputItems(ResponseModel):
 
 @bp.get("/responses/<id>")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     parameters=[
         INCLUDE,
@@ -84,7 +84,7 @@ def response(id: str) -> ResponseReturnValue:
 
 @bp.delete("/responses/<id>")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     parameters=[*PAYER_HEADERS[:2]],
     answers={200: ("It is deleted", DeletedResponse), **REFUSED},
@@ -106,7 +106,7 @@ def delete_response(id: str) -> ResponseReturnValue:
 
 @bp.get("/responses/<id>/input_items")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     parameters=[
         query("limit", f"Items on a page, 1 to {MAX_PAGE}; 20 by default"),
@@ -140,7 +140,7 @@ def input_items(id: str) -> ResponseReturnValue:
 
 @bp.post("/responses/<id>/cancel")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     parameters=[*PAYER_HEADERS[:2]],
     answers={
