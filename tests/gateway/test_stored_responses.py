@@ -86,7 +86,9 @@ def test_a_response_is_kept_read_and_deleted(
     assert session.scalars(select(StoredResponse)).all() == []
 
 
-def test_a_chain_is_sent_whole_without_its_instructions(call: Call, get: Call, fake: FakeUpstream) -> None:
+def test_a_chain_is_sent_whole_without_its_instructions(
+    call: Call, get: Call, fake: FakeUpstream, web: FlaskClient, rich: Person
+) -> None:
     first = call(instructions="Be brief.", input="One").json
     fake.will(
         stream([chunk({"content": "Two!"}), chunk({}, "stop"), chunk(None, usage=usage(9, 9)), "[DONE]"])
@@ -100,6 +102,14 @@ def test_a_chain_is_sent_whole_without_its_instructions(call: Call, get: Call, f
         *("One", "Hello there my friend.", "Two", "Two!", "Three"),
     ]
     assert third["instructions"] is None
+    counts = [
+        web.post("/v1/responses/input_tokens", json=body, headers=rich.headers).json["input_tokens"]
+        for body in (
+            {"model": MODEL, "input": "x"},
+            {"model": MODEL, "input": "x", "previous_response_id": third["id"]},
+        )
+    ]
+    assert counts[1] > counts[0] + 10
     pages, after = [], ""
     while True:
         page = get(third["id"], f"/input_items?order=asc&limit=2{after}").json
