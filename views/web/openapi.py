@@ -27,6 +27,7 @@ Schema = dict[str, Any]
 
 TAGS = {
     "Gateway": "Model calls: chat completions, models, and what limits a key",
+    "Responses": "OpenAI's Responses API: create, continue, read and compact responses, and WebSockets",
     "Embeddings and media": "Embeddings, ranking, moderation, plain completions, images, speech and transcription",
     "Search": "Search the web and the documentation of libraries",
     "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",

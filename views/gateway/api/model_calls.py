@@ -18,6 +18,7 @@ from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.call_session import read_session
 from models.gateway.chat_format import BadCall, Call, chat_parsing
+from models.gateway.dialects import RESPONSES
 from models.gateway.dialects.dialect import (
     CallRequest,
     Dialect,
@@ -43,10 +44,12 @@ from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
 from models.gateway.key_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
+from models.gateway.response_state.response_store import ResponseOwner
 from models.gateway.served import SERVED
 from models.gateway.stream import AnswerStream
 from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
+from models.ledger.payers import payer_hint
 from views.web import error_handlers, guards
 from views.web.body import BadJson, BodyTooLarge, read_with_bytes
 from views.web.content_encoding import UnsupportedEncoding
@@ -153,6 +156,17 @@ def count_tokens(
         return refuse_in(context, dialect, error)
 
 
+def response_owner(context: RequestContext) -> ResponseOwner:
+    """Whose kept responses the caller reads. Raises MissingApiKey, CallRefused, LedgerUnavailable."""
+    request = context.request
+    key = guards.api_key(request.environ)
+    if not key:
+        raise MissingApiKey
+    payer = payer_hint(request.headers.get("x-stoa-org"), request.headers.get("x-stoa-repo"))
+    served = gateway(context.app)
+    return served.response_owner(key, context.id, RESPONSES, payer=payer, address=request.remote_addr)
+
+
 def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
     """An error that is no call's, in the dialect's format."""
     found = normalize(error)
@@ -228,6 +242,8 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
     response.headers.update(answer.limits)
     if answer.served is not None:
         response.headers[SERVED] = answer.served
+    if answer.balance is not None:
+        response.headers.update(dialect.balance_headers(answer.balance))
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
