@@ -10,8 +10,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from models.core.settings import SettingsError
+from models.core.settings import SettingsError, load_settings
+from models.gateway.pricing import PriceTable
 from models.gateway.providers_file import load_providers
+from models.gateway.routing import Router
 from models.gateway.upstream import UpstreamTimeouts, _open_socket
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, completion, stream, usage
@@ -227,3 +229,9 @@ def test_timeouts_are_inherited(tmp_path: Path) -> None:
     assert found.providers[0].timeouts == UpstreamTimeouts(2, 60, 60, 60)
     assert found.providers[0].models["slow"].timeouts == UpstreamTimeouts(2, 60, 5, 60)
     assert found.timeouts["openai/gpt-5-pro"] == UpstreamTimeouts(10, 900, 120)
+    routes = Router(
+        load_settings(_env_file=None, openai_api_key="sk", stoa_providers_file=file), PriceTable()
+    )
+    for name in ("openai/gpt-5-pro", "GPT-5-pro", "x/slow", "openai/gpt-5"):
+        timeouts = routes.find(name).timeouts
+        assert (timeouts and timeouts.first_byte) == {"x/slow": 60, "openai/gpt-5": None}.get(name, 900)
