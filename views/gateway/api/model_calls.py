@@ -196,7 +196,7 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
-        call = replace(call, session=session)
+        call = replace(call, session=session, headers=request.headers)
     value = request.headers.get(IDEMPOTENCY_KEY)
     return call if value is None else _idempotent(context, call, value, raw)
 
@@ -206,7 +206,7 @@ def _idempotent(context: RequestContext, call: CallRequest, value: str, raw: byt
     request, payer = context.request, call.payer
     same = (request.path, request.query_string, raw, call.run_id, payer.org, payer.repo_url)
     try:
-        key = idempotency_key(value.strip(), *same)
+        key = idempotency_key(value.strip(), *same, is_test=call.presented.is_test)
     except BadIdempotencyKey as error:
         return replace(call, call=error)
     return replace(call, idempotency=key, headers=request.headers)
