@@ -75,6 +75,8 @@ def test_aliases_are_listed_and_checked(routed: FlaskClient, routed_app: Flask, 
     assert routed.get("/v1/models/fast", headers=rich.headers).json["id"] == "fast"
     output = routed_app.test_cli_runner().invoke(args=["gateway", "models"]).output
     assert "alias of azure/mini (weight 1), claude-like/opus (weight 3), then local/last" in output
+    assert "An alias of azure/mini (weight 1), claude-like/opus (weight 3)" in routed.get("/models/pair").text
+    assert "azure, alias" in routed.get("/models?search=pair").text
     doctor = routed_app.test_cli_runner().invoke(args=["doctor"]).output
     assert "alias unserved: The model 'keyless/any' is not served here" in doctor
     assert post(routed, rich, "unserved").status_code in (404, 502)
