@@ -1,5 +1,6 @@
 """Providers of STOA_PROVIDERS_FILE: what they are sent, what is charged, and what an invalid file says."""
 
+import re
 import socket
 import time
 from decimal import Decimal
@@ -10,7 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from models.core.settings import SettingsError, load_settings
+from models.core.settings import ROOT, SettingsError, load_settings
 from models.gateway.pricing import PriceTable
 from models.gateway.providers_file import load_providers
 from models.gateway.routing import Router
@@ -216,6 +217,17 @@ def test_an_invalid_file_says_what_to_mend(tmp_path: Path, text: str, says: str)
     assert str(error.value).startswith("STOA_PROVIDERS_FILE: ")
     assert says in str(error.value)
     assert "sk_abc_123" not in str(error.value)
+
+
+def test_the_documented_examples_are_valid(tmp_path: Path) -> None:
+    file = tmp_path / "providers.toml"
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "routing.md").read_text(), re.DOTALL)
+    found = set()
+    for example in examples:
+        file.write_text(example)
+        loaded = load_providers(file, UpstreamTimeouts())
+        found |= {*(each.name for each in loaded.providers), *loaded.aliases}
+    assert {"vllm", "ollama", "llamacpp", "lmstudio", "groq", "mistral", "azure", "fast", "smart"} <= found
 
 
 def test_timeouts_are_inherited(tmp_path: Path) -> None:
