@@ -278,8 +278,9 @@ class Router:
         alias = route.alias
         if alias is None or len(alias.models) == 1:
             return route
-        self._turn()
-        routes = [each for name in alias.order(session) if (each := self._target(name, task)) is not None]
+        routes = [
+            each for name in alias.order(session) if (each := self.route_of_model(name, task)) is not None
+        ]
         if not routes:
             return route
         routes.sort(key=lambda each: self.breakers.of(each.provider.name, each.model).avoided)
@@ -297,12 +298,13 @@ class Router:
     def _first(self, alias: Alias, task: str | None) -> Route:
         """The first model of an alias that is served. Raises the error of its first model if none is."""
         for name in alias.models:
-            if (route := self._target(name, task)) is not None:
+            if (route := self.route_of_model(name, task)) is not None:
                 return replace(route, alias=alias)
         return self._find(alias.models[0], None, False, task)
 
-    def _target(self, name: str, task: str | None) -> Route | None:
-        """The route of a model of an alias; None if it is not served."""
+    def route_of_model(self, name: str, task: str | None = None) -> Route | None:
+        """The route of a model itself, also if an alias has its name; None if it is not served."""
+        self._turn()
         if (name, task) not in self._targets:
             try:
                 self._targets[name, task] = self._find(name, None, False, task)
@@ -386,7 +388,10 @@ class Router:
                 f"The model '{name}' has no price on this server, so it is not served. "
                 "The operator can set one (STOA_PRICES_FILE)."
             )
-        timeouts = self.timeouts.get(name.lower()) or provider.timeouts_of(name, upstream)
+        timeouts = provider.timeouts_of(name, upstream)
+        if self.timeouts:
+            names = (name.lower(), provider.public_model(upstream).lower())
+            timeouts = next((self.timeouts[each] for each in names if each in self.timeouts), timeouts)
         kind = passed.KINDS[task] if task else model_names.CHAT
         return Route(provider, name, upstream, price, byok, timeouts=timeouts, kind=kind)
 
