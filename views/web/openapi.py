@@ -27,6 +27,7 @@ Schema = dict[str, Any]
 
 TAGS = {
     "Gateway": "Model calls: chat completions, models, and what limits a key",
+    "Provider keys": "Your own keys at providers, which pay for your calls",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",
