@@ -65,7 +65,7 @@ class PriceFactors:
 
     `media`: maximum media input tokens by bucket; `likely`: typical input tokens beyond `Call.input_tokens`.
     `max_output`: an output limit under a nonstandard key; `output`: output tokens beyond the limit. `dollars`: charges
-    per unit. `factor`: multiplier of all token costs. `write_bucket`: the bucket of cache writes. `audio`: the answer
+    per unit; `certain`: those that do not depend on the answer. `factor`: multiplier of all token costs. `write_bucket`: the bucket of cache writes. `audio`: the answer
     may be audio. `prices`: those of other models that may answer instead.
     """
 
@@ -74,6 +74,7 @@ class PriceFactors:
     max_output: int = 0
     output: int = 0
     dollars: Decimal = Decimal(0)
+    certain: Decimal = Decimal(0)
     factor: Decimal = Decimal(1)
     write_bucket: str = "cache_write"
     audio: bool = False
@@ -120,6 +121,20 @@ class FactorReader:
                 f"the model '{self.call.model}' has no price for it on this server. "
                 f"The operator can set one ('{bucket}' in STOA_PRICES_FILE).",
             )
+
+    def add_units(self, unit: str, count: int, key: str) -> None:
+        """Add units that the call costs whatever it answers. Raises BadCall if neither they nor tokens have a price."""
+        if self.price is None:
+            return
+        each = self.price.listed_unit(unit)
+        if each is None and not (self.price.tiers[0].listed or self.price.request):
+            name = unit.partition(":")[0].removesuffix("s")
+            raise self.refuse(
+                key,
+                f"the model '{self.call.model}' has no price per {name.replace('_', ' ')} on this server. "
+                f"The operator can set one ('{name}' in STOA_PRICES_FILE).",
+            )
+        self.factors.certain += (each or 0) * count
 
     def search(self, results: int, times: int = 1) -> None:
         """Add web searches, whose results are added to the prompt."""

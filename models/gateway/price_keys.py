@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from models.gateway.passed_price_keys import PASSED_FORMATS
 from models.gateway.price_factors import (
     TOOL_SEARCHES,
     FactorReader,
@@ -330,11 +331,21 @@ GEMINI: Mapping[str, KeyReader] = {
 DEMO: Mapping[str, KeyReader] = dict.fromkeys(CHAT, free)
 """The built-in demo model reads only text and has one price."""
 
+COMPLETIONS: Mapping[str, KeyReader] = {
+    **{key: read for key, read in CHAT.items() if key not in ("messages", "tools", "modalities", "audio")},
+    **dict.fromkeys(("prompt", "suffix"), limits),
+    "echo": free,
+    "provider": read_provider,
+}
+"""Keys of OpenAI's older Completions API."""
+
 FORMATS: Mapping[str, Mapping[str, KeyReader]] = {
     "messages": MESSAGES,
     "responses": RESPONSES,
     "compaction": RESPONSES,
     "gemini": GEMINI,
+    **PASSED_FORMATS,
+    "completions": COMPLETIONS,
 }
 """Keys of the formats that mean the same at every provider."""
 

@@ -21,7 +21,7 @@ from genai_prices.types import TieredPrices
 from models.core.settings import SettingsError
 from models.gateway import model_names
 from models.gateway.chat_format import Usage
-from models.gateway.chat_format.token_usage import MEDIA, UNITS
+from models.gateway.chat_format.token_usage import MEDIA, UNKNOWN, is_unit
 
 MILLION = Decimal(1_000_000)
 MAX_RATE = Decimal(10_000)
@@ -127,16 +127,34 @@ class ModelPrice:
         rates = self.tier(usage.input).rates
         tokens = unit_cost = Decimal(0)
         for bucket, count in usage.buckets().items():
-            if bucket in UNITS:
+            if is_unit(bucket):
                 unit_cost += self.unit_price(bucket) * count
             else:
                 tokens += rates[bucket] * count
         return self.request + unit_cost + tokens / MILLION
 
     def unit_price(self, unit: str) -> Decimal:
-        """Dollars per unit. Without a listed price: the highest of any provider, or zero for a free model."""
-        free = not any(tier.input or tier.output for tier in self.tiers)
-        return self.units.get(unit, Decimal(0) if free else MAX_UNIT_PRICES[unit])
+        """Dollars per unit. Without a listed price: for searches the highest of any provider, or zero for a free model; zero
+        for other units, of models that are priced by tokens."""
+        listed = self.listed_unit(unit)
+        if listed is None:
+            free = not any(tier.input or tier.output for tier in self.tiers)
+            listed = Decimal(0) if free else MAX_UNIT_PRICES.get(unit, Decimal(0))
+        return listed
+
+    def listed_unit(self, unit: str) -> Decimal | None:
+        """Dollars per unit, if listed. Of images the most specific price for the size and quality, or the highest if one of
+        these is unknown."""
+        if unit in self.units:
+            return self.units[unit]
+        base, *given = unit.split(":")
+        found = [
+            (0 if UNKNOWN in given else len(parts), price)
+            for name, price in self.units.items()
+            for own, *parts in [name.split(":")]
+            if own == base and (UNKNOWN in given or set(parts) <= set(given))
+        ]
+        return max(found)[1] if found else None
 
     def max_cost(
         self,
@@ -175,7 +193,8 @@ class ModelPrice:
         if tier.rates["reasoning"] != tier.output:
             names.append("reasoning")
         rates = {name: tier.rates[name] for name in names}
-        rates |= {name: self.unit_price(name) for name in used if name in UNITS}
+        units = {name: self.unit_price(name) for name in used if is_unit(name)}
+        rates |= {name: each for name, each in units.items() if each or self.listed_unit(name) is not None}
         if self.request:
             rates["request"] = self.request
         return {"source": self.source, **{name: f"{value:f}" for name, value in rates.items()}}
@@ -188,20 +207,22 @@ class ModelPrice:
         flags = []
         if any(name not in listed and name.endswith(("_input", "_output")) for name in usage.parts):
             flags.append("media_priced_as_text")
-        if any(name in UNITS and name not in self.units for name in usage.parts):
+        if any(name in MAX_UNIT_PRICES and name not in self.units for name in usage.parts):
             flags.append("unit_without_price")
         return flags
 
 
 @dataclass(frozen=True, slots=True)
 class PriceOverride:
-    """An operator's entry for a model: its price, and where it is served (`provider`, `upstream_model`)."""
+    """An operator's entry for a model: its price, where it is served (`provider`, `upstream_model`), and its kind
+    (`model_names`) if the name does not tell."""
 
     price: ModelPrice | None
     provider: str | None = None
     upstream_model: str | None = None
     name: str = ""
     """The model name as the operator spelled it."""
+    kind: str | None = None
 
 
 class PriceTable:
@@ -279,9 +300,14 @@ def shipped_price(table: str, name: str, at: datetime) -> ModelPrice | None:
     if model is None:
         return None
     listed = {key: value for key, value in model.get_prices(at).__dict__.items() if value is not None}
-    if not _NON_CHAT_PRICES.isdisjoint(listed):
+    if not _NON_CHAT_PRICES.isdisjoint(listed) and model_names.kind_of(name) == model_names.CHAT:
         return None
-    if "input_mtok" not in listed and "output_mtok" not in listed:
+    units = {
+        name: _base(listed[key]) * share
+        for key, (name, share) in _UNITS.items()
+        if listed.get(key) is not None
+    }
+    if "input_mtok" not in listed and "output_mtok" not in listed and not units:
         return (
             flat(0, 0, source=f"genai-prices:{table}/{model.id}") if model.id.endswith(FREE_SUFFIX) else None
         )
@@ -289,7 +315,6 @@ def shipped_price(table: str, name: str, at: datetime) -> ModelPrice | None:
         tier.start for value in listed.values() if isinstance(value, TieredPrices) for tier in value.tiers
     }
     tiers = tuple(_tier(listed, start) for start in sorted(starts))
-    units = {name: _base(listed[key]) / 1000 for key, name in _UNITS.items() if key in listed}
     request = units.pop("request", Decimal(0))
     if not request and _SEARCHES.search(name.lower()):
         request = MAX_UNIT_PRICES["web_searches"]
@@ -325,13 +350,17 @@ _BUCKETS = {
     "output_image_mtok": "image_output",
     "output_video_mtok": "video_output",
 }
+_THOUSANDTH = Decimal("0.001")
 _UNITS = {
-    "requests_kcount": "request",
-    "web_searches_kcount": "web_searches",
-    "storage_searches_kcount": "file_searches",
+    "requests_kcount": ("request", _THOUSANDTH),
+    "web_searches_kcount": ("web_searches", _THOUSANDTH),
+    "storage_searches_kcount": ("file_searches", _THOUSANDTH),
+    "input_mchars": ("characters", 1 / MILLION),
+    "input_audio_hours": ("seconds", 1 / Decimal(3600)),
 }
+"""Prices per unit in the shipped table: our unit, and its share of theirs."""
 _NON_CHAT_PRICES = {"audio_hours", "input_audio_hours", "input_mchars", "input_text_messages_kcount"}
-"""Prices for units that chat completions do not report. Models with one are treated as unpriced."""
+"""Prices for units that chat completions do not report. Chat models with one are treated as unpriced."""
 
 
 def variant_price(name: str, at: datetime) -> ModelPrice | None:
@@ -386,10 +415,18 @@ _RATE_KEYS = {
     "audio_output": "audio_output",
     "image_output": "image_output",
 }
-_UNIT_KEYS = {"request": "request", "web_search": "web_searches", "file_search": "file_searches"}
+_UNIT_KEYS = {
+    "request": "request",
+    "web_search": "web_searches",
+    "file_search": "file_searches",
+    "image": "images",
+    "second": "seconds",
+    "character": "characters",
+    "search_unit": "search_units",
+}
 """Dollars per unit, not per million."""
 PRICE_KEYS = {*_RATE_KEYS, *_UNIT_KEYS, "max_output"}
-_KEYS = {*PRICE_KEYS, "provider", "upstream_model"}
+_KEYS = {*PRICE_KEYS, "provider", "upstream_model", "kind"}
 
 
 def read_overrides(path: Path) -> dict[str, PriceOverride]:
@@ -424,6 +461,23 @@ def parse_price(name: str, entry: Any, source: str = "import") -> ModelPrice:
     return replace(price, source=source)
 
 
+def _with_image_prices(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry with its table of prices per image flattened: `1024x1024 hd` becomes `image:1024x1024:hd`."""
+    images = entry.get("image")
+    if not isinstance(images, dict):
+        return dict(entry)
+    found = {
+        ":".join(("image", *str(key).split())): price for key, price in images.items() if key != "default"
+    }
+    default = {"image": images["default"]} if "default" in images else {}
+    return {**{key: value for key, value in entry.items() if key != "image"}, **default, **found}
+
+
+def _unit_name(key: str) -> str:
+    name, colon, rest = key.partition(":")
+    return f"{_UNIT_KEYS[name]}{colon}{rest}"
+
+
 def read_override(name: str, entry: Any, setting: str = "STOA_PRICES_FILE") -> PriceOverride:
     """Read an operator's entry for a model. Raises SettingsError with the file's `setting`."""
 
@@ -432,20 +486,25 @@ def read_override(name: str, entry: Any, setting: str = "STOA_PRICES_FILE") -> P
 
     if not isinstance(entry, dict):
         raise SettingsError(f"{setting}: {name!r} must be a table with 'input' and 'output'.")
-    if unknown := set(entry) - _KEYS:
+    entry = _with_image_prices(entry)
+    if unknown := {key for key in entry if key.partition(":")[0] not in _KEYS}:
         raise invalid(min(unknown), f"is not one of {', '.join(sorted(_KEYS))}")
     for key in ("provider", "upstream_model"):
         if key in entry and not (isinstance(entry[key], str) and entry[key]):
             raise invalid(key, "must be a name")
+    kind = entry.get("kind")
+    if kind is not None and kind not in model_names.ROUTES:
+        raise invalid("kind", f"must be one of {', '.join(model_names.ROUTES)}")
     max_output = entry.get("max_output")
     if max_output is not None and not (type(max_output) is int and max_output > 0):
         raise invalid("max_output", "must be a whole number of tokens")
     rates: dict[str, Decimal] = {}
-    for key in (*_RATE_KEYS, *_UNIT_KEYS):
+    unit_keys = [key for key in entry if key.partition(":")[0] in _UNIT_KEYS]
+    for key in (*_RATE_KEYS, *unit_keys):
         if key not in entry:
             continue
         value = entry[key]
-        unit = "dollars" if key in _UNIT_KEYS else "dollars per million tokens"
+        unit = "dollars" if key in unit_keys else "dollars per million tokens"
         try:
             if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
                 raise ValueError
@@ -459,13 +518,13 @@ def read_override(name: str, entry: Any, setting: str = "STOA_PRICES_FILE") -> P
     price = None
     if rates:
         for key in ("input", "output"):
-            if key not in rates:
+            if key not in rates and not set(rates) <= set(unit_keys):
                 raise invalid(key, "is missing: set both or neither")
         tier = tier_of(0, {bucket: rates[key] for key, bucket in _RATE_KEYS.items() if key in rates})
-        units = {name: rates[key] for key, name in _UNIT_KEYS.items() if key in rates}
+        units = {_unit_name(key): rates[key] for key in unit_keys}
         request = units.pop("request", Decimal(0))
         max_output = max_output or model_names.max_output(entry.get("upstream_model") or name)
         price = ModelPrice("operator", (tier,), request, units, max_output=max_output)
     elif max_output is not None:
         raise invalid("max_output", "belongs to a price: set 'input' and 'output', too")
-    return PriceOverride(price, entry.get("provider"), entry.get("upstream_model"))
+    return PriceOverride(price, entry.get("provider"), entry.get("upstream_model"), kind=kind)

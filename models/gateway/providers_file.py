@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from models.core.settings import SettingsError
 from models.gateway import model_names
 from models.gateway.aliases import ERROR_CLASSES, SAFE, Alias, RetryPolicy
+from models.gateway.formats import passed
 from models.gateway.pricing import PRICE_KEYS, ModelPrice, read_override
 from models.gateway.providers.configured import BEARER, NO_KEY, ConfiguredModel, ProviderConfig
 from models.gateway.upstream import UpstreamTimeouts
@@ -23,7 +24,7 @@ RESERVED = frozenset({"openai", "anthropic", "google", "gemini", "openrouter", "
 """Names of built-in providers and prefixes of their models."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,199}")
 _OURS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "content-type", "accept-encoding"}
 )
@@ -100,7 +101,9 @@ def _authentication(value: str) -> str:
 def _variable(value: str) -> str:
     if not _VARIABLE.fullmatch(value):
         # it may be the key itself, which is not shown
-        raise ValueError("must be the name of an environment variable that holds the key, not the key")
+        raise ValueError(
+            "must be the name of an environment variable that holds the key, such as GPU_API_KEY, not the key"
+        )
     return value
 
 
@@ -157,12 +160,15 @@ class _ModelTable(_FileTable):
     timeouts: _TimeoutsTable = _NO_TIMEOUTS
 
 
+_Format = Literal["chat", "messages", "responses", *passed.PASSED]  # type: ignore[valid-type]
+
+
 class _ProviderTable(_FileTable):
     title: Line | None = None
     base_url: Annotated[str, AfterValidator(_web_address)]
     key_env: Annotated[str, AfterValidator(_variable)] | None = None
     auth: Annotated[str, AfterValidator(_authentication)] = BEARER
-    formats: Annotated[list[Literal["chat", "messages", "responses"]], Field(min_length=1)] = ["chat"]
+    formats: Annotated[list[_Format], Field(min_length=1)] = ["chat"]
     headers: Annotated[dict[str, Line], AfterValidator(_extra_headers)] = {}
     query: dict[Line, Line] = {}
     prices: Annotated[str, AfterValidator(_price_table)] = ""

@@ -35,7 +35,7 @@ from models.gateway.call_errors import (
     own_key_failed,
     read_provider_error,
 )
-from models.gateway.call_session import affinity
+from models.gateway.call_session import affinity, is_claude_code
 from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import (
@@ -49,6 +49,7 @@ from models.gateway.dialects.dialect import (
 )
 from models.gateway.dialects.error_shapes import answer_message
 from models.gateway.failover import Attempt, ProviderTrials, error_class, label
+from models.gateway.formats import passed
 from models.gateway.idempotency import (
     AlreadyCalled,
     IdempotencyKey,
@@ -71,11 +72,11 @@ from models.gateway.response_state.response_store import ResponseOwner, Response
 from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
 from models.gateway.served import RouteTrail
 from models.gateway.session_runs import SessionRuns
+from models.gateway.spend_caps import CallerCaps
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
-    MAX_BODY,
     MAX_STREAM,
     READ,
     EmptyAnswer,
@@ -131,6 +132,7 @@ class Gateway:
         spans = CallSpans(settings, pool) if settings.stoa_otlp_endpoint else None
         self.settlements = Settlements(pool, self.spool, spans)
         self.session_runs = SessionRuns(pool, settings)
+        self.caller_caps = CallerCaps(pool)
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
@@ -284,6 +286,14 @@ class Gateway:
             self._authenticated.clear()
         self._authenticated[cached] = current + AUTHENTICATED_SECONDS
 
+    def check(self, request: CallRequest) -> Admission:
+        """Check the caller and the model of a request that makes no call. Raises CallRefused, LedgerUnavailable, DomainError."""
+        admission = self.admit(request, None, request.model)
+        if isinstance(request.call, DomainError):
+            raise request.call
+        request.dialect.route(self.routes, request, request.call)
+        return admission
+
     def response_owner(
         self, key: str, request_id: str, dialect: Dialect, *, payer: PayerHint, address: str | None = None
     ) -> ResponseOwner:
@@ -371,6 +381,8 @@ class Gateway:
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
             answer.limits = limits or {}
+            if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
+                answer.limits = {**answer.limits, **self.caller_caps.headers(admission)}
             return answer
         except CallRefused as error:
             status, message = self._answer_to(request, error)
@@ -419,10 +431,30 @@ class Gateway:
         if request.presented.is_test:
             return self._prepare(request, call, self.routes.for_test(call))
         route = request.dialect.route(self.routes, request, call)
-        if route.alias is not None:
-            route = self.routes.choose(route, _session(request, call, route.alias))
-        attempt = self._prepare(request, call, route)
-        if not attempt.hold and any(other.price is None or not other.price.is_free for other in route.others):
+        if route.alias is None:
+            return self._prepare(request, call, route)
+        task = call.format if call.format in passed.PATHS else None
+        return self._prepare_alias(
+            request, call, self.routes.choose(route, _session(request, call, route.alias), task)
+        )
+
+    def _prepare_alias(self, request: CallRequest, call: Call, route: Route) -> Attempt:
+        """Prepare the call for the first model of an alias that can be sent it. Raises the error of the first if none can."""
+        first_error: DomainError | None = None
+        for number, each in enumerate((route, *route.others)):
+            try:
+                attempt = self._prepare(
+                    request, call, replace(each, alias=route.alias, others=route.others[number:])
+                )
+                break
+            except DomainError as error:
+                first_error = first_error or error
+        else:
+            assert first_error is not None
+            raise first_error
+        if not attempt.hold and any(
+            other.price is None or not other.price.is_free for other in attempt.route.others
+        ):
             # a hold that can grow, should a fallback that is not free have to answer
             attempt = replace(attempt, hold=1)
         return attempt
@@ -544,7 +576,9 @@ class Gateway:
 
     def _answer_to(self, request: CallRequest, error: Exception) -> tuple[int, str]:
         """The status and the message that the client gets for an error."""
-        answer = request.dialect.error(error, ErrorContext(request.request_id, {}, self.settings))
+        answer = request.dialect.error(
+            error, ErrorContext(request.request_id, request.headers or {}, self.settings)
+        )
         return answer.status, answer_message(answer.body)
 
     # -- the call --------------------------------------------------------------------------------------------
@@ -820,7 +854,7 @@ def _fetch(dialect: Dialect, attempt: Attempt) -> WholeAnswer:
     try:
         if not _succeeded(response):
             raise read_provider_error(response, route)
-        raw = response.read(MAX_STREAM if "event-stream" in _content_type(response) else MAX_BODY)
+        raw = response.read(MAX_STREAM if "event-stream" in _content_type(response) else dialect.max_answer)
         return dialect.read_answer(raw, attempt.call, route, response.headers)
     finally:
         response.close()

@@ -4,6 +4,7 @@ from models.orgs import deleted_people, exported_memberships, provisioning
 from models.orgs.alert_settings import OrgAlertSettings
 from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
+from models.orgs.client_settings import OrgClientSettings
 from models.orgs.directory import ScimGroup, ScimGroupMember, ScimToken, ScimUser
 from models.orgs.domain_joining import OrgJoinRequest
 from models.orgs.domains import OrgDomain, OrgDomainJoining
@@ -45,6 +46,7 @@ __all__ = [
     "OrgAlert",
     "OrgAlertDismissal",
     "OrgAlertSettings",
+    "OrgClientSettings",
     "OrgDomain",
     "OrgDomainJoining",
     "OrgFeature",

@@ -46,6 +46,8 @@ def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPat
     prices = tmp_path_factory.mktemp("prices") / "prices.toml"
     prices.write_text(
         '["openai/house-model"]\ninput = 2\noutput = "10.5"\n["openai/free-model"]\ninput = 0\noutput = 0\n'
+        '["openai/house-moderation"]\nrequest = 0.02\n["openai/house-rerank"]\nsearch_unit = 0.03\n'
+        '["openai/token-rerank"]\ninput = 100\noutput = 0\n'
     )
     return load_settings(
         _env_file=None,
@@ -140,6 +142,18 @@ timeouts = {{ connect = 0.5 }}
 fast = "azure/mini"
 "local/Llama-3:8b" = {{ targets = "local/Llama-3:8b", fallbacks = ["azure/mini"] }}
 unserved = "keyless/any"
+mixed = {{ targets = "azure/mini", fallbacks = ["openrouter/openai/gpt-5-mini"] }}
+
+[providers.vectors]
+base_url = "{url}/vectors"
+[providers.vectors.models.small]
+kind = "embedding"
+input = 1
+output = 0
+
+[aliases.embed]
+targets = ["vectors/small"]
+fallbacks = ["local/nomic-embed-text"]
 
 [aliases.pair]
 targets = ["azure/mini", {{ model = "claude-like/opus", weight = 3 }}]

@@ -1,6 +1,7 @@
 """The vendors' own clients, unmodified, against the application."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import anthropic
@@ -109,6 +110,36 @@ def test_openais(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
     with pytest.raises(openai.BadRequestError, match="'background'"):
         gpt.responses.create(model=MODEL, input="Hi", background=True)
     assert {call.state for call in facts.calls()} <= {"settled", "failed"}
+
+
+def test_openais_embeddings(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    made = gpt.embeddings.create(model="stoa/demo-embeddings", input=["Hi", "there"], dimensions=8)
+    assert [len(each.embedding) for each in made.data] == [8, 8]
+    assert made.usage.prompt_tokens == 2
+    with pytest.raises(openai.BadRequestError, match="/v1/chat/completions"):
+        gpt.embeddings.create(model="stoa/demo", input="Hi")
+    assert [call.state for call in facts.calls()] == ["settled"]
+    assert fake.requests == []
+
+
+def test_openais_moderation(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    fake.will(
+        answer({"id": "m", "model": "omni", "results": [{"flagged": True, "categories": {"hate": True}}]})
+    )
+    found = gpt.moderations.create(model="openai/house-moderation", input="Hi")
+    assert found.results[0].flagged
+    assert facts.call().cost == Decimal("0.02")
+
+
+def test_openais_completions(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    head = {"id": "c", "object": "text_completion", "created": 1, "model": "house-model"}
+    pieces = [
+        {**head, "choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in ("Hel", "lo")
+    ]
+    fake.will(stream([*pieces, {**head, "choices": [], "usage": usage(10, 2)}, "[DONE]"]))
+    parts = gpt.completions.create(model=MODEL, prompt="Say", stream=True, max_tokens=9)
+    assert "".join(part.choices[0].text for part in parts) == "Hello"
+    assert facts.call().output_tokens == 2
 
 
 class LosingTransport(httpx2.WSGITransport):

@@ -39,14 +39,14 @@ def models_command(name: str | None, days: int) -> None:
     then models refused because they have no price. NAME: only models whose name contains it, or exactly this model.
     """
     routes = gateway(current_app).routes
-    listed = (route.name for route in routes.models())
+    listed = (route.name for route in routes.all_models())
     models = {model for model in listed if not name or name.strip().lower() in model.lower()}
     if name and not models:
         models = {name}
     width = max((len(model) for model in models), default=0)
     for model in sorted(models):
         try:
-            description = _route(routes.find(model))
+            description = _route(routes.find_any(model))
         except DomainError as error:
             description = error.message
         click.echo(f"{model:<{width}}  {description}")

@@ -39,6 +39,16 @@ class KeptAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadedFile:
+    """A file in a form. `key` is its name in the form."""
+
+    key: str
+    name: str
+    content_type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A parsed and validated request.
 
@@ -70,6 +80,10 @@ class Call:
 
     caller: str = ""
     """Whose earlier answers are remembered for it: the SHA-256 of the key."""
+    inputs: int = 1
+    """How many inputs the text is divided into, each up to the model's context window."""
+    files: tuple[UploadedFile, ...] = field(default=(), repr=False)
+    """The files of a form, which is sent on as one."""
 
     @property
     def client_body(self) -> Mapping[str, Any]:

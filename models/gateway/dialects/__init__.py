@@ -3,9 +3,15 @@
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.codebuff import CodebuffDialect
 from models.gateway.dialects.compaction import CompactionDialect
+from models.gateway.dialects.completions import CompletionsDialect
+from models.gateway.dialects.embeddings import EmbeddingsDialect
 from models.gateway.dialects.messages import MessagesDialect
+from models.gateway.dialects.moderations import ModerationsDialect
+from models.gateway.dialects.rerank import RerankDialect
 from models.gateway.dialects.responses import ResponsesDialect
 
 CHAT, CODEBUFF = ChatDialect(), CodebuffDialect()
 MESSAGES, RESPONSES = MessagesDialect(), ResponsesDialect()
 COMPACTION = CompactionDialect()
+EMBEDDINGS, COMPLETIONS = EmbeddingsDialect(), CompletionsDialect()
+MODERATIONS, RERANK = ModerationsDialect(), RerankDialect()

@@ -25,6 +25,7 @@ from models.gateway.idempotency import IdempotencyKey
 from models.gateway.providers.provider import Provider
 from models.gateway.response_state.response_store import ResponseMemory
 from models.gateway.routing import Route, Router
+from models.gateway.upstream import MAX_BODY
 from models.ledger.holds import Admission
 from models.ledger.payers import NO_HINT, PayerHint, payer_hint
 
@@ -92,10 +93,9 @@ class CallRequest:
     """The request with what it refers to, of which the checked caller is the owner. Raises DomainError."""
     session: CallSession | None = None
     """What the client says about its session, if it names no run."""
-
     idempotency: IdempotencyKey | None = None
     headers: RequestHeaders | None = field(default=None, repr=False)
-    """Of a call with an idempotency key: the form of an error that is stored depends on them."""
+    """Of a call with an idempotency key or a session: the form of an error that is stored depends on them."""
 
     @property
     def presented(self) -> PresentedKey:
@@ -147,6 +147,7 @@ class Reply:
     run_left: int | None = None
     stored: bool = True
     limits: Mapping[str, str] = field(default_factory=dict)
+    """Headers about the caller's limits and caps."""
     served: str | None = None
 
 
@@ -212,7 +213,8 @@ class Dialect(ABC):
     """One client format. `door` names it in the records of calls, `scope` what a key needs for it.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
-    `collects`: whole answers can be collected from a stream.
+    `collects`: whole answers can be collected from a stream. `max_answer`: the largest whole answer, in bytes. `shows_caps`: Claude
+    Code shows its user the caps that headers describe (`spend_caps.py`).
     """
 
     door = ""
@@ -220,6 +222,8 @@ class Dialect(ABC):
     body_first = False
     needs_run = False
     collects = False
+    max_answer = MAX_BODY
+    shows_caps = False
 
     # requests
 
@@ -256,7 +260,7 @@ class Dialect(ABC):
         )
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
-        """The call's first route. Raises NoRoute, NotAChatModel or NoPrice."""
+        """The call's first route. Raises NoRoute, OtherModelKind or NoPrice."""
         return routes.find(call.model, byok=request.byok)
 
     def adapt(self, call: Call, provider: Provider) -> Call:

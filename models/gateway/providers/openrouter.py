@@ -28,6 +28,10 @@ class OpenRouter(Provider):
     prefixes = ("openrouter",)
     reports_cost = True
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return ("chat", "embeddings", "completions", "rerank")
+
     def __init__(self, endpoint: Endpoint, upstream: Upstream, *, site: str = "") -> None:
         super().__init__(endpoint, upstream)
         self.site = site

@@ -12,9 +12,14 @@ import orjson
 
 from models.gateway import model_names
 from models.gateway.chat_format import BadCall, Call, ChatMeter, Usage, UsageMeter, read_usage
-from models.gateway.formats import gemini_request, messages_request, responses_request
+from models.gateway.formats import gemini_request, messages_request, passed, responses_request
+from models.gateway.formats.completions import as_chat
+from models.gateway.formats.embeddings_meter import EmbeddingsMeter
 from models.gateway.formats.gemini_meter import GeminiMeter
 from models.gateway.formats.messages_meter import MessagesMeter
+from models.gateway.formats.moderations_meter import ModerationsMeter
+from models.gateway.formats.passed_meter import PassedMeter
+from models.gateway.formats.rerank_meter import RerankMeter
 from models.gateway.formats.responses_meter import ResponsesMeter
 from models.gateway.pricing import ModelPrice
 from models.gateway.upstream import ProviderRequest, Upstream, UpstreamTimeouts
@@ -25,8 +30,16 @@ PATHS = {
     "responses": "/responses",
     "compaction": "/responses/compact",
     "gemini": "",
+    **passed.PATHS,
 }
 """Where a provider takes requests of each format, below its base URL."""
+
+METERS: Mapping[str, type[PassedMeter]] = {
+    "embeddings": EmbeddingsMeter,
+    "moderations": ModerationsMeter,
+    "rerank": RerankMeter,
+}
+"""The meters of answers that are passed on, by format."""
 
 STOA_KEYS = frozenset({"codebuff_metadata"})
 """Request keys for Stoa itself, which no provider is sent."""
@@ -161,6 +174,10 @@ class Provider:
             return ResponsesMeter()
         if call.format == gemini_request.NAME:
             return GeminiMeter()
+        if (passed_on := METERS.get(call.format)) is not None:
+            return passed_on(self.read_usage)
+        if call.format == "completions":
+            return _CompletionsMeter(call.n, self)
         return _Meter(call.n if self.native_n else 1, self)
 
     def read_usage(self, raw: Mapping[str, Any]) -> Usage | None:
@@ -205,6 +222,15 @@ class Provider:
         """Additional headers for this provider."""
         return {}
 
+    def rewrite_passed(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        """Like `rewrite`, for formats that are passed on."""
+        body = {key: value for key, value in call.body.items() if key not in STOA_KEYS} | {"model": model}
+        if call.format == "completions" and call.stream:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        elif call.format == "completions" and body.pop("stream_options", None) is not None:
+            return body, ["stream_options"]
+        return body, []
+
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         """The body to send to this provider, and the names of the unsupported keys left out of it."""
         unsupported = self.unsupported_keys
@@ -241,6 +267,14 @@ class _Meter(ChatMeter):
     @property
     def cost(self) -> Decimal | None:
         return self._provider.read_cost(self.raw_usage) if self.raw_usage and self.billed else None
+
+
+class _CompletionsMeter(_Meter):
+    def event(self, event: Mapping[str, Any], *, is_error: bool = False) -> bool:
+        return super().event(as_chat(event, "delta"), is_error=is_error)
+
+    def body(self, body: Mapping[str, Any]) -> None:
+        super().body(as_chat(body, "message"))
 
 
 def write(body: Mapping[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from models.accounts.key_format import present
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
-from models.gateway.budget_errors import RUN_BUDGET_LEFT
+from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.call_session import read_session
 from models.gateway.chat_format import BadCall, Call, chat_parsing
@@ -63,7 +63,12 @@ PAYER_HEADERS = [
         "`Idempotent-Replayed: true`, and is not charged again. At most 255 characters, such as a UUID",
     ),
 ]
-"""Of every model call."""
+CALL_HEADERS = [
+    header("x-stoa-run-id", "Attaches the call to one of your running runs"),
+    header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
+    *PAYER_HEADERS,
+]
+"""The headers of every model call."""
 FORBIDDEN = (
     "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
     "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
@@ -78,7 +83,7 @@ CLAIMED = (
 KEY_REUSED = "The `Idempotency-Key` was used for another request (`idempotency_error`)"
 
 CALL_ERRORS: Mapping[Status, Any] = {
-    400: "The body is invalid, the model has no price here, or it is not a chat model",
+    400: "The body is invalid, the model has no price here, or is of a kind that another route serves",
     402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
     "`details` names it)",
     403: FORBIDDEN,
@@ -89,7 +94,8 @@ CALL_ERRORS: Mapping[Status, Any] = {
     "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
     500: "Internal error of this server",
     502: "The provider could not be reached, or failed; nothing is charged",
-    503: "The ledger is not reachable",
+    503: "The ledger is not reachable, or the provider failed too often of late (`upstream_unavailable`); retry after the seconds in "
+    "Retry-After",
     504: "The provider did not respond in time; nothing is charged",
     "default": "The provider's error",
 }
@@ -190,7 +196,7 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
-        call = replace(call, session=session)
+        call = replace(call, session=session, headers=request.headers)
     value = request.headers.get(IDEMPOTENCY_KEY)
     return call if value is None else _idempotent(context, call, value, raw)
 

@@ -2,6 +2,7 @@
 
 from views.orgs.pages import (
     audit_page,
+    client_settings_page,
     founding,
     invite_pages,
     joining,
@@ -27,6 +28,7 @@ from views.orgs.pages.orgs_blueprint import bp
 __all__ = [
     "audit_page",
     "bp",
+    "client_settings_page",
     "founding",
     "invite_pages",
     "joining",

@@ -1,0 +1,75 @@
+"""The base of meters of answers that are passed on: usage by the provider's rules, nothing counted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from models.gateway.chat_format import Usage, find_failure
+from models.gateway.chat_format.chat_parsing import MAX_MODEL
+from models.gateway.chat_format.vendor_usage import find_usage
+from models.gateway.formats.format_meter import FormatMeter
+
+UsageReader = Callable[[Mapping[str, Any]], Usage | None]
+
+
+class PassedMeter(FormatMeter):
+    """See `UsageMeter`. `read_usage` reads a usage object by the provider's rules. Subclasses say what an answer contains, and
+    what it counts beside tokens."""
+
+    def __init__(self, read_usage: UsageReader) -> None:
+        super().__init__()
+        self.summary = ""
+        """What is stored of the answer."""
+        self._read_usage = read_usage
+        self._ended = False
+
+    @property
+    def finished(self) -> bool:
+        return self._ended
+
+    @property
+    def answer(self) -> Any:
+        return self.summary
+
+    @property
+    def cost(self) -> Decimal | None:
+        return self.reported.cost if self.reported else None
+
+    def event(self, event: Mapping[str, Any], *, is_error: bool = False) -> bool:
+        raise NotImplementedError(f"{type(self).__name__} reads no stream")
+
+    def body(self, body: Mapping[str, Any]) -> None:
+        self.read_head(body)
+        self.summary = self.read_content(body)
+        self.started = self._ended = bool(self.summary)
+        if not self.started:
+            self.failure = find_failure(body)
+        self.add_usage(find_usage(body))
+
+    def read_content(self, body: Mapping[str, Any]) -> str:
+        """Describe a whole answer; empty if it has no content."""
+        raise NotImplementedError
+
+    def units(self) -> Mapping[str, int]:
+        """What the answer counts in units with a price each."""
+        return {}
+
+    def read_head(self, body: Mapping[str, Any]) -> None:
+        """Read the id and the model of an answer or event."""
+        for name in ("id", "model"):
+            value = body.get(name)
+            if getattr(self, name) is None and isinstance(value, str) and value:
+                setattr(self, name, value[:MAX_MODEL])
+
+    def add_usage(self, usage: Mapping[str, Any] | None) -> None:
+        """Read the usage object, which may lack the output, and add the units."""
+        parsed = self._read_usage({"completion_tokens": 0, **usage}) if usage else None
+        if usage:
+            self.raw_usage = usage
+        units = {name: count for name, count in self.units().items() if count}
+        if parsed is not None:
+            self.reported = replace(parsed, raw=usage, parts={**parsed.parts, **units})
+        elif units:
+            self.reported = Usage(parts=units, raw=usage)
+        self.billed = self.reported is not None
