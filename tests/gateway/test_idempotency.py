@@ -34,6 +34,7 @@ DOORS: dict[str, tuple[str, dict[str, Any]]] = {
     "messages, streamed": ("/v1/messages", {**CHAT, "max_tokens": 50, "stream": True}),
     "responses": ("/v1/responses", {"model": MODEL, "input": "Say hello."}),
     "responses, streamed": ("/v1/responses", {"model": MODEL, "input": "Say hello.", "stream": True}),
+    "embeddings": ("/v1/embeddings", {"model": "text-embedding-3-large", "input": "Hello"}),
     "gemini": (f"/v1beta/models/{MODEL}:generateContent", CONTENTS),
     "gemini, streamed": (f"/v1beta/models/{MODEL}:streamGenerateContent?alt=sse", CONTENTS),
 }
@@ -83,6 +84,11 @@ def error(answer: TestResponse) -> tuple[int, str]:
 def test_retry_gets_the_stored_answer_and_is_not_charged(
     send: Sender, fake: FakeUpstream, facts: Facts, door: str
 ) -> None:
+    if door == "embeddings":
+        data = [{"object": "embedding", "index": 0, "embedding": [0.5], "note": "Hello"}]
+        fake.will(
+            fakes.answer({"object": "list", "model": "m", "data": data, "usage": {"prompt_tokens": 10**6}})
+        )
     first = send(door)
     body = first.data
     again = send(door)
@@ -117,6 +123,14 @@ def test_key_is_for_one_request_of_one_account(
     assert len(fake.requests) == 4
     strangers = [send(by=anonymous), send(headers={"authorization": "Bearer cb-pat-unknown"})]
     assert [answer.status_code for answer in strangers] == [401, 401]
+
+
+def test_keys_of_test_calls_are_apart(send: Sender, fake: FakeUpstream, rich: Person) -> None:
+    assert rich.user
+    test = {"authorization": f"Bearer {factories.api_key(rich.user, environment='test')}"}
+    answers = [send(headers=test), send(), send(headers=test), send()]
+    assert [replayed(answer) for answer in answers] == [False, False, True, True]
+    assert len(fake.requests) == 1
 
 
 @pytest.mark.parametrize(
