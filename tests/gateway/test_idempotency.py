@@ -11,6 +11,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
+from models.core import jobs
 from models.core.db import now
 from models.gateway import idempotency
 from models.ledger import IdempotentCall, balance, holds, prune_idempotent_calls
@@ -100,6 +101,8 @@ def test_retry_gets_the_stored_answer_and_is_not_charged(
     assert (replayed(first), replayed(again)) == (False, True)
     assert again.headers["Original-Request"] == facts.call().request_id == first.headers["X-Request-Id"]
     assert [message.credits for message in facts.messages()] == [send.spent()]
+    other = send(door, user="else")
+    assert (other.status_code, "Keys for idempotent requests" in other.text) == (422, True)
 
 
 def test_key_is_for_one_request_of_one_account(
@@ -298,5 +301,8 @@ def test_claims_are_renewed_and_expire(
     session.expire_all()
     assert claim.expires_at == later + timedelta(seconds=60)
     assert prune_idempotent_calls(later + timedelta(days=29)) == 0
-    assert prune_idempotent_calls(later + timedelta(days=31)) == 1
+    moment = now() - timedelta(days=1)
+    session.execute(update(IdempotentCall).values(settled_at=moment, expires_at=moment))
+    session.commit()
+    jobs.prune_idempotent_calls(0)
     assert session.scalar(select(func.count()).select_from(IdempotentCall)) == 0
