@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session as OrmSession
 
+from models.accounts import User
 from models.accounts.credentials import hash_token
 from models.core import jobs
 from models.core.audit_log import AuditLog
@@ -20,7 +21,7 @@ from models.gateway.provider_keys import (
     add_provider_key,
     reseal_provider_keys,
 )
-from models.ledger import Account, balance
+from models.ledger import Account, IdempotentCall, balance, erase_account
 from models.orgs import Org
 from tests import factories
 from tests.factories import Person
@@ -296,6 +297,18 @@ def test_persons_key_pays_and_fails_as_theirs(
     fake.requests.clear()
     web.post(PATH, json=CALL, headers=bob.headers)
     assert used() == [server]
+
+
+def test_keys_and_answers_end_with_the_account(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, session: OrmSession
+) -> None:
+    add(rich, rich)
+    assert web.post(PATH, json=CALL, headers={**rich.headers, "Idempotency-Key": "1"}).status_code == 200
+    assert session.scalars(select(IdempotentCall.user_id)).all() == [rich.id]
+    erase_account(rich.id)
+    session.execute(delete(User).where(User.id == rich.id))
+    session.commit()
+    assert session.scalars(select(IdempotentCall)).all() == session.scalars(select(ProviderKey)).all() == []
 
 
 def test_encryption_is_bound_to_owner_and_provider(
