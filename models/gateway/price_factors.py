@@ -127,7 +127,7 @@ class FactorReader:
         if self.price is None:
             return
         each = self.price.listed_unit(unit)
-        if each is None and not (self.price.tiers[0].listed or self.price.request):
+        if each is None and not (self.price.by_tokens or self.price.request):
             name = unit.partition(":")[0].removesuffix("s")
             raise self.refuse(
                 key,

@@ -117,6 +117,11 @@ class ModelPrice:
         rates = (rate for tier in self.tiers for rate in tier.rates.values())
         return not self.request and not any(self.units.values()) and not any(rates)
 
+    @property
+    def by_tokens(self) -> bool:
+        """Whether tokens have a price, not only units."""
+        return bool(self.tiers[0].listed)
+
     def tier(self, input_tokens: int) -> PriceTier:
         """The tier for all tokens of a call with this many input tokens."""
         return next(tier for tier in reversed(self.tiers) if input_tokens > tier.above or not tier.above)
@@ -302,6 +307,10 @@ def shipped_price(table: str, name: str, at: datetime) -> ModelPrice | None:
     starts = {0} | {
         tier.start for value in listed.values() if isinstance(value, TieredPrices) for tier in value.tiers
     }
+    own = _OUTPUT_OF_KIND.get(model_names.kind_of(name))
+    if own and listed.get("output_mtok") is not None:
+        # such a model has no other output, or lists it apart
+        listed.setdefault(own, listed["output_mtok"])
     tiers = tuple(_tier(listed, start) for start in sorted(starts))
     request = units.pop("request", Decimal(0))
     if not request and _SEARCHES.search(name.lower()):
@@ -338,6 +347,7 @@ _BUCKETS = {
     "output_image_mtok": "image_output",
     "output_video_mtok": "video_output",
 }
+_OUTPUT_OF_KIND = {"image": "output_image_mtok", "speech": "output_audio_mtok"}
 _THOUSANDTH = Decimal("0.001")
 _UNITS = {
     "requests_kcount": ("request", _THOUSANDTH),

@@ -48,6 +48,10 @@ def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPat
         '["openai/house-model"]\ninput = 2\noutput = "10.5"\n["openai/free-model"]\ninput = 0\noutput = 0\n'
         '["openai/house-moderation"]\nrequest = 0.02\n["openai/house-rerank"]\nsearch_unit = 0.03\n'
         '["openai/token-rerank"]\ninput = 100\noutput = 0\n'
+        '["openai/house-image"]\nkind = "image"\n'
+        'image = {default = 0.04, hd = 0.08, "1024x1792 hd" = 0.12}\n'
+        '["openai/house-speech"]\nkind = "speech"\ninput = 1\noutput = 20\n'
+        '["openai/unpriced-image"]\nkind = "image"\nsecond = 1\n'
     )
     return load_settings(
         _env_file=None,

@@ -23,12 +23,13 @@ class BadCall(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class UploadedFile:
-    """A file in a form. `key` is its name in the form."""
+    """A file in a form. `key` is its name in the form; `seconds` how long it is, of audio, if known."""
 
     key: str
     name: str
     content_type: str
     data: bytes = field(repr=False)
+    seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

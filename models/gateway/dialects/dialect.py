@@ -18,9 +18,15 @@ from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
 from models.gateway.call_session import CallSession
-from models.gateway.chat_format import Call, UsageMeter, request_definitions, request_parameters
+from models.gateway.chat_format import (
+    Call,
+    UploadedFile,
+    UsageMeter,
+    request_definitions,
+    request_parameters,
+)
 from models.gateway.dialects.error_shapes import RequestHeaders
-from models.gateway.idempotency import IdempotencyKey
+from models.gateway.idempotency import EVENT_STREAM, IdempotencyKey
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
 from models.gateway.upstream import MAX_BODY
@@ -52,7 +58,8 @@ class UnreadableBody(DomainError):
 
 @dataclass(slots=True)
 class IncomingRequest:
-    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes."""
+    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes, of a form what
+    tells it from others."""
 
     request_id: str
     key: str = field(repr=False)
@@ -60,6 +67,8 @@ class IncomingRequest:
     body: Any = field(repr=False)
     raw: bytes = field(default=b"", repr=False)
     address: str | None = None
+    files: tuple[UploadedFile, ...] = field(default=(), repr=False)
+    is_form: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +212,7 @@ class Dialect(ABC):
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
     `collects`: whole answers can be collected from a stream of chat completion chunks. `max_answer`: the largest whole answer,
-    in bytes.
+    in bytes. `form_limit`: how many files a form may have; 0: requests are JSON.
     """
 
     door = ""
@@ -212,6 +221,7 @@ class Dialect(ABC):
     needs_run = False
     collects = False
     max_answer = MAX_BODY
+    form_limit = 0
 
     # requests
 
@@ -263,6 +273,10 @@ class Dialect(ABC):
     def translator(self, request: CallRequest, call: Call, route: Route) -> StreamTranslator:
         """Create the translator of one stream. Dialects that do not stream leave this out."""
         raise NotImplementedError(f"{self.door} does not stream")
+
+    def stream_type(self, call: Call) -> str:
+        """The `Content-Type` of the stream. One that is not of events breaks off on an error."""
+        return EVENT_STREAM
 
     def greeting(self) -> bytes:
         """The first bytes of a stream, sent before the provider responds."""

@@ -9,6 +9,7 @@ from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_errors import client_error, redact_keys
 from models.gateway.chat_format import BadCall, Call, UsageMeter, find_failure
 from models.gateway.dialects.dialect import CallRequest, Dialect, IncomingRequest, WholeAnswer
+from models.gateway.formats.passed_meter import PassedMeter
 from models.gateway.lenient_json import NotJson, read
 from models.gateway.routing import Route
 from models.gateway.upstream import BrokenConnection, EmptyAnswer
@@ -66,3 +67,11 @@ def read_passed_answer(
             f"{title} sent an answer without content and without usage. Nothing was charged; try again."
         )
     return WholeAnswer(raw, body, meter)
+
+
+def passed_meter(call: Call, route: Route) -> PassedMeter:
+    """The meter of an answer that is passed on."""
+    meter = route.provider.meter(call)
+    assert isinstance(meter, PassedMeter)
+    meter.by_tokens = route.price is None or route.price.by_tokens
+    return meter

@@ -39,6 +39,10 @@ class OpenAI(Provider):
             return ("chat", *passed.PASSED)
         return ("responses", "chat", *(each for each in passed.PASSED if each != "rerank"))
 
+    def speaks_in_events(self, model: str) -> bool:
+        """OpenAI's older models of speech have no events, and are priced by characters."""
+        return self.first_party and not model.startswith("tts-1")
+
     def claims(self, model: str) -> bool:
         return super().claims(model) or bool(_COMPLETION_MODELS.fullmatch(model.lower()))
 
