@@ -36,6 +36,7 @@ from views.gateway.api import moderations as gateway_moderations
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import rerank as gateway_rerank
 from views.gateway.api import responses as gateway_responses
+from views.gateway.api import stored_responses as gateway_stored_responses
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -166,6 +167,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_openai.bp)
     app.register_blueprint(gateway_anthropic.bp)
     app.register_blueprint(gateway_responses.bp)
+    app.register_blueprint(gateway_stored_responses.bp)
     app.register_blueprint(gateway_gemini.bp)
     app.register_blueprint(model_pages.bp)
     fast_path.init_app(app)

@@ -1,13 +1,13 @@
 """Runs of the sessions of unmodified clients.
 
 Revision: 0099
-Revises: 0094
+Revises: 0097
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0099"
-down_revision = "0094"
+down_revision = "0097"
 branch_labels = None
 depends_on = None
 

@@ -1,13 +1,13 @@
 """Claims of idempotency keys by model calls, with their answers.
 
 Revision: 0102
-Revises: 0099
+Revises: 0101
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0102"
-down_revision = "0099"
+down_revision = "0101"
 branch_labels = None
 depends_on = None
 

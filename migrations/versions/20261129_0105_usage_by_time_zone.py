@@ -1,13 +1,13 @@
 """Rollups of the days and weeks of other time zones, whose grain names the zone, and the zones in which accounts are viewed.
 
 Revision: 0105
-Revises: 0102
+Revises: 0104
 """
 
 from migrations.replacing import run_script
 
 revision = "0105"
-down_revision = "0102"
+down_revision = "0104"
 branch_labels = None
 depends_on = None
 

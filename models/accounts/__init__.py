@@ -4,6 +4,7 @@ from models.accounts import exported_account
 from models.accounts.api_keys import ApiKey
 from models.accounts.credentials import delete_expired
 from models.accounts.data_exports import DataExport
+from models.accounts.device_grants import DeviceGrant, RefreshToken
 from models.accounts.device_requests import DeviceRequest
 from models.accounts.email_changes import EmailChange
 from models.accounts.passkeys import Passkey, SpentChallenge
@@ -16,6 +17,7 @@ __all__ = [
     "SESSION_TYPES",
     "ApiKey",
     "DataExport",
+    "DeviceGrant",
     "DeviceRequest",
     "EmailChange",
     "EncryptedApiKey",
@@ -24,6 +26,7 @@ __all__ = [
     "LoginLink",
     "OAuthAccount",
     "Passkey",
+    "RefreshToken",
     "Session",
     "SpentChallenge",
     "User",

@@ -233,7 +233,7 @@ def check_use(key: ApiKey | None, scope: str | None, address: str | None) -> Non
     if key.allowed_ips is not None and not _within(address, key.allowed_ips):
         raise AddressNotAllowed
     if scope is None or not scopes.allows(key.permissions, scope):
-        raise scopes.MissingScope(scope or "org:admin")
+        raise scopes.MissingScope(scope or scopes.ORG_ADMIN)
 
 
 def _within(address: str | None, networks: Sequence[str]) -> bool:

@@ -15,6 +15,9 @@ class Scope(NamedTuple):
 
 CHAT, EMBEDDINGS = "inference:chat", "inference:embeddings"
 IMAGES, AUDIO = "inference:images", "inference:audio"
+AGENTS_RUN, AGENTS_PUBLISH = "agents:run", "agents:publish"
+USAGE_READ, KEYS_READ, KEYS_WRITE = "usage:read", "keys:read", "keys:write"
+ORG_ADMIN = "org:admin"
 SCOPES = (
     Scope(CHAT, "Chat, messages, responses, token counts"),
     Scope(EMBEDDINGS, "Embeddings and reranking"),
@@ -24,12 +27,12 @@ SCOPES = (
     Scope("threads:write", "Write threads and messages"),
     Scope("agents:read", "Read private agents"),
     Scope("agents:write", "Change private agents"),
-    Scope("agents:run", "Start and finish runs and steps"),
-    Scope("agents:publish", "Publish, withdraw and deprecate agents"),
-    Scope("usage:read", "Read usage, runs, calls and the plan"),
-    Scope("keys:read", "List API keys"),
-    Scope("keys:write", "Create, change and revoke API keys"),
-    Scope("org:admin", "Settings, members, plans and billing"),
+    Scope(AGENTS_RUN, "Start and finish runs and steps"),
+    Scope(AGENTS_PUBLISH, "Publish, withdraw and deprecate agents"),
+    Scope(USAGE_READ, "Read usage, runs, calls and the plan"),
+    Scope(KEYS_READ, "List API keys"),
+    Scope(KEYS_WRITE, "Create, change and revoke API keys"),
+    Scope(ORG_ADMIN, "Settings, members, plans and billing"),
 )
 NAMES = tuple(scope.name for scope in SCOPES)
 INFERENCE = (CHAT, EMBEDDINGS, IMAGES, AUDIO)
@@ -48,6 +51,11 @@ class MissingScope(Forbidden):
 
     def __init__(self, scope: str) -> None:
         super().__init__(scope_message(scope))
+
+
+def scope_words(scope: str) -> str:
+    """The scope of a route, for documentation."""
+    return {ANY: "any", ANY_INFERENCE: "any of inference:…"}.get(scope, scope)
 
 
 def scope_message(scope: str) -> str:

@@ -26,6 +26,11 @@ _RULES = (
     Retention(
         "Prompts, answers and errors of calls", "When flask usage prune runs; billing data stays", None
     ),
+    Retention(
+        "Kept responses of the Responses API",
+        "STOA_RESPONSE_DAYS after the last one of their chain",
+        "gateway.prune_responses",
+    ),
     Retention("Responses of forms", "5 minutes, the rest after a day", "core.forget_submissions"),
     Retention("Expired sessions, sign-in links and codes", "A day after they end", "accounts.forget_expired"),
     Retention("Deleted accounts", "After their grace", "accounts.erase"),

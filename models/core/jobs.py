@@ -248,10 +248,11 @@ def check_domains(timestamp: int) -> None:
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:
-    """Delete expired sessions, login links, CLI codes, changes of an address and challenges of passkeys."""
-    from models.accounts import credentials, email_changes, passkeys
+    """Delete expired sessions, login links, codes of devices, changes of an address and challenges of passkeys."""
+    from models.accounts import credentials, device_grants, email_changes, passkeys
 
     credentials.delete_expired(now())
+    device_grants.forget_grants(now())
     email_changes.delete_expired_changes(now())
     passkeys.forget_challenges(now())
 
@@ -450,6 +451,19 @@ def prune_budgets(timestamp: int) -> None:
     from models.ledger import budget_pruning
 
     budget_pruning.prune_spending(now())
+
+
+@queue.periodic(cron="46 3 * * *")
+@queue.task(name="gateway.prune_responses", queueing_lock="gateway.prune_responses", retry=Backoff(600, 3600))
+def prune_responses(timestamp: int) -> None:
+    """Delete kept responses that have not been continued for long."""
+    from models.gateway.response_state.stored_response import prune_responses as prune
+
+    days = get_settings().stoa_response_days
+    more = True
+    while more:
+        with transaction():
+            more = bool(prune(now(), days))
 
 
 @queue.periodic(cron="* * * * *")

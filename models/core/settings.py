@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     stoa_dns_server: str = ""
     stoa_demo_delay_ms: int = Field(20, ge=0, le=10_000)
     stoa_metrics_token: SecretStr | None = None
+    stoa_otlp_endpoint: str = ""
+    stoa_otlp_headers: SecretStr | None = None
+    stoa_otlp_content: bool = False
     stoa_editors_choice: Annotated[tuple[str, ...], NoDecode] = (
         "base2",
         "base2-lite",
@@ -129,6 +132,8 @@ class Settings(BaseSettings):
     stoa_cors_origins: Annotated[tuple[str, ...], NoDecode] = ("*",)
     ratelimit_storage_uri: str = "machine://"
 
+    stoa_key_rpm: int = Field(100, ge=0, le=10**9)
+    stoa_key_images_rpm: int = Field(20, ge=0, le=10**9)
     stoa_runs_per_minute: int = Field(600, ge=1, le=10**9)
     stoa_runs_per_day: int = Field(20_000, ge=1, le=10**9)
     stoa_open_runs: int = Field(2_000, ge=1, le=10**6)
@@ -137,6 +142,8 @@ class Settings(BaseSettings):
     stoa_step_bytes: int = Field(100_000, ge=1_000, le=10**7)
     stoa_run_bytes: int = Field(10_000_000, ge=1_000, le=10**12)
     stoa_run_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
+    stoa_response_days: int = Field(30, ge=0, le=3650)
+    stoa_response_bytes: int = Field(100_000_000, ge=1_000_000, le=10**12)
     stoa_cli_sessions_per_account: int = Field(1_000, ge=1, le=10**6)
     stoa_keys_per_account: int = Field(500, ge=1, le=10**6)
     stoa_publishers_per_account: int = Field(100, ge=1, le=10**6)
@@ -330,6 +337,28 @@ class Settings(BaseSettings):
         if value and "@" not in parseaddr(value)[1]:
             raise ValueError("must be an e-mail address, such as Stoa <stoa@example.org>")
         return value
+
+    @field_validator("stoa_otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+            raise ValueError("must be the address of a collector, such as http://localhost:4318")
+        return value.rstrip("/")
+
+    @field_validator("stoa_otlp_headers")
+    @classmethod
+    def _headers(cls, value: SecretStr | None) -> SecretStr | None:
+        pairs = value.get_secret_value().split(",") if value else []
+        if not all(re.fullmatch(r"\s*[A-Za-z0-9_-]+=[^\x00-\x1f]*", pair) for pair in pairs):
+            raise ValueError("must be headers as name=value, separated by commas")
+        return value
+
+    @property
+    def otlp_headers(self) -> dict[str, str]:
+        """The headers for the collector, such as its key."""
+        given = self.stoa_otlp_headers.get_secret_value() if self.stoa_otlp_headers else ""
+        pairs = (pair.partition("=") for pair in given.split(",") if pair.strip())
+        return {name.strip(): value.strip() for name, _, value in pairs}
 
     @field_validator("stoa_prices_file", "stoa_providers_file")
     @classmethod

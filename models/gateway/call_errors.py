@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from math import ceil
+from types import MappingProxyType
 from typing import Any
 
 from models.core.db import now
@@ -40,8 +41,9 @@ KEY_PREFIX = 8
 
 
 class CallRefused(Exception):
-    """The ledger did not admit the call; `admission.outcome` says why."""
+    """The ledger did not admit the call; `admission.outcome` says why. `limits`: headers that say what limits of the key leave."""
 
+    limits: Mapping[str, str] = MappingProxyType({})
     retry_after: int | None = None
     """Seconds until a retry may succeed; None if retrying does not help."""
 

@@ -8,6 +8,8 @@ import orjson
 
 MAX_ID = 200
 """Longest id of a session or sub-agent, in characters. Longer ones are ignored."""
+AFFINITY_KEYS = ("prompt_cache_key", "safety_identifier", "user")
+MAX_AFFINITY = 500
 _ID = re.compile(r"[!-~]+")
 _KIND = re.compile(r"[^A-Za-z0-9._ -]+")
 _OLD_CLAUDE_USER = re.compile(r"user_[0-9a-f]{1,64}_account_[0-9a-f-]{0,36}_session_([0-9a-f-]{36})")
@@ -51,6 +53,19 @@ def read_session(environ: Mapping[str, Any], body: Any) -> CallSession | None:
     metadata = body.get("metadata") if isinstance(body, dict) else None
     if isinstance(metadata, dict) and (session := _id(_session_of_user(metadata.get("user_id")))):
         return CallSession("claude-code" if _client(get) == "claude-code" else "client", session)
+    return None
+
+
+def affinity(session: CallSession | None, run_id: str | None, body: Mapping[str, Any]) -> str | None:
+    """What tells the calls of one conversation, for which its provider caches the prompt: the session, the run, or the client's key
+    or user for that purpose; None without one."""
+    if session is not None:
+        return session.id
+    metadata = body.get("metadata")
+    user = metadata.get("user_id") if isinstance(metadata, dict) else None
+    for found in (run_id, *(body.get(key) for key in AFFINITY_KEYS), user):
+        if isinstance(found, str) and found:
+            return found[:MAX_AFFINITY]
     return None
 
 

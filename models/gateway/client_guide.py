@@ -45,6 +45,15 @@ def guide(address: str, model: str, key: str = KEY) -> list[GuideSection]:
     return [each._replace(blocks=[filled(block) for block in each.blocks]) for each in _sections()]
 
 
+def code_examples(address: str, model: str) -> list[tuple[str, GuideBlock]]:
+    """The guide's code of one call with curl, in Python and in TypeScript, each with its name."""
+    blocks = {
+        (each.id, block.language): block for each in guide(address, model) for block in reversed(each.blocks)
+    }
+    found = (("curl", "curl", "sh"), ("Python", "openai-sdk", "python"), ("TypeScript", "openai-sdk", "js"))
+    return [(name, blocks[section, language]) for name, section, language in found]
+
+
 @lru_cache(maxsize=1)
 def _sections() -> list[GuideSection]:
     """Everything from the first heading of level two; what is above is for readers of the file."""

@@ -27,7 +27,8 @@ class GatewayCall(Base):
 
     `http_status` is what the client got. A failed call without a provider was refused before it was admitted; `more_refused`
     counts those of the same key and minute that followed it and have no row (`models/gateway/refused_calls.py`).
-    `parameters` are the request's (`request_parameters`).
+    `parameters` are the request's (`request_parameters`). `routing` is how the call came to its provider, unless the model was asked for by
+    name and served at once: `why` (`model`, `alias`, `weight` or `sticky`) and, `after` errors, the providers tried before.
     """
 
     __tablename__ = "gateway_call"
@@ -112,9 +113,28 @@ class GatewayCall(Base):
     credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     carry_credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     parameters: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    routing: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     more_refused: Mapped[int] = mapped_column(server_default=text("0"))
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime]
+
+    @property
+    def routing_text(self) -> str | None:
+        """How the call came to its provider, in words; None if the model was asked for by name and served at once."""
+        if not self.routing:
+            return None
+        why = {
+            "alias": "Alias",
+            "weight": "Alias, chosen by weight",
+            "sticky": "Alias, chosen by the session",
+        }.get(str(self.routing.get("why")), "")
+        tried = [
+            f"{each['provider']} {each['model']} ({each['error']})" for each in self.routing.get("after", ())
+        ]
+        parts = [why] if why else []
+        if tried:
+            parts.append(f"{'after' if why else 'After'} {', '.join(tried)}")
+        return ", ".join(parts)
 
 
 class CallBody(Base):

@@ -19,6 +19,9 @@ REPLAYED = "Idempotent-Replayed"
 ORIGINAL = "Original-Request"
 """Names the call whose answer is replayed."""
 DROPPED = "X-Stoa-Dropped"
+MAX_DROPPED = 50
+MAX_HEADER = 2_000
+"""Most names, and characters of them, in that header."""
 """Names the request keys left out for the provider."""
 EVENT_STREAM = "text/event-stream"
 NOT_STORED = "Idempotent-Stored"
@@ -133,8 +136,12 @@ class AnswerRecorder:
 
 
 def dropped_header(dropped: Sequence[str]) -> dict[str, str]:
-    """The header that names the request keys left out for the provider."""
-    return {DROPPED: ", ".join(dropped)} if dropped else {}
+    """The header that names the request keys left out for the provider: any text of the client's, of any length."""
+    if not dropped:
+        return {}
+    value = ", ".join(dropped[:MAX_DROPPED]).encode("unicode_escape").decode()
+    cut = len(dropped) > MAX_DROPPED or len(value) > MAX_HEADER
+    return {DROPPED: f"{value[:MAX_HEADER]}, ..." if cut else value}
 
 
 def recorded(

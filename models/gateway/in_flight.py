@@ -16,10 +16,13 @@ from typing import Any
 from models.core.pool import Pool
 from models.gateway import metrics
 from models.gateway.budget_errors import budget_message
+from models.gateway.call_spans import CallSpans, read_traceparent
 from models.gateway.chat_format import Call, Usage
+from models.gateway.idempotency import dropped_header
 from models.gateway.output_estimator import OutputEstimator
 from models.gateway.refused_calls import KeyWindows
 from models.gateway.routing import Route, held_credits
+from models.gateway.served import SERVED, RouteTrail
 from models.gateway.spool import Spool
 from models.gateway.upstream import UpstreamError
 from models.ledger import holds
@@ -135,9 +138,11 @@ class Settlements:
     """Batches this process's settlements. After the first failed attempt a call is in the spool, so that a killed worker
     loses nothing."""
 
-    def __init__(self, pool: Pool, spool: Spool) -> None:
+    def __init__(self, pool: Pool, spool: Spool, spans: CallSpans | None = None) -> None:
         self.pool = pool
         self.spool = spool
+        self.spans = spans
+        """Where the spans of calls go, if the operator has a collector."""
         self.windows = KeyWindows()
         """Bounds what is stored of calls that are not charged."""
         self.outputs = OutputEstimator()
@@ -182,6 +187,8 @@ class CallMetadata:
     definitions: Mapping[str, Any] | None = field(default=None, repr=False)
     answers: int = 1
     """Answers to the same input whose output the call's usage sums up."""
+    trace_parent: str | None = None
+    """The client's `traceparent`."""
 
 
 class InFlightCall:
@@ -195,10 +202,13 @@ class InFlightCall:
         metadata: CallMetadata,
         route: Route,
         margin: Decimal,
+        trail: RouteTrail,
     ) -> None:
         self.admission = admission
         self.metadata = metadata
         self.route = route
+        self.trail = trail
+        """How it came to its route."""
         self.ttft_ms: int | None = None
         self.settled: Settled | None = None
         self.ended = False
@@ -210,6 +220,8 @@ class InFlightCall:
         self.stop_error: UpstreamError | None = None
         """Why the call is being ended early."""
         self._abort: Callable[[], None] | None = None
+        self.count_tokens: Callable[[int], None] | None = None
+        """Counts the tokens of the settled call in a limit of its key."""
         hold_renewer.add(self)
         metrics.IN_FLIGHT.inc()
 
@@ -217,6 +229,10 @@ class InFlightCall:
     def is_strict(self) -> bool:
         """Whether its key refuses that fields of the request are dropped."""
         return bool(self.admission.rules and self.admission.rules["strict"])
+
+    def route_headers(self) -> dict[str, str]:
+        """The headers of an answer that say who served it, and what was left out for that provider."""
+        return {SERVED: self.trail.header(self.route), **dropped_header(self.route.dropped)}
 
     def abort_with(self, abort: Callable[[], None]) -> None:
         """Set how `stop` ends the provider's response: a function that is safe to call from any thread."""
@@ -346,6 +362,7 @@ class InFlightCall:
             error_message=error_message,
             parameters=self.metadata.parameters,
             definitions=self.metadata.definitions,
+            routing=self.trail.record(),
             answer=answer,
         )
         outcome = "unsettled"
@@ -363,6 +380,9 @@ class InFlightCall:
             if self.settled is None:
                 self._settlements.spool.add("settle", holds.settlement_facts(self.admission, settlement))
             self._release(outcome)
+            self._trace(settlement, self.settled)
+        if self.count_tokens is not None:
+            self.count_tokens(usage.uncached_input + usage.cache_write + usage.cache_read + usage.output)
         if error is None and not client_gone and self.route.byok is None:
             # a shorter answer than the provider would have given says nothing about the next one
             self._settlements.outputs.record(
@@ -409,6 +429,7 @@ class InFlightCall:
             response=response if kept else None,
             parameters=metadata.parameters,
             definitions=metadata.definitions if kept else None,
+            routing=self.trail.record(),
         )
         try:
             with metrics.timed("fail"):
@@ -418,10 +439,16 @@ class InFlightCall:
         finally:
             self._release("failed")
             metrics.of(metrics.ERRORS, self.metadata.door, kind).inc()
+            self._trace(failure)
 
     def close(self) -> None:
         """Fail the call unless it has been settled or failed. Call it last on every path."""
         self.fail("internal", 500, "The call failed on our side; nothing was charged.")
+
+    def _trace(self, record: holds.Settlement | holds.CallFailure, settled: Settled | None = None) -> None:
+        if (spans := self._settlements.spans) is not None:
+            parent = read_traceparent(self.metadata.trace_parent)
+            spans.add(self.admission, record, settled, parent)
 
     def _claim_end(self) -> bool:
         with self._lock:

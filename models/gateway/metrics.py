@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
@@ -28,6 +28,15 @@ ERRORS = Counter("stoa_call_errors_total", "Refused and failed calls by kind", [
 FAILOVERS = Counter(
     "stoa_failovers_total", "Calls that went on to another provider", ["provider", "next_provider"]
 )
+RETRIES = Counter(
+    "stoa_retries_total", "Further rounds over the providers of a call, by the last error", ["error"]
+)
+OPEN_UPSTREAMS = Gauge(
+    "stoa_upstream_open",
+    "Workers in which the circuit breaker of a model at a provider is open",
+    ["provider", "model"],
+    multiprocess_mode="livesum",
+)
 REPLAYS = Counter("stoa_replays_total", "Answers replayed for an idempotency key", ["door"])
 TOKENS = Counter("stoa_tokens_total", "Tokens, in disjoint buckets", ["provider", "bucket"])
 CREDITS = Counter("stoa_credits_total", "Credits charged", ["provider"])
@@ -43,7 +52,7 @@ OVERHEAD = Histogram(
 IN_FLIGHT = Gauge("stoa_calls_in_flight", "Calls being relayed", multiprocess_mode="livesum")
 
 
-Family = TypeVar("Family", Counter, Histogram)
+Family = TypeVar("Family", Counter, Gauge, Histogram)
 
 
 @lru_cache(maxsize=1024)
@@ -66,6 +75,19 @@ class timed:
 
     def __exit__(self, *_: object) -> None:
         of(OVERHEAD, self._verb).observe(time.perf_counter() - self._started)
+
+
+def open_upstreams() -> dict[str, dict[str, int]]:
+    """By provider and model, in how many workers of this machine the circuit breaker is open."""
+    families: Iterable[Metric] = OPEN_UPSTREAMS.collect()
+    if values.ValueClass is not values.MutexValue:
+        families = multiprocess.MultiProcessCollector(None).collect()  # type: ignore[no-untyped-call]
+    found: dict[str, dict[str, int]] = {}
+    for family in families:
+        for sample in family.samples if family.name == "stoa_upstream_open" else ():
+            if sample.value:
+                found.setdefault(sample.labels["provider"], {})[sample.labels["model"]] = int(sample.value)
+    return found
 
 
 def database_answers(pool: Pool) -> bool:

@@ -1,12 +1,15 @@
 """The models that this server serves, with what is known of each, for people: search, filter and sort."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
+from models.core.errors import DomainError
 from models.gateway import model_names
+from models.gateway.model_abilities import ABILITIES, abilities_of
 from models.gateway.pricing import ModelPrice, PriceTier
 from models.gateway.routing import Route, Router
 
@@ -32,18 +35,8 @@ BUCKETS = {
 }
 """Names of the buckets of tokens that have a price of their own."""
 UNIT_NAMES = {"request": "Each call", "web_searches": "Each web search", "file_searches": "Each file search"}
-CAPABILITIES = {
-    "cache_read": "prompt caching",
-    "reasoning": "reasoning",
-    "audio_input": "audio input",
-    "audio_output": "audio output",
-    "image_input": "image input",
-    "image_output": "image output",
-    "video_input": "video input",
-    "web_searches": "web search",
-    "file_searches": "file search",
-}
-"""What a model can do, as far as its own prices for it tell."""
+PAGE_WORDS, PAGE_TOKENS = 500, 667
+"""A page of text. English has about four tokens in three words."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class ServedModel:
     @property
     def id(self) -> str:
         """The name to call it by."""
-        return self.route.requested
+        return self.route.name
 
     @cached_property
     def title(self) -> str:
@@ -104,11 +97,22 @@ class ServedModel:
         listed = {"request": self.price.request, **self.price.units} if self.price else {}
         return {name: self._with_margin(each) for name, each in listed.items() if each}
 
+    @cached_property
+    def abilities(self) -> Sequence[str]:
+        """Keys of `ABILITIES`: what it is known to do."""
+        return abilities_of(self.route.model, self.price)
+
     @property
     def capabilities(self) -> Sequence[str]:
-        """What its prices tell that it can do."""
-        known = {*self.price.tiers[0].listed, *self.price.units} if self.price else set()
-        return [text for name, text in CAPABILITIES.items() if name in known]
+        """The same, in words."""
+        return [ABILITIES[each] for each in self.abilities]
+
+    @cached_property
+    def page_cost(self) -> Decimal | None:
+        """Charged dollars for a call that reads a page of text and writes one; None without a price."""
+        if self.price is None:
+            return None
+        return self._with_margin(self.price.minimum_cost(PAGE_TOKENS, PAGE_TOKENS))
 
     def _charged(self, tier: PriceTier) -> Mapping[str, Decimal]:
         return {name: self._with_margin(tier.rates[name]) for name in MAIN_BUCKETS}
@@ -121,6 +125,7 @@ SORTS: dict[str, Callable[[ServedModel], Any]] = {
     "name": lambda each: 0,
     "input": lambda each: each.rates.get("input", Decimal("Infinity")),
     "output": lambda each: each.rates.get("output", Decimal("Infinity")),
+    "page": lambda each: Decimal("Infinity") if each.page_cost is None else each.page_cost,
     "context": lambda each: -(each.context_window or 0),
 }
 """Keys of the orders. Models that are equal, or whose value is unknown, follow by name."""
@@ -128,20 +133,26 @@ SORTS: dict[str, Callable[[ServedModel], Any]] = {
 
 @dataclass(frozen=True)
 class ModelFilter:
-    """Which models to list: `text` in the name, the provider's name, and the most that a million output tokens may cost, in
-    charged dollars."""
+    """Which models to list: `text` in the name, the provider's name, a key of `ABILITIES`, the fewest tokens of context, and the
+    most that a million output tokens may cost, in charged dollars. Models of which it is unknown are left out."""
 
     text: str = ""
     provider: str = ""
     max_output_price: Decimal | None = None
     sort: str = "name"
+    ability: str = ""
+    context: int = 0
 
     def accepts(self, model: ServedModel) -> bool:
-        """Whether the model is listed. One without a price passes no limit of price."""
+        """Whether the model is listed."""
         name = f"{model.id} {model.title}".lower()
         if not all(word in name for word in self.text.lower().split()):
             return False
         if self.provider and model.route.provider.name != self.provider:
+            return False
+        if self.ability and self.ability not in model.abilities:
+            return False
+        if self.context and (model.context_window or 0) < self.context:
             return False
         limit = self.max_output_price
         return limit is None or model.rates.get("output", Decimal("Infinity")) <= limit
@@ -155,3 +166,26 @@ def served_models(router: Router, margin: Decimal) -> list[ServedModel]:
 def find_models(models: Sequence[ServedModel], filter: ModelFilter) -> list[ServedModel]:
     """The models that the filter accepts, in its order."""
     return sorted((each for each in models if filter.accepts(each)), key=SORTS[filter.sort])
+
+
+def find_model(models: Sequence[ServedModel], name: str) -> ServedModel | None:
+    """The listed model with this id, ignoring case."""
+    return next((each for each in models if each.id.lower() == name.lower()), None)
+
+
+def aliases(router: Router, model: ServedModel) -> list[str]:
+    """Other names that this server routes to the same model of the same provider, by name."""
+    route, provider = model.route, model.route.provider
+    base = model_names.split_variant(route.model)[0]
+    names = {route.model, *(f"{prefix}/{route.model}" for prefix in provider.prefixes)}
+    names |= set(model_names.exact_names(provider.table, base))
+    names |= {
+        override.name or name for name, override in router.prices.overrides.items() if override.upstream_model
+    }
+    found = set()
+    for name in names - {model.id}:
+        with suppress(DomainError):
+            other = router.find(name)
+            if (other.provider, other.model) == (provider, route.model):
+                found.add(name)
+    return sorted(found)

@@ -124,6 +124,14 @@ def has_row(table: str, name: str) -> bool:
     return found is not None and found.id == name.lower()
 
 
+def exact_names(table: str, name: str) -> Iterator[str]:
+    """All names by which the shipped table lists the model with this name, as far as they are no patterns."""
+    row = price_row(table, name)
+    if row is not None:
+        yield row.id
+        yield from _exact_names(row.match)
+
+
 def has_table(table: str) -> bool:
     """Whether the release ships prices of a provider under this name."""
     return _table(table) is not None

@@ -342,6 +342,7 @@ COMPLETIONS: Mapping[str, KeyReader] = {
 FORMATS: Mapping[str, Mapping[str, KeyReader]] = {
     "messages": MESSAGES,
     "responses": RESPONSES,
+    "compaction": RESPONSES,
     "gemini": GEMINI,
     **PASSED_FORMATS,
     "completions": COMPLETIONS,

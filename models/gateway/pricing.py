@@ -1,4 +1,5 @@
-"""Model prices: operator overrides, then the price table shipped with the release. Exact decimals; nothing is fetched.
+"""Model prices: operator overrides, approved imports, then the price table shipped with the release. Exact decimals; nothing is
+fetched.
 
 A price is set, explicitly zero, or missing. A model without a price is refused unless its provider reports the cost of
 each call.
@@ -7,7 +8,7 @@ each call.
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -232,14 +233,22 @@ class PriceOverride:
 class PriceTable:
     """Price lookup of one process, with a cache."""
 
-    def __init__(self, overrides: Mapping[str, PriceOverride] | None = None) -> None:
+    def __init__(
+        self,
+        overrides: Mapping[str, PriceOverride] | None = None,
+        approved: Callable[[str], ModelPrice | None] | None = None,
+    ) -> None:
         self.overrides = dict(overrides or {})
+        self._approved = approved
         self._cache: dict[tuple[str, str], tuple[float, ModelPrice | None]] = {}
 
     @classmethod
-    def load(cls, path: Path | None) -> "PriceTable":
-        """The table with the overrides in the operator's file, if set. Raises SettingsError if the file is invalid."""
-        return cls(read_overrides(path) if path else None)
+    def load(
+        cls, path: Path | None, approved: Callable[[str], ModelPrice | None] | None = None
+    ) -> "PriceTable":
+        """The table with the overrides in the operator's file, if set, and the prices of approved imports by name. Raises
+        SettingsError if the file is invalid."""
+        return cls(read_overrides(path) if path else None, approved)
 
     def find(
         self, table: str, requested: str, upstream: str, answered: str | None = None
@@ -263,11 +272,14 @@ class PriceTable:
         )
 
     def operator_price(self, *names: str | None) -> ModelPrice | None:
-        """The operator's price of the first of these names that has one."""
+        """The operator's price of the first of these names that has one: in the file, or else in an approved import."""
         for name in names:
             override = self.overrides.get(name.lower()) if name else None
             if override and override.price:
                 return override.price
+        for name in names if self._approved else ():
+            if name and self._approved and (price := self._approved(name)):
+                return price
         return None
 
     def _shipped(self, table: str, name: str) -> ModelPrice | None:
@@ -449,6 +461,14 @@ def read_overrides(path: Path) -> dict[str, PriceOverride]:
         str(name).strip().lower(): replace(read_override(name, entry), name=str(name).strip())
         for name, entry in table.items()
     }
+
+
+def parse_price(name: str, entry: Any, source: str = "import") -> ModelPrice:
+    """The price of a file's entry, whose numbers may be strings. Raises SettingsError, also without a price."""
+    price = read_override(name, entry).price
+    if price is None:
+        raise SettingsError(f"STOA_PRICES_FILE: {name!r} sets no price.")
+    return replace(price, source=source)
 
 
 def _with_image_prices(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """How providers answer: calls, errors, latencies and time to first token by provider and model, counted from real calls.
 
-A job counts the calls of each minute once they are all stored, so the pages of operators read rollups only. A call that failed over
+A job counts the calls of each minute once they are all stored, so pages read rollups only. A call that failed over
 counts for the provider that answered last.
 """
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal
 
-from sqlalchemy import ARRAY, CheckConstraint, Integer, func, select, text, tuple_
+from sqlalchemy import ARRAY, CheckConstraint, Integer, Numeric, func, select, text, tuple_
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import Base, BigInt, db
@@ -28,8 +29,13 @@ FAULTS = ("timeout", "unreachable", "interrupted", "rate_limited", "server_error
 SETTLED_AFTER = timedelta(seconds=60)
 """A settlement is stored at most 30 seconds after the time that it carries."""
 STEP = timedelta(minutes=5)
-COUNTED_BACK = timedelta(days=7)
-KEPT = {"minutes": timedelta(hours=3), "hour": timedelta(days=3), "quarter": timedelta(days=15)}
+COUNTED_BACK = timedelta(days=31)
+KEPT = {
+    "minutes": timedelta(hours=3),
+    "hour": timedelta(days=3),
+    "quarter": timedelta(days=15),
+    "day": timedelta(days=32),
+}
 MODELS = 15
 """Models of each provider that pages show."""
 SCANNED = 5_000
@@ -37,13 +43,16 @@ MAX_REASON = 400
 
 
 class ProviderRollup(Base):
-    """Calls of a provider and a model in five minutes, an hour or a quarter of a day (UTC), by class of error; an empty `error` counts the successful ones.
-    Latencies are milliseconds; histograms have the buckets of `models/ledger/latency.py`."""
+    """Calls of a provider and a model in five minutes, an hour, a quarter of a day or a day (UTC), by class of error; an empty `error`
+    counts the successful ones. Latencies are milliseconds; histograms have the buckets of `models/ledger/latency.py`.
+
+    Tokens are as in `UsageRollup`, `cost` is dollars. `spoken_tokens` were sent in `spoken_ms` after the first one."""
 
     __tablename__ = "provider_rollup"
     __table_args__ = (
         CheckConstraint(
-            "(grain = ANY (ARRAY['minutes'::text, 'hour'::text, 'quarter'::text]))", name="grain_known"
+            "(grain = ANY (ARRAY['minutes'::text, 'hour'::text, 'quarter'::text, 'day'::text]))",
+            name="grain_known",
         ),
     )
 
@@ -58,6 +67,14 @@ class ProviderRollup(Base):
     ttft_hist: Mapped[list[int]] = mapped_column(ARRAY(Integer))
     ttft_max: Mapped[int]
     last_at: Mapped[datetime]
+    input_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    cache_write_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    cache_read_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    output_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    reasoning_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    spoken_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    spoken_ms: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    cost: Mapped[Decimal] = mapped_column(Numeric, server_default=text("'0'::numeric"))
 
 
 class ProviderCounting(Base):
@@ -206,7 +223,8 @@ def count_calls(providers: Collection[str], now: datetime) -> bool:
         _forget(now)
         return False
     until = min(since + STEP, end)
-    db.session.execute(text(_COUNT), parameters | {"since": since, "until": until})
+    kept = {f"{grain}_since": now - kept for grain, kept in KEPT.items()}
+    db.session.execute(text(_COUNT), parameters | kept | {"since": since, "until": until})
     row.until = until
     return True
 
@@ -233,8 +251,10 @@ def _slots(column: str) -> Iterator[str]:
     yield from (f"count(*) FILTER (WHERE {column} = {slot})::int" for slot in range(BUCKETS))
 
 
-def _summed(column: str) -> str:
-    return f"ARRAY[{', '.join(f'sum({column}[{slot}])' for slot in range(1, BUCKETS + 1))}]"
+def summed_histogram(column: str, condition: str = "true") -> str:
+    """SQL: the sum of the histograms of the rows that meet a condition."""
+    sums = (f"sum({column}[{slot}]) FILTER (WHERE {condition})" for slot in range(1, BUCKETS + 1))
+    return f"ARRAY[{', '.join(sums)}]"
 
 
 _SUMS = f"""
@@ -243,8 +263,8 @@ SELECT * FROM (
         count(*) FILTER (WHERE first AND model <> '') OVER (PARTITION BY provider) AS models
     FROM (
         SELECT provider, coalesce(model, '') AS model, error, sum(calls)::bigint AS calls, max(last_at) AS last_at,
-            CASE WHEN error = '' THEN {_summed("latency_hist")}::bigint[] END AS latency, max(latency_max) AS latency_max,
-            CASE WHEN error = '' THEN {_summed("ttft_hist")}::bigint[] END AS ttft, max(ttft_max) AS ttft_max,
+            CASE WHEN error = '' THEN {summed_histogram("latency_hist")}::bigint[] END AS latency, max(latency_max) AS latency_max,
+            CASE WHEN error = '' THEN {summed_histogram("ttft_hist")}::bigint[] END AS ttft, max(ttft_max) AS ttft_max,
             sum(sum(calls)) OVER (PARTITION BY provider, coalesce(model, '')) AS total,
             row_number() OVER (PARTITION BY provider, coalesce(model, '') ORDER BY error) = 1 AS first
         FROM provider_rollup WHERE grain = :grain AND bucket >= :first
@@ -262,7 +282,7 @@ FROM (
 ) steps GROUP BY GROUPING SETS ((provider, model, step), (provider, step))
 """
 _EDGES = f"'{{{','.join(map(str, EDGES_MS))}}}'::int[]"
-_CLASS = """CASE
+ERROR_CLASS = """CASE
     WHEN c.error IS NULL AND c.state = 'settled' THEN ''
     WHEN c.error = 'upstream_timeout' THEN 'timeout'
     WHEN c.error = 'upstream_unreachable' THEN 'unreachable'
@@ -271,7 +291,20 @@ _CLASS = """CASE
     WHEN c.error = 'upstream_status' AND c.http_status >= 500 THEN 'server_error'
     WHEN c.error = 'upstream_status' THEN 'rejected'
     ELSE 'other' END"""
-_COLUMNS = f"c.provider, coalesce(c.model, c.requested_model) AS model, {_CLASS} AS error, c.finished_at, c.latency_ms, c.ttft_ms"
+_TOKENS = (
+    "uncached_input_tokens",
+    "cache_write_tokens",
+    "cache_read_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+)
+_SUMMED = (
+    *("input_tokens", "cache_write_tokens", "cache_read_tokens", "output_tokens", "reasoning_tokens"),
+    *("spoken_tokens", "spoken_ms", "cost"),
+)
+# a shorter time is no measure of speed
+_SPOKEN = "FILTER (WHERE c.latency_ms - c.ttft_ms >= 100 AND c.output_tokens > 0)"
+_COLUMNS = f"c.provider, coalesce(c.model, c.requested_model) AS model, {ERROR_CLASS} AS error, c.finished_at, c.latency_ms, c.ttft_ms, {', '.join(f'c.{each}' for each in _TOKENS)}, c.cost"
 # Settled calls are found by their message, and failed ones by an index of their own: an index of all calls by time would cost every call.
 _NEXT = f"""
 SELECT least(
@@ -284,10 +317,11 @@ SELECT least(
 """  # noqa: S608 - constants
 _COUNT = f"""
 INSERT INTO provider_rollup AS r
-    (grain, bucket, provider, model, error, calls, latency_hist, latency_max, ttft_hist, ttft_max, last_at)
+    (grain, bucket, provider, model, error, calls, latency_hist, latency_max, ttft_hist, ttft_max, last_at, {", ".join(_SUMMED)})
 SELECT g.grain, g.bucket, c.provider, c.model, c.error, count(*),
     ARRAY[{", ".join(_slots("c.slot"))}], max(c.latency_ms), ARRAY[{", ".join(_slots("c.ttft_slot"))}], coalesce(max(c.ttft_ms), 0),
-    max(c.finished_at)
+    max(c.finished_at), {", ".join(f"sum(c.{each})" for each in _TOKENS)},
+    coalesce(sum(c.output_tokens) {_SPOKEN}, 0), coalesce(sum(c.latency_ms - c.ttft_ms) {_SPOKEN}, 0), sum(c.cost)
 FROM (
     SELECT *, width_bucket(latency_ms, {_EDGES}) AS slot, width_bucket(ttft_ms, {_EDGES}) AS ttft_slot FROM (
         SELECT {_COLUMNS} FROM message m JOIN gateway_call c ON c.message_id = m.id
@@ -299,10 +333,12 @@ FROM (
             AND c.finished_at >= :since AND c.finished_at < :until
     ) calls
 ) c CROSS JOIN LATERAL (
-    VALUES ('minutes', date_bin('5 minutes', c.finished_at, timestamptz '2000-01-01 00:00:00Z')),
-        ('hour', date_bin('1 hour', c.finished_at, timestamptz '2000-01-01 00:00:00Z')),
-        ('quarter', date_bin('6 hours', c.finished_at, timestamptz '2000-01-01 00:00:00Z'))
-) g (grain, bucket)
+    VALUES ('minutes', date_bin('5 minutes', c.finished_at, timestamptz '2000-01-01 00:00:00Z'), cast(:minutes_since AS timestamptz)),
+        ('hour', date_bin('1 hour', c.finished_at, timestamptz '2000-01-01 00:00:00Z'), :hour_since),
+        ('quarter', date_bin('6 hours', c.finished_at, timestamptz '2000-01-01 00:00:00Z'), :quarter_since),
+        ('day', date_bin('1 day', c.finished_at, timestamptz '2000-01-01 00:00:00Z'), :day_since)
+) g (grain, bucket, since)
+WHERE g.bucket >= g.since
 GROUP BY 1, 2, 3, 4, 5
 ON CONFLICT (grain, bucket, provider, model, error) DO UPDATE SET
     calls = r.calls + excluded.calls,
@@ -310,5 +346,6 @@ ON CONFLICT (grain, bucket, provider, model, error) DO UPDATE SET
     latency_max = greatest(r.latency_max, excluded.latency_max),
     ttft_hist = ARRAY(SELECT a + b FROM unnest(r.ttft_hist, excluded.ttft_hist) WITH ORDINALITY t (a, b, n) ORDER BY n),
     ttft_max = greatest(r.ttft_max, excluded.ttft_max),
-    last_at = greatest(r.last_at, excluded.last_at)
+    last_at = greatest(r.last_at, excluded.last_at),
+    {", ".join(f"{each} = r.{each} + excluded.{each}" for each in _SUMMED)}
 """  # noqa: S608 - constants

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from models.core.settings import SettingsError
 from models.gateway import model_names
+from models.gateway.aliases import ERROR_CLASSES, SAFE, Alias, RetryPolicy
 from models.gateway.formats import passed
 from models.gateway.pricing import PRICE_KEYS, ModelPrice, read_override
 from models.gateway.providers.configured import BEARER, NO_KEY, ConfiguredModel, ProviderConfig
@@ -37,6 +38,10 @@ class ProvidersFile:
     providers: tuple[ProviderConfig, ...] = ()
     timeouts: Mapping[str, UpstreamTimeouts] = field(default_factory=dict)
     """Of single models of any provider, by their name in lower case."""
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    """By their name in lower case."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """Of calls for a model, and of aliases without one of their own."""
 
 
 def load_providers(path: Path | None, timeouts: UpstreamTimeouts) -> ProvidersFile:
@@ -59,7 +64,9 @@ def load_providers(path: Path | None, timeouts: UpstreamTimeouts) -> ProvidersFi
     )
     return ProvidersFile(
         providers,
-        {name.strip().lower(): table.timeouts.over(timeouts) for name, table in document.models.items()},
+        {name.lower(): table.timeouts.over(timeouts) for name, table in document.models.items()},
+        _aliases(document),
+        document.retries.policy(),
     )
 
 
@@ -151,16 +158,15 @@ class _ModelTable(_FileTable):
     timeouts: _TimeoutsTable = _NO_TIMEOUTS
 
 
+_Format = Literal["chat", "messages", "responses", *passed.PASSED]  # type: ignore[valid-type]
+
+
 class _ProviderTable(_FileTable):
     title: Line | None = None
     base_url: Annotated[str, AfterValidator(_web_address)]
     key_env: Annotated[str, AfterValidator(_variable)] | None = None
     auth: Annotated[str, AfterValidator(_authentication)] = BEARER
-    formats: Annotated[
-        list[Literal["chat", "messages", "responses", *passed.PASSED]], Field(min_length=1)
-    ] = [  # type: ignore[valid-type]
-        "chat"
-    ]
+    formats: Annotated[list[_Format], Field(min_length=1)] = ["chat"]
     headers: Annotated[dict[str, Line], AfterValidator(_extra_headers)] = {}
     query: dict[Line, Line] = {}
     prices: Annotated[str, AfterValidator(_price_table)] = ""
@@ -173,9 +179,41 @@ class _AnyModelTable(_FileTable):
     timeouts: _TimeoutsTable
 
 
+class _RetriesTable(_FileTable):
+    attempts: Annotated[int, Field(ge=0, le=10, strict=True)] = 0
+    seconds: Annotated[float, Field(gt=0, le=600)] = 30
+    on: list[Literal[ERROR_CLASSES]] = sorted(SAFE)  # type: ignore[valid-type]
+
+    def policy(self) -> RetryPolicy:
+        return RetryPolicy(self.attempts, self.seconds, frozenset(self.on))
+
+
+class _TargetTable(_FileTable):
+    model: Line
+    weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1
+
+
+def _as_table(key: str) -> BeforeValidator:
+    """A plain name stands for a table with that key."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+class _AliasTable(_FileTable):
+    targets: Annotated[
+        list[Annotated[_TargetTable, _as_table("model")]],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        Field(min_length=1, max_length=100),
+    ]
+    fallbacks: Annotated[list[Line], Field(max_length=100)] = []
+    sticky: bool = True
+    retries: _RetriesTable | None = None
+
+
 class _Document(_FileTable):
     providers: dict[str, _ProviderTable] = {}
     models: dict[Line, _AnyModelTable] = {}
+    aliases: dict[Line, Annotated[_AliasTable, _as_table("targets")]] = {}
+    retries: _RetriesTable = _RetriesTable()
 
 
 # -- prices ------------------------------------------------------------------------------------------------------
@@ -263,6 +301,33 @@ def _provider(
         table=table.prices,
         models=models,
     )
+
+
+def _aliases(document: _Document) -> dict[str, Alias]:
+    found: dict[str, Alias] = {}
+    names = {name.lower() for name in document.aliases}
+    for name, table in document.aliases.items():
+        lower = name.lower()
+        if lower in found or lower != lower.strip() or lower == "stoa/demo":
+            raise SettingsError(f"{SETTING}: {name!r} cannot be an alias, or is one twice.")
+        targets = {each.model.lower(): each for each in table.targets}
+        if len(targets) != len(table.targets):
+            raise SettingsError(
+                f"{SETTING}: a target of the alias {name!r} is there twice; give it a higher 'weight'."
+            )
+        for model in (*targets, *(each.lower() for each in table.fallbacks)):
+            if model in names and model != lower:
+                raise SettingsError(
+                    f"{SETTING}: {model!r}, a target of {name!r}, is an alias itself: name its models."
+                )
+        found[lower] = Alias(
+            name,
+            tuple((each.model, each.weight) for each in table.targets),
+            tuple(table.fallbacks),
+            table.sticky,
+            (table.retries or document.retries).policy(),
+        )
+    return found
 
 
 def _message(item: Any) -> str:

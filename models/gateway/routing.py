@@ -10,8 +10,10 @@ from math import ceil
 from models.core.errors import DomainError
 from models.core.settings import Settings, SettingsError, environment_value
 from models.gateway import model_names
+from models.gateway.aliases import Alias
 from models.gateway.chat_format import Call, Usage
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
+from models.gateway.circuit_breaker import CircuitBreakers
 from models.gateway.demo_model import DemoModel
 from models.gateway.formats import passed
 from models.gateway.model_names import ROUTES
@@ -100,6 +102,16 @@ class Route:
     """Request keys removed because the provider would reject them."""
     timeouts: UpstreamTimeouts | None = None
     """Of this model; None for the provider's."""
+    alias: Alias | None = None
+    """The alias that it was found by."""
+    others: "tuple[Route, ...]" = ()
+    """What else the alias stands for, in the order to try it."""
+
+    @property
+    def name(self) -> str:
+        """The name that it is called by: an alias, or the model's."""
+        return self.alias.name if self.alias else self.requested
+
     kind: str = model_names.CHAT
     """The kind of the model (`model_names`)."""
 
@@ -169,6 +181,7 @@ class Router:
     def __init__(self, settings: Settings, prices: PriceTable) -> None:
         self.prices = prices
         self._minute, self._routes = 0, dict[str | tuple[str, str], Route]()
+        self._targets = dict[str, Route | None]()
         self._listed: tuple[int, tuple[Route, ...], tuple[Route, ...]] = (0, (), ())
         timeouts = UpstreamTimeouts(
             settings.stoa_connect_timeout, settings.stoa_first_byte_timeout, settings.stoa_idle_timeout
@@ -201,6 +214,9 @@ class Router:
             )
             for config in file.providers
         }
+        self.aliases = file.aliases
+        self.retry = file.retry
+        self.breakers = CircuitBreakers()
         self.timeouts = file.timeouts
         """Of single models, by the requested name in lower case."""
         built_in = (self.demo, *self.direct, self.openrouter)
@@ -220,11 +236,18 @@ class Router:
 
     def problems(self) -> list[str]:
         """What of the operator's file does not work as the server is set up, for the operator."""
-        return [
+        found = [
             f"{SETTING}: {each.title} serves nothing, because {each.key_setting} is not set"
             for each in self.configured.values()
             if not each.ready
         ]
+        for alias in self.aliases.values():
+            for name in alias.models:
+                try:
+                    self._find(name, None, False, None)
+                except DomainError as error:
+                    found.append(f"{SETTING}: alias {alias.name}: {error.message}")
+        return found
 
     def find(
         self, model: str, *, byok: str | None = None, direct_openai: bool = False, task: str | None = None
@@ -233,18 +256,57 @@ class Router:
         there, except that `direct_openai` still prefers OpenAI (contract 5.3). `task`: the format of a request that is no
         conversation (`formats/passed.py`).
 
-        Raises NoRoute, OtherModelKind or NoPrice.
+        Of an alias, the route of its first model that is served. Raises NoRoute, OtherModelKind or NoPrice.
         """
         if byok or direct_openai:
-            return self._find(model, byok, direct_openai, task)
-        minute = int(time.time() // 60)
-        if self._minute != minute or len(self._routes) > MAX_CACHED_ROUTES:
-            self._minute, self._routes = minute, {}
+            alias = self._alias(model)
+            return self._find(alias.models[0] if alias else model, byok, direct_openai, task)
+        self._turn()
         key = model if task is None else (task, model)
         route = self._routes.get(key)
         if route is None:
-            route = self._routes[key] = self._find(model, None, False, task)
+            alias = self._alias(model)
+            found = self._first(alias, task) if alias else self._find(model, None, False, task)
+            route = self._routes[key] = found
         return route
+
+    def choose(self, route: Route, session: str | None) -> Route:
+        """The route of an alias for one call, with the others to fall back on: the order is by the session, or by weight; upstreams
+        that fail at present come last."""
+        alias = route.alias
+        if alias is None or len(alias.models) == 1:
+            return route
+        self._turn()
+        routes = [each for name in alias.order(session) if (each := self._target(name)) is not None]
+        if not routes:
+            return route
+        routes.sort(key=lambda each: self.breakers.of(each.provider.name, each.model).avoided)
+        return replace(routes[0], alias=alias, others=tuple(routes[1:]))
+
+    def _alias(self, model: str) -> Alias | None:
+        return self.aliases.get(model.strip().lower().removeprefix(RESOURCE)) if self.aliases else None
+
+    def _turn(self) -> None:
+        """Forget cached routes each minute."""
+        minute = int(time.time() // 60)
+        if self._minute != minute or len(self._routes) > MAX_CACHED_ROUTES:
+            self._minute, self._routes, self._targets = minute, {}, {}
+
+    def _first(self, alias: Alias, task: str | None) -> Route:
+        """The first model of an alias that is served. Raises the error of its first model if none is."""
+        for name in alias.models:
+            if task is None and (route := self._target(name)) is not None:
+                return replace(route, alias=alias)
+        return self._find(alias.models[0], None, False, task)
+
+    def _target(self, name: str) -> Route | None:
+        """The route of a model of an alias; None if it is not served."""
+        if name not in self._targets:
+            try:
+                self._targets[name] = self._find(name, None, False, None)
+            except DomainError:
+                self._targets[name] = None
+        return self._targets[name]
 
     def find_any(self, model: str) -> Route:
         """The route of a model of any kind. Raises NoRoute, OtherModelKind or NoPrice."""
@@ -329,8 +391,11 @@ class Router:
         return Route(self.demo, call.model, DEMO_EMBEDDINGS, TEST_PRICE, kind=passed.KINDS[call.format])
 
     def fallbacks(self, route: Route) -> Iterator[Route]:
-        """Fallback routes of the same model at a known price, in order. None if the caller's key pays, the operator set
-        the provider, or its server is not the vendor's own."""
+        """Fallback routes in order: of an alias its other models, else the same model at OpenRouter at a known price. None if
+        the caller's key pays; of a model also if the operator set the provider, or its server is not the vendor's own."""
+        if route.alias is not None:
+            yield from () if route.byok else route.others
+            return
         name, openrouter = route.requested, self.openrouter
         override = self.prices.overrides.get(name.lower())
         fixed = route.byok or (override and override.provider) or route.provider not in self.direct
@@ -421,10 +486,11 @@ class Router:
                 found[name.lower()] = name
         for lower, override in self.prices.overrides.items():
             found[lower] = override.name or lower
+        found.update((lower, alias.name) for lower, alias in self.aliases.items())
         for lower, name in sorted(found.items(), key=lambda item: (item[0] not in DEMO_MODELS, item[0])):
             with suppress(DomainError):
                 route = self.find_any(name)
-                if route.price is not None or lower in self.prices.overrides:
+                if route.price is not None or lower in self.prices.overrides or route.alias is not None:
                     yield route
 
     def _provider_for(
@@ -440,8 +506,9 @@ class Router:
         if byok and not direct_openai:
             return openrouter
         configured = self.configured.get(name.partition("/")[0].lower()) if self.configured else None
-        if configured is not None and configured.ready and configured.claims(name):
-            return configured
+        if configured is not None:
+            # its names never go to another provider, which may have another price
+            return configured if configured.ready and configured.claims(name) else None
         variant = model_names.split_variant(name)[1]
         direct = (each for each in self.direct if each.ready and each.claims(name) and serves(each))
         found = None if variant else next(direct, None)

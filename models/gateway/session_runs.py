@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import NamedTuple
 
-from models.accounts.credentials import hash_token
+from models.accounts.key_format import PresentedKey
 from models.core.db import now
 from models.core.pool import Parameter, Pool
 from models.core.settings import Settings
@@ -19,11 +19,11 @@ CACHED_SECONDS = 600.0
 UNKNOWN_SECONDS = 10.0
 """How long a session that got no run is not asked for again."""
 MAX_CACHED = 20_000
-_QUERY = "SELECT client_session_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_QUERY = "SELECT client_session_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 class _CacheKey(NamedTuple):
-    token_hash: str
+    key: PresentedKey
     org: str | None
     repo_url: str | None
     session: CallSession
@@ -43,7 +43,7 @@ class SessionRuns:
         session = request.session
         if session is None or (request.run_id is not None and not ended):
             return request
-        key = _CacheKey(hash_token(request.key), request.payer.org, request.payer.repo_url, session)
+        key = _CacheKey(request.presented, request.payer.org, request.payer.repo_url, session)
         moment = time.monotonic()
         until, run_id = self._cached.get(key, (0.0, None))
         if ended or until <= moment:
@@ -59,14 +59,14 @@ class SessionRuns:
 
     def _find(self, key: _CacheKey) -> str | None:
         session = key.session
-        who: tuple[Parameter, ...] = (key.token_hash, key.org, key.repo_url)
+        who: tuple[Parameter, ...] = (*key.key, key.org, key.repo_url)
         what: tuple[Parameter, ...] = (
             *(session.client, session.id),
             *(session.agent, session.kind, session.parent),
         )
         try:
-            ((run_id,),) = holds.read(self._pool, _QUERY, (*who, *what, *self._limits, now()))
+            rows = holds.read(self._pool, _QUERY, (*who, *what, *self._limits, now()))
         except LedgerUnavailable:
             # the call says so itself
             return None
-        return None if run_id is None else str(run_id)
+        return next((str(run_id) for (run_id,) in rows if run_id is not None), None)

@@ -9,14 +9,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from models.gateway.bill import Bill, Biller
 from models.gateway.call_errors import ProviderError
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest
 from models.gateway.hold_growth import GrowingHold
-from models.gateway.idempotency import EVENT_STREAM, AnswerRecorder, dropped_header
+from models.gateway.idempotency import EVENT_STREAM, AnswerRecorder
 from models.gateway.in_flight import InFlightCall
 from models.gateway.upstream import BrokenConnection, EmptyAnswer, ProviderResponse, UpstreamError
 from models.ledger.holds import LedgerUnavailable
@@ -56,6 +56,8 @@ class AnswerStream:
         self.client_gone = False
         self.dropped: tuple[str, ...] = ()
         self.run_left: int | None = None
+        self.limits: Mapping[str, str] = {}
+        self.served: str | None = None
         self._live = live
         self._dialect = request.dialect
         self._response = response
@@ -63,6 +65,7 @@ class AnswerStream:
         self._chunks = itertools.chain([start] if start else [], response.blocks())
         self._translator = request.dialect.translator(request, call, in_flight.route)
         self._meter = self._translator.meter
+        self._kept = call.answer
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._greeting = request.dialect.greeting()
         self._recorder = AnswerRecorder() if in_flight.admission.claimed else None
@@ -214,6 +217,8 @@ class AnswerStream:
             error_message=message,
             answer=self._recorded(end),
         )
+        if error is None and self._kept is not None:
+            self._kept.keep()
         self._send(end)
 
     def _recorded(self, end: bytes) -> StoredAnswer | None:
@@ -221,7 +226,7 @@ class AnswerStream:
         if self._recorder is None or self._broken:
             return None
         self._recorder.add(end)
-        return self._recorder.stored(self.content_type, headers=dropped_header(self.in_flight.route.dropped))
+        return self._recorder.stored(self.content_type, headers=self.in_flight.route_headers())
 
     def _finish(self) -> None:
         """Finish after the response ended, or the time to read on for a disconnected client has passed."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
@@ -52,12 +53,29 @@ class UpstreamError(Exception):
     """More about the error for the client, as JSON."""
     arrived: Any = None
     """What had arrived of an answer that is not charged, as `message.response`."""
+    before_answer = False
+    """Nothing of a response had arrived."""
+    retry_after: str | None = None
+    """Seconds until a retry may succeed, if known."""
 
 
 class Unreachable(UpstreamError):
     """The connection could not be opened."""
 
     kind = "upstream_unreachable"
+    before_answer = True
+
+
+class UpstreamResting(UpstreamError):
+    """The upstream failed too often of late, and is left alone for a while."""
+
+    status = 503
+    kind = "upstream_unavailable"
+    before_answer = True
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after = str(max(ceil(seconds), 1))
 
 
 class UpstreamTimeout(UpstreamError):
@@ -236,12 +254,14 @@ class HttpUpstream:
             sock.settimeout(timeouts.idle)
         except TimeoutError as error:
             connection.close()
-            raise UpstreamTimeout(
-                f"{self.name} did not respond within {timeouts.first_byte:g} seconds."
-            ) from error
+            failed = UpstreamTimeout(f"{self.name} did not respond within {timeouts.first_byte:g} seconds.")
+            failed.before_answer = True
+            raise failed from error
         except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
             connection.close()
-            raise BrokenConnection(f"{self.name} closed the connection without a response.") from error
+            broken = BrokenConnection(f"{self.name} closed the connection without a response.")
+            broken.before_answer = True
+            raise broken from error
         except BaseException:
             connection.close()
             raise

@@ -48,20 +48,14 @@ class WholeOnlyModels:
 
 def can_stream(dialect: Dialect, call: Call) -> bool:
     """Whether a stream carries everything that the whole answer would. Not several choices, whose usage is ambiguous;
-    not audio or images; not JSON that OpenRouter repairs when it is complete; not another format than chat completions."""
+    not audio or images; not JSON that OpenRouter repairs when it is complete."""
     body = call.body
     plugins = body.get("plugins")
     repaired = isinstance(plugins, list) and any(
         isinstance(plugin, dict) and plugin.get("id") == "response-healing" for plugin in plugins
     )
     text_only = body.get("modalities") in (None, ["text"]) and body.get("audio") is None
-    return (
-        dialect.collects
-        and call.format == "chat"
-        and call.n == call.answers == 1
-        and text_only
-        and not repaired
-    )
+    return dialect.collects and call.n == call.answers == 1 and text_only and not repaired
 
 
 def refuses_to_stream(error: ProviderError) -> bool:

@@ -246,6 +246,8 @@ class Settlement:
     """The request's parameters (`request_parameters`)."""
     definitions: Mapping[str, Any] | None = None
     """The request's tools and formats (`request_definitions`)."""
+    routing: Mapping[str, Any] | None = None
+    """How the call came to its provider (`RouteTrail.record`)."""
     answer: StoredAnswer | None = None
     """The answer for retries, if the call has an idempotency key."""
 
@@ -275,6 +277,8 @@ class CallFailure:
     """As `Settlement.parameters`."""
     definitions: Mapping[str, Any] | None = None
     """As `Settlement.definitions`."""
+    routing: Mapping[str, Any] | None = None
+    """As `Settlement.routing`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -445,6 +445,7 @@ def fail(
         "error_message": _clip(failure.error_message, MAX_ERROR) or None,
         "parameters": _body(failure.parameters or None),
         "definitions": _body(failure.definitions),
+        "routing": _body(failure.routing),
         "request": _body(failure.request),
         "response": _body(failure.response),
     }
@@ -552,6 +553,7 @@ def settlement_facts(admission: Admission, call: Settlement) -> str:
         "error_message": _clip(call.error_message, MAX_ERROR) or None,
         "parameters": _body(call.parameters or None),
         "definitions": _body(call.definitions),
+        "routing": _body(call.routing),
         "started_at": call.started_at.isoformat(),
         "price": _body(call.price),
         "parts": _body(call.parts or None),

@@ -61,6 +61,11 @@ WITHOUT_COOKIES = {
     "gateway_anthropic.count_message_tokens",
     "gateway_responses.responses",
     "gateway_responses.count_response_tokens",
+    "gateway_responses.compact",
+    "gateway_stored_responses.response",
+    "gateway_stored_responses.delete_response",
+    "gateway_stored_responses.input_items",
+    "gateway_stored_responses.cancel_response",
 }
 
 

@@ -13,6 +13,7 @@ from models.accounts.users import User
 from models.admin import storage_review
 from models.core.db import db, now
 from models.gateway import CallBody, ProviderRollup
+from models.gateway.circuit_breaker import CircuitBreaker
 from models.gateway.provider_health import count_calls, health_of, provider_faults
 from models.orgs import Org
 from models.orgs.webhooks import add_webhook, enqueue_delivery
@@ -100,7 +101,14 @@ def test_providers_show_figures_and_the_reason_of_failed_calls(
         )
     session.commit()
     count(session)
+    breaker = CircuitBreaker("openai", "m1")
+    for _ in range(10):
+        breaker.failed()
     shown = root.browser.get("/admin/providers?window=1h").text
+    breaker._open_until = 0.0
+    breaker.succeeded()
+    assert "Circuit open" in shown
+    assert "Circuit open" not in root.browser.get("/admin/providers?window=1h").text
     for words in (
         "OpenAI",
         "12 server errors",

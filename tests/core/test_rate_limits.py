@@ -45,6 +45,21 @@ def test_two_share_one_count_and_a_restart_keeps_it(path: str) -> None:
     assert other.hit(LIMIT, "key")
 
 
+def test_counts_of_a_sliding_window_fade(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1_800_000_000.0  # a window begins
+    monkeypatch.setattr(time, "time", lambda: clock)
+    one, other = MachineStorage(path=path), MachineStorage(path=path)
+    assert one.acquire_sliding_window_entry("key", 10, 60, 8)
+    assert not other.acquire_sliding_window_entry("key", 10, 60, 3)
+    assert other.get_sliding_window("key", 60) == (0, 60, 8, 120)
+    clock += 90  # half of the first window still counts
+    assert other.get_sliding_window("key", 60) == (8, 30, 0, 90)
+    assert not one.acquire_sliding_window_entry("key", 10, 60, 7)
+    assert one.acquire_sliding_window_entry("key", 10, 60, 6)
+    one.clear_sliding_window("key", 60)
+    assert other.acquire_sliding_window_entry("key", 10, 60, 10)
+
+
 def test_a_window_moves(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1_800_000_000.0
     monkeypatch.setattr(time, "time", lambda: clock)

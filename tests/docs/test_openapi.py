@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from pydantic import TypeAdapter, ValidationError
 
 from views.web.api_examples import example_of
+from views.web.guards import JSON_DOORS
 from views.web.openapi import TAGS, answer_types
 from views.web.openapi import document as openapi_document
 from views.web.openapi import routes as documented_routes
@@ -27,7 +28,7 @@ def real_routes(app: Flask) -> set[tuple[str, str]]:
     found = set()
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:[^:>]+:)?([^>]+)>", r"{\1}", rule.rule)
-        if path.startswith(("/api/", "/v1/", "/v1beta/", "/readyz", "/metrics")):
+        if path.startswith((*JSON_DOORS, "/readyz", "/metrics")):
             found |= {(method.lower(), path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
     return found
 

@@ -175,6 +175,38 @@ def chunks(text: str = "Hello there my friend.", use: Any = "default", **head: A
     return [*events, "[DONE]"]
 
 
+def message(text: str = "Hello there.", **changes: Any) -> dict[str, Any]:
+    """An answer of Anthropic's Messages API."""
+    use = {"input_tokens": 100, "output_tokens": 20}
+    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5"}
+    content = [{"type": "text", "text": text}]
+    return {
+        **head,
+        "content": content,
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": use,
+        **changes,
+    }
+
+
+def message_events(text: str = "Hello there.", **changes: Any) -> list[Any]:
+    """The events of a normal stream of it."""
+    whole = message(text, **changes)
+    started = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
+    found: list[dict[str, Any]] = [{"type": "message_start", "message": started}, {"type": "ping"}]
+    for index, block in enumerate(whole["content"]):
+        empty = {"type": "text", "text": ""} if block["type"] == "text" else block
+        found.append({"type": "content_block_start", "index": index, "content_block": empty})
+        if block["type"] == "text":
+            delta = {"type": "text_delta", "text": block["text"]}
+            found.append({"type": "content_block_delta", "index": index, "delta": delta})
+        found.append({"type": "content_block_stop", "index": index})
+    delta = {"stop_reason": whole["stop_reason"], "stop_sequence": whole["stop_sequence"]}
+    found += [{"type": "message_delta", "delta": delta, "usage": whole["usage"]}, {"type": "message_stop"}]
+    return [f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in found]
+
+
 def sse(event: Any) -> bytes:
     if isinstance(event, bytes):
         return event
@@ -191,10 +223,13 @@ def answer(
 
     def behave(exchange: Exchange) -> None:
         time.sleep(delay)
+        native = exchange.request.path.endswith("/messages")
         if body is None and exchange.request.raw and exchange.request.body.get("stream"):
-            stream()(exchange)
+            stream(message_events() if native else None)(exchange)
             return
-        value = completion() if body is None else body
+        value = body
+        if body is None:
+            value = message() if native else completion()
         raw = value if isinstance(value, bytes) else json.dumps(value).encode()
         exchange.head(
             status, {"Content-Type": "application/json", "Content-Length": str(len(raw)), **(headers or {})}

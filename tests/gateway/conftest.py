@@ -90,6 +90,7 @@ def web(gateway_app: Flask, fake: FakeUpstream) -> FlaskClient:
     """A test client of the application with providers."""
     gateway = gateway_app.extensions["gateway"]
     gateway.whole_only.clear()
+    gateway.routes.breakers.clear()
     # what other tests left behind: learned sizes, and refused calls of keys that are gone
     gateway.outputs = gateway.settlements.outputs = OutputEstimator()
     gateway.refused_calls.flush()
@@ -141,6 +142,23 @@ input = 1
 output = 1
 timeouts = {{ connect = 0.5 }}
 
+[aliases]
+fast = "azure/mini"
+"local/Llama-3:8b" = {{ targets = "local/Llama-3:8b", fallbacks = ["azure/mini"] }}
+unserved = "keyless/any"
+
+[aliases.pair]
+targets = ["azure/mini", {{ model = "claude-like/opus", weight = 3 }}]
+fallbacks = ["local/last"]
+
+[aliases.chain]
+targets = "nobody/any"
+fallbacks = ["keyless/any", "azure/mini", "local/last"]
+
+[aliases.patient]
+targets = "azure/mini"
+retries = {{ attempts = 2, seconds = 5, on = ["connect", "rate_limit", "server_error", "overloaded", "timeout"] }}
+
 [providers.keyless]
 base_url = "{url}/keyless"
 key_env = "TEST_UNSET_KEY"
@@ -179,6 +197,7 @@ def routed_app(
 @pytest.fixture
 def routed(routed_app: Flask, fake: FakeUpstream) -> FlaskClient:
     """A test client of the application with a file of providers."""
+    routed_app.extensions["gateway"].routes.breakers.clear()
     return routed_app.test_client()
 
 

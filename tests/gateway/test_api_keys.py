@@ -169,3 +169,59 @@ def test_a_revoked_key_is_kept_and_its_calls_stay_listed(
     assert row.revoked_at
     assert row.last_used_at
     db.session.delete(session.get_one(type(rich.user), rich.id))  # and goes with its owner
+
+
+HEADERS = [
+    f"x-ratelimit-{fact}-{unit}"
+    for fact in ("limit", "remaining", "reset")
+    for unit in ("requests", "tokens")
+]
+
+
+def test_calls_a_minute_are_limited_and_the_headers_count_down(
+    web: FlaskClient, rich: Person, facts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rich.user
+    key = factories.api_key(rich.user, rpm_limit=3)
+    answers = [web.post(PATH, json=DEMO, headers={"authorization": f"Bearer {key}"}) for _ in range(4)]
+    assert [(a.status_code, a.headers["x-ratelimit-remaining-requests"]) for a in answers] == [
+        (200, "2"), (200, "1"), (200, "0"), (429, "0"),
+    ]  # fmt: skip
+    refused = answers[-1]
+    assert refused.json["error"]["code"] == "rate_limit_exceeded"
+    assert refused.headers["x-ratelimit-limit-requests"] == "3"
+    assert 1 <= int(refused.headers["Retry-After"]) <= 120
+    assert refused.headers["x-ratelimit-reset-requests"].endswith("s")
+    assert "x-ratelimit-limit-tokens" not in refused.headers
+    # a process that does not know the key counts after the admission, and holds nothing for what it refuses
+    web.application.extensions["gateway"].limits._known.clear()
+    assert post(web, key) == (429, "rate_limit_exceeded")
+    assert facts.holds() == 0
+    # another key, and a wrong secret for this one, are not counted with it
+    assert post(web, factories.api_key(rich.user)) == (200, "")
+    assert post(web, new_secret(key[:32])) == (401, "invalid_api_key")
+
+
+def test_tokens_a_minute_are_counted_when_a_call_is_settled(web: FlaskClient, rich: Person) -> None:
+    assert rich.user
+    key = factories.api_key(rich.user, tpm_limit=200)
+    call = DEMO | {"max_tokens": 10}
+    first = web.post(PATH, json=call, headers={"authorization": f"Bearer {key}"})
+    used = first.json["usage"]["total_tokens"]
+    found = web.post(PATH, json=call, headers={"authorization": f"Bearer {key}"})
+    left = int(found.headers["x-ratelimit-remaining-tokens"])
+    assert found.status_code == 200
+    assert left <= 200 - used
+    statuses = {post(web, key, call)[0] for _ in range(12)}
+    assert 429 in statuses
+
+
+def test_new_keys_have_the_servers_default_and_older_ones_none(
+    web: FlaskClient, rich: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rich.user
+    key = factories.api_key(rich.user, environment="test")
+    answer = web.post(PATH, json=DEMO, headers={"authorization": f"Bearer {key}"})
+    assert answer.headers["x-ratelimit-limit-requests"] == "100"
+    older = web.post(PATH, json=DEMO, headers=rich.headers)
+    assert not [name for name in HEADERS if name in older.headers]

@@ -12,6 +12,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session as OrmSession
 
+from models.accounts.credentials import hash_token
+from models.accounts.key_format import new_secret
 from models.core.db import now
 from models.core.pool import Pool
 from models.gateway.call_session import CallSession, read_session
@@ -175,14 +177,26 @@ def test_a_foreign_session_id_never_joins_another_account(
     )
 
 
+def test_keys_with_a_public_id_need_their_secret(
+    call: Callable[..., Any], session: OrmSession, rich: Person, web: FlaskClient
+) -> None:
+    assert rich.user
+    key = factories.api_key(rich.user)
+    id, body = key[:32], key[32:75]
+    other = new_secret(id)
+    assert other != id + body
+    for presented, status in ((key, 200), (other, 401)):
+        headers = {"authorization": f"Bearer {presented}", "x-session-id": f"s-{status}"}
+        assert web.post("/v1/messages", json=HELLO, headers=headers).status_code == status
+    assert len(runs(session)) == 1
+
+
 def test_several_workers_that_see_a_session_at_once_make_one_run(
     call: Callable[..., Any], session: OrmSession, rich: Person, gateway_app: Flask
 ) -> None:
     token, pool = rich.token, gateway_app.extensions["gateway"].pool
-    from models.accounts.credentials import hash_token
-
     found: list[Any] = []
-    query = "SELECT client_session_run($1, NULL, NULL, 'codex', 's', $2, 'agent', '', 10, 10, now())"
+    query = "SELECT client_session_run($1, NULL, NULL, NULL, 'codex', 's', $2, 'agent', '', 10, 10, now())"
 
     def ask(agent: str) -> None:
         found.append((agent, pool.execute(query, (hash_token(token), agent), timeout=20)[0][0]))

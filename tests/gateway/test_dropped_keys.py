@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 
 from models.core.settings import Settings
 from models.gateway.chat_format.chat_parsing import parse
+from models.gateway.dialects.chat import ChatDialect
 from models.gateway.pricing import PriceTable
 from models.gateway.providers.provider import Endpoint
 from models.gateway.routing import Route, Router
@@ -104,6 +105,7 @@ def sent(settings: Settings, base_url: str, kind: int, **keys: Any) -> tuple[dic
     )
     body = {"messages": HISTORY, **STOA_KEYS, **keys}
     call = parse(body, 100)
+    call = ChatDialect().adapt(call, provider)
     route, request = routes.prepare(Route(provider, call.model, call.model, PRICE), call)
     return orjson.loads(request.body), set(route.dropped)
 
@@ -154,12 +156,20 @@ def test_others_are_not_openai(settings: Settings, base_url: str) -> None:
 
 
 def test_anthropic(settings: Settings) -> None:
-    keys = {**KEYS, "reasoning": {"max_tokens": 2000}, "n": 3}
+    keys = {**KEYS, "reasoning": {"max_tokens": 2000}, "n": 3, "service_tier": None}
     body, dropped = sent(settings, "https://api.anthropic.com/v1", 1, model="claude-sonnet-4-5", **keys)
-    assert dropped == {*REFUSED, "n"}
+    # its reasoning excludes them
+    assert dropped == {*REFUSED, "n", "chat_template_kwargs"} - {"cache_control"} - REASONING
     assert body["thinking"] == {"type": "enabled", "budget_tokens": 2000}
-    _, dropped = sent(settings, "https://api.anthropic.com/v1", 1, model="claude-sonnet-4-5", n=1)
-    assert dropped == {"cache_control", "reasoning_content", "reasoning_details"}
+    assert (body["stop_sequences"], body["max_tokens"]) == (["x"], 64_000)
+    assert body["messages"][-1]["content"][0]["cache_control"] == {"type": "ephemeral"}
+    body, dropped = sent(
+        settings, "https://api.anthropic.com/v1", 1, model="claude-sonnet-4-5", n=1, max_tokens=9, top_k=5
+    )
+    assert (dropped, body["max_tokens"], body["top_k"]) == (set(), 9, 5)
+
+
+REASONING = {"reasoning_content", "reasoning_details"}
 
 
 def test_null_keys_are_dropped_silently(settings: Settings) -> None:
@@ -172,7 +182,6 @@ def test_null_keys_are_dropped_silently(settings: Settings) -> None:
 ANY = [
     "openai/house-model",
     "gpt-4o-mini",
-    "claude-sonnet-4.5",
     "gemini-2.5-flash",
     "openrouter/openai/gpt-4o-mini",
 ]

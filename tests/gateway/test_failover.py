@@ -99,8 +99,8 @@ def test_keys_that_only_the_first_refuses_reach_the_second(
     post: Callable[..., Any], fake: FakeUpstream
 ) -> None:
     fake.will(answer(OVERLOADED, status=529), answer())
-    response = post(top_k=5)
-    assert [each.body.get("top_k") for each in fake.requests] == [None, 5]
+    response = post(min_p=0.1)
+    assert [each.body.get("min_p") for each in fake.requests] == [None, 0.1]
     assert "X-Stoa-Dropped" not in response.headers
 
 
@@ -130,10 +130,10 @@ def test_of_two_errors_the_first_is_returned(
 ) -> None:
     limited = answer({"error": {"message": "Slow down."}}, status=429, headers={"Retry-After": "7"})
     fake.will(limited, answer({"error": {"message": "No such model."}}, status=404))
-    response = post(top_k=5)
+    response = post(min_p=0.1)
     assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
     assert response.json["error"]["message"] == "Slow down."
-    assert response.headers["X-Stoa-Dropped"] == "top_k"
+    assert response.headers["X-Stoa-Dropped"] == "min_p"
     call = facts.call()
     assert (call.provider, call.state, call.http_status, call.credits) == ("anthropic", "failed", 429, 0)
     assert called(fake) == ["anthropic", "openrouter"]

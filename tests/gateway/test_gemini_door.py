@@ -242,8 +242,18 @@ def test_a_whole_answer_of_googles_is_passed_on(
     call: Callable[..., Any], fake: FakeUpstream, facts: Facts, google: None
 ) -> None:
     fake.will(answer(piece("Hello", "STOP")))
-    assert call(model=GEMINI).json == piece("Hello", "STOP")
+    limited = {"generationConfig": {"maxOutputTokens": 100}}
+    assert call(model=GEMINI, **limited).json == piece("Hello", "STOP")
     assert fake.requests[-1].path == f"/v1beta/models/{GEMINI}:generateContent"
+    assert facts.messages()[0].output_tokens == 50
+
+
+def test_a_whole_answer_without_a_limit_is_collected_from_a_stream(
+    call: Callable[..., Any], fake: FakeUpstream, facts: Facts, google: None
+) -> None:
+    fake.will(stream([piece("Hel"), piece("lo"), piece("!", "STOP")]))
+    assert call(model=GEMINI).json == piece("Hello!", "STOP")
+    assert fake.requests[-1].path == f"/v1beta/models/{GEMINI}:streamGenerateContent?alt=sse"
     assert facts.messages()[0].output_tokens == 50
 
 

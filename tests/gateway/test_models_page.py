@@ -2,16 +2,22 @@
 
 import html
 import re
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session as OrmSession
 
+from models.accounts import User
+from models.core.db import now
 from models.core.settings import Settings, load_settings
 from models.gateway.model_catalogue import ModelFilter, find_models, served_models
 from models.gateway.pricing import PriceTable
+from models.gateway.provider_health import count_calls
 from models.gateway.routing import Router
+from tests import factories
 from tests.chromium import OpenPage, judge
 from tests.factories import Person
 from tests.server import serving
@@ -35,7 +41,8 @@ def served(app: Flask, router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ids(page: str) -> list[str]:
     return [
-        html.unescape(each) for each in re.findall(r'class="model-id" data-copy-scope><code>([^<]+)<', page)
+        html.unescape(each)
+        for each in re.findall(r'class="model-id" data-copy-scope><a [^>]+><code>([^<]+)<', page)
     ]
 
 
@@ -66,18 +73,73 @@ def test_without_a_key_operators_read_how_to_add_one(
     assert "OPENROUTER_API_KEY" in alice.browser.get("/models").text
 
 
+def words(part: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", part)).split())
+
+
 def test_prices_include_the_margin(served: None, alice: Person) -> None:
     page = alice.browser.get("/models?search=anthropic/claude-sonnet-4.5").text
     row = re.search(r"<code>anthropic/claude-sonnet-4.5</code>.*?</tr>", page, re.DOTALL)
     assert row
-    text = html.unescape(re.sub(r"<[^>]+>", " ", row[0]))
-    assert "$15.82 1,582.5 credits" in " ".join(text.split())
+    text = words(row[0])
+    assert "$15.82 1,582.5 credits" in text
+    assert "$0.013 1.27 credits" in text  # 667 tokens in, 667 out
     assert "prompt caching" in text
-    assert "above 200,000 tokens" in text
     assert ">Anthropic</td>" in row[0]
-    calls = re.search(r'href="(/calls[?]model=[^"]+)"', row[0])
+    link = re.search(r'href="(/models/[^"]+)"', page)
+    assert link
+    page = alice.browser.get(link[1]).text
+    text = words(page)
+    for part in (
+        "Above 200,000",
+        "Cache write, 1 hour",
+        "$15.82 1,582.5 credits",
+        "claude-sonnet-4-5",
+        "Image input",
+    ):
+        assert part in text
+    calls = re.search(r'href="(/calls[?]model=[^"]+)"', page)
     assert calls
     assert alice.browser.get(calls[1]).status_code == 200
+
+
+def test_a_page_has_real_figures_and_code(
+    served: None, session: OrmSession, alice: Person, mallory: Person
+) -> None:
+    user = session.get_one(User, alice.id)
+    for ms, model in ((1_000, "claude-sonnet-4-5-20250929"), (3_000, "claude-sonnet-4-5")):
+        at = now() - timedelta(minutes=5)
+        message = factories.message(user, finished_at=at)
+        factories.call(
+            user, provider="anthropic", requested_model="anthropic/claude-sonnet-4.5", model=model, finished_at=at,
+            message=message, latency_ms=ms, ttft_ms=ms // 2, output_tokens=100,
+        )  # fmt: skip
+    failed = {"state": "failed", "error": "upstream_timeout", "http_status": 504, "model": None}
+    factories.call(
+        user, provider="anthropic", requested_model="claude-sonnet-4.5", finished_at=now() - timedelta(minutes=5), **failed
+    )  # fmt: skip
+    session.commit()
+    while count_calls(["anthropic"], now()):
+        session.commit()
+    session.commit()
+    own = words(alice.browser.get("/models/anthropic/claude-sonnet-4.5").text)
+    assert "Answered calls 2 2 Success rate 66.7% 66.7%" in own
+    assert "Tokens per second 100 100" in own
+    for days, who in ((7, mallory), (30, mallory)):
+        page = who.browser.get(f"/models/anthropic/claude-sonnet-4.5?days={days}").text
+        assert "Answered calls 2 0 Success rate 66.7% –" in words(page)
+    assert 'model="anthropic/claude-sonnet-4.5"' in html.unescape(page)
+    assert "Answered calls" not in alice.browser.get("/models/anthropic/claude-opus-4.5").text
+
+
+def test_who_sees_a_model_and_which(
+    served: None, client: FlaskClient, alice: Person, anonymous: Person
+) -> None:
+    assert anonymous.browser.get("/models/stoa/demo").status_code == 302
+    assert client.get("/models/stoa/demo", headers=alice.headers).status_code == 404
+    assert alice.browser.get("/models/STOA/demo").status_code == 200
+    for path in ("nobody/nothing", "%00", "stoa/demo?days=8", "openai/gpt-5:nitro"):
+        assert alice.browser.get(f"/models/{path}").status_code == 404, path
 
 
 def test_pages_follow_each_other(served: None, alice: Person, router: Router) -> None:
@@ -99,6 +161,8 @@ def test_pages_follow_each_other(served: None, alice: Person, router: Router) ->
     [
         "provider=nobody",
         "sort=colour",
+        "can=fly",
+        "context=99",
         "price=cheap",
         "price=-1",
         "price=1e9",
@@ -125,6 +189,13 @@ def test_filters_and_orders(router: Router) -> None:
     assert prices == sorted(prices)
     assert 0 < len(prices) < len(models)
     assert max(prices) <= 2
+    by_page = find_models(models, ModelFilter(sort="page", ability="image_input", context=200_000))
+    costs = [each.page_cost for each in by_page if each.page_cost is not None]
+    assert costs == sorted(costs)
+    assert all(
+        "image input" in each.capabilities and (each.context_window or 0) >= 200_000 for each in by_page
+    )
+    assert by_page
     by_context = find_models(models, ModelFilter(text="CLAUDE sonnet", sort="context"))
     windows = [each.context_window or 0 for each in by_context]
     assert windows == sorted(windows, reverse=True)

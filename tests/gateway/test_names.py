@@ -21,7 +21,7 @@ from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, PROVIDERS, Facts
-from views.gateway.api.openai import _model
+from views.gateway.api.model_facts import openai_model
 
 PATH = "/v1/chat/completions"
 COMBINATIONS = list(
@@ -70,7 +70,7 @@ def test_the_price_shown_is_the_price_charged(keys: tuple[str, ...]) -> None:
     served = routes(*keys)
     usage = Usage(uncached_input=1000, output=100)
     for route in served.models():
-        shown = {name: Decimal(figure) for name, figure in _model(route)["pricing"].items()}
+        shown = {name: Decimal(figure) for name, figure in openai_model(route)["pricing"].items()}
         expected = shown["prompt"] * 1000 + shown["completion"] * 100 + shown["request"]
         for answered in (None, route.model):
             assert served.cost(route, usage, answered)[0] == expected, route.requested

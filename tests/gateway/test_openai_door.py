@@ -138,8 +138,13 @@ def test_usage_chunk_only_on_request(
 def test_routes(web: FlaskClient, fake: FakeUpstream, rich: Person, model: str, path: str, sent: str) -> None:
     assert web.post(PATH, json={**BODY, "model": model}, headers=rich.headers).status_code == 200
     (request,) = fake.requests
-    assert (request.path, request.body["model"]) == (f"/{path}/chat/completions", sent)
-    assert request.headers["authorization"] == f"Bearer sk-operator-{path}"
+    native = path == "anthropic"
+    assert (request.path, request.body["model"]) == (
+        f"/{path}/messages" if native else f"/{path}/chat/completions",
+        sent,
+    )
+    key = request.headers["x-api-key"] if native else request.headers["authorization"].removeprefix("Bearer ")
+    assert key == f"sk-operator-{path}"
 
 
 def test_gemini_bills_its_thoughts(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
@@ -245,7 +250,9 @@ def test_models_without_providers(client: FlaskClient, alice: Person) -> None:
     }
     assert answer.json["object"] == "list"
     first, second = answer.json["data"]
-    assert first == demo
+    assert {key: first[key] for key in demo} == demo
+    assert first["max_output_tokens"] is None or first["max_output_tokens"] > 0
+    assert first["capabilities"]["tools"] is not False
     assert (second["id"], second["type"]) == ("stoa/demo-embeddings", "embedding")
 
 
@@ -263,18 +270,10 @@ def test_models_with_providers(web: FlaskClient, alice: Person) -> None:
 def test_models_in_anthropics_shape(client: FlaskClient, alice: Person) -> None:
     headers = {"x-api-key": alice.token, "anthropic-version": "2023-06-01"}
     answer = client.get("/v1/models?limit=20", headers=headers)
-    assert answer.json == {
-        "data": [
-            {
-                "type": "model",
-                "id": "stoa/demo",
-                "display_name": "stoa/demo",
-                "created_at": "2025-01-01T00:00:00Z",
-            }
-        ],
-        "has_more": False,
-        "first_id": "stoa/demo",
-        "last_id": "stoa/demo",
-    }
+    (model,) = answer.json["data"]
+    assert (model["type"], model["id"], model["created_at"]) == ("model", "stoa/demo", "2025-01-01T00:00:00Z")
+    assert {"display_name", "max_input_tokens", "capabilities", "pricing"} <= set(model)
+    rest = {key: answer.json[key] for key in ("has_more", "first_id", "last_id")}
+    assert rest == {"has_more": False, "first_id": "stoa/demo", "last_id": "stoa/demo"}
     refused = client.get("/v1/models", headers={"anthropic-version": "2023-06-01"})
     assert refused.json["error"]["type"] == "authentication_error"

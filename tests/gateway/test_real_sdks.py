@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.factories import Person
-from tests.fakes.upstream import FakeUpstream, answer, chunk, stream, usage
+from tests.fakes.upstream import FakeUpstream, answer, chunk, completion, stream, usage
 from tests.gateway.conftest import Facts
 
 MODEL = "openai/house-model"
@@ -92,6 +92,21 @@ def test_openais(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
         (item,) = called.get_final_response().output
     assert item.type == "function_call"
     assert json.loads(item.arguments) == {"p": 1}
+    kept = gpt.responses.retrieve(response.id)
+    assert (kept.output_text, kept.usage) == (response.output_text, response.usage)
+    more = gpt.responses.create(model=MODEL, input="More", previous_response_id=response.id)
+    assert more.previous_response_id == response.id
+    kinds = [item.type for item in gpt.responses.input_items.list(more.id, limit=1, order="asc")]
+    assert kinds == ["message"] * 3
+    fake.will(answer(completion("Brief.")))
+    compacted = gpt.responses.compact(model=MODEL, input="Hi", previous_response_id=response.id)
+    assert [item.type for item in compacted.output] == ["message", "message", "compaction"]
+    gpt.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        gpt.responses.retrieve(response.id)
+    with pytest.raises(openai.BadRequestError, match="not found") as lost:
+        gpt.responses.create(model=MODEL, input="More", previous_response_id=response.id)
+    assert lost.value.code == "previous_response_not_found"
     with pytest.raises(openai.BadRequestError, match="'background'"):
         gpt.responses.create(model=MODEL, input="Hi", background=True)
     assert {call.state for call in facts.calls()} <= {"settled", "failed"}

@@ -90,7 +90,9 @@ def page_rules(app: Flask) -> Iterator[Rule]:
     """The routes that answer GET with a page."""
     others = {endpoint for names in NOT_PAGES.values() for endpoint in names.split()}
     for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
-        shown = "GET" in (rule.methods or ()) and not rule.rule.startswith(("/api/", "/v1", "/scim/"))
+        shown = "GET" in (rule.methods or ()) and not rule.rule.startswith(
+            ("/api/", "/v1", "/scim/", "/.well-known/", "/managed/")
+        )
         if shown and rule.endpoint not in others:
             yield rule
 

@@ -21,6 +21,7 @@ from models.billing.payments.billing_details import save_billing_details
 from models.core.db import db
 from models.core.pool import Pool
 from models.demo import demo_org, demo_people
+from models.gateway.price_imports import propose, read_prices
 from models.ledger import Account, budgets
 from models.ledger.account_stops import AccountStop
 from models.orgs import Org, invites
@@ -70,7 +71,10 @@ def build(desk: Desk, people: Mapping[str, User], acme: Org) -> PageWorld:
         result = factories.save(
             GitEvalResults(agent_model="stoa/demo", details={"repo": "acme/web", "rate": 0.8})
         )
-    own |= _money(desk, delia) | {"evals/id": result.id}
+    entries, source = read_prices(b'["stoa/demo"]\ninput = 4\noutput = 15\n', "prices.toml")
+    prices = propose(entries, source, "root@example.org")
+    db.session.commit()
+    own |= _money(desk, delia) | {"evals/id": result.id, "prices/id": str(prices.id)}
     noor = db.session.get_one(User, demo_people.id_of(demo_org.OWNER))
     cast = {"person": delia, "owner": people["alice"], "founder": noor, "newcomer": newcomer}
     return PageWorld(cast | {"operator": people["root"]}, own, org_rows | {"day": own["day"]})
@@ -96,6 +100,7 @@ def _money(desk: Desk, delia: User) -> dict[str, str]:
         "method": desk.stripe.client().v1.payment_methods.list({"customer": desk.customer(who)}).data[0].id,
         "plans/id": pro.id,
         "providers/name": "stoa",
+        "models/name": "stoa/demo",
         "plan": best.id,
         "grants/operation_id": "demo-grant",
         "grants/id": "demo-grant",

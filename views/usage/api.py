@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict, Field
 
 from models import billing
-from models.accounts import User
+from models.accounts import User, scopes
 from models.core.db import db, now
 from models.core.errors import DomainError
 from models.ledger import KINDS, Account, Balance, QuotaCycle, balance, cycle, ensure_quota
@@ -129,6 +129,7 @@ def own_usage() -> ResponseReturnValue:
 @Operation(
     tag="Usage",
     caller="key",
+    scope=scopes.USAGE_READ,
     body=UsageBody,
     answers={200: ("The balance", UsageAnswer)},
     door=door(_error_response, error=MessageError, body_error=UsageBodyError),

@@ -5,11 +5,13 @@ from typing import Any
 
 from flask import Flask, Response, current_app, request
 
+from models.accounts.scopes import scope_words
 from models.core.errors import NotFound
 from views.web import guards
 from views.web.api_examples import curl, example_of, pretty
 from views.web.htmx import render
 from views.web.openapi import TAGS, JsonRoute, Schema, bp, document, routes
+from views.web.operation import Operation
 
 CALLERS = {
     "anyone": "none",
@@ -100,13 +102,18 @@ def _reference(route: JsonRoute, result: Schema) -> RouteReference:
         method=route.method.upper(),
         path=route.path,
         tag=route.operation.tag,
-        auth=CALLERS[route.operation.caller],
+        auth=_authentication(route.operation),
         operation=described,
         fields=fields,
         request=curl(route.method, route.path, route.operation.caller, result["servers"][0]["url"], sent),
         response=_response(described, components),
         text=" ".join((route.method, route.path, *words)).lower(),
     )
+
+
+def _authentication(operation: Operation) -> str:
+    scope = f", with the scope {scope_words(operation.scope)}" if operation.scope else ""
+    return CALLERS[operation.caller] + scope
 
 
 def _response(described: Schema, components: dict[str, Schema]) -> str | None:

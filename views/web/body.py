@@ -105,7 +105,7 @@ def limit_anonymous_body() -> None:
         return
     if encoding and parse_encodings(encoding) and request.mimetype in FORMS:
         raise UnsupportedEncoding("Compressed forms are not supported.")
-    user = guards.cookie_or_key_user()
+    user = guards.known_user()
     if user is None or user.banned:
         view = flask.current_app.view_functions.get(request.endpoint or "")
         limit = (operation and operation.anonymous_bytes) or getattr(view, "anonymous_bytes", None)
@@ -116,7 +116,7 @@ def discard_form() -> None:
     """Read the rest of a form that is refused for its size, up to the limit of all bodies: a browser that still sends would
     see a closed connection instead of the response. Does nothing for strangers."""
     request = flask.request
-    if (request.content_length or 0) > MAX_BODY_BYTES or guards.cookie_or_key_user() is None:
+    if (request.content_length or 0) > MAX_BODY_BYTES or guards.known_user() is None:
         return
     while request.stream.read(CHUNK_BYTES):
         pass

@@ -20,7 +20,7 @@ ANY = "*"
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 HEADERS = "Authorization, Content-Type, X-Api-Key"
 """Allowed headers if a preflight names none. `*` would not include `Authorization`."""
-EXPOSED = "*, X-Request-Id, X-Stoa-Dropped, Idempotent-Replayed, Original-Request, X-Stoa-Run-Budget-Remaining, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
+EXPOSED = "*, X-Request-Id, X-Stoa-Dropped, X-Stoa-Served, Idempotent-Replayed, Original-Request, X-Stoa-Run-Budget-Remaining, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 """`*` covers every header of requests without credentials; the names are for browsers that do not support it."""
 MAX_AGE = "86400"
 _NAMES = re.compile(r"[\w!#$%&'*+.^`|~, \t-]{1,4096}", re.ASCII)

@@ -36,7 +36,7 @@ HIDDEN_FIELDS = frozenset({"csrf_token", FIELD})
 ONCE = frozenset(
     {
         *("accounts.add_passkey", "accounts.create_key"),
-        *("admin.grant", "admin.create_link"),
+        *("admin.grant", "admin.create_link", "admin.propose_prices"),
         *("budgets.add_raise", "budgets.ask", "budgets.create"),
         *(
             "orgs.add_member",

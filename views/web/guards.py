@@ -34,6 +34,7 @@ from flask_login import LoginManager
 from flask_wtf import CSRFProtect
 
 from models.accounts import credentials
+from models.accounts.api_keys import KeyExpired, check_use
 from models.accounts.bans import AccountSuspended
 from models.accounts.credentials import Credential
 from models.accounts.sessions import Session
@@ -44,6 +45,7 @@ from models.core.errors import DomainError, Forbidden
 from models.core.settings import Settings
 from models.ledger import Account
 from views.web.htmx import toast, wants_fragment
+from views.web.operation import current_operation
 from views.web.rate_limits import MachineStorage
 
 P = ParamSpec("P")
@@ -59,8 +61,8 @@ HOST_COOKIE = "__Host-next-auth.session-token"
 COOKIES = (HOST_COOKIE, SECURE_COOKIE, COOKIE)
 FLOW_COOKIE = "stoa-flow"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-JSON_DOORS = ("/api/", "/v1/", "/v1beta/")
-KEY_DOORS = ("/api/v1/", "/v1/", "/v1beta/", "/scim/")
+JSON_DOORS = ("/api/", "/v1/", "/v1beta/", "/oauth/", "/.well-known/", "/managed/")
+KEY_DOORS = ("/api/v1/", "/v1/", "/v1beta/", "/scim/", "/oauth/")
 """Routes that ignore cookies, so that other origins may call them."""
 SIGNED_LINKS = frozenset({"billing_emails.unsubscribe"})
 """Endpoints whose URL is signed and authorises the request: mail providers send POST without an origin (RFC 8058)."""
@@ -95,6 +97,12 @@ OPEN_TO_SUSPENDED = frozenset(
         *("accounts.passkey_options", "accounts.use_passkey"),
         *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token"),
         *("orgs.start_sso", "orgs.sso_callback"),
+        *(
+            "accounts_api.authorization_server",
+            "accounts_api.device_authorization",
+            "accounts_api.token",
+            "accounts_api.revocation",
+        ),
         "accounts.browser_session",
         "billing_emails.unsubscribe",
         *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),
@@ -218,15 +226,31 @@ def _own_key(value: str) -> str | None:
 def key_credential(token: str | None = None) -> Credential | None:
     """Session row and user of the request's API key (or of `token`, for keys in bodies); None if unknown or expired.
 
-    Raises AccountSuspended for a banned user, except on `OPEN_TO_SUSPENDED` endpoints. Records the use, at most every five
-    minutes, and commits.
+    Raises AccountSuspended for a banned user, except on `OPEN_TO_SUSPENDED` endpoints. Of keys with an id of their own, raises
+    KeyExpired, AddressNotAllowed, and MissingScope without the scope of the route's `Operation`. Records the use, at most every
+    five minutes, and commits.
     """
+    found = known_key(token)
+    if found is None:
+        if g.get("key_expired"):
+            raise KeyExpired
+    elif found.key is not None:
+        operation = current_operation()
+        check_use(found.key, operation.scope if operation else None, request.remote_addr)
+    return found
+
+
+def known_key(token: str | None = None) -> Credential | None:
+    """Like `key_credential`, whatever the key may do: to know who calls, not to let them in."""
     token = token or api_key()
     if not token:
         return None
     if cast(str | None, g.get("key_token")) != token:
+        found, g.key_expired = None, False
         try:
             found = credentials.find(token, now())
+        except KeyExpired:
+            g.key_expired = True
         except AccountSuspended as suspended:
             g.key_token, g.key_credential = token, None
             _unless_open(suspended)
@@ -308,6 +332,14 @@ def cookie_or_key_user() -> User | None:
     return cookie_user() or key_user()
 
 
+def known_user() -> User | None:
+    """The user of the cookie, or else of the key, whatever that may do."""
+    if user := cookie_user():
+        return user
+    found = known_key()
+    return found.user if found else None
+
+
 def current_session() -> Session | None:
     """The session row of the cookie."""
     found = cookie_credential()
@@ -354,7 +386,7 @@ def _reject_suspended() -> None:
     """Reject requests with a credential of a banned account."""
     if request.endpoint is not None and request.endpoint not in OPEN_TO_SUSPENDED:
         cookie_credential()
-        key_credential()
+        known_key()
 
 
 # -- browser sign-in and sign-out ----------------------------------------------------------------------------
@@ -612,7 +644,7 @@ def _audit_actor() -> AuditActor:
         return SYSTEM
     if known := cast(AuditActor | None, g.get("audit_actor")):
         return known
-    user = cookie_user() or key_user()
+    user = known_user()
     ip = request.remote_addr
     return AuditActor(
         user.email or user.id if user else "anonymous", user.id if user else None, ip, request_id()

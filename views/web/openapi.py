@@ -138,7 +138,7 @@ def _document(app: Flask) -> Schema:
                 "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An API key (cb-pat-…) or a command line token",
+                    "description": "An API key (sk_live_…, sk_test_… or cb-pat-…) or a command line token",
                 },
                 "cookie": {"type": "apiKey", "in": "cookie", "name": guards.COOKIE},
             },
@@ -165,6 +165,8 @@ def _operation_object(route: JsonRoute, schemas: dict[tuple[str, Status | None],
     }
     if details:
         described["description"] = " ".join(details.split())
+    if operation.scope:
+        described["x-scope"] = operation.scope
     documented = {each["name"] for each in operation.parameters if each["in"] == "path"}
     path = [
         parameter(name, "path", PARAMETERS.get(name, ""), required=True)
@@ -229,6 +231,8 @@ def _common_answers(route: JsonRoute) -> Iterator[tuple[int, str, Any]]:
             "The account is suspended",
             SuspendedError if route.path.startswith("/api/") and not door.suspended else door.error,
         )
+    if operation.scope:
+        yield 403, "The API key lacks the scope, or may not be used from this address", door.error
     if operation.caller.startswith("cookie") and route.method != "get":
         yield 403, "The request is cross-site, or the cookie holds a key of an organisation", ApiError
     if route.limits:

@@ -54,7 +54,8 @@ class Operation:
 
     `answers` are the responses, `door` is the error format. `body` is the type of the request body, `body_kind` its media
     type. `max_bytes` and `anonymous_bytes` override the server's limits of a body, in general and for unauthenticated
-    callers. Path parameters need `parameters` only if `openapi.py` does not know their names. `openapi.py` adds rate
+    callers. `scope` is what a key needs (`models/accounts/scopes.py`), and is all that checks it: every route with a key as caller names
+    one, and a route without is closed to keys with scopes. Path parameters need `parameters` only if `openapi.py` does not know their names. `openapi.py` adds rate
     limits and the responses common to all routes.
     """
 
@@ -67,6 +68,7 @@ class Operation:
     parameters: Sequence[dict[str, Any]] = ()
     max_bytes: int | None = None
     anonymous_bytes: int | None = None
+    scope: str | None = None
 
     def __call__(self, view: View) -> View:
         view.__dict__["operation"] = self

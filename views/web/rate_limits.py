@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from limits.storage import MovingWindowSupport, Storage
+from limits.storage.base import SlidingWindowCounterSupport, TimestampedSlidingWindow
 
 BUSY_SECONDS = 1.0
 CLEANUP_SECONDS = 60.0
@@ -24,10 +25,11 @@ PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS hit (key TEXT NOT NULL, at REAL NOT NULL, until REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS hit_key ON hit (key, at);
 CREATE INDEX IF NOT EXISTS hit_until ON hit (until);
+CREATE TABLE IF NOT EXISTS counter (key TEXT PRIMARY KEY, count INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 """
 
 
-class MachineStorage(Storage, MovingWindowSupport):
+class MachineStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, TimestampedSlidingWindow):
     """Storage backend of the `limits` package for `machine://`, in the file `path`. Safe for threads and processes; each
     method is one transaction. Raises sqlite3.Error."""
 
@@ -66,6 +68,41 @@ class MachineStorage(Storage, MovingWindowSupport):
             ).fetchone()
         return (oldest or now), count
 
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Add `amount` to the current window; False if that exceeds `limit` with the weighted previous one."""
+        now = time.time()
+        with self._transaction() as connection:
+            previous, weighs, current, ends = self._sliding_window(connection, key, expiry, now)
+            if int(previous * weighs / expiry + current) + amount > limit:
+                return False
+            connection.execute(
+                "INSERT INTO counter (key, count, until) VALUES (?, ?, ?)"
+                " ON CONFLICT (key) DO UPDATE SET count = count + excluded.count",
+                (self.sliding_window_keys(key, expiry, now)[1], amount, now + ends),
+            )
+            self._clean_up(connection, now)
+        return True
+
+    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """Count of the previous window and how long it still weighs, and of the current one and how long until it weighs nothing."""
+        with self._transaction() as connection:
+            return self._sliding_window(connection, key, expiry, time.time())
+
+    def clear_sliding_window(self, key: str, expiry: int) -> None:
+        """Delete what was counted for `key`."""
+        with self._transaction() as connection:
+            connection.execute(
+                "DELETE FROM counter WHERE key IN (?, ?)", self.sliding_window_keys(key, expiry, time.time())
+            )
+
+    def _sliding_window(
+        self, connection: sqlite3.Connection, key: str, expiry: int, now: float
+    ) -> tuple[int, float, int, float]:
+        names = self.sliding_window_keys(key, expiry, now)
+        counts = dict(connection.execute("SELECT key, count FROM counter WHERE key IN (?, ?)", names))
+        rest = expiry - now % expiry
+        return counts.get(names[0], 0), rest, counts.get(names[1], 0), rest + expiry
+
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Add `amount` hits that expire after `expiry` seconds; returns the current count."""
         now = time.time()
@@ -102,6 +139,7 @@ class MachineStorage(Storage, MovingWindowSupport):
     def reset(self) -> int | None:
         """Delete all hits."""
         with self._transaction() as connection:
+            connection.execute("DELETE FROM counter")
             return connection.execute("DELETE FROM hit").rowcount
 
     def clear(self, key: str) -> None:
@@ -115,9 +153,13 @@ class MachineStorage(Storage, MovingWindowSupport):
         connection.executemany(
             "INSERT INTO hit (key, at, until) VALUES (?, ?, ?)", [(key, now, now + expiry)] * amount
         )
+        self._clean_up(connection, now)
+
+    def _clean_up(self, connection: sqlite3.Connection, now: float) -> None:
         if now - self._last_cleanup > CLEANUP_SECONDS:
             self._last_cleanup = now
             connection.execute("DELETE FROM hit WHERE until <= ?", (now,))
+            connection.execute("DELETE FROM counter WHERE until <= ?", (now,))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

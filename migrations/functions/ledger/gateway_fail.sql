@@ -10,12 +10,12 @@ BEGIN
     END IF;
     INSERT INTO gateway_call (
         request_id, account_id, user_id, run_id, key_id, door, provider, requested_model, model, state, http_status,
-        error, stream, client_gone, ttft_ms, latency_ms, parameters, started_at, finished_at
+        error, stream, client_gone, ttft_ms, latency_ms, parameters, routing, started_at, finished_at
     )
     VALUES (
         f.request_id, v_account, f.user_id, f.run_id, f.key_id, f.door, f.provider, f.requested_model, f.model,
-        'failed', f.http_status, f.error, f.stream, f.client_gone, f.ttft_ms, f.latency_ms, f.parameters, f.started_at,
-        p_now
+        'failed', f.http_status, f.error, f.stream, f.client_gone, f.ttft_ms, f.latency_ms, f.parameters, f.routing,
+        f.started_at, p_now
     )
     ON CONFLICT DO NOTHING;
     IF FOUND AND coalesce(f.request, f.response, to_jsonb(f.error_message)) IS NOT NULL THEN

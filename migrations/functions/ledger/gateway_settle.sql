@@ -110,14 +110,14 @@ BEGIN
         request_id, message_id, account_id, user_id, run_id, key_id, door, provider, requested_model, model, state,
         http_status, error, usage_source, stream, client_gone, ttft_ms, latency_ms, price, parts, raw_usage, flags, uncached_input_tokens,
         cache_write_tokens, cache_read_tokens, output_tokens, reasoning_tokens, cost, micro_credits, credits,
-        carry_credits, parameters, started_at, finished_at
+        carry_credits, parameters, routing, started_at, finished_at
     )
     VALUES (
         f.request_id, gateway_settle.message_id, v_account, f.user_id, f.run_id, f.key_id, f.door, f.provider,
         f.requested_model, f.model, 'settled', f.http_status, f.error, f.usage_source, f.stream, f.client_gone,
         f.ttft_ms, f.latency_ms, f.price, f.parts, f.raw_usage, f.flags, f.uncached_input_tokens, f.cache_write_tokens, f.cache_read_tokens,
         f.output_tokens, f.reasoning_tokens, f.cost, f.micro_credits, gateway_settle.credits,
-        gateway_settle.carry_credits, f.parameters, f.started_at, p_now
+        gateway_settle.carry_credits, f.parameters, f.routing, f.started_at, p_now
     )
     -- only a call that was first told failed
     ON CONFLICT (request_id) DO UPDATE SET
@@ -129,7 +129,7 @@ BEGIN
         cache_write_tokens = excluded.cache_write_tokens, cache_read_tokens = excluded.cache_read_tokens,
         output_tokens = excluded.output_tokens, reasoning_tokens = excluded.reasoning_tokens, cost = excluded.cost,
         micro_credits = excluded.micro_credits, credits = excluded.credits, carry_credits = excluded.carry_credits,
-        finished_at = excluded.finished_at;
+        routing = excluded.routing, finished_at = excluded.finished_at;
     IF f.error_message IS NOT NULL THEN
         INSERT INTO call_body AS b (request_id, finished_at, error_message) VALUES (f.request_id, p_now, f.error_message)
         ON CONFLICT ON CONSTRAINT call_body_pk DO UPDATE SET error_message = excluded.error_message;

@@ -2,7 +2,7 @@
 -- started. Opens the runs that are missing. Of each user, key's organisation and named payer (p_org, p_repo) a session has runs of
 -- its own: a run belongs to one account. NULL for an unknown key, and beyond the limits (client_session_open).
 CREATE OR REPLACE FUNCTION client_session_run(
-    p_token_hash text, p_org text, p_repo text, p_client text, p_session text, p_agent text, p_kind text, p_parent text,
+    p_token_hash text, p_secret text, p_org text, p_repo text, p_client text, p_session text, p_agent text, p_kind text, p_parent text,
     p_per_minute int, p_per_day int, p_now timestamptz
 ) RETURNS text
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -14,7 +14,12 @@ DECLARE
 BEGIN
     SELECT s."userId" AS user_id, s.org_id INTO v_key
     FROM session s JOIN "user" u ON u.id = s."userId" AND NOT u.banned
-    WHERE s."sessionToken" = p_token_hash AND s.expires > p_now AT TIME ZONE 'UTC' AND s.disabled_at IS NULL;
+    WHERE s."sessionToken" = p_token_hash AND s.expires > p_now AT TIME ZONE 'UTC' AND s.disabled_at IS NULL
+        -- the id of such a key is public
+        AND (p_secret IS NULL AND NOT starts_with(p_token_hash, 'sk_') OR EXISTS (
+            SELECT FROM api_key k WHERE k.key_id = p_token_hash
+                AND (k.hashed_key = p_secret OR k.prev_hashed_key = p_secret AND k.prev_valid_until > p_now)
+        ));
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;

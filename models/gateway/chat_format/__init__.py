@@ -3,6 +3,7 @@
 from models.gateway.chat_format.call import (
     BadCall,
     Call,
+    KeptAnswer,
     ProviderFailure,
     UploadedFile,
     UsageMeter,
@@ -17,6 +18,7 @@ __all__ = [
     "BadCall",
     "Call",
     "ChatMeter",
+    "KeptAnswer",
     "ProviderFailure",
     "UploadedFile",
     "Usage",

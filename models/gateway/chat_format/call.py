@@ -1,6 +1,6 @@
 """What the relay knows about a request and its response, in any dialect."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol
@@ -19,6 +19,23 @@ class BadCall(DomainError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+@dataclass(slots=True)
+class KeptAnswer:
+    """An answer that is kept under an id of ours. `facts`: what it says about that, by key. `write` keeps an answer and its JSON, and
+    never raises."""
+
+    id: str
+    facts: Mapping[str, Any]
+    write: Callable[[Mapping[str, Any], bytes], None] = field(repr=False)
+    ended: tuple[Mapping[str, Any], bytes] | None = field(default=None, repr=False)
+    """The answer that the client gets, once it is written."""
+
+    def keep(self) -> None:
+        """Keep the answer. Called once it is settled."""
+        if self.ended is not None:
+            self.write(*self.ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,11 @@ class Call:
     """What a translation into that format could not express."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The client's headers that a provider of the same format gets."""
+    answer: KeptAnswer | None = None
+    """Where the answer is kept; None: nowhere."""
+
+    caller: str = ""
+    """Whose earlier answers are remembered for it: the SHA-256 of the key."""
     inputs: int = 1
     """How many inputs the text is divided into, each up to the model's context window."""
     files: tuple[UploadedFile, ...] = field(default=(), repr=False)

@@ -2,6 +2,7 @@
 
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.codebuff import CodebuffDialect
+from models.gateway.dialects.compaction import CompactionDialect
 from models.gateway.dialects.completions import CompletionsDialect
 from models.gateway.dialects.embeddings import EmbeddingsDialect
 from models.gateway.dialects.images import ImagesDialect
@@ -14,6 +15,7 @@ from models.gateway.dialects.transcriptions import TranscriptionsDialect
 
 CHAT, CODEBUFF = ChatDialect(), CodebuffDialect()
 MESSAGES, RESPONSES = MessagesDialect(), ResponsesDialect()
+COMPACTION = CompactionDialect()
 EMBEDDINGS, COMPLETIONS = EmbeddingsDialect(), CompletionsDialect()
 MODERATIONS, RERANK = ModerationsDialect(), RerankDialect()
 IMAGES, IMAGE_EDITS = ImagesDialect(), ImagesDialect("image_edits")

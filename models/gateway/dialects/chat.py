@@ -1,7 +1,8 @@
 """OpenAI's Chat Completions API (`/v1/chat/completions`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from models.core.cooperative import in_slices
@@ -18,15 +19,18 @@ from models.gateway.chat_format import (
     find_failure,
     request_definitions,
 )
+from models.gateway.conversation import Conversation
 from models.gateway.dialects.chat_collector import ChatCollector, check_answer
-from models.gateway.dialects.chat_stream import ChatStream
+from models.gateway.dialects.chat_stream import ChatStream, TranslatedChatStream
 from models.gateway.dialects.dialect import (
+    AnswerCollector,
     CallRequest,
     Dialect,
     ErrorAnswer,
     ErrorContext,
     IncomingRequest,
     Reply,
+    StreamTranslator,
     WholeAnswer,
     newest_messages,
 )
@@ -45,8 +49,14 @@ from models.gateway.dialects.error_shapes import (
     plan_reset,
     upstream_message,
 )
+from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
 from models.gateway.dialects.reading import read_request
+from models.gateway.dialects.responses_on_chat import is_responses_body, parse_as_chat
+from models.gateway.dialects.translation import TranslatedAnswer, as_chat, translated
+from models.gateway.formats import chat_request
+from models.gateway.formats.chat_answer import chat_body, custom_tools
 from models.gateway.lenient_json import NotJson, read, write
+from models.gateway.providers.provider import STOA_KEYS, Provider
 from models.gateway.routing import Route
 from models.gateway.upstream import READ, EmptyAnswer, UpstreamError
 from models.ledger.holds import Admission
@@ -57,26 +67,35 @@ class ChatDialect(Dialect):
     """The dialect of the OpenAI SDKs' chat completions."""
 
     door = "openai"
+    format = chat_request.NAME
     collects = True
 
     def read(self, received: IncomingRequest) -> CallRequest:
-        return read_request(
-            self, received, lambda each: chat_parsing.parse(each.body, chat_parsing.size_of(each.raw))
-        )
+        parse = parse_as_chat if is_responses_body(received.body) else parse_chat
+        return read_request(self, received, parse)
+
+    def adapt(self, call: Call, provider: Provider) -> Call:
+        """Translate the call for a provider without chat completions."""
+        return translated(call, provider.format_for(call), _conversation)
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
-        return newest_messages(call.body["messages"], size), request_definitions(call.body, size)
+        body = _chat_body(call)
+        return newest_messages(body["messages"], size), request_definitions(body, size)
 
     def count_text(self, call: Call) -> int:
-        return tokens.count_messages(call.body["messages"], call.body.get("tools"))
+        body = _chat_body(call)
+        return tokens.count_messages(body["messages"], body.get("tools"))
 
     def count_input(self, call: Call) -> tuple[int, dict[str, int]]:
-        return tokens.count_input(call.body["messages"], call.body.get("tools"))
+        body = _chat_body(call)
+        return tokens.count_input(body["messages"], body.get("tools"))
 
     # -- answers ---------------------------------------------------------------------------------------------
 
     def read_answer(self, raw: bytes, call: Call, route: Route, headers: Mapping[str, str]) -> WholeAnswer:
-        """Parse a chat completion, or collect one from a body of events or lines."""
+        """Parse a chat completion, or collect one from a body of events or lines; translate an answer in another format."""
+        if call.format != self.format:
+            return _completion(call, read_format_answer(raw, call, route, headers))
         if not raw.strip():
             raise EmptyAnswer(f"{route.provider.title} sent an empty answer. Nothing was charged; try again.")
         body: Any = None
@@ -96,7 +115,9 @@ class ChatDialect(Dialect):
                 raw = write(body)
         return check_answer(WholeAnswer(raw, body, meter), route, headers)
 
-    def collector(self, call: Call, route: Route, headers: Mapping[str, str]) -> ChatCollector:
+    def collector(self, call: Call, route: Route, headers: Mapping[str, str]) -> AnswerCollector:
+        if call.format != self.format:
+            return FormatCollector(call, route, headers, _completion)
         return ChatCollector(self, call, route, headers)
 
     def stored_answer(self, call: Call, answers: Sequence[WholeAnswer]) -> Any:
@@ -104,7 +125,7 @@ class ChatDialect(Dialect):
 
     def reply(self, call: Call, answers: Sequence[WholeAnswer], bill: Bill) -> Reply:
         body = answers[0].value
-        if (usage := self.client_usage(bill)) is body.get("usage"):
+        if (usage := self._usage_format(call)(bill)) is body.get("usage"):
             return Reply(answers[0].raw)
         # counted, or reported elsewhere or under other names
         return Reply(write({**body, "usage": usage}))
@@ -113,10 +134,21 @@ class ChatDialect(Dialect):
         """The `usage` object for the client: the provider's own if it is what was billed."""
         return client_usage(bill.usage)
 
+    def _usage_format(self, call: Call) -> Callable[[Bill], Mapping[str, Any]]:
+        """What formats a bill's usage: not the provider's own object if the answer is translated."""
+        if call.format == self.format:
+            return self.client_usage
+        return lambda bill: self.client_usage(replace(bill, usage=replace(bill.usage, raw=None)))
+
     # -- streams ---------------------------------------------------------------------------------------------
 
-    def translator(self, request: CallRequest, call: Call, route: Route) -> ChatStream:
-        return ChatStream(request.request_id, call, route, self.client_usage, wants_usage=call.wants_usage)
+    def translator(self, request: CallRequest, call: Call, route: Route) -> StreamTranslator:
+        stream = ChatStream if call.format == self.format else TranslatedChatStream
+        usage = self._usage_format(call)
+        return stream(request.request_id, call, route, usage, wants_usage=self._wants_usage(call))
+
+    def _wants_usage(self, call: Call) -> bool:
+        return call.wants_usage
 
     # -- errors ----------------------------------------------------------------------------------------------
 
@@ -153,12 +185,28 @@ class ChatDialect(Dialect):
                 return ErrorAnswer(500, _body(context, 500, text, "internal_error"))
 
 
-def parse_call(body: Any, raw: bytes, *, truthy_stream: bool = False) -> Call | DomainError:
-    """Parse a body into a call; returns the error of an invalid one."""
-    try:
-        return chat_parsing.parse(body, chat_parsing.size_of(raw), truthy_stream=truthy_stream)
-    except BadCall as error:
-        return error
+def _conversation(body: Mapping[str, Any]) -> Conversation:
+    return chat_request.read_chat({key: value for key, value in body.items() if key not in STOA_KEYS})
+
+
+def _chat_body(call: Call) -> Mapping[str, Any]:
+    """The client's own messages; not in the provider's words."""
+    own = call.client_body
+    return own if call.format != chat_request.NAME and "messages" in own else as_chat(call)
+
+
+def _completion(call: Call, answer: WholeAnswer) -> WholeAnswer:
+    """An answer in another format as a chat completion."""
+    meter = answer.meter
+    normal = TranslatedAnswer(call).read_whole(answer.value)
+    custom = custom_tools(call.client_body)
+    body = chat_body(meter.id or "answer", meter.model or call.model, normal, custom, meter.created)
+    return WholeAnswer(write(body), body, meter)
+
+
+def parse_chat(received: IncomingRequest, *, truthy_stream: bool = False) -> Call:
+    """Parse a body into a call. Raises BadCall."""
+    return chat_parsing.parse(received.body, chat_parsing.size_of(received.raw), truthy_stream=truthy_stream)
 
 
 def _body(context: ErrorContext, status: int, message: str, code: Any, **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A stream of chat completion chunks: passed on unchanged, except for what some client could not read.
+"""A stream of chat completion chunks: passed on unchanged, except for what some client could not read, or translated from another format.
 
 The last chunk with usage is held until the call is billed, so that a client that asked for usage gets the billed one.
 """
@@ -12,6 +12,9 @@ import orjson
 from models.gateway import call_errors, lenient_json, sse
 from models.gateway.bill import Bill
 from models.gateway.chat_format import Call, ProviderFailure, find_failure, parse_failure
+from models.gateway.dialects.format_stream import FormatStream
+from models.gateway.dialects.translation import TranslatedAnswer
+from models.gateway.formats.chat_answer import ChatWriter, custom_tools
 from models.gateway.routing import Route
 from models.gateway.sse import SseEvent
 
@@ -65,8 +68,7 @@ class ChatStream:
         return sse.DONE
 
     def error(self, message: str, code: str, kind: str) -> bytes:
-        error = {"message": message, "type": kind, "code": code, "param": None}
-        return sse.frame(orjson.dumps({"error": error}))
+        return error_event(message, code, kind)
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -211,3 +213,45 @@ def _without_usage(chunk: dict[str, Any]) -> bytes:
     if not chunk.get("choices"):
         return b""
     return sse.frame(lenient_json.write({key: value for key, value in chunk.items() if key != "usage"}))
+
+
+def error_event(message: str, code: str, kind: str) -> bytes:
+    """The event that ends a stream with an error."""
+    error = {"message": message, "type": kind, "code": code, "param": None}
+    return sse.frame(orjson.dumps({"error": error}))
+
+
+class TranslatedChatStream(FormatStream):
+    """The events of another format as chunks of chat completions. `client_usage` formats a bill's usage for the client."""
+
+    def __init__(
+        self,
+        request_id: str,
+        call: Call,
+        route: Route,
+        client_usage: Callable[[Bill], Mapping[str, Any]],
+        *,
+        wants_usage: bool,
+    ) -> None:
+        super().__init__(request_id, call, route)
+        self._client_usage = client_usage
+        self._wants_usage = wants_usage
+        self._reader = TranslatedAnswer(call)
+        self._writer = ChatWriter(f"chatcmpl-{request_id}", custom_tools(call.client_body))
+
+    def end_event(self) -> bytes:
+        return sse.DONE
+
+    def error(self, message: str, code: str, kind: str) -> bytes:
+        return error_event(message, code, kind)
+
+    def _event(self, value: dict[str, Any], event: SseEvent) -> bytes:
+        out = self._writer.start(self.meter.model or self._call.model)
+        return out + b"".join(self._writer.write(each) for each in self._reader.read(value))
+
+    def final_chunk(self, bill: Bill | None) -> bytes:
+        if not self._complete():
+            return b""
+        self._reader.end()
+        out = self._writer.start(self.meter.model or self._call.model) + self._writer.finish()
+        return out + (self._writer.usage(self._client_usage(bill)) if bill and self._wants_usage else b"")

@@ -9,7 +9,6 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
-from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_errors import (
     CallRefused,
     CreditsHeld,
@@ -20,8 +19,7 @@ from models.gateway.call_errors import (
 )
 from models.gateway.chat_format import BadCall, Call, usage_object
 from models.gateway.chat_format.output import parts_of
-from models.gateway.dialects.chat import ChatDialect, parse_call
-from models.gateway.dialects.chat_stream import ChatStream
+from models.gateway.dialects.chat import ChatDialect, parse_chat
 from models.gateway.dialects.dialect import (
     CallRequest,
     ErrorAnswer,
@@ -47,6 +45,7 @@ from models.gateway.dialects.error_shapes import (
     plan_reset,
     upstream_message,
 )
+from models.gateway.dialects.reading import read_request
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
@@ -73,27 +72,16 @@ class CodebuffDialect(ChatDialect):
     def read(self, received: IncomingRequest) -> CallRequest:
         metadata = _metadata(received.body)
         run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
-        # any truthy `stream` asks for a stream
-        call = parse_call(received.body, received.raw, truthy_stream=True)
-        if isinstance(call, Call) and not call.stream:
-            call = _with_answers(call, metadata.get("n"))
-        return CallRequest(
+        headers = received.headers
+        return read_request(
             self,
-            received.request_id,
-            received.key,
-            call,
-            run_id=run_id if isinstance(run_id, str) and run_id else None,
+            received,
+            _parse,
+            run_id=run_id if isinstance(run_id, str) else None,
             client_id=client_id if isinstance(client_id, str) else None,
-            byok=received.headers.get("x-openrouter-api-key") or None,
-            run_budget=received.headers.get(RUN_BUDGET) or None,
-            size=len(received.raw),
-            body=received.body
-            if isinstance(call, DomainError) and not isinstance(received.body, DomainError)
-            else None,
-            address=received.address,
             payer=payer_hint(
-                metadata.get("orgId") or received.headers.get("x-stoa-org"),
-                metadata.get("repo_url") or metadata.get("repoUrl") or received.headers.get("x-stoa-repo"),
+                metadata.get("orgId") or headers.get("x-stoa-org"),
+                metadata.get("repo_url") or metadata.get("repoUrl") or headers.get("x-stoa-repo"),
             ),
         )
 
@@ -104,8 +92,8 @@ class CodebuffDialect(ChatDialect):
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         if call.answers > 1 and provider.native_n:
-            return replace(call.with_body(n=call.answers), n=call.answers)
-        return call
+            call = replace(call.with_body(n=call.answers), n=call.answers)
+        return super().adapt(call, provider)
 
     # -- answers ---------------------------------------------------------------------------------------------
 
@@ -123,8 +111,8 @@ class CodebuffDialect(ChatDialect):
     def client_usage(self, bill: Bill) -> Mapping[str, Any]:
         return with_cost(super().client_usage(bill), bill)
 
-    def translator(self, request: CallRequest, call: Call, route: Route) -> ChatStream:
-        return ChatStream(request.request_id, call, route, self.client_usage, wants_usage=True)
+    def _wants_usage(self, call: Call) -> bool:
+        return True
 
     def greeting(self) -> bytes:
         return f": connected {iso_now()}\n".encode()
@@ -170,11 +158,14 @@ def _metadata(body: Any) -> Mapping[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _with_answers(call: Call, requested: Any) -> Call | DomainError:
-    if not requested:
+def _parse(received: IncomingRequest) -> Call:
+    """Any truthy `stream` asks for a stream; a whole answer may merge several."""
+    call = parse_chat(received, truthy_stream=True)
+    requested = _metadata(received.body).get("n")
+    if call.stream or not requested:
         return call
     if type(requested) is not int or not 1 <= requested <= MAX_PARALLEL:
-        return BadCall(f"'codebuff_metadata.n' must be a whole number from 1 to {MAX_PARALLEL}.")
+        raise BadCall(f"'codebuff_metadata.n' must be a whole number from 1 to {MAX_PARALLEL}.")
     return replace(call, answers=requested)
 
 

@@ -5,7 +5,7 @@ serves all calls. Requests to providers, and how they report usage, belong to `m
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
+from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_session import CallSession
 from models.gateway.chat_format import (
     Call,
@@ -28,9 +29,11 @@ from models.gateway.chat_format import (
 from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.idempotency import EVENT_STREAM, IdempotencyKey
 from models.gateway.providers.provider import Provider
+from models.gateway.response_state.response_store import ResponseMemory
 from models.gateway.routing import Route, Router
 from models.gateway.upstream import MAX_BODY
-from models.ledger.payers import NO_HINT, PayerHint
+from models.ledger.holds import Admission
+from models.ledger.payers import NO_HINT, PayerHint, payer_hint
 
 MAX_STORED_REQUEST = 256 << 10
 """Largest total of a request's messages that is stored with the call, in bytes."""
@@ -59,7 +62,7 @@ class UnreadableBody(DomainError):
 @dataclass(slots=True)
 class IncomingRequest:
     """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes, of a form what
-    tells it from others."""
+    tells it from others. `memory`: where responses are kept."""
 
     request_id: str
     key: str = field(repr=False)
@@ -67,6 +70,7 @@ class IncomingRequest:
     body: Any = field(repr=False)
     raw: bytes = field(default=b"", repr=False)
     address: str | None = None
+    memory: ResponseMemory | None = field(default=None, repr=False)
     files: tuple[UploadedFile, ...] = field(default=(), repr=False)
     is_form: bool = False
 
@@ -91,6 +95,10 @@ class CallRequest:
     """The body of an invalid request, if it is JSON."""
     address: str | None = None
     """The caller's."""
+    trace_parent: str | None = None
+    """The client's `traceparent`, a W3C header."""
+    resolve: "Callable[[Admission], CallRequest] | None" = field(default=None, repr=False)
+    """The request with what it refers to, of which the checked caller is the owner. Raises DomainError."""
     session: CallSession | None = None
     """What the client says about its session, if it names no run."""
 
@@ -140,13 +148,15 @@ class WholeAnswer:
 @dataclass(slots=True)
 class Reply:
     """A whole answer for the client. `dropped` names request keys left out for the provider; `run_left` is what the envelope of
-    the run leaves, in credits; `stored` is whether a retry with its idempotency key gets it."""
+    the run leaves, in credits; `stored` is whether a retry with its idempotency key gets it, `served` the header `X-Stoa-Served`."""
 
     body: bytes
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
     run_left: int | None = None
     stored: bool = True
+    limits: Mapping[str, str] = field(default_factory=dict)
+    served: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +221,8 @@ class Dialect(ABC):
     """One client format. `door` names it in the records of calls, `scope` what a key needs for it.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
-    `collects`: whole answers can be collected from a stream of chat completion chunks. `max_answer`: the largest whole answer,
-    in bytes. `form_limit`: how many files a form may have; 0: requests are JSON.
+    `collects`: whole answers can be collected from a stream. `max_answer`: the largest whole answer, in bytes. `form_limit`: how
+    many files a form may have; 0: requests are JSON.
     """
 
     door = ""
@@ -228,6 +238,34 @@ class Dialect(ABC):
     @abstractmethod
     def read(self, received: IncomingRequest) -> CallRequest:
         """Parse a request into a call: model, size, output limit, whether it is streamed."""
+
+    def request(
+        self,
+        received: IncomingRequest,
+        call: Call | DomainError,
+        *,
+        run_id: str | None = None,
+        client_id: str | None = None,
+        payer: PayerHint | None = None,
+    ) -> CallRequest:
+        """The call with what the headers say: the run, who pays, and the caller's own key, unless the body said so."""
+        headers = received.headers
+        invalid = isinstance(call, DomainError) and not isinstance(received.body, DomainError)
+        return CallRequest(
+            self,
+            received.request_id,
+            received.key,
+            call,
+            run_id=run_id or (None if self.needs_run else headers.get("x-stoa-run-id") or None),
+            client_id=client_id,
+            byok=headers.get("x-openrouter-api-key") or None,
+            run_budget=headers.get(RUN_BUDGET) or None,
+            size=len(received.raw),
+            body=received.body if invalid else None,
+            address=received.address,
+            trace_parent=headers.get("traceparent"),
+            payer=payer or payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
+        )
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
         """The call's first route. Raises NoRoute, OtherModelKind or NoPrice."""

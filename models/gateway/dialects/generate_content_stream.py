@@ -1,4 +1,4 @@
-"""Streams in the format of Google's Gemini API: passed on, or translated from chat completion chunks."""
+"""Streams in the format of Google's Gemini API: passed on, or translated from those of another format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from models.gateway.bill import Bill
 from models.gateway.chat_format import Call
 from models.gateway.dialects.format_stream import FormatStream
-from models.gateway.formats.chat_answer import ChatAnswerReader
+from models.gateway.dialects.translation import TranslatedAnswer
 from models.gateway.formats.gemini_answer import GeminiWriter, error_chunk
 from models.gateway.routing import Route
 from models.gateway.sse import SseEvent
@@ -61,11 +61,11 @@ class GeminiStream(FormatStream):
 
 
 class TranslatedGeminiStream(GeminiStream):
-    """Chat completion chunks as chunks of this format."""
+    """The events of another format as chunks of this one."""
 
     def __init__(self, request_id: str, call: Call, route: Route) -> None:
         super().__init__(request_id, call, route)
-        self._reader = ChatAnswerReader()
+        self._reader = TranslatedAnswer(call)
         self._writer = GeminiWriter(request_id)
 
     def _event(self, value: dict[str, Any], event: SseEvent) -> bytes:
@@ -75,4 +75,5 @@ class TranslatedGeminiStream(GeminiStream):
     def final_chunk(self, bill: Bill | None) -> bytes:
         if not self._complete():
             return b""
+        self._reader.end()
         return self._writer.finish(self.meter.model or self._call.model, bill.usage if bill else None)

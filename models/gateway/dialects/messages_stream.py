@@ -1,4 +1,4 @@
-"""Streams in the format of Anthropic's Messages API: passed on, or translated from chat completion chunks."""
+"""Streams in the format of Anthropic's Messages API: passed on, or translated from those of another format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from models.gateway import sse
 from models.gateway.bill import Bill
 from models.gateway.chat_format import Call
 from models.gateway.dialects.format_stream import FormatStream
-from models.gateway.formats.chat_answer import ChatAnswerReader
+from models.gateway.dialects.translation import TranslatedAnswer
 from models.gateway.formats.messages_answer import (
     STOP,
     MessagesAnswerReader,
@@ -72,20 +72,19 @@ class MessagesStream(_MessagesStream):
 
 
 class TranslatedMessagesStream(_MessagesStream):
-    """Chat completion chunks as events of this format."""
+    """The events of another format as events of this one."""
 
     def __init__(self, request_id: str, call: Call, route: Route) -> None:
         super().__init__(request_id, call, route)
-        self._reader = ChatAnswerReader()
+        self._reader = TranslatedAnswer(call)
 
     def _event(self, value: dict[str, Any], event: SseEvent) -> bytes:
-        if not value.get("choices"):
-            return b""
         out = self._writer.start(self.meter.model or self._call.model)
         return out + b"".join(self._writer.write(each) for each in self._reader.read(value))
 
     def final_chunk(self, bill: Bill | None) -> bytes:
         if not self._complete():
             return b""
+        self._reader.end()
         start = self._writer.start(self.meter.model or self._call.model)
         return start + self._writer.finish(bill.usage if bill else None)

@@ -2,48 +2,39 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+from models.accounts.credentials import hash_token
 from models.core.errors import DomainError
-from models.gateway.budget_errors import RUN_BUDGET
-from models.gateway.call_errors import client_error, redact_keys
-from models.gateway.chat_format import BadCall, Call, UsageMeter, find_failure
+from models.gateway.call_errors import ProviderError, client_error, redact_keys
+from models.gateway.chat_format import BadCall, Call, ProviderFailure, UsageMeter, find_failure
 from models.gateway.dialects.dialect import CallRequest, Dialect, IncomingRequest, WholeAnswer
 from models.gateway.formats.passed_meter import PassedMeter
 from models.gateway.lenient_json import NotJson, read
 from models.gateway.routing import Route
 from models.gateway.upstream import BrokenConnection, EmptyAnswer
-from models.ledger.payers import payer_hint
+from models.ledger.payers import PayerHint
 
 
 def read_request(
-    dialect: Dialect, received: IncomingRequest, parse: Callable[[IncomingRequest], Call]
+    dialect: Dialect,
+    received: IncomingRequest,
+    parse: Callable[[IncomingRequest], Call],
+    *,
+    run_id: str | None = None,
+    client_id: str | None = None,
+    payer: PayerHint | None = None,
 ) -> CallRequest:
     """The request with its parsed call, or with the error of an invalid body. Needs no run; the header `x-stoa-run-id` attaches
     a call to one, `x-stoa-run-budget` gives that an envelope. `parse` raises BadCall."""
-    headers = received.headers
-    call: Call | DomainError
-    if isinstance(received.body, DomainError):
-        call = received.body
-    else:
+    call: Call | DomainError = received.body
+    if not isinstance(call, DomainError):
         try:
-            call = parse(received)
+            call = replace(parse(received), caller=hash_token(received.key))
         except BadCall as error:
             call = error
-    invalid = isinstance(call, DomainError) and call is not received.body
-    return CallRequest(
-        dialect,
-        received.request_id,
-        received.key,
-        call,
-        run_id=headers.get("x-stoa-run-id") or None,
-        byok=headers.get("x-openrouter-api-key") or None,
-        run_budget=headers.get(RUN_BUDGET) or None,
-        size=len(received.raw),
-        body=received.body if invalid else None,
-        address=received.address,
-        payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
-    )
+    return dialect.request(received, call, run_id=run_id, client_id=client_id, payer=payer)
 
 
 def read_passed_answer(
@@ -59,14 +50,19 @@ def read_passed_answer(
     if not isinstance(body, dict):
         raise BrokenConnection(f"{title} sent an answer that cannot be read.")
     meter.body(body)
+    return check_passed_answer(WholeAnswer(raw, body, meter), route, headers)
+
+
+def check_passed_answer(answer: WholeAnswer, route: Route, headers: Mapping[str, str]) -> WholeAnswer:
+    """The answer, unless it is an error or empty. Raises ProviderError, UpstreamError."""
+    meter = answer.meter
     if meter.failure is not None and not meter.started:
-        failure = find_failure(read(redact_keys(raw, route)).value, is_error=True) or meter.failure
-        raise client_error(failure, failure.status or 502, route, headers.get("Retry-After"))
+        raise passed_error(meter.failure, answer.raw, route, headers)
     if meter.empty and not meter.ended:
         raise EmptyAnswer(
-            f"{title} sent an answer without content and without usage. Nothing was charged; try again."
+            f"{route.provider.title} sent an answer without content and without usage. Nothing was charged; try again."
         )
-    return WholeAnswer(raw, body, meter)
+    return answer
 
 
 def passed_meter(call: Call, route: Route) -> PassedMeter:
@@ -75,3 +71,11 @@ def passed_meter(call: Call, route: Route) -> PassedMeter:
     assert isinstance(meter, PassedMeter)
     meter.by_tokens = route.price is None or route.price.by_tokens
     return meter
+
+
+def passed_error(
+    failure: ProviderFailure, raw: bytes, route: Route, headers: Mapping[str, str]
+) -> ProviderError:
+    """The error for the client, without the key that it may quote."""
+    shown = find_failure(read(redact_keys(raw, route)).value, is_error=True) or failure
+    return client_error(shown, shown.status or 502, route, headers.get("Retry-After"))

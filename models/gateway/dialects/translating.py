@@ -8,7 +8,7 @@ from typing import Any
 from models.gateway import tokens
 from models.gateway.bill import Bill
 from models.gateway.chat_format import Call, Usage, UsageMeter, request_definitions
-from models.gateway.conversation import Answer, AnswerBuilder, Conversation
+from models.gateway.conversation import Answer, Conversation
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.dialect import (
     AnswerCollector,
@@ -19,8 +19,9 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
     newest_messages,
 )
-from models.gateway.dialects.reading import read_passed_answer, read_request
-from models.gateway.formats.chat_answer import ChatAnswerReader
+from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
+from models.gateway.dialects.reading import read_request
+from models.gateway.dialects.translation import TranslatedAnswer, as_chat, translated
 from models.gateway.formats.chat_request import write_chat
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
@@ -57,18 +58,11 @@ class TranslatingDialect(Dialect):
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         """Translate the call for a provider without this format."""
-        if self.format in provider.formats:
-            return call
-        conversation = self.conversation(call.body)
-        body = {"model": call.model, **write_chat(conversation)}
-        return replace(
-            call,
-            body=body,
-            format="chat",
-            original=call.body,
-            left_out=tuple(conversation.left_out),
-            headers={},
-        )
+        return translated(call, provider.format_for(call), self.translated)
+
+    def translated(self, body: Mapping[str, Any]) -> Conversation:
+        """A parsed body as providers without this format get it."""
+        return self.conversation(body)
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
         body = self._chat_body(call)
@@ -83,18 +77,19 @@ class TranslatingDialect(Dialect):
         return tokens.count_input(body["messages"], body.get("tools"))
 
     def _chat_body(self, call: Call) -> Mapping[str, Any]:
-        """The request as it is stored, shown and counted: in the format of chat completions."""
-        return call.body if call.format == "chat" else write_chat(self.conversation(call.body))
+        return write_chat(self.conversation(call.body)) if call.format == self.format else as_chat(call)
 
     # -- answers ---------------------------------------------------------------------------------------------
 
     def read_answer(self, raw: bytes, call: Call, route: Route, headers: Mapping[str, str]) -> WholeAnswer:
-        if call.format != self.format:
+        if call.format == CHAT.format:
             return CHAT.read_answer(raw, call, route, headers)
-        return read_passed_answer(raw, route, headers, route.provider.meter(call))
+        return read_format_answer(raw, call, route, headers)
 
     def collector(self, call: Call, route: Route, headers: Mapping[str, str]) -> AnswerCollector:
-        return CHAT.collector(call, route, headers)
+        if call.format == CHAT.format:
+            return CHAT.collector(call, route, headers)
+        return FormatCollector(call, route, headers)
 
     def stored_answer(self, call: Call, answers: Sequence[WholeAnswer]) -> Any:
         return answers[0].meter.answer
@@ -102,8 +97,10 @@ class TranslatingDialect(Dialect):
     def reply(self, call: Call, answers: Sequence[WholeAnswer], bill: Bill) -> Reply:
         whole = answers[0]
         if call.format == self.format:
-            return Reply(whole.raw)
-        builder = AnswerBuilder()
-        for event in ChatAnswerReader().read_whole(whole.value):
-            builder.add(event)
-        return Reply(write(self.answer_body(call, builder.answer(), whole.meter, bill.usage)))
+            return Reply(self.finish(call, whole.value, whole.raw))
+        answer = TranslatedAnswer(call).read_whole(whole.value)
+        return Reply(self.finish(call, self.answer_body(call, answer, whole.meter, bill.usage)))
+
+    def finish(self, call: Call, body: dict[str, Any], raw: bytes | None = None) -> bytes:
+        """The bytes of a whole settled answer; `raw` are those of a provider of this format."""
+        return write(body) if raw is None else raw

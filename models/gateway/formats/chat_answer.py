@@ -1,8 +1,11 @@
 """Answers in the format of OpenAI's chat completions: chunks and whole completions, read into the normal form and written from it."""
 
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from models.gateway import sse
 from models.gateway.chat_format.output import parts_of
 from models.gateway.conversation import (
     Answer,
@@ -17,7 +20,7 @@ from models.gateway.conversation import (
     ToolCallPart,
 )
 from models.gateway.conversation.answers import StopReason
-from models.gateway.formats.chat_request import NAME, REASONING_FORMATS, read_reasoning_details
+from models.gateway.formats.chat_request import NAME, REASONING_FORMATS, free_text, read_reasoning_details
 from models.gateway.lenient_json import write
 
 _REASONS: Mapping[str, StopReason] = {
@@ -44,6 +47,7 @@ class ChatAnswerReader:
 
     def __init__(self) -> None:
         self._details = False
+        self._thought: list[str] = []
         self._calls: dict[Any, int] = {}
         self._stopped = False
 
@@ -81,10 +85,12 @@ class ChatAnswerReader:
         if isinstance(details, list) and details:
             self._details = True
             for part in read_reasoning_details(details):
-                if part.text:
+                # the proof may repeat the text before it
+                if part.text and part.text != "".join(self._thought):
                     yield ReasoningDelta(part.text)
                 if part.signature or part.encrypted:
                     yield ReasoningProof(part.signature, part.encrypted, part.origin, part.id)
+            self._thought.clear()
             return
         if self._details:
             # the same text again, under another name
@@ -92,6 +98,7 @@ class ChatAnswerReader:
         for key in ("reasoning_content", "reasoning"):
             text = message.get(key)
             if isinstance(text, str) and text:
+                self._thought.append(text)
                 yield ReasoningDelta(text)
                 return
 
@@ -163,3 +170,128 @@ def reasoning_details(part: ReasoningPart) -> Iterator[dict[str, Any]]:
         yield {"type": "reasoning.text", "text": part.text, "signature": part.signature, **head}
     if part.encrypted:
         yield {"type": "reasoning.encrypted", "data": part.encrypted, **head}
+
+
+class ChatWriter:
+    """Writes the chunks of one stream. `custom`: names of the client's tools that take free text, whose calls are sent whole."""
+
+    def __init__(self, id: str, custom: frozenset[str] = frozenset()) -> None:
+        self._id = id
+        self._custom = custom
+        self._created = int(time.time())
+        self._model = ""
+        self._started = False
+        self._stop: AnswerStop | None = None
+        self._thought: list[str] = []
+        self._details = 0
+        self._calls: dict[int, ToolCallPart] = {}
+        self._held: dict[int, list[str]] = {}
+
+    def start(self, model: str) -> bytes:
+        """The first chunk, once."""
+        if self._started:
+            return b""
+        self._started, self._model = True, model
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def write(self, event: AnswerEvent) -> bytes:
+        """The chunk for an event of the answer."""
+        match event:
+            case TextDelta(text=text):
+                return self._chunk({"content": text})
+            case ReasoningDelta(text=text):
+                self._thought.append(text)
+                return self._chunk({"reasoning_content": text})
+            case ReasoningProof():
+                return self._proof(event)
+            case ToolCallDelta():
+                return self._call(event)
+            case AnswerStop():
+                self._stop = event
+        return b""
+
+    def finish(self) -> bytes:
+        """The calls that are sent whole, and the reason of the end."""
+        calls = []
+        for at, texts in self._held.items():
+            call = replace(self._calls[at], arguments="".join(texts))
+            calls.append({"index": at, **tool_call(as_custom(call))})
+        out = self._chunk({"tool_calls": calls}) if calls else b""
+        return out + self._chunk({}, finish_reason(self._stop))
+
+    def usage(self, usage: Mapping[str, Any]) -> bytes:
+        """The last chunk of a client that asked for usage."""
+        return sse.frame(write({**self._head(), "choices": [], "usage": usage}))
+
+    def _proof(self, proof: ReasoningProof) -> bytes:
+        """The proof with the text that it proves: clients return both."""
+        text, self._thought = "".join(self._thought), []
+        part = ReasoningPart(text, proof.signature, proof.encrypted, proof.origin, proof.id)
+        details = [
+            {**detail, "index": self._details + at} for at, detail in enumerate(reasoning_details(part))
+        ]
+        self._details += len(details)
+        return self._chunk({"reasoning_details": details}) if details else b""
+
+    def _call(self, delta: ToolCallDelta) -> bytes:
+        index, arguments = delta.index, delta.arguments
+        if index in self._held:
+            self._held[index].append(arguments)
+            return b""
+        if index in self._calls:
+            more = {"index": index, "function": {"arguments": arguments}}
+            return self._chunk({"tool_calls": [more]}) if arguments else b""
+        id, name = delta.id or f"call_{self._id}_{index}", delta.name or ""
+        call = self._calls[index] = ToolCallPart(id, name, arguments, delta.custom, delta.signature)
+        if call.custom or name in self._custom:
+            self._held[index] = [arguments]
+            return b""
+        return self._chunk({"tool_calls": [{"index": index, **tool_call(call)}]})
+
+    def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return sse.frame(write({**self._head(), "choices": [choice]}))
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+        }
+
+
+def custom_tools(body: Mapping[str, Any]) -> frozenset[str]:
+    """The names of a request's tools that take free text."""
+    tools = body.get("tools")
+    custom = (
+        [tool.get("custom") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    )
+    return frozenset(str(each.get("name")) for each in custom if isinstance(each, dict))
+
+
+def as_custom(call: ToolCallPart) -> ToolCallPart:
+    """The call of a tool that takes free text, which other formats know as a function."""
+    return replace(call, custom=True, arguments=free_text(call))
+
+
+def chat_body(
+    id: str, model: str, answer: Answer, custom: frozenset[str], created: int | None = None
+) -> dict[str, Any]:
+    """A whole completion, without usage."""
+    parts = [
+        as_custom(part) if isinstance(part, ToolCallPart) and part.name in custom else part
+        for part in answer.parts
+    ]
+    choice = {
+        "index": 0,
+        "message": chat_message(Answer(parts, answer.stop)),
+        "finish_reason": finish_reason(answer.stop),
+    }
+    return {
+        "id": id,
+        "object": "chat.completion",
+        "created": created or int(time.time()),
+        "model": model,
+        "choices": [choice],
+    }

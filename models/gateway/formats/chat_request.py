@@ -22,7 +22,7 @@ from models.gateway.conversation import (
     ToolDefinition,
     ToolResultPart,
 )
-from models.gateway.lenient_json import write
+from models.gateway.lenient_json import NotJson, read, write
 
 NAME = "chat"
 
@@ -214,6 +214,18 @@ def described(tool: ToolDefinition) -> str | None:
     return f"{tool.description or ''}\n\n'input' must follow this grammar:\n{grammar}".lstrip()
 
 
+def free_text(call: ToolCallPart) -> str:
+    """The input of a custom tool: other formats know it as a function with one parameter."""
+    if call.custom:
+        return call.arguments
+    try:
+        value = read(call.arguments.encode("utf-8", "replace")).value
+    except NotJson:
+        return call.arguments
+    text = value.get("input") if isinstance(value, dict) else None
+    return text if isinstance(text, str) else call.arguments
+
+
 def _tool_choice(choice: ToolChoice) -> Any:
     if choice.mode == "tool":
         return {"type": "function", "function": {"name": choice.name}}
@@ -264,6 +276,18 @@ _KNOWN = frozenset(
     )
 )
 
+_DEFAULTS: Mapping[str, Any] = {
+    "n": 1,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logit_bias": {},
+    "logprobs": False,
+    "top_logprobs": 0,
+    "store": False,
+    "modalities": ["text"],
+}
+"""Values that many clients send and that change nothing."""
+
 
 def read_chat(body: Mapping[str, Any]) -> Conversation:
     """A parsed request (`chat_parsing.parse`) in normal form."""
@@ -288,7 +312,11 @@ def read_chat(body: Mapping[str, Any]) -> Conversation:
         cache_key=body.get("prompt_cache_key"),
         metadata=metadata if isinstance(metadata, dict) else None,
         stream=bool(body.get("stream")),
-        other={key: value for key, value in body.items() if key not in _KNOWN and value is not None},
+        other={
+            key: value
+            for key, value in body.items()
+            if not (key in _KNOWN or value is None or (key in _DEFAULTS and value == _DEFAULTS[key]))
+        },
     )
     conversation.tools = [_read_tool(tool) for tool in body.get("tools") or ()]
     for message in body["messages"]:
@@ -314,7 +342,9 @@ def _add_message(messages: list[ConversationMessage], message: Mapping[str, Any]
     if role == "assistant":
         calls = [_read_call(call) for call in message.get("tool_calls") or ()]
         if isinstance(legacy := message.get("function_call"), dict):
-            calls.append(ToolCallPart("", str(legacy.get("name")), _text(legacy.get("arguments"))))
+            # its result refers to it by its name
+            name = str(legacy.get("name"))
+            calls.append(ToolCallPart(name, name, _text(legacy.get("arguments"))))
         parts = (*_read_message_reasoning(message), *parts, *calls)
     elif role not in ("system", "developer"):
         role = "user"
@@ -443,8 +473,23 @@ def _read_reasoning(body: Mapping[str, Any]) -> ReasoningRequest | None:
         )
     effort = body.get("reasoning_effort")
     if not isinstance(effort, str):
-        return None
+        return _read_google(body)
     return ReasoningRequest(enabled=False) if effort == "none" else ReasoningRequest(effort)
+
+
+def _read_google(body: Mapping[str, Any]) -> ReasoningRequest | None:
+    """Google's own settings, as its compatible API takes them."""
+    extra = body.get("extra_body")
+    google = (extra if isinstance(extra, dict) else body).get("google")
+    config = google.get("thinking_config") if isinstance(google, dict) else None
+    if not isinstance(config, dict):
+        return None
+    level, budget = config.get("thinking_level"), config.get("thinking_budget")
+    if isinstance(level, str):
+        return ReasoningRequest(level.lower())
+    if type(budget) is int and budget >= 0:
+        return ReasoningRequest(budget=budget) if budget else ReasoningRequest(enabled=False)
+    return ReasoningRequest("medium") if config.get("include_thoughts") is True else None
 
 
 def _read_output(given: Any) -> OutputFormat | None:

@@ -219,10 +219,13 @@ def write_gemini(conversation: Conversation) -> dict[str, Any]:
     unsupported = ("parallel_tools", "verbosity", "service_tier", "user", "cache_key", "metadata")
     for name in unsupported:
         if getattr(conversation, name) not in (None, True):
-            conversation.leave_out(name)
+            conversation.leave_out(_CLIENTS_NAMES.get(name, name))
     for key in conversation.other:
         conversation.leave_out(key)
     return body
+
+
+_CLIENTS_NAMES = {"parallel_tools": "parallel_tool_calls", "cache_key": "prompt_cache_key"}
 
 
 def _config(conversation: Conversation) -> dict[str, Any]:

@@ -190,12 +190,17 @@ def _read_output(given: Any, config: Any) -> OutputFormat | None:
 # -- writing -------------------------------------------------------------------------------------------------
 
 
+_TIERS = {"auto": "auto", "default": "standard_only"}
+
+
 def write_messages(conversation: Conversation) -> dict[str, Any]:
     """A request body. What it cannot express is named in `conversation.left_out`."""
     writer = _Writer(conversation)
     body: dict[str, Any] = {
         "messages": writer.messages(),
-        "max_tokens": conversation.max_output or DEFAULT_MAX_OUTPUT,
+        "max_tokens": DEFAULT_MAX_OUTPUT
+        if conversation.max_output is None
+        else max(conversation.max_output, 1),
         "stream": conversation.stream,
     }
     if system := writer.system():
@@ -210,6 +215,7 @@ def write_messages(conversation: Conversation) -> dict[str, Any]:
         "top_k": conversation.top_k,
         "stop_sequences": conversation.stop or None,
         "metadata": {"user_id": conversation.user} if conversation.user else None,
+        "service_tier": _TIERS.get(conversation.service_tier or ""),
     }
     body |= {key: value for key, value in values.items() if value is not None}
     _write_reasoning(conversation, body)
@@ -218,9 +224,11 @@ def write_messages(conversation: Conversation) -> dict[str, Any]:
             body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": output.schema}
         else:
             conversation.leave_out("response_format")
-    for name in ("seed", "verbosity", "cache_key"):
+    for name, key in (("seed", "seed"), ("verbosity", "verbosity"), ("cache_key", "prompt_cache_key")):
         if getattr(conversation, name) is not None:
-            conversation.leave_out(name)
+            conversation.leave_out(key)
+    if conversation.service_tier and conversation.service_tier not in _TIERS:
+        conversation.leave_out("service_tier")
     if conversation.origin == NAME:
         return {**conversation.other, **body}
     for key in conversation.other:

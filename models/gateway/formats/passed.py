@@ -28,7 +28,7 @@ KINDS: Mapping[str, str] = {
 }
 """The kind of the models that each format calls (`models/gateway/model_names.py`)."""
 
-FORMAT_OF_KIND: Mapping[str, str] = {kind: name for name, kind in reversed(KINDS.items())}
+FORMAT_OF_KIND: Mapping[str, str] = {kind: name for name, kind in reversed(tuple(KINDS.items()))}
 """The first format of each kind."""
 
 PASSED = tuple(PATHS)

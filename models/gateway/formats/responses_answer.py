@@ -22,6 +22,7 @@ from models.gateway.conversation import (
     ToolCallPart,
 )
 from models.gateway.conversation.answers import StopReason
+from models.gateway.formats.chat_request import free_text
 from models.gateway.formats.responses_request import (
     NAME,
     custom_tools_of,
@@ -41,7 +42,7 @@ _ECHOED: Mapping[str, Any] = {
     "parallel_tool_calls": True,
     "previous_response_id": None,
     "reasoning": None,
-    "store": True,
+    "store": False,
     "temperature": None,
     "text": None,
     "tool_choice": "auto",
@@ -74,6 +75,8 @@ class ResponseHead:
     id: str
     model: str
     body: Mapping[str, Any] = field(repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the response says about where it is kept."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def response(self, status: str, output: list[Any], **more: Any) -> dict[str, Any]:
@@ -94,6 +97,7 @@ class ResponseHead:
             "output": output,
             **echoed,
             "usage": None,
+            **self.facts,
             **more,
         }
 
@@ -136,7 +140,7 @@ class ItemWriter:
         if namespace:
             head["namespace"] = namespace
         if call.custom or self.is_custom(call.name):
-            return {**head, "type": "custom_tool_call", "input": _free_text(call)}
+            return {**head, "type": "custom_tool_call", "input": free_text(call)}
         return {**head, "type": "function_call", "arguments": call.arguments}
 
     def item(self, part: TextPart | ReasoningPart | ToolCallPart) -> dict[str, Any]:
@@ -152,18 +156,6 @@ class ItemWriter:
 def text_part(text: str) -> dict[str, Any]:
     """The text of a message."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def _free_text(call: ToolCallPart) -> str:
-    """The input of a custom tool: other formats know it as a function with one parameter."""
-    if call.custom:
-        return call.arguments
-    try:
-        value = orjson.loads(call.arguments or "{}")
-    except orjson.JSONDecodeError:
-        return call.arguments
-    text = value.get("input") if isinstance(value, dict) else None
-    return text if isinstance(text, str) else call.arguments
 
 
 def response_body(head: ResponseHead, answer: Answer, usage: Usage | None) -> dict[str, Any]:
@@ -188,6 +180,8 @@ class ResponsesWriter:
         self._call_index: int | None = None
         self._waiting: dict[int, list[ToolCallDelta]] = {}
         self._stop = AnswerStop("stop")
+        self.response: dict[str, Any] | None = None
+        """The whole response, once it has ended."""
 
     def start(self, model: str) -> bytes:
         """The first events, once."""
@@ -224,7 +218,7 @@ class ResponsesWriter:
     def finish(self, usage: Usage | None) -> bytes:
         """The end of the response, with its output and the usage."""
         out = self._close() + self._queued()
-        response = self.head.ended(self._output, self._stop, usage)
+        response = self.response = self.head.ended(self._output, self._stop, usage)
         return out + self._event(f"response.{response['status']}", response=response)
 
     def fail(self, code: str, message: str) -> bytes:

@@ -108,7 +108,10 @@ class ResponsesMeter(FormatMeter):
         streamed = id in self._streamed
         if kind == "web_search_call":
             self._searches.add(id)
-        elif kind == "message" and not streamed:
+        elif kind == "compaction":
+            data = {"type": "reasoning.encrypted", "data": item.get("encrypted_content")}
+            self.add({"reasoning_details": [data]})
+        elif kind == "message" and not streamed and item.get("role") != "user":
             self.add({"content": item.get("content")})
         elif kind == "reasoning":
             if not streamed:

@@ -15,6 +15,11 @@ from models.gateway.formats.body_checks import (
 from models.gateway.formats.responses_request import NAME
 
 MAX_OUTPUT_TOKENS = 1 << 31
+_ELSEWHERE = {
+    "conversation": "continue a response with 'previous_response_id'",
+    "prompt": "send the text of the prompt as 'instructions' and 'input'",
+}
+"""Keys that refer to what only OpenAI keeps, and what to send instead."""
 _OBJECTS = ("reasoning", "text", "metadata", "stream_options")
 
 
@@ -29,6 +34,9 @@ def parse_responses(body: Any, size: int) -> Call:
         raise BadCall(
             "'background' is not served here: ask for a stream, or wait for the answer.", param="background"
         )
+    for key, mend in _ELSEWHERE.items():
+        if body.get(key) is not None:
+            raise BadCall(f"'{key}' is not served here: {mend}.", param=key)
     check(body, "instructions", str, "a string")
     check_objects(body, "tools")
     for key in ("temperature", "top_p"):
@@ -37,7 +45,7 @@ def parse_responses(body: Any, size: int) -> Call:
         check(body, key, dict, "an object")
     for key in ("user", "safety_identifier", "prompt_cache_key", "previous_response_id"):
         check(body, key, str, "a string")
-    contents = _check_input(body.get("input"))
+    contents = _check_input(body.get("input"), continues=bool(body.get("previous_response_id")))
     input_tokens, text_bytes = text_size(contents, size)
     return Call(
         model=model,
@@ -52,8 +60,10 @@ def parse_responses(body: Any, size: int) -> Call:
     )
 
 
-def _check_input(given: Any) -> list[Any]:
-    """The parts of the input that may be media. Raises BadCall."""
+def _check_input(given: Any, *, continues: bool) -> list[Any]:
+    """The parts of the input that may be media. A request that continues a response needs no input. Raises BadCall."""
+    if continues and given in (None, "", []):
+        return []
     if isinstance(given, str):
         if not given:
             raise BadCall("'input' is empty.", param="input")

@@ -22,12 +22,15 @@ from models.gateway.conversation import (
     ToolDefinition,
     ToolResultPart,
 )
-from models.gateway.formats.foreign_reasoning import restore, sign
+from models.gateway.formats.foreign_reasoning import open_summary, restore, sign
 
 NAME = "responses"
+COMPACTION = "compaction"
+"""Requests of `/v1/responses/compact`, which have the same keys."""
 
 NAMESPACE = "__"
 """Between the namespace of a tool and its name, for formats without namespaces."""
+SUMMARY = "The conversation until here was replaced by this summary of it:\n\n"
 ROLES = ("user", "assistant", "system", "developer")
 _KNOWN = frozenset(
     (
@@ -94,6 +97,8 @@ def _add_item(messages: list[ConversationMessage], item: Mapping[str, Any]) -> N
         previous = messages[-1] if messages else None
         join = previous is not None and all(isinstance(part, ToolResultPart) for part in previous.parts)
         _append(messages, "user", (result,), join=join)
+    elif kind == COMPACTION and (summary := open_summary(item.get("encrypted_content"))):
+        _append(messages, "user", (TextPart(SUMMARY + summary),), join=False)
     else:
         role = "user" if kind.endswith("_output") else "assistant"
         _append(messages, role, (NativePart(NAME, str(kind), item),), join=role == "assistant")
@@ -147,6 +152,26 @@ def _read_reasoning_item(item: Mapping[str, Any]) -> ReasoningPart:
     return restored or ReasoningPart(
         text, encrypted=encrypted, origin=NAME, id=id if isinstance(id, str) else None
     )
+
+
+def own_items(given: Any) -> tuple[Any, list[str]]:
+    """The input of a request that is passed on to OpenAI, and what was left out of it: reasoning of other vendors means nothing there.
+    Summaries that were written here are messages."""
+    if not isinstance(given, list):
+        return given, []
+    items = [_opened(item) for item in given if not _is_foreign(item)]
+    return items, [] if len(items) == len(given) else ["input: reasoning of another vendor"]
+
+
+def _is_foreign(item: Mapping[str, Any]) -> bool:
+    return item.get("type") == "reasoning" and restore("", item.get("encrypted_content")) is not None
+
+
+def _opened(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    summary = open_summary(item.get("encrypted_content")) if item.get("type") == COMPACTION else None
+    if summary is None:
+        return item
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": SUMMARY + summary}]}
 
 
 def _read_call(item: Mapping[str, Any]) -> ToolCallPart:

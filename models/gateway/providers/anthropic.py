@@ -1,12 +1,13 @@
-"""Anthropic: its own Messages API for calls in that format, its OpenAI-compatible endpoint for chat completions."""
+"""Anthropic: its Messages API."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from models.gateway import model_names
 from models.gateway.chat_format import Call
 from models.gateway.formats import messages_request
-from models.gateway.providers.provider import OPENROUTER_KEYS, STOA_KEYS, Provider
+from models.gateway.providers.provider import STOA_KEYS, Provider
 
 VERSION = "2023-06-01"
 """Version of the API for clients that name none."""
@@ -30,31 +31,18 @@ class Anthropic(Provider):
 
     @property
     def formats(self) -> tuple[str, ...]:
-        return ("messages", "chat")
+        return (messages_request.NAME,)
 
     def upstream_model(self, model: str) -> str:
         name = self.canonical(re.sub(r"(?<=\d)\.(?=\d)", "-", super().upstream_model(model)))
         return name + next((ending for short, ending in _SUFFIXES if short.fullmatch(name)), "")
 
-    @property
-    def unsupported_keys(self) -> frozenset[str]:
-        return OPENROUTER_KEYS
-
     def authorization(self, call: Call, key: str) -> Mapping[str, str]:
-        if call.format != messages_request.NAME:
-            return super().authorization(call, key)
         return {"x-api-key": key, "anthropic-version": VERSION}
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
-        if call.format == messages_request.NAME:
-            body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
-            return {**body, "model": model, "stream": call.stream}, []
-        body, dropped = super().rewrite(call, model)
-        if body.pop("n", None) not in (None, 1):
-            dropped.append("n")
-        reasoning = call.body.get("reasoning")
-        budget = reasoning.get("max_tokens") if isinstance(reasoning, dict) else None
-        if type(budget) is int and "thinking" not in body:
-            body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-            dropped.remove("reasoning")
-        return body, dropped
+        body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
+        if call.original is not None and call.max_output is None:
+            # the API requires a limit, and the client gave none
+            body["max_tokens"] = model_names.max_output(model) or body["max_tokens"]
+        return {**body, "model": model, "stream": call.stream}, [*call.left_out]

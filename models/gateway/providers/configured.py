@@ -109,6 +109,10 @@ class ConfiguredProvider(OpenAI):
         found = self.model(model)
         return found.upstream if found else super(OpenAI, self).upstream_model(model)
 
+    def public_model(self, model: str) -> str:
+        found = self._by_upstream.get(model.lower())
+        return f"{self.name}/{found.name if found else model}"
+
     def own_price(self, requested: str, upstream: str) -> ModelPrice | None:
         found = self.model(requested) or self.model(upstream)
         return (found and found.price) or self.config.price
@@ -156,7 +160,7 @@ class ConfiguredProvider(OpenAI):
         if call.format == "chat":
             body, dropped = super().rewrite(call, model)
         elif call.format == responses_request.NAME:
-            body, dropped = rewrite_responses(call, model), [*call.left_out]
+            body, dropped = rewrite_responses(call, model)
         else:
             kept = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
             body, dropped = {**kept, "model": model, "stream": call.stream}, [*call.left_out]

@@ -1,4 +1,4 @@
-"""Google's Gemini: its own API for calls in that format, its OpenAI-compatible endpoint for chat completions."""
+"""Google's Gemini: its own API, and its OpenAI-compatible endpoint for what only that can say."""
 
 import re
 from collections.abc import Mapping
@@ -15,6 +15,10 @@ COMPATIBLE = "/openai"
 """End of the base URL: the compatible endpoint is below the native one."""
 RESOURCE = "models/"
 """Prefix of model names in Google's own API."""
+_SIGNS_CALLS = re.compile(r"gemini-[3-9]")
+"""Models that refuse calls of tools in the history without a signature."""
+_NO_SIGNATURE = "skip_thought_signature_validator"
+"""Google's own mark for a call whose signature is lost, as Gemini CLI sends it."""
 _UNSUPPORTED = OPENROUTER_KEYS | {"store", "metadata", "prompt_cache_key", "safety_identifier", "logit_bias"}
 
 
@@ -44,6 +48,13 @@ class Gemini(Provider):
         compatible = ("chat", "embeddings")
         return (gemini_request.NAME, *compatible) if native else compatible
 
+    def format_for(self, call: Call) -> str:
+        """Several answers of chat completions, and media as output, have no normal form."""
+        if call.format == "chat" and "chat" in self.formats:
+            plain = call.n == 1 and call.body.get("modalities") in (None, ["text"])
+            return self.formats[0] if plain else "chat"
+        return super().format_for(call)
+
     def authorization(self, call: Call, key: str) -> Mapping[str, str]:
         if call.format != gemini_request.NAME:
             return super().authorization(call, key)
@@ -66,6 +77,8 @@ class Gemini(Provider):
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         if call.format == gemini_request.NAME:
             body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
+            if call.original is not None and _SIGNS_CALLS.match(model):
+                body["contents"] = [_signed(content) for content in body["contents"]]
             return {**body, "model": model}, [*call.left_out]
         body, dropped = super().rewrite(call, model)
         effort = effort_of(call.body.get("reasoning"))
@@ -73,3 +86,13 @@ class Gemini(Provider):
             body.setdefault("reasoning_effort", effort)
             dropped.remove("reasoning")
         return body, dropped
+
+
+def _signed(content: dict[str, Any]) -> dict[str, Any]:
+    """A turn of the model with a mark on its first call, if the client and the memory of answers lost its signature."""
+    parts = content["parts"]
+    first = next((at for at, part in enumerate(parts) if "functionCall" in part), None)
+    if content["role"] != "model" or first is None or "thoughtSignature" in parts[first]:
+        return content
+    marked = {**parts[first], "thoughtSignature": _NO_SIGNATURE}
+    return {**content, "parts": [*parts[:first], marked, *parts[first + 1 :]]}

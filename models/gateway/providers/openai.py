@@ -37,7 +37,8 @@ class OpenAI(Provider):
         """Other servers may not have the Responses API. OpenAI has no ranking."""
         if not self.first_party:
             return ("chat", *passed.PASSED)
-        return ("responses", "chat", *(each for each in passed.PASSED if each != "rerank"))
+        own = ("responses", "compaction", "chat")
+        return (*own, *(each for each in passed.PASSED if each != "rerank"))
 
     def speaks_in_events(self, model: str) -> bool:
         """OpenAI's older models of speech have no events, and are priced by characters."""
@@ -68,8 +69,8 @@ class OpenAI(Provider):
         return OPENROUTER_KEYS if self.first_party else frozenset()
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
-        if call.format == responses_request.NAME:
-            return rewrite_responses(call, model), [*call.left_out]
+        if call.format in (responses_request.NAME, responses_request.COMPACTION):
+            return rewrite_responses(call, model)
         body, dropped = super().rewrite(call, model)
         if self.reasons(model):
             dropped += [key for key in ("stop", *_OPENROUTER_ONLY) if body.pop(key, None) is not None]
@@ -85,9 +86,13 @@ class OpenAI(Provider):
         return body, dropped
 
 
-def rewrite_responses(call: Call, model: str) -> dict[str, Any]:
-    """A request that OpenAI does not keep: its ids would be readable by every user of the operator's key. Reasoning comes encrypted
-    instead, for the next turn."""
+def rewrite_responses(call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+    """A request that OpenAI does not keep, and what was left out of it: its ids would be readable by every user of the operator's key.
+    Reasoning comes encrypted instead, for the next turn."""
+    items, left_out = responses_request.own_items(call.body.get("input"))
+    if call.format == responses_request.COMPACTION:
+        kept = {key: value for key, value in call.body.items() if key not in _NOT_COMPACTED}
+        return {**kept, "input": items, "model": model}, [*call.left_out, *left_out]
     body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
     include = body.get("include")
     included = [*include] if isinstance(include, list) else []
@@ -95,7 +100,9 @@ def rewrite_responses(call: Call, model: str) -> dict[str, Any]:
         included.append(_ENCRYPTED)
     if included:
         body["include"] = included
-    return {**body, "model": model, "stream": call.stream, "store": False}
+    body = {**body, "input": items, "model": model, "stream": call.stream, "store": False}
+    return body, [*call.left_out, *left_out]
 
 
+_NOT_COMPACTED = (*STOA_KEYS, "stream", "store", "background")
 _ENCRYPTED = "reasoning.encrypted_content"

@@ -32,6 +32,7 @@ PATHS = {
     "chat": "/chat/completions",
     "messages": "/messages",
     "responses": "/responses",
+    "compaction": "/responses/compact",
     "gemini": "",
     **passed.PATHS,
 }
@@ -109,8 +110,12 @@ class Provider:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats of requests that it takes (`models/gateway/formats`)."""
+        """The formats of requests that it takes (`models/gateway/formats`). Calls in others are translated into the first."""
         return ("chat",)
+
+    def format_for(self, call: Call) -> str:
+        """The format in which it gets a call."""
+        return call.format if call.format in self.formats else self.formats[0]
 
     @property
     def ready(self) -> bool:
@@ -174,7 +179,7 @@ class Provider:
         """Create the meter for one answer to `call`, which reads usage by this provider's rules."""
         if call.format == messages_request.NAME:
             return MessagesMeter()
-        if call.format == responses_request.NAME:
+        if call.format in (responses_request.NAME, responses_request.COMPACTION):
             return ResponsesMeter()
         if call.format == gemini_request.NAME:
             return GeminiMeter()

@@ -16,9 +16,12 @@ from views.web.htmx import render, see_other
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What is known about a command line that asks to be signed in. `client` is its own claim."""
+    """What is known about a command line that asks to be signed in. `short` is the code to compare, `text` what a form names it by;
+    `client` is its own claim, and `id` what it calls its device, if it says so."""
 
-    code: DeviceCode
+    short: str
+    text: str
+    id: str | None
     client: str | None
     address: str | None
     requested_at: datetime
@@ -37,7 +40,7 @@ def facts_of(code: DeviceCode | None) -> DeviceFacts | None:
     asked = device_requests.find(code.hash)
     issued = datetime.fromtimestamp(int(code.expires_at) / 1000, UTC) - CODE_LIFETIME
     client, address = (asked.client, asked.address) if asked else (None, None)
-    return DeviceFacts(code, client, address, issued)
+    return DeviceFacts(code.short, code.text, code.fingerprint_id, client, address, issued)
 
 
 @bp.get("/onboard")
@@ -94,6 +97,10 @@ def device_page(outcome: DeviceCodeStatus, code: DeviceCode | None, next_path: s
         device=facts_of(code),
         next_path=next_path,
         user=cookie_user(),
+        field="auth_code",
+        approve_url=url_for("accounts.connect"),
+        refuse_url=url_for("accounts.refuse"),
+        payers=[],
     )
 
 

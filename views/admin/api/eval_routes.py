@@ -7,7 +7,7 @@ from flask import jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from models.accounts import User
+from models.accounts import User, scopes
 from models.admin.git_evals import GitEvalResults, eval_with_id, latest_evals, record_eval
 from models.core.db import db
 from models.core.errors import DomainError
@@ -74,6 +74,7 @@ class EvalRows(ResponseModel):
 @Operation(
     tag="Operators",
     caller="cookie or key",
+    scope=scopes.ORG_ADMIN,
     body=EvalBody,
     max_bytes=MAX_BYTES,
     answers={201: ("The result, which only operators see", EvalRow), **NOT_ADMIN},

@@ -8,6 +8,7 @@ from flask import current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
+from models.accounts import scopes
 from models.admin.relabels import (
     CLIENT_ID,
     RelabelledTrace,
@@ -97,6 +98,7 @@ def relabels() -> ResponseReturnValue:
 @Operation(
     tag="Operators",
     caller="cookie",
+    scope=scopes.CHAT,
     parameters=[USER_ID],
     body=RelabelBody,
     answers={

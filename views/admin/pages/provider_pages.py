@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 from models.core.db import now
 from models.core.errors import NotFound
 from models.gateway import provider_health
+from models.gateway.metrics import open_upstreams
 from models.gateway.provider_health import WINDOWS, Health, ProviderFault, Window
 from models.gateway.providers.demo import DemoProvider
 from models.gateway.providers.provider import Provider
@@ -55,16 +56,19 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True)
 class ProviderCard:
-    """A provider: whether it has a key, its host, and its figures. `more` models are left out."""
+    """A provider: the setting with its key, if it needs one, whether it can be used, its host, and its figures. `more` models are
+    left out; `open` counts by model the workers in which its circuit breaker is open."""
 
     name: str
     title: str
     host: str
+    setting: str
     ready: bool
     whole: ModelRow | None
     models: list[ModelRow]
     more: int
     fault: ProviderFault | None
+    open: dict[str, int]
 
 
 @bp.get("/providers")
@@ -76,7 +80,11 @@ def provider_list() -> ResponseReturnValue:
     known = gateway(current_app).routes.providers
     faults = provider_health.last_faults([name for name in (*known, *found) if found.get(name)])
     names = [*known, *(name for name in found if name not in known)]
-    cards = [_card(name, known.get(name), found.get(name, {}), faults.get(name)) for name in names]
+    breakers = open_upstreams()
+    cards = [
+        _card(name, known.get(name), found.get(name, {}), faults.get(name), breakers.get(name, {}))
+        for name in names
+    ]
     cards.sort(key=lambda card: -card.whole.health.calls if card.whole else 0)
     return render(
         "admin/providers.html",
@@ -122,7 +130,11 @@ def _window() -> Window:
 
 
 def _card(
-    name: str, provider: Provider | None, models: dict[str, Health], fault: ProviderFault | None
+    name: str,
+    provider: Provider | None,
+    models: dict[str, Health],
+    fault: ProviderFault | None,
+    open: dict[str, int],
 ) -> ProviderCard:
     rows = [_row(model, health) for model, health in models.items() if model]
     rows.sort(key=lambda row: (-row.health.calls, row.model))
@@ -130,11 +142,13 @@ def _card(
         name=name,
         title=provider.title if provider else name,
         host=urlsplit(provider.endpoint.base_url).hostname or "" if provider else "",
+        setting=provider.key_setting if provider and not isinstance(provider, DemoProvider) else "",
         ready=provider is not None and (provider.ready or isinstance(provider, DemoProvider)),
         whole=_row("", models[""]) if models else None,
         models=rows,
         more=models[""].models - len(rows) if models else 0,
         fault=fault,
+        open=open,
     )
 
 

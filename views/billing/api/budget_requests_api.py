@@ -6,6 +6,7 @@ from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
+from models.accounts import scopes
 from models.billing import budget_requests
 from models.core.db import db
 from models.core.errors import DomainError
@@ -40,6 +41,7 @@ class BudgetRequested(ResponseModel):
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.ANY_INFERENCE,
     body=BudgetRequestBody,
     answers={
         201: ("The request; owners and admins get an e-mail", BudgetRequested),

@@ -7,6 +7,7 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
+from models.accounts import scopes
 from models.accounts.credentials import Credential
 from models.core.db import db
 from models.gateway.dialects.dialect import MissingApiKey
@@ -54,7 +55,13 @@ class KeyAnswer(ResponseModel):
 
 
 @bp.get("/key")
-@Operation(tag="Gateway", caller="key", answers={200: ("The key, and what limits it", KeyAnswer)}, door=DOOR)
+@Operation(
+    tag="Gateway",
+    caller="key",
+    scope=scopes.ANY,
+    answers={200: ("The key, and what limits it", KeyAnswer)},
+    door=DOOR,
+)
 @guards.limiter.limit("120/minute")
 def key() -> ResponseReturnValue:
     """Get the key's usage and limits.

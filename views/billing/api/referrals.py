@@ -9,7 +9,7 @@ from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import InternalServerError
 
-from models.accounts import User
+from models.accounts import User, scopes
 from models.billing.referral_program import referral_pages, referrals
 from models.billing.referral_program.referral_pages import Invitation, ReferredUser
 from models.core.db import db
@@ -21,7 +21,7 @@ from views.web.guards import (
     api_key,
     caller_address,
     cookie_user,
-    key_user,
+    known_user,
     limiter,
     personal_key_user,
     require_cookie_user,
@@ -89,7 +89,7 @@ DOOR = door(_error_response, body_error=ApiError)
 
 
 def _rate_limit_key() -> str:
-    user = cookie_user() or key_user()
+    user = known_user()
     return user.id if user else caller_address()
 
 
@@ -130,6 +130,7 @@ def own_referrals() -> ResponseReturnValue:
 @Operation(
     tag="Credits",
     caller="cookie or key",
+    scope=scopes.ORG_ADMIN,
     body=RedeemBody,
     answers={
         200: ("Redeemed", Redeemed),

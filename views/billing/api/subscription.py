@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 
 from models import billing
-from models.accounts import User
+from models.accounts import User, scopes
 from models.billing import Plan, Subscription, Window
 from models.core.db import db, now
 from models.core.errors import DomainError
@@ -89,6 +89,7 @@ DOOR = door(_error_response)
 @Operation(
     tag="Plans",
     caller="cookie or key",
+    scope=scopes.USAGE_READ,
     answers={200: ("Your plan and its use", OwnSubscription)},
     door=DOOR,
 )
@@ -130,7 +131,13 @@ def own_subscription() -> ResponseReturnValue:
 
 
 @bp.get("/api/user/preferences")
-@Operation(tag="Plans", caller="cookie or key", answers={200: ("Your preferences", Preferences)}, door=DOOR)
+@Operation(
+    tag="Plans",
+    caller="cookie or key",
+    scope=scopes.USAGE_READ,
+    answers={200: ("Your preferences", Preferences)},
+    door=DOOR,
+)
 def preferences() -> ResponseReturnValue:
     """Return your preferences."""
     user = _personal_user()
@@ -141,6 +148,7 @@ def preferences() -> ResponseReturnValue:
 @Operation(
     tag="Plans",
     caller="cookie or key",
+    scope=scopes.ORG_ADMIN,
     body=PreferencesBody,
     answers={
         200: ("Saved", SavedPreferences),

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 
 from models import billing
+from models.accounts import scopes
 from models.billing import Plan, Subscription
 from models.billing.subscription_plans.plans import TIERS, plan_of_tier
 from models.core.db import now
@@ -177,6 +178,7 @@ def cancel_subscription() -> ResponseReturnValue:
 @Operation(
     tag="Plans",
     caller="key",
+    scope=scopes.ORG_ADMIN,
     body=CheckoutBody,
     answers={
         200: ("To be paid on Stripe's page", CheckoutAnswer),
@@ -207,6 +209,7 @@ def checkout() -> ResponseReturnValue:
 @Operation(
     tag="Plans",
     caller="key",
+    scope=scopes.USAGE_READ,
     answers={
         200: ("The live subscription, else the last one, else null", SubscriptionAnswer | None),
         403: "The key is an organisation's",
@@ -228,6 +231,7 @@ def own() -> ResponseReturnValue:
 @Operation(
     tag="Plans",
     caller="key",
+    scope=scopes.ORG_ADMIN,
     body=CancelBody,
     answers={
         200: ("Ends with its period", SubscriptionAnswer),
@@ -254,6 +258,7 @@ def cancel(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Plans",
     caller="key",
+    scope=scopes.ORG_ADMIN,
     answers={
         200: ("It renews again", SubscriptionAnswer),
         403: "The key is an organisation's, or buying is frozen",
@@ -275,6 +280,7 @@ def resume(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Plans",
     caller="key",
+    scope=scopes.ORG_ADMIN,
     answers={
         200: ("What the change costs", ChangePreviewAnswer),
         403: "Buying is frozen, so no upgrade is possible, or the key is an organisation's",
@@ -306,6 +312,7 @@ def preview(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Plans",
     caller="key",
+    scope=scopes.ORG_ADMIN,
     body=ChangeBody,
     answers={
         200: ("Changed immediately, or scheduled for the end of the period", SubscriptionAnswer),

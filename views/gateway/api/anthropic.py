@@ -81,6 +81,7 @@ class InputTokens(ResponseModel):
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=MESSAGES.scope,
     body=MessagesBody,
     parameters=[
         header("anthropic-beta", "Passed on to providers of this format, ignored for others"),
@@ -105,6 +106,7 @@ def messages(context: RequestContext) -> Response:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=MESSAGES.scope,
     body=CountedBody,
     answers={200: ("The count", InputTokens), 400: "The body is invalid", 404: NOT_FOUND},
     door=DOOR,

@@ -69,6 +69,7 @@ CODEBUFF_DOOR = ErrorFormat(
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=CODEBUFF.scope,
     body=CodebuffChatBody,
     parameters=[
         header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
@@ -133,6 +134,7 @@ def _error_response(error: Exception) -> ResponseReturnValue | None:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=CODEBUFF.scope,
     body=TokenCountBody,
     answers={200: ("The count", TokenCount), 400: ("The body is invalid", ApiBodyError)},
     door=door(_error_response, error=MessageError, too_large=ApiError),

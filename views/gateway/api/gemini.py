@@ -6,6 +6,7 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.accounts import scopes
 from models.core.errors import DomainError
 from models.core.strict_models import Missing
 from models.gateway.dialects.dialect import MissingApiKey
@@ -81,6 +82,7 @@ class GeminiModels(ResponseModel):
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.CHAT,
     body=GenerateBody,
     parameters=[
         path("target", "The model, a colon, and generateContent, streamGenerateContent or countTokens"),
@@ -113,7 +115,13 @@ def generate(target: str) -> ResponseReturnValue:
 
 
 @bp.get("/models")
-@Operation(tag="Gateway", caller="key", answers={200: ("The models", GeminiModels)}, door=DOOR)
+@Operation(
+    tag="Gateway",
+    caller="key",
+    scope=scopes.ANY_INFERENCE,
+    answers={200: ("The models", GeminiModels)},
+    door=DOOR,
+)
 def list_gemini_models() -> ResponseReturnValue:
     """List the models in Google's format."""
     context = current_context()
@@ -125,8 +133,8 @@ def list_gemini_models() -> ResponseReturnValue:
 
 def _model(route: Route) -> dict[str, Any]:
     return {
-        "name": f"models/{route.requested}",
-        "displayName": route.requested,
+        "name": f"models/{route.name}",
+        "displayName": route.name,
         "inputTokenLimit": route.context_window,
         "supportedGenerationMethods": [*METHODS],
     }

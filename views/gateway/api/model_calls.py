@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from flask import Flask
 from gunicorn.http.errors import ParseException
+from limits.storage import Storage, storage_from_string
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
@@ -39,8 +40,10 @@ from models.gateway.idempotency import (
     idempotency_key,
 )
 from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
+from models.gateway.key_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
+from models.gateway.served import SERVED
 from models.gateway.stream import AnswerStream
 from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
@@ -105,7 +108,10 @@ def init_app(app: Flask) -> None:
     """Create the process's gateway. Raises SettingsError when the operator's price file is invalid."""
     settings = app.extensions["settings"]
     pool = Pool(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
-    app.extensions["gateway"] = Gateway(settings, pool)
+    storage = storage_from_string(
+        app.config["RATELIMIT_STORAGE_URI"], **app.config["RATELIMIT_STORAGE_OPTIONS"]
+    )
+    app.extensions["gateway"] = Gateway(settings, pool, KeyLimits(cast(Storage, storage), settings))
 
 
 def gateway(app: Flask) -> Gateway:
@@ -187,7 +193,17 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     if not key:
         raise MissingApiKey
     call = dialect.read(
-        IncomingRequest(context.id, key, request.headers, body, raw, request.remote_addr, files, form)
+        IncomingRequest(
+            context.id,
+            key,
+            request.headers,
+            body,
+            raw,
+            request.remote_addr,
+            gateway(context.app).responses,
+            files,
+            form,
+        )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
         call = replace(call, session=session)
@@ -216,6 +232,9 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
         return _replayed(answer, dialect)
     else:
         response = _stream_response(answer, answer.content_type)
+    response.headers.update(answer.limits)
+    if answer.served is not None:
+        response.headers[SERVED] = answer.served
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
@@ -257,13 +276,15 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception,
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):
         response.headers["Accept-Encoding"] = error.accept
-    if isinstance(normalized, CallRefused | ProviderError | DomainError) and normalized.retry_after:
+    retrying = CallRefused | ProviderError | UpstreamError | DomainError
+    if isinstance(normalized, retrying) and normalized.retry_after:
         seconds = str(normalized.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds
     if isinstance(normalized, AnswerNotKept):
         # SDKs retry a 409 otherwise
         response.headers["X-Should-Retry"] = "false"
+    response.headers.update(getattr(error, "limits", {}))
     return _with_facts(response, getattr(error, "dropped", ()))
 
 

@@ -1,19 +1,17 @@
 """`/v1/*`: the OpenAI-compatible API. Errors have OpenAI's format; errors and models also Anthropic's."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 
+from models.accounts import scopes
 from models.core.errors import DomainError
 from models.core.strict_models import INT32_MAX, Missing
-from models.gateway import model_names
 from models.gateway.dialects import CHAT
 from models.gateway.dialects.dialect import MissingApiKey
-from models.gateway.pricing import MILLION, ModelPrice
-from models.gateway.routing import Route
 from views.gateway.api.model_calls import (
     CALL_ERRORS,
     CALL_HEADERS,
@@ -23,14 +21,19 @@ from views.gateway.api.model_calls import (
     json_answer,
     refuse,
 )
+from views.gateway.api.model_facts import (
+    AnthropicModel,
+    AnthropicModelList,
+    ModelFacts,
+    ModelList,
+    anthropic_model,
+    openai_model,
+)
 from views.web import guards
 from views.web.fast_path import RequestContext, current_context, fast_route
 from views.web.operation import Operation, ResponseModel, path
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
-
-CREATED = 1_735_689_600
-"""`created` of every listed model: price tables have no such date."""
 
 
 class ChatMessage(BaseModel):
@@ -88,51 +91,11 @@ class Completion(ResponseModel):
     usage: Missing[TokenUsage] = None
 
 
-class ModelPricing(ResponseModel):
-    prompt: str = Field(description="Input")
-    completion: str = Field(description="Output")
-    input_cache_read: str
-    input_cache_write: str
-    request: str = Field(description="Per call, in addition to tokens")
-
-
-class ModelFacts(ResponseModel):
-    id: str = Field(description="The `model` of a call")
-    object: Literal["model"]
-    created: int
-    owned_by: str = Field(description="The provider that serves it")
-    type: str = Field(description=f"What it does: one of {', '.join(model_names.ROUTES)}")
-    context_window: int | None = Field(description="Tokens")
-    pricing: ModelPricing | None = Field(description="Dollars per token; null if only the provider knows")
-
-
-class AnthropicModel(ResponseModel):
-    """The model for requests with `anthropic-version`."""
-
-    type: Literal["model"]
-    id: str
-    display_name: str
-    created_at: str
-
-
-class ModelList(ResponseModel):
-    object: Literal["list"]
-    data: list[ModelFacts]
-
-
-class AnthropicModelList(ResponseModel):
-    """The list for requests with `anthropic-version`."""
-
-    data: list[AnthropicModel]
-    has_more: bool
-    first_id: str
-    last_id: str
-
-
 @fast_route(bp, "/chat/completions")
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=CHAT.scope,
     body=ChatBody,
     parameters=CALL_HEADERS,
     answers={
@@ -155,6 +118,7 @@ def chat_completions(context: RequestContext) -> Response:
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.ANY_INFERENCE,
     answers={200: ("The models; in Anthropic's format those that chat", ModelList | AnthropicModelList)},
     door=DOOR,
 )
@@ -165,16 +129,17 @@ def models() -> ResponseReturnValue:
         return refusal
     routes = gateway(context.app).routes
     if _anthropic(context):
-        data = [_anthropic_model(route) for route in routes.models()]
+        data = [anthropic_model(route) for route in routes.models()]
         range_ids = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
         return json_answer({"data": data, "has_more": False, **range_ids})
-    return json_answer({"object": "list", "data": [_model(route) for route in routes.all_models()]})
+    return json_answer({"object": "list", "data": [openai_model(route) for route in routes.all_models()]})
 
 
 @bp.get("/models/<path:name>")
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=scopes.ANY_INFERENCE,
     parameters=[path("name", "May contain slashes")],
     answers={200: ("The model", ModelFacts | AnthropicModel), 404: "No such model here"},
     door=DOOR,
@@ -188,39 +153,7 @@ def model(name: str) -> ResponseReturnValue:
         route = gateway(context.app).routes.find_any(name)
     except DomainError as error:
         return refuse(context, 404, error.message, "model_not_found", param="model")
-    return json_answer(_anthropic_model(route) if _anthropic(context) else _model(route))
-
-
-def _model(route: Route) -> dict[str, Any]:
-    return {
-        "id": route.requested,
-        "object": "model",
-        "created": CREATED,
-        "owned_by": route.provider.name,
-        "type": route.kind,
-        "context_window": route.context_window,
-        "pricing": _pricing(route.price),
-    }
-
-
-def _pricing(price: ModelPrice | None) -> dict[str, str] | None:
-    """Dollars per token in OpenRouter's format, at the first price tier; None if only OpenRouter knows the price."""
-    if price is None:
-        return None
-    tier = price.tiers[0]
-    prices = {
-        "prompt": tier.input / MILLION,
-        "completion": tier.output / MILLION,
-        "input_cache_read": tier.cache_read / MILLION,
-        "input_cache_write": tier.cache_write / MILLION,
-        "request": price.request,
-    }
-    return {name: f"{amount.normalize():f}" for name, amount in prices.items()}
-
-
-def _anthropic_model(route: Route) -> dict[str, Any]:
-    name = route.requested
-    return {"type": "model", "id": name, "display_name": name, "created_at": "2025-01-01T00:00:00Z"}
+    return json_answer(anthropic_model(route) if _anthropic(context) else openai_model(route))
 
 
 def _anthropic(context: RequestContext) -> bool:

@@ -8,7 +8,7 @@ from werkzeug import Response
 
 from models.core.errors import DomainError
 from models.core.strict_models import Missing
-from models.gateway.dialects import RESPONSES
+from models.gateway.dialects import COMPACTION, RESPONSES
 from models.gateway.formats.responses_parsing import parse_responses
 from views.gateway.api.model_calls import (
     CALL_ERRORS,
@@ -33,6 +33,8 @@ class ResponsesBody(BaseModel):
     input: str | list[dict[str, Any]] = Field(description="Text, or a list of items", examples=["Say hello."])
     instructions: Missing[str] = None
     stream: Missing[bool] = Field(None, description="Answer as server-sent events")
+    store: Missing[bool] = Field(None, description="Keep the response; the default is true")
+    previous_response_id: Missing[str] = Field(None, description="A kept response that this one continues")
     max_output_tokens: Missing[Tokens] = None
     tools: Missing[list[dict[str, Any]]] = None
     reasoning: Missing[dict[str, Any]] = None
@@ -53,6 +55,27 @@ class ModelResponse(ResponseModel):
     usage: dict[str, Any] | None
 
 
+class CompactionBody(BaseModel):
+    """Documentation only, as ResponsesBody."""
+
+    model: str = Field(min_length=1, description="An id from GET /v1/models", examples=["stoa/demo"])
+    input: str | list[dict[str, Any]] = Field(description="Text, or a list of items", examples=["Say hello."])
+    instructions: Missing[str] = None
+    previous_response_id: Missing[str] = Field(None, description="A kept response that is compacted too")
+
+
+class CompactedConversation(ResponseModel):
+    """The user's messages, and one item that stands for the rest: the next `input` begins with them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int = Field(description="Seconds since 1970")
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+
+
 class ResponseInputTokens(ResponseModel):
     object: Literal["response.input_tokens"]
     input_tokens: int
@@ -62,6 +85,7 @@ class ResponseInputTokens(ResponseModel):
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=RESPONSES.scope,
     body=ResponsesBody,
     parameters=CALL_HEADERS,
     answers={
@@ -73,16 +97,37 @@ class ResponseInputTokens(ResponseModel):
 def responses(context: RequestContext) -> Response:
     """Create a response.
 
-    Works with the OpenAI SDKs and with Codex, for the models of every vendor. Send all items of the conversation with each request:
-    responses are not kept. What a provider of another format cannot be sent is left out and named in `X-Stoa-Dropped`.
+    Works with the OpenAI SDKs and with Codex, for the models of every vendor. Responses are kept, unless `store` is false, and can be
+    continued with `previous_response_id`. What a provider of another format cannot be sent is left out and named in `X-Stoa-Dropped`.
     """
     return call_model(context, RESPONSES)
+
+
+@fast_route(bp, "/responses/compact")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    body=CompactionBody,
+    parameters=CALL_HEADERS,
+    answers={
+        200: ("The compacted conversation", CompactedConversation),
+        **CALL_ERRORS,
+    },
+    door=DOOR,
+)
+def compact(context: RequestContext) -> Response:
+    """Compact a conversation.
+
+    Costs as much as a response. OpenAI compacts for its own models; for models of other vendors the same model writes a summary.
+    """
+    return call_model(context, COMPACTION)
 
 
 @fast_route(bp, "/responses/input_tokens")
 @Operation(
     tag="Gateway",
     caller="key",
+    scope=RESPONSES.scope,
     body=ResponsesBody,
     answers={200: ("The count", ResponseInputTokens), 400: "The body is invalid", 404: NOT_FOUND},
     door=DOOR,

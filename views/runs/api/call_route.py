@@ -8,6 +8,7 @@ from flask import jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
+from models.accounts import scopes
 from models.core.errors import DomainError
 from models.ledger import Account
 from models.runs.call_access import messages_of_call, readable_call
@@ -60,6 +61,10 @@ class CallFacts(ResponseModel):
     requestedModel: str
     model: str | None = Field(description="The model that answered")
     provider: str | None = Field(description="Null for a refused call")
+    routing: dict[str, Any] | None = Field(
+        description="How the call came to its provider: `why` (`alias`, `weight`, `sticky`, or `model`) and `after`, what was tried "
+        "before; null if the model was asked for by name and served at once"
+    )
     stream: bool
     runId: str | None
     keyName: str | None
@@ -79,6 +84,7 @@ class CallFacts(ResponseModel):
 @Operation(
     tag="Usage",
     caller="key",
+    scope=scopes.USAGE_READ,
     parameters=[path("requestId", "The `x-request-id` of the call's response")],
     answers={
         200: ("The call, with what it cost and its messages", CallFacts),
@@ -121,6 +127,7 @@ def _facts(detail: CallDetail) -> dict[str, Any]:
         "requestedModel": call.requested_model,
         "model": call.model,
         "provider": call.provider,
+        "routing": call.routing,
         "stream": call.stream,
         "runId": call.run_id,
         "keyName": detail.key_name,

@@ -13,6 +13,7 @@ from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from models.accounts import scopes
 from models.accounts.credentials import Credential
 from models.core.db import db
 from models.core.errors import Conflict, DomainError, Forbidden
@@ -226,6 +227,7 @@ ERRORS: Answers = {
 @Operation(
     tag="Runs",
     caller="key",
+    scope=scopes.AGENTS_RUN,
     parameters=PAYER_HEADERS,
     body=Annotated[StartBody | FinishBody, Field(discriminator="action")],
     max_bytes=MAX_BYTES,
@@ -255,6 +257,7 @@ def agent_runs() -> ResponseReturnValue:
 @Operation(
     tag="Runs",
     caller="key",
+    scope=scopes.AGENTS_RUN,
     body=RunStep,
     max_bytes=MAX_STEP_BYTES,
     answers={
@@ -284,6 +287,7 @@ def steps(run_id: str) -> ResponseReturnValue:
 @Operation(
     tag="Runs",
     caller="key",
+    scope=scopes.USAGE_READ,
     parameters=[
         query("limit", f"1 to {MAX_LISTED}; default: {history.PAGE_SIZE}"),
         query("after", "The `next` of the page before"),
@@ -324,6 +328,7 @@ def list_runs() -> ResponseReturnValue:
 @Operation(
     tag="Runs",
     caller="key",
+    scope=scopes.USAGE_READ,
     answers={
         200: ("Or one line of text for Accept: text/plain", RunCostAnswer),
         401: "No key",
@@ -369,6 +374,7 @@ def run_cost(run_id: str) -> ResponseReturnValue:
 @Operation(
     tag="Runs",
     caller="key",
+    scope=scopes.AGENTS_RUN,
     body=NotesBody,
     answers={
         200: ("The run's score and tags", RunNotes),

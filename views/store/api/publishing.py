@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from models.accounts import scopes
 from models.accounts.credentials import Credential
 from models.accounts.users import User
 from models.core.db import db, now
@@ -244,6 +245,7 @@ def read_definition() -> ResponseReturnValue:
 @Operation(
     tag="Publishing",
     caller="cookie or key",
+    scope=scopes.AGENTS_PUBLISH,
     body=PublishBody,
     anonymous_bytes=STRANGER_BYTES,
     answers={
@@ -346,6 +348,7 @@ WITHDRAWING: Answers = {
 @Operation(
     tag="Publishing",
     caller="cookie or key",
+    scope=scopes.AGENTS_PUBLISH,
     body=YankBody,
     answers={200: ("Yanked", VersionState), **WITHDRAWING},
     door=DOOR,
@@ -368,6 +371,7 @@ def yank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 @Operation(
     tag="Publishing",
     caller="cookie or key",
+    scope=scopes.AGENTS_PUBLISH,
     answers={200: ("Restored", VersionState), **WITHDRAWING},
     door=DOOR,
 )
@@ -385,6 +389,7 @@ def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 @Operation(
     tag="Publishing",
     caller="cookie or key",
+    scope=scopes.AGENTS_PUBLISH,
     body=DeprecateBody,
     answers={200: ("Deprecated", AgentState), **WITHDRAWING},
     door=DOOR,
@@ -405,6 +410,7 @@ def deprecate(publisher: str, agent: str) -> ResponseReturnValue:
 @Operation(
     tag="Publishing",
     caller="cookie or key",
+    scope=scopes.AGENTS_PUBLISH,
     answers={200: ("Restored", AgentState), **WITHDRAWING},
     door=DOOR,
 )

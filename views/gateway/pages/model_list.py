@@ -14,11 +14,11 @@ from models.accounts import Session, credentials
 from models.core.db import now
 from models.core.errors import NotFound
 from models.gateway.client_guide import KEY, MODEL, guide
+from models.gateway.model_abilities import ABILITIES
 from models.gateway.model_catalogue import (
     BUCKETS,
-    MAIN_BUCKETS,
+    PAGE_WORDS,
     SORTS,
-    UNIT_NAMES,
     ModelFilter,
     ServedModel,
     find_models,
@@ -39,6 +39,9 @@ bp = Blueprint("models", __name__)
 PAGE_SIZE = 50
 MAX_TEXT = 200
 MAX_PRICE = 100_000
+CONTEXTS = {"32k": 32_000, "128k": 128_000, "200k": 200_000, "1m": 1_000_000}
+"""Choices of the fewest tokens of context. Vendors round, so 1m is no power of two."""
+LISTED_BUCKETS = ("input", "cache_read", "output")
 PLAIN_NAME = re.compile(r"[\w./:@-]+", re.ASCII)
 """A model's name that needs no quoting in any of the languages of the examples."""
 
@@ -64,13 +67,11 @@ def models_are_public() -> bool:
 
 @bp.get("/models")
 def models() -> ResponseReturnValue:
-    """List the models. Query: `search`, `provider`, `price` (the most dollars per million output tokens), `sort`, `after` (the
-    model before the next page). Requires sign-in unless STOA_PUBLIC_MODELS. Bad values: 422 with the input kept. A client with
+    """List the models. Query: `search`, `provider`, `can` (an ability), `context` (the fewest tokens), `price` (the most dollars per
+    million output tokens), `sort`, `after` (the model before the next page). Requires sign-in unless STOA_PUBLIC_MODELS. Bad values: 422 with the input kept. A client with
     an API key that left out `/v1` gets the address of the JSON list."""
-    if api_key() is not None and cookie_user() is None:
-        raise UnknownRoute
-    if not models_are_public() and cookie_user() is None:
-        return to_login()
+    if (refusal := closed_to_visitors()) is not None:
+        return refusal
     router = gateway(current_app).routes
     form = ModelForm.of(request.args, router)
     everything = served_models(router, settings().stoa_margin)
@@ -89,14 +90,25 @@ def models() -> ResponseReturnValue:
         next_href=form.href(after=rows[-1].id) if more else None,
         providers=_providers(router, everything),
         keyless=not any(each.ready for each in router.upstreams),
-        main_buckets=MAIN_BUCKETS,
+        listed_buckets=LISTED_BUCKETS,
         buckets=BUCKETS,
-        unit_names=UNIT_NAMES,
+        abilities=list(ABILITIES.items()),
+        page_words=PAGE_WORDS,
         margin=settings().stoa_margin,
     )
     if wants_fragment() and not start:
         response.headers["HX-Push-Url"] = form.href()
     return response
+
+
+def closed_to_visitors() -> ResponseReturnValue | None:
+    """The way to sign-in, unless models are public. Raises UnknownRoute for a client with an API key that left out `/v1`."""
+    if cookie_user() is None:
+        if api_key() is not None:
+            raise UnknownRoute
+        if not models_are_public():
+            return to_login()
+    return None
 
 
 def _position(found: Sequence[ServedModel], after: str) -> int:
@@ -129,7 +141,7 @@ class ModelForm:
     @classmethod
     def of(cls, args: Mapping[str, str], router: Router) -> "ModelForm":
         """Parse query parameters. Empty fields count as missing."""
-        names = ("search", "provider", "price", "sort")
+        names = ("search", "provider", "can", "context", "price", "sort")
         values = {name: args.get(name, "").replace("\x00", "").strip() for name in names}
         errors: dict[str, str] = {}
         if len(values["search"]) > MAX_TEXT:
@@ -138,8 +150,19 @@ class ModelForm:
             errors["provider"] = "Choose a provider from the list"
         if values["sort"] and values["sort"] not in SORTS:
             errors["sort"] = "Choose an order from the list"
+        if values["can"] and values["can"] not in ABILITIES:
+            errors["can"] = "Choose an ability from the list"
+        if values["context"] and values["context"] not in CONTEXTS:
+            errors["context"] = "Choose a size from the list"
         price = _price(values["price"], errors)
-        filter = ModelFilter(values["search"], values["provider"], price, values["sort"] or "name")
+        filter = ModelFilter(
+            text=values["search"],
+            provider=values["provider"],
+            max_output_price=price,
+            sort=values["sort"] or "name",
+            ability=values["can"],
+            context=CONTEXTS.get(values["context"], 0),
+        )
         choices = [(each.name, each.title) for each in router.providers.values() if each.ready]
         return cls(values, filter, errors, choices)
 
@@ -204,5 +227,5 @@ def _label(key: Session) -> str:
 
 def _model_names() -> list[str]:
     """The listed models, the demo first."""
-    names = (each.requested for each in gateway(current_app).routes.models())
+    names = (each.name for each in gateway(current_app).routes.models())
     return [name for name in names if PLAIN_NAME.fullmatch(name)]

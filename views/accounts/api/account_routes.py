@@ -12,7 +12,7 @@ from flask import Blueprint, Response, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from models.accounts import credentials, device_requests, devices
+from models.accounts import credentials, device_requests, devices, scopes
 from models.accounts.devices import FINGERPRINT_LENGTH, DeviceCode
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
@@ -263,6 +263,7 @@ def cli_status() -> ResponseReturnValue:
 @Operation(
     tag="Sign-in",
     caller="key",
+    scope=scopes.ANY,
     body=LogoutBody,
     answers={200: ("Signed out, or was already", SignedOut), 401: "No key"},
     door=DOOR,
@@ -290,6 +291,7 @@ def cli_logout() -> ResponseReturnValue:
 @Operation(
     tag="Accounts",
     caller="key",
+    scope=scopes.ANY,
     parameters=[query("fields", f"Comma-separated list of: {', '.join(FIELDS)}. Default: id")],
     answers={200: ("The requested fields", Me), 400: "Unknown fields"},
     door=DOOR,

@@ -1,0 +1,231 @@
+"""What an import of prices changes: buckets in percent, and what last month's calls would have cost."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import text
+
+from models.core.db import db
+from models.core.errors import DomainError
+from models.gateway import model_names
+from models.gateway.model_catalogue import MAIN_BUCKETS
+from models.gateway.price_imports import PriceImport
+from models.gateway.pricing import MILLION, ModelPrice, parse_price
+from models.gateway.routing import Route, Router
+
+LARGE = Decimal("0.5")
+"""A change of more than half is pointed out."""
+TRIED_DAYS = 30
+TRIED_NAMES = 5_000
+"""Names of models in records of calls that a dry run adds up, those with most calls first."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketChange:
+    """A bucket's price before and after: dollars per million tokens, or per unit (`request`, `web_searches`). None: no price."""
+
+    bucket: str
+    old: Decimal | None
+    new: Decimal
+
+    @property
+    def share(self) -> Decimal | None:
+        """The change as a share of the old price; None if there was none, or it was zero."""
+        return (self.new - self.old) / self.old if self.old else None
+
+    @property
+    def large(self) -> bool:
+        """Whether it changes by more than half, or becomes free or is no longer free."""
+        return self.old is not None and abs(self.new - self.old) > self.old * LARGE
+
+
+@dataclass(frozen=True, slots=True)
+class PriceChange:
+    """A model whose price changes, with the route that serves it."""
+
+    route: Route
+    new: ModelPrice
+    buckets: Sequence[BucketChange]
+
+    @property
+    def large(self) -> bool:
+        """Whether one of its buckets changes by much."""
+        return any(each.large for each in self.buckets)
+
+    @property
+    def size(self) -> Decimal:
+        """The largest change of a bucket, as a share; a new price counts as one."""
+        return max(abs(Decimal(1) if each.share is None else each.share) for each in self.buckets)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportComparison:
+    """What an import changes, the largest changes first. `unchanged` models have these prices already; `overridden` are set in
+    STOA_PRICES_FILE, which is preferred; `elsewhere` are not served here, or not by the provider whose list it is."""
+
+    changes: Sequence[PriceChange]
+    unchanged: int
+    overridden: Sequence[str]
+    elsewhere: int
+
+
+@dataclass(frozen=True, slots=True)
+class TriedModel:
+    """The calls of a model in the period of a dry run, and their cost in credits, margin included, by the prices in force and by the
+    new ones. `reported`: its provider reports the cost of each call, so the bill stays as it was."""
+
+    model: str
+    calls: int
+    before: Decimal
+    after: Decimal
+    reported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """A dry run over the calls since `since`, by model, the largest difference first."""
+
+    since: datetime
+    models: Sequence[TriedModel]
+
+    @property
+    def before(self) -> Decimal:
+        """Credits by the prices in force."""
+        return sum((each.before for each in self.models), Decimal(0))
+
+    @property
+    def after(self) -> Decimal:
+        """Credits by the new prices."""
+        return sum((each.after for each in self.models), Decimal(0))
+
+    @property
+    def calls(self) -> int:
+        """All calls of these models."""
+        return sum(each.calls for each in self.models)
+
+
+def compare(router: Router, proposal: PriceImport) -> ImportComparison:
+    """What the import changes against the prices in force now."""
+    changes: list[PriceChange] = []
+    overridden: list[str] = []
+    unchanged = elsewhere = 0
+    only = "openrouter" if proposal.source.startswith("openrouter ") else None
+    for name, entry in proposal.prices.items():
+        override = router.prices.overrides.get(name)
+        route = _route(router, name)
+        if override and override.price:
+            overridden.append(name)
+        elif route is None or only not in (None, route.provider.name):
+            elsewhere += 1
+        else:
+            new = parse_price(name, entry)
+            buckets = list(_changed(route.price, new))
+            unchanged += not buckets
+            if buckets:
+                changes.append(PriceChange(route, new, buckets))
+    changes.sort(key=lambda each: (-each.size, each.route.requested))
+    return ImportComparison(changes, unchanged, sorted(overridden), elsewhere)
+
+
+def _route(router: Router, name: str) -> Route | None:
+    with suppress(DomainError):
+        return router.find(name)
+    return None
+
+
+def _changed(old: ModelPrice | None, new: ModelPrice) -> Iterator[BucketChange]:
+    """The buckets that cost something else, of the first tier; those without a listed price on either side follow from the others."""
+    rates, before = new.tiers[0], old.tiers[0] if old else None
+    for bucket, rate in rates.rates.items():
+        shown = bucket in rates.listed or bucket in MAIN_BUCKETS or (before and bucket in before.listed)
+        known = before.rates.get(bucket) if before else None
+        if shown and rate != known:
+            yield BucketChange(bucket, known, rate)
+    listed = {"request", *new.units, *(old.units if old else ())}
+    for unit in sorted(listed):
+        charged = _unit(new, unit)
+        earlier = _unit(old, unit) if old else Decimal(0)
+        if charged != earlier:
+            yield BucketChange(unit, earlier, charged)
+    if old is not None and len(old.tiers) > 1:
+        last = old.tiers[-1]
+        for bucket in ("input", "output"):
+            if last.rates[bucket] != rates.rates[bucket]:
+                yield BucketChange(
+                    f"{bucket}, above {last.above:,} tokens", last.rates[bucket], rates.rates[bucket]
+                )
+
+
+def _unit(price: ModelPrice, unit: str) -> Decimal:
+    """What a unit is charged, listed or not."""
+    return price.request if unit == "request" else price.unit_price(unit)
+
+
+def dry_run(router: Router, changes: Sequence[PriceChange], margin: Decimal, now: datetime) -> DryRun:
+    """What the calls of the last `TRIED_DAYS` would have cost, as far as they were of changed models. Reads rollups: tokens of all
+    calls at the first tier, without audio, images and searches."""
+    first = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=TRIED_DAYS - 1)
+    by_key = {key: change for change in changes for key in _keys(change.route)}
+    found: dict[str, TriedModel] = {}
+    for row in db.session.execute(text(_TOKENS), {"first": first, "most": TRIED_NAMES}):
+        change = _change_of(router, by_key, row.provider, row.model)
+        if change is None:
+            continue
+        reported = change.route.provider.reports_cost
+        name, factor = change.route.requested, 100 * (1 + margin)
+        after = _cost(change.new, row) * factor
+        before = _cost(change.route.price, row) * factor if change.route.price else row.cost * factor
+        if reported:
+            before = after = row.cost * factor
+        last = found.get(name) or TriedModel(name, 0, Decimal(0), Decimal(0), reported)
+        found[name] = TriedModel(
+            name, last.calls + row.calls, last.before + before, last.after + after, reported
+        )
+    models = sorted(found.values(), key=lambda each: (-abs(each.after - each.before), each.model))
+    return DryRun(first, models)
+
+
+def _keys(route: Route) -> Iterator[tuple[str, Any]]:
+    provider = route.provider
+    yield provider.name, route.model.lower()
+    yield provider.name, route.requested.lower()
+    if row := model_names.price_row(provider.table, route.model):
+        yield provider.name, id(row)
+
+
+def _change_of(
+    router: Router, by_key: Mapping[tuple[str, Any], PriceChange], provider: str, name: str
+) -> PriceChange | None:
+    """The change of the model that answered with this name, or of which a call with this name was requested."""
+    if (provider, name.lower()) in by_key:
+        return by_key[provider, name.lower()]
+    known = router.providers.get(provider)
+    row = model_names.price_row(known.table, known.upstream_model(name)) if known else None
+    return by_key.get((provider, id(row))) if row else None
+
+
+def _cost(price: ModelPrice, row: Any) -> Decimal:
+    """Dollars for the tokens of a row of sums."""
+    rates = price.tiers[0].rates
+    tokens = (
+        rates["input"] * row.input_tokens
+        + rates["cache_write"] * row.cache_write_tokens
+        + rates["cache_read"] * row.cache_read_tokens
+        + rates["output"] * (row.output_tokens - row.reasoning_tokens)
+        + rates["reasoning"] * row.reasoning_tokens
+    )
+    dollars: Decimal = price.request * row.calls + tokens / MILLION
+    return dollars
+
+
+_TOKENS = """
+SELECT provider, model, sum(calls)::bigint AS calls, sum(cost) AS cost,
+    sum(input_tokens) AS input_tokens, sum(cache_write_tokens) AS cache_write_tokens, sum(cache_read_tokens) AS cache_read_tokens,
+    sum(output_tokens) AS output_tokens, sum(reasoning_tokens) AS reasoning_tokens
+FROM provider_rollup WHERE grain = 'day' AND bucket >= :first AND error = ''
+GROUP BY provider, model ORDER BY sum(calls) DESC, provider, model LIMIT :most
+"""

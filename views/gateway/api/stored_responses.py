@@ -1,0 +1,217 @@
+"""`/v1/responses/<id>`: responses that this server keeps."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from pydantic import ConfigDict
+
+from models.core.errors import DomainError, NotFound
+from models.gateway.chat_format import BadCall
+from models.gateway.dialects import RESPONSES
+from models.gateway.dialects.dialect import MissingApiKey
+from models.gateway.lenient_json import read
+from models.gateway.response_state.response_items import is_item_id, shown
+from models.gateway.response_state.response_listing import MAX_PAGE, item_page
+from models.gateway.response_state.response_store import ResponseOwner, ResponseStore
+from models.ledger.payers import payer_hint
+from views.gateway.api.model_calls import DOOR, FORBIDDEN, PAYER_HEADERS, gateway, json_answer, refuse_in
+from views.gateway.api.responses import ModelResponse
+from views.web import guards
+from views.web.fast_path import current_context
+from views.web.operation import Answers, Operation, ResponseModel, query
+
+bp = Blueprint("gateway_stored_responses", __name__, url_prefix="/v1")
+
+INCLUDABLE = (
+    *("file_search_call.results", "web_search_call.results", "web_search_call.action.sources"),
+    *("message.input_image.image_url", "computer_call_output.output.image_url"),
+    *("code_interpreter_call.outputs", "reasoning.encrypted_content", "message.output_text.logprobs"),
+)
+INCLUDE = query("include", "Additional data, such as `reasoning.encrypted_content`; may be repeated")
+GONE = "No such response of yours is kept"
+UNREACHABLE = "Kept responses cannot be reached"
+REFUSED: Answers = {403: FORBIDDEN, 404: GONE, 503: UNREACHABLE}
+
+
+class DeletedResponse(ResponseModel):
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+class InputItems(ResponseModel):
+    """What the response was generated from: the items before it, if it continued a response, and its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+@bp.get("/responses/<id>")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    parameters=[
+        INCLUDE,
+        query("stream", "Not served: responses are kept when they have ended"),
+        *PAYER_HEADERS,
+    ],
+    answers={200: ("The response", ModelResponse), 400: "A parameter is invalid", **REFUSED},
+    door=DOOR,
+)
+def response(id: str) -> ResponseReturnValue:
+    """Get a response.
+
+    Responses are kept for 30 days after they were last continued, unless the operator set another time or the request had `store`
+    false.
+    """
+
+    def found(store: ResponseStore, owner: ResponseOwner) -> Any:
+        if request.args.get("stream", "").lower() in ("true", "1"):
+            message = "Only responses that run in the background can be streamed again, and none do here."
+            raise BadCall(message, param="stream")
+        _include()
+        return read(_kept(store, owner, id)).value
+
+    return _answer(found)
+
+
+@bp.delete("/responses/<id>")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    parameters=[*PAYER_HEADERS],
+    answers={200: ("It is deleted", DeletedResponse), **REFUSED},
+    door=DOOR,
+)
+def delete_response(id: str) -> ResponseReturnValue:
+    """Delete a response.
+
+    Responses that continue it stay, but can no longer be continued.
+    """
+
+    def deleted(store: ResponseStore, owner: ResponseOwner) -> Any:
+        if not store.delete(owner, id):
+            raise _unknown(id)
+        return {"id": id, "object": "response", "deleted": True}
+
+    return _answer(deleted)
+
+
+@bp.get("/responses/<id>/input_items")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    parameters=[
+        query("limit", f"Items on a page, 1 to {MAX_PAGE}; 20 by default"),
+        query("order", "`desc` (newest first, the default) or `asc`"),
+        query("after", "The id of the last item of the page before"),
+        INCLUDE,
+        *PAYER_HEADERS,
+    ],
+    answers={200: ("A page of the items", InputItems), 400: "A parameter is invalid", **REFUSED},
+    door=DOOR,
+)
+def input_items(id: str) -> ResponseReturnValue:
+    """List the input items of a response."""
+
+    def listed(store: ResponseStore, owner: ResponseOwner) -> Any:
+        include, limit, newest_first, after = _include(), _limit(), _newest_first(), request.args.get("after")
+        if after is not None and not is_item_id(after):
+            raise BadCall("'after' must be the id of an item.", param="after")
+        _kept(store, owner, id)
+        page = item_page(store.input_items(owner, id), limit=limit, newest_first=newest_first, after=after)
+        return {
+            "object": "list",
+            "data": [shown(item, include) for item in page.items],
+            "first_id": page.items[0].get("id") if page.items else None,
+            "last_id": page.items[-1].get("id") if page.items else None,
+            "has_more": page.more,
+        }
+
+    return _answer(listed)
+
+
+@bp.post("/responses/<id>/cancel")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    parameters=[*PAYER_HEADERS],
+    answers={
+        200: ("The response", ModelResponse),
+        400: "It has ended, as every kept response has: only those in the background can be cancelled",
+        **REFUSED,
+    },
+    door=DOOR,
+)
+def cancel_response(id: str) -> ResponseReturnValue:
+    """Cancel a response.
+
+    To end one that is being generated, close its connection.
+    """
+
+    def refused(store: ResponseStore, owner: ResponseOwner) -> Any:
+        _kept(store, owner, id)
+        raise BadCall("Cannot cancel a synchronous response.")
+
+    return _answer(refused)
+
+
+def _answer(verb: Callable[[ResponseStore, ResponseOwner], Any]) -> ResponseReturnValue:
+    """The answer to the caller whose responses they are, or the error in OpenAI's format."""
+    context = current_context()
+    try:
+        key = guards.api_key(context.request.environ)
+        if not key:
+            raise MissingApiKey
+        headers = context.request.headers
+        served = gateway(context.app)
+        owner = served.response_owner(
+            key,
+            context.id,
+            RESPONSES,
+            payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
+            address=context.request.remote_addr,
+        )
+        return json_answer(verb(served.responses, owner))
+    except Exception as error:
+        return refuse_in(context, RESPONSES, error)
+
+
+def _kept(store: ResponseStore, owner: ResponseOwner, id: str) -> bytes:
+    found = store.find(owner, id)
+    if found is None:
+        raise _unknown(id)
+    return found
+
+
+def _unknown(id: str) -> DomainError:
+    return NotFound(f"Response with id '{id}' not found.")
+
+
+def _include() -> list[str]:
+    wanted = [*request.args.getlist("include"), *request.args.getlist("include[]")]
+    for name in wanted:
+        if name not in INCLUDABLE:
+            raise BadCall(f"'include' must be one of {', '.join(INCLUDABLE)}.", param="include")
+    return wanted
+
+
+def _limit() -> int:
+    text = request.args.get("limit", "20")
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MAX_PAGE):
+        raise BadCall(f"'limit' must be a whole number from 1 to {MAX_PAGE}.", param="limit")
+    return int(text)
+
+
+def _newest_first() -> bool:
+    order = request.args.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise BadCall("'order' must be 'asc' or 'desc'.", param="order")
+    return order == "desc"
