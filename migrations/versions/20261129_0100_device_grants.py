@@ -1,4 +1,5 @@
-"""Sign-in of clients by OAuth device grant; sessions of clients with keys that have an id of their own.
+"""Sign-in of clients by OAuth device grant, and the settings that organisations manage for them; sessions of clients with keys that
+have an id of their own.
 
 Revision: 0100
 Revises: 0099
@@ -37,6 +38,14 @@ CREATE TABLE oauth_refresh_token (
     used_at timestamptz
 );
 CREATE INDEX idx_oauth_refresh_token_session ON oauth_refresh_token (session_token);
+CREATE TABLE org_client_settings (
+    org_id text CONSTRAINT org_client_settings_pk PRIMARY KEY
+        CONSTRAINT org_client_settings_org_id_fk REFERENCES org (id) ON DELETE CASCADE,
+    settings jsonb NOT NULL,
+    checksum text NOT NULL,
+    updated_by text CONSTRAINT org_client_settings_updated_by_fk REFERENCES "user" (id) ON DELETE SET NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
 """
 
 
@@ -49,4 +58,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Revert it."""
     restore_function("runs/client_session_run", revision)
-    run_script("DROP TABLE oauth_refresh_token; DROP TABLE oauth_device_grant;")
+    run_script(
+        "DROP TABLE org_client_settings; DROP TABLE oauth_refresh_token; DROP TABLE oauth_device_grant;"
+    )

@@ -56,6 +56,11 @@ def read_session(environ: Mapping[str, Any], body: Any) -> CallSession | None:
     return None
 
 
+def is_claude_code(headers: Any) -> bool:
+    """Whether the headers of a request are Claude Code's."""
+    return "x-claude-code-session-id" in headers or (headers.get("user-agent") or "").startswith("claude-c")
+
+
 def affinity(session: CallSession | None, run_id: str | None, body: Mapping[str, Any]) -> str | None:
     """What tells the calls of one conversation, for which its provider caches the prompt: the session, the run, or the client's key
     or user for that purpose; None without one."""

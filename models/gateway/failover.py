@@ -95,7 +95,7 @@ class ProviderTrials:
                 if not breaker.admits():
                     self._skip(attempt, breaker)
                     continue
-                self._turn_to(attempt)
+                self._turn_to(attempt, breaker)
                 try:
                     answer = send(attempt)
                 except (ProviderError, UpstreamError) as error:
@@ -119,13 +119,15 @@ class ProviderTrials:
             self._attempts.append(attempt)
             yield attempt
 
-    def _turn_to(self, attempt: Attempt) -> None:
+    def _turn_to(self, attempt: Attempt, breaker: CircuitBreaker) -> None:
         call = self._in_flight
+        call.breaker = breaker
         previous, call.route = call.route, attempt.route
         if attempt is not self._attempts[0] and previous is not attempt.route:
             names = [each.provider.name for each in (previous, attempt.route)]
             metrics.of(metrics.FAILOVERS, *names).inc()
-            log.warning("call %s: failover from %s to %s", call.admission.request_id, *names)
+            reason = call.trail.after[-1][2] if call.trail.after else ""
+            log.warning("call %s: failover from %s to %s: %s", call.admission.request_id, *names, reason)
 
     def _skip(self, attempt: Attempt, breaker: CircuitBreaker) -> None:
         left = breaker.seconds_left
@@ -138,7 +140,7 @@ class ProviderTrials:
         """Take note of an error. Raises the first one if no other provider may be tried after it."""
         found = error_class(error)
         if self._in_flight.stop_error is None and (found or is_fault(error)) and found != RATE_LIMIT:
-            breaker.failed()
+            breaker.failed(label(error))
         else:
             breaker.ended()
         seconds = retry_seconds(error.retry_after) if found in (RATE_LIMIT, OVERLOADED) else 0.0
@@ -152,7 +154,8 @@ class ProviderTrials:
         refused = isinstance(error, ProviderError) and not found
         if self._in_flight.stop_error or (found not in self._policy.on and (first or not refused)):
             raise self._end()
-        log.warning("call %s failed: %s", self._in_flight.admission.request_id, label(error))
+        if not first:
+            log.warning("call %s failed again: %s", self._in_flight.admission.request_id, label(error))
         self._note(attempt, label(error))
 
     def _note(self, attempt: Attempt, error: str) -> None:
@@ -180,7 +183,8 @@ class ProviderTrials:
         route = self._in_flight.route = self._route
         if self._error is not None:
             return self._error
-        message = f"{route.provider.title} failed too often in the last minute and is left alone for a moment. Try again soon."
+        error = self._breakers.of(route.provider.name, route.model).last_error
+        message = f"{route.provider.title} failed too often in the last minute ({error}), and is left alone for a moment. Try again soon."
         return UpstreamResting(message, self._rests)
 
 

@@ -24,7 +24,7 @@ RESERVED = frozenset({"openai", "anthropic", "google", "gemini", "openrouter", "
 """Names of built-in providers and prefixes of their models."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,199}")
 _OURS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "content-type", "accept-encoding"}
 )
@@ -101,7 +101,9 @@ def _authentication(value: str) -> str:
 def _variable(value: str) -> str:
     if not _VARIABLE.fullmatch(value):
         # it may be the key itself, which is not shown
-        raise ValueError("must be the name of an environment variable that holds the key, not the key")
+        raise ValueError(
+            "must be the name of an environment variable that holds the key, such as GPU_API_KEY, not the key"
+        )
     return value
 
 

@@ -181,7 +181,7 @@ class Router:
     def __init__(self, settings: Settings, prices: PriceTable) -> None:
         self.prices = prices
         self._minute, self._routes = 0, dict[str | tuple[str, str], Route]()
-        self._targets = dict[str, Route | None]()
+        self._targets = dict[tuple[str, str | None], Route | None]()
         self._listed: tuple[int, tuple[Route, ...], tuple[Route, ...]] = (0, (), ())
         timeouts = UpstreamTimeouts(
             settings.stoa_connect_timeout, settings.stoa_first_byte_timeout, settings.stoa_idle_timeout
@@ -244,7 +244,7 @@ class Router:
         for alias in self.aliases.values():
             for name in alias.models:
                 try:
-                    self._find(name, None, False, None)
+                    self._find(name, None, False, self._task_of(name))
                 except DomainError as error:
                     found.append(f"{SETTING}: alias {alias.name}: {error.message}")
         return found
@@ -270,14 +270,14 @@ class Router:
             route = self._routes[key] = found
         return route
 
-    def choose(self, route: Route, session: str | None) -> Route:
+    def choose(self, route: Route, session: str | None, task: str | None) -> Route:
         """The route of an alias for one call, with the others to fall back on: the order is by the session, or by weight; upstreams
-        that fail at present come last."""
+        that fail at present come last. `task` as of `find`."""
         alias = route.alias
         if alias is None or len(alias.models) == 1:
             return route
         self._turn()
-        routes = [each for name in alias.order(session) if (each := self._target(name)) is not None]
+        routes = [each for name in alias.order(session) if (each := self._target(name, task)) is not None]
         if not routes:
             return route
         routes.sort(key=lambda each: self.breakers.of(each.provider.name, each.model).avoided)
@@ -295,26 +295,33 @@ class Router:
     def _first(self, alias: Alias, task: str | None) -> Route:
         """The first model of an alias that is served. Raises the error of its first model if none is."""
         for name in alias.models:
-            if task is None and (route := self._target(name)) is not None:
+            if (route := self._target(name, task)) is not None:
                 return replace(route, alias=alias)
         return self._find(alias.models[0], None, False, task)
 
-    def _target(self, name: str) -> Route | None:
+    def _target(self, name: str, task: str | None) -> Route | None:
         """The route of a model of an alias; None if it is not served."""
-        if name not in self._targets:
+        if (name, task) not in self._targets:
             try:
-                self._targets[name] = self._find(name, None, False, None)
+                self._targets[name, task] = self._find(name, None, False, task)
             except DomainError:
-                self._targets[name] = None
-        return self._targets[name]
+                self._targets[name, task] = None
+        return self._targets[name, task]
 
     def find_any(self, model: str) -> Route:
         """The route of a model of any kind. Raises NoRoute, OtherModelKind or NoPrice."""
-        override = self.prices.overrides.get(model.strip().lower())
+        alias = self._alias(model)
+        return self.find(model, task=self._task_of(alias.models[0] if alias else model))
+
+    def _task_of(self, model: str) -> str | None:
+        """The `task` of `find` for the kind of a model; None for chat models."""
+        name = model.strip()
+        override = self.prices.overrides.get(name.lower())
         kind = (override and override.kind) or None
         if kind is None and not (override and override.provider):
-            kind = model_names.kind_of(model.strip())
-        return self.find(model, task=passed.FORMAT_OF_KIND.get(kind or model_names.CHAT))
+            configured = self.configured.get(name.partition("/")[0].lower())
+            kind = configured.kind_of(name) if configured else model_names.kind_of(name)
+        return passed.FORMAT_OF_KIND.get(kind or model_names.CHAT)
 
     def _find(self, model: str, byok: str | None, direct_openai: bool, task: str | None) -> Route:
         name = model.strip().rstrip(": ")
@@ -534,10 +541,7 @@ class Router:
     def _not_served(self, model: str) -> str:
         prefix, slash, _ = model.partition("/")
         if slash and (configured := self.configured.get(prefix.lower())) and not configured.ready:
-            return (
-                f"The model '{model}' is not served here: the key of {configured.title} is not set on this server "
-                f"({configured.config.key_env})."
-            )
+            return f"The model '{model}' is not served here: the key of {configured.title} is not set on this server."
         keys = [provider for provider in self.upstreams if provider.ready]
         if not keys:
             return (

@@ -15,6 +15,7 @@ from models.gateway.bill import Bill, Biller
 from models.gateway.call_errors import ProviderError
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest
+from models.gateway.failover import is_fault
 from models.gateway.hold_growth import GrowingHold
 from models.gateway.idempotency import EVENT_STREAM, AnswerRecorder
 from models.gateway.in_flight import InFlightCall
@@ -252,7 +253,10 @@ class AnswerStream:
         """End an incomplete answer: bill what was delivered and send the client an error."""
         if self._end_sent:
             return
-        error = self.in_flight.stop_error or error
+        call = self.in_flight
+        if call.breaker is not None and call.stop_error is None and is_fault(error):
+            call.breaker.failed(error.kind)
+        error = call.stop_error or error
         if self._meter.finished or self._meter.billed:
             self._end()
             return

@@ -4,6 +4,7 @@ from models.orgs import deleted_people, exported_memberships, provisioning
 from models.orgs.alert_settings import OrgAlertSettings
 from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
+from models.orgs.client_settings import OrgClientSettings
 from models.orgs.directory import ScimGroup, ScimGroupMember, ScimToken, ScimUser
 from models.orgs.domain_joining import OrgJoinRequest
 from models.orgs.domains import OrgDomain, OrgDomainJoining
@@ -30,7 +31,6 @@ from models.orgs.org import (
     org_by_id,
 )
 from models.orgs.org_repos import matching_org, normalise, owner_and_repo
-from models.orgs.provider_keys import OrgProviderKey
 from models.orgs.roles import CAN, can, require
 from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
 from models.orgs.sso_keys import personal_keys
@@ -46,6 +46,7 @@ __all__ = [
     "OrgAlert",
     "OrgAlertDismissal",
     "OrgAlertSettings",
+    "OrgClientSettings",
     "OrgDomain",
     "OrgDomainJoining",
     "OrgFeature",
@@ -53,7 +54,6 @@ __all__ = [
     "OrgInviteEvent",
     "OrgJoinRequest",
     "OrgMember",
-    "OrgProviderKey",
     "OrgRemoval",
     "OrgRepo",
     "OrgRole",

@@ -82,6 +82,7 @@ _REFUSED: dict[str, tuple[str, str, Remedy | None]] = {
 }
 _FAILED: dict[str, tuple[str, str]] = {
     "upstream_unreachable": ("{provider} could not be reached", RETRY),
+    "upstream_unavailable": ("{provider} failed too often of late", RETRY),
     "upstream_timeout": ("{provider} did not answer in time", RETRY),
     "upstream_cut": ("{provider} broke off its answer", RETRY),
     "upstream_too_large": ("{provider} sent too large an answer", "Ask for a shorter answer."),

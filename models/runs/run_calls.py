@@ -133,7 +133,9 @@ class CallDetail:
             )
         exact = Decimal(call.micro_credits) / MILLION
         if self.byok:
-            sentences.append("Your own provider key paid, so nothing was charged.")
+            sentences.append(
+                f"Your own provider key paid, so nothing was charged; the list price is {exact:.4f} credits."
+            )
         elif call.carry_credits:
             sentences.append("Fractions of earlier calls added up to a whole credit, charged with this call.")
         elif call.credits == 0 and call.micro_credits:

@@ -146,6 +146,18 @@ timeouts = {{ connect = 0.5 }}
 fast = "azure/mini"
 "local/Llama-3:8b" = {{ targets = "local/Llama-3:8b", fallbacks = ["azure/mini"] }}
 unserved = "keyless/any"
+mixed = {{ targets = "azure/mini", fallbacks = ["openrouter/openai/gpt-5-mini"] }}
+
+[providers.vectors]
+base_url = "{url}/vectors"
+[providers.vectors.models.small]
+kind = "embedding"
+input = 1
+output = 0
+
+[aliases.embed]
+targets = ["vectors/small"]
+fallbacks = ["local/nomic-embed-text"]
 
 [aliases.pair]
 targets = ["azure/mini", {{ model = "claude-like/opus", weight = 3 }}]

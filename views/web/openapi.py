@@ -28,6 +28,7 @@ Schema = dict[str, Any]
 TAGS = {
     "Gateway": "Model calls: chat completions, models, and what limits a key",
     "Embeddings and media": "Embeddings, ranking, moderation, plain completions, images, speech and transcription",
+    "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",

@@ -101,10 +101,9 @@ class CallRequest:
     """The request with what it refers to, of which the checked caller is the owner. Raises DomainError."""
     session: CallSession | None = None
     """What the client says about its session, if it names no run."""
-
     idempotency: IdempotencyKey | None = None
     headers: RequestHeaders | None = field(default=None, repr=False)
-    """Of a call with an idempotency key: the form of an error that is stored depends on them."""
+    """Of a call with an idempotency key or a session: the form of an error that is stored depends on them."""
 
     @property
     def presented(self) -> PresentedKey:
@@ -156,6 +155,7 @@ class Reply:
     run_left: int | None = None
     stored: bool = True
     limits: Mapping[str, str] = field(default_factory=dict)
+    """Headers about the caller's limits and caps."""
     served: str | None = None
 
 
@@ -222,7 +222,8 @@ class Dialect(ABC):
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
     `collects`: whole answers can be collected from a stream. `max_answer`: the largest whole answer, in bytes. `form_limit`: how
-    many files a form may have; 0: requests are JSON.
+    many files a form may have; 0: requests are JSON. `shows_caps`: Claude Code shows its user the caps that headers describe
+    (`spend_caps.py`).
     """
 
     door = ""
@@ -232,6 +233,7 @@ class Dialect(ABC):
     collects = False
     max_answer = MAX_BODY
     form_limit = 0
+    shows_caps = False
 
     # requests
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from models.gateway.call_errors import ProviderError
-from models.gateway.chat_format import Call, Usage, UsageMeter, chat_parsing
+from models.gateway.chat_format import BadCall, Call, Usage, UsageMeter, chat_parsing
 from models.gateway.conversation import Answer, Conversation
+from models.gateway.dialects.claude_errors import claude_refusal
 from models.gateway.dialects.dialect import (
     CallRequest,
     ErrorAnswer,
@@ -19,6 +20,7 @@ from models.gateway.dialects.translating import CHAT, TranslatingDialect
 from models.gateway.formats import messages_request
 from models.gateway.formats.messages_answer import PING, message_body
 from models.gateway.formats.messages_parsing import parse_messages
+from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route
 
 ERROR_TYPES = frozenset(
@@ -28,6 +30,8 @@ ERROR_TYPES = frozenset(
         *("overloaded_error",),
     )
 )
+RECOVERABLE = (400, 413)
+"""Statuses whose message clients read, to shorten the conversation or to leave out what was refused: nothing is added to it."""
 _ANTHROPIC = {"anthropic-version": ""}
 
 
@@ -35,11 +39,20 @@ class MessagesDialect(TranslatingDialect):
     """The dialect of the Anthropic SDKs and of Claude Code."""
 
     door = "anthropic"
+    shows_caps = True
     format = messages_request.NAME
     passed_on = ("anthropic-beta", "anthropic-version")
 
     def parse(self, received: IncomingRequest) -> Call:
         return parse_messages(received.body, chat_parsing.size_of(received.raw))
+
+    def adapt(self, call: Call, provider: Provider) -> Call:
+        if self.format not in provider.formats and call.body.get("safeguards") is not None:
+            # Claude Code then checks by itself
+            raise BadCall(
+                f"'safeguards' cannot be sent to {provider.title}. Leave it out.", param="safeguards"
+            )
+        return super().adapt(call, provider)
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         return messages_request.read_messages(body)
@@ -61,4 +74,6 @@ class MessagesDialect(TranslatingDialect):
         answer = CHAT.error(error, replace(context, headers=_ANTHROPIC))
         if isinstance(error, ProviderError) and error.failure.type in ERROR_TYPES:
             answer.body["error"]["type"] = error.failure.type
-        return answer
+            if error.status in RECOVERABLE:
+                answer.body["error"].pop("details", None)
+        return claude_refusal(error, answer, context)

@@ -68,13 +68,14 @@ class ConfiguredProvider(OpenAI):
         self.native_n = "n" not in config.unsupported
         self._by_upstream = {model.upstream.lower(): model for model in config.models.values()}
         self._query = urlencode(config.query)
-        kinds = {model.kind or model_names.kind_of(model.upstream) for model in config.models.values()}
+        described = {model.kind or model_names.kind_of(model.upstream) for model in config.models.values()}
+        kinds = {*passed.KINDS.values()} if config.price is not None or config.table else described
         tasks = (name for name, kind in passed.KINDS.items() if kind in kinds)
         self._formats = tuple(dict.fromkeys((*config.formats, *tasks)))
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Those of its description, and those of the kinds of models described."""
+        """Those of its description, and those of the kinds of models described, or of all kinds if it may have any."""
         return self._formats
 
     @property

@@ -224,6 +224,12 @@ class Provider:
         """The URL of a path below the base URL, for requests to this model."""
         return f"{self.endpoint.base_url}{path}"
 
+    def key_check(self, key: str) -> ProviderRequest:
+        """A free request that succeeds only with a valid key."""
+        return ProviderRequest(
+            f"{self.endpoint.base_url}/models", {"Authorization": f"Bearer {key}"}, b"", "GET"
+        )
+
     def authorization(self, call: Call, key: str) -> Mapping[str, str]:
         """The headers with the key."""
         return {"Authorization": f"Bearer {key}"}

@@ -95,7 +95,8 @@ CALL_ERRORS: Mapping[Status, Any] = {
     "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
     500: "Internal error of this server",
     502: "The provider could not be reached, or failed; nothing is charged",
-    503: "The ledger is not reachable",
+    503: "The ledger is not reachable, or the provider failed too often of late (`upstream_unavailable`); retry after the seconds in "
+    "Retry-After",
     504: "The provider did not respond in time; nothing is charged",
     "default": "The provider's error",
 }
@@ -206,7 +207,7 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
-        call = replace(call, session=session)
+        call = replace(call, session=session, headers=request.headers)
     value = request.headers.get(IDEMPOTENCY_KEY)
     return call if value is None else _idempotent(context, call, value, raw)
 
@@ -216,7 +217,7 @@ def _idempotent(context: RequestContext, call: CallRequest, value: str, raw: byt
     request, payer = context.request, call.payer
     same = (request.path, request.query_string, raw, call.run_id, payer.org, payer.repo_url)
     try:
-        key = idempotency_key(value.strip(), *same)
+        key = idempotency_key(value.strip(), *same, is_test=call.presented.is_test)
     except BadIdempotencyKey as error:
         return replace(call, call=error)
     return replace(call, idempotency=key, headers=request.headers)

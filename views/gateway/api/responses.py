@@ -6,7 +6,6 @@ from flask import Blueprint
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 
-from models.core.errors import DomainError
 from models.core.strict_models import Missing
 from models.gateway.dialects import COMPACTION, RESPONSES
 from models.gateway.formats.responses_parsing import parse_responses
@@ -17,9 +16,9 @@ from views.gateway.api.model_calls import (
     NOT_FOUND,
     call_model,
     count_tokens,
-    refuse_in,
 )
 from views.gateway.api.openai import Tokens
+from views.gateway.api.response_sockets import serve_socket
 from views.web.fast_path import RequestContext, fast_route
 from views.web.operation import Operation, ResponseModel
 
@@ -147,18 +146,21 @@ def count_response_tokens(context: RequestContext) -> Response:
 @fast_route(bp, "/responses", method="GET")
 @Operation(
     tag="Gateway",
-    caller="anyone",
-    answers={426: "Responses are not served over WebSocket: send a POST"},
+    caller="key",
+    answers={
+        101: ("The connection is a WebSocket", None),
+        400: "The handshake is invalid",
+        403: "Your account is suspended, or your key may not do this",
+        426: "This is no WebSocket: send a POST",
+        429: "Too many WebSockets are open",
+        503: "The ledger is not reachable",
+    },
     door=DOOR,
 )
 def response_socket(context: RequestContext) -> Response:
-    """Refuse a WebSocket.
+    """Create responses over a WebSocket.
 
-    Codex and other clients that open one fall back to POST.
+    Frames are JSON: `response.create` with a body as for POST, `generate` false to only prepare it, `stream_id` for responses beside
+    one another, and `response.steer` to add input to a response that is being generated. The events are those of a stream.
     """
-    message = (
-        "Responses are not served over WebSocket here. Send POST /v1/responses, with 'stream' for events."
-    )
-    response = refuse_in(context, RESPONSES, DomainError(message, status=426, code="websocket_not_served"))
-    response.headers["Connection"] = "close"
-    return response
+    return serve_socket(context)

@@ -60,7 +60,7 @@ class InputItems(ResponseModel):
     parameters=[
         INCLUDE,
         query("stream", "Not served: responses are kept when they have ended"),
-        *PAYER_HEADERS,
+        *PAYER_HEADERS[:2],
     ],
     answers={200: ("The response", ModelResponse), 400: "A parameter is invalid", **REFUSED},
     door=DOOR,
@@ -86,7 +86,7 @@ def response(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Gateway",
     caller="key",
-    parameters=[*PAYER_HEADERS],
+    parameters=[*PAYER_HEADERS[:2]],
     answers={200: ("It is deleted", DeletedResponse), **REFUSED},
     door=DOOR,
 )
@@ -113,7 +113,7 @@ def delete_response(id: str) -> ResponseReturnValue:
         query("order", "`desc` (newest first, the default) or `asc`"),
         query("after", "The id of the last item of the page before"),
         INCLUDE,
-        *PAYER_HEADERS,
+        *PAYER_HEADERS[:2],
     ],
     answers={200: ("A page of the items", InputItems), 400: "A parameter is invalid", **REFUSED},
     door=DOOR,
@@ -142,7 +142,7 @@ def input_items(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Gateway",
     caller="key",
-    parameters=[*PAYER_HEADERS],
+    parameters=[*PAYER_HEADERS[:2]],
     answers={
         200: ("The response", ModelResponse),
         400: "It has ended, as every kept response has: only those in the background can be cancelled",

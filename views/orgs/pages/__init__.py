@@ -2,6 +2,7 @@
 
 from views.orgs.pages import (
     audit_page,
+    client_settings_page,
     founding,
     invite_pages,
     joining,
@@ -11,7 +12,6 @@ from views.orgs.pages import (
     org_usage_pages,
     overview,
     personal_keys_page,
-    provider_keys_page,
     removals,
     repositories_page,
     service_account_pages,
@@ -28,6 +28,7 @@ from views.orgs.pages.orgs_blueprint import bp
 __all__ = [
     "audit_page",
     "bp",
+    "client_settings_page",
     "founding",
     "invite_pages",
     "joining",
@@ -37,7 +38,6 @@ __all__ = [
     "org_usage_pages",
     "overview",
     "personal_keys_page",
-    "provider_keys_page",
     "removals",
     "repositories_page",
     "service_account_pages",
