@@ -50,11 +50,7 @@ orgs.add_repository orgs.add_to_team orgs.change_role orgs.create_service orgs.c
 orgs.decide_join_request orgs.delete_service orgs.delete_team orgs.delete_webhook orgs.edit_service orgs.edit_team
 orgs.move_org_key orgs.remove_from_team orgs.remove_member orgs.remove_repository
 orgs.repeat_delivery orgs.resend_invite orgs.resume_agents orgs.rotate_webhook_secret orgs.save_alert_settings
-<<<<<<< HEAD
-orgs.save_client_settings orgs.save_settings orgs.send_invites orgs.send_test_mail orgs.set_joining orgs.stop_agents orgs.switch_provider_key
-=======
-orgs.save_settings orgs.send_invites orgs.send_test_mail orgs.set_joining orgs.stop_agents
->>>>>>> w/ID
+orgs.save_client_settings orgs.save_settings orgs.send_invites orgs.send_test_mail orgs.set_joining orgs.stop_agents
 orgs.switch_repository orgs.switch_service orgs.switch_webhook_on orgs.test_webhook orgs.withdraw_invite
 orgs_api.add_member orgs_api.add_repository orgs_api.add_team_member orgs_api.change_role
 orgs_api.create_service_account orgs_api.create_team orgs_api.delete_service_account orgs_api.delete_team orgs_api.edit

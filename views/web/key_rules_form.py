@@ -34,12 +34,15 @@ def sent_rules() -> tuple[KeyRules, dict[str, str]]:
     form = request.form
     if "rules" not in form:
         return KeyRules(environment=form.get("environment", LIVE)), {}
+    values: dict[str, Any] = {
+        **{name: form.get(name, "").replace(",", "\n").splitlines() for name in _LISTS},
+        **{name: _number(form.get(name, "")) for name in _NUMBERS},
+    }
     rules = KeyRules(
         environment=form.get("environment", LIVE),
         permissions=form.getlist("permissions"),
         is_strict="is_strict" in form,
-        **{name: form.get(name, "").replace(",", "\n").splitlines() for name in _LISTS},
-        **{name: _number(form.get(name, "")) for name in _NUMBERS},
+        **values,
     )
     try:
         return checked_rules(rules), {}

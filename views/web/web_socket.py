@@ -181,7 +181,7 @@ def accept(environ: Mapping[str, Any], *, max_size: int, headers: Mapping[str, s
 
 def is_upgrade(environ: Mapping[str, Any]) -> bool:
     """Whether the request asks for a WebSocket."""
-    return environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+    return str(environ.get("HTTP_UPGRADE", "")).lower() == "websocket"
 
 
 def _handshake(environ: Mapping[str, Any]) -> bytes:

@@ -239,7 +239,9 @@ def change_key(identifier: str) -> ResponseReturnValue:
     if row.org_id is not None and days == LASTS:
         errors["days"] = ORG_LASTS
     if errors:
-        return _edit_dialog(row, name, on, days, rules and rules_fields(rules, errors=errors), errors)
+        return _edit_dialog(
+            row, name, on, days, rules_fields(rules, errors=errors) if rules else None, errors
+        )
     if days and row.org_id is not None:
         for org, _ in memberships(_user().id):
             if org.id == row.org_id:
