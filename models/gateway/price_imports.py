@@ -17,7 +17,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.core.db import NOW, Base, BigInt, db
 from models.core.errors import Conflict, Invalid, NotFound
 from models.core.settings import SettingsError
-from models.gateway.pricing import MILLION, parse_price
+from models.gateway.price_file import parse_price
+from models.gateway.pricing import MILLION
 
 NOTICE = timedelta(seconds=60)
 """The shortest time between approval and effect."""

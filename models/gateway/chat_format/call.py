@@ -136,6 +136,8 @@ class UsageMeter(Protocol):
     """The last usage object that the provider reported, unchanged. Placeholders are ignored."""
     reported: Usage | None
     """The last valid reported usage: a lower bound until the response ends."""
+    served: tuple[str, ...]
+    """How the call was served, as far as that has a price of its own (`served_ways.py`)."""
 
     @property
     def finished(self) -> bool:

@@ -9,6 +9,7 @@ from models.gateway.chat_format import Call, Usage, find_failure
 from models.gateway.chat_format.chat_parsing import MAX_MODEL
 from models.gateway.chat_format.vendor_usage import find_usage
 from models.gateway.formats.format_meter import FormatMeter
+from models.gateway.served_ways import served_ways
 
 UsageReader = Callable[[Mapping[str, Any]], Usage | None]
 
@@ -59,7 +60,8 @@ class PassedMeter(FormatMeter):
         return {}
 
     def read_head(self, body: Mapping[str, Any]) -> None:
-        """Read the id and the model of an answer or event."""
+        """Read the id, the model and the service tier of an answer or event."""
+        self.served = served_ways(body) or self.served
         for name in ("id", "model"):
             value = body.get(name)
             if getattr(self, name) is None and isinstance(value, str) and value:
@@ -83,6 +85,7 @@ class PassedMeter(FormatMeter):
         parsed = self._read_usage({"completion_tokens": 0, **self.numbers(usage)}) if usage else None
         if usage:
             self.raw_usage = usage
+            self.served = served_ways(usage) or self.served
         units = {name: count for name, count in (self.units() if units is None else units).items() if count}
         estimated = self.estimate() if self.by_tokens and parsed is None else None
         found = parsed or estimated or (Usage(source=self.unit_source) if units else None)
