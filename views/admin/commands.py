@@ -23,8 +23,8 @@ def commands() -> None:
         click.echo(f"{'URGENT' if each.urgent else 'review'}  {each.text}")
     if not found:
         click.echo("Nothing needs attention.")
-    for each in gateway(current_app).routes.configured.values():
-        click.echo(f"server {each.name}  {check_server(each)}")
+    for server in gateway(current_app).routes.configured.values():
+        click.echo(f"server {server.name}  {check_server(server)}")
     click.echo(f"job worker  last report {moment(job_review.last_heartbeat())}")
     for proof in summaries():
         last = proof.last
