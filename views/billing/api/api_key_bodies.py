@@ -1,6 +1,7 @@
 """Bodies and answers of `/api/v1/api-keys`."""
 
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
@@ -9,6 +10,7 @@ from views.web.body import Body, Instant, Int32, Missing
 from views.web.operation import ResponseModel
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+Strings = Annotated[list[str], Field(fail_fast=True)]
 
 
 class KeyLimitsBody(Body):
@@ -25,13 +27,13 @@ class ApiKeyChanges(Body):
     model_config = STRICT
 
     name: str | None = Field(None, max_length=NAME_LENGTH)
-    permissions: Missing[list[str]] = Field(None, description="Scopes; empty: nothing is allowed")
+    permissions: Missing[Strings] = Field(None, description="Scopes; empty: nothing is allowed")
     active: Missing[bool] = None
     expires_at: Instant | None = Field(None, description="null: never")
     limits: Missing[KeyLimitsBody] = None
-    allowed_models: list[str] | None = Field(None, description="Patterns; null: all")
-    allowed_agents: list[str] | None = Field(None, description="Patterns of publisher/agent; null: all calls")
-    allowed_ips: list[str] | None = Field(None, description="Addresses or networks; null: all")
+    allowed_models: Strings | None = Field(None, description="Patterns; null: all")
+    allowed_agents: Strings | None = Field(None, description="Patterns of publisher/agent; null: all calls")
+    allowed_ips: Strings | None = Field(None, description="Addresses or networks; null: all")
     strict: Missing[bool] = Field(None, description="Refuse calls for which fields would be dropped")
 
 

@@ -3,7 +3,7 @@
 
 from typing import Any, Literal
 
-from flask import Blueprint, jsonify, redirect
+from flask import Blueprint, jsonify, redirect, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict
 
@@ -38,7 +38,7 @@ class AdNotFound(ResponseModel):
     creditsGranted: int
 
 
-class Accepted(ResponseModel):
+class LogAccepted(ResponseModel):
     success: Literal[True]
 
 
@@ -92,7 +92,7 @@ def impression() -> ResponseReturnValue:
     body=AnyBody,
     max_bytes=MAX_LOGS,
     anonymous_bytes=MAX_LOGS,
-    answers={200: ("Discarded", Accepted)},
+    answers={200: ("Discarded", LogAccepted)},
     door=door(),
 )
 def logs() -> ResponseReturnValue:
@@ -123,4 +123,4 @@ def releases() -> ResponseReturnValue:
 @bp.get("/config")
 def config() -> ResponseReturnValue:
     """How to set up clients, an address of the compatible site."""
-    return redirect("/docs/clients", 307)
+    return redirect(url_for("models.clients"), 307)

@@ -241,10 +241,10 @@ class ResponseSocket:
         self._socket.send(event)
 
     def _request(self, body: dict[str, Any], request_id: str) -> CallRequest:
-        http = self._context.request
+        handshake = self._context.request
         received = IncomingRequest(
-            request_id, self._key, http.headers, body, write(body), http.remote_addr, self._memory
+            request_id, self._key, handshake.headers, body, write(body), handshake.remote_addr, self._memory
         )
         request = RESPONSES.read(received)
-        session = read_session(http.environ, body) if request.run_id is None else None
+        session = read_session(self._context.request.environ, body) if request.run_id is None else None
         return request if session is None else replace(request, session=session)
