@@ -17,7 +17,8 @@ from models.core.settings import GATEWAY_POOL
 from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.call_session import read_session
-from models.gateway.chat_format import BadCall, Call, chat_parsing
+from models.gateway.chat_format import BadCall, Call, UploadedFile, chat_parsing
+from models.gateway.dialects import RESPONSES
 from models.gateway.dialects.dialect import (
     CallRequest,
     Dialect,
@@ -43,10 +44,13 @@ from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
 from models.gateway.key_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
+from models.gateway.response_state.response_store import ResponseOwner
 from models.gateway.served import SERVED
 from models.gateway.stream import AnswerStream
 from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
+from models.ledger.payers import payer_hint
+from views.gateway.api.form_body import is_form, read_form
 from views.web import error_handlers, guards
 from views.web.body import BadJson, BodyTooLarge, read_with_bytes
 from views.web.content_encoding import UnsupportedEncoding
@@ -153,6 +157,17 @@ def count_tokens(
         return refuse_in(context, dialect, error)
 
 
+def response_owner(context: RequestContext) -> ResponseOwner:
+    """Whose kept responses the caller reads. Raises MissingApiKey, CallRefused, LedgerUnavailable."""
+    request = context.request
+    key = guards.api_key(request.environ)
+    if not key:
+        raise MissingApiKey
+    payer = payer_hint(request.headers.get("x-stoa-org"), request.headers.get("x-stoa-repo"))
+    served = gateway(context.app)
+    return served.response_owner(key, context.id, RESPONSES, payer=payer, address=request.remote_addr)
+
+
 def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
     """An error that is no call's, in the dialect's format."""
     found = normalize(error)
@@ -177,12 +192,22 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
 
     body: Any
+    files: tuple[UploadedFile, ...] = ()
+    form = bool(dialect.form_limit) and is_form(request)
     try:
-        body, raw = read_with_bytes(request, allow_nul=True, before_large=knock)
+        if form:
+            knock()
+            body, files, raw = read_form(request, dialect.form_limit)
+        else:
+            body, raw = read_with_bytes(request, allow_nul=True, before_large=knock)
     except BadJson as error:
         if dialect.body_first:
             raise UnreadableBody from error
         body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
+    except BadCall as error:
+        body, raw = error, b""
+    if dialect.body_first:
+        dialect.check_body(body)
     if not key:
         raise MissingApiKey
     call = dialect.read(
@@ -194,6 +219,8 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
             raw,
             request.remote_addr,
             gateway(context.app).responses,
+            files,
+            form,
         )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
@@ -222,10 +249,12 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
     elif isinstance(answer, Replay):
         return _replayed(answer, dialect)
     else:
-        response = _stream_response(answer)
+        response = _stream_response(answer, answer.content_type)
     response.headers.update(answer.limits)
     if answer.served is not None:
         response.headers[SERVED] = answer.served
+    if answer.balance is not None:
+        response.headers.update(dialect.balance_headers(answer.balance))
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
@@ -242,11 +271,11 @@ def _replayed(replay: Replay, dialect: Dialect) -> Response:
     return response
 
 
-def _stream_response(blocks: Iterable[bytes]) -> FastResponse:
+def _stream_response(blocks: Iterable[bytes], content_type: str = EVENT_STREAM) -> FastResponse:
     return FastResponse(
         blocks,
         direct_passthrough=True,
-        content_type=EVENT_STREAM,
+        content_type=content_type,
         headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
     )
 
