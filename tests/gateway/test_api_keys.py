@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.accounts import ApiKey, Session
 from models.accounts.api_keys import rotate
 from models.accounts.key_format import new_secret, present
-from models.ledger import balance
+from models.ledger import Budget, balance
 from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream
@@ -153,6 +153,16 @@ def test_calls_in_flight_are_counted_by_the_ledger(
     session.delete(hold)
     session.commit()
     assert post(web, key) == (200, "")
+
+
+def test_a_budget_of_a_persons_key_refuses_its_calls_only(web: FlaskClient, rich: Person) -> None:
+    assert rich.user
+    first, other = (factories.api_key(rich.user) for _ in range(2))
+    budget = Budget(account_id=rich.id, level="key", subject=first[:32], period="day", limit_credits=0)
+    factories.save(budget)
+    body = CALL | {"messages": [{"role": "user", "content": "word " * 4000}]}
+    assert post(web, first, body) == (402, "budget_exceeded")
+    assert post(web, other, body)[0] == 200
 
 
 def test_a_revoked_key_is_kept_and_its_calls_stay_listed(
