@@ -41,7 +41,7 @@ from models.gateway.idempotency import (
     idempotency_key,
 )
 from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
-from models.gateway.key_limits import KeyLimits
+from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
 from models.gateway.response_state.response_store import ResponseOwner
