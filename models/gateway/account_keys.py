@@ -26,7 +26,7 @@ ORDER BY priority, num_nonnulls(key_ids, user_ids, models) DESC, created_at, id
 """
 
 
-class PayingKey(NamedTuple):
+class OwnKey(NamedTuple):
     """A key of the account that pays. `use_credits`: whether credits pay when it fails."""
 
     secret: str
@@ -54,14 +54,14 @@ class AccountKeys:
         self._owners: tuple[float, frozenset[str]] = 0.0, frozenset()
         self._cached: dict[str, tuple[float, list[_StoredKey]]] = {}
 
-    def find(self, admission: Admission, route: Route) -> list[PayingKey]:
+    def find(self, admission: Admission, route: Route) -> list[OwnKey]:
         """The keys that may pay for the admitted call, in the order of their use. Raises LedgerUnavailable."""
         account_id = admission.account_id
         if account_id is None or account_id not in self._with_keys():
             return []
         names = (admission.model, route.provider.public_model(route.model))
         return [
-            PayingKey(secret, key.name, key.use_credits)
+            OwnKey(secret, key.name, key.use_credits)
             for key in self._keys(account_id)
             if key.provider == route.provider.name
             and (key.user_ids is None or admission.user_id in key.user_ids)

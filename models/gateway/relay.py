@@ -21,7 +21,7 @@ from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import lenient_json, metrics, sse
-from models.gateway.account_keys import AccountKeys, PayingKey
+from models.gateway.account_keys import AccountKeys, OwnKey
 from models.gateway.aliases import Alias
 from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
@@ -619,7 +619,7 @@ class Gateway:
             self._check_counted_input(request.dialect, attempt, in_flight.admission)
         return self._try_providers(request, attempt, in_flight)
 
-    def _own_keys(self, attempt: Attempt, in_flight: InFlightCall) -> list[PayingKey]:
+    def _own_keys(self, attempt: Attempt, in_flight: InFlightCall) -> list[OwnKey]:
         try:
             return self.account_keys.find(in_flight.admission, attempt.route)
         except LedgerUnavailable as error:
