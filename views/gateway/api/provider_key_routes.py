@@ -18,7 +18,7 @@ from views.gateway.api.model_calls import gateway
 from views.web.body import Body, Count, Missing, read
 from views.web.error_bodies import door
 from views.web.format import iso
-from views.web.guards import caller_address, key_user, limiter, personal_key_user
+from views.web.guards import caller_address, known_user, limiter, personal_key_user
 from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("provider_keys_api", __name__)
@@ -71,7 +71,7 @@ class ProviderKeyRemoved(ResponseModel):
 
 
 def _caller() -> str:
-    user = key_user()
+    user = known_user()
     return user.id if user else caller_address()
 
 
