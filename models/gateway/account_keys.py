@@ -27,7 +27,7 @@ ORDER BY priority, num_nonnulls(key_ids, user_ids, models) DESC, created_at, id
 """
 
 
-class OwnKey(NamedTuple):
+class PayingKey(NamedTuple):
     """A key of the account that pays, in the call's route. `use_credits`: whether credits pay when it fails."""
 
     route: Route
@@ -54,7 +54,7 @@ class AccountKeys:
         self._owners: tuple[float, frozenset[str]] = 0.0, frozenset()
         self._cached: dict[str, tuple[float, list[_StoredKey]]] = {}
 
-    def find(self, admission: Admission, route_at: Callable[[str], Route | None]) -> list[OwnKey]:
+    def find(self, admission: Admission, route_at: Callable[[str], Route | None]) -> list[PayingKey]:
         """The keys that may pay for the call, in the order of their use. `route_at`: the call's route at a provider, if that may
         serve it. Raises LedgerUnavailable."""
         account_id = admission.account_id
@@ -71,7 +71,7 @@ class AccountKeys:
                 and (secret := self._opened(account_id, key))
             ):
                 named = replace(route, byok=secret, byok_name=f"{whose} own key '{key.name}'")
-                found.append(OwnKey(named, key.use_credits))
+                found.append(PayingKey(named, key.use_credits))
         return found
 
     def clear(self) -> None:

@@ -221,11 +221,13 @@ def test_json_routes(
     one = f"{path}/{made.json['id']}"
     assert web.get(path, headers=alice.headers).json == {"keys": [made.json]}
     of_acme = {"authorization": f"Bearer {factories.token(alice.user, org_id=acme.id)}"}  # type: ignore[arg-type]
+    for_calls = {"authorization": f"Bearer {factories.api_key(alice.user)}"}  # type: ignore[arg-type]
     for headers, status, listed in (
         (bob.headers, 404, 200),
         (mallory.headers, 404, 200),
         ({}, 401, 401),
         (of_acme, 403, 403),
+        (for_calls, 403, 403),
     ):
         assert web.get(path, headers=headers).status_code == listed
         assert web.patch(one, json={"priority": 1}, headers=headers).status_code == status
