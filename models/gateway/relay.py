@@ -64,7 +64,7 @@ from models.gateway.in_flight import (
     ServerStopping,
     Settlements,
 )
-from models.gateway.key_limits import KeyLimits
+from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.response_state.response_store import ResponseOwner, ResponseStore, owner_of

@@ -86,6 +86,7 @@ def fill(session: OrmSession, person: Person, word: str) -> tuple[str, ...]:
     """Data of every kind, all with this word in it. Returns secrets of the user."""
     user = session.get_one(User, person.id)
     key = factories.token(user, name=f"{word} laptop")
+    factories.api_key(user, name=f"{word} robot", permissions=["chat"])
     factories.grant(user, 500)
     run = factories.run(user, tags=[f"{word}-tag"], score=1)
     factories.step(run, 1)
@@ -153,6 +154,7 @@ def test_an_export_has_everything_of_its_owner_and_no_secret(
     assert [row["record"] for row in table(found["statement.csv"])] == ["opening", "entry", "closing"]
     assert lines(found["agent_versions.jsonl"])[-1]["definition"] == {"spawnerPrompt": "osprey definition"}
     assert [row["name"] for row in table(found["keys.csv"])].count("osprey laptop") == 1
+    assert table(found["key_permissions.csv"])[0]["permissions"] == "inference:chat"
     assert table(found["stars.csv"])[0]["agent"] == "reviewer"
     assert table(found["passkeys.csv"])[0]["transports"] == "usb"
     assert [row["action"] for row in lines(found["audit.jsonl"])] == ["data.export_requested"]

@@ -104,11 +104,16 @@ class CallRequest:
     idempotency: IdempotencyKey | None = None
     headers: RequestHeaders | None = field(default=None, repr=False)
     """Of a call with an idempotency key or a session: the form of an error that is stored depends on them."""
+    _presented: PresentedKey | None = field(default=None, init=False, repr=False)
 
     @property
     def presented(self) -> PresentedKey:
         """The public id of the key and its secret's hash. Raises MistypedKey."""
-        return present(self.key)
+        found = self._presented
+        if found is None:
+            found = present(self.key)
+            object.__setattr__(self, "_presented", found)
+        return found
 
     @property
     def model(self) -> str:

@@ -10,7 +10,7 @@ from limits.storage import Storage, storage_from_string
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
-from models.accounts.key_format import present
+from models.accounts.key_format import check_typing
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
@@ -41,7 +41,7 @@ from models.gateway.idempotency import (
     idempotency_key,
 )
 from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
-from models.gateway.key_limits import KeyLimits
+from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
 from models.gateway.response_state.response_store import ResponseOwner
@@ -181,7 +181,7 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     request = context.request
     key = guards.api_key(request.environ)
     if key:
-        present(key)  # a typing mistake needs no look at the body
+        check_typing(key)
     elif not dialect.body_first:
         raise MissingApiKey
 
