@@ -182,6 +182,7 @@ def aliases(router: Router, model: ServedModel) -> list[str]:
     names |= {
         override.name or name for name, override in router.prices.overrides.items() if override.upstream_model
     }
+    names |= {alias.name for alias in router.aliases.values() if len(alias.models) == 1}
     found = set()
     for name in names - {model.id}:
         with suppress(DomainError):

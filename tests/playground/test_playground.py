@@ -111,7 +111,7 @@ def test_refused_calls_say_why_and_what_helps(
 
 
 def test_a_stopped_answer_is_charged_as_far_as_it_was_written(
-    app: Flask, session: OrmSession, rich: Person, monkeypatch: pytest.MonkeyPatch
+    app: Flask, session: OrmSession, rich: Person, mallory: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway(app).routes.demo, "upstream", DemoModel(0.02))
     answer = send(rich, **TURN | {"prompt": "Write 2000 words."}, headers=STREAMED)
@@ -122,6 +122,10 @@ def test_a_stopped_answer_is_charged_as_far_as_it_was_written(
     answer.close()
     (call,) = wait_for_call(session)
     assert (call.state, call.error) == ("settled", "client_stopped")
+    address = f"/playground/calls/{call.request_id}"
+    assert "Open the call" in rich.browser.get(address).text
+    for who, path in ((rich, "/playground/calls/none"), (mallory, address)):
+        assert who.browser.get(path).status_code == 404
 
 
 def wait_for_call(session: OrmSession) -> list[GatewayCall]:
