@@ -34,6 +34,7 @@ from views.gateway.api import moderations as gateway_moderations
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import rerank as gateway_rerank
 from views.gateway.api import responses as gateway_responses
+from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
@@ -161,6 +162,7 @@ def register(app: Flask) -> None:
     model_calls.init_app(app)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_rerank.bp)
+    app.register_blueprint(gateway_searches.bp)
     app.register_blueprint(gateway_moderations.bp)
     app.register_blueprint(gateway_completions.bp)
     response_sockets.init_app(app)

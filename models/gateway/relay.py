@@ -380,6 +380,8 @@ class Gateway:
             answer.served = in_flight.trail.header(in_flight.route)
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
+            if admission.funding in ("any", "credits") and not request.presented.is_test:
+                answer.balance = settled.balance if settled else admission.balance
             answer.limits = limits or {}
             if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
                 answer.limits = {**answer.limits, **self.caller_caps.headers(admission)}

@@ -9,9 +9,11 @@ from models.gateway.dialects.messages import MessagesDialect
 from models.gateway.dialects.moderations import ModerationsDialect
 from models.gateway.dialects.rerank import RerankDialect
 from models.gateway.dialects.responses import ResponsesDialect
+from models.gateway.dialects.searches import DocsSearchDialect, WebSearchDialect
 
 CHAT, CODEBUFF, PLAYGROUND = ChatDialect(), CodebuffDialect(), PlaygroundDialect()
 MESSAGES, RESPONSES = MessagesDialect(), ResponsesDialect()
 COMPACTION = CompactionDialect()
 EMBEDDINGS, COMPLETIONS = EmbeddingsDialect(), CompletionsDialect()
 MODERATIONS, RERANK = ModerationsDialect(), RerankDialect()
+WEB_SEARCH, DOCS_SEARCH = WebSearchDialect(), DocsSearchDialect()
