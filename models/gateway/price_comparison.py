@@ -11,8 +11,8 @@ from sqlalchemy import text
 from models.core.db import db
 from models.gateway import model_names
 from models.gateway.model_catalogue import MAIN_BUCKETS
-from models.gateway.price_imports import PriceImport
-from models.gateway.pricing import MILLION, ModelPrice, parse_price
+from models.gateway.price_imports import REMOVE, PriceImport
+from models.gateway.pricing import MILLION, ModelPrice, PriceTable, parse_price
 from models.gateway.routing import Route, Router
 
 LARGE = Decimal("0.5")
@@ -69,6 +69,8 @@ class ImportComparison:
     unchanged: int
     overridden: Sequence[str]
     elsewhere: int
+    unpriced: Sequence[str]
+    """Models whose imported price ends, and that have no other: they would no longer be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def compare(router: Router, proposal: PriceImport) -> ImportComparison:
     """What the import changes against the prices in force now."""
     changes: list[PriceChange] = []
     overridden: list[str] = []
+    unpriced: list[str] = []
     unchanged = elsewhere = 0
     for name, entry in proposal.prices.items():
         override = router.prices.overrides.get(name)
@@ -118,14 +121,24 @@ def compare(router: Router, proposal: PriceImport) -> ImportComparison:
             overridden.append(name)
         elif route is None or proposal.table not in ("", route.provider.table):
             elsewhere += 1
+        elif (new := _after(router, route, name, entry)) is None:
+            unpriced.append(name)
         else:
-            new = parse_price(name, entry)
             buckets = list(_changed(route.price, new))
             unchanged += not buckets
             if buckets:
                 changes.append(PriceChange(route, new, buckets))
     changes.sort(key=lambda each: (-each.size, each.route.requested))
-    return ImportComparison(changes, unchanged, sorted(overridden), elsewhere)
+    return ImportComparison(changes, unchanged, sorted(overridden), elsewhere, sorted(unpriced))
+
+
+def _after(router: Router, route: Route, name: str, entry: Mapping[str, Any]) -> ModelPrice | None:
+    """The price that the entry leaves the model with."""
+    if entry != REMOVE:
+        return parse_price(name, entry)
+    provider = route.provider
+    own = provider.own_price(route.requested, route.model)
+    return own or PriceTable(router.prices.overrides).find(provider.table, route.requested, route.model)
 
 
 def _changed(old: ModelPrice | None, new: ModelPrice) -> Iterator[BucketChange]:

@@ -173,6 +173,8 @@ def _echo_comparison(proposal: PriceImport) -> None:
         f"{len(found.changes):,} {'model changes' if len(found.changes) == 1 else 'models change'}, {found.unchanged:,} do not, {len(found.overridden):,} are set in "
         f"STOA_PRICES_FILE, {found.elsewhere:,} are not served here."
     )
+    if found.unpriced:
+        click.echo(f"No longer served, without a price: {', '.join(found.unpriced)}")
     tried = dry_run(gate.routes, found.changes, gate.margin, now())
     click.echo(f"\nCalls since {tried.since:%Y-%m-%d}, in credits:")
     for each in tried.models:
