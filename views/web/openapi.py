@@ -31,6 +31,7 @@ TAGS = {
     "Embeddings and media": "Embeddings, ranking, moderation, plain completions, images, speech and transcription",
     "Search": "Search the web and the documentation of libraries",
     "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",
+    "Provider keys": "Your own keys at providers, which pay for your calls",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",

@@ -103,9 +103,9 @@ def _row(row: ProviderKey) -> dict[str, Any]:
 
 @bp.get("/api/v1/provider-keys")
 @Operation(
-    tag="Accounts",
+    tag="Provider keys",
     caller="key",
-    scope=scopes.ORG_ADMIN,
+    scope=scopes.KEYS_READ,
     answers={200: ("Your keys, by provider and order of use", ProviderKeyRows), 403: FORBIDDEN},
     door=door(),
 )
@@ -118,9 +118,9 @@ def list_own_provider_keys() -> ResponseReturnValue:
 @bp.post("/api/v1/provider-keys")
 @limiter.limit(LIMIT, key_func=_caller)
 @Operation(
-    tag="Accounts",
+    tag="Provider keys",
     caller="key",
-    scope=scopes.ORG_ADMIN,
+    scope=scopes.KEYS_WRITE,
     body=NewProviderKey,
     answers={
         201: ("The key", ProviderKeyRow),
@@ -156,9 +156,9 @@ def add_own_provider_key() -> ResponseReturnValue:
 @bp.patch("/api/v1/provider-keys/<key_id>")
 @limiter.limit("120/minute", key_func=_caller)
 @Operation(
-    tag="Accounts",
+    tag="Provider keys",
     caller="key",
-    scope=scopes.ORG_ADMIN,
+    scope=scopes.KEYS_WRITE,
     body=ProviderKeyEdit,
     answers={200: ("The key", ProviderKeyRow), 403: FORBIDDEN, 404: "No such key of yours"},
     door=door(),
@@ -177,9 +177,9 @@ def edit_own_provider_key(key_id: str) -> ResponseReturnValue:
 @bp.delete("/api/v1/provider-keys/<key_id>")
 @limiter.limit("120/minute", key_func=_caller)
 @Operation(
-    tag="Accounts",
+    tag="Provider keys",
     caller="key",
-    scope=scopes.ORG_ADMIN,
+    scope=scopes.KEYS_WRITE,
     answers={200: ("Removed", ProviderKeyRemoved), 403: FORBIDDEN, 404: "No such key of yours"},
     door=door(),
 )
