@@ -25,11 +25,13 @@ TRIED_NAMES = 5_000
 
 @dataclass(frozen=True, slots=True)
 class BucketChange:
-    """A bucket's price before and after: dollars per million tokens, or per unit (`request`, `web_searches`). None: no price."""
+    """A bucket's price before and after: dollars per million tokens, or per unit (`request`, `web_searches`). None: no price. `only` says
+    for which calls, if not for all: above so many input tokens, or served in another way."""
 
     bucket: str
     old: Decimal | None
     new: Decimal
+    only: str = ""
 
     @property
     def share(self) -> Decimal | None:
@@ -143,31 +145,34 @@ def _after(router: Router, route: Route, name: str, entry: Mapping[str, Any]) ->
 
 
 def _changed(old: ModelPrice | None, new: ModelPrice) -> Iterator[BucketChange]:
-    """The buckets that cost something else, of the first tier; those without a listed price on either side follow from the others."""
-    rates, before = new.tiers[0], old.tiers[0] if old else None
-    for bucket, rate in rates.rates.items():
-        shown = bucket in rates.listed or bucket in MAIN_BUCKETS or (before and bucket in before.listed)
-        known = before.rates.get(bucket) if before else None
-        if shown and rate != known:
-            yield BucketChange(bucket, known, rate)
-    listed = {"request", *new.units, *(old.units if old else ())}
-    for unit in sorted(listed):
-        charged = _unit(new, unit)
-        earlier = _unit(old, unit) if old else Decimal(0)
-        if charged != earlier:
-            yield BucketChange(unit, earlier, charged)
-    if old is not None and len(old.tiers) > 1:
-        last = old.tiers[-1]
-        for bucket in ("input", "output"):
-            if last.rates[bucket] != rates.rates[bucket]:
-                yield BucketChange(
-                    f"{bucket}, above {last.above:,} tokens", last.rates[bucket], rates.rates[bucket]
-                )
+    """The buckets that cost something else. Those without a listed price on either side follow from the others."""
+    keys = dict.fromkeys([*_priced(new), *(_priced(old) if old else ())])
+    for way, above, bucket in keys:
+        before, after = old and _rate(old, way, above, bucket), _rate(new, way, above, bucket)
+        if before != after:
+            only = [f"above {above:,} input tokens"] if above else []
+            yield BucketChange(bucket, before, after, ", ".join([*only, *([way] if way else [])]))
 
 
-def _unit(price: ModelPrice, unit: str) -> Decimal:
-    """What a unit is charged, listed or not."""
-    return price.request if unit == "request" else price.unit_price(unit)
+def _priced(price: ModelPrice) -> Iterator[tuple[str, int, str]]:
+    """What has a price of its own: the way to be served, the input tokens above which it applies, the bucket or unit."""
+    for way, each in (("", price), *price.variants.items()):
+        for tier in each.tiers:
+            yield from (
+                (way, tier.above, bucket)
+                for bucket in (*MAIN_BUCKETS, *tier.rates)
+                if bucket in {*MAIN_BUCKETS, *tier.listed}
+            )
+        yield from ((way, 0, unit) for unit in ("request", *each.units))
+
+
+def _rate(price: ModelPrice, way: str, above: int, bucket: str) -> Decimal:
+    """What it is charged, listed or not."""
+    found = price.variants.get(way, price)
+    rates = found.tier(above + 1).rates
+    if bucket in rates:
+        return rates[bucket]
+    return found.request if bucket == "request" else found.unit_price(bucket)
 
 
 def dry_run(router: Router, changes: Sequence[PriceChange], margin: Decimal, now: datetime) -> DryRun:

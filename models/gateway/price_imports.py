@@ -118,7 +118,7 @@ def read_prices(raw: bytes, file_name: str) -> tuple[dict[str, Any], str]:
         )
     except (ValueError, RecursionError) as error:
         raise Invalid(f"{file_name} is neither TOML nor JSON ({error}).") from None
-    source = file_name
+    source = f"./{file_name}" if file_name.startswith(OPENROUTER) else file_name
     if isinstance(table, dict) and isinstance(table.get("data"), list):
         source = f"{OPENROUTER} {file_name}"
         table = dict(_openrouter_entries(table["data"]))
@@ -135,7 +135,7 @@ def read_prices(raw: bytes, file_name: str) -> tuple[dict[str, Any], str]:
 
 
 def _checked(name: str, entry: Any) -> dict[str, Any]:
-    if isinstance(entry, dict) and (placed := {"provider", "upstream_model"} & set(entry)):
+    if isinstance(entry, dict) and (placed := {"provider", "upstream_model", "kind"} & set(entry)):
         raise Invalid(f"{min(placed)!r} of {name!r} belongs into STOA_PRICES_FILE: imports set prices only.")
     if not name or "\0" in name:
         raise Invalid("A model has no name.")
@@ -145,7 +145,15 @@ def _checked(name: str, entry: Any) -> dict[str, Any]:
         parse_price(name, entry)
     except SettingsError as error:
         raise Invalid(str(error).removeprefix("STOA_PRICES_FILE: ")) from None
-    return {key: value if isinstance(value, int) else str(value) for key, value in entry.items()}
+    stored: dict[str, Any] = _storable(entry)
+    return stored
+
+
+def _storable(value: Any) -> Any:
+    """An entry as JSON, with its decimals as strings."""
+    if isinstance(value, dict):
+        return {str(key): _storable(each) for key, each in value.items()}
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def _openrouter_entries(models: Iterable[Any]) -> Iterable[tuple[str, dict[str, Any]]]:

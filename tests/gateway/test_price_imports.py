@@ -125,6 +125,19 @@ def test_litellms_map_is_read() -> None:
     }
 
 
+def test_tiers_and_ways_to_be_served_are_compared(session: OrmSession, router: Router) -> None:
+    more = (
+        DEARER
+        + b'["anthropic/claude-haiku-4.5".above.200000]\ninput = 3\n["anthropic/claude-haiku-4.5".speed.fast]\ninput = 9\noutput = 5\n'
+    )
+    (change,) = compare(router, price_imports.propose(read(more), "a", "root")).changes
+    found = {(each.bucket, each.only): (each.old, each.new) for each in change.buckets}
+    assert found["input", ""] == (1, Decimal("1.5"))
+    assert found["input", "above 200,000 input tokens"] == (1, 3)
+    assert found["input", "speed:fast"] == (1, 9)
+    assert ("output", "speed:fast") not in found
+
+
 def test_a_dry_run_prices_the_calls_of_last_month(session: OrmSession, router: Router, alice: Person) -> None:
     user = session.get_one(User, alice.id)
     for day in (1, 20, 40):

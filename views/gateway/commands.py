@@ -186,4 +186,5 @@ def _echo_comparison(proposal: PriceImport) -> None:
 def _bucket(change: BucketChange) -> str:
     old = "none" if change.old is None else _dollars(change.old)
     share = "" if change.share is None else f"  {change.share * 100:+.1f}%"
-    return f"{change.bucket}: {old} -> {_dollars(change.new)}{share}"
+    only = f" ({change.only})" if change.only else ""
+    return f"{change.bucket}{only}: {old} -> {_dollars(change.new)}{share}"
