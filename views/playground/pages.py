@@ -38,6 +38,7 @@ from models.playground import (
     PlaygroundTurn,
     StreamedAnswer,
     code_of,
+    plain_calls,
     prefill_of,
     read_turn,
 )
@@ -156,8 +157,10 @@ def _answer(turn: PlaygroundTurn, side: PlaygroundSide) -> int:
     assert isinstance(reply, Reply)
     choices = orjson.loads(reply.body).get("choices") or [{}]
     message = choices[0].get("message") or {}
-    kept = {key: message[key] for key in ("content", "tool_calls") if message.get(key)}
-    side.conversation = [*turn.messages(side.name), {"role": "assistant", "content": None, **kept}]
+    answer = {"role": "assistant", "content": message.get("content")}
+    if calls := plain_calls(message.get("tool_calls")):
+        answer["tool_calls"] = calls
+    side.conversation = [*turn.messages(side.name), answer]
     side.call = db.session.get(GatewayCall, request_id)
     return 200
 
