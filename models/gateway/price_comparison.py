@@ -148,7 +148,8 @@ def _changed(old: ModelPrice | None, new: ModelPrice) -> Iterator[BucketChange]:
     """The buckets that cost something else. Those without a listed price on either side follow from the others."""
     keys = dict.fromkeys([*_priced(new), *(_priced(old) if old else ())])
     for way, above, bucket in keys:
-        before, after = old and _rate(old, way, above, bucket), _rate(new, way, above, bucket)
+        before = None if old is None else _rate(old, way, above, bucket)
+        after = _rate(new, way, above, bucket)
         if before != after:
             only = [f"above {above:,} input tokens"] if above else []
             yield BucketChange(bucket, before, after, ", ".join([*only, *([way] if way else [])]))
