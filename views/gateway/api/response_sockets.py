@@ -12,6 +12,7 @@ from flask import Flask
 from werkzeug import Response
 
 from models.core.errors import DomainError
+from models.gateway import metrics
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.call_session import read_session
 from models.gateway.chat_format import BadCall
@@ -83,10 +84,12 @@ class ResponseSockets:
     def serve(self, connection: "ResponseSocket") -> None:
         """Serve a connection until it is closed."""
         self._open.add(connection)
+        metrics.SOCKETS.inc()
         try:
             connection.run()
         finally:
             self._open.discard(connection)
+            metrics.SOCKETS.dec()
 
 
 def init_app(app: Flask) -> None:
