@@ -1,6 +1,6 @@
 """Dialects: the API formats of clients, one per file."""
 
-from models.gateway.dialects.chat import ChatDialect
+from models.gateway.dialects.chat import ChatDialect, PlaygroundDialect
 from models.gateway.dialects.codebuff import CodebuffDialect
 from models.gateway.dialects.compaction import CompactionDialect
 from models.gateway.dialects.completions import CompletionsDialect
@@ -9,9 +9,11 @@ from models.gateway.dialects.messages import MessagesDialect
 from models.gateway.dialects.moderations import ModerationsDialect
 from models.gateway.dialects.rerank import RerankDialect
 from models.gateway.dialects.responses import ResponsesDialect
+from models.gateway.dialects.searches import DocsSearchDialect, WebSearchDialect
 
-CHAT, CODEBUFF = ChatDialect(), CodebuffDialect()
+CHAT, CODEBUFF, PLAYGROUND = ChatDialect(), CodebuffDialect(), PlaygroundDialect()
 MESSAGES, RESPONSES = MessagesDialect(), ResponsesDialect()
 COMPACTION = CompactionDialect()
 EMBEDDINGS, COMPLETIONS = EmbeddingsDialect(), CompletionsDialect()
 MODERATIONS, RERANK = ModerationsDialect(), RerankDialect()
+WEB_SEARCH, DOCS_SEARCH = WebSearchDialect(), DocsSearchDialect()

@@ -229,6 +229,9 @@ class Dialect(ABC):
 
     # requests
 
+    def check_body(self, body: Any) -> None:  # noqa: B027 - most dialects have nothing to check
+        """Check a body before the caller is known, if `body_first`. Raises DomainError."""
+
     @abstractmethod
     def read(self, received: IncomingRequest) -> CallRequest:
         """Parse a request into a call: model, size, output limit, whether it is streamed."""

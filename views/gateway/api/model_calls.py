@@ -73,7 +73,8 @@ CALL_HEADERS = [
 ]
 """The headers of every model call."""
 FORBIDDEN = (
-    "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
+    "The key lacks the scope (`insufficient_permissions`), or may not be used from this address, for this model or outside of certain "
+    "agents' runs (`ip_not_allowed`, `model_not_allowed`, `agent_not_allowed`), your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
     "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
     "for its single sign-on (`org_sso`), all calls of "
     "the account were stopped (`account_stopped`), or your account is suspended"
@@ -86,14 +87,14 @@ CLAIMED = (
 KEY_REUSED = "The `Idempotency-Key` was used for another request (`idempotency_error`)"
 
 CALL_ERRORS: Mapping[Status, Any] = {
-    400: "The body is invalid, the model has no price here, or is of a kind that another route serves",
+    400: "The body is invalid, fields of it would be dropped and the key is strict (`fields_dropped`), the model has no price here, or is of a kind that another route serves",
     402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
     "`details` names it)",
     403: FORBIDDEN,
     404: NOT_FOUND,
     409: CLAIMED,
     422: KEY_REUSED,
-    429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
+    429: "The key's limits or your plan are used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
     "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
     500: "Internal error of this server",
     502: "The provider could not be reached, or failed; nothing is charged",
@@ -196,6 +197,8 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         if dialect.body_first:
             raise UnreadableBody from error
         body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
+    if dialect.body_first:
+        dialect.check_body(body)
     if not key:
         raise MissingApiKey
     call = dialect.read(

@@ -110,6 +110,7 @@ def responses(context: RequestContext) -> Response:
 @Operation(
     tag="Responses",
     caller="key",
+    scope=RESPONSES.scope,
     body=CompactionBody,
     parameters=CALL_HEADERS,
     answers={
@@ -160,6 +161,7 @@ def count_response_tokens(context: RequestContext) -> Response:
 @Operation(
     tag="Responses",
     caller="key",
+    scope=RESPONSES.scope,
     answers={
         101: ("The connection is a WebSocket", None),
         400: "The handshake is invalid",

@@ -7,6 +7,7 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict
 
+from models.accounts import scopes
 from models.core.errors import DomainError, NotFound
 from models.gateway.chat_format import BadCall
 from models.gateway.dialects import RESPONSES
@@ -62,6 +63,7 @@ class InputItems(ResponseModel):
 @Operation(
     tag="Responses",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[
         INCLUDE,
         query("stream", "Not served: responses are kept when they have ended"),
@@ -91,6 +93,7 @@ def response(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Responses",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[*PAYER_HEADERS[:2]],
     answers={200: ("It is deleted", DeletedResponse), **REFUSED},
     door=DOOR,
@@ -113,6 +116,7 @@ def delete_response(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Responses",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[
         query("limit", f"Items on a page, 1 to {MAX_PAGE}; 20 by default"),
         query("order", "`desc` (newest first, the default) or `asc`"),
@@ -147,6 +151,7 @@ def input_items(id: str) -> ResponseReturnValue:
 @Operation(
     tag="Responses",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[*PAYER_HEADERS[:2]],
     answers={
         200: ("The response", ModelResponse),
