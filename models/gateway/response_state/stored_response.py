@@ -1,6 +1,6 @@
 """The tables of kept responses, and when their rows end."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import JSON, Index, Text, delete, func, select
@@ -13,6 +13,7 @@ from models.core.db import NOW, Base, BigInt, db
 from models.orgs import org_erased
 
 BATCH = 500
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class StoredResponse(Base):
@@ -51,9 +52,11 @@ class ResponseStorage(Base):
     bytes: Mapped[int] = mapped_column(BigInt)
 
 
-def prune_responses(now: datetime, days: int, *, limit: int = BATCH) -> int:
-    """Delete responses of chains that were last continued `days` days ago, at most `limit`. Returns how many; commit after each
-    batch. Idempotent; skips rows locked by another run."""
+def prune_responses(
+    now: datetime, days: int, *, start: datetime = BEGINNING, limit: int = BATCH
+) -> datetime | None:
+    """Delete the oldest responses since `start` whose chain was last continued `days` days ago, at most `limit`. Returns the `start` of
+    the next batch, or None after the last; commit after each. Idempotent; skips rows locked by another run."""
     before = now - timedelta(days=days)
     later = aliased(StoredResponse)
     continued = select(later.id).where(
@@ -63,15 +66,13 @@ def prune_responses(now: datetime, days: int, *, limit: int = BATCH) -> int:
     )
     old = (
         select(StoredResponse.id)
-        .where(StoredResponse.created_at < before, ~continued.exists())
+        .where(StoredResponse.created_at >= start, StoredResponse.created_at < before, ~continued.exists())
         .order_by(StoredResponse.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    gone = db.session.scalars(
-        delete(StoredResponse).where(StoredResponse.id.in_(old)).returning(StoredResponse.id)
-    )
-    return len(gone.all())
+    gone = delete(StoredResponse).where(StoredResponse.id.in_(old)).returning(StoredResponse.created_at)
+    return max(db.session.scalars(gone), default=None)
 
 
 def stored_bytes(account_id: str) -> int:
