@@ -25,11 +25,13 @@ from views.demo import commands as demo_commands
 from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
+from views.gateway.api import audio as gateway_audio
 from views.gateway.api import claude_code, model_calls, provider_key_routes, response_sockets
 from views.gateway.api import codebuff as gateway_api
 from views.gateway.api import completions as gateway_completions
 from views.gateway.api import embeddings as gateway_embeddings
 from views.gateway.api import gemini as gateway_gemini
+from views.gateway.api import images as gateway_images
 from views.gateway.api import moderations as gateway_moderations
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import rerank as gateway_rerank
@@ -161,6 +163,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(feeds.bp)
     model_calls.init_app(app)
     app.register_blueprint(gateway_embeddings.bp)
+    app.register_blueprint(gateway_audio.bp)
+    app.register_blueprint(gateway_images.bp)
     app.register_blueprint(gateway_rerank.bp)
     app.register_blueprint(gateway_searches.bp)
     app.register_blueprint(gateway_moderations.bp)

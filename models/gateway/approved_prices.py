@@ -9,7 +9,8 @@ from typing import Any
 
 from models.core.db import now
 from models.core.pool import Pool
-from models.gateway.pricing import ModelPrice, parse_price
+from models.gateway.price_file import parse_price
+from models.gateway.pricing import ModelPrice
 from models.ledger import holds
 from models.ledger.holds import LedgerUnavailable
 

@@ -11,8 +11,9 @@ from sqlalchemy import text
 from models.core.db import db
 from models.gateway import model_names
 from models.gateway.model_catalogue import MAIN_BUCKETS
+from models.gateway.price_file import parse_price
 from models.gateway.price_imports import PriceImport
-from models.gateway.pricing import MILLION, ModelPrice, parse_price
+from models.gateway.pricing import MILLION, ModelPrice
 from models.gateway.routing import Route, Router
 
 LARGE = Decimal("0.5")

@@ -18,7 +18,8 @@ from models.core.db import NOW, Base, BigInt, db
 from models.core.errors import Conflict, Invalid, NotFound
 from models.core.settings import SettingsError
 from models.gateway.approved_prices import scoped
-from models.gateway.pricing import MILLION, parse_price
+from models.gateway.price_file import parse_price
+from models.gateway.pricing import MILLION
 
 NOTICE = timedelta(seconds=60)
 """The shortest time between approval and effect."""

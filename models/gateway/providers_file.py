@@ -15,7 +15,8 @@ from models.core.settings import SettingsError
 from models.gateway import model_names
 from models.gateway.aliases import ERROR_CLASSES, SAFE, Alias, RetryPolicy
 from models.gateway.formats import passed
-from models.gateway.pricing import PRICE_KEYS, ModelPrice, read_override
+from models.gateway.price_file import PRICE_KEYS, read_override
+from models.gateway.pricing import ModelPrice
 from models.gateway.providers.configured import BEARER, NO_KEY, ConfiguredModel, ProviderConfig
 from models.gateway.upstream import UpstreamTimeouts
 

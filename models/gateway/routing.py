@@ -1,7 +1,7 @@
 """Routing: picks the provider and price for a model, or raises why none serves it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -32,6 +32,7 @@ from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.providers.provider import Endpoint, Provider
 from models.gateway.providers_file import SETTING, load_providers
 from models.gateway.search_tools.search_providers import SearchRouter
+from models.gateway.served_ways import UNPRICED
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
 from models.ledger.credits import MICRO
 
@@ -451,12 +452,16 @@ class Router:
         request = provider.request(call, body, route.byok)
         return prepared, request if route.timeouts is None else replace(request, timeouts=route.timeouts)
 
-    def cost(self, route: Route, usage: Usage, answered: str | None) -> tuple[Decimal, dict[str, str]]:
+    def cost(
+        self, route: Route, usage: Usage, answered: str | None, ways: Sequence[str] = ()
+    ) -> tuple[Decimal, dict[str, str]]:
         """Cost of a call in dollars, and the prices applied, with `flags` for the operator. Uses the cost that the
-        provider reported, else the price of the model that answered."""
+        provider reported, else the price of the model that answered, in the way that it was served (`served_ways.py`)."""
         price = route.price
         if answered not in (None, route.model) or price is None:
             price = self.price(route.provider, route.requested, route.model, answered) or price
+        unpriced = [way for way in ways if way in UNPRICED and not (price and way in price.variants)]
+        price = price and price.of_way(ways, usage)
         listed = price.cost(usage) if price else None
         if route.provider.reports_cost and usage.cost is not None:
             prices = (
@@ -466,7 +471,7 @@ class Router:
             cost = max(usage.cost, usage.least_cost)
             exceeds_list = cost > COST_FLAG_FACTOR * expected + COST_FLAG_DOLLARS
             return cost, _flagged(prices, [*usage.flags, *(["cost_far_above_list"] if exceeds_list else [])])
-        flags = [*usage.flags]
+        flags = [*usage.flags, *(["tier_without_price"] if unpriced else [])]
         if price is None or listed is None:
             price, flags = FALLBACKS.get(route.kind, FALLBACK_PRICE), [*flags, "price_guessed"]
             listed = price.cost(usage)

@@ -17,7 +17,7 @@ from models.core.settings import GATEWAY_POOL
 from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.call_session import read_session
-from models.gateway.chat_format import BadCall, Call, chat_parsing
+from models.gateway.chat_format import BadCall, Call, UploadedFile, chat_parsing
 from models.gateway.dialects import RESPONSES
 from models.gateway.dialects.dialect import (
     CallRequest,
@@ -50,6 +50,7 @@ from models.gateway.stream import AnswerStream
 from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
 from models.ledger.payers import payer_hint
+from views.gateway.api.form_body import is_form, read_form
 from views.web import error_handlers, guards
 from views.web.body import BadJson, BodyTooLarge, read_with_bytes
 from views.web.content_encoding import UnsupportedEncoding
@@ -191,12 +192,20 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
 
     body: Any
+    files: tuple[UploadedFile, ...] = ()
+    form = bool(dialect.form_limit) and is_form(request)
     try:
-        body, raw = read_with_bytes(request, allow_nul=True, before_large=knock)
+        if form:
+            knock()
+            body, files, raw = read_form(request, dialect.form_limit)
+        else:
+            body, raw = read_with_bytes(request, allow_nul=True, before_large=knock)
     except BadJson as error:
         if dialect.body_first:
             raise UnreadableBody from error
         body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
+    except BadCall as error:
+        body, raw = error, b""
     if dialect.body_first:
         dialect.check_body(body)
     if not key:
@@ -210,6 +219,8 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
             raw,
             request.remote_addr,
             gateway(context.app).responses,
+            files,
+            form,
         )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
@@ -238,7 +249,7 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
     elif isinstance(answer, Replay):
         return _replayed(answer, dialect)
     else:
-        response = _stream_response(answer)
+        response = _stream_response(answer, answer.content_type)
     response.headers.update(answer.limits)
     if answer.served is not None:
         response.headers[SERVED] = answer.served
@@ -260,11 +271,11 @@ def _replayed(replay: Replay, dialect: Dialect) -> Response:
     return response
 
 
-def _stream_response(blocks: Iterable[bytes]) -> FastResponse:
+def _stream_response(blocks: Iterable[bytes], content_type: str = EVENT_STREAM) -> FastResponse:
     return FastResponse(
         blocks,
         direct_passthrough=True,
-        content_type=EVENT_STREAM,
+        content_type=content_type,
         headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
     )
 
