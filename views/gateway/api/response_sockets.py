@@ -244,10 +244,10 @@ class ResponseSocket:
         self._socket.send(event)
 
     def _request(self, body: dict[str, Any], request_id: str) -> CallRequest:
-        http = self._context.request
+        request = self._context.request
         received = IncomingRequest(
-            request_id, self._key, http.headers, body, write(body), http.remote_addr, self._memory
+            request_id, self._key, request.headers, body, write(body), request.remote_addr, self._memory
         )
-        request = RESPONSES.read(received)
-        session = read_session(http.environ, body) if request.run_id is None else None
-        return request if session is None else replace(request, session=session)
+        call = RESPONSES.read(received)
+        session = read_session(request.environ, body) if call.run_id is None else None
+        return call if session is None else replace(call, session=session)
