@@ -402,3 +402,18 @@ def test_openai_compacts_for_its_own_models(
     native_item, opened, _ = fake.requests[-1].body["input"]
     assert native_item == item
     assert opened["content"][0]["text"].endswith("Before.")
+
+
+def test_answers_to_a_test_key_are_kept_too(web: FlaskClient, rich: Person, session: OrmSession) -> None:
+    assert rich.user is not None
+    key = factories.api_key(rich.user, environment="test")
+    session.commit()
+    headers = {"authorization": f"Bearer {key}"}
+    made = web.post("/v1/responses", json={"model": MODEL, "input": 'Say "hi".'}, headers=headers)
+    assert "x-codex-credits-balance" not in made.headers
+    again = web.post(
+        "/v1/responses",
+        json={"model": MODEL, "input": "More", "previous_response_id": made.json["id"]},
+        headers=headers,
+    )
+    assert again.status_code == 200
