@@ -14,6 +14,9 @@ _ID = re.compile(r"[!-~]+")
 _KIND = re.compile(r"[^A-Za-z0-9._ -]+")
 _OLD_CLAUDE_USER = re.compile(r"user_[0-9a-f]{1,64}_account_[0-9a-f-]{0,36}_session_([0-9a-f-]{36})")
 
+_CODEX_BODY = ("thread_id", "x-codex-parent-thread-id", "x-openai-subagent")
+_CODEX_HEADERS = ("HTTP_THREAD_ID", "HTTP_X_CODEX_PARENT_THREAD_ID", "HTTP_X_OPENAI_SUBAGENT")
+
 TITLES = {
     "claude-code": "Claude Code",
     "codex": "Codex",
@@ -46,8 +49,14 @@ def read_session(environ: Mapping[str, Any], body: Any) -> CallSession | None:
             _id(get("HTTP_X_CLAUDE_CODE_PARENT_AGENT_ID")),
         )
         return CallSession("claude-code", session, agent, _kind(get("HTTP_X_CLAUDE_CODE_AGENT_TYPE")), parent)
+    said = body.get("client_metadata") if isinstance(body, dict) else None
+    if isinstance(said, dict) and "x-codex-window-id" in said and (session := _id(said.get("session_id"))):
+        # over WebSocket, the headers are those of the first thread
+        return _codex(*(said.get(name) for name in _CODEX_BODY), session)
     if session := _id(get("HTTP_SESSION_ID")):
-        return _codex(get, session) if _client(get) == "codex" else CallSession(_client(get), session)
+        if _client(get) == "codex":
+            return _codex(*(get(name) for name in _CODEX_HEADERS), session)
+        return CallSession(_client(get), session)
     if session := _id(get("HTTP_X_SESSION_AFFINITY")):
         return CallSession(_client(get), session)
     metadata = body.get("metadata") if isinstance(body, dict) else None
@@ -83,14 +92,13 @@ def run_title(agent_id: str) -> str | None:
     return f"{title}: {kind}" if slash else f"{title} session"
 
 
-def _codex(get: Any, session: str) -> CallSession:
+def _codex(thread_id: Any, parent_id: Any, subagent: Any, session: str) -> CallSession:
     """Threads of sub-agents have an id of their own, and name the one above."""
-    thread, parent = _id(get("HTTP_THREAD_ID")) or session, _id(get("HTTP_X_CODEX_PARENT_THREAD_ID"))
+    thread, parent = _id(thread_id) or session, _id(parent_id)
     root = parent if parent and thread == session else session
     if thread == root:
         return CallSession("codex", root)
-    kind = _kind(get("HTTP_X_OPENAI_SUBAGENT"))
-    return CallSession("codex", root, thread, kind, "" if parent == root else parent)
+    return CallSession("codex", root, thread, _kind(subagent), "" if parent == root else parent)
 
 
 def _client(get: Any) -> str:

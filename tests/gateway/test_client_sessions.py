@@ -94,6 +94,12 @@ def runs(session: OrmSession) -> list[AgentRun]:
             {},
             CallSession("codex", "s", "t"),
         ),
+        (
+            {"session-id": "s", "thread-id": "s", "user-agent": "codex_exec/0.171"},
+            {"client_metadata": {"x-codex-window-id": "t:0", "session_id": "s", "thread_id": "t"}},
+            CallSession("codex", "s", "t"),
+        ),
+        ({}, {"client_metadata": {"x-codex-window-id": "t:0", "session_id": 7}}, None),
         ({"x-session-affinity": "ses_1", "user-agent": "opencode/1.18"}, {}, CallSession("opencode", "ses_1")),
         ({}, {"metadata": {"user_id": json.dumps({"session_id": UUID})}}, CallSession("client", UUID)),
         (
