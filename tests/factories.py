@@ -139,7 +139,13 @@ def token(owner: User, type: str = "pat", **kw: Any) -> str:
 def api_key(owner: User, *, org_id: str | None = None, **rules: Any) -> str:
     """A key with an id of its own; `rules` are fields of KeyRules. Returns the key."""
     raw, _ = create_key(
-        owner, by=None, now=now(), org_id=org_id, name=rules.pop("name", None), rules=KeyRules(**rules)
+        owner,
+        by=None,
+        days=None,
+        now=now(),
+        org_id=org_id,
+        name=rules.pop("name", None),
+        rules=KeyRules(**rules),
     )
     _commit()
     return raw

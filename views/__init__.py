@@ -12,7 +12,7 @@ from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
-from views.billing.api import budget_requests_api, key_limits
+from views.billing.api import api_keys_api, budget_requests_api, key_limits
 from views.billing.api import organisation_credits as organisation_credits_api
 from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
@@ -25,11 +25,18 @@ from views.demo import commands as demo_commands
 from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
-from views.gateway.api import claude_code, model_calls
+from views.gateway.api import audio as gateway_audio
+from views.gateway.api import claude_code, model_calls, provider_key_routes, response_sockets
 from views.gateway.api import codebuff as gateway_api
+from views.gateway.api import completions as gateway_completions
+from views.gateway.api import embeddings as gateway_embeddings
 from views.gateway.api import gemini as gateway_gemini
+from views.gateway.api import images as gateway_images
+from views.gateway.api import moderations as gateway_moderations
 from views.gateway.api import openai as gateway_openai
+from views.gateway.api import rerank as gateway_rerank
 from views.gateway.api import responses as gateway_responses
+from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
@@ -37,6 +44,7 @@ from views.orgs import api as orgs_api
 from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim_routes
+from views.playground import pages as playground_pages
 from views.runs import api as runs_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
@@ -108,6 +116,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openapi.bp)
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
+    app.register_blueprint(playground_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
@@ -119,6 +128,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_api.bp)
     app.register_blueprint(budget_requests_api.bp)
     app.register_blueprint(key_limits.bp)
+    app.register_blueprint(api_keys_api.bp)
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(budget_pages.bp)
@@ -152,6 +162,14 @@ def register(app: Flask) -> None:
     app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
     model_calls.init_app(app)
+    app.register_blueprint(gateway_embeddings.bp)
+    app.register_blueprint(gateway_audio.bp)
+    app.register_blueprint(gateway_images.bp)
+    app.register_blueprint(gateway_rerank.bp)
+    app.register_blueprint(gateway_searches.bp)
+    app.register_blueprint(gateway_moderations.bp)
+    app.register_blueprint(gateway_completions.bp)
+    response_sockets.init_app(app)
     app.register_blueprint(gateway_openai.bp)
     app.register_blueprint(gateway_anthropic.bp)
     app.register_blueprint(claude_code.bp)
@@ -159,6 +177,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_stored_responses.bp)
     app.register_blueprint(gateway_gemini.bp)
     app.register_blueprint(model_pages.bp)
+    app.register_blueprint(model_pages.provider_key_pages.bp)
+    app.register_blueprint(provider_key_routes.bp)
     fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)

@@ -1,13 +1,13 @@
 """Kept responses of the Responses API, and what they take of each account.
 
 Revision: 0097
-Revises: 0094
+Revises: 0095
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0097"
-down_revision = "0094"
+down_revision = "0095"
 branch_labels = None
 depends_on = None
 

@@ -3,13 +3,13 @@
 All calls of the last 31 days are counted again: the rollups so far have neither tokens nor speed.
 
 Revision: 0104
-Revises: 0102
+Revises: 0103
 """
 
 from migrations.replacing import run_script
 
 revision = "0104"
-down_revision = "0102"
+down_revision = "0103"
 branch_labels = None
 depends_on = None
 

@@ -38,8 +38,8 @@ class ApiKey(Base):
             "((rpm_limit > 0) AND (tpm_limit > 0) AND (concurrency_limit > 0))", name="limits_positive"
         ),
         CheckConstraint("((prev_hashed_key IS NULL) = (prev_valid_until IS NULL))", name="grace_complete"),
-        Index("idx_api_key_user", "user_id", "revoked_at", postgresql_where=text("(revoked_at IS NOT NULL)")),
-        Index("idx_api_key_org", "org_id", "revoked_at", postgresql_where=text("(revoked_at IS NOT NULL)")),
+        Index("idx_api_key_user", "user_id", "created_at", "id"),
+        Index("idx_api_key_org", "org_id", "created_at", "id", postgresql_where=text("(org_id IS NOT NULL)")),
         Index("idx_api_key_created_by", "created_by"),
     )
 
@@ -163,6 +163,12 @@ def _checked_list(name: str, entries: Sequence[str] | None) -> list[str] | None:
 def rules_of(key: ApiKey) -> KeyRules:
     """What a key may do."""
     return KeyRules(**{name: getattr(key, name) for name in KeyRules.__slots__})
+
+
+def audited_rules(key: ApiKey | None) -> dict[str, object]:
+    """What a key may do, for the audit log: what restricts it."""
+    values = {name: getattr(key, name) for name in KeyRules.__slots__} if key else {}
+    return {name: value for name, value in values.items() if value not in (None, False)}
 
 
 def add_key(session: Session, token: str, rules: KeyRules, *, by: str | None) -> ApiKey:

@@ -431,6 +431,15 @@ def watch_budgets(timestamp: int) -> None:
     budget_alerts.watch_budgets()
 
 
+@queue.periodic(cron="29 4 * * *")
+@queue.task(name="gateway.reseal_keys", queueing_lock="gateway.reseal_keys", retry=Backoff(600, 3600))
+def reseal_provider_keys(timestamp: int) -> None:
+    """Bind provider keys that an earlier release encrypted to their owner."""
+    from models.gateway import provider_keys
+
+    provider_keys.reseal_provider_keys()
+
+
 @queue.periodic(cron="*/10 * * * *")
 @queue.task(
     name="ledger.prune_idempotent_calls",
@@ -441,7 +450,10 @@ def prune_idempotent_calls(timestamp: int) -> None:
     """Delete the answers that are no longer replayed."""
     from models import ledger
 
-    ledger.prune_idempotent_calls(now())
+    pruned, moment = True, now()
+    while pruned:
+        with transaction():
+            pruned = bool(ledger.prune_idempotent_calls(moment))
 
 
 @queue.periodic(cron="38 3 * * *")

@@ -153,6 +153,19 @@ def client_error(
     return ProviderError(status, failure, retry_after)
 
 
+def own_key_failed(error: Exception) -> bool:
+    """Whether a provider refused the key of a call, or its account, rather than the request."""
+    return isinstance(error, ProviderError) and error.status in (401, 402, 403, 429)
+
+
+def own_key_error(error: ProviderError, name: str, route: Route, *, of_org: bool) -> None:
+    """Say in the message of the error whose key the provider refused: not the one that the client sent."""
+    if own_key_failed(error):
+        whose = "the organisation’s own key" if of_org else "your own key"
+        text = f"{route.provider.title} refused {whose} '{name}': {error.failure.message}"
+        error.failure = replace(error.failure, message=text)
+
+
 def relative_time(target: datetime | None, current: datetime) -> str:
     """The time until `target` in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
     if target is None or target <= current:

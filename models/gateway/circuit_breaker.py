@@ -20,10 +20,19 @@ MAX_RESTING = 120.0
 class CircuitBreaker:
     """Closed: calls go through. Open: none do. Half open, after a while: one goes through and decides."""
 
-    __slots__ = ("_key", "_open_seconds", "_open_until", "_probe_until", "_resting_until", "_slots")
+    __slots__ = (
+        "_key",
+        "_open_seconds",
+        "_open_until",
+        "_probe_until",
+        "_resting_until",
+        "_slots",
+        "last_error",
+    )
 
     def __init__(self, provider: str, model: str) -> None:
         self._key = provider, model
+        self.last_error = ""
         self._slots: list[list[int]] = []
         self._open_until: float | None = None
         self._open_seconds = OPEN_SECONDS
@@ -63,8 +72,9 @@ class CircuitBreaker:
             self._open_until, self._open_seconds, self._probe_until = None, OPEN_SECONDS, 0.0
             metrics.of(metrics.OPEN_UPSTREAMS, *self._key).set(0)
 
-    def failed(self) -> None:
-        """A call failed by the upstream's fault."""
+    def failed(self, error: str) -> None:
+        """A call failed by the upstream's fault; `error` in a word."""
+        self.last_error = error
         slot = self._slot()
         slot[1] += 1
         slot[2] += 1

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from models.core.cooperative import heavy
+from models.gateway.demo_embeddings import embeddings
 from models.gateway.demo_turns import DemoTurn, next_turn
 from models.gateway.tokens import count_messages
 from models.gateway.upstream import MAX_BODY, BrokenConnection, ProviderRequest, ProviderResponse
@@ -30,7 +31,32 @@ class DemoModel:
 
     def send(self, request: ProviderRequest) -> ProviderResponse:
         with heavy(len(request.body)):
-            return DemoAnswer(orjson.loads(request.body), self.delay)
+            body = orjson.loads(request.body)
+            if not request.url.endswith("/embeddings"):
+                return DemoAnswer(body, self.delay)
+        return DemoReply(embeddings(body))
+
+
+class DemoReply:
+    """A response that is not streamed."""
+
+    status = 200
+    headers: Mapping[str, str] = {"Content-Type": "application/json"}
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self._raw = orjson.dumps(body)
+
+    def read(self, limit: int = MAX_BODY) -> bytes:
+        return self._raw
+
+    def blocks(self) -> Iterator[bytes]:
+        yield self._raw
+
+    def abort(self) -> None:
+        """Nothing to abort."""
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 class DemoAnswer:

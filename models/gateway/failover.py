@@ -81,21 +81,22 @@ class ProviderTrials:
         self._error: ProviderError | UpstreamError | None = None
         """The first one: that of the requested route, unless that may not be called at present."""
         self._route = first.route
-        self._last: ErrorClass = ""
+        # of the current round: what providers ask for, and an error that another try may mend
         self._retry_after = 0.0
         self._rests = 0.0
+        self._mended: ErrorClass = ""
 
     def run(self, send: Callable[[Attempt], Answer]) -> Answer:
         """The answer of the first provider that gives one. Raises the first error if none does, or UpstreamResting if none may be
         called at present."""
         for round in range(self._policy.attempts + 1):
-            self._retry_after = self._rests = 0.0
+            self._retry_after, self._rests, self._mended = 0.0, 0.0, ""
             for attempt in self._candidates(first_round=not round):
                 breaker = self._breakers.of(attempt.route.provider.name, attempt.route.model)
                 if not breaker.admits():
                     self._skip(attempt, breaker)
                     continue
-                self._turn_to(attempt)
+                self._turn_to(attempt, breaker)
                 try:
                     answer = send(attempt)
                 except (ProviderError, UpstreamError) as error:
@@ -119,13 +120,15 @@ class ProviderTrials:
             self._attempts.append(attempt)
             yield attempt
 
-    def _turn_to(self, attempt: Attempt) -> None:
+    def _turn_to(self, attempt: Attempt, breaker: CircuitBreaker) -> None:
         call = self._in_flight
+        call.breaker = breaker
         previous, call.route = call.route, attempt.route
         if attempt is not self._attempts[0] and previous is not attempt.route:
             names = [each.provider.name for each in (previous, attempt.route)]
             metrics.of(metrics.FAILOVERS, *names).inc()
-            log.warning("call %s: failover from %s to %s", call.admission.request_id, *names)
+            reason = call.trail.after[-1][2] if call.trail.after else ""
+            log.warning("call %s: failover from %s to %s: %s", call.admission.request_id, *names, reason)
 
     def _skip(self, attempt: Attempt, breaker: CircuitBreaker) -> None:
         left = breaker.seconds_left
@@ -138,7 +141,7 @@ class ProviderTrials:
         """Take note of an error. Raises the first one if no other provider may be tried after it."""
         found = error_class(error)
         if self._in_flight.stop_error is None and (found or is_fault(error)) and found != RATE_LIMIT:
-            breaker.failed()
+            breaker.failed(label(error))
         else:
             breaker.ended()
         seconds = retry_seconds(error.retry_after) if found in (RATE_LIMIT, OVERLOADED) else 0.0
@@ -148,11 +151,12 @@ class ProviderTrials:
         first = self._error is None
         if first:
             self._error, self._route = error, attempt.route
-        self._last = found
+        self._mended = found if found in self._policy.on else self._mended
         refused = isinstance(error, ProviderError) and not found
         if self._in_flight.stop_error or (found not in self._policy.on and (first or not refused)):
             raise self._end()
-        log.warning("call %s failed: %s", self._in_flight.admission.request_id, label(error))
+        if not first:
+            log.warning("call %s failed again: %s", self._in_flight.admission.request_id, label(error))
         self._note(attempt, label(error))
 
     def _note(self, attempt: Attempt, error: str) -> None:
@@ -161,14 +165,14 @@ class ProviderTrials:
     def _wait(self, round: int) -> bool:
         """Pause before a further round. Returns False if there is no time for one, or the error does not go away. Raises the error
         with which the call is stopped."""
-        if self._last not in self._policy.on:
+        if not self._mended:
             return False
         pause = min(BACK_OFF_SECONDS * 2**round, MAX_BACK_OFF_SECONDS)
         pause = max(pause * random.uniform(0.5, 1), self._retry_after)  # noqa: S311 - no secret
         moment = time.monotonic()
         if moment + pause > self._started + self._policy.seconds:
             return False
-        metrics.of(metrics.RETRIES, self._last).inc()
+        metrics.of(metrics.RETRIES, self._mended).inc()
         while (left := moment + pause - time.monotonic()) > 0:
             if self._in_flight.stop_error is not None:
                 raise self._in_flight.stop_error
@@ -180,7 +184,8 @@ class ProviderTrials:
         route = self._in_flight.route = self._route
         if self._error is not None:
             return self._error
-        message = f"{route.provider.title} failed too often in the last minute and is left alone for a moment. Try again soon."
+        error = self._breakers.of(route.provider.name, route.model).last_error
+        message = f"{route.provider.title} failed too often in the last minute ({error}), and is left alone for a moment. Try again soon."
         return UpstreamResting(message, self._rests)
 
 

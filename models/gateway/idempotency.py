@@ -153,9 +153,9 @@ def recorded(
     return recorder.stored(content_type, status, headers)
 
 
-def idempotency_key(value: str, *parts: bytes | str | None) -> IdempotencyKey:
-    """Read the header. `parts` are what makes two requests the same: route, body, and what decides who pays. Raises
-    BadIdempotencyKey."""
+def idempotency_key(value: str, *parts: bytes | str | None, is_test: bool) -> IdempotencyKey:
+    """Read the header. `parts` are what makes two requests the same: route, body, and what decides who pays. Keys of calls with test
+    API keys (`is_test`) are apart. Raises BadIdempotencyKey."""
     if not (0 < len(value) <= MAX_KEY and value.isascii() and value.isprintable()):
         raise BadIdempotencyKey
     digest = hashlib.sha256()
@@ -163,7 +163,7 @@ def idempotency_key(value: str, *parts: bytes | str | None) -> IdempotencyKey:
         raw = b"\xff" if part is None else part.encode("utf-8", "replace") if isinstance(part, str) else part
         digest.update(b"%d:" % len(raw))
         digest.update(raw)
-    key_hash = hashlib.sha256(value.encode()).hexdigest()
+    key_hash = hashlib.sha256(f"test\0{value}".encode() if is_test else value.encode()).hexdigest()
     return IdempotencyKey(value, ClaimRequest(key_hash, digest.hexdigest()))
 
 

@@ -18,6 +18,7 @@ from models.gateway import metrics
 from models.gateway.budget_errors import budget_message
 from models.gateway.call_spans import CallSpans, read_traceparent
 from models.gateway.chat_format import Call, Usage
+from models.gateway.circuit_breaker import CircuitBreaker
 from models.gateway.idempotency import dropped_header
 from models.gateway.output_estimator import OutputEstimator
 from models.gateway.refused_calls import KeyWindows
@@ -209,6 +210,8 @@ class InFlightCall:
         self.route = route
         self.trail = trail
         """How it came to its route."""
+        self.breaker: CircuitBreaker | None = None
+        """Of its upstream."""
         self.ttft_ms: int | None = None
         self.settled: Settled | None = None
         self.ended = False

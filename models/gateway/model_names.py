@@ -28,6 +28,18 @@ KINDS = {
 }
 """What each kind of non-chat model does."""
 
+ROUTES = {
+    CHAT: "/v1/chat/completions",
+    "embedding": "/v1/embeddings",
+    "completion": "/v1/completions",
+    "moderation": "/v1/moderations",
+    "rerank": "/v1/rerank",
+    "image": "/v1/images/generations",
+    "speech": "/v1/audio/speech",
+    "transcription": "/v1/audio/transcriptions",
+}
+"""Where models of each kind are called. Kinds without an entry are not served."""
+
 # The model name without its owner and variant.
 _KIND_OF_NAME = re.compile(
     r"""

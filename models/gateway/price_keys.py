@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from models.gateway.passed_price_keys import PASSED_FORMATS
 from models.gateway.price_factors import (
     TOOL_SEARCHES,
     FactorReader,
@@ -24,8 +25,10 @@ from models.gateway.price_factors import (
     read_plugins,
     read_prediction,
     read_provider,
+    read_region,
     read_search_parameters,
     read_server_state,
+    read_speed,
     read_thinking,
     read_tier,
     read_tools,
@@ -111,8 +114,8 @@ CHAT: Mapping[str, KeyReader] = {
     "fallbacks": read_models,
     "plugins": read_plugins,
     "preset": only(),
-    "speed": only("standard"),
-    "inference_geo": only("global"),
+    "speed": read_speed,
+    "inference_geo": read_region,
     **dict.fromkeys(
         (
             *("best_of", "candidate_count", "candidateCount", "num_return_sequences", "num_completions"),
@@ -203,8 +206,8 @@ MESSAGES: Mapping[str, KeyReader] = {
     "thinking": read_thinking,
     "cache_control": read_cache_control,
     "service_tier": read_tier,
-    "speed": only("standard"),
-    "inference_geo": only("global"),
+    "speed": read_speed,
+    "inference_geo": read_region,
     "fallbacks": read_models,
     "container": only(),
     "mcp_servers": only([]),
@@ -330,11 +333,23 @@ GEMINI: Mapping[str, KeyReader] = {
 DEMO: Mapping[str, KeyReader] = dict.fromkeys(CHAT, free)
 """The built-in demo model reads only text and has one price."""
 
+COMPLETIONS: Mapping[str, KeyReader] = {
+    **{key: read for key, read in CHAT.items() if key not in ("messages", "tools", "modalities", "audio")},
+    **dict.fromkeys(("prompt", "suffix"), limits),
+    "echo": free,
+    "provider": read_provider,
+}
+"""Keys of OpenAI's older Completions API."""
+
 FORMATS: Mapping[str, Mapping[str, KeyReader]] = {
     "messages": MESSAGES,
     "responses": RESPONSES,
     "compaction": RESPONSES,
     "gemini": GEMINI,
+    "web_search": dict.fromkeys(("query", "depth"), free),
+    "docs_search": dict.fromkeys(("query", "topic", "max_tokens"), free),
+    **PASSED_FORMATS,
+    "completions": COMPLETIONS,
 }
 """Keys of the formats that mean the same at every provider."""
 

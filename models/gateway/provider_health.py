@@ -24,7 +24,7 @@ WINDOWS: dict[Window, tuple[timedelta, str, timedelta, int]] = {
     "7d": (timedelta(days=7), "quarter", timedelta(hours=6), 28),
 }
 """Length, grain of the rollups, step and number of steps of the trend."""
-FAULTS = ("timeout", "unreachable", "interrupted", "rate_limited", "server_error")
+FAULTS = ("timeout", "unreachable", "interrupted", "rate_limited", "server_error", "left_alone")
 """Errors that the provider is to blame for. `rejected` are requests that it refused; `other` errors are neither's."""
 SETTLED_AFTER = timedelta(seconds=60)
 """A settlement is stored at most 30 seconds after the time that it carries."""
@@ -286,6 +286,7 @@ ERROR_CLASS = """CASE
     WHEN c.error IS NULL AND c.state = 'settled' THEN ''
     WHEN c.error = 'upstream_timeout' THEN 'timeout'
     WHEN c.error = 'upstream_unreachable' THEN 'unreachable'
+    WHEN c.error = 'upstream_unavailable' THEN 'left_alone'
     WHEN c.error IN ('upstream_cut', 'upstream_empty', 'upstream_too_large', 'upstream_error') THEN 'interrupted'
     WHEN c.error = 'upstream_status' AND c.http_status = 429 THEN 'rate_limited'
     WHEN c.error = 'upstream_status' AND c.http_status >= 500 THEN 'server_error'

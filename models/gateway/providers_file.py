@@ -14,7 +14,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from models.core.settings import SettingsError
 from models.gateway import model_names
 from models.gateway.aliases import ERROR_CLASSES, SAFE, Alias, RetryPolicy
-from models.gateway.pricing import PRICE_KEYS, ModelPrice, read_override
+from models.gateway.formats import passed
+from models.gateway.price_file import PRICE_KEYS, read_override
+from models.gateway.pricing import ModelPrice
 from models.gateway.providers.configured import BEARER, NO_KEY, ConfiguredModel, ProviderConfig
 from models.gateway.upstream import UpstreamTimeouts
 
@@ -23,7 +25,7 @@ RESERVED = frozenset({"openai", "anthropic", "google", "gemini", "openrouter", "
 """Names of built-in providers and prefixes of their models."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,199}")
 _OURS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "content-type", "accept-encoding"}
 )
@@ -100,7 +102,9 @@ def _authentication(value: str) -> str:
 def _variable(value: str) -> str:
     if not _VARIABLE.fullmatch(value):
         # it may be the key itself, which is not shown
-        raise ValueError("must be the name of an environment variable that holds the key, not the key")
+        raise ValueError(
+            "must be the name of an environment variable that holds the key, such as GPU_API_KEY, not the key"
+        )
     return value
 
 
@@ -157,12 +161,15 @@ class _ModelTable(_FileTable):
     timeouts: _TimeoutsTable = _NO_TIMEOUTS
 
 
+_Format = Literal["chat", "messages", "responses", *passed.PASSED]  # type: ignore[valid-type]
+
+
 class _ProviderTable(_FileTable):
     title: Line | None = None
     base_url: Annotated[str, AfterValidator(_web_address)]
     key_env: Annotated[str, AfterValidator(_variable)] | None = None
     auth: Annotated[str, AfterValidator(_authentication)] = BEARER
-    formats: Annotated[list[Literal["chat", "messages", "responses"]], Field(min_length=1)] = ["chat"]
+    formats: Annotated[list[_Format], Field(min_length=1)] = ["chat"]
     headers: Annotated[dict[str, Line], AfterValidator(_extra_headers)] = {}
     query: dict[Line, Line] = {}
     prices: Annotated[str, AfterValidator(_price_table)] = ""
@@ -301,7 +308,12 @@ def _provider(
 
 def _aliases(document: _Document) -> dict[str, Alias]:
     found: dict[str, Alias] = {}
-    names = {name.lower() for name in document.aliases}
+    # an alias of a model's own name does not hide the model from other aliases
+    names = {
+        name.lower()
+        for name, table in document.aliases.items()
+        if name.lower() not in {each.model.lower() for each in table.targets}
+    }
     for name, table in document.aliases.items():
         lower = name.lower()
         if lower in found or lower != lower.strip() or lower == "stoa/demo":

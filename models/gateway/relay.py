@@ -21,6 +21,7 @@ from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import lenient_json, metrics, sse
+from models.gateway.account_keys import AccountKeys, OwnKey
 from models.gateway.aliases import Alias
 from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
@@ -30,6 +31,8 @@ from models.gateway.call_errors import (
     CreditsHeld,
     ProviderError,
     RelayFailed,
+    own_key_error,
+    own_key_failed,
     read_provider_error,
 )
 from models.gateway.call_session import affinity, is_claude_code
@@ -45,7 +48,8 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
 )
 from models.gateway.dialects.error_shapes import answer_message
-from models.gateway.failover import Attempt, ProviderTrials
+from models.gateway.failover import Attempt, ProviderTrials, error_class, label
+from models.gateway.formats import passed
 from models.gateway.idempotency import (
     AlreadyCalled,
     IdempotencyKey,
@@ -62,7 +66,6 @@ from models.gateway.in_flight import (
     Settlements,
 )
 from models.gateway.key_limits import KeyLimits
-from models.gateway.organisation_keys import OrganisationKeys
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.response_state.response_store import ResponseOwner, ResponseStore, owner_of
@@ -74,7 +77,6 @@ from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
-    MAX_BODY,
     MAX_STREAM,
     READ,
     EmptyAnswer,
@@ -138,7 +140,7 @@ class Gateway:
             pool, limit=settings.stoa_response_bytes, days=settings.stoa_response_days
         )
         self._authenticated: dict[tuple[str, str], float] = {}
-        self.organisation_keys = OrganisationKeys(pool, settings.secret_key)
+        self.account_keys = AccountKeys(pool, settings.secret_key)
         self.whole_only = WholeOnlyModels()
         self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
         self.streams: set[AnswerStream] = set()
@@ -232,7 +234,9 @@ class Gateway:
             raise AlreadyCalled(Replay(claim.answer, claim.request_id))
         usual = self.outputs.typical_seconds(admission.key_id, admission.model) or UNKNOWN_CALL_SECONDS
         elapsed = (now() - claim.created_at).total_seconds() if claim.created_at else 0
-        raise claim_error(key, claim, min(max(ceil(usual - elapsed), 1), MAX_RETRY_SECONDS))
+        # an overdue call is asked for less and less often: its worker may be dead
+        remaining = max(usual - elapsed, elapsed / 2, 1)
+        raise claim_error(key, claim, min(ceil(remaining), MAX_RETRY_SECONDS))
 
     def _refusal(self, admission: Admission) -> CallRefused:
         """The error of a call that was not admitted. If calls in flight hold its credits, reads their holds."""
@@ -284,6 +288,14 @@ class Gateway:
             self._authenticated.clear()
         self._authenticated[cached] = current + AUTHENTICATED_SECONDS
 
+    def check(self, request: CallRequest) -> Admission:
+        """Check the caller and the model of a request that makes no call. Raises CallRefused, LedgerUnavailable, DomainError."""
+        admission = self.admit(request, None, request.model)
+        if isinstance(request.call, DomainError):
+            raise request.call
+        request.dialect.route(self.routes, request, request.call)
+        return admission
+
     def response_owner(
         self, key: str, request_id: str, dialect: Dialect, *, payer: PayerHint, address: str | None = None
     ) -> ResponseOwner:
@@ -309,8 +321,9 @@ class Gateway:
             return owner_of(refused.admission)
 
     def open(self, request: CallRequest) -> Reply | AnswerStream | Replay:
-        """Make the call, or replay the answer of an earlier one with its idempotency key. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
-        DomainError of an invalid request; checks run in the order of the contract (5.2)."""
+        """Make the call, or replay the answer of an earlier one with its idempotency key. Raises CallRefused, ProviderError,
+        UpstreamError, LedgerUnavailable, RelayFailed, or the DomainError of an invalid request; checks run in the order of the
+        contract (5.2)."""
         started, started_at = time.monotonic(), now()
         admission: Admission | None = None
         try:
@@ -365,14 +378,13 @@ class Gateway:
             if admission.rules is not None:
                 limits = self.limits.take_admitted(request, call, in_flight, limits)
             self.stopped_accounts.check(in_flight)
-            attempt = self._with_organisation_key(attempt, in_flight)
-            if attempt.hold > max(admission.available, 0) and attempt.route.byok is None:
-                self._check_counted_input(request.dialect, attempt, admission)
-            answer = self._try_providers(request, attempt, in_flight)
+            answer = self._try_own_keys(request, attempt, in_flight)
             answer.dropped = in_flight.route.dropped
             answer.served = in_flight.trail.header(in_flight.route)
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
+            if admission.funding in ("any", "credits") and not request.presented.is_test:
+                answer.balance = settled.balance if settled else admission.balance
             answer.limits = limits or {}
             if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
                 answer.limits = {**answer.limits, **self.caller_caps.headers(admission)}
@@ -424,10 +436,30 @@ class Gateway:
         if request.presented.is_test:
             return self._prepare(request, call, self.routes.for_test(call))
         route = request.dialect.route(self.routes, request, call)
-        if route.alias is not None:
-            route = self.routes.choose(route, _session(request, call, route.alias))
-        attempt = self._prepare(request, call, route)
-        if not attempt.hold and any(other.price is None or not other.price.is_free for other in route.others):
+        if route.alias is None:
+            return self._prepare(request, call, route)
+        task = call.format if call.format in passed.PATHS else None
+        return self._prepare_alias(
+            request, call, self.routes.choose(route, _session(request, call, route.alias), task)
+        )
+
+    def _prepare_alias(self, request: CallRequest, call: Call, route: Route) -> Attempt:
+        """Prepare the call for the first model of an alias that can be sent it. Raises the error of the first if none can."""
+        first_error: DomainError | None = None
+        for number, each in enumerate((route, *route.others)):
+            try:
+                attempt = self._prepare(
+                    request, call, replace(each, alias=route.alias, others=route.others[number:])
+                )
+                break
+            except DomainError as error:
+                first_error = first_error or error
+        else:
+            assert first_error is not None
+            raise first_error
+        if not attempt.hold and any(
+            other.price is None or not other.price.is_free for other in attempt.route.others
+        ):
             # a hold that can grow, should a fallback that is not free have to answer
             attempt = replace(attempt, hold=1)
         return attempt
@@ -468,23 +500,6 @@ class Gateway:
         hold = held_credits(route.cost_up_to(call, output, answers), self.margin)
         minimum = held_credits(route.minimum_cost(call, call.input_tokens, answers), self.margin)
         return Attempt(call, route, sent, answers, output, hold, min(minimum, hold), whole)
-
-    def _with_organisation_key(self, attempt: Attempt, in_flight: InFlightCall) -> Attempt:
-        """The attempt with the key of the organisation that pays, if it has one for this provider, caller and model: then
-        no credits are charged. Raises LedgerUnavailable."""
-        if attempt.route.byok is not None:
-            return attempt
-        try:
-            key = self.organisation_keys.find(in_flight.admission, attempt.route)
-        except LedgerUnavailable as error:
-            in_flight.fail(error.code, error.status, error.message)
-            raise
-        if key is None:
-            return attempt
-        route = replace(attempt.route, byok=key)
-        _, sent = self.routes.prepare(route, attempt.call)
-        in_flight.route = route
-        return replace(attempt, route=route, request=sent)
 
     def _check_counted_input(self, dialect: Dialect, attempt: Attempt, admission: Admission) -> None:
         """Refuse a call whose counted input and a short answer exceed the available credits: admission estimates text by
@@ -572,6 +587,44 @@ class Gateway:
         return answer.status, answer_message(answer.body)
 
     # -- the call --------------------------------------------------------------------------------------------
+
+    def _try_own_keys(
+        self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
+    ) -> Reply | AnswerStream:
+        """Make the call with the provider keys of the account that pays, in their order, else with credits. When all fail, credits
+        pay only if each of them allows it; else raises the first error. Raises LedgerUnavailable."""
+        if attempt.route.byok is not None:
+            return self._try_providers(request, attempt, in_flight)
+        failed: ProviderError | UpstreamError | None = None
+        credits = True
+        for key in self._own_keys(attempt, in_flight):
+            in_flight.route = replace(attempt.route, byok=key.secret)
+            _, sent = self.routes.prepare(in_flight.route, attempt.call)
+            try:
+                return self._send(request, replace(attempt, route=in_flight.route, request=sent), in_flight)
+            except (ProviderError, UpstreamError) as error:
+                if isinstance(error, ProviderError):
+                    own_key_error(
+                        error, key.name, in_flight.route, of_org=in_flight.admission.org_id is not None
+                    )
+                if in_flight.stop_error or not (own_key_failed(error) or error_class(error)):
+                    raise
+                log.warning("call %s: an own key failed: %s", request.request_id, label(error))
+                in_flight.trail.after.append((attempt.route.provider.name, attempt.route.model, label(error)))
+                failed, credits = failed or error, credits and key.use_credits
+        if failed is not None and not credits:
+            raise failed
+        in_flight.route = attempt.route
+        if attempt.hold > max(in_flight.admission.available, 0):
+            self._check_counted_input(request.dialect, attempt, in_flight.admission)
+        return self._try_providers(request, attempt, in_flight)
+
+    def _own_keys(self, attempt: Attempt, in_flight: InFlightCall) -> list[OwnKey]:
+        try:
+            return self.account_keys.find(in_flight.admission, attempt.route)
+        except LedgerUnavailable as error:
+            in_flight.fail(error.code, error.status, error.message)
+            raise
 
     def _try_providers(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
@@ -806,7 +859,7 @@ def _fetch(dialect: Dialect, attempt: Attempt) -> WholeAnswer:
     try:
         if not _succeeded(response):
             raise read_provider_error(response, route)
-        raw = response.read(MAX_STREAM if "event-stream" in _content_type(response) else MAX_BODY)
+        raw = response.read(MAX_STREAM if "event-stream" in _content_type(response) else dialect.max_answer)
         return dialect.read_answer(raw, attempt.call, route, response.headers)
     finally:
         response.close()

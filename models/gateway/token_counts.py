@@ -29,7 +29,7 @@ _COUNTED_KEYS = (
 
 
 def count_input(routes: Router, dialect: Dialect, call: Call) -> int:
-    """Count the input tokens of a call. Free; only its provider is asked, if it counts. Raises NoRoute, NotAChatModel or NoPrice."""
+    """Count the input tokens of a call. Free; only its provider is asked, if it counts. Raises NoRoute, OtherModelKind or NoPrice."""
     route = routes.find(call.model)
     if call.format == messages_request.NAME and call.format in route.provider.formats:
         counted = _ask_provider(route, call)

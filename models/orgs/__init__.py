@@ -31,7 +31,6 @@ from models.orgs.org import (
     org_by_id,
 )
 from models.orgs.org_repos import matching_org, normalise, owner_and_repo
-from models.orgs.provider_keys import OrgProviderKey
 from models.orgs.roles import CAN, can, require
 from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
 from models.orgs.sso_keys import personal_keys
@@ -55,7 +54,6 @@ __all__ = [
     "OrgInviteEvent",
     "OrgJoinRequest",
     "OrgMember",
-    "OrgProviderKey",
     "OrgRemoval",
     "OrgRepo",
     "OrgRole",

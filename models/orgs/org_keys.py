@@ -4,13 +4,14 @@ Every change flushes and is recorded in the organisation's audit log; secrets ar
 """
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, func, select, tuple_
 
-from models.accounts import credentials
-from models.accounts.api_keys import KeyRules
+from models.accounts import credentials, key_changes
+from models.accounts.api_keys import ApiKey, KeyRules, audited_rules
+from models.accounts.key_changes import OwnKey
 from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.core.db import db
@@ -32,6 +33,8 @@ class KeyListed(NamedTuple):
     user: User
     service: ServiceAccount | None
     team: OrgTeam | None
+    rules: ApiKey | None = None
+    """What it may do; None for the older kind, which may do everything."""
 
     @property
     def owner(self) -> str:
@@ -74,15 +77,24 @@ def org_key(member: OrgMember, key_id: str) -> KeyListed:
     return KeyListed(*row)
 
 
-def _visible(member: OrgMember) -> Select[Session, User, ServiceAccount, OrgTeam]:
+def _visible(member: OrgMember) -> Select[Session, User, ServiceAccount, OrgTeam, ApiKey]:
     query = (
-        select(Session, User, ServiceAccount, OrgTeam)
+        select(Session, User, ServiceAccount, OrgTeam, ApiKey)
         .join(User, User.id == Session.user_id)
         .outerjoin(ServiceAccount, ServiceAccount.user_id == Session.user_id)
         .outerjoin(OrgTeam, OrgTeam.id == Session.team_id)
+        .outerjoin(ApiKey, ApiKey.key_id == Session.session_token)
         .where(Session.org_id == member.org_id, Session.type == "pat")
     )
     return query if can(member, "manage_keys") else query.where(Session.user_id == member.user_id)
+
+
+def revoked_org_keys(member: OrgMember) -> Sequence[ApiKey]:
+    """Keys of the organisation that ended, latest first, at most 50: all with `manage_keys`, else the member's own."""
+    query = select(ApiKey).where(ApiKey.org_id == member.org_id, ApiKey.revoked_at.is_not(None))
+    if not can(member, "manage_keys"):
+        query = query.where(ApiKey.user_id == member.user_id)
+    return db.session.scalars(query.order_by(ApiKey.revoked_at.desc()).limit(PAGE_SIZE)).all()
 
 
 def key_owners(member: OrgMember) -> list[KeyOwner]:
@@ -182,6 +194,18 @@ def create_org_key(
     return token, key
 
 
+def check_key_owner(member: OrgMember, name: str | None) -> None:
+    """Raise Forbidden if the member's role makes no calls, and Invalid if a new key of theirs has no usable name."""
+    if not can(member, "spend"):
+        raise Forbidden("Your role makes no calls, so it needs no keys.")
+    check_label(name or "")
+
+
+def record_key(org_id: str, action: str, name: str, *, before: Any = None, after: Any = None) -> None:
+    """Write a change of a key to the organisation's audit log."""
+    record_org(org_id, f"key.{action}", name, before=before, after=after)
+
+
 def revoke_org_key(listed: KeyListed, by: Session) -> None:
     """Revoke a key: calls with it are refused at once. Raises Forbidden (`credentials.lock_browser`)."""
     credentials.lock_browser(by)
@@ -235,6 +259,36 @@ def keys_of(org_id: str, user_id: str, *, lock: bool = False) -> list[KeyListed]
     if lock:
         query = query.with_for_update(of=Session)
     return [KeyListed(key, user, None, team) for key, user, team in db.session.execute(query)]
+
+
+def change_org_key_rules(
+    member: OrgMember, listed: KeyListed, rules: KeyRules, by: Session, now: datetime
+) -> None:
+    """Change what the key may do; its environment stays. Raises NotFound, Invalid (422) with what is wrong by field, OlderKind, and as
+    `credentials.lock_browser` does."""
+    credentials.lock_browser(by)
+    key = _lock_key(member, listed)
+    before = audited_rules(listed.rules)
+    key_changes.change_rules(listed.rules, rules, now)
+    if (after := audited_rules(listed.rules)) != before:
+        record_org(str(key.org_id), "key.changed", _name(key), before=before, after=after)
+
+
+def rotate_org_key(
+    member: OrgMember, listed: KeyListed, *, grace: timedelta, by: Session, now: datetime
+) -> str:
+    """Give the key a new secret and return it; the old one works for `grace`. Raises NotFound, Forbidden for a key of somebody else
+    without `manage_keys`, and as `key_changes.rotate` and `credentials.lock_browser` do."""
+    credentials.lock_browser(by)
+    key = _lock_key(member, listed)
+    token = key_changes.rotate(OwnKey(key, listed.rules), grace=grace, now=now)
+    record_org(
+        str(key.org_id),
+        "key.rotated",
+        _name(key),
+        after={"key": key.token_hint, "grace_seconds": int(grace.total_seconds())},
+    )
+    return token
 
 
 def set_key_team(org: Org, member: OrgMember, listed: KeyListed, team_id: str | None, by: Session) -> None:

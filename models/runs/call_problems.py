@@ -69,6 +69,11 @@ _REFUSED: dict[str, tuple[str, str, Remedy | None]] = {
         "docs",
     ),
     "model_not_chat": ("Refused: not a chat model", "Use a chat model.", "docs"),
+    "model_wrong_route": (
+        "Refused: another kind of model",
+        "Send it to the route that the message names.",
+        "docs",
+    ),
     "model_not_found": ("Refused: no such model", "Use a model of GET /v1/models.", "docs"),
     "request_too_large": ("Refused: the request is too large", "Send at most 20 MB.", "docs"),
     "invalid_request": ("Refused: the request is invalid", "Change the request as the message says.", "docs"),
@@ -77,6 +82,7 @@ _REFUSED: dict[str, tuple[str, str, Remedy | None]] = {
 }
 _FAILED: dict[str, tuple[str, str]] = {
     "upstream_unreachable": ("{provider} could not be reached", RETRY),
+    "upstream_unavailable": ("{provider} failed too often of late", RETRY),
     "upstream_timeout": ("{provider} did not answer in time", RETRY),
     "upstream_cut": ("{provider} broke off its answer", RETRY),
     "upstream_too_large": ("{provider} sent too large an answer", "Ask for a shorter answer."),

@@ -96,7 +96,8 @@ def calls_page(
 ) -> CallPage:
     """The account's calls that match, after the cursor, failed and refused ones included. Up to four queries. Rows have the columns of
     `GatewayCall`, `model_name`, `agent_id`, `team_id`, `team_name`, `repo_url`, `byok`, `user_name`, `user_email`, `key_name`,
-    `input_tokens` (cached ones included) and `exact_credits`."""
+    `input_tokens` (cached ones included), `exact_credits` and `list_credits`, what a call would have cost that an own provider key
+    paid."""
     return _page(execute, account_id, filter, after, limit)
 
 
@@ -219,6 +220,7 @@ def _full_rows(matching: Query, sought: str | None) -> Query:
         OrgTeam.name.label("team_name"),
         (c.uncached_input_tokens + c.cache_write_tokens + c.cache_read_tokens).label("input_tokens"),
         (case((m.byok.is_(True), 0), else_=c.micro_credits) / literal(_MICRO)).label("exact_credits"),
+        (c.micro_credits / literal(_MICRO)).label("list_credits"),
     ]
     if sought is not None:
         columns.append(_has_text(c, m, b, sought).label("has_text"))

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONPATH
 from models.accounts import Session
 from models.core.db import db
 from models.gateway import CallBody, GatewayCall
-from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNITS
+from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNKNOWN, is_unit
 from models.ledger import CreditEntry, CreditLedger, credits_of
 from models.runs.call_definitions import CallDefinitions, definitions_of
 from models.runs.call_replay import CallReplay, replay_of
@@ -133,7 +133,9 @@ class CallDetail:
             )
         exact = Decimal(call.micro_credits) / MILLION
         if self.byok:
-            sentences.append("Your own provider key paid, so nothing was charged.")
+            sentences.append(
+                f"Your own provider key paid, so nothing was charged; the list price is {exact:.4f} credits."
+            )
         elif call.carry_credits:
             sentences.append("Fractions of earlier calls added up to a whole credit, charged with this call.")
         elif call.credits == 0 and call.micro_credits:
@@ -264,7 +266,7 @@ def _buckets(call: GatewayCall) -> list[PricedBucket]:
         "cache_read": call.cache_read_tokens,
         "output": call.output_tokens - (reasoning if reasoning_priced else 0),
     }
-    special = {name: count for name, count in (call.parts or {}).items() if name in _PARTS}
+    special = {name: count for name, count in (call.parts or {}).items() if _part_name(name)}
     for name, count in special.items():
         if name in PARENT_BUCKETS:
             remaining[PARENT_BUCKETS[name]] -= count
@@ -274,13 +276,13 @@ def _buckets(call: GatewayCall) -> list[PricedBucket]:
         ("Input, read from cache", remaining["cache_read"], "cache_read"),
         ("Output", remaining["output"], "output"),
         *([("Reasoning", reasoning, "reasoning")] if reasoning_priced else []),
-        *((_PARTS[name], count, name) for name, count in special.items()),
+        *((_part_name(name), count, name) for name, count in special.items()),
     ]
     return [_bucket(call, name, count, key, reasoning_priced) for name, count, key in rows]
 
 
 def _bucket(call: GatewayCall, name: str, count: int, key: str, reasoning_priced: bool) -> PricedBucket:
-    price, per_unit = _decimal(call.price, key), key in UNITS
+    price, per_unit = _decimal(call.price, key), is_unit(key)
     cost = None if price is None else price * count / (Decimal(1) if per_unit else MILLION)
     return PricedBucket(name, count, price, cost, reasoning_priced, per_unit)
 
@@ -300,7 +302,18 @@ _PARTS = {
     "video_output": "Video output",
     "web_searches": "Web searches",
     "file_searches": "File searches",
+    "images": "Images",
+    "seconds": "Seconds of audio",
+    "characters": "Characters",
+    "search_units": "Search units",
 }
+
+
+def _part_name(part: str) -> str:
+    """The name of a part; empty if it has none. Images have their size and quality behind it."""
+    unit, _, details = part.partition(":")
+    known = " ".join(each for each in details.split(":") if each not in ("", UNKNOWN))
+    return " ".join(filter(None, (_PARTS.get(unit, ""), known)))
 
 
 def _decimal(price: Mapping[str, Any] | None, key: str) -> Decimal | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
@@ -208,9 +209,12 @@ def period_times(period: Period, now: datetime) -> dict[str, datetime]:
     }
 
 
+_values_of = attrgetter(*UsageTotals._fields)
+
+
 def totals_from(row: Any) -> UsageTotals:
     """The totals of a row with `total_columns`."""
-    return UsageTotals(**{name: getattr(row, name) for name in UsageTotals._fields})
+    return UsageTotals._make(_values_of(row))
 
 
 def report_of(

@@ -146,7 +146,8 @@ def _add(
     own = literal(account_id).label("account_id"), literal(grain).label("grain"), start.label("first")
     cells = select(*own, *keys.values(), *sums.values()).where(*conditions).group_by("first", *keys)
     names = ("account_id", "grain", "bucket", *keys, *sums)
-    db.session.execute(insert(UsageRollup).from_select(names, cells), parameters)
+    # parameters beside an insert from a query would be taken for its values
+    db.session.execute(insert(UsageRollup).from_select(names, cells.params(parameters)))
 
 
 def _forget(account_id: str, zone: tzinfo, start: datetime) -> None:

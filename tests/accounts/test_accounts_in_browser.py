@@ -188,7 +188,9 @@ def _make_and_revoke(page: Page, script: bool) -> None:
     page.get_by_label("Name").fill("laptop")
     page.get_by_role("button", name="Create key").click()
     expect(page.get_by_text("Copy your new key now")).to_be_visible()
-    expect(page.locator(".command code")).to_have_text(re.compile(r"^export STOA_KEY=cb-pat-[0-9a-f]{64}$"))
+    expect(page.locator(".command code")).to_have_text(
+        re.compile(r"^export STOA_KEY=sk_live_[0-9A-Za-z]{73}$")
+    )
     page.get_by_role("navigation", name="Path").get_by_role("link", name="API keys").click()
     page.get_by_role("link", name="Revoke key laptop").click()
     if script:

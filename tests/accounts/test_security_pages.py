@@ -203,13 +203,13 @@ def test_a_key_is_made_and_shown_once(session: OrmSession, alice: Person, client
     cookie = alice.browser.get_cookie("stoa-flow")
     assert cookie is not None
     page = alice.browser.get(address).text
-    found = re.search(r"cb-pat-[0-9a-f]{64}", page)
+    found = re.search(r"sk_live_[0-9A-Za-z]{73}", page)
     assert found
     token = found[0]
-    assert address == f"/profile/keys/{hash_token(token)}/first-call"
+    assert address == f"/profile/keys/{token[:32]}/first-call"
     assert token not in alice.browser.get(address).text
     assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).json == {"id": alice.id}
-    row = session.get_one(Session, hash_token(token))
+    row = session.get_one(Session, token[:32])
     assert row.name == "laptop"
     assert timedelta(days=29, hours=23) < row.expires - factories.now() <= timedelta(days=30)
     assert [each.action for each in session.scalars(select(AuditLog))] == ["token.created"]
@@ -226,7 +226,7 @@ def test_the_waiting_key_is_not_readable_in_the_cookie(alice: Person) -> None:
     raw = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
     text = zlib.decompress(raw) if cookie.value.startswith(".") else raw
     assert b"new_key" in text
-    assert b"cb-pat-" not in text
+    assert b"sk_live_" not in text
 
 
 def test_a_key_may_last(session: OrmSession, alice: Person) -> None:

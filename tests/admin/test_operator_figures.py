@@ -60,6 +60,7 @@ def test_calls_are_counted_once_by_class_of_error(session: OrmSession, alice: Pe
         ("upstream_unreachable", 502),
         ("upstream_status", 429),
         ("upstream_status", 503),
+        ("upstream_unavailable", 503),
         ("upstream_status", 400),
         ("internal", 500),
     ):
@@ -71,18 +72,28 @@ def test_calls_are_counted_once_by_class_of_error(session: OrmSession, alice: Pe
         count(session)
     day = health_of("24h", now())["openai"]
     whole = day[""]
-    assert (whole.calls, whole.faults, sum(calls for calls, _ in whole.trend)) == (10, 5, 10)
-    assert sum(faults for _, faults in whole.trend) == 5
+    assert (whole.calls, whole.faults, sum(calls for calls, _ in whole.trend)) == (11, 6, 11)
+    assert sum(faults for _, faults in whole.trend) == 6
     assert whole.errors == dict.fromkeys(
-        ("timeout", "unreachable", "interrupted", "rate_limited", "server_error", "rejected", "other"), 1
+        (
+            "timeout",
+            "unreachable",
+            "interrupted",
+            "rate_limited",
+            "server_error",
+            "left_alone",
+            "rejected",
+            "other",
+        ),
+        1,
     )
     assert 100 <= (whole.latency_ms(0.5) or 0) <= 350
     assert whole.latency_ms(1.0) == 5_000
     assert whole.ttft_ms(1.0) == 2_500
-    assert day["gpt-x"].calls == 10
-    assert health_of("1h", now())["openai"][""].calls == 10
+    assert day["gpt-x"].calls == 11
+    assert health_of("1h", now())["openai"][""].calls == 11
     week = health_of("7d", now())
-    assert (week["openai"][""].calls, week["openrouter"][""].calls) == (10, 1)
+    assert (week["openai"][""].calls, week["openrouter"][""].calls) == (11, 1)
     assert "openrouter" not in health_of("1h", now())
 
 
@@ -103,7 +114,7 @@ def test_providers_show_figures_and_the_reason_of_failed_calls(
     count(session)
     breaker = CircuitBreaker("openai", "m1")
     for _ in range(10):
-        breaker.failed()
+        breaker.failed("500")
     shown = root.browser.get("/admin/providers?window=1h").text
     breaker._open_until = 0.0
     breaker.succeeded()

@@ -91,7 +91,7 @@ def test_a_key_is_chosen_by_name_and_never_shown(
     answer = alice.browser.post("/profile/keys", data=form)
     row = session.scalars(select(Session).where(Session.name == "laptop <b>")).one()
     created = alice.browser.get(answer.headers["Location"]).text
-    (secret,) = re.findall(r"STOA_KEY=(cb-pat-[0-9a-f]+)", created)
+    (secret,) = re.findall(r"STOA_KEY=(sk_live_[0-9A-Za-z]+)", created)
     address = f"/docs/clients?key={row.session_token}"
     assert f'href="{address}"' in created
     page = alice.browser.get(address).text

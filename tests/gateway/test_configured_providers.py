@@ -1,5 +1,7 @@
 """Providers of STOA_PROVIDERS_FILE: what they are sent, what is charged, and what an invalid file says."""
 
+import re
+import socket
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -9,11 +11,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from models.core.settings import SettingsError
+from models.core.settings import ROOT, SettingsError, load_settings
+from models.gateway.pricing import PriceTable
 from models.gateway.providers_file import load_providers
-from models.gateway.upstream import UpstreamTimeouts
+from models.gateway.routing import Router
+from models.gateway.upstream import UpstreamTimeouts, _open_socket
 from tests.factories import Person
-from tests.fakes.upstream import FakeUpstream, answer, completion, usage
+from tests.fakes.upstream import FakeUpstream, answer, completion, stream, usage
 from tests.gateway.conftest import MESSAGES, Facts
 
 PLAIN = completion(use=usage(), model="whatever")
@@ -116,7 +120,7 @@ def test_models_are_listed_everywhere(routed: FlaskClient, routed_app: Flask, ri
     ("model", "status", "text"),
     [
         ("azure/unlisted", 404, "not one of the models of azure"),
-        ("keyless/any", 404, "TEST_UNSET_KEY"),
+        ("keyless/any", 404, "the key of keyless is not set on this server"),
         ("local/nomic-embed-text", 400, "creates embeddings"),
     ],
 )
@@ -136,6 +140,33 @@ def test_an_unreachable_server_costs_no_more_than_its_connect_timeout(
     assert (response.status_code, response.json["error"]["code"]) == (502, "upstream_unreachable")
     assert time.monotonic() - started < 5
     assert facts.call().credits == 0
+
+
+def test_a_host_of_several_addresses_gets_one_connect_timeout(
+    fake: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+
+    monkeypatch.setattr("models.gateway.upstream.socket.getaddrinfo", resolve)
+    ports = [9, fake.port]
+    _open_socket(("both", 80), 5).close()
+    with pytest.raises(TimeoutError):
+        _open_socket(("both", 80), 0)
+    ports = [9, 9]
+    with pytest.raises(ConnectionRefusedError):
+        _open_socket(("both", 80), 5)
+
+
+def test_a_whole_response_has_a_time_limit(
+    routed: FlaskClient, routed_app: Flask, rich: Person, fake: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = routed_app.extensions["gateway"].routes.providers["azure"].upstream
+    monkeypatch.setattr(upstream, "timeouts", UpstreamTimeouts(5, 5, 5, 0.3))
+    fake.will(stream(delay=0.12))
+    assert (
+        b"azure did not complete its response in time" in post(routed, rich, "azure/mini", stream=True).data
+    )
 
 
 def test_the_key_is_in_no_error(routed: FlaskClient, rich: Person, fake: FakeUpstream) -> None:
@@ -165,7 +196,7 @@ SERVER = '[providers.x]\nbase_url = "http://h/v1"\n'
             "providers.x.models.m.contxt: is not a key",
         ),
         (SERVER + "input = 1\noutput = 1\nmodels.m = {context = 0}", "providers.x.models.m.context: "),
-        (SERVER + 'key_env = "sk-abc-123"', "not the key"),
+        (SERVER + 'key_env = "sk_abc_123"', "not the key"),
         (SERVER + 'auth = "a b"', "providers.x.auth: must be 'bearer', 'none' or the name of a header"),
         (SERVER + 'headers = {Host = "x"}', "'Host' cannot be set"),
         (SERVER + 'headers = {X-A = "a\\nb"}', "providers.x.headers.X-A: must be printable ASCII"),
@@ -185,7 +216,18 @@ def test_an_invalid_file_says_what_to_mend(tmp_path: Path, text: str, says: str)
         load_providers(file, UpstreamTimeouts())
     assert str(error.value).startswith("STOA_PROVIDERS_FILE: ")
     assert says in str(error.value)
-    assert "sk-abc-123" not in str(error.value)
+    assert "sk_abc_123" not in str(error.value)
+
+
+def test_the_documented_examples_are_valid(tmp_path: Path) -> None:
+    file = tmp_path / "providers.toml"
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "routing.md").read_text(), re.DOTALL)
+    found = set()
+    for example in examples:
+        file.write_text(example)
+        loaded = load_providers(file, UpstreamTimeouts())
+        found |= {*(each.name for each in loaded.providers), *loaded.aliases}
+    assert {"vllm", "ollama", "llamacpp", "lmstudio", "groq", "mistral", "azure", "fast", "smart"} <= found
 
 
 def test_timeouts_are_inherited(tmp_path: Path) -> None:
@@ -199,3 +241,9 @@ def test_timeouts_are_inherited(tmp_path: Path) -> None:
     assert found.providers[0].timeouts == UpstreamTimeouts(2, 60, 60, 60)
     assert found.providers[0].models["slow"].timeouts == UpstreamTimeouts(2, 60, 5, 60)
     assert found.timeouts["openai/gpt-5-pro"] == UpstreamTimeouts(10, 900, 120)
+    routes = Router(
+        load_settings(_env_file=None, openai_api_key="sk", stoa_providers_file=file), PriceTable()
+    )
+    for name in ("openai/gpt-5-pro", "GPT-5-pro", "x/slow", "openai/gpt-5"):
+        timeouts = routes.find(name).timeouts
+        assert (timeouts and timeouts.first_byte) == {"x/slow": 60, "openai/gpt-5": None}.get(name, 900)

@@ -1,6 +1,7 @@
 """Aliases, fallbacks, retries, circuit breakers and sticky sessions of STOA_PROVIDERS_FILE."""
 
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from flask.testing import FlaskClient
 
 from models.core.settings import SettingsError
 from models.gateway import circuit_breaker, failover
-from models.gateway.aliases import Alias
+from models.gateway.aliases import Alias, RetryPolicy
 from models.gateway.call_session import CallSession, affinity
 from models.gateway.circuit_breaker import CircuitBreaker
 from models.gateway.failover import retry_seconds
@@ -74,6 +75,8 @@ def test_aliases_are_listed_and_checked(routed: FlaskClient, routed_app: Flask, 
     assert routed.get("/v1/models/fast", headers=rich.headers).json["id"] == "fast"
     output = routed_app.test_cli_runner().invoke(args=["gateway", "models"]).output
     assert "alias of azure/mini (weight 1), claude-like/opus (weight 3), then local/last" in output
+    assert "An alias of azure/mini (weight 1), claude-like/opus (weight 3)" in routed.get("/models/pair").text
+    assert "azure, alias" in routed.get("/models?search=pair").text
     doctor = routed_app.test_cli_runner().invoke(args=["doctor"]).output
     assert "alias unserved: The model 'keyless/any' is not served here" in doctor
     assert post(routed, rich, "unserved").status_code in (404, 502)
@@ -138,6 +141,36 @@ def test_what_may_be_charged_or_is_refused_ends_the_call(
     assert facts.call().provider == "local"
 
 
+def test_a_request_goes_to_a_model_that_can_be_sent_it(
+    routed: FlaskClient, rich: Person, fake: FakeUpstream
+) -> None:
+    # only OpenRouter has a price for it
+    assert served(post(routed, rich, "mixed", service_tier="priority"))["provider"] == "openrouter"
+    assert post(routed, rich, "azure/mini", service_tier="priority").status_code == 400
+    assert called(fake) == ["openrouter"]
+
+
+def test_aliases_stand_for_models_of_other_kinds_too(
+    routed: FlaskClient, routed_app: Flask, rich: Person, fake: FakeUpstream, facts: Facts
+) -> None:
+    vector = {"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}
+    body = {
+        "object": "list",
+        "data": [vector],
+        "model": "m",
+        "usage": {"prompt_tokens": 3, "total_tokens": 3},
+    }
+    fake.will(answer(BUSY, status=503), answer(body))
+    response = routed.post("/v1/embeddings", json={"model": "embed", "input": "Hi"}, headers=rich.headers)
+    assert (response.status_code, response.json["data"]) == (200, [vector])
+    assert [each.path for each in fake.requests] == ["/vectors/embeddings", "/local/v1/embeddings"]
+    assert served(response)["after"] == "vectors/small 503"
+    assert (facts.call().provider, facts.call().credits) == ("local", 0)
+    assert post(routed, rich, "embed").json["error"]["code"] == "model_not_chat"
+    output = routed_app.test_cli_runner().invoke(args=["doctor"]).output
+    assert "alias embed" not in output
+
+
 def test_a_model_may_fall_back_under_its_own_name(
     routed: FlaskClient, rich: Person, fake: FakeUpstream
 ) -> None:
@@ -191,6 +224,25 @@ def test_retries_by_class_of_error(
     assert called(fake) == ["azure"] * tries
 
 
+def test_retries_of_plain_models_and_of_all_targets(
+    routed: FlaskClient, rich: Person, fake: FakeUpstream, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = RetryPolicy(attempts=1, seconds=5)
+    monkeypatch.setattr(gateway.routes, "retry", once)
+    fake.will(answer(BUSY, status=503), PLAIN)
+    response = post(routed, rich, "azure/mini")
+    assert (response.status_code, served(response)["after"]) == (200, "azure/our-mini 503")
+    fake.requests.clear()
+    own = "local/llama-3:8b"
+    monkeypatch.setitem(gateway.routes.aliases, own, replace(gateway.routes.aliases[own], retry=once))
+    monkeypatch.setattr(gateway.routes, "_minute", 0)
+    # the second refuses what the first is too busy for
+    fake.will(answer(BUSY, status=503), answer(BUSY, status=400), PLAIN)
+    assert served(post(routed, rich, own))["provider"] == "local"
+    assert called(fake) == ["local", "azure", "local"]
+    monkeypatch.setattr(gateway.routes, "_minute", 0)
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
@@ -221,7 +273,7 @@ def outcome(breaker: CircuitBreaker, text: str) -> None:
     """Calls that were answered (+) or failed (-)."""
     for each in text:
         assert breaker.admits()
-        breaker.succeeded() if each == "+" else breaker.failed()
+        breaker.succeeded() if each == "+" else breaker.failed("500")
 
 
 @pytest.mark.parametrize(
@@ -269,9 +321,10 @@ def test_an_open_upstream_is_left_alone(
 ) -> None:
     breaker = gateway.routes.breakers.of("azure", "our-mini")
     for _ in range(10):
-        breaker.failed()
+        breaker.failed("500")
     response = post(routed, rich, "fast")
     assert (response.status_code, response.json["error"]["code"]) == (503, "upstream_unavailable")
+    assert "in the last minute (500)" in response.json["error"]["message"]
     assert 1 <= int(response.headers["Retry-After"]) <= 10
     assert called(fake) == []
     assert (facts.call().state, facts.call().http_status) == ("failed", 503)
@@ -296,6 +349,17 @@ def test_calls_open_and_skip_a_failing_upstream(
     response = post(routed, rich, "chain")
     assert called(fake) == ["local"]
     assert served(response)["provider"] == "local"
+
+
+def test_streams_that_break_off_open_an_upstream(
+    routed: FlaskClient, rich: Person, fake: FakeUpstream, gateway: Gateway
+) -> None:
+    fake.will(stream(cut_after=3))
+    for _ in range(10):
+        assert b"upstream_cut" in post(routed, rich, "azure/mini", stream=True).data
+    assert [(provider, model) for provider, model, _ in gateway.routes.breakers.open()] == [
+        ("azure", "our-mini")
+    ]
 
 
 @pytest.mark.parametrize("status", [400, 404, 429])

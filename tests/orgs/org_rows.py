@@ -7,6 +7,7 @@ from werkzeug.routing import Rule
 
 from models.accounts import User
 from models.accounts.credentials import hash_token
+from models.gateway import ProviderKey
 from models.ledger import Account, BudgetRequest
 from models.ledger.account_stops import AccountStop
 from models.ledger.budgets import create_budget
@@ -15,7 +16,6 @@ from models.orgs.alerts import OrgAlert
 from models.orgs.domain_joining import OrgJoinRequest
 from models.orgs.domains import OrgDomain
 from models.orgs.offboarding import OrgRemoval
-from models.orgs.provider_keys import OrgProviderKey
 from models.orgs.service_accounts import create_service_account
 from models.orgs.team_editing import add_to_team, create_team
 from models.orgs.webhooks import OrgWebhook, WebhookDelivery
@@ -63,9 +63,7 @@ def rows_of(organisation: Org, owner: User, member: User, applicant: User) -> di
                 org_id=org, kind="low_balance", key="k", severity="info", title="t", message="m", facts={}
             ),
             "join_request_id": OrgJoinRequest(org_id=org, user_id=applicant.id, role="member"),
-            "provider_key_id": OrgProviderKey(
-                org_id=org, provider="openai", name="k", sealed="x", hint="1234"
-            ),
+            "provider_key_id": ProviderKey(org_id=org, provider="openai", name="k", sealed="x", hint="1234"),
             "removal_id": OrgRemoval(
                 org_id=org,
                 user_id="x",

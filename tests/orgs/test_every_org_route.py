@@ -44,12 +44,13 @@ orgs.new_scim_token orgs.prove_domain orgs.save_provider orgs.set_enforcement or
 orgs_api.delete orgs_api.delete_settings
 """
 ADMINS = """
-budgets.add_raise budgets.change budgets.create budgets.decide budgets.end orgs.add_member orgs.add_provider_key
+budgets.add_raise budgets.change budgets.create budgets.decide budgets.end orgs.add_member
+provider_keys.add_provider_key provider_keys.change_provider_key provider_keys.remove_provider_key
 orgs.add_repository orgs.add_to_team orgs.change_role orgs.create_service orgs.create_team orgs.create_webhook
 orgs.decide_join_request orgs.delete_service orgs.delete_team orgs.delete_webhook orgs.edit_service orgs.edit_team
-orgs.move_org_key orgs.remove_from_team orgs.remove_member orgs.remove_provider_key orgs.remove_repository
+orgs.move_org_key orgs.remove_from_team orgs.remove_member orgs.remove_repository
 orgs.repeat_delivery orgs.resend_invite orgs.resume_agents orgs.rotate_webhook_secret orgs.save_alert_settings
-orgs.save_client_settings orgs.save_settings orgs.send_invites orgs.send_test_mail orgs.set_joining orgs.stop_agents orgs.switch_provider_key
+orgs.save_client_settings orgs.save_settings orgs.send_invites orgs.send_test_mail orgs.set_joining orgs.stop_agents
 orgs.switch_repository orgs.switch_service orgs.switch_webhook_on orgs.test_webhook orgs.withdraw_invite
 orgs_api.add_member orgs_api.add_repository orgs_api.add_team_member orgs_api.change_role
 orgs_api.create_service_account orgs_api.create_team orgs_api.delete_service_account orgs_api.delete_team orgs_api.edit
@@ -58,11 +59,11 @@ orgs_api.remove_repository orgs_api.remove_team_member orgs_api.resend_invitatio
 orgs_api.withdraw_invitation
 """
 MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
-SPENDERS = "budgets.ask"
+SPENDERS = "budgets.ask playground.send"
 THEMSELVES = """
 credits.dismiss orgs.authorize_personal_key
 orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore
-orgs.revoke_org_key orgs.set_key_team orgs_api.create_org_key orgs_api.dismiss_org_alert orgs_api.edit_org_key
+orgs.change_org_key_rules orgs.revoke_org_key orgs.rotate_org_key orgs.set_key_team orgs_api.create_org_key orgs_api.dismiss_org_alert orgs_api.edit_org_key
 orgs_api.revoke_org_key runs.revoke runs.score runs.share runs.tags
 """
 """For oneself: keys, alerts, runs and memberships of others do not exist here (tested with the parts)."""

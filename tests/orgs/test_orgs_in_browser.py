@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session as OrmSession
 from models.accounts.credentials import hash_token
 from models.billing import budget_requests
 from models.core.db import db
+from models.gateway.provider_keys import ProviderKeyForm, add_provider_key
 from models.ledger import Account, budgets
 from models.ledger.budget_tables import BudgetSpend
 from models.orgs import Org, org_repos
-from models.orgs.provider_keys import ProviderKeyForm, add_provider_key
 from tests import factories
 from tests.chromium import WIDTHS, OpenPage, judge
 from tests.factories import Person
@@ -92,7 +92,7 @@ def test_axe_finds_nothing(
     org_repos.switch(org_repos.add(acme, alice.user, "https://gitlab.com/acme/old"), False)
     factories.save(repo)
     form = ProviderKeyForm("openrouter", "Research", "sk-or-v1-secret-abcd", ["anthropic/*"], [alice.id])
-    factories.save(add_provider_key(acme, alice.id, form))
+    factories.save(add_provider_key(Account(org_id=acme.id), alice.id, form))
     factories.publisher(acme, "acme-tools")
     limit_members(acme, {alice.id: 1204, carol.id: 1300, dave.id: 290}, asks=carol)
     paths = {
@@ -108,6 +108,7 @@ def test_axe_finds_nothing(
         "repositories": "/orgs/acme/repositories?check=git@github.com:Acme/Site.git",
         "settings": "/orgs/acme/settings",
         "provider-keys": "/orgs/acme/provider-keys",
+        "own provider keys": "/provider-keys",
         "transfer": "/orgs/acme/ownership",
         "deletion": "/orgs/acme/deletion",
         "stop": "/orgs/acme/stop",

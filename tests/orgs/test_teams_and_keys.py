@@ -449,9 +449,9 @@ def test_forms_of_teams_services_and_keys(session: OrmSession, acme: Org, alice:
     service = send(alice, "/orgs/acme/service-accounts", name="Builds").headers["Location"]
     key = send(alice, "/orgs/acme/keys", name="ci", days="90", owner_id=service.rsplit("/", 1)[1])
     address = key.headers["Location"]
-    assert re.fullmatch("/orgs/acme/keys/[0-9a-f]{64}/first-call", address)
+    assert re.fullmatch("/orgs/acme/keys/sk_live_[0-9A-Za-z]{24}/first-call", address)
     shown = alice.browser.get(address).text
-    assert "cb-pat-" in shown
+    assert "sk_live_" in shown
     assert "Copy your new key now" in shown
     assert "Copy your new key now" not in alice.browser.get(address).text
     assert send(alice, "/orgs/acme/keys", fragment=True, name="", days="400").status_code == 422

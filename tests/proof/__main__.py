@@ -89,6 +89,9 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m tests.proof", description=__doc__)
     arguments.add_argument("proofs", nargs="*", help=f"proofs to run: {', '.join(known)} (default: all)")
     arguments.add_argument("--short", action="store_true", help="use the short sizes of make test")
+    arguments.add_argument(
+        "--numbers", default=":", help="of the pages, from a first to a last, such as 40:80"
+    )
     options = arguments.parse_args()
     unknown = set(options.proofs) - set(known)
     if unknown:
@@ -101,15 +104,17 @@ def main() -> int:
     results = []
     for name in options.proofs or [*proofs, *of_payments, *([] if options.short else [PAGES])]:
         echo(f"{name} ...")
-        results.append(_run_named(name, proofs, of_payments))
+        results.append(_run_named(name, proofs, of_payments, options.numbers))
         echo(f"{name}: {results[-1].failure or 'passed'} ({results[-1].seconds:.0f} s)")
     table(results)
     return 1 if any(result.failure for result in results) else 0
 
 
-def _run_named(name: str, proofs: dict[str, Proof], of_payments: dict[str, PaymentProof]) -> Result:
+def _run_named(
+    name: str, proofs: dict[str, Proof], of_payments: dict[str, PaymentProof], numbers: str
+) -> Result:
     if name == PAGES:
-        return pages()
+        return pages(numbers)
     return run_payments(name, of_payments[name]) if name in of_payments else run(name, proofs[name])
 
 

@@ -36,7 +36,7 @@ def test_the_key_is_in_every_command_once(alice: Person) -> None:
     assert found
     made = alice.browser.post("/profile/keys", data={"csrf_token": found[1], "name": "x", "days": "9"})
     page = alice.browser.get(made.location)
-    token = re.findall(r"cb-pat-[0-9a-f]{64}", page.text)[0]
+    token = re.findall(r"sk_live_[0-9A-Za-z]{73}", page.text)[0]
     for line in (
         f"export STOA_KEY={token}",
         f"Bearer {token}",

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import product
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -105,15 +106,17 @@ def _settled(message: Message) -> GatewayCall:
 
 
 UTC_ZONE, KOLKATA = ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata")
-PERIODS = [
-    make(zone)
-    for zone in (UTC_ZONE, KOLKATA)
-    for make in (
-        lambda zone: preset("24h", NOW - timedelta(days=2), zone),
-        lambda zone: preset("30d", NOW, zone),
-        lambda zone: between(NOW.date() - timedelta(days=90), NOW.date(), zone),
-    )
-]
+
+
+def periods(zone: ZoneInfo) -> list[Period]:
+    """By hour, day and week."""
+    return [
+        preset("24h", NOW - timedelta(days=2), zone),
+        preset("30d", NOW, zone),
+        between(NOW.date() - timedelta(days=90), NOW.date(), zone),
+    ]
+
+
 FILTERS: list[dict[str, str]] = [
     {},
     {"model": "m1"},
@@ -125,24 +128,28 @@ FILTERS: list[dict[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("period", PERIODS, ids=lambda period: f"{period.zone} by {period.step}")
-def test_groups_add_up_to_the_messages(app: Flask, acme: Org, calls: list[Message], period: Period) -> None:
-    set_zone(acme, str(period.zone))
-    groups: tuple[By, ...] = ("member", "key", "model", "agent", "version", "repository", "error", "run")
+@pytest.mark.parametrize("zone", [UTC_ZONE, KOLKATA], ids=str)
+def test_groups_add_up_to_the_messages(app: Flask, acme: Org, calls: list[Message], zone: ZoneInfo) -> None:
+    set_zone(acme, str(zone))
     for counted in (False, True):
         if counted:
             while count_calls(acme.id, NOW):
                 db.session.commit()
             db.session.commit()
-        for filters in FILTERS:
-            inside = [call for call in calls if _matches(call, period, filters)]
-            for by in groups:
-                report = org_spending(acme, period, by, NOW, filters=filters, limit=3)
-                assert report.total.calls == len(inside), (filters, by)
-                assert report.total.credits == sum(0 if call.byok else call.credits for call in inside)
-                assert report.total.latency_max == max((call.latency_ms or 0 for call in inside), default=0)
-                assert _plain(sum_totals([each.total for each in report.series])) == _plain(report.total)
-                assert _plain(sum_totals(report.columns)) == _plain(report.total)
+        for period, filters in product(periods(zone), FILTERS):
+            _check_groups(acme, calls, period, filters)
+
+
+def _check_groups(acme: Org, calls: list[Message], period: Period, filters: dict[str, str]) -> None:
+    groups: tuple[By, ...] = ("member", "key", "model", "agent", "version", "repository", "error", "run")
+    inside = [call for call in calls if _matches(call, period, filters)]
+    for by in groups:
+        report = org_spending(acme, period, by, NOW, filters=filters, limit=3)
+        assert report.total.calls == len(inside), (period, filters, by)
+        assert report.total.credits == sum(0 if call.byok else call.credits for call in inside)
+        assert report.total.latency_max == max((call.latency_ms or 0 for call in inside), default=0)
+        assert _plain(sum_totals([each.total for each in report.series])) == _plain(report.total)
+        assert _plain(sum_totals(report.columns)) == _plain(report.total)
 
 
 @pytest.mark.parametrize("zone", [UTC_ZONE, KOLKATA], ids=str)

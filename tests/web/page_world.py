@@ -22,6 +22,7 @@ from models.core.db import db
 from models.core.pool import Pool
 from models.demo import demo_org, demo_people
 from models.gateway.price_imports import propose, read_prices
+from models.gateway.provider_keys import ProviderKeyForm, add_provider_key
 from models.ledger import Account, budgets
 from models.ledger.account_stops import AccountStop
 from models.orgs import Org, invites
@@ -190,6 +191,8 @@ def _account(delia: User) -> dict[str, str]:
     linked = OAuthAccount(user_id=delia.id, type="oauth", provider="github", provider_account_id="7")
     factories.save(linked)
     budget = budgets.create_budget(Account(user_id=delia.id), "account", "month", 5_000, created_by=delia.id)
+    form = ProviderKeyForm("openai", "Research", "sk-of-delia-1234", models=["openai/*"], priority=1)
+    provider = factories.save(add_provider_key(Account(user_id=delia.id), delia.id, form))
     return {
         "key_id": hash_token(key),
         "keys/identifier": hash_token(key),
@@ -198,4 +201,5 @@ def _account(delia: User) -> dict[str, str]:
         "profile/email/token": token,
         "passkeys/identifier": passkey.id,
         "budget_id": budget.id,
+        "provider-keys/key_id": provider.id,
     }

@@ -1,6 +1,7 @@
 """Every page, filled and empty, from the map of URLs: status, title and heading; and a part of them in Chromium.
 
-`python -m tests.proof pages` opens all of them in Chromium (`ALL_PAGES`), and stores screenshots in STOA_SCREENSHOTS if set.
+`python -m tests.proof pages` opens all of them in Chromium (`ALL_PAGES`: a first and a last number, such as `40:80`), and stores
+screenshots in STOA_SCREENSHOTS if set.
 """
 
 import os
@@ -44,13 +45,14 @@ def world(desk: Desk, alice: Person, bob: Person, carol: Person, acme: Org) -> P
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 def test_every_page(app: Flask, desk: Desk, world: PageWorld, open_page: OpenPage) -> None:
     """One test, because its data take longest."""
     every = page_walk.visits(app, world)
     wrong = _wrong_titles(page_walk.one_state_each(every), app, world)
     assert not wrong, "\n".join(map(str, wrong))
-    chosen = every if os.environ.get(ALL_PAGES) else every[::SAMPLE]
+    first, between, last = os.environ.get(ALL_PAGES, "").partition(":")
+    chosen = every[int(first or 0) : int(last or len(every))] if between else every[::SAMPLE]
     problems = []
     with serving(app) as base:
         desk.configure(stoa_base_url=base)
@@ -61,7 +63,7 @@ def test_every_page(app: Flask, desk: Desk, world: PageWorld, open_page: OpenPag
                     _look(page, visit)
             except (AssertionError, pytest.fail.Exception, PlaywrightError) as problem:
                 problems.append(f"{visit.who} {visit.path}: {problem}")
-    assert not problems, "\n".join(problems)
+    assert not problems, "\n" + "\n".join(problems)
 
 
 def _wrong_titles(chosen: list[Visit], app: Flask, world: PageWorld) -> list[tuple[str, str, int, str]]:

@@ -82,8 +82,8 @@ def test_a_repeated_form_acts_once_and_shows_the_same(
     assert count(session, table) == before + 1
     assert (second.status_code, second.location) == (first.status_code, first.location)
     again = alice.browser.get(second.location).text if second.location else second.text
-    secrets = re.findall(r"cb-pat-[0-9a-f]{64}", shown)
-    assert re.findall(r"cb-pat-[0-9a-f]{64}", again) == secrets
+    secrets = re.findall(r"sk_live_[0-9A-Za-z]{73}", shown)
+    assert re.findall(r"sk_live_[0-9A-Za-z]{73}", again) == secrets
     stored = session.scalars(text("SELECT response FROM form_submission")).all()
     assert stored
     assert not any(secret in (each or "") for each in stored for secret in secrets or ["laptop"])
@@ -111,7 +111,7 @@ def test_two_at_once_make_one(app: Flask, session: OrmSession, alice: Person) ->
     with ThreadPoolExecutor(4) as pool:
         pages = list(pool.map(send, range(4)))
     assert count(session, "session") == before + 1
-    assert len({re.findall(r"cb-pat-[0-9a-f]{64}", page.text)[0] for page in pages}) == 1
+    assert len({re.findall(r"sk_live_[0-9A-Za-z]{73}", page.text)[0] for page in pages}) == 1
 
 
 def test_a_rejected_form_may_be_corrected_and_sent_again(session: OrmSession, alice: Person) -> None:
@@ -130,7 +130,7 @@ def test_who_else_sends_a_token_acts_for_themselves(
     other = mallory.browser.get(
         mallory.browser.post("/profile/keys", data=form | {"csrf_token": own}).location
     )
-    found = [re.findall(r"cb-pat-[0-9a-f]{64}", page.text)[0] for page in (made, other)]
+    found = [re.findall(r"sk_live_[0-9A-Za-z]{73}", page.text)[0] for page in (made, other)]
     assert len(set(found)) == 2
 
 

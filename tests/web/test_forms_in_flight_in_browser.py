@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 
 BUDGET = "/profile/budgets/new?target=account&period=day&limit_credits=100&warn_percent=80&kind=hard"
 FORMS: Sequence[tuple[str, dict[str, str], str, str, str]] = (
-    ("/profile?tab=api-keys", {"name": "laptop"}, "Create key", "session", "cb-pat-"),
+    ("/profile?tab=api-keys", {"name": "laptop"}, "Create key", "session", "sk_live_"),
     (
         "/publishers/new?step=3&publisher=harbor&name=Harbor",
         {},
@@ -27,7 +27,7 @@ FORMS: Sequence[tuple[str, dict[str, str], str, str, str]] = (
         "@harbor created.",
     ),
     ("/orgs/new", {"name": "Umbrella"}, "Create organisation", "org", "Umbrella created."),
-    ("/orgs/acme/keys", {"name": "ci"}, "Create key", "session", "cb-pat-"),
+    ("/orgs/acme/keys", {"name": "ci"}, "Create key", "session", "sk_live_"),
     ("/orgs/acme/invites/new", {"email": "eve@example.org"}, "Send invitation", "org_invite", "/invites/"),
     (BUDGET, {}, "Create budget", "budget", "Budget created."),
 )

@@ -39,14 +39,14 @@ def models_command(name: str | None, days: int) -> None:
     then models refused because they have no price. NAME: only models whose name contains it, or exactly this model.
     """
     routes = gateway(current_app).routes
-    listed = (route.name for route in routes.models())
+    listed = (route.name for route in routes.all_models())
     models = {model for model in listed if not name or name.strip().lower() in model.lower()}
     if name and not models:
         models = {name}
     width = max((len(model) for model in models), default=0)
     for model in sorted(models):
         try:
-            description = _route(routes.find(model))
+            description = _route(routes.find_any(model))
         except DomainError as error:
             description = error.message
         click.echo(f"{model:<{width}}  {description}")
@@ -102,8 +102,8 @@ def prices() -> None:
 @prices.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def import_command(file: Path) -> None:
-    """Propose the prices in FILE: the format of STOA_PRICES_FILE (TOML or JSON), or OpenRouter's list of models
-    (https://openrouter.ai/api/v1/models, saved), which is for models that OpenRouter serves here.
+    """Propose the prices in FILE: the format of STOA_PRICES_FILE (TOML or JSON), OpenRouter's list of models
+    (https://openrouter.ai/api/v1/models, saved), which is for models that OpenRouter serves here, or LiteLLM's map of prices.
 
     Nothing changes before the proposal is approved."""
     entries, source = price_imports.read_prices(file.read_bytes(), file.name)

@@ -33,7 +33,7 @@ WRITE_TIMEOUT = 60.0
 """Seconds a blocked write may wait for the client; also the grace period of the minimum rate for responses."""
 STREAM_WRITE_TIMEOUT = 300.0
 """The same for a stream: after it the client counts as disconnected (models/gateway/stream.py)."""
-MAX_BODY_BYTES = 20 << 20
+MAX_BODY_BYTES = 26 << 20
 """Largest body that the application reads (views/web/fast_path.py); it rejects larger ones unread."""
 SMALL_BYTES = 16 << 10
 """Bodies up to this size are not counted while received: 32 MB if all connections send one."""
@@ -84,7 +84,7 @@ class ClientConnection(gevent.socket.socket):  # type: ignore[name-defined]
         self._phase = "idle"
         self._limit = self.since + timeouts.header
         self._received = self._sent = 0
-        self._streams = self._writes = False
+        self._streams = self._writes = self._upgraded = False
         self._evicted = False
         self._head = b""
 
@@ -100,6 +100,11 @@ class ClientConnection(gevent.socket.socket):  # type: ignore[name-defined]
         self._phase = "body"
         self.since = time.monotonic()
         self._received, self._sent = 1, 0
+
+    def upgrade(self) -> None:
+        """From now on the connection has another protocol, with timeouts of its own, and is not disconnected in favour of others."""
+        self._phase = "response"
+        self._streams = self._upgraded = True
 
     def evict(self) -> None:
         """Disconnect the client."""
@@ -189,6 +194,8 @@ class ClientConnection(gevent.socket.socket):  # type: ignore[name-defined]
             self.waits = False
 
     def _deadline(self, writing: bool, now: float) -> float:
+        if self._upgraded:
+            return math.inf
         if writing:
             if self._streams:
                 return now + STREAM_WRITE_TIMEOUT
@@ -429,6 +436,7 @@ class StoaWorker(GeventWorker):
             gevent.sleep(0.25)
         stream_deadline = time.monotonic() + self.cfg.graceful_timeout - 5
         while True:
+            self.wsgi.extensions["response_sockets"].close_idle()
             for greenlet, timeout in list(self.idle.items()):
                 greenlet.kill(timeout, block=False)
             if time.monotonic() > stream_deadline:

@@ -161,6 +161,12 @@ def parse_text(text: str) -> Any:
         return _parse_json(raw, False)
 
 
+def parse_message(raw: bytes) -> Any:
+    """JSON in a message, with the rules of `read_json`; NUL characters are allowed. Raises BadJson, BodyTooLarge."""
+    with heavy(len(raw)):
+        return _parse_json(raw, True)
+
+
 def read(model: type[M]) -> M:
     """The request body as `model`. Raises BadJson or InvalidBody."""
     return parse(model, read_json())

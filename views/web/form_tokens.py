@@ -35,19 +35,20 @@ HIDDEN_FIELDS = frozenset({"csrf_token", FIELD})
 
 ONCE = frozenset(
     {
-        *("accounts.add_passkey", "accounts.create_key"),
+        *("accounts.add_passkey", "accounts.create_key", "accounts.rotate_key"),
         *("admin.grant", "admin.create_link", "admin.propose_prices"),
         *("budgets.add_raise", "budgets.ask", "budgets.create"),
         *(
             "orgs.add_member",
-            "orgs.add_provider_key",
             "orgs.add_repository",
             "orgs.add_to_team",
             "orgs.create",
         ),
         *("orgs.create_org_key", "orgs.create_service", "orgs.create_team", "orgs.create_webhook"),
-        *("orgs.name_domain", "orgs.new_scim_token", "orgs.send_invites"),
+        *("orgs.name_domain", "orgs.new_scim_token", "orgs.rotate_org_key", "orgs.send_invites"),
         "plan_admin.create_plan",
+        "playground.send",
+        "provider_keys.add_provider_key",
         "publish_form.publish",
         "publishers.create",
         "runs.share",

@@ -68,14 +68,26 @@ def org_page(
 def account_page(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
     """Decorator, below the routes: a page of the signed-in account and, with the argument `slug`, of an organisation. The view
     reads `viewed_account()` and `viewed_member()`."""
-    inside = org_page()(view)
-    outside = login_required(view)
+    return account_page_for(None)(view)
 
-    @wraps(view)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
-        return inside(*args, **kwargs) if "slug" in kwargs else outside(*args, **kwargs)
 
-    return guarded
+def account_page_for(
+    capability: str | None,
+) -> Callable[[Callable[P, ResponseReturnValue]], Callable[P, ResponseReturnValue]]:
+    """`account_page`, in an organisation for members whose role has the capability."""
+
+    def decorate(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+        inside = org_page(capability)(view)
+        outside = login_required(view)
+
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+            return inside(*args, **kwargs) if "slug" in kwargs else outside(*args, **kwargs)
+
+        guarded.__dict__["org_capability"] = capability  # for the switcher
+        return guarded
+
+    return decorate
 
 
 def viewed_account() -> Account:

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import func, select
+
+from models.core.db import db
 from models.ledger import Account
+from models.ledger.rollup import UsageRollup
 from models.usage.period import preset
-from models.usage.usage_report import spending
 
 MAX_DAYS = 3650
 
@@ -26,9 +29,11 @@ class SpendingPace:
 
 def spending_pace(account: Account, now: datetime) -> SpendingPace:
     """The rate of the last 30 days, or since the first day with spending if that is later."""
-    report = spending(account.id, preset("30d", now), "model", now)
-    first = next((index for index, column in enumerate(report.columns) if column.credits), None)
-    if first is None:
+    period, day = preset("30d", now), UsageRollup.bucket
+    own = UsageRollup.account_id == account.id, UsageRollup.grain == "day", UsageRollup.credits > 0
+    query = select(func.min(day), func.sum(UsageRollup.credits))
+    first, credits = db.session.execute(query.where(*own, day >= period.start, day < period.end)).one()
+    if not credits:
         return SpendingPace(0, 0)
-    days = len(report.columns) - first
-    return SpendingPace(report.total.credits / days, days)
+    days = (period.end - first).days
+    return SpendingPace(float(credits) / days, days)

@@ -1,6 +1,13 @@
 """OpenAI chat completions: parsing requests, extracting usage, output and errors from responses."""
 
-from models.gateway.chat_format.call import BadCall, Call, KeptAnswer, ProviderFailure, UsageMeter
+from models.gateway.chat_format.call import (
+    BadCall,
+    Call,
+    KeptAnswer,
+    ProviderFailure,
+    UploadedFile,
+    UsageMeter,
+)
 from models.gateway.chat_format.chat_parsing import ChatMeter
 from models.gateway.chat_format.failures import find_failure, parse_failure
 from models.gateway.chat_format.request_definitions import request_definitions
@@ -13,6 +20,7 @@ __all__ = [
     "ChatMeter",
     "KeptAnswer",
     "ProviderFailure",
+    "UploadedFile",
     "Usage",
     "UsageMeter",
     "client_usage",

@@ -39,6 +39,17 @@ class KeptAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadedFile:
+    """A file in a form. `key` is its name in the form; `seconds` how long it is, of audio, if known."""
+
+    key: str
+    name: str
+    content_type: str
+    data: bytes = field(repr=False)
+    seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A parsed and validated request.
 
@@ -70,6 +81,10 @@ class Call:
 
     caller: str = ""
     """Whose earlier answers are remembered for it: the SHA-256 of the key."""
+    inputs: int = 1
+    """How many inputs the text is divided into, each up to the model's context window."""
+    files: tuple[UploadedFile, ...] = field(default=(), repr=False)
+    """The files of a form, which is sent on as one."""
 
     @property
     def client_body(self) -> Mapping[str, Any]:
@@ -121,6 +136,8 @@ class UsageMeter(Protocol):
     """The last usage object that the provider reported, unchanged. Placeholders are ignored."""
     reported: Usage | None
     """The last valid reported usage: a lower bound until the response ends."""
+    served: tuple[str, ...]
+    """How the call was served, as far as that has a price of its own (`served_ways.py`)."""
 
     @property
     def finished(self) -> bool:

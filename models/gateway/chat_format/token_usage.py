@@ -40,8 +40,26 @@ MEDIA = ("audio", "image", "video")
 
 _MEDIA_TOKENS = tuple((medium, f"{medium}_tokens") for medium in MEDIA)
 
-UNITS = ("web_searches", "file_searches")
-"""Units with a price each."""
+UNITS = ("web_searches", "file_searches", "images", "seconds", "characters", "search_units")
+"""Units with a price each: searches, images by size and quality, seconds of audio, characters of speech, units of ranking."""
+UNKNOWN = "auto"
+"""A size or quality that the provider chooses."""
+
+
+def is_unit(name: str) -> bool:
+    """Whether a part counts units, not tokens."""
+    return name.partition(":")[0] in UNITS
+
+
+def image_unit(size: Any, quality: Any) -> str:
+    """The unit of images of this size and quality: `images:1024x1024:hd`."""
+    found = [
+        each if isinstance(each, str) and _PLAIN.fullmatch(each) else UNKNOWN for each in (size, quality)
+    ]
+    return ":".join(("images", *found))
+
+
+_PLAIN = re.compile(r"[\w.-]{1,40}", re.ASCII)
 
 EMPTY: Mapping[str, int] = MappingProxyType({})
 

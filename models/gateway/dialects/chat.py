@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from models.accounts.credentials import hash_token
 from models.core.cooperative import in_slices
 from models.core.errors import DomainError
 from models.core.settings import Settings
@@ -51,6 +50,7 @@ from models.gateway.dialects.error_shapes import (
     upstream_message,
 )
 from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
+from models.gateway.dialects.reading import read_request
 from models.gateway.dialects.responses_on_chat import is_responses_body, parse_as_chat
 from models.gateway.dialects.translation import TranslatedAnswer, as_chat, translated
 from models.gateway.formats import chat_request
@@ -64,17 +64,15 @@ from models.ledger.payers import PAYER_OUTCOMES, payer_refusal
 
 
 class ChatDialect(Dialect):
-    """Needs no run; the header `x-stoa-run-id` attaches a call to one, `x-stoa-run-budget` gives that an envelope."""
+    """The dialect of the OpenAI SDKs' chat completions."""
 
     door = "openai"
     format = chat_request.NAME
     collects = True
 
     def read(self, received: IncomingRequest) -> CallRequest:
-        call = received.body
-        if not isinstance(call, DomainError):
-            call = parse_as_chat(received) if is_responses_body(call) else parse_call(received)
-        return self.request(received, call)
+        parse = parse_as_chat if is_responses_body(received.body) else parse_chat
+        return read_request(self, received, parse)
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         """Translate the call for a provider without chat completions."""
@@ -206,14 +204,9 @@ def _completion(call: Call, answer: WholeAnswer) -> WholeAnswer:
     return WholeAnswer(write(body), body, meter)
 
 
-def parse_call(received: IncomingRequest, *, truthy_stream: bool = False) -> Call | DomainError:
-    """Parse a body into a call; returns the error of an invalid one."""
-    try:
-        size = chat_parsing.size_of(received.raw)
-        call = chat_parsing.parse(received.body, size, truthy_stream=truthy_stream)
-        return replace(call, caller=hash_token(received.key))
-    except BadCall as error:
-        return error
+def parse_chat(received: IncomingRequest, *, truthy_stream: bool = False) -> Call:
+    """Parse a body into a call. Raises BadCall."""
+    return chat_parsing.parse(received.body, chat_parsing.size_of(received.raw), truthy_stream=truthy_stream)
 
 
 def _body(context: ErrorContext, status: int, message: str, code: Any, **more: Any) -> dict[str, Any]:
@@ -227,6 +220,12 @@ def _param(error: DomainError) -> str | None:
 def _credits_page(admission: Admission, base_url: str) -> str:
     """The page that says why, when more arrive, and whom to ask."""
     return f"{base_url}/credits" + (f"?org={admission.org_id}" if admission.org_id else "")
+
+
+class PlaygroundDialect(ChatDialect):
+    """Chat completions that the server's own page makes."""
+
+    door = "playground"
 
 
 def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:

@@ -20,7 +20,10 @@ from models.gateway.sse import SseEvent
 
 
 class ChatStream:
-    """Translates one stream; see `StreamTranslator`. `client_usage` formats a bill's usage for the client."""
+    """Translates one stream; see `StreamTranslator`. `client_usage` formats a bill's usage for the client; `object` is the type of
+    each chunk."""
+
+    object = "chat.completion.chunk"
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class ChatStream:
             meter.amended = True
         if meter.amended:
             meter.amended = False
-            chunk["object"] = "chat.completion.chunk"
+            chunk["object"] = self.object
             text = sse.frame(lenient_json.write(chunk), event.name)
         usage = chunk.get("usage")
         if usage is not None and not isinstance(usage, dict):
@@ -197,7 +200,7 @@ class ChatStream:
         self._sent_usage = usage
         event = {
             "id": self.meter.id or self._request_id,
-            "object": "chat.completion.chunk",
+            "object": self.object,
             "created": self.meter.created or int(time.time()),
             "model": self.meter.model or self._call.model,
             "choices": [],

@@ -19,7 +19,7 @@ from models.gateway.call_errors import (
 )
 from models.gateway.chat_format import BadCall, Call, usage_object
 from models.gateway.chat_format.output import parts_of
-from models.gateway.dialects.chat import ChatDialect, parse_call
+from models.gateway.dialects.chat import ChatDialect, parse_chat
 from models.gateway.dialects.dialect import (
     CallRequest,
     ErrorAnswer,
@@ -45,6 +45,7 @@ from models.gateway.dialects.error_shapes import (
     plan_reset,
     upstream_message,
 )
+from models.gateway.dialects.reading import read_request
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
@@ -71,14 +72,11 @@ class CodebuffDialect(ChatDialect):
     def read(self, received: IncomingRequest) -> CallRequest:
         metadata = _metadata(received.body)
         run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
-        # any truthy `stream` asks for a stream
-        call = parse_call(received, truthy_stream=True)
-        if isinstance(call, Call) and not call.stream:
-            call = _with_answers(call, metadata.get("n"))
         headers = received.headers
-        return self.request(
+        return read_request(
+            self,
             received,
-            call,
+            _parse,
             run_id=run_id if isinstance(run_id, str) else None,
             client_id=client_id if isinstance(client_id, str) else None,
             payer=payer_hint(
@@ -160,11 +158,14 @@ def _metadata(body: Any) -> Mapping[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _with_answers(call: Call, requested: Any) -> Call | DomainError:
-    if not requested:
+def _parse(received: IncomingRequest) -> Call:
+    """Any truthy `stream` asks for a stream; a whole answer may merge several."""
+    call = parse_chat(received, truthy_stream=True)
+    requested = _metadata(received.body).get("n")
+    if call.stream or not requested:
         return call
     if type(requested) is not int or not 1 <= requested <= MAX_PARALLEL:
-        return BadCall(f"'codebuff_metadata.n' must be a whole number from 1 to {MAX_PARALLEL}.")
+        raise BadCall(f"'codebuff_metadata.n' must be a whole number from 1 to {MAX_PARALLEL}.")
     return replace(call, answers=requested)
 
 

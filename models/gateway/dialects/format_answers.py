@@ -6,50 +6,22 @@ from typing import Any
 
 import orjson
 
-from models.gateway import call_errors, lenient_json, sse
-from models.gateway.call_errors import ProviderError
-from models.gateway.chat_format import Call, ProviderFailure, UsageMeter, find_failure
+from models.gateway import lenient_json, sse
+from models.gateway.chat_format import Call, UsageMeter
 from models.gateway.dialects.dialect import WholeAnswer
+from models.gateway.dialects.reading import check_passed_answer, passed_error, read_passed_answer
 from models.gateway.formats.wire_formats import WIRE_FORMATS
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.routing import Route
 from models.gateway.sse import SseEvent
-from models.gateway.upstream import BrokenConnection, EmptyAnswer
+from models.gateway.upstream import BrokenConnection
 
 Headers = Mapping[str, str]
 
 
 def read_format_answer(raw: bytes, call: Call, route: Route, headers: Headers) -> WholeAnswer:
     """Parse a whole answer in the format of `call`. Raises ProviderError, UpstreamError."""
-    title = route.provider.title
-    if not raw.strip():
-        raise EmptyAnswer(f"{title} sent an empty answer. Nothing was charged; try again.")
-    body: Any = None
-    with suppress(NotJson):
-        body, raw = read(raw)
-    if not isinstance(body, dict):
-        raise BrokenConnection(f"{title} sent an answer that cannot be read.")
-    meter = route.provider.meter(call)
-    meter.body(body)
-    return _checked(WholeAnswer(raw, body, meter), route, headers)
-
-
-def _checked(answer: WholeAnswer, route: Route, headers: Headers) -> WholeAnswer:
-    """The answer, unless it is an error or empty."""
-    meter = answer.meter
-    if meter.failure is not None and not meter.started:
-        raise _error(meter.failure, answer.raw, route, headers)
-    if meter.empty and not meter.ended:
-        raise EmptyAnswer(
-            f"{route.provider.title} sent an answer without content and without usage. Nothing was charged; try again."
-        )
-    return answer
-
-
-def _error(failure: ProviderFailure, raw: bytes, route: Route, headers: Headers) -> ProviderError:
-    """The error for the client, without the key that it may quote."""
-    shown = find_failure(read(call_errors.redact_keys(raw, route)).value, is_error=True) or failure
-    return call_errors.client_error(shown, shown.status or 502, route, headers.get("Retry-After"))
+    return read_passed_answer(raw, route, headers, route.provider.meter(call))
 
 
 class FormatCollector:
@@ -91,9 +63,9 @@ class FormatCollector:
                 f"{route.provider.title} closed the connection before its response was complete."
             )
         if meter.failure is not None and not (meter.finished or meter.billed):
-            raise _error(meter.failure, write(self._failed), route, self._headers)
+            raise passed_error(meter.failure, write(self._failed), route, self._headers)
         body = self._assembler.body()
-        whole = _checked(WholeAnswer(write(body), body, meter), route, self._headers)
+        whole = check_passed_answer(WholeAnswer(write(body), body, meter), route, self._headers)
         return self._convert(self._call, whole)
 
     def partial(self) -> WholeAnswer:

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-from models.accounts.credentials import hash_token
-from models.core.errors import DomainError
 from models.gateway.chat_format import BadCall, Call, chat_parsing
 from models.gateway.dialects.dialect import IncomingRequest
 from models.gateway.formats.chat_request import write_chat
@@ -18,17 +16,10 @@ def is_responses_body(body: Any) -> bool:
     return isinstance(body, dict) and "messages" not in body and "input" in body
 
 
-def parse_as_chat(received: IncomingRequest) -> Call | DomainError:
-    """Such a body as a call of chat completions; returns the error of an invalid one."""
-    try:
-        call = _as_chat(received.body, chat_parsing.size_of(received.raw))
-        return replace(call, caller=hash_token(received.key))
-    except BadCall as error:
-        return error
-
-
-def _as_chat(body: dict[str, Any], size: int) -> Call:
-    call = parse_responses(body, size)
+def parse_as_chat(received: IncomingRequest) -> Call:
+    """Such a body as a call of chat completions. Raises BadCall."""
+    body: dict[str, Any] = received.body
+    call = parse_responses(body, chat_parsing.size_of(received.raw))
     if body.get("previous_response_id") or references(body.get("input")):
         raise BadCall(
             "Kept responses are continued on /v1/responses. Here, send the whole conversation.",

@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from models.accounts.credentials import hash_token
-from models.core.errors import DomainError
 from models.gateway import tokens
 from models.gateway.bill import Bill
-from models.gateway.chat_format import BadCall, Call, Usage, UsageMeter, request_definitions
+from models.gateway.chat_format import Call, Usage, UsageMeter, request_definitions
 from models.gateway.conversation import Answer, Conversation
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.dialect import (
@@ -22,7 +20,9 @@ from models.gateway.dialects.dialect import (
     newest_messages,
 )
 from models.gateway.dialects.format_answers import FormatCollector, read_format_answer
+from models.gateway.dialects.reading import read_request
 from models.gateway.dialects.translation import TranslatedAnswer, as_chat, translated
+from models.gateway.formats.chat_request import write_chat
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route
@@ -31,8 +31,7 @@ CHAT = ChatDialect()
 
 
 class TranslatingDialect(Dialect):
-    """Needs no run; the header `x-stoa-run-id` attaches a call to one. `format`: the name of its format; `passed_on`: headers that a
-    provider of this format gets unchanged."""
+    """`format`: the name of its format; `passed_on`: headers that a provider of this format gets unchanged."""
 
     collects = True
     format = ""
@@ -51,14 +50,11 @@ class TranslatingDialect(Dialect):
         """A whole answer in this format."""
 
     def read(self, received: IncomingRequest) -> CallRequest:
-        call: Call | DomainError = received.body
-        if not isinstance(call, DomainError):
-            try:
-                passed = {name: value for name in self.passed_on if (value := received.headers.get(name))}
-                call = replace(self.parse(received), headers=passed, caller=hash_token(received.key))
-            except BadCall as error:
-                call = error
-        return self.request(received, call)
+        return read_request(self, received, self._parse_with_headers)
+
+    def _parse_with_headers(self, received: IncomingRequest) -> Call:
+        passed = {name: value for name in self.passed_on if (value := received.headers.get(name))}
+        return replace(self.parse(received), headers=passed)
 
     def adapt(self, call: Call, provider: Provider) -> Call:
         """Translate the call for a provider without this format."""
@@ -69,16 +65,19 @@ class TranslatingDialect(Dialect):
         return self.conversation(body)
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
-        body = as_chat(call)
+        body = self._chat_body(call)
         return newest_messages(body["messages"], size), request_definitions(body, size)
 
     def count_text(self, call: Call) -> int:
-        body = as_chat(call)
+        body = self._chat_body(call)
         return tokens.count_messages(body["messages"], body.get("tools"))
 
     def count_input(self, call: Call) -> tuple[int, dict[str, int]]:
-        body = as_chat(call)
+        body = self._chat_body(call)
         return tokens.count_input(body["messages"], body.get("tools"))
+
+    def _chat_body(self, call: Call) -> Mapping[str, Any]:
+        return write_chat(self.conversation(call.body)) if call.format == self.format else as_chat(call)
 
     # -- answers ---------------------------------------------------------------------------------------------
 

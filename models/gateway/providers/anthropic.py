@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from models.gateway import model_names
 from models.gateway.chat_format import Call
 from models.gateway.formats import messages_request
 from models.gateway.providers.provider import STOA_KEYS, Provider
+from models.gateway.upstream import ProviderRequest
 
 VERSION = "2023-06-01"
 """Version of the API for clients that name none."""
@@ -36,6 +38,9 @@ class Anthropic(Provider):
     def upstream_model(self, model: str) -> str:
         name = self.canonical(re.sub(r"(?<=\d)\.(?=\d)", "-", super().upstream_model(model)))
         return name + next((ending for short, ending in _SUFFIXES if short.fullmatch(name)), "")
+
+    def key_check(self, key: str) -> ProviderRequest:
+        return replace(super().key_check(key), headers={"x-api-key": key, "anthropic-version": VERSION})
 
     def authorization(self, call: Call, key: str) -> Mapping[str, str]:
         return {"x-api-key": key, "anthropic-version": VERSION}

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 from models.gateway import model_names
 from models.gateway.chat_format import Call
-from models.gateway.formats import messages_request, responses_request
+from models.gateway.formats import messages_request, passed, responses_request
 from models.gateway.pricing import ModelPrice
 from models.gateway.providers.anthropic import VERSION
 from models.gateway.providers.openai import OpenAI, rewrite_responses
@@ -68,10 +68,15 @@ class ConfiguredProvider(OpenAI):
         self.native_n = "n" not in config.unsupported
         self._by_upstream = {model.upstream.lower(): model for model in config.models.values()}
         self._query = urlencode(config.query)
+        described = {model.kind or model_names.kind_of(model.upstream) for model in config.models.values()}
+        kinds = {*passed.KINDS.values()} if config.price is not None or config.table else described
+        tasks = (name for name, kind in passed.KINDS.items() if kind in kinds)
+        self._formats = tuple(dict.fromkeys((*config.formats, *tasks)))
 
     @property
     def formats(self) -> tuple[str, ...]:
-        return self.config.formats
+        """Those of its description, and those of the kinds of models described, or of all kinds if it may have any."""
+        return self._formats
 
     @property
     def ready(self) -> bool:
@@ -147,6 +152,11 @@ class ConfiguredProvider(OpenAI):
     def headers(self) -> Mapping[str, str]:
         return self.config.headers
 
+    def rewrite_passed(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        body, dropped = super().rewrite_passed(call, model)
+        self._remove_unsupported(body, model, dropped)
+        return body, dropped
+
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         if call.format == "chat":
             body, dropped = super().rewrite(call, model)
@@ -155,6 +165,9 @@ class ConfiguredProvider(OpenAI):
         else:
             kept = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
             body, dropped = {**kept, "model": model, "stream": call.stream}, [*call.left_out]
+        self._remove_unsupported(body, model, dropped)
+        return body, dropped
+
+    def _remove_unsupported(self, body: dict[str, Any], model: str, dropped: list[str]) -> None:
         found = self.model(model)
         remove_keys(body, self.config.unsupported | (found.unsupported if found else frozenset()), dropped)
-        return body, dropped

@@ -1,4 +1,4 @@
-"""Stoa's built-in demo model, available without any provider key."""
+"""Stoa's built-in demo models, available without any provider key."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ from models.gateway.chat_format import Call
 from models.gateway.pricing import ModelPrice, flat
 from models.gateway.providers.provider import Provider
 
-MODEL = "stoa/demo"
-_PRICE = flat(3, 15)
+MODEL, EMBEDDINGS = "stoa/demo", "stoa/demo-embeddings"
+MODELS = (MODEL, EMBEDDINGS)
+_PRICES = {MODEL: flat(3, 15), EMBEDDINGS: flat("0.1", 0)}
 
 
 class DemoProvider(Provider):
-    """Serves `stoa/demo`, at the price of a mid-range model, so that a page of text costs whole credits."""
+    """Serves `stoa/demo`, at the price of a mid-range model, so that a page of text costs whole credits, and `stoa/demo-embeddings`."""
 
     name = "stoa"
     title = "Stoa"
@@ -24,14 +25,18 @@ class DemoProvider(Provider):
     def ready(self) -> bool:
         return True
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return ("chat", "embeddings")
+
     def own_price(self, requested: str, upstream: str) -> ModelPrice | None:
-        return _PRICE
+        return _PRICES.get(upstream)
 
     def upstream_model(self, model: str) -> str:
-        return MODEL
+        return EMBEDDINGS if model.lower() == EMBEDDINGS else MODEL
 
     def public_model(self, model: str) -> str:
-        return MODEL
+        return self.upstream_model(model)
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         return {**call.body, "model": model, "stream": call.stream}, []

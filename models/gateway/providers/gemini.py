@@ -45,7 +45,8 @@ class Gemini(Provider):
     def formats(self) -> tuple[str, ...]:
         """Another compatible server need not have Google's own API."""
         native = self.endpoint.base_url.endswith(COMPATIBLE)
-        return (gemini_request.NAME, "chat") if native else ("chat",)
+        compatible = ("chat", "embeddings")
+        return (gemini_request.NAME, *compatible) if native else compatible
 
     def format_for(self, call: Call) -> str:
         """Several answers of chat completions, and media as output, have no normal form."""

@@ -3,13 +3,18 @@
 import re
 from typing import Any
 
+from models.gateway import model_names
 from models.gateway.chat_format import Call
-from models.gateway.formats import responses_request
+from models.gateway.formats import passed, responses_request
+from models.gateway.pricing import ModelPrice, flat
 from models.gateway.providers.provider import OPENROUTER_KEYS, STOA_KEYS, Provider, effort_of
 
 _LATEST_NAMES = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
 """OpenRouter's model names that end in `-latest` at OpenAI."""
 _REASONING_MODELS = re.compile(r"o\d|gpt-5|gpt-[6-9]|codex")
+_COMPLETION_MODELS = re.compile(r"(?:davinci|babbage)-002")
+"""Names that only OpenAI has: OpenRouter serves its completion models for chats."""
+_FREE = flat(0, 0, source="vendor")
 _OPENROUTER_ONLY = ("usage", "provider", "transforms")
 
 
@@ -22,13 +27,25 @@ class OpenAI(Provider):
     table = "openai"
     host = "api.openai.com"
     prefixes = ("openai",)
-    bare = re.compile(r"gpt-|o\d|chatgpt-|codex-|ft:")
+    bare = re.compile(
+        r"gpt-|o\d|chatgpt-|codex-|ft:|text-embedding-|dall-e|tts-1|whisper-1|(?:omni|text)-moderation"
+    )
     native_n = True
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Other servers may not have the Responses API."""
-        return ("responses", "compaction", "chat") if self.first_party else ("chat",)
+        """Other servers may not have the Responses API. OpenAI has no ranking."""
+        if not self.first_party:
+            return ("chat", *passed.PASSED)
+        own = ("responses", "compaction", "chat")
+        return (*own, *(each for each in passed.PASSED if each != "rerank"))
+
+    def speaks_in_events(self, model: str) -> bool:
+        """OpenAI's older models of speech have no events, and are priced by characters."""
+        return self.first_party and not model.startswith("tts-1")
+
+    def claims(self, model: str) -> bool:
+        return super().claims(model) or bool(_COMPLETION_MODELS.fullmatch(model.lower()))
 
     def upstream_model(self, model: str) -> str:
         name = super().upstream_model(model)
@@ -37,6 +54,10 @@ class OpenAI(Provider):
     def reasons(self, model: str) -> bool:
         """Whether a model is one of OpenAI's reasoning models, whose keys differ."""
         return bool(_REASONING_MODELS.match(model))
+
+    def own_price(self, requested: str, upstream: str) -> ModelPrice | None:
+        """OpenAI's moderation is free."""
+        return _FREE if self.first_party and model_names.kind_of(upstream) == "moderation" else None
 
     @property
     def media_priced_separately(self) -> bool:  # type: ignore[override]

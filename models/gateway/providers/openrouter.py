@@ -13,7 +13,7 @@ from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.provider import STOA_KEYS, Endpoint, Provider
-from models.gateway.upstream import Upstream
+from models.gateway.upstream import ProviderRequest, Upstream
 
 VENDORS = tuple((maker.bare, maker.prefixes[0]) for maker in (OpenAI, Anthropic, Gemini))
 """Patterns of model names without a vendor, and the vendor's prefix."""
@@ -28,9 +28,17 @@ class OpenRouter(Provider):
     prefixes = ("openrouter",)
     reports_cost = True
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return ("chat", "embeddings", "completions", "rerank")
+
     def __init__(self, endpoint: Endpoint, upstream: Upstream, *, site: str = "") -> None:
         super().__init__(endpoint, upstream)
         self.site = site
+
+    def key_check(self, key: str) -> ProviderRequest:
+        # its list of models is public
+        return replace(super().key_check(key), url=f"{self.endpoint.base_url}/key")
 
     def upstream_model(self, model: str) -> str:
         folded = model.lower()

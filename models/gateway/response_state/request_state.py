@@ -68,16 +68,25 @@ class RequestState:
         if not self.memory.keeps(self.body):
             return None
         id = f"resp_{self.request_id}"
-        store = self.body.get("store") is not False
+        store = self.memory.stores(self.body)
         facts = {"id": id, "store": store, "previous_response_id": self.previous_id}
 
         def write(response: Mapping[str, Any], raw: bytes) -> None:
             output = response.get("output")
             items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
-            if response.get("status") in FINISHED:
+            status = response.get("status")
+            if status in FINISHED:
                 given = self.body.get("input")
                 record = ResponseRecord(
-                    self.request_id, id, given, raw, items, self.previous_id, chain, store=store
+                    self.request_id,
+                    id,
+                    given,
+                    raw,
+                    items,
+                    self.previous_id,
+                    chain,
+                    store=store,
+                    status=status,
                 )
                 self.memory.keep(record)
 

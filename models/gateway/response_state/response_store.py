@@ -141,6 +141,7 @@ class ResponseRecord:
     previous_id: str | None = None
     chain: ResponseChain = NO_CHAIN
     store: bool = True
+    status: str = "completed"
 
 
 class ResponseMemory(Protocol):
@@ -148,6 +149,9 @@ class ResponseMemory(Protocol):
 
     def keeps(self, body: Mapping[str, Any]) -> bool:
         """Whether the answer to this request is kept."""
+
+    def stores(self, body: Mapping[str, Any]) -> bool:
+        """Whether it is kept in the database."""
 
     def chain(self, owner: ResponseOwner, id: str) -> ResponseChain:
         """The chain that ends in this response. Raises PreviousResponseNotFound, ResponsesUnavailable."""
@@ -170,6 +174,8 @@ class ResponseStore:
 
     def keeps(self, body: Mapping[str, Any]) -> bool:
         return self.enabled and body.get("store") is not False
+
+    stores = keeps
 
     def keep(self, record: ResponseRecord) -> None:
         row = _row(record)

@@ -1,13 +1,15 @@
 """The profile tabs `security` and `api-keys`: list and revoke sessions and API keys, create keys."""
 
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts import credentials
+from models.accounts.api_keys import KeyRules, audited_rules, keys_by_id
 from models.accounts.credentials import NAME_LENGTH, PAT_DAYS
+from models.accounts.key_changes import change_rules, own_key, revoked_keys, rotate
 from models.accounts.passkeys import passkeys_of
 from models.accounts.sessions import NEVER, Session
 from models.accounts.user_agents import describe_agent
@@ -23,6 +25,14 @@ from views.accounts.pages.profile import tab
 from views.web import format
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required, settings
 from views.web.htmx import render, see_other, toast
+from views.web.key_rules_form import (
+    GRACES,
+    rules_fields,
+    scope_summary,
+    sent_grace,
+    sent_rules,
+    stored_fields,
+)
 from views.web.new_key import keep_new_key
 
 bp.add_app_template_filter(describe_agent, "browser_words")
@@ -166,7 +176,8 @@ def create_key() -> ResponseReturnValue:
     """Create an API key that pays from the user's own account or an organisation, and show it once, on its page."""
     form = {name: request.form.get(name, "").strip() for name in ("name", "days", "org")}
     lasts = form["days"] == LASTS
-    errors = key_form_errors(form["name"], "1" if lasts else form["days"])
+    rules, problems = sent_rules()
+    errors = key_form_errors(form["name"], "1" if lasts else form["days"]) | problems
     payer = next(((org, member) for org, member in orgs_to_pay(_user().id) if org.id == form["org"]), None)
     if form["org"] and payer is None:
         errors["org"] = "Choose one of your organisations."
@@ -175,12 +186,18 @@ def create_key() -> ResponseReturnValue:
     elif payer and lasts:
         errors["days"] = ORG_LASTS
     if errors:
-        return _keys_page(**form, errors=errors, status=422)
+        return _keys_page(**form, rules=rules, errors=errors, status=422)
     limit = settings().stoa_keys_per_account
     if payer:
         check_session(payer[0], _current(), now())
         token, row = create_org_key(
-            *payer, by=_current(), name=form["name"], days=int(form["days"]), limit=limit, now=now()
+            *payer,
+            by=_current(),
+            name=form["name"],
+            days=int(form["days"]),
+            limit=limit,
+            now=now(),
+            rules=rules,
         )
     else:
         token, row = credentials.create_key(
@@ -190,6 +207,7 @@ def create_key() -> ResponseReturnValue:
             name=form["name"] or None,
             limit=limit,
             now=now(),
+            rules=rules,
         )
     audit("token.created", _user().id, user=_user(), after={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
@@ -202,7 +220,8 @@ def create_key() -> ResponseReturnValue:
 def edit_key(identifier: str) -> ResponseReturnValue:
     """Show the form for the name and the expiry of a key and whether it is in use, in a dialog or, without JavaScript, a page."""
     row = _owned(identifier, ("pat",))
-    return _edit_dialog(row, row.name or "", row.disabled_at is None, "")
+    rules = stored_fields(keys_by_id([identifier]).get(identifier))
+    return _edit_dialog(row, row.name or "", row.disabled_at is None, "", rules)
 
 
 @bp.post("/profile/keys/<identifier>")
@@ -212,23 +231,29 @@ def change_key(identifier: str) -> ResponseReturnValue:
     """Rename an API key, switch it off or on, and change when it expires (`days` from now, `never`, or empty: as before)."""
     row, name, on = _owned(identifier, ("pat",)), request.form.get("name", "").strip(), "on" in request.form
     days, moment = request.form.get("days", "").strip(), now()
-    errors = key_form_errors(name, "1" if days in ("", LASTS) else days)
+    key = keys_by_id([identifier]).get(identifier) if "rules" in request.form else None
+    rules, problems = sent_rules() if key else (None, {})
+    errors = key_form_errors(name, "1" if days in ("", LASTS) else days) | problems
     if row.org_id is not None and not name:
         errors["name"] = "Name it, so that your organisation knows what it is for."
     if row.org_id is not None and days == LASTS:
         errors["days"] = ORG_LASTS
     if errors:
-        return _edit_dialog(row, name, on, days, errors)
+        return _edit_dialog(
+            row, name, on, days, rules_fields(rules, errors=errors) if rules else None, errors
+        )
     if days and row.org_id is not None:
         for org, _ in memberships(_user().id):
             if org.id == row.org_id:
                 check_session(org, _current(), moment)
     expires = NEVER if days == LASTS else moment + timedelta(days=int(days)) if days else None
-    before = _key_facts(row)
+    before = _key_facts(row) | audited_rules(key)
     row = credentials.change_key(
         _user(), identifier, name=name or None, on=on, expires=expires, by=_current(), now=moment
     )
-    after = _key_facts(row)
+    if rules:
+        change_rules(key, rules, moment)
+    after = _key_facts(row) | audited_rules(key)
     if after != before:
         if row.org_id is not None:
             record_org(row.org_id, "key.changed", row.name or row.token_hint, before=before, after=after)
@@ -238,13 +263,18 @@ def change_key(identifier: str) -> ResponseReturnValue:
     return see_other(url_for("profile.profile", tab="api-keys"))
 
 
-def _key_facts(row: Session) -> dict[str, str | bool | None]:
+def _key_facts(row: Session) -> dict[str, Any]:
     expires = "never" if row.expires == NEVER else format.iso(row.expires)
     return {"id": row.session_token[:12], "name": row.name, "on": row.disabled_at is None, "expires": expires}
 
 
 def _edit_dialog(
-    row: Session, name: str, on: bool, days: str, errors: dict[str, str] | None = None
+    row: Session,
+    name: str,
+    on: bool,
+    days: str,
+    rules: dict[str, Any] | None,
+    errors: dict[str, str] | None = None,
 ) -> ResponseReturnValue:
     present = "never" if row.expires == NEVER else format.date(row.expires)
     options = [(each, text) for each, text in EXPIRY_OPTIONS if row.org_id is None or each != LASTS]
@@ -257,9 +287,41 @@ def _edit_dialog(
         days=days,
         expiry_options=[("", f"As now: {present}"), *options],
         expired=row.expires <= now(),
+        rules=rules,
         errors=errors or {},
         status=422 if errors else 200,
     )
+
+
+@bp.get("/profile/keys/<identifier>/rotation")
+@login_required
+def ask_key_rotation(identifier: str) -> ResponseReturnValue:
+    """Ask how long the old secret of an API key is to work, in a dialog or, without JavaScript, a page."""
+    return render(
+        "accounts/rotate_key.html",
+        partial="accounts/_rotate_key.html",
+        row=_owned(identifier, ("pat",)),
+        graces=GRACES,
+        action=url_for("accounts.rotate_key", identifier=identifier),
+        back=url_for("profile.profile", tab="api-keys"),
+    )
+
+
+@bp.post("/profile/keys/<identifier>/rotation")
+@login_required
+@limiter.limit("20/minute;200/hour", key_func=lambda: _rate_limit_key())
+def rotate_key(identifier: str) -> ResponseReturnValue:
+    """Give an API key a new secret, and show it once, on its page."""
+    credentials.lock_browser(_current())
+    key = own_key(_user(), identifier)
+    token = rotate(key, grace=sent_grace(), now=now())
+    row = key.session
+    if row.org_id is not None:
+        record_org(row.org_id, "key.rotated", row.name or row.token_hint, after={"key": row.token_hint})
+    audit("token.rotated", _user().id, user=_user(), after={"id": row.session_token[:12], "name": row.name})
+    db.session.commit()
+    keep_new_key(token)
+    return see_other(url_for("usage.new_key", key_id=row.session_token))
 
 
 @bp.get("/profile/keys/<identifier>/revocation")
@@ -290,14 +352,21 @@ def _keys_page(
     name: str = "",
     days: str = str(PAT_DAYS),
     org: str = "",
+    rules: KeyRules | None = None,
     errors: dict[str, str] | None = None,
     status: int = 200,
 ) -> ResponseReturnValue:
     rows = credentials.keys(_user())
+    new_rules = rules_fields(rules or KeyRules(), errors=errors or {})
     response = render(
         "accounts/api_keys.html",
         partial="accounts/_key_form.html" if errors else None,
         keys=rows,
+        rules_of=keys_by_id([row.session_token for row in rows]),
+        revoked=revoked_keys(_user().id),
+        rules=new_rules,
+        new_rules=new_rules,
+        scope_summary=scope_summary,
         spent=spent_by_own_keys(_user().id, rows, now()),
         payers={org.id: org for org, _ in memberships(_user().id)},
         payer_options=[("", "Your own account"), *((org.id, org.name) for org, _ in orgs_to_pay(_user().id))],

@@ -29,6 +29,7 @@ NAMES = {
     "interrupted": ("broken off", "broken off"),
     "rate_limited": ("rate limited", "rate limited"),
     "server_error": ("server error", "server errors"),
+    "left_alone": ("not tried", "not tried"),
     "rejected": ("request refused", "requests refused"),
     "other": ("other", "other"),
 }

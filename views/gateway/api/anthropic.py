@@ -8,13 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 
 from models.core.strict_models import Missing
-from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import MESSAGES
 from models.gateway.formats.messages_parsing import parse_messages
 from views.gateway.api.model_calls import (
     CALL_ERRORS,
+    CALL_HEADERS,
     NOT_FOUND,
-    PAYER_HEADERS,
     call_model,
     count_tokens,
 )
@@ -86,9 +85,7 @@ class InputTokens(ResponseModel):
     body=MessagesBody,
     parameters=[
         header("anthropic-beta", "Passed on to providers of this format, ignored for others"),
-        header("x-stoa-run-id", "Attaches the call to one of your running runs"),
-        header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
-        *PAYER_HEADERS,
+        *CALL_HEADERS,
     ],
     answers={
         200: ("The message, or its stream", ClaudeAnswer),

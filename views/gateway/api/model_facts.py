@@ -27,7 +27,7 @@ class ModelFacts(ResponseModel):
     object: Literal["model"]
     created: int
     owned_by: str = Field(description="The provider that serves it")
-    type: Literal["chat"]
+    type: str = Field(description=f"What it does: one of {', '.join(model_names.ROUTES)}")
     context_window: int | None = Field(description="Tokens of input and output together; null if unknown")
     max_output_tokens: int | None = Field(description="null if unknown")
     capabilities: dict[str, Literal[True] | None] = Field(
@@ -78,7 +78,7 @@ def openai_model(route: Route) -> dict[str, Any]:
         "object": "model",
         "created": CREATED,
         "owned_by": route.provider.name,
-        "type": model_names.CHAT,
+        "type": route.kind,
         "context_window": _context(route),
         "max_output_tokens": route.price.max_output if route.price else None,
         "capabilities": {name: True if name in known else None for name in ABILITIES},

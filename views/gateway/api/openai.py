@@ -10,13 +10,12 @@ from werkzeug import Response
 from models.accounts import scopes
 from models.core.errors import DomainError
 from models.core.strict_models import INT32_MAX, Missing
-from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.dialects import CHAT
 from models.gateway.dialects.dialect import MissingApiKey
 from views.gateway.api.model_calls import (
     CALL_ERRORS,
+    CALL_HEADERS,
     DOOR,
-    PAYER_HEADERS,
     call_model,
     gateway,
     json_answer,
@@ -32,7 +31,7 @@ from views.gateway.api.model_facts import (
 )
 from views.web import guards
 from views.web.fast_path import RequestContext, current_context, fast_route
-from views.web.operation import Operation, ResponseModel, header, path
+from views.web.operation import Operation, ResponseModel, path
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
@@ -98,11 +97,7 @@ class Completion(ResponseModel):
     caller="key",
     scope=CHAT.scope,
     body=ChatBody,
-    parameters=[
-        header("x-stoa-run-id", "Attaches the call to one of your running runs"),
-        header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
-        *PAYER_HEADERS,
-    ],
+    parameters=CALL_HEADERS,
     answers={
         200: ("The completion, or its stream", Completion),
         **CALL_ERRORS,
@@ -124,7 +119,7 @@ def chat_completions(context: RequestContext) -> Response:
     tag="Gateway",
     caller="key",
     scope=scopes.ANY_INFERENCE,
-    answers={200: ("The models available for chat completions", ModelList | AnthropicModelList)},
+    answers={200: ("The models; in Anthropic's format those that chat", ModelList | AnthropicModelList)},
     door=DOOR,
 )
 def models() -> ResponseReturnValue:
@@ -132,12 +127,12 @@ def models() -> ResponseReturnValue:
     context = current_context()
     if (refusal := _reject_unknown_key(context)) is not None:
         return refusal
-    listed = gateway(context.app).routes.models()
+    routes = gateway(context.app).routes
     if _anthropic(context):
-        data = [anthropic_model(route) for route in listed]
+        data = [anthropic_model(route) for route in routes.models()]
         range_ids = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
         return json_answer({"data": data, "has_more": False, **range_ids})
-    return json_answer({"object": "list", "data": [openai_model(route) for route in listed]})
+    return json_answer({"object": "list", "data": [openai_model(route) for route in routes.all_models()]})
 
 
 @bp.get("/models/<path:name>")
@@ -155,7 +150,7 @@ def model(name: str) -> ResponseReturnValue:
     if (refusal := _reject_unknown_key(context)) is not None:
         return refusal
     try:
-        route = gateway(context.app).routes.find(name)
+        route = gateway(context.app).routes.find_any(name)
     except DomainError as error:
         return refuse(context, 404, error.message, "model_not_found", param="model")
     return json_answer(anthropic_model(route) if _anthropic(context) else openai_model(route))

@@ -6,23 +6,25 @@ from flask import Blueprint
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 
-from models.core.errors import DomainError
 from models.core.strict_models import Missing
-from models.gateway.budget_errors import RUN_BUDGET
+from models.gateway.chat_format import Call
 from models.gateway.dialects import COMPACTION, RESPONSES
 from models.gateway.formats.responses_parsing import parse_responses
+from models.gateway.response_state.request_state import RequestState
 from views.gateway.api.model_calls import (
     CALL_ERRORS,
+    CALL_HEADERS,
     DOOR,
     NOT_FOUND,
-    PAYER_HEADERS,
     call_model,
     count_tokens,
-    refuse_in,
+    gateway,
+    response_owner,
 )
 from views.gateway.api.openai import Tokens
+from views.gateway.api.response_sockets import serve_socket
 from views.web.fast_path import RequestContext, fast_route
-from views.web.operation import Operation, ResponseModel, header
+from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("gateway_responses", __name__, url_prefix="/v1")
 
@@ -84,15 +86,11 @@ class ResponseInputTokens(ResponseModel):
 
 @fast_route(bp, "/responses")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     scope=RESPONSES.scope,
     body=ResponsesBody,
-    parameters=[
-        header("x-stoa-run-id", "Attaches the call to one of your running runs"),
-        header(RUN_BUDGET, "Credits that this run and its sub-runs may spend; the first one given counts"),
-        *PAYER_HEADERS,
-    ],
+    parameters=CALL_HEADERS,
     answers={
         200: ("The response, or its stream", ModelResponse),
         **CALL_ERRORS,
@@ -110,10 +108,11 @@ def responses(context: RequestContext) -> Response:
 
 @fast_route(bp, "/responses/compact")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
+    scope=RESPONSES.scope,
     body=CompactionBody,
-    parameters=[header("x-stoa-run-id", "Attaches the call to one of your running runs"), *PAYER_HEADERS],
+    parameters=CALL_HEADERS,
     answers={
         200: ("The compacted conversation", CompactedConversation),
         **CALL_ERRORS,
@@ -130,7 +129,7 @@ def compact(context: RequestContext) -> Response:
 
 @fast_route(bp, "/responses/input_tokens")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     scope=RESPONSES.scope,
     body=ResponsesBody,
@@ -146,24 +145,37 @@ def count_response_tokens(context: RequestContext) -> Response:
     def written(count: int) -> dict[str, Any]:
         return {"object": "response.input_tokens", "input_tokens": count}
 
-    return count_tokens(context, RESPONSES, parse_responses, written)
+    def parse(body: Any, size: int) -> Call:
+        call = parse_responses(body, size)
+        served = gateway(context.app)
+        state = RequestState(context.id, body, size, served.responses)
+        if not state.refers:
+            return call
+        resolved = state.resolve(response_owner(context))
+        return parse_responses(resolved.body, resolved.size)
+
+    return count_tokens(context, RESPONSES, parse, written)
 
 
 @fast_route(bp, "/responses", method="GET")
 @Operation(
-    tag="Gateway",
-    caller="anyone",
-    answers={426: "Responses are not served over WebSocket: send a POST"},
+    tag="Responses",
+    caller="key",
+    scope=RESPONSES.scope,
+    answers={
+        101: ("The connection is a WebSocket", None),
+        400: "The handshake is invalid",
+        403: "Your account is suspended, or your key may not do this",
+        426: "This is no WebSocket: send a POST",
+        429: "Too many WebSockets are open",
+        503: "The ledger is not reachable",
+    },
     door=DOOR,
 )
 def response_socket(context: RequestContext) -> Response:
-    """Refuse a WebSocket.
+    """Create responses over a WebSocket.
 
-    Codex and other clients that open one fall back to POST.
+    Frames are JSON: `response.create` with a body as for POST, `generate` false to only prepare it, `stream_id` for responses beside
+    one another, and `response.steer` to add input to a response that is being generated. The events are those of a stream.
     """
-    message = (
-        "Responses are not served over WebSocket here. Send POST /v1/responses, with 'stream' for events."
-    )
-    response = refuse_in(context, RESPONSES, DomainError(message, status=426, code="websocket_not_served"))
-    response.headers["Connection"] = "close"
-    return response
+    return serve_socket(context)

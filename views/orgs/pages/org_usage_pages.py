@@ -120,9 +120,13 @@ def _query() -> UsageQuery:
 
 
 def _clock(query: UsageQuery) -> tzinfo:
-    """The viewer's time zone; that of the organisation for what only its own days have: teams and repositories."""
+    """The viewer's time zone; that of the organisation for what only its own days have, teams and repositories, and for weeks without
+    filters, which it has added up."""
     dimensions: set[str] = {query.by, *query.filters}
-    return viewer_zone() if dimensions <= {*ROLLED, "run"} else clock_of(current_org())
+    period, _ = requested_period(query, now(), viewer_zone())
+    weeks = period.step == "week" and query.filters.keys() <= {"member"}
+    own = weeks or not dimensions <= {*ROLLED, "run"}
+    return clock_of(current_org()) if own else viewer_zone()
 
 
 def _filters(query: UsageQuery) -> dict[str, str]:

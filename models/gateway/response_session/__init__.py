@@ -1,0 +1,1 @@
+"""Responses over one WebSocket: lanes, steering and the frames of clients."""
