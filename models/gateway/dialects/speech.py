@@ -7,7 +7,7 @@ from typing import Any
 from models.accounts.scopes import AUDIO
 from models.gateway import tokens
 from models.gateway.bill import Bill
-from models.gateway.chat_format import BadCall, Call
+from models.gateway.chat_format import BadCall, Call, UsageMeter
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN
 from models.gateway.dialects.dialect import CallRequest, IncomingRequest, StreamTranslator
 from models.gateway.dialects.passed_stream import PassedStream
@@ -37,18 +37,19 @@ class SpeechStream:
     def __init__(self, call: Call, route: Route) -> None:
         meter = passed_meter(call, route)
         assert isinstance(meter, SpeechMeter)
-        self.meter = meter
+        self.meter: UsageMeter = meter
         self.done = False
+        self._speech = meter
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
         out, self._held = self._held, chunk
-        self.meter.add_speech(len(chunk))
+        self._speech.add_speech(len(chunk))
         return out
 
     def end(self, *, cut: bool = False) -> bytes:
         if not cut:
-            self.meter.end()
+            self._speech.end()
         return b""
 
     def final_chunk(self, bill: Bill | None) -> bytes:

@@ -58,9 +58,7 @@ class ImagesMeter(PassedMeter):
 
     def _add_event_usage(self, event: Mapping[str, Any]) -> bool:
         """Each image of a stream reports its own tokens."""
-        before = self.reported
-        usage = event.get("usage")
-        self.reported = None
+        before, usage = self.reported, event.get("usage")
         self.add_usage(usage if isinstance(usage, dict) else None, units={self._unit: 1})
         if before is not None and self.reported is not None:
             self.reported = before + self.reported
