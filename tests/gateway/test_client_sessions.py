@@ -270,7 +270,9 @@ def test_an_idle_session_ends_and_goes_on(
     assert end(IDLE) == ["completed", "completed"]
     assert all(run.completed_at and run.completed_at <= now() for run in runs(session))
     # a worker whose cache still has the runs goes on with them
-    assert call(agent("a1")).status_code == 200
+    once = agent("a1") | {"idempotency-key": "once"}
+    first, again = call(once), call(once)
+    assert (first.status_code, again.data == first.data) == (200, True)
     assert [run.status for run in runs(session)] == ["running", "running"]
     assert end(IDLE) == ["completed", "completed"]
     age(25)
