@@ -10,12 +10,21 @@ MAX_ID = 200
 """Longest id of a session or sub-agent, in characters. Longer ones are ignored."""
 AFFINITY_KEYS = ("prompt_cache_key", "safety_identifier", "user")
 MAX_AFFINITY = 500
+MAX_JSON = 8_000
+"""Longest header or field with JSON that is read, in characters."""
 _ID = re.compile(r"[!-~]+")
 _KIND = re.compile(r"[^A-Za-z0-9._ -]+")
 _OLD_CLAUDE_USER = re.compile(r"user_[0-9a-f]{1,64}_account_[0-9a-f-]{0,36}_session_([0-9a-f-]{36})")
 
 _CODEX_BODY = ("thread_id", "x-codex-parent-thread-id", "x-openai-subagent")
 _CODEX_HEADERS = ("HTTP_THREAD_ID", "HTTP_X_CODEX_PARENT_THREAD_ID", "HTTP_X_OPENAI_SUBAGENT")
+
+_PURPOSE = {
+    "prompt_id": "HTTP_X_CLAUDE_CODE_PROMPT_ID",
+    "request_class": "HTTP_X_CLAUDE_CODE_REQUEST_CLASS",
+    "auxiliary_type": "HTTP_X_CLAUDE_CODE_AUXILIARY_TYPE",
+    "compaction": "HTTP_X_CLAUDE_CODE_COMPACTION",
+}
 
 TITLES = {
     "claude-code": "Claude Code",
@@ -70,6 +79,16 @@ def is_claude_code(headers: Any) -> bool:
     return "x-claude-code-session-id" in headers or (headers.get("user-agent") or "").startswith("claude-c")
 
 
+def read_purpose(environ: Mapping[str, Any]) -> dict[str, str]:
+    """What a client says a call is for: the prompt of the user that it belongs to, and its class, such as `main` or `compaction`.
+    Claude Code says most of it only if it was asked to (CLAUDE_CODE_GATEWAY_HINT_HEADERS)."""
+    found = {name: _id(environ.get(field)) for name, field in _PURPOSE.items()}
+    if text := environ.get("HTTP_X_CODEX_TURN_METADATA"):
+        said = _object(text)
+        found |= {"prompt_id": _id(said.get("turn_id")), "request_class": _id(said.get("request_kind"))}
+    return {name: value for name, value in found.items() if value}
+
+
 def affinity(session: CallSession | None, run_id: str | None, body: Mapping[str, Any]) -> str | None:
     """What tells the calls of one conversation, for which its provider caches the prompt: the session, the run, or the client's key
     or user for that purpose; None without one."""
@@ -120,13 +139,18 @@ def _kind(value: Any) -> str:
 
 def _session_of_user(user: Any) -> Any:
     """The session in the user that Claude Code names: JSON, or (older versions) one name of three parts."""
-    if not isinstance(user, str) or len(user) > 2_000:
+    if not isinstance(user, str) or len(user) > MAX_JSON:
         return None
     if user.startswith("{"):
-        try:
-            found = orjson.loads(user)
-        except orjson.JSONDecodeError:
-            return None
-        return found.get("session_id") if isinstance(found, dict) else None
+        return _object(user).get("session_id")
     old = _OLD_CLAUDE_USER.fullmatch(user)
     return old[1] if old else None
+
+
+def _object(text: Any) -> Mapping[str, Any]:
+    """A JSON object; empty for anything else."""
+    try:
+        found = orjson.loads(text) if isinstance(text, str) and len(text) <= MAX_JSON else None
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -161,6 +161,24 @@ def test_calls_without_a_session_cost_no_round_trip_and_runs_of_their_own_count(
     assert [each.run_id for each in facts.calls()] == [None, own_id]
 
 
+def test_what_a_call_is_for_is_kept_with_it(call: Callable[..., Any], rich: Person, facts: Facts) -> None:
+    hints = {"x-claude-code-prompt-id": "p1", "x-claude-code-request-class": "main"}
+    turn = json.dumps({"turn_id": "t1", "request_kind": "compaction"})
+    codex = {"session-id": "s", "x-codex-window-id": "s:0", "x-codex-turn-metadata": turn}
+    for headers in (CLAUDE | hints, codex, codex | {"x-codex-turn-metadata": "{"}, hints):
+        assert call(headers).status_code == 200
+    calls = facts.calls()
+    assert [(each.parameters or {}).get("client") for each in calls] == [
+        {"prompt_id": "p1", "request_class": "main"},
+        {"prompt_id": "t1", "request_class": "compaction"},
+        None,
+        None,
+    ]
+    page = rich.browser.get(f"/calls/{calls[0].request_id}").text
+    assert "request class main" in page
+    assert "request_class" not in page, "it is no part of the request to send again"
+
+
 def test_a_foreign_session_id_never_joins_another_account(
     call: Callable[..., Any], session: OrmSession, rich: Person, bob: Person, acme: Org, web: FlaskClient
 ) -> None:
