@@ -1,7 +1,7 @@
 """What clients say about the session and the sub-agent that a call belongs to, in headers and bodies of their own."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -61,10 +61,10 @@ def read_session(environ: Mapping[str, Any], body: Any) -> CallSession | None:
     said = body.get("client_metadata") if isinstance(body, dict) else None
     if isinstance(said, dict) and "x-codex-window-id" in said and (session := _id(said.get("session_id"))):
         # over WebSocket, the headers are those of the first thread
-        return _codex(*(said.get(name) for name in _CODEX_BODY), session)
+        return _codex(session, [said.get(name) for name in _CODEX_BODY])
     if session := _id(get("HTTP_SESSION_ID")):
         if _client(get) == "codex":
-            return _codex(*(get(name) for name in _CODEX_HEADERS), session)
+            return _codex(session, [get(name) for name in _CODEX_HEADERS])
         return CallSession(_client(get), session)
     if session := _id(get("HTTP_X_SESSION_AFFINITY")):
         return CallSession(_client(get), session)
@@ -111,8 +111,10 @@ def run_title(agent_id: str) -> str | None:
     return f"{title}: {kind}" if slash else f"{title} session"
 
 
-def _codex(thread_id: Any, parent_id: Any, subagent: Any, session: str) -> CallSession:
-    """Threads of sub-agents have an id of their own, and name the one above."""
+def _codex(session: str, said: Sequence[Any]) -> CallSession:
+    """The session, given the ids of the thread and of the one above, and the type of the sub-agent: threads of sub-agents have an id of
+    their own."""
+    thread_id, parent_id, subagent = said
     thread, parent = _id(thread_id) or session, _id(parent_id)
     root = parent if parent and thread == session else session
     if thread == root:
