@@ -16,7 +16,7 @@ from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
 from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
-from models.gateway.call_session import read_session
+from models.gateway.call_session import read_purpose, read_session
 from models.gateway.chat_format import BadCall, Call, UploadedFile, chat_parsing
 from models.gateway.dialects import RESPONSES
 from models.gateway.dialects.dialect import (
@@ -224,7 +224,8 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
-        call = replace(call, session=session, headers=request.headers)
+        purpose = read_purpose(request.environ)
+        call = replace(call, session=session, headers=request.headers, purpose=purpose)
     value = request.headers.get(IDEMPOTENCY_KEY)
     return call if value is None else _idempotent(context, call, value, raw)
 

@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 from models.accounts import Session, credentials
 from models.core.db import now
 from models.core.errors import NotFound
+from models.gateway import model_names
 from models.gateway.client_guide import KEY, MODEL, guide
 from models.gateway.model_abilities import ABILITIES
 from models.gateway.model_catalogue import (
@@ -23,6 +24,7 @@ from models.gateway.model_catalogue import (
     ServedModel,
     find_models,
     served_models,
+    unit_title,
 )
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Router
@@ -92,7 +94,9 @@ def models() -> ResponseReturnValue:
         keyless=not any(each.ready for each in router.upstreams),
         listed_buckets=LISTED_BUCKETS,
         buckets=BUCKETS,
-        abilities=list(ABILITIES.items()),
+        abilities=[(each, text.capitalize() if text.islower() else text) for each, text in ABILITIES.items()]
+        + [(each, model_names.KINDS[each].capitalize()) for each in _kinds(everything)],
+        unit_title=unit_title,
         page_words=PAGE_WORDS,
         margin=settings().stoa_margin,
     )
@@ -109,6 +113,11 @@ def closed_to_visitors() -> ResponseReturnValue | None:
         if not models_are_public():
             return to_login()
     return None
+
+
+def _kinds(everything: Sequence[ServedModel]) -> list[str]:
+    """Kinds of served models other than chat models."""
+    return sorted({each.route.kind for each in everything if not each.chats})
 
 
 def _position(found: Sequence[ServedModel], after: str) -> int:
@@ -150,7 +159,7 @@ class ModelForm:
             errors["provider"] = "Choose a provider from the list"
         if values["sort"] and values["sort"] not in SORTS:
             errors["sort"] = "Choose an order from the list"
-        if values["can"] and values["can"] not in ABILITIES:
+        if values["can"] and values["can"] not in (*ABILITIES, *model_names.KINDS):
             errors["can"] = "Choose an ability from the list"
         if values["context"] and values["context"] not in CONTEXTS:
             errors["context"] = "Choose a size from the list"

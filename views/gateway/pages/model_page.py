@@ -14,11 +14,11 @@ from models.gateway.model_catalogue import (
     BUCKETS,
     MAIN_BUCKETS,
     PAGE_WORDS,
-    UNIT_NAMES,
     ServedModel,
     aliases,
     find_model,
     served_models,
+    unit_title,
 )
 from models.gateway.model_figures import DAYS, account_figures, served_figures
 from views.gateway.api.model_calls import gateway
@@ -57,16 +57,18 @@ def model(name: str) -> ResponseReturnValue:
         partial="gateway/_model_figures.html",
         model=found,
         prices=_prices(found),
-        unit_names=UNIT_NAMES,
         tiers=[above for above, _ in found.tiers],
         aliases=other_names,
-        examples=code_examples(site()["url"], found.id) if PLAIN_NAME.fullmatch(found.id) else [],
+        examples=code_examples(site()["url"], found.id)
+        if found.chats and PLAIN_NAME.fullmatch(found.id)
+        else [],
         days=days,
         periods=DAYS,
         served=figures,
         own=account_figures(user.id, names, days, moment) if user else None,
         margin=settings().stoa_margin,
         page_words=PAGE_WORDS,
+        unit_title=unit_title,
     )
 
 
@@ -75,7 +77,12 @@ def _prices(model: ServedModel) -> list[PriceRow]:
     rows = [
         PriceRow(BUCKETS[name], [model.rates[name], *(rates[name] for _, rates in model.tiers)])
         for name in MAIN_BUCKETS
-        if model.rates
+        if model.price and model.price.by_tokens
     ]
     rows += [PriceRow(BUCKETS[name], [dollars]) for name, dollars in model.other_rates.items()]
-    return rows + [PriceRow(UNIT_NAMES[name], [dollars], unit=True) for name, dollars in model.units.items()]
+    rows += [
+        PriceRow(f"{BUCKETS[name]}, {way.replace(':', ' ').replace('_', ' ')}", [rates[name]])
+        for way, rates in model.ways.items()
+        for name in ("input", "output")
+    ]
+    return rows + [PriceRow(unit_title(name), [dollars], unit=True) for name, dollars in model.units.items()]
