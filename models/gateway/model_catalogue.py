@@ -34,7 +34,38 @@ BUCKETS = {
     "video_output": "Video output",
 }
 """Names of the buckets of tokens that have a price of their own."""
-UNIT_NAMES = {"request": "Each call", "web_searches": "Each web search", "file_searches": "Each file search"}
+_UNITS = {
+    "request": ("Each call", 1),
+    "web_searches": ("Each web search", 1),
+    "file_searches": ("Each file search", 1),
+    "search_units": ("Each search unit", 1),
+    "images": ("Each image", 1),
+    "seconds": ("An hour of audio", 3_600),
+    "characters": ("A million characters", 1_000_000),
+}
+"""How prices per unit are shown: their name, and for how many units."""
+UNIT_NAMES = {
+    "request": "Each call",
+    "web_searches": "Each web search",
+    "file_searches": "Each file search",
+    "search_units": "Each search unit",
+    "images": "Each image",
+    "seconds": "Each second of audio",
+    "characters": "Each character",
+}
+"""Names of single units."""
+CHAT, ANY_KIND = model_names.CHAT, "any"
+KIND_NAMES = {
+    CHAT: "Chat",
+    "embedding": "Embeddings",
+    "image": "Images",
+    "speech": "Speech",
+    "transcription": "Transcription",
+    "rerank": "Ranking",
+    "moderation": "Moderation",
+    "completion": "Plain completion",
+}
+"""Kinds of models, as filters name them."""
 PAGE_WORDS, PAGE_TOKENS = 500, 667
 """A page of text. English has about four tokens in three words."""
 
@@ -92,10 +123,28 @@ class ServedModel:
         return {name: self._with_margin(tier.rates[name]) for name in names if tier}
 
     @property
+    def kind(self) -> str:
+        """What it does, as people name it."""
+        return KIND_NAMES[self.route.kind]
+
+    @property
+    def address(self) -> str:
+        """The path where it is called."""
+        return model_names.ROUTES[self.route.kind]
+
+    @property
     def units(self) -> Mapping[str, Decimal]:
-        """Charged dollars per unit, where listed."""
+        """Charged dollars per unit, or per hour or million of small ones, by name."""
         listed = {"request": self.price.request, **self.price.units} if self.price else {}
-        return {name: self._with_margin(each) for name, each in listed.items() if each}
+        found = {}
+        for unit, dollars in listed.items():
+            base, _, details = unit.partition(":")
+            name, count = _UNITS[base]
+            if dollars:
+                found[", ".join(filter(None, (name, details.replace(":", " "))))] = self._with_margin(
+                    dollars * count
+                )
+        return found
 
     @cached_property
     def abilities(self) -> Sequence[str]:
@@ -133,7 +182,7 @@ SORTS: dict[str, Callable[[ServedModel], Any]] = {
 
 @dataclass(frozen=True)
 class ModelFilter:
-    """Which models to list: `text` in the name, the provider's name, a key of `ABILITIES`, the fewest tokens of context, and the
+    """Which models to list: those of a kind, `text` in the name, the provider's name, a key of `ABILITIES`, the fewest tokens of context, and the
     most that a million output tokens may cost, in charged dollars. Models of which it is unknown are left out."""
 
     text: str = ""
@@ -142,11 +191,14 @@ class ModelFilter:
     sort: str = "name"
     ability: str = ""
     context: int = 0
+    kind: str = CHAT
 
     def accepts(self, model: ServedModel) -> bool:
         """Whether the model is listed."""
         name = f"{model.id} {model.title}".lower()
         if not all(word in name for word in self.text.lower().split()):
+            return False
+        if self.kind not in (ANY_KIND, model.route.kind):
             return False
         if self.provider and model.route.provider.name != self.provider:
             return False
@@ -160,7 +212,7 @@ class ModelFilter:
 
 def served_models(router: Router, margin: Decimal) -> list[ServedModel]:
     """All listed models, by name; the demo model first."""
-    return [ServedModel(route, margin) for route in router.models()]
+    return [ServedModel(route, margin) for route in router.all_models()]
 
 
 def find_models(models: Sequence[ServedModel], filter: ModelFilter) -> list[ServedModel]:
@@ -185,7 +237,7 @@ def aliases(router: Router, model: ServedModel) -> list[str]:
     found = set()
     for name in names - {model.id}:
         with suppress(DomainError):
-            other = router.find(name)
+            other = router.find_any(name)
             if (other.provider, other.model) == (provider, route.model):
                 found.add(name)
     return sorted(found)

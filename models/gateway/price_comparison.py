@@ -134,7 +134,7 @@ def compare(router: Router, proposal: PriceImport) -> ImportComparison:
 
 def _route(router: Router, name: str) -> Route | None:
     with suppress(DomainError):
-        return router.find(name)
+        return router.find_any(name)
     return None
 
 

@@ -16,7 +16,10 @@ from models.core.errors import NotFound
 from models.gateway.client_guide import KEY, MODEL, guide
 from models.gateway.model_abilities import ABILITIES
 from models.gateway.model_catalogue import (
+    ANY_KIND,
     BUCKETS,
+    CHAT,
+    KIND_NAMES,
     PAGE_WORDS,
     SORTS,
     ModelFilter,
@@ -67,7 +70,7 @@ def models_are_public() -> bool:
 
 @bp.get("/models")
 def models() -> ResponseReturnValue:
-    """List the models. Query: `search`, `provider`, `can` (an ability), `context` (the fewest tokens), `price` (the most dollars per
+    """List the models. Query: `search`, `kind`, `provider`, `can` (an ability), `context` (the fewest tokens), `price` (the most dollars per
     million output tokens), `sort`, `after` (the model before the next page). Requires sign-in unless STOA_PUBLIC_MODELS. Bad values: 422 with the input kept. A client with
     an API key that left out `/v1` gets the address of the JSON list."""
     if (refusal := closed_to_visitors()) is not None:
@@ -93,6 +96,7 @@ def models() -> ResponseReturnValue:
         listed_buckets=LISTED_BUCKETS,
         buckets=BUCKETS,
         abilities=list(ABILITIES.items()),
+        kinds=_kinds(everything),
         page_words=PAGE_WORDS,
         margin=settings().stoa_margin,
     )
@@ -109,6 +113,14 @@ def closed_to_visitors() -> ResponseReturnValue | None:
         if not models_are_public():
             return to_login()
     return None
+
+
+def _kinds(everything: Sequence[ServedModel]) -> list[tuple[str, str]]:
+    """The choices of kinds: those served, chat first, which is the default."""
+    served = {each.route.kind for each in everything}
+    return [
+        ("" if key == CHAT else key, name) for key, name in KIND_NAMES.items() if key == CHAT or key in served
+    ] + [(ANY_KIND, "All kinds")]
 
 
 def _position(found: Sequence[ServedModel], after: str) -> int:
@@ -141,7 +153,7 @@ class ModelForm:
     @classmethod
     def of(cls, args: Mapping[str, str], router: Router) -> "ModelForm":
         """Parse query parameters. Empty fields count as missing."""
-        names = ("search", "provider", "can", "context", "price", "sort")
+        names = ("search", "kind", "provider", "can", "context", "price", "sort")
         values = {name: args.get(name, "").replace("\x00", "").strip() for name in names}
         errors: dict[str, str] = {}
         if len(values["search"]) > MAX_TEXT:
@@ -150,6 +162,8 @@ class ModelForm:
             errors["provider"] = "Choose a provider from the list"
         if values["sort"] and values["sort"] not in SORTS:
             errors["sort"] = "Choose an order from the list"
+        if values["kind"] not in ("", ANY_KIND, *KIND_NAMES):
+            errors["kind"] = "Choose a kind from the list"
         if values["can"] and values["can"] not in ABILITIES:
             errors["can"] = "Choose an ability from the list"
         if values["context"] and values["context"] not in CONTEXTS:
@@ -162,6 +176,7 @@ class ModelForm:
             sort=values["sort"] or "name",
             ability=values["can"],
             context=CONTEXTS.get(values["context"], 0),
+            kind=values["kind"] or CHAT,
         )
         choices = [(each.name, each.title) for each in router.providers.values() if each.ready]
         return cls(values, filter, errors, choices)

@@ -9,12 +9,12 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import now
 from models.core.errors import NotFound
-from models.gateway.client_guide import code_examples
+from models.gateway.client_guide import GuideBlock, code_examples
 from models.gateway.model_catalogue import (
     BUCKETS,
+    CHAT,
     MAIN_BUCKETS,
     PAGE_WORDS,
-    UNIT_NAMES,
     ServedModel,
     aliases,
     find_model,
@@ -57,10 +57,9 @@ def model(name: str) -> ResponseReturnValue:
         partial="gateway/_model_figures.html",
         model=found,
         prices=_prices(found),
-        unit_names=UNIT_NAMES,
         tiers=[above for above, _ in found.tiers],
         aliases=other_names,
-        examples=code_examples(site()["url"], found.id) if PLAIN_NAME.fullmatch(found.id) else [],
+        examples=_examples(found),
         days=days,
         periods=DAYS,
         served=figures,
@@ -70,12 +69,19 @@ def model(name: str) -> ResponseReturnValue:
     )
 
 
+def _examples(model: ServedModel) -> list[tuple[str, GuideBlock]]:
+    """Code that chats with the model."""
+    if model.route.kind != CHAT or not PLAIN_NAME.fullmatch(model.id):
+        return []
+    return code_examples(site()["url"], model.id)
+
+
 def _prices(model: ServedModel) -> list[PriceRow]:
     """What is charged for each bucket, and for each unit."""
     rows = [
         PriceRow(BUCKETS[name], [model.rates[name], *(rates[name] for _, rates in model.tiers)])
         for name in MAIN_BUCKETS
-        if model.rates
+        if model.price and model.price.by_tokens
     ]
     rows += [PriceRow(BUCKETS[name], [dollars]) for name, dollars in model.other_rates.items()]
-    return rows + [PriceRow(UNIT_NAMES[name], [dollars], unit=True) for name, dollars in model.units.items()]
+    return rows + [PriceRow(name, [dollars], unit=True) for name, dollars in model.units.items()]
