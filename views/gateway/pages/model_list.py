@@ -96,7 +96,7 @@ def models() -> ResponseReturnValue:
         listed_buckets=LISTED_BUCKETS,
         buckets=BUCKETS,
         abilities=list(ABILITIES.items()),
-        kinds=_kinds(everything),
+        kinds=_kinds(form, everything),
         page_words=PAGE_WORDS,
         margin=settings().stoa_margin,
     )
@@ -115,12 +115,14 @@ def closed_to_visitors() -> ResponseReturnValue | None:
     return None
 
 
-def _kinds(everything: Sequence[ServedModel]) -> list[tuple[str, str]]:
-    """The choices of kinds: those served, chat first, which is the default."""
-    served = {each.route.kind for each in everything}
+def _kinds(form: "ModelForm", everything: Sequence[ServedModel]) -> list[tuple[str, str, bool, int]]:
+    """The tabs: kinds that are served, chat first, which is the default, and all."""
+    served = Counter(each.route.kind for each in everything)
+    kinds = [(key, name, served[key]) for key, name in KIND_NAMES.items() if key == CHAT or served[key]]
     return [
-        ("" if key == CHAT else key, name) for key, name in KIND_NAMES.items() if key == CHAT or key in served
-    ] + [(ANY_KIND, "All kinds")]
+        (name, form.href(kind="" if key == CHAT else key), key == form.filter.kind, count)
+        for key, name, count in [*kinds, (ANY_KIND, "All kinds", len(everything))]
+    ]
 
 
 def _position(found: Sequence[ServedModel], after: str) -> int:

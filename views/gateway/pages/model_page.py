@@ -81,7 +81,7 @@ def _prices(model: ServedModel) -> list[PriceRow]:
     rows = [
         PriceRow(BUCKETS[name], [model.rates[name], *(rates[name] for _, rates in model.tiers)])
         for name in MAIN_BUCKETS
-        if model.price and model.price.by_tokens
+        if model.price and (model.route.kind == CHAT or name in model.price.tiers[0].listed)
     ]
     rows += [PriceRow(BUCKETS[name], [dollars]) for name, dollars in model.other_rates.items()]
     return rows + [PriceRow(name, [dollars], unit=True) for name, dollars in model.units.items()]
