@@ -36,6 +36,7 @@ from views.gateway.api import moderations as gateway_moderations
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import rerank as gateway_rerank
 from views.gateway.api import responses as gateway_responses
+from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
@@ -43,6 +44,7 @@ from views.orgs import api as orgs_api
 from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim_routes
+from views.playground import pages as playground_pages
 from views.runs import api as runs_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
@@ -114,6 +116,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openapi.bp)
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
+    app.register_blueprint(playground_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
@@ -163,6 +166,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_audio.bp)
     app.register_blueprint(gateway_images.bp)
     app.register_blueprint(gateway_rerank.bp)
+    app.register_blueprint(gateway_searches.bp)
     app.register_blueprint(gateway_moderations.bp)
     app.register_blueprint(gateway_completions.bp)
     response_sockets.init_app(app)

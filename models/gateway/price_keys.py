@@ -346,6 +346,8 @@ FORMATS: Mapping[str, Mapping[str, KeyReader]] = {
     "responses": RESPONSES,
     "compaction": RESPONSES,
     "gemini": GEMINI,
+    "web_search": dict.fromkeys(("query", "depth"), free),
+    "docs_search": dict.fromkeys(("query", "topic", "max_tokens"), free),
     **PASSED_FORMATS,
     "completions": COMPLETIONS,
 }

@@ -240,7 +240,7 @@ class PriceTable:
     def __init__(
         self,
         overrides: Mapping[str, PriceOverride] | None = None,
-        approved: Callable[[str], ModelPrice | None] | None = None,
+        approved: Callable[[str, str], ModelPrice | None] | None = None,
     ) -> None:
         self.overrides = dict(overrides or {})
         self._approved = approved
@@ -248,9 +248,9 @@ class PriceTable:
 
     @classmethod
     def load(
-        cls, path: Path | None, approved: Callable[[str], ModelPrice | None] | None = None
+        cls, path: Path | None, approved: Callable[[str, str], ModelPrice | None] | None = None
     ) -> "PriceTable":
-        """The table with the overrides in the operator's file, if set, and the prices of approved imports by name. Raises
+        """The table with the overrides in the operator's file, if set, and the prices of approved imports by table and name. Raises
         SettingsError if the file is invalid."""
         from models.gateway.price_file import read_overrides  # which builds on this module
 
@@ -273,18 +273,19 @@ class PriceTable:
             and row is model_names.price_row(table, answered)
         ):
             answered = None  # the response names the base model, but the variant is charged
-        return self.operator_price(requested, answered, upstream) or next(
+        return self.operator_price(requested, answered, upstream, table=table) or next(
             (price for name in (answered, upstream) if name and (price := self._shipped(table, name))), None
         )
 
-    def operator_price(self, *names: str | None) -> ModelPrice | None:
-        """The operator's price of the first of these names that has one: in the file, or else in an approved import."""
+    def operator_price(self, *names: str | None, table: str = "") -> ModelPrice | None:
+        """The operator's price of the first of these names that has one: in the file, or else in an approved import, which may be
+        for one provider's `table` only."""
         for name in names:
             override = self.overrides.get(name.lower()) if name else None
             if override and override.price:
                 return override.price
         for name in names if self._approved else ():
-            if name and self._approved and (price := self._approved(name)):
+            if name and self._approved and (price := self._approved(table, name)):
                 return price
         return None
 

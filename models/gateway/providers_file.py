@@ -308,7 +308,12 @@ def _provider(
 
 def _aliases(document: _Document) -> dict[str, Alias]:
     found: dict[str, Alias] = {}
-    names = {name.lower() for name in document.aliases}
+    # an alias of a model's own name does not hide the model from other aliases
+    names = {
+        name.lower()
+        for name, table in document.aliases.items()
+        if name.lower() not in {each.model.lower() for each in table.targets}
+    }
     for name, table in document.aliases.items():
         lower = name.lower()
         if lower in found or lower != lower.strip() or lower == "stoa/demo":

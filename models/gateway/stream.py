@@ -57,6 +57,7 @@ class AnswerStream:
         self.client_gone = False
         self.dropped: tuple[str, ...] = ()
         self.run_left: int | None = None
+        self.balance: int | None = None
         self.limits: Mapping[str, str] = {}
         self.served: str | None = None
         self._live = live

@@ -8,8 +8,6 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-import dns.exception
-import dns.resolver
 from sqlalchemy import (
     CheckConstraint,
     ColumnElement,
@@ -181,6 +179,9 @@ def has_record(settings: Settings, name: str, value: str) -> bool:
 
     Raises Conflict when DNS does not answer.
     """
+    import dns.exception  # loads a library that few requests need
+    import dns.resolver
+
     resolver = dns.resolver.Resolver(configure=not settings.stoa_dns_server)
     if settings.stoa_dns_server:
         address, _, port = settings.stoa_dns_server.rpartition(":")

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session as OrmSession
 from webauthn.helpers import bytes_to_base64url
 
 from models.accounts import OAuthAccount, Passkey, Session, SpentChallenge, User, bans, passkeys
-from models.accounts.passkey_ceremonies import relying_party
+from models.accounts.relying_party import relying_party
 from models.accounts.signing_in import sign_in_verified_email
 from models.core import mail
 from models.core.audit_log import AuditLog

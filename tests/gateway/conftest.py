@@ -199,7 +199,7 @@ def routed_app(
     file = folder / "providers.toml"
     file.write_text(PROVIDERS_FILE.format(url=fake_server.url))
     settings = gateway_settings.model_copy(
-        update={"stoa_providers_file": file, "stoa_data_dir": folder / "data"}
+        update={"stoa_providers_file": file, "stoa_data_dir": folder / "data", "stoa_public_models": True}
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_AZURE_KEY", "sk-azure-secret")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from models.core.settings import Settings
 from tests import factories
 
 ROOT = Path(__file__).parents[2]
+MIGRATION_LOCK = 7_866_001
+"""As in migrations/env.py."""
 REVISIONS = [
     revision.revision
     for revision in reversed(list(ScriptDirectory(str(ROOT / "migrations")).walk_revisions()))
@@ -292,7 +295,9 @@ def test_a_database_from_before_the_first_release_gets_instructions(
     assert "docs/operating.md" in caplog.text
 
 
-def test_two_machines_can_migrate_concurrently(fresh: URL, plain_engine: Engine, tmp_path: Path) -> None:
+def test_two_machines_can_migrate_concurrently(
+    migrated: Flask, fresh: URL, plain_engine: Engine, tmp_path: Path
+) -> None:
     environment = {
         **os.environ,
         "DATABASE_URL": fresh.render_as_string(hide_password=False),
@@ -300,13 +305,22 @@ def test_two_machines_can_migrate_concurrently(fresh: URL, plain_engine: Engine,
         "PYTHONWARNINGS": "error",
     }
     command = [sys.executable, "-m", "flask", "db", "upgrade"]
-    both = [
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True)
-        for _ in range(2)
-    ]
-    for process in both:
-        output, _ = process.communicate(timeout=100)
-        assert process.returncode == 0, output
+    other = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True
+    )
+    with plain_engine.connect() as connection:
+        connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
+        waits = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND query LIKE '%pg_try_advisory_lock%'"
+        )
+        while not connection.scalar(waits):
+            assert other.poll() is None, other.communicate()
+            connection.rollback()
+            time.sleep(0.05)
+    flask_migrate.upgrade()
+    output, _ = other.communicate(timeout=100)
+    assert other.returncode == 0, output
     assert "agent_run" in object_names(plain_engine)
 
 

@@ -153,6 +153,8 @@ class Reply:
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
     run_left: int | None = None
+    balance: int | None = None
+    """Credits of the account that paid; None if the call was not paid from them."""
     stored: bool = True
     limits: Mapping[str, str] = field(default_factory=dict)
     """Headers about the caller's limits and caps."""
@@ -237,6 +239,9 @@ class Dialect(ABC):
 
     # requests
 
+    def check_body(self, body: Any) -> None:  # noqa: B027 - most dialects have nothing to check
+        """Check a body before the caller is known, if `body_first`. Raises DomainError."""
+
     @abstractmethod
     def read(self, received: IncomingRequest) -> CallRequest:
         """Parse a request into a call: model, size, output limit, whether it is streamed."""
@@ -313,6 +318,10 @@ class Dialect(ABC):
     def translator(self, request: CallRequest, call: Call, route: Route) -> StreamTranslator:
         """Create the translator of one stream. Dialects that do not stream leave this out."""
         raise NotImplementedError(f"{self.door} does not stream")
+
+    def balance_headers(self, balance: int) -> Mapping[str, str]:
+        """Headers of an answer that show the account's credits in the client."""
+        return {}
 
     def stream_type(self, call: Call) -> str:
         """The `Content-Type` of the stream. One that is not of events breaks off on an error."""

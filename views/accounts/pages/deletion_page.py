@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from models import demo
 from models.accounts import account_deletion
 from models.accounts.account_deletion import GRACE, DeletionBlock, deletion_blocks
-from models.accounts.passkey_ceremonies import signed_in_recently
+from models.accounts.relying_party import signed_in_recently
 from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.billing.subscription_plans.subscriptions import live_subscription

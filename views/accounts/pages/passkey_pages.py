@@ -5,9 +5,10 @@ from typing import cast
 from flask import Response, jsonify, request, session, url_for
 from flask.typing import ResponseReturnValue
 
-from models.accounts import passkey_ceremonies, passkeys
+from models.accounts import passkeys
 from models.accounts.credentials import NAME_LENGTH
-from models.accounts.passkey_ceremonies import (
+from models.accounts.passkeys import Passkey, own_passkey
+from models.accounts.relying_party import (
     PasskeyCloned,
     PasskeyRefused,
     RelyingParty,
@@ -15,7 +16,6 @@ from models.accounts.passkey_ceremonies import (
     relying_party,
     signed_in_recently,
 )
-from models.accounts.passkeys import Passkey, own_passkey
 from models.accounts.sessions import Session
 from models.accounts.user_agents import describe_agent
 from models.accounts.users import User
@@ -68,21 +68,23 @@ def _back() -> ResponseReturnValue:
 @limiter.limit("60/minute")
 def passkey_options() -> ResponseReturnValue:
     """Options for the browser's request for a passkey, with a challenge for this browser."""
+    from models.accounts.passkey_ceremonies import sign_in_options  # loads a library that few requests need
+
     challenge = _party().challenge("sign-in", browser_nonce(), now())
-    return _options(passkey_ceremonies.sign_in_options(_party(), challenge))
+    return _options(sign_in_options(_party(), challenge))
 
 
 @bp.post("/login/passkey")
 @limiter.limit("20/minute;120/hour")
 def use_passkey() -> ResponseReturnValue:
     """Sign in with what the authenticator answered. The challenge is spent, whatever follows."""
+    from models.accounts.passkey_ceremonies import sign_in_passkey
+
     next_path = destination(request.form.get("next"))
     try:
         answer = _party().spend(_answer(), "sign-in", session.get("browser", ""), now())
         db.session.commit()
-        user, passkey = passkey_ceremonies.sign_in_passkey(
-            _party(), answer, now=now(), ip=request.remote_addr
-        )
+        user, passkey = sign_in_passkey(_party(), answer, now=now(), ip=request.remote_addr)
     except PasskeyRefused as error:
         db.session.rollback()
         return login_page(next_path, passkey_error=error.message, status=error.status)
@@ -127,9 +129,11 @@ def new_passkey() -> ResponseReturnValue:
 @limiter.limit("30/minute")
 def new_passkey_options() -> ResponseReturnValue:
     """Options for the browser's request to make a passkey, with a challenge for this session."""
+    from models.accounts.passkey_ceremonies import registration_options
+
     check_addable(_user(), _current(), now())
     challenge = _party().challenge("add", _current().session_token, now())
-    return _options(passkey_ceremonies.registration_options(_party(), _user(), challenge))
+    return _options(registration_options(_party(), _user(), challenge))
 
 
 @bp.post("/profile/passkeys")
@@ -137,6 +141,8 @@ def new_passkey_options() -> ResponseReturnValue:
 @limiter.limit("10/minute;60/hour")
 def add_passkey() -> ResponseReturnValue:
     """Store the passkey that the authenticator made. The challenge is spent, whatever follows."""
+    from models.accounts import passkey_ceremonies
+
     name = request.form.get("name", "")
     try:
         check_addable(_user(), _current(), now())

@@ -9,7 +9,7 @@ from flask_limiter import RateLimitExceeded
 from models.accounts import devices, magic_links
 from models.accounts.credentials import hash_token
 from models.accounts.devices import DeviceCode, DeviceCodeStatus
-from models.accounts.passkey_ceremonies import relying_party
+from models.accounts.relying_party import relying_party
 from models.accounts.sessions import LoginLink
 from models.accounts.signing_in import Identity, by_email, clean_email, join_identity, sign_in_verified_email
 from models.accounts.users import User
