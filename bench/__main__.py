@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import growth, load, peers, settling, stoa, store
+from bench import growth, load, peers, settling, sockets, stoa, store
 from bench.load import Target, quantile
 
 CONNECTIONS = 64
@@ -119,6 +119,8 @@ class Bench:
                 if "settling" in self.parts:
                     self._ledger_counts(server)
                     self._settling(server)
+            if "sockets" in self.parts:
+                self._sockets(upstream)
             if "growth" in self.parts:
                 self._growth(upstream)
             if "store" in self.parts:
@@ -350,6 +352,31 @@ class Bench:
             f"flask billing prove: {stoa.prove(self.folder / 'data')}"
         )
 
+    def _sockets(self, upstream: "_Upstream") -> None:
+        scale = min(1.0, self.plan.throughput / 10)
+        found = sockets.measure(
+            self.folder, upstream.port, sockets=int(sockets.SOCKETS * scale) or sockets.KEYS
+        )
+        good = found.complete == found.settled == found.open * sockets.TURNS and found.holds == 0
+        self.rows += [
+            Row(
+                f"WebSockets open at once, one worker, {sockets.TURNS} turns each ({found.seconds:.0f} s)",
+                f"{found.open} open, {found.complete} complete, {found.failed} failed, {found.settled} settled, {found.holds} holds left",
+                f"{found.open / sockets.SOCKETS:.2f}x",
+                f"{sockets.SOCKETS}, all settled",
+                good and found.open >= sockets.SOCKETS,
+            ),
+            Row(
+                "  a turn, p50 and p95, and memory of the worker before and with them",
+                f"{quantile(found.turns, 0.5) * 1000:.0f} and {quantile(found.turns, 0.95) * 1000:.0f} ms; "
+                + " and ".join(f"{each / MB:.0f}" for each in found.memory)
+                + " MB",
+                f"{found.memory[1] / MB / 170:.2f} of it",
+                "under 170 MB",
+                found.memory[1] < 170 * MB,
+            ),
+        ]
+
     def _growth(self, upstream: "_Upstream") -> None:
         """Needs 3 kB of disk per message."""
         servers = growth.measure(
@@ -496,6 +523,7 @@ PARTS = (
     "latency",
     "first",
     "streams",
+    "sockets",
     "memory",
     "settling",
     "growth",

@@ -25,15 +25,18 @@ from views.demo import commands as demo_commands
 from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
+from views.gateway.api import audio as gateway_audio
 from views.gateway.api import claude_code, model_calls, provider_key_routes, response_sockets
 from views.gateway.api import codebuff as gateway_api
 from views.gateway.api import completions as gateway_completions
 from views.gateway.api import embeddings as gateway_embeddings
 from views.gateway.api import gemini as gateway_gemini
+from views.gateway.api import images as gateway_images
 from views.gateway.api import moderations as gateway_moderations
 from views.gateway.api import openai as gateway_openai
 from views.gateway.api import rerank as gateway_rerank
 from views.gateway.api import responses as gateway_responses
+from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
@@ -41,6 +44,7 @@ from views.orgs import api as orgs_api
 from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim_routes
+from views.playground import pages as playground_pages
 from views.runs import api as runs_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
@@ -112,6 +116,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openapi.bp)
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
+    app.register_blueprint(playground_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
@@ -158,7 +163,10 @@ def register(app: Flask) -> None:
     app.register_blueprint(feeds.bp)
     model_calls.init_app(app)
     app.register_blueprint(gateway_embeddings.bp)
+    app.register_blueprint(gateway_audio.bp)
+    app.register_blueprint(gateway_images.bp)
     app.register_blueprint(gateway_rerank.bp)
+    app.register_blueprint(gateway_searches.bp)
     app.register_blueprint(gateway_moderations.bp)
     app.register_blueprint(gateway_completions.bp)
     response_sockets.init_app(app)

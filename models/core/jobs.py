@@ -450,7 +450,10 @@ def prune_idempotent_calls(timestamp: int) -> None:
     """Delete the answers that are no longer replayed."""
     from models import ledger
 
-    ledger.prune_idempotent_calls(now())
+    pruned, moment = True, now()
+    while pruned:
+        with transaction():
+            pruned = bool(ledger.prune_idempotent_calls(moment))
 
 
 @queue.periodic(cron="38 3 * * *")

@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     anthropic_base_url: str = "https://api.anthropic.com/v1"
     gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta/openai"
 
+    linkup_api_key: SecretStr | None = None
+    linkup_base_url: str = "https://api.linkup.so/v1"
+    context7_api_key: SecretStr | None = None
+    context7_base_url: str = "https://context7.com/api/v1"
+    stoa_searxng_url: str = ""
+
     stoa_stripe: Literal["", "demo"] = ""
     stripe_secret_key: SecretStr | None = None
     stripe_webhook_secret: SecretStr | None = None
@@ -338,11 +344,11 @@ class Settings(BaseSettings):
             raise ValueError("must be an e-mail address, such as Stoa <stoa@example.org>")
         return value
 
-    @field_validator("stoa_otlp_endpoint")
+    @field_validator("stoa_otlp_endpoint", "stoa_searxng_url", "linkup_base_url", "context7_base_url")
     @classmethod
-    def _collector(cls, value: str) -> str:
+    def _service(cls, value: str) -> str:
         if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
-            raise ValueError("must be the address of a collector, such as http://localhost:4318")
+            raise ValueError("must be the address of a service, such as http://localhost:4318")
         return value.rstrip("/")
 
     @field_validator("stoa_otlp_headers")

@@ -9,7 +9,8 @@ from typing import Any
 
 from models.core.db import now
 from models.core.pool import Pool
-from models.gateway.pricing import ModelPrice, parse_price
+from models.gateway.price_file import parse_price
+from models.gateway.pricing import ModelPrice
 from models.ledger import holds
 from models.ledger.holds import LedgerUnavailable
 
@@ -27,6 +28,11 @@ ORDER BY effective_at, id
 """
 
 
+def scoped(table: str, name: str) -> str:
+    """The key of a price that is for the models of one provider only."""
+    return f"{table}\t{name}"
+
+
 class ApprovedPrices:
     """The approved prices by model, in lower case. Reads the database at most every `FRESH_SECONDS`, and only when a price is
     looked up, which routes do once a minute."""
@@ -37,15 +43,17 @@ class ApprovedPrices:
         self._read_at = float("-inf")
         self._sets: list[tuple[int, datetime, Mapping[str, ModelPrice]]] = []
 
-    def find(self, name: str) -> ModelPrice | None:
-        """The price in force of a model with this name. Raises LedgerUnavailable if no price was ever read."""
+    def find(self, table: str, name: str) -> ModelPrice | None:
+        """The price in force of a model with this name, of the provider with this price table. Raises LedgerUnavailable if no price was ever read."""
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             self._refresh()
         if not self._sets:
             return None
         moment = now()
         due = [prices for _, effective_at, prices in self._sets if effective_at <= moment]
-        return due[-1].get(name.lower()) if due else None
+        if not due:
+            return None
+        return due[-1].get(scoped(table, name.lower())) or due[-1].get(name.lower())
 
     def _refresh(self) -> None:
         with self._lock:
@@ -66,4 +74,4 @@ class ApprovedPrices:
 
 
 def _parsed(id: int, result: Mapping[str, Any]) -> Mapping[str, ModelPrice]:
-    return {name: parse_price(name, entry, f"import:{id}") for name, entry in result.items()}
+    return {key: parse_price(key, entry, f"import:{id}") for key, entry in result.items()}

@@ -38,7 +38,8 @@ class Biller:
         tier, request fee and reported cost. If not `complete`, the reported usage is only a lower bound."""
         usages = [(meter.usage() if complete else None) or self._counted(meter, route) for meter in meters]
         costs = [
-            self._routes.cost(route, usage, meter.model) for usage, meter in zip(usages, meters, strict=True)
+            self._routes.cost(route, usage, meter.model, meter.served)
+            for usage, meter in zip(usages, meters, strict=True)
         ]
         if len(usages) == 1:
             return Bill(usages[0], *costs[0], self._margin)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from models.core.settings import ROOT
 
 PATH = ROOT / "docs" / "clients.md"
-ADDRESS, MODEL, KEY = "http://localhost:8000", "stoa/demo", "cb-pat-…"
+ADDRESS, MODEL, KEY = "http://localhost:8000", "stoa/demo", "sk_live_…"
 """The examples of the document, which the page replaces."""
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False, "typographer": True, "quotes": "“”‘’"}).enable(

@@ -81,15 +81,16 @@ class ProviderTrials:
         self._error: ProviderError | UpstreamError | None = None
         """The first one: that of the requested route, unless that may not be called at present."""
         self._route = first.route
-        self._last: ErrorClass = ""
+        # of the current round: what providers ask for, and an error that another try may mend
         self._retry_after = 0.0
         self._rests = 0.0
+        self._mended: ErrorClass = ""
 
     def run(self, send: Callable[[Attempt], Answer]) -> Answer:
         """The answer of the first provider that gives one. Raises the first error if none does, or UpstreamResting if none may be
         called at present."""
         for round in range(self._policy.attempts + 1):
-            self._retry_after = self._rests = 0.0
+            self._retry_after, self._rests, self._mended = 0.0, 0.0, ""
             for attempt in self._candidates(first_round=not round):
                 breaker = self._breakers.of(attempt.route.provider.name, attempt.route.model)
                 if not breaker.admits():
@@ -150,7 +151,7 @@ class ProviderTrials:
         first = self._error is None
         if first:
             self._error, self._route = error, attempt.route
-        self._last = found
+        self._mended = found if found in self._policy.on else self._mended
         refused = isinstance(error, ProviderError) and not found
         if self._in_flight.stop_error or (found not in self._policy.on and (first or not refused)):
             raise self._end()
@@ -164,14 +165,14 @@ class ProviderTrials:
     def _wait(self, round: int) -> bool:
         """Pause before a further round. Returns False if there is no time for one, or the error does not go away. Raises the error
         with which the call is stopped."""
-        if self._last not in self._policy.on:
+        if not self._mended:
             return False
         pause = min(BACK_OFF_SECONDS * 2**round, MAX_BACK_OFF_SECONDS)
         pause = max(pause * random.uniform(0.5, 1), self._retry_after)  # noqa: S311 - no secret
         moment = time.monotonic()
         if moment + pause > self._started + self._policy.seconds:
             return False
-        metrics.of(metrics.RETRIES, self._last).inc()
+        metrics.of(metrics.RETRIES, self._mended).inc()
         while (left := moment + pause - time.monotonic()) > 0:
             if self._in_flight.stop_error is not None:
                 raise self._in_flight.stop_error

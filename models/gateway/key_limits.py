@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, floor
-from typing import Any
+from typing import Any, NamedTuple
 
 from limits.storage import Storage
 from limits.storage.base import SlidingWindowCounterSupport
 
-from models.accounts.scopes import IMAGES
+from models.accounts.scopes import CHAT, IMAGES
 from models.core.settings import Settings
 from models.gateway import metrics
 from models.gateway.call_errors import CallRefused
@@ -42,6 +42,13 @@ class KeyRate:
     tokens_name: str
     requests: int
     tokens: int
+
+
+class RateLeft(NamedTuple):
+    """A limit a minute, and what is left of it now; None without one."""
+
+    limit: int | None
+    remaining: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +112,13 @@ class KeyLimits:
         rules = admission.rules
         if rules is None:
             return None
+        rate = self._rate(admission.key_id, rules["rpm"], rules["tpm"], scope)
+        return rate if rate.requests or rate.tokens else None
+
+    def _rate(self, key_id: str, rpm: int | None, tpm: int | None, scope: str) -> KeyRate:
         default = self._images if scope == IMAGES else self._default
-        requests, tokens = rules["rpm"] or default, rules["tpm"] or 0
-        if not requests and not tokens:
-            return None
-        kind = "" if rules["rpm"] else f"/{scope}"
-        return KeyRate(
-            f"key-requests/{admission.key_id}{kind}", f"key-tokens/{admission.key_id}", requests, tokens
-        )
+        kind = "" if rpm else f"/{scope}"
+        return KeyRate(f"key-requests/{key_id}{kind}", f"key-tokens/{key_id}", rpm or default, tpm or 0)
 
     def _take(self, rate: KeyRate | None, call: Call, refused: Admission) -> Mapping[str, str]:
         if rate is None:
@@ -155,14 +161,23 @@ class KeyLimits:
         except Exception:
             log.exception("could not count the tokens of a key")
 
-    def left(self, rate: KeyRate) -> dict[str, int]:
-        """What is left of each limit, by `requests` and `tokens`. Raises errors of the storage."""
-        named = (("requests", rate.requests_name, rate.requests), ("tokens", rate.tokens_name, rate.tokens))
-        return {
-            unit: _left(limit, self._windows.get_sliding_window(name, WINDOW))
-            for unit, name, limit in named
-            if limit
-        }
+    def left(self, key_id: str, rpm: int | None, tpm: int | None) -> tuple[RateLeft, RateLeft]:
+        """What limits the key's chat calls and tokens a minute, and what is left."""
+        rate = self._rate(key_id, rpm, tpm, CHAT)
+        return tuple(  # type: ignore[return-value]
+            RateLeft(limit or None, self._remaining(name, limit) if limit else None)
+            for name, limit in (
+                (rate.requests_name, rate.requests),
+                (rate.tokens_name, rate.tokens),
+            )
+        )
+
+    def _remaining(self, name: str, limit: int) -> int | None:
+        try:
+            return _left(limit, self._windows.get_sliding_window(name, WINDOW))
+        except Exception:
+            log.exception("could not read the calls of a key")
+            return None
 
 
 _Window = tuple[int, float, int, float]

@@ -9,6 +9,7 @@ from typing import Any
 
 from models.core.errors import DomainError
 from models.gateway import model_names
+from models.gateway.aliases import describe
 from models.gateway.model_abilities import ABILITIES, abilities_of
 from models.gateway.pricing import ModelPrice, PriceTier
 from models.gateway.routing import Route, Router
@@ -51,9 +52,16 @@ class ServedModel:
         """The name to call it by."""
         return self.route.name
 
+    @property
+    def alias_of(self) -> str | None:
+        """The models that it stands for, in words; None if it is no alias."""
+        return describe(self.route.alias) if self.route.alias else None
+
     @cached_property
     def title(self) -> str:
-        """The name that the price table gives it; empty if it gives none."""
+        """The name that the price table gives it; empty if it gives none, and for aliases."""
+        if self.route.alias:
+            return ""
         table, base = self.route.provider.table, model_names.split_variant(self.route.model)[0]
         row = model_names.price_row(table, base) if model_names.listed(table, base) else None
         return (row and row.name) or ""

@@ -34,6 +34,9 @@ ROUTES = {
     "completion": "/v1/completions",
     "moderation": "/v1/moderations",
     "rerank": "/v1/rerank",
+    "image": "/v1/images/generations",
+    "speech": "/v1/audio/speech",
+    "transcription": "/v1/audio/transcriptions",
 }
 """Where models of each kind are called. Kinds without an entry are not served."""
 

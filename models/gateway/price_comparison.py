@@ -1,7 +1,6 @@
 """What an import of prices changes: buckets in percent, and what last month's calls would have cost."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,11 +9,11 @@ from typing import Any
 from sqlalchemy import text
 
 from models.core.db import db
-from models.core.errors import DomainError
 from models.gateway import model_names
 from models.gateway.model_catalogue import MAIN_BUCKETS
+from models.gateway.price_file import parse_price
 from models.gateway.price_imports import PriceImport
-from models.gateway.pricing import MILLION, ModelPrice, parse_price
+from models.gateway.pricing import MILLION, ModelPrice
 from models.gateway.routing import Route, Router
 
 LARGE = Decimal("0.5")
@@ -113,13 +112,12 @@ def compare(router: Router, proposal: PriceImport) -> ImportComparison:
     changes: list[PriceChange] = []
     overridden: list[str] = []
     unchanged = elsewhere = 0
-    only = "openrouter" if proposal.source.startswith("openrouter ") else None
     for name, entry in proposal.prices.items():
         override = router.prices.overrides.get(name)
-        route = _route(router, name)
+        route = router.route_of_model(name)
         if override and override.price:
             overridden.append(name)
-        elif route is None or only not in (None, route.provider.name):
+        elif route is None or proposal.table not in ("", route.provider.table):
             elsewhere += 1
         else:
             new = parse_price(name, entry)
@@ -129,12 +127,6 @@ def compare(router: Router, proposal: PriceImport) -> ImportComparison:
                 changes.append(PriceChange(route, new, buckets))
     changes.sort(key=lambda each: (-each.size, each.route.requested))
     return ImportComparison(changes, unchanged, sorted(overridden), elsewhere)
-
-
-def _route(router: Router, name: str) -> Route | None:
-    with suppress(DomainError):
-        return router.find(name)
-    return None
 
 
 def _changed(old: ModelPrice | None, new: ModelPrice) -> Iterator[BucketChange]:

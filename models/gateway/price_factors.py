@@ -16,6 +16,7 @@ from models.gateway import model_names
 from models.gateway.chat_format import BadCall, Call
 from models.gateway.chat_format.chat_parsing import MEDIA_KEYS, strings
 from models.gateway.pricing import ModelPrice
+from models.gateway.served_ways import way_of
 
 DEFAULT_CONTEXT_WINDOW = 1_048_576
 """Context window in tokens, where the price table has none."""
@@ -127,7 +128,7 @@ class FactorReader:
         if self.price is None:
             return
         each = self.price.listed_unit(unit)
-        if each is None and not (self.price.tiers[0].listed or self.price.request):
+        if each is None and not (self.price.by_tokens or self.price.request):
             name = unit.partition(":")[0].removesuffix("s")
             raise self.refuse(
                 key,
@@ -135,6 +136,14 @@ class FactorReader:
                 f"The operator can set one ('{name}' in STOA_PRICES_FILE).",
             )
         self.factors.certain += (each or 0) * count
+
+    def hold_way(self, field: str, value: Any) -> bool:
+        """Hold the price of a way to be served, too; false if it has none."""
+        way = way_of(field, value)
+        price = self.price.variants.get(way) if self.price and way else None
+        if price is not None:
+            self.factors.prices.append(price)
+        return price is not None
 
     def search(self, results: int, times: int = 1) -> None:
         """Add web searches, whose results are added to the prompt."""
@@ -371,12 +380,22 @@ def _limit(value: Any) -> int:
 
 
 def read_tier(key: str, value: Any, reader: FactorReader) -> None:
-    if value in ORDINARY_TIERS:
+    if value in ORDINARY_TIERS or reader.hold_way("service_tier", value):
         return
     if not (reader.reports_cost and isinstance(value, str) and value in TIER_FACTORS):
         known = ", ".join((*ORDINARY_TIERS, *(TIER_FACTORS if reader.reports_cost else ())))
         raise reader.refuse(key, f"the price of {value!r} is unknown. Supported values: {known}.")
     reader.factors.factor *= TIER_FACTORS[value]
+
+
+def read_speed(key: str, value: Any, reader: FactorReader) -> None:
+    if value != "standard" and not reader.hold_way("speed", value):
+        raise reader.refuse(key, "it changes the price by an unknown amount.")
+
+
+def read_region(key: str, value: Any, reader: FactorReader) -> None:
+    if value != "global" and not reader.hold_way("inference_geo", value):
+        raise reader.refuse(key, "it changes the price by an unknown amount.")
 
 
 def read_tools(key: str, tools: Any, reader: FactorReader) -> None:

@@ -17,12 +17,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.core.db import NOW, Base, BigInt, db
 from models.core.errors import Conflict, Invalid, NotFound
 from models.core.settings import SettingsError
-from models.gateway.pricing import MILLION, parse_price
+from models.gateway.approved_prices import scoped
+from models.gateway.price_file import parse_price
+from models.gateway.pricing import MILLION
 
 NOTICE = timedelta(seconds=60)
 """The shortest time between approval and effect."""
 MAX_MODELS, MAX_BYTES = 5_000, 5_000_000
 
+OPENROUTER = "openrouter"
 OPENROUTER_KEYS = {
     "prompt": "input",
     "completion": "output",
@@ -34,6 +37,17 @@ OPENROUTER_KEYS = {
     "web_search": "web_search",
 }
 """Keys of OpenRouter's list of models, in dollars per token and per unit, and ours."""
+LITELLM_KEYS = {
+    "input_cost_per_token": "input",
+    "output_cost_per_token": "output",
+    "cache_read_input_token_cost": "cached_input",
+    "cache_creation_input_token_cost": "cache_write",
+    "output_cost_per_reasoning_token": "reasoning",
+    "input_cost_per_audio_token": "audio_input",
+    "output_cost_per_audio_token": "audio_output",
+}
+"""Keys of LiteLLM's map of prices, in dollars per token, and ours."""
+LITELLM_PROVIDERS = ("openai", "anthropic", "gemini")
 _UNITS = ("request", "web_search")
 
 
@@ -70,10 +84,22 @@ class PriceImport(Base):
     effective_at: Mapped[datetime | None]
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
+    @property
+    def table(self) -> str:
+        """The price table of the one provider whose models these prices are for; empty: of any."""
+        return OPENROUTER if self.source.startswith(f"{OPENROUTER} ") else ""
+
+    def added_to(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """The prices in force after this import."""
+        if self.table:
+            return {**before, **{scoped(self.table, name): entry for name, entry in self.prices.items()}}
+        replaced = {scoped(OPENROUTER, name) for name in self.prices}
+        return {key: entry for key, entry in before.items() if key not in replaced} | self.prices
+
 
 def read_prices(raw: bytes, file_name: str) -> tuple[dict[str, Any], str]:
-    """The entries of a file, and the `source` of their import: STOA_PRICES_FILE's format (TOML or JSON), or OpenRouter's list of models (`GET /api/v1/models`).
-    Raises Invalid."""
+    """The entries of a file, and the `source` of their import: STOA_PRICES_FILE's format (TOML or JSON), OpenRouter's list of models
+    (`GET /api/v1/models`), or LiteLLM's map of prices. Raises Invalid."""
     if len(raw) > MAX_BYTES:
         raise Invalid(f"The file has more than {MAX_BYTES:,} bytes.")
     try:
@@ -86,8 +112,12 @@ def read_prices(raw: bytes, file_name: str) -> tuple[dict[str, Any], str]:
         raise Invalid(f"{file_name} is neither TOML nor JSON ({error}).") from None
     source = file_name
     if isinstance(table, dict) and isinstance(table.get("data"), list):
-        source = f"openrouter {file_name}"
+        source = f"{OPENROUTER} {file_name}"
         table = dict(_openrouter_entries(table["data"]))
+    elif isinstance(table, dict) and any(
+        isinstance(each, dict) and "litellm_provider" in each for each in table.values()
+    ):
+        table = dict(_litellm_entries(table))
     if not isinstance(table, dict) or not table:
         raise Invalid(f"{file_name} must hold one table per model, or OpenRouter's list of models.")
     if len(table) > MAX_MODELS:
@@ -118,14 +148,33 @@ def _openrouter_entries(models: Iterable[Any]) -> Iterable[tuple[str, dict[str, 
         for key, ours in OPENROUTER_KEYS.items():
             if key not in listed:
                 continue
-            try:
-                dollars = Decimal(str(listed[key]))
-            except ArithmeticError:
-                raise Invalid(f"The price {key!r} of {each['id']!r} is not a number.") from None
+            dollars = _number(each["id"], key, listed[key])
             if dollars or key in ("prompt", "completion"):
                 entry[ours] = dollars if ours in _UNITS else dollars * MILLION
         if all(value >= 0 for value in entry.values()) and {"input", "output"} <= set(entry):
             yield each["id"], entry
+
+
+def _litellm_entries(table: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Chat models of the vendors that this server calls itself."""
+    for name, each in table.items():
+        chats = isinstance(each, dict) and each.get("mode") == "chat"
+        if not chats or each.get("litellm_provider") not in LITELLM_PROVIDERS:
+            continue
+        entry = {
+            ours: _number(name, key, each[key]) * MILLION
+            for key, ours in LITELLM_KEYS.items()
+            if each.get(key) is not None
+        }
+        if {"input", "output"} <= set(entry):
+            yield name, entry
+
+
+def _number(model: str, key: str, value: Any) -> Decimal:
+    try:
+        return Decimal(str(value))
+    except ArithmeticError:
+        raise Invalid(f"The price {key!r} of {model!r} is not a number.") from None
 
 
 def propose(entries: Mapping[str, Any], source: str, actor: str) -> PriceImport:
@@ -171,7 +220,7 @@ def approve(id: int, actor: str, moment: datetime) -> PriceImport:
     due = (moment + NOTICE).replace(second=0, microsecond=0) + timedelta(minutes=1)
     proposal.state, proposal.decided_at, proposal.decided_by = "approved", moment, actor
     proposal.effective_at = max(due, last.effective_at) if last and last.effective_at else due
-    proposal.result = {**((last and last.result) or {}), **proposal.prices}
+    proposal.result = proposal.added_to((last and last.result) or {})
     db.session.flush()
     return proposal
 

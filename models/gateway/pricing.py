@@ -5,10 +5,8 @@ A price is set, explicitly zero, or missing. A model without a price is refused 
 each call.
 """
 
-import json
 import re
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,7 +16,6 @@ from typing import Any
 
 from genai_prices.types import TieredPrices
 
-from models.core.settings import SettingsError
 from models.gateway import model_names
 from models.gateway.chat_format import Usage
 from models.gateway.chat_format.token_usage import MEDIA, UNKNOWN, is_unit
@@ -111,12 +108,24 @@ class ModelPrice:
     """Limit of input plus output tokens, if known."""
     max_output: int | None = None
     """Limit of output tokens, if known."""
+    variants: Mapping[str, "ModelPrice"] = field(default_factory=dict)
+    """Prices of other ways to be served (`served_ways.py`): `service_tier:flex`, `speed:fast`, `region:us`, `batch`."""
 
     @property
     def is_free(self) -> bool:
         """Explicitly free."""
         rates = (rate for tier in self.tiers for rate in tier.rates.values())
         return not self.request and not any(self.units.values()) and not any(rates)
+
+    def of_way(self, ways: Sequence[str], usage: Usage) -> "ModelPrice":
+        """The price of the way in which a call was served: of several ways with a price the one that costs most."""
+        found = [self.variants[way] for way in ways if way in self.variants] if self.variants else []
+        return max(found, key=lambda price: price.cost(usage)) if found else self
+
+    @property
+    def by_tokens(self) -> bool:
+        """Whether tokens have a price, not only units."""
+        return bool(self.tiers[0].listed)
 
     def tier(self, input_tokens: int) -> PriceTier:
         """The tier for all tokens of a call with this many input tokens."""
@@ -231,7 +240,7 @@ class PriceTable:
     def __init__(
         self,
         overrides: Mapping[str, PriceOverride] | None = None,
-        approved: Callable[[str], ModelPrice | None] | None = None,
+        approved: Callable[[str, str], ModelPrice | None] | None = None,
     ) -> None:
         self.overrides = dict(overrides or {})
         self._approved = approved
@@ -239,10 +248,12 @@ class PriceTable:
 
     @classmethod
     def load(
-        cls, path: Path | None, approved: Callable[[str], ModelPrice | None] | None = None
+        cls, path: Path | None, approved: Callable[[str, str], ModelPrice | None] | None = None
     ) -> "PriceTable":
-        """The table with the overrides in the operator's file, if set, and the prices of approved imports by name. Raises
+        """The table with the overrides in the operator's file, if set, and the prices of approved imports by table and name. Raises
         SettingsError if the file is invalid."""
+        from models.gateway.price_file import read_overrides  # which builds on this module
+
         return cls(read_overrides(path) if path else None, approved)
 
     def find(
@@ -262,18 +273,19 @@ class PriceTable:
             and row is model_names.price_row(table, answered)
         ):
             answered = None  # the response names the base model, but the variant is charged
-        return self.operator_price(requested, answered, upstream) or next(
+        return self.operator_price(requested, answered, upstream, table=table) or next(
             (price for name in (answered, upstream) if name and (price := self._shipped(table, name))), None
         )
 
-    def operator_price(self, *names: str | None) -> ModelPrice | None:
-        """The operator's price of the first of these names that has one: in the file, or else in an approved import."""
+    def operator_price(self, *names: str | None, table: str = "") -> ModelPrice | None:
+        """The operator's price of the first of these names that has one: in the file, or else in an approved import, which may be
+        for one provider's `table` only."""
         for name in names:
             override = self.overrides.get(name.lower()) if name else None
             if override and override.price:
                 return override.price
         for name in names if self._approved else ():
-            if name and self._approved and (price := self._approved(name)):
+            if name and self._approved and (price := self._approved(table, name)):
                 return price
         return None
 
@@ -314,6 +326,10 @@ def shipped_price(table: str, name: str, at: datetime) -> ModelPrice | None:
     starts = {0} | {
         tier.start for value in listed.values() if isinstance(value, TieredPrices) for tier in value.tiers
     }
+    own = _OUTPUT_OF_KIND.get(model_names.kind_of(name))
+    if own and listed.get("output_mtok") is not None:
+        # such a model has no other output, or lists it apart
+        listed.setdefault(own, listed["output_mtok"])
     tiers = tuple(_tier(listed, start) for start in sorted(starts))
     request = units.pop("request", Decimal(0))
     if not request and _SEARCHES.search(name.lower()):
@@ -350,6 +366,7 @@ _BUCKETS = {
     "output_image_mtok": "image_output",
     "output_video_mtok": "video_output",
 }
+_OUTPUT_OF_KIND = {"image": "output_image_mtok", "speech": "output_audio_mtok"}
 _THOUSANDTH = Decimal("0.001")
 _UNITS = {
     "requests_kcount": ("request", _THOUSANDTH),
@@ -397,134 +414,3 @@ def _tier(listed: Mapping[str, Any], start: int) -> PriceTier:
 
 def _base(value: Any) -> Decimal:
     return value.base if isinstance(value, TieredPrices) else value
-
-
-# -- the operator's file -------------------------------------------------------------------------------------
-
-_RATE_KEYS = {
-    "input": "input",
-    "cached_input": "cache_read",
-    "cache_write": "cache_write",
-    "cache_write_1h": "cache_write_1h",
-    "audio_input": "audio_input",
-    "cached_audio": "cached_audio",
-    "image_input": "image_input",
-    "cached_image": "cached_image",
-    "output": "output",
-    "reasoning": "reasoning",
-    "audio_output": "audio_output",
-    "image_output": "image_output",
-}
-_UNIT_KEYS = {
-    "request": "request",
-    "web_search": "web_searches",
-    "file_search": "file_searches",
-    "image": "images",
-    "second": "seconds",
-    "character": "characters",
-    "search_unit": "search_units",
-}
-"""Dollars per unit, not per million."""
-PRICE_KEYS = {*_RATE_KEYS, *_UNIT_KEYS, "max_output"}
-_KEYS = {*PRICE_KEYS, "provider", "upstream_model", "kind"}
-
-
-def read_overrides(path: Path) -> dict[str, PriceOverride]:
-    """Read the operator's file: TOML or JSON, one table per model, rates in dollars per million tokens.
-
-    Raises SettingsError with a message that names the model and the key.
-    """
-    try:
-        raw = path.read_text(encoding="utf-8")
-        table = (
-            tomllib.loads(raw, parse_float=Decimal)
-            if path.suffix.lower() == ".toml"
-            else json.loads(raw, parse_float=Decimal, parse_constant=Decimal)
-        )
-    except OSError as error:
-        raise SettingsError(f"STOA_PRICES_FILE: {path} cannot be read ({error.strerror}).") from None
-    except ValueError as error:
-        raise SettingsError(f"STOA_PRICES_FILE: {path} is neither TOML nor JSON ({error}).") from None
-    if not isinstance(table, dict):
-        raise SettingsError(f"STOA_PRICES_FILE: {path} must hold one table per model.")
-    return {
-        str(name).strip().lower(): replace(read_override(name, entry), name=str(name).strip())
-        for name, entry in table.items()
-    }
-
-
-def parse_price(name: str, entry: Any, source: str = "import") -> ModelPrice:
-    """The price of a file's entry, whose numbers may be strings. Raises SettingsError, also without a price."""
-    price = read_override(name, entry).price
-    if price is None:
-        raise SettingsError(f"STOA_PRICES_FILE: {name!r} sets no price.")
-    return replace(price, source=source)
-
-
-def _with_image_prices(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry with its table of prices per image flattened: `1024x1024 hd` becomes `image:1024x1024:hd`."""
-    images = entry.get("image")
-    if not isinstance(images, dict):
-        return dict(entry)
-    found = {
-        ":".join(("image", *str(key).split())): price for key, price in images.items() if key != "default"
-    }
-    default = {"image": images["default"]} if "default" in images else {}
-    return {**{key: value for key, value in entry.items() if key != "image"}, **default, **found}
-
-
-def _unit_name(key: str) -> str:
-    name, colon, rest = key.partition(":")
-    return f"{_UNIT_KEYS[name]}{colon}{rest}"
-
-
-def read_override(name: str, entry: Any, setting: str = "STOA_PRICES_FILE") -> PriceOverride:
-    """Read an operator's entry for a model. Raises SettingsError with the file's `setting`."""
-
-    def invalid(key: str, problem: str) -> SettingsError:
-        return SettingsError(f"{setting}: {key!r} of {name!r} {problem}.")
-
-    if not isinstance(entry, dict):
-        raise SettingsError(f"{setting}: {name!r} must be a table with 'input' and 'output'.")
-    entry = _with_image_prices(entry)
-    if unknown := {key for key in entry if key.partition(":")[0] not in _KEYS}:
-        raise invalid(min(unknown), f"is not one of {', '.join(sorted(_KEYS))}")
-    for key in ("provider", "upstream_model"):
-        if key in entry and not (isinstance(entry[key], str) and entry[key]):
-            raise invalid(key, "must be a name")
-    kind = entry.get("kind")
-    if kind is not None and kind not in model_names.ROUTES:
-        raise invalid("kind", f"must be one of {', '.join(model_names.ROUTES)}")
-    max_output = entry.get("max_output")
-    if max_output is not None and not (type(max_output) is int and max_output > 0):
-        raise invalid("max_output", "must be a whole number of tokens")
-    rates: dict[str, Decimal] = {}
-    unit_keys = [key for key in entry if key.partition(":")[0] in _UNIT_KEYS]
-    for key in (*_RATE_KEYS, *unit_keys):
-        if key not in entry:
-            continue
-        value = entry[key]
-        unit = "dollars" if key in unit_keys else "dollars per million tokens"
-        try:
-            if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
-                raise ValueError
-            rates[key] = Decimal(value)
-            if not rates[key].is_finite():
-                raise ValueError
-        except (ValueError, ArithmeticError):
-            raise invalid(key, f"must be a number of {unit}") from None
-        if not 0 <= rates[key] <= MAX_RATE:
-            raise invalid(key, f"must be from 0 to {MAX_RATE} {unit}")
-    price = None
-    if rates:
-        for key in ("input", "output"):
-            if key not in rates and not set(rates) <= set(unit_keys):
-                raise invalid(key, "is missing: set both or neither")
-        tier = tier_of(0, {bucket: rates[key] for key, bucket in _RATE_KEYS.items() if key in rates})
-        units = {_unit_name(key): rates[key] for key in unit_keys}
-        request = units.pop("request", Decimal(0))
-        max_output = max_output or model_names.max_output(entry.get("upstream_model") or name)
-        price = ModelPrice("operator", (tier,), request, units, max_output=max_output)
-    elif max_output is not None:
-        raise invalid("max_output", "belongs to a price: set 'input' and 'output', too")
-    return PriceOverride(price, entry.get("provider"), entry.get("upstream_model"), kind=kind)

@@ -15,7 +15,8 @@ from models.core.settings import SettingsError
 from models.gateway import model_names
 from models.gateway.aliases import ERROR_CLASSES, SAFE, Alias, RetryPolicy
 from models.gateway.formats import passed
-from models.gateway.pricing import PRICE_KEYS, ModelPrice, read_override
+from models.gateway.price_file import PRICE_KEYS, read_override
+from models.gateway.pricing import ModelPrice
 from models.gateway.providers.configured import BEARER, NO_KEY, ConfiguredModel, ProviderConfig
 from models.gateway.upstream import UpstreamTimeouts
 
@@ -307,7 +308,12 @@ def _provider(
 
 def _aliases(document: _Document) -> dict[str, Alias]:
     found: dict[str, Alias] = {}
-    names = {name.lower() for name in document.aliases}
+    # an alias of a model's own name does not hide the model from other aliases
+    names = {
+        name.lower()
+        for name, table in document.aliases.items()
+        if name.lower() not in {each.model.lower() for each in table.targets}
+    }
     for name, table in document.aliases.items():
         lower = name.lower()
         if lower in found or lower != lower.strip() or lower == "stoa/demo":

@@ -234,7 +234,9 @@ class Gateway:
             raise AlreadyCalled(Replay(claim.answer, claim.request_id))
         usual = self.outputs.typical_seconds(admission.key_id, admission.model) or UNKNOWN_CALL_SECONDS
         elapsed = (now() - claim.created_at).total_seconds() if claim.created_at else 0
-        raise claim_error(key, claim, min(max(ceil(usual - elapsed), 1), MAX_RETRY_SECONDS))
+        # an overdue call is asked for less and less often: its worker may be dead
+        remaining = max(usual - elapsed, elapsed / 2, 1)
+        raise claim_error(key, claim, min(ceil(remaining), MAX_RETRY_SECONDS))
 
     def _refusal(self, admission: Admission) -> CallRefused:
         """The error of a call that was not admitted. If calls in flight hold its credits, reads their holds."""
@@ -319,8 +321,9 @@ class Gateway:
             return owner_of(refused.admission)
 
     def open(self, request: CallRequest) -> Reply | AnswerStream | Replay:
-        """Make the call, or replay the answer of an earlier one with its idempotency key. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
-        DomainError of an invalid request; checks run in the order of the contract (5.2)."""
+        """Make the call, or replay the answer of an earlier one with its idempotency key. Raises CallRefused, ProviderError,
+        UpstreamError, LedgerUnavailable, RelayFailed, or the DomainError of an invalid request; checks run in the order of the
+        contract (5.2)."""
         started, started_at = time.monotonic(), now()
         admission: Admission | None = None
         try:
@@ -380,6 +383,8 @@ class Gateway:
             answer.served = in_flight.trail.header(in_flight.route)
             settled = in_flight.settled if isinstance(answer, Reply) else None
             answer.run_left = settled.run_left if settled else admission.run_left
+            if admission.funding in ("any", "credits") and not request.presented.is_test:
+                answer.balance = settled.balance if settled else admission.balance
             answer.limits = limits or {}
             if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
                 answer.limits = {**answer.limits, **self.caller_caps.headers(admission)}

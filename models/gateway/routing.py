@@ -1,11 +1,10 @@
 """Routing: picks the provider and price for a model, or raises why none serves it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from math import ceil
 
 from models.core.errors import DomainError
 from models.core.settings import Settings, SettingsError, environment_value
@@ -32,7 +31,10 @@ from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.providers.provider import Endpoint, Provider
 from models.gateway.providers_file import SETTING, load_providers
+from models.gateway.search_tools.search_providers import SearchRouter
+from models.gateway.served_ways import UNPRICED
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
+from models.ledger.credits import MICRO
 
 MAX_OUTPUT = 1_048_576
 """Output tokens that no model exceeds. A larger `max_tokens` does not increase the hold."""
@@ -205,6 +207,7 @@ class Router:
         )
         self.demo = DemoProvider(Endpoint("", None), DemoModel(settings.stoa_demo_delay_ms / 1000))
         self.direct = [build(OpenAI), build(Anthropic), build(Gemini)]
+        self.searches = SearchRouter(settings, egress)
         file = load_providers(settings.stoa_providers_file, timeouts)
         self.configured = {
             config.name: ConfiguredProvider(
@@ -276,8 +279,9 @@ class Router:
         alias = route.alias
         if alias is None or len(alias.models) == 1:
             return route
-        self._turn()
-        routes = [each for name in alias.order(session) if (each := self._target(name, task)) is not None]
+        routes = [
+            each for name in alias.order(session) if (each := self.route_of_model(name, task)) is not None
+        ]
         if not routes:
             return route
         routes.sort(key=lambda each: self.breakers.of(each.provider.name, each.model).avoided)
@@ -295,12 +299,13 @@ class Router:
     def _first(self, alias: Alias, task: str | None) -> Route:
         """The first model of an alias that is served. Raises the error of its first model if none is."""
         for name in alias.models:
-            if (route := self._target(name, task)) is not None:
+            if (route := self.route_of_model(name, task)) is not None:
                 return replace(route, alias=alias)
         return self._find(alias.models[0], None, False, task)
 
-    def _target(self, name: str, task: str | None) -> Route | None:
-        """The route of a model of an alias; None if it is not served."""
+    def route_of_model(self, name: str, task: str | None = None) -> Route | None:
+        """The route of a model itself, also if an alias has its name; None if it is not served."""
+        self._turn()
         if (name, task) not in self._targets:
             try:
                 self._targets[name, task] = self._find(name, None, False, task)
@@ -384,7 +389,10 @@ class Router:
                 f"The model '{name}' has no price on this server, so it is not served. "
                 "The operator can set one (STOA_PRICES_FILE)."
             )
-        timeouts = self.timeouts.get(name.lower()) or provider.timeouts_of(name, upstream)
+        timeouts = provider.timeouts_of(name, upstream)
+        if self.timeouts:
+            names = (name.lower(), provider.public_model(upstream).lower())
+            timeouts = next((self.timeouts[each] for each in names if each in self.timeouts), timeouts)
         kind = passed.KINDS[task] if task else model_names.CHAT
         return Route(provider, name, upstream, price, byok, timeouts=timeouts, kind=kind)
 
@@ -444,12 +452,16 @@ class Router:
         request = provider.request(call, body, route.byok)
         return prepared, request if route.timeouts is None else replace(request, timeouts=route.timeouts)
 
-    def cost(self, route: Route, usage: Usage, answered: str | None) -> tuple[Decimal, dict[str, str]]:
+    def cost(
+        self, route: Route, usage: Usage, answered: str | None, ways: Sequence[str] = ()
+    ) -> tuple[Decimal, dict[str, str]]:
         """Cost of a call in dollars, and the prices applied, with `flags` for the operator. Uses the cost that the
-        provider reported, else the price of the model that answered."""
+        provider reported, else the price of the model that answered, in the way that it was served (`served_ways.py`)."""
         price = route.price
         if answered not in (None, route.model) or price is None:
             price = self.price(route.provider, route.requested, route.model, answered) or price
+        unpriced = [way for way in ways if way in UNPRICED and not (price and way in price.variants)]
+        price = price and price.of_way(ways, usage)
         listed = price.cost(usage) if price else None
         if route.provider.reports_cost and usage.cost is not None:
             prices = (
@@ -459,7 +471,7 @@ class Router:
             cost = max(usage.cost, usage.least_cost)
             exceeds_list = cost > COST_FLAG_FACTOR * expected + COST_FLAG_DOLLARS
             return cost, _flagged(prices, [*usage.flags, *(["cost_far_above_list"] if exceeds_list else [])])
-        flags = [*usage.flags]
+        flags = [*usage.flags, *(["tier_without_price"] if unpriced else [])]
         if price is None or listed is None:
             price, flags = FALLBACKS.get(route.kind, FALLBACK_PRICE), [*flags, "price_guessed"]
             listed = price.cost(usage)
@@ -577,5 +589,5 @@ def _flagged(prices: dict[str, str], flags: list[str]) -> dict[str, str]:
 
 
 def held_credits(cost: Decimal, margin: Decimal) -> int:
-    """Credits to hold for a cost in dollars plus margin, rounded up."""
-    return ceil(cost * 100 * (1 + margin))
+    """Credits to hold for a cost in dollars plus margin: its micro-credits, which are what is charged, rounded up."""
+    return -(-int(cost * 100 * MICRO * (1 + margin)) // MICRO)

@@ -53,9 +53,11 @@ class AnswerStream:
         start: bytes = b"",
     ) -> None:
         self.in_flight = in_flight
+        self.content_type = request.dialect.stream_type(call)
         self.client_gone = False
         self.dropped: tuple[str, ...] = ()
         self.run_left: int | None = None
+        self.balance: int | None = None
         self.limits: Mapping[str, str] = {}
         self.served: str | None = None
         self._live = live
@@ -73,6 +75,7 @@ class AnswerStream:
         self._client_gone_at = 0.0
         # whether the end of the answer was sent
         self._end_sent = False
+        self._failed = False
         self._bill: Bill | None = None
         self._hold = GrowingHold(call, in_flight, self._meter, held_output)
 
@@ -101,6 +104,9 @@ class AnswerStream:
             return self._dialect.heartbeat()
         if block is None:
             self._ended = True
+            if self._broken:
+                # nothing else tells the client that this is not all
+                raise BrokenConnection("The answer broke off.")
             raise StopIteration
         return block
 
@@ -219,10 +225,10 @@ class AnswerStream:
 
     def _recorded(self, end: bytes) -> StoredAnswer | None:
         """What a retry with the call's idempotency key gets."""
-        if self._recorder is None:
+        if self._recorder is None or self._broken:
             return None
         self._recorder.add(end)
-        return self._recorder.stored(EVENT_STREAM, headers=self.in_flight.route_headers())
+        return self._recorder.stored(self.content_type, headers=self.in_flight.route_headers())
 
     def _finish(self) -> None:
         """Finish after the response ended, or the time to read on for a disconnected client has passed."""
@@ -275,7 +281,13 @@ class AnswerStream:
         self._send(self._error(message, code))
 
     def _error(self, message: str, code: str, kind: str = UpstreamError.type) -> bytes:
+        self._failed = True
         return self._translator.error(message, code, kind)
+
+    @property
+    def _broken(self) -> bool:
+        """Whether the answer failed in a format that cannot say so."""
+        return self.content_type != EVENT_STREAM and (self._failed or self._meter.failure is not None)
 
     def _send(self, block: bytes) -> None:
         if block:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint, delete, or_
+from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint, delete, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import Base, db
 
+PRUNED_AT_ONCE = 2_000
 UNSETTLED_KEPT_FOR = timedelta(days=30)
 """How long a claim waits for a call that no ledger has settled, in case its usage is still on some machine's disk."""
 
@@ -96,13 +97,16 @@ def read_claim(row: Sequence[Any]) -> Claim:
     return Claim(state, request_id, created_at, answer)
 
 
-def prune_idempotent_calls(now: datetime) -> int:
-    """Delete expired claims and their answers. Returns how many. One statement; idempotent. Flushes."""
+def prune_idempotent_calls(now: datetime, limit: int = PRUNED_AT_ONCE) -> int:
+    """Delete expired claims and their answers, up to `limit`. Returns how many. One statement; idempotent. Flushes."""
     expired = IdempotentCall.expires_at <= now
     forgotten = IdempotentCall.expires_at <= now - UNSETTLED_KEPT_FOR
+    old = select(IdempotentCall.request_id).where(
+        expired, or_(IdempotentCall.settled_at.is_not(None), forgotten)
+    )
     done: Any = db.session.execute(
         delete(IdempotentCall)
-        .where(expired, or_(IdempotentCall.settled_at.is_not(None), forgotten))
+        .where(IdempotentCall.request_id.in_(old.order_by(IdempotentCall.expires_at).limit(limit)))
         .execution_options(synchronize_session=False)
     )
     return int(done.rowcount)

@@ -48,6 +48,17 @@ def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPat
         '["openai/house-model"]\ninput = 2\noutput = "10.5"\n["openai/free-model"]\ninput = 0\noutput = 0\n'
         '["openai/house-moderation"]\nrequest = 0.02\n["openai/house-rerank"]\nsearch_unit = 0.03\n'
         '["openai/token-rerank"]\ninput = 100\noutput = 0\n'
+        '["openai/house-image"]\nkind = "image"\n'
+        'image = {default = 0.04, hd = 0.08, "1024x1792 hd" = 0.12}\n'
+        '["openai/house-speech"]\nkind = "speech"\ninput = 1\noutput = 20\n'
+        '["openai/tiered-model"]\ninput = 10\noutput = 100\n'
+        '[anthropic-ways]\nprovider = "anthropic"\nupstream_model = "claude-sonnet-4-5"\ninput = 10\noutput = 100\n'
+        "[anthropic-ways.speed.fast]\ninput = 60\noutput = 600\n[anthropic-ways.region.us]\ninput = 11\noutput = 110\n"
+        "[anthropic-ways.batch]\ninput = 5\noutput = 50\n"
+        '["openai/tiered-model".service_tier.flex]\ninput = 5\noutput = 50\n'
+        '["openai/tiered-model".service_tier.priority]\ninput = 20\noutput = 200\n'
+        '["openai/tiered-model".above.1000000]\ninput = 20\n'
+        '["openai/unpriced-image"]\nkind = "image"\nsecond = 1\n'
     )
     return load_settings(
         _env_file=None,
@@ -188,7 +199,7 @@ def routed_app(
     file = folder / "providers.toml"
     file.write_text(PROVIDERS_FILE.format(url=fake_server.url))
     settings = gateway_settings.model_copy(
-        update={"stoa_providers_file": file, "stoa_data_dir": folder / "data"}
+        update={"stoa_providers_file": file, "stoa_data_dir": folder / "data", "stoa_public_models": True}
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_AZURE_KEY", "sk-azure-secret")

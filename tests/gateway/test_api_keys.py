@@ -225,3 +225,23 @@ def test_new_keys_have_the_servers_default_and_older_ones_none(
     assert answer.headers["x-ratelimit-limit-requests"] == "100"
     older = web.post(PATH, json=DEMO, headers=rich.headers)
     assert not [name for name in HEADERS if name in older.headers]
+
+
+def test_a_key_reads_its_rules_and_what_is_left(web: FlaskClient, rich: Person) -> None:
+    assert rich.user
+    key = factories.api_key(
+        rich.user, permissions=["chat"], rpm_limit=5, tpm_limit=10_000, allowed_models=["stoa/*"]
+    )
+    assert post(web, key) == (200, "")
+    data = web.get("/v1/key", headers={"authorization": f"Bearer {key}"}).json["data"]
+    assert (data["key_id"], data["environment"], data["scopes"]) == (key[:32], "live", ["inference:chat"])
+    assert (data["allowed_models"], data["strict"], data["expires_at"]) == (["stoa/*"], False, None)
+    limits = data["rate_limits"]
+    assert limits["requests"] == {"limit": 5, "remaining": 4}
+    assert 9_000 < limits["tokens"]["remaining"] < 10_000
+    assert limits["parallel"] == {"limit": None, "remaining": None}
+    older = web.get("/v1/key", headers=rich.headers).json["data"]
+    assert (older["key_id"], older["rate_limits"]["requests"]["limit"]) == (None, None)
+    assert len(older["scopes"]) == 14
+    nothing = factories.api_key(rich.user, permissions=[])
+    assert web.get("/v1/key", headers={"authorization": f"Bearer {nothing}"}).status_code == 403

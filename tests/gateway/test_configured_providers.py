@@ -1,5 +1,6 @@
 """Providers of STOA_PROVIDERS_FILE: what they are sent, what is charged, and what an invalid file says."""
 
+import re
 import socket
 import time
 from decimal import Decimal
@@ -10,8 +11,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from models.core.settings import SettingsError
+from models.core.settings import ROOT, SettingsError, load_settings
+from models.gateway.pricing import PriceTable
 from models.gateway.providers_file import load_providers
+from models.gateway.routing import Router
 from models.gateway.upstream import UpstreamTimeouts, _open_socket
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, completion, stream, usage
@@ -216,6 +219,17 @@ def test_an_invalid_file_says_what_to_mend(tmp_path: Path, text: str, says: str)
     assert "sk_abc_123" not in str(error.value)
 
 
+def test_the_documented_examples_are_valid(tmp_path: Path) -> None:
+    file = tmp_path / "providers.toml"
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "routing.md").read_text(), re.DOTALL)
+    found = set()
+    for example in examples:
+        file.write_text(example)
+        loaded = load_providers(file, UpstreamTimeouts())
+        found |= {*(each.name for each in loaded.providers), *loaded.aliases}
+    assert {"vllm", "ollama", "llamacpp", "lmstudio", "groq", "mistral", "azure", "fast", "smart"} <= found
+
+
 def test_timeouts_are_inherited(tmp_path: Path) -> None:
     file = tmp_path / "providers.toml"
     file.write_text(
@@ -227,3 +241,9 @@ def test_timeouts_are_inherited(tmp_path: Path) -> None:
     assert found.providers[0].timeouts == UpstreamTimeouts(2, 60, 60, 60)
     assert found.providers[0].models["slow"].timeouts == UpstreamTimeouts(2, 60, 5, 60)
     assert found.timeouts["openai/gpt-5-pro"] == UpstreamTimeouts(10, 900, 120)
+    routes = Router(
+        load_settings(_env_file=None, openai_api_key="sk", stoa_providers_file=file), PriceTable()
+    )
+    for name in ("openai/gpt-5-pro", "GPT-5-pro", "x/slow", "openai/gpt-5"):
+        timeouts = routes.find(name).timeouts
+        assert (timeouts and timeouts.first_byte) == {"x/slow": 60, "openai/gpt-5": None}.get(name, 900)

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
+from models.core import jobs
 from models.core.db import now
 from models.gateway import idempotency
 from models.ledger import IdempotentCall, balance, holds, prune_idempotent_calls
@@ -34,6 +35,7 @@ DOORS: dict[str, tuple[str, dict[str, Any]]] = {
     "messages, streamed": ("/v1/messages", {**CHAT, "max_tokens": 50, "stream": True}),
     "responses": ("/v1/responses", {"model": MODEL, "input": "Say hello."}),
     "responses, streamed": ("/v1/responses", {"model": MODEL, "input": "Say hello.", "stream": True}),
+    "embeddings": ("/v1/embeddings", {"model": "text-embedding-3-large", "input": "Hello"}),
     "gemini": (f"/v1beta/models/{MODEL}:generateContent", CONTENTS),
     "gemini, streamed": (f"/v1beta/models/{MODEL}:streamGenerateContent?alt=sse", CONTENTS),
 }
@@ -83,6 +85,11 @@ def error(answer: TestResponse) -> tuple[int, str]:
 def test_retry_gets_the_stored_answer_and_is_not_charged(
     send: Sender, fake: FakeUpstream, facts: Facts, door: str
 ) -> None:
+    if door == "embeddings":
+        data = [{"object": "embedding", "index": 0, "embedding": [0.5], "note": "Hello"}]
+        fake.will(
+            fakes.answer({"object": "list", "model": "m", "data": data, "usage": {"prompt_tokens": 10**6}})
+        )
     first = send(door)
     body = first.data
     again = send(door)
@@ -94,6 +101,8 @@ def test_retry_gets_the_stored_answer_and_is_not_charged(
     assert (replayed(first), replayed(again)) == (False, True)
     assert again.headers["Original-Request"] == facts.call().request_id == first.headers["X-Request-Id"]
     assert [message.credits for message in facts.messages()] == [send.spent()]
+    other = send(door, user="else")
+    assert (other.status_code, "Keys for idempotent requests" in other.text) == (422, True)
 
 
 def test_key_is_for_one_request_of_one_account(
@@ -117,6 +126,14 @@ def test_key_is_for_one_request_of_one_account(
     assert len(fake.requests) == 4
     strangers = [send(by=anonymous), send(headers={"authorization": "Bearer cb-pat-unknown"})]
     assert [answer.status_code for answer in strangers] == [401, 401]
+
+
+def test_keys_of_test_calls_are_apart(send: Sender, fake: FakeUpstream, rich: Person) -> None:
+    assert rich.user
+    test = {"authorization": f"Bearer {factories.api_key(rich.user, environment='test')}"}
+    answers = [send(headers=test), send(), send(headers=test), send()]
+    assert [replayed(answer) for answer in answers] == [False, False, True, True]
+    assert len(fake.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -284,5 +301,8 @@ def test_claims_are_renewed_and_expire(
     session.expire_all()
     assert claim.expires_at == later + timedelta(seconds=60)
     assert prune_idempotent_calls(later + timedelta(days=29)) == 0
-    assert prune_idempotent_calls(later + timedelta(days=31)) == 1
+    moment = now() - timedelta(days=1)
+    session.execute(update(IdempotentCall).values(settled_at=moment, expires_at=moment))
+    session.commit()
+    jobs.prune_idempotent_calls(0)
     assert session.scalar(select(func.count()).select_from(IdempotentCall)) == 0

@@ -91,6 +91,40 @@ def test_openrouters_list_is_for_its_own_models(session: OrmSession, router: Rou
     assert found.elsewhere == 1
 
 
+def test_prices_of_one_provider_leave_those_of_others(
+    app: Flask, session: OrmSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [{"id": HAIKU, "pricing": {"prompt": "0.000009", "completion": "0.00001"}}]
+    entries, source = price_imports.read_prices(json.dumps({"data": listed}).encode(), "models.json")
+    steps = (
+        (entries, source, ("9", None)),
+        (read(DEARER), "a", ("1.5", "1.5")),
+        (entries, source, ("9", "1.5")),
+    )
+    for number, (prices, name, expected) in enumerate(steps):
+        price_imports.approve(
+            price_imports.propose(prices, name, "root").id, "root", now() + timedelta(minutes=number)
+        )
+        session.commit()
+        monkeypatch.setattr(approved_prices, "now", lambda: now() + timedelta(hours=1))
+        pool = Pool(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
+        worker = ApprovedPrices(pool)
+        found = [worker.find(table, HAIKU) for table in ("openrouter", "anthropic")]
+        assert tuple(each and f"{each.tiers[0].input.normalize():f}" for each in found) == expected
+        pool.close()
+
+
+def test_litellms_map_is_read() -> None:
+    table = {
+        "sample_spec": {"mode": "one of chat, …", "litellm_provider": "one of …"},
+        "claude-haiku-4-5": {"mode": "chat", "litellm_provider": "anthropic", "input_cost_per_token": 1e-06, "output_cost_per_token": 5e-06},
+        "bedrock/x": {"mode": "chat", "litellm_provider": "bedrock", "input_cost_per_token": 1, "output_cost_per_token": 1},
+    }  # fmt: skip
+    assert read(json.dumps(table).encode(), "map.json") == {
+        "claude-haiku-4-5": {"input": "1.000000", "output": "5.000000"}
+    }
+
+
 def test_a_dry_run_prices_the_calls_of_last_month(session: OrmSession, router: Router, alice: Person) -> None:
     user = session.get_one(User, alice.id)
     for day in (1, 20, 40):
@@ -134,7 +168,7 @@ def test_an_approval_is_in_force_from_one_minute_on(
         monkeypatch.setattr(approved_prices, "now", lambda clock=clock: clock)
         worker = ApprovedPrices(pool)
         for name, rate in ((HAIKU, haiku), ("X", x)):
-            price = worker.find(name)
+            price = worker.find("anthropic", name)
             assert (price and f"{price.tiers[0].input}") == rate, (seconds, name)
     table = PriceTable({}, worker.find)
     assert table.find("anthropic", HAIKU, "claude-haiku-4-5").source == f"import:{second.id}"  # type: ignore[union-attr]

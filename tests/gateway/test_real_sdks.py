@@ -142,6 +142,52 @@ def test_openais_completions(gpt: openai.OpenAI, fake: FakeUpstream, facts: Fact
     assert facts.call().output_tokens == 2
 
 
+IMAGE_USAGE = {"input_tokens": 10, "output_tokens": 20, "total_tokens": 30, "input_tokens_details": {}}
+
+
+def test_openais_images(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    made = {"created": 1, "data": [{"b64_json": "aGk="}], "usage": IMAGE_USAGE}
+    fake.will(answer(made))
+    images = gpt.images.generate(model="gpt-image-1.5", prompt="A cat", size="1024x1024", quality="low")
+    assert images.data is not None
+    assert images.data[0].b64_json == "aGk="
+    edited = gpt.images.edit(
+        model="gpt-image-1.5", prompt="A hat", image=[("a.png", b"one"), ("b.png", b"two")]
+    )
+    assert edited.usage is not None
+    assert edited.usage.output_tokens == 20
+    assert b"two" in fake.requests[1].raw
+    partial = {"type": "image_generation.partial_image", "b64_json": "aA==", "partial_image_index": 0}
+    done = {"type": "image_generation.completed", "b64_json": "aGk=", "usage": IMAGE_USAGE}
+    fake.will(stream([partial, done]))
+    events = gpt.images.generate(model="gpt-image-1.5", prompt="A cat", stream=True, partial_images=1)
+    assert [event.type for event in events] == [partial["type"], done["type"]]
+    fake.will(stream([partial, done], cut_after=1))
+    cut = gpt.images.generate(model="gpt-image-1.5", prompt="A cat", stream=True)
+    with pytest.raises(openai.APIError, match="closed the connection"):
+        list(cut)
+    assert {call.state for call in facts.calls()} == {"settled"}
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_openais_audio(gpt: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    fake.will(answer(b"ID3 speech", headers={"Content-Type": "audio/mpeg"}))
+    assert gpt.audio.speech.create(model="tts-1", voice="nova", input="Hello").content == b"ID3 speech"
+    fake.will(answer({"text": "Hi.", "usage": {"type": "duration", "seconds": 7}}))
+    heard = gpt.audio.transcriptions.create(model="whisper-1", file=("a.mp3", b"ID3" * 99), temperature=0.2)
+    assert heard.text == "Hi."
+    assert gpt.audio.translations.create(model="whisper-1", file=("a.mp3", b"ID3" * 99)).text == "Hi."
+    usage = {"type": "tokens", "input_tokens": 9, "output_tokens": 2, "total_tokens": 11}
+    done = {"type": "transcript.text.done", "text": "Hi.", "usage": usage}
+    fake.will(stream([{"type": "transcript.text.delta", "delta": "Hi."}, done]))
+    events = gpt.audio.transcriptions.create(
+        model="gpt-4o-transcribe", file=("a.mp3", b"ID3" * 99), stream=True
+    )
+    assert [event.type for event in events] == ["transcript.text.delta", "transcript.text.done"]
+    assert [call.door for call in facts.calls()] == ["speech", *["transcriptions"] * 3]
+    assert {call.state for call in facts.calls()} == {"settled"}
+
+
 class LosingTransport(httpx2.WSGITransport):
     """Loses the first response, after the server has sent it."""
 

@@ -1,6 +1,7 @@
 """Aliases, fallbacks, retries, circuit breakers and sticky sessions of STOA_PROVIDERS_FILE."""
 
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from flask.testing import FlaskClient
 
 from models.core.settings import SettingsError
 from models.gateway import circuit_breaker, failover
-from models.gateway.aliases import Alias
+from models.gateway.aliases import Alias, RetryPolicy
 from models.gateway.call_session import CallSession, affinity
 from models.gateway.circuit_breaker import CircuitBreaker
 from models.gateway.failover import retry_seconds
@@ -74,6 +75,8 @@ def test_aliases_are_listed_and_checked(routed: FlaskClient, routed_app: Flask, 
     assert routed.get("/v1/models/fast", headers=rich.headers).json["id"] == "fast"
     output = routed_app.test_cli_runner().invoke(args=["gateway", "models"]).output
     assert "alias of azure/mini (weight 1), claude-like/opus (weight 3), then local/last" in output
+    assert "An alias of azure/mini (weight 1), claude-like/opus (weight 3)" in routed.get("/models/pair").text
+    assert "azure, alias" in routed.get("/models?search=pair").text
     doctor = routed_app.test_cli_runner().invoke(args=["doctor"]).output
     assert "alias unserved: The model 'keyless/any' is not served here" in doctor
     assert post(routed, rich, "unserved").status_code in (404, 502)
@@ -219,6 +222,25 @@ def test_retries_by_class_of_error(
     fake.will(*behaviours)
     assert post(routed, rich, "patient").status_code == status
     assert called(fake) == ["azure"] * tries
+
+
+def test_retries_of_plain_models_and_of_all_targets(
+    routed: FlaskClient, rich: Person, fake: FakeUpstream, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = RetryPolicy(attempts=1, seconds=5)
+    monkeypatch.setattr(gateway.routes, "retry", once)
+    fake.will(answer(BUSY, status=503), PLAIN)
+    response = post(routed, rich, "azure/mini")
+    assert (response.status_code, served(response)["after"]) == (200, "azure/our-mini 503")
+    fake.requests.clear()
+    own = "local/llama-3:8b"
+    monkeypatch.setitem(gateway.routes.aliases, own, replace(gateway.routes.aliases[own], retry=once))
+    monkeypatch.setattr(gateway.routes, "_minute", 0)
+    # the second refuses what the first is too busy for
+    fake.will(answer(BUSY, status=503), answer(BUSY, status=400), PLAIN)
+    assert served(post(routed, rich, own))["provider"] == "local"
+    assert called(fake) == ["local", "azure", "local"]
+    monkeypatch.setattr(gateway.routes, "_minute", 0)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,10 @@ def texts(items: list[dict[str, Any]]) -> list[str]:
 def test_a_response_is_kept_read_and_deleted(
     call: Call, get: Call, fake: FakeUpstream, session: OrmSession
 ) -> None:
-    made = call(metadata={"a": "b"}).json
+    answered = call(metadata={"a": "b"})
+    made = answered.json
+    assert answered.headers["x-codex-credits-balance"] == "1000"
+    assert answered.headers["x-codex-credits-has-credits"] == "true"
     assert (made["store"], made["previous_response_id"]) == (True, None)
     read = get(made["id"])
     assert (read.status_code, read.json) == (200, made)
@@ -83,7 +86,9 @@ def test_a_response_is_kept_read_and_deleted(
     assert session.scalars(select(StoredResponse)).all() == []
 
 
-def test_a_chain_is_sent_whole_without_its_instructions(call: Call, get: Call, fake: FakeUpstream) -> None:
+def test_a_chain_is_sent_whole_without_its_instructions(
+    call: Call, get: Call, fake: FakeUpstream, web: FlaskClient, rich: Person
+) -> None:
     first = call(instructions="Be brief.", input="One").json
     fake.will(
         stream([chunk({"content": "Two!"}), chunk({}, "stop"), chunk(None, usage=usage(9, 9)), "[DONE]"])
@@ -97,6 +102,14 @@ def test_a_chain_is_sent_whole_without_its_instructions(call: Call, get: Call, f
         *("One", "Hello there my friend.", "Two", "Two!", "Three"),
     ]
     assert third["instructions"] is None
+    counts = [
+        web.post("/v1/responses/input_tokens", json=body, headers=rich.headers).json["input_tokens"]
+        for body in (
+            {"model": MODEL, "input": "x"},
+            {"model": MODEL, "input": "x", "previous_response_id": third["id"]},
+        )
+    ]
+    assert counts[1] > counts[0] + 10
     pages, after = [], ""
     while True:
         page = get(third["id"], f"/input_items?order=asc&limit=2{after}").json
@@ -310,6 +323,7 @@ def test_a_responses_body_on_the_chat_path_is_answered_in_chats_shape(
         return web.post("/v1/chat/completions", json=body | changes, headers=rich.headers)
 
     found = post(made_up=1)
+    assert "x-codex-credits-balance" not in found.headers
     assert found.json["choices"][0]["message"]["content"].startswith("Hello there")
     assert found.headers["X-Stoa-Dropped"] == "made_up"
     sent = fake.requests[-1].body

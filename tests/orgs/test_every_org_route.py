@@ -59,7 +59,7 @@ orgs_api.remove_repository orgs_api.remove_team_member orgs_api.resend_invitatio
 orgs_api.withdraw_invitation
 """
 MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
-SPENDERS = "budgets.ask"
+SPENDERS = "budgets.ask playground.send"
 THEMSELVES = """
 credits.dismiss orgs.authorize_personal_key
 orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore

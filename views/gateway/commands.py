@@ -102,8 +102,8 @@ def prices() -> None:
 @prices.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def import_command(file: Path) -> None:
-    """Propose the prices in FILE: the format of STOA_PRICES_FILE (TOML or JSON), or OpenRouter's list of models
-    (https://openrouter.ai/api/v1/models, saved), which is for models that OpenRouter serves here.
+    """Propose the prices in FILE: the format of STOA_PRICES_FILE (TOML or JSON), OpenRouter's list of models
+    (https://openrouter.ai/api/v1/models, saved), which is for models that OpenRouter serves here, or LiteLLM's map of prices.
 
     Nothing changes before the proposal is approved."""
     entries, source = price_imports.read_prices(file.read_bytes(), file.name)

@@ -33,7 +33,7 @@ WRITE_TIMEOUT = 60.0
 """Seconds a blocked write may wait for the client; also the grace period of the minimum rate for responses."""
 STREAM_WRITE_TIMEOUT = 300.0
 """The same for a stream: after it the client counts as disconnected (models/gateway/stream.py)."""
-MAX_BODY_BYTES = 20 << 20
+MAX_BODY_BYTES = 26 << 20
 """Largest body that the application reads (views/web/fast_path.py); it rejects larger ones unread."""
 SMALL_BYTES = 16 << 10
 """Bodies up to this size are not counted while received: 32 MB if all connections send one."""

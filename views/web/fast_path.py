@@ -23,6 +23,8 @@ from views.web import guards
 
 MAX_BODY_BYTES = 20 * 1024 * 1024
 """Maximum bytes of a request body, here and in Flask."""
+MAX_UPLOAD_BYTES = 26 * 1024 * 1024
+"""Maximum bytes of a form of a model call: a file of 25 MB and its fields. The server receives no more of any body."""
 _ACCESS = f"Bearer {access_tokens.PREFIX}"
 
 

@@ -27,8 +27,11 @@ Schema = dict[str, Any]
 
 TAGS = {
     "Gateway": "Model calls: chat completions, models, and what limits a key",
+    "Responses": "OpenAI's Responses API: create, continue, read and compact responses, and WebSockets",
     "Embeddings and media": "Embeddings, ranking, moderation, plain completions, images, speech and transcription",
+    "Search": "Search the web and the documentation of libraries",
     "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",
+    "Provider keys": "Your own keys at providers, which pay for your calls",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",
@@ -40,7 +43,8 @@ TAGS = {
     "Organisation usage": "An organisation's usage, alerts, audit log and seats",
     "Credits": "Buy credits, automatic top-up, referrals",
     "Plans": "Plans and subscriptions",
-    "Accounts": "The signed-in account, its sessions and API keys",
+    "Accounts": "The signed-in account, its sessions and older API keys",
+    "API keys": "API keys with scopes and limits, managed by a key",
     "Sign-in": "Sign-in of browsers and command lines",
     "Operators": "Organisations, traces and evaluation results of the server, for its operators",
     "Server": "Health, metrics and this document",

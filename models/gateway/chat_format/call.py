@@ -40,12 +40,13 @@ class KeptAnswer:
 
 @dataclass(frozen=True, slots=True)
 class UploadedFile:
-    """A file in a form. `key` is its name in the form."""
+    """A file in a form. `key` is its name in the form; `seconds` how long it is, of audio, if known."""
 
     key: str
     name: str
     content_type: str
     data: bytes = field(repr=False)
+    seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,8 @@ class UsageMeter(Protocol):
     """The last usage object that the provider reported, unchanged. Placeholders are ignored."""
     reported: Usage | None
     """The last valid reported usage: a lower bound until the response ends."""
+    served: tuple[str, ...]
+    """How the call was served, as far as that has a price of its own (`served_ways.py`)."""
 
     @property
     def finished(self) -> bool:

@@ -11,6 +11,7 @@ from models.gateway.chat_format.failures import find_failure
 from models.gateway.chat_format.output import GeneratedOutput
 from models.gateway.chat_format.token_usage import Usage, read_usage
 from models.gateway.chat_format.vendor_usage import VENDOR_USAGE_KEYS, find_usage, usage_numbers
+from models.gateway.served_ways import served_ways
 
 MAX_CHOICES = 128
 MAX_MODEL = 200
@@ -175,6 +176,7 @@ class ChatMeter:
         self.raw_usage: Mapping[str, Any] | None = None
         self.reported: Usage | None = None
         self.output = GeneratedOutput()
+        self.served: tuple[str, ...] = ()
         self._n = n
         self._seen: set[int] = set()
         self._finished: set[int] = set()
@@ -301,6 +303,7 @@ class ChatMeter:
         usage = find_usage(event)
         if usage is None:
             return False
+        self.served = served_ways(event, usage) or self.served
         numbers = list(usage_numbers(usage))
         all_zero = not any(numbers)
         early = generated and not self.finished

@@ -222,6 +222,12 @@ def _credits_page(admission: Admission, base_url: str) -> str:
     return f"{base_url}/credits" + (f"?org={admission.org_id}" if admission.org_id else "")
 
 
+class PlaygroundDialect(ChatDialect):
+    """Chat completions that the server's own page makes."""
+
+    door = "playground"
+
+
 def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     if admission.outcome in PLAN_OUTCOMES:
         return plan_refusal(admission)

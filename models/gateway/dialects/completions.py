@@ -18,6 +18,7 @@ from models.gateway.formats.passed_parsing import (
     read_prompts,
     text_size,
 )
+from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
 
 MAX_OUTPUT_TOKENS = 1 << 31
@@ -32,7 +33,7 @@ class CompletionStream(ChatStream):
 class CompletionsDialect(ChatDialect):
     """One or several prompts, each continued `n` times."""
 
-    door = "completions"
+    door = format = "completions"
     collects = False
 
     def read(self, received: IncomingRequest) -> CallRequest:
@@ -40,6 +41,9 @@ class CompletionsDialect(ChatDialect):
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
         return routes.find(call.model, byok=request.byok, task=call.format)
+
+    def adapt(self, call: Call, provider: Provider) -> Call:
+        return call
 
     def stored_input(self, call: Call, size: int) -> tuple[Any, dict[str, Any] | None]:
         texts = prompt_texts(_prompts(call.body))

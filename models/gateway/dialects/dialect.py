@@ -19,9 +19,15 @@ from models.core.settings import Settings
 from models.gateway.bill import Bill
 from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.call_session import CallSession
-from models.gateway.chat_format import Call, UsageMeter, request_definitions, request_parameters
+from models.gateway.chat_format import (
+    Call,
+    UploadedFile,
+    UsageMeter,
+    request_definitions,
+    request_parameters,
+)
 from models.gateway.dialects.error_shapes import RequestHeaders
-from models.gateway.idempotency import IdempotencyKey
+from models.gateway.idempotency import EVENT_STREAM, IdempotencyKey
 from models.gateway.providers.provider import Provider
 from models.gateway.response_state.response_store import ResponseMemory
 from models.gateway.routing import Route, Router
@@ -55,8 +61,8 @@ class UnreadableBody(DomainError):
 
 @dataclass(slots=True)
 class IncomingRequest:
-    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes. `memory`: where
-    responses are kept."""
+    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes, of a form what
+    tells it from others. `memory`: where responses are kept."""
 
     request_id: str
     key: str = field(repr=False)
@@ -65,6 +71,8 @@ class IncomingRequest:
     raw: bytes = field(default=b"", repr=False)
     address: str | None = None
     memory: ResponseMemory | None = field(default=None, repr=False)
+    files: tuple[UploadedFile, ...] = field(default=(), repr=False)
+    is_form: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,8 @@ class Reply:
     content_type: str = "application/json"
     dropped: tuple[str, ...] = ()
     run_left: int | None = None
+    balance: int | None = None
+    """Credits of the account that paid; None if the call was not paid from them."""
     stored: bool = True
     limits: Mapping[str, str] = field(default_factory=dict)
     """Headers about the caller's limits and caps."""
@@ -213,8 +223,9 @@ class Dialect(ABC):
     """One client format. `door` names it in the records of calls, `scope` what a key needs for it.
 
     `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
-    `collects`: whole answers can be collected from a stream. `max_answer`: the largest whole answer, in bytes. `shows_caps`: Claude
-    Code shows its user the caps that headers describe (`spend_caps.py`).
+    `collects`: whole answers can be collected from a stream. `max_answer`: the largest whole answer, in bytes. `form_limit`: how
+    many files a form may have; 0: requests are JSON. `shows_caps`: Claude Code shows its user the caps that headers describe
+    (`spend_caps.py`).
     """
 
     door = ""
@@ -223,9 +234,13 @@ class Dialect(ABC):
     needs_run = False
     collects = False
     max_answer = MAX_BODY
+    form_limit = 0
     shows_caps = False
 
     # requests
+
+    def check_body(self, body: Any) -> None:  # noqa: B027 - most dialects have nothing to check
+        """Check a body before the caller is known, if `body_first`. Raises DomainError."""
 
     @abstractmethod
     def read(self, received: IncomingRequest) -> CallRequest:
@@ -303,6 +318,14 @@ class Dialect(ABC):
     def translator(self, request: CallRequest, call: Call, route: Route) -> StreamTranslator:
         """Create the translator of one stream. Dialects that do not stream leave this out."""
         raise NotImplementedError(f"{self.door} does not stream")
+
+    def balance_headers(self, balance: int) -> Mapping[str, str]:
+        """Headers of an answer that show the account's credits in the client."""
+        return {}
+
+    def stream_type(self, call: Call) -> str:
+        """The `Content-Type` of the stream. One that is not of events breaks off on an error."""
+        return EVENT_STREAM
 
     def greeting(self) -> bytes:
         """The first bytes of a stream, sent before the provider responds."""

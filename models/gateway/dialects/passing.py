@@ -16,7 +16,7 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
     newest_messages,
 )
-from models.gateway.dialects.reading import read_passed_answer, read_request
+from models.gateway.dialects.reading import passed_meter, read_passed_answer, read_request
 from models.gateway.dialects.translating import CHAT
 from models.gateway.routing import Route, Router
 
@@ -46,7 +46,7 @@ class PassingDialect(Dialect):
         return self.count_input(call)[0]
 
     def read_answer(self, raw: bytes, call: Call, route: Route, headers: Mapping[str, str]) -> WholeAnswer:
-        return read_passed_answer(raw, route, headers, route.provider.meter(call))
+        return read_passed_answer(raw, route, headers, passed_meter(call, route))
 
     def stored_answer(self, call: Call, answers: Sequence[WholeAnswer]) -> Any:
         return answers[0].meter.answer

@@ -10,6 +10,7 @@ from models.core.errors import DomainError
 from models.gateway.call_errors import ProviderError, client_error, redact_keys
 from models.gateway.chat_format import BadCall, Call, ProviderFailure, UsageMeter, find_failure
 from models.gateway.dialects.dialect import CallRequest, Dialect, IncomingRequest, WholeAnswer
+from models.gateway.formats.passed_meter import PassedMeter
 from models.gateway.lenient_json import NotJson, read
 from models.gateway.routing import Route
 from models.gateway.upstream import BrokenConnection, EmptyAnswer
@@ -62,6 +63,14 @@ def check_passed_answer(answer: WholeAnswer, route: Route, headers: Mapping[str,
             f"{route.provider.title} sent an answer without content and without usage. Nothing was charged; try again."
         )
     return answer
+
+
+def passed_meter(call: Call, route: Route) -> PassedMeter:
+    """The meter of an answer that is passed on."""
+    meter = route.provider.meter(call)
+    assert isinstance(meter, PassedMeter)
+    meter.by_tokens = route.price is None or route.price.by_tokens
+    return meter
 
 
 def passed_error(

@@ -85,5 +85,13 @@ class ResponsesDialect(TranslatingDialect):
             return ResponsesStream(request.request_id, call, route)
         return TranslatedResponsesStream(request.request_id, call, route)
 
+    def balance_headers(self, balance: int) -> Mapping[str, str]:
+        """As Codex reads them."""
+        return {
+            "x-codex-credits-has-credits": "true" if balance > 0 else "false",
+            "x-codex-credits-unlimited": "false",
+            "x-codex-credits-balance": str(max(balance, 0)),
+        }
+
     def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
         return CHAT.error(error, context)

@@ -24,6 +24,7 @@ class FormatMeter:
         self.amended = False
         self.raw_usage: Mapping[str, Any] | None = None
         self.reported: Usage | None = None
+        self.served: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from models.gateway.chat_format import find_failure, read_usage
 from models.gateway.chat_format.chat_parsing import MAX_MODEL
 from models.gateway.formats.format_meter import FormatMeter
+from models.gateway.served_ways import served_ways
 
 
 class MessagesMeter(FormatMeter):
@@ -96,6 +97,7 @@ class MessagesMeter(FormatMeter):
             **(self.raw_usage or {}),
             **{key: value for key, value in usage.items() if value is not None},
         }
+        self.served = served_ways(merged)
         parsed = read_usage(merged)
         self.raw_usage = merged
         if parsed is not None:

@@ -5,20 +5,24 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from models.gateway.chat_format import Usage, find_failure
+from models.gateway.chat_format import Call, Usage, find_failure
 from models.gateway.chat_format.chat_parsing import MAX_MODEL
 from models.gateway.chat_format.vendor_usage import find_usage
 from models.gateway.formats.format_meter import FormatMeter
+from models.gateway.served_ways import served_ways
 
 UsageReader = Callable[[Mapping[str, Any]], Usage | None]
 
 
 class PassedMeter(FormatMeter):
     """See `UsageMeter`. `read_usage` reads a usage object by the provider's rules. Subclasses say what an answer contains, and
-    what it counts beside tokens."""
+    what it counts beside tokens. `by_tokens`: the model is priced by tokens, so those that are not reported are estimated."""
 
-    def __init__(self, read_usage: UsageReader) -> None:
+    by_tokens = True
+
+    def __init__(self, read_usage: UsageReader, call: Call) -> None:
         super().__init__()
+        self.call = call
         self.summary = ""
         """What is stored of the answer."""
         self._read_usage = read_usage
@@ -56,20 +60,35 @@ class PassedMeter(FormatMeter):
         return {}
 
     def read_head(self, body: Mapping[str, Any]) -> None:
-        """Read the id and the model of an answer or event."""
+        """Read the id, the model and the service tier of an answer or event."""
+        self.served = served_ways(body) or self.served
         for name in ("id", "model"):
             value = body.get(name)
             if getattr(self, name) is None and isinstance(value, str) and value:
                 setattr(self, name, value[:MAX_MODEL])
 
-    def add_usage(self, usage: Mapping[str, Any] | None) -> None:
-        """Read the usage object, which may lack the output, and add the units."""
-        parsed = self._read_usage({"completion_tokens": 0, **usage}) if usage else None
+    @property
+    def unit_source(self) -> str:
+        """Where the units come from (`Usage.source`)."""
+        return "counted"
+
+    def estimate(self) -> Usage | None:
+        """The tokens of an answer that reports none; None: the relay counts them."""
+        return None
+
+    def numbers(self, usage: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The usage object as the provider's rules read it."""
+        return usage
+
+    def add_usage(self, usage: Mapping[str, Any] | None, units: Mapping[str, int] | None = None) -> None:
+        """Read the usage object, which may lack the output, and add the units: by default those of the whole answer."""
+        parsed = self._read_usage({"completion_tokens": 0, **self.numbers(usage)}) if usage else None
         if usage:
             self.raw_usage = usage
-        units = {name: count for name, count in self.units().items() if count}
-        if parsed is not None:
-            self.reported = replace(parsed, raw=usage, parts={**parsed.parts, **units})
-        elif units:
-            self.reported = Usage(parts=units, raw=usage)
+            self.served = served_ways(usage) or self.served
+        units = {name: count for name, count in (self.units() if units is None else units).items() if count}
+        estimated = self.estimate() if self.by_tokens and parsed is None else None
+        found = parsed or estimated or (Usage(source=self.unit_source) if units else None)
+        if found is not None:
+            self.reported = replace(found, raw=usage, parts={**found.parts, **units})
         self.billed = self.reported is not None

@@ -95,3 +95,19 @@ def prompt_size(prompts: Sequence[str | list[int]]) -> tuple[int, int]:
 def prompt_texts(prompts: Sequence[str | list[int]]) -> list[str]:
     """The inputs as they are stored: texts, and how many tokens."""
     return [each if isinstance(each, str) else f"[{len(each)} tokens]" for each in prompts]
+
+
+def read_form_values(
+    fields: Mapping[str, Any], numbers: Sequence[str], flags: Sequence[str]
+) -> dict[str, Any]:
+    """The fields of a form with numbers and booleans in place of their texts, where they are such."""
+    found = dict(fields)
+    for key in numbers:
+        value = found.get(key)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+            found[key] = int(value)
+    for key in flags:
+        value = found.get(key)
+        if isinstance(value, str):
+            found[key] = {"true": True, "false": False}.get(value.lower(), value)
+    return found

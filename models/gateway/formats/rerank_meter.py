@@ -22,24 +22,24 @@ class RerankMeter(PassedMeter):
         count = len(results) if isinstance(results, list) else 0
         return f"{count} document{'s' if count != 1 else ''} ranked" if count else ""
 
-    def add_usage(self, usage: Mapping[str, Any] | None) -> None:
+    def add_usage(self, usage: Mapping[str, Any] | None, units: Mapping[str, int] | None = None) -> None:
         if not usage:
             return
         billed = usage.get("billed_units")
         billed = billed if isinstance(billed, dict) else {}
-        units = parse_tokens(usage.get(UNIT, billed.get(UNIT)))
+        count = parse_tokens(usage.get(UNIT, billed.get(UNIT)))
         # the general rules would count them as searches of the web
         rest = {name: value for name, value in usage.items() if name not in (UNIT, "billed_units")}
         if tokens := {name: value for name, value in billed.items() if name != UNIT}:
             rest["billed_units"] = {"output_tokens": 0, **tokens}
         super().add_usage(rest)
         self.raw_usage = usage
-        if self.reported is None and units is not None:
+        if self.reported is None and count is not None:
             self.reported = self._read_usage({**rest, "prompt_tokens": 0, "completion_tokens": 0})
         if self.reported is not None:
-            parts = {**self.reported.parts, **({UNIT: units} if units else {})}
+            parts = {**self.reported.parts, **({UNIT: count} if count else {})}
             self.reported = replace(self.reported, parts=parts, raw=usage)
-            self.billed = units is not None or self.reported.cost is not None or self.reported.input > 0
+            self.billed = count is not None or self.reported.cost is not None or self.reported.input > 0
 
 
 def search_units(documents: list[Any], query: str) -> int:

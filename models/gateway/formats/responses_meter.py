@@ -7,6 +7,7 @@ from typing import Any
 from models.gateway.chat_format import find_failure, read_usage
 from models.gateway.chat_format.chat_parsing import MAX_MODEL
 from models.gateway.formats.format_meter import FormatMeter
+from models.gateway.served_ways import served_ways
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 """The events that end a stream."""
@@ -76,6 +77,7 @@ class ResponsesMeter(FormatMeter):
         self._end(body)
 
     def _read_head(self, response: Mapping[str, Any]) -> None:
+        self.served = served_ways(response) or self.served
         for name in ("id", "model"):
             value = response.get(name)
             if isinstance(value, str) and value:

@@ -40,6 +40,10 @@ class OpenAI(Provider):
         own = ("responses", "compaction", "chat")
         return (*own, *(each for each in passed.PASSED if each != "rerank"))
 
+    def speaks_in_events(self, model: str) -> bool:
+        """OpenAI's older models of speech have no events, and are priced by characters."""
+        return self.first_party and not model.startswith("tts-1")
+
     def claims(self, model: str) -> bool:
         return super().claims(model) or bool(_COMPLETION_MODELS.fullmatch(model.lower()))
 

@@ -15,12 +15,16 @@ from models.gateway.chat_format import BadCall, Call, ChatMeter, Usage, UsageMet
 from models.gateway.formats import gemini_request, messages_request, passed, responses_request
 from models.gateway.formats.completions import as_chat
 from models.gateway.formats.embeddings_meter import EmbeddingsMeter
+from models.gateway.formats.form_encoding import encode_form
 from models.gateway.formats.gemini_meter import GeminiMeter
+from models.gateway.formats.images_meter import ImagesMeter
 from models.gateway.formats.messages_meter import MessagesMeter
 from models.gateway.formats.moderations_meter import ModerationsMeter
 from models.gateway.formats.passed_meter import PassedMeter
 from models.gateway.formats.rerank_meter import RerankMeter
 from models.gateway.formats.responses_meter import ResponsesMeter
+from models.gateway.formats.speech_meter import SpeechMeter
+from models.gateway.formats.transcription_meter import TranscriptionMeter
 from models.gateway.pricing import ModelPrice
 from models.gateway.upstream import ProviderRequest, Upstream, UpstreamTimeouts
 
@@ -38,6 +42,11 @@ METERS: Mapping[str, type[PassedMeter]] = {
     "embeddings": EmbeddingsMeter,
     "moderations": ModerationsMeter,
     "rerank": RerankMeter,
+    "images": ImagesMeter,
+    "image_edits": ImagesMeter,
+    "speech": SpeechMeter,
+    "transcriptions": TranscriptionMeter,
+    "translations": TranscriptionMeter,
 }
 """The meters of answers that are passed on, by format."""
 
@@ -175,10 +184,14 @@ class Provider:
         if call.format == gemini_request.NAME:
             return GeminiMeter()
         if (passed_on := METERS.get(call.format)) is not None:
-            return passed_on(self.read_usage)
+            return passed_on(self.read_usage, call)
         if call.format == "completions":
             return _CompletionsMeter(call.n, self)
         return _Meter(call.n if self.native_n else 1, self)
+
+    def speaks_in_events(self, model: str) -> bool:
+        """Whether speech is requested as events, which report its tokens."""
+        return False
 
     def read_usage(self, raw: Mapping[str, Any]) -> Usage | None:
         """Parse a `usage` object of this provider; None when it is unusable."""
@@ -193,16 +206,19 @@ class Provider:
 
         Always serialises the parsed body, so that what was checked is what is sent. Raises BadCall when it cannot.
         """
+        content, content_type = (
+            encode_form(body, call.files) if call.files else (write(body), "application/json")
+        )
         headers = {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream" if call.stream else "application/json",
+            "Content-Type": content_type,
+            "Accept": _accepted(call),
             "Accept-Encoding": "identity",
             "User-Agent": "stoa/0.1",
             **self.authorization(call, key or self.endpoint.key or ""),
             **self.headers(),
             **call.headers,
         }
-        return ProviderRequest(self.url(PATHS[call.format], str(body.get("model"))), headers, write(body))
+        return ProviderRequest(self.url(PATHS[call.format], str(body.get("model"))), headers, content)
 
     def url(self, path: str, model: str) -> str:
         """The URL of a path below the base URL, for requests to this model."""
@@ -225,6 +241,11 @@ class Provider:
     def rewrite_passed(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         """Like `rewrite`, for formats that are passed on."""
         body = {key: value for key, value in call.body.items() if key not in STOA_KEYS} | {"model": model}
+        if call.format == "transcriptions" and body.get("response_format") == "text":
+            # JSON reports what it cost
+            body["response_format"] = "json"
+        if call.format == "speech" and self.speaks_in_events(model):
+            body["stream_format"] = "sse"
         if call.format == "completions" and call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         elif call.format == "completions" and body.pop("stream_options", None) is not None:
@@ -254,6 +275,12 @@ class Provider:
         elif body.pop("stream_options", None) is not None:
             dropped.append("stream_options")
         return body, dropped
+
+
+def _accepted(call: Call) -> str:
+    if call.format == "speech":
+        return "*/*"
+    return "text/event-stream" if call.stream else "application/json"
 
 
 class _Meter(ChatMeter):

@@ -85,7 +85,7 @@ def _place(org_id: str | None) -> _Place:
 
 @bp.get("/api/v1/api-keys")
 @Operation(
-    tag="Accounts",
+    tag="API keys",
     caller="key",
     scope=scopes.KEYS_READ,
     parameters=[
@@ -118,7 +118,7 @@ def list_api_keys() -> ResponseReturnValue:
 @bp.post("/api/v1/api-keys")
 @limiter.limit("20/minute;200/hour", key_func=lambda: _caller_id())
 @Operation(
-    tag="Accounts",
+    tag="API keys",
     caller="key",
     scope=scopes.KEYS_WRITE,
     body=NewApiKey,
@@ -161,7 +161,7 @@ def create_api_key() -> ResponseReturnValue:
 
 @bp.get("/api/v1/api-keys/<id>")
 @Operation(
-    tag="Accounts",
+    tag="API keys",
     caller="key",
     scope=scopes.KEYS_READ,
     parameters=[KEY_ID],
@@ -176,7 +176,7 @@ def get_api_key(id: str) -> ResponseReturnValue:
 @bp.patch("/api/v1/api-keys/<id>")
 @limiter.limit("60/minute", key_func=lambda: _caller_id())
 @Operation(
-    tag="Accounts",
+    tag="API keys",
     caller="key",
     scope=scopes.KEYS_WRITE,
     parameters=[KEY_ID],
@@ -206,7 +206,7 @@ def change_api_key(id: str) -> ResponseReturnValue:
 @bp.post("/api/v1/api-keys/<id>/rotate")
 @limiter.limit("20/minute;200/hour", key_func=lambda: _caller_id())
 @Operation(
-    tag="Accounts",
+    tag="API keys",
     caller="key",
     scope=scopes.KEYS_WRITE,
     parameters=[KEY_ID],
@@ -233,7 +233,7 @@ def rotate_api_key(id: str) -> ResponseReturnValue:
 @bp.post("/api/v1/api-keys/<id>/activate")
 @limiter.limit("60/minute", key_func=lambda: _caller_id())
 @Operation(
-    tag="Accounts",
+    tag="API keys",
     caller="key",
     scope=scopes.KEYS_WRITE,
     parameters=[KEY_ID],
@@ -248,7 +248,7 @@ def activate_api_key(id: str) -> ResponseReturnValue:
 @bp.post("/api/v1/api-keys/<id>/deactivate")
 @limiter.limit("60/minute", key_func=lambda: _caller_id())
 @Operation(
-    tag="Accounts",
+    tag="API keys",
     caller="key",
     scope=scopes.KEYS_WRITE,
     parameters=[KEY_ID],
@@ -263,7 +263,7 @@ def deactivate_api_key(id: str) -> ResponseReturnValue:
 @bp.delete("/api/v1/api-keys/<id>")
 @limiter.limit("60/minute", key_func=lambda: _caller_id())
 @Operation(
-    tag="Accounts",
+    tag="API keys",
     caller="key",
     scope=scopes.KEYS_WRITE,
     parameters=[KEY_ID],

@@ -39,7 +39,7 @@ class BudgetRequested(ResponseModel):
 
 @bp.post("/api/v1/budget-requests")
 @Operation(
-    tag="Gateway",
+    tag="Credits",
     caller="key",
     scope=scopes.ANY_INFERENCE,
     body=BudgetRequestBody,

@@ -8,13 +8,17 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 
 from models.accounts import scopes
+from models.accounts.api_keys import KeyRules, rules_of
 from models.accounts.credentials import Credential
+from models.accounts.scopes import NAMES
+from models.accounts.sessions import NEVER
 from models.core.db import db
 from models.gateway.dialects.dialect import MissingApiKey
 from models.gateway.dialects.error_shapes import model_error
+from models.gateway.key_limits import RateLeft
 from models.ledger import Account, BudgetLimit, balance, budgets
 from models.ledger.budgets import CREDIT_LIMIT
-from views.gateway.api.model_calls import DOOR, json_answer
+from views.gateway.api.model_calls import DOOR, gateway, json_answer
 from views.web import guards
 from views.web.fast_path import current_context
 from views.web.operation import Operation, ResponseModel
@@ -37,8 +41,30 @@ class KeyLimit(ResponseModel):
     resets_at: datetime | None = Field(description="When the window ends")
 
 
-class KeyFacts(ResponseModel):
+class RateLimit(ResponseModel):
+    limit: int | None = Field(description="null: no limit")
+    remaining: int | None = Field(description="In the last minute; null for calls in flight")
+
+
+class RateLimits(ResponseModel):
+    """Of model calls: `requests` and `tokens` a minute, `parallel` calls in flight."""
+
+    requests: RateLimit
+    tokens: RateLimit
+    parallel: RateLimit
+
+
+class KeyDetails(ResponseModel):
     label: str
+    key_id: str | None = Field(description="How the key begins; null for the older kind of key")
+    environment: Literal["live", "test"] = Field(description="Calls of test keys are never charged")
+    scopes: list[str]
+    allowed_models: list[str] | None = Field(description="Patterns; null: all")
+    allowed_agents: list[str] | None = Field(description="Patterns; null: all calls")
+    allowed_ips: list[str] | None = Field(description="Networks; null: all")
+    strict: bool = Field(description="Whether calls for which fields would be dropped are refused")
+    expires_at: datetime | None = Field(description="null: never")
+    rate_limits: RateLimits
     usage: int = Field(description="Credits charged for calls of this key in this calendar month (UTC)")
     limit: int | None = Field(description="The budget with the least left; null if none limits the key")
     limit_remaining: int = Field(
@@ -51,12 +77,12 @@ class KeyFacts(ResponseModel):
 class KeyAnswer(ResponseModel):
     """Amounts are credits."""
 
-    data: KeyFacts
+    data: KeyDetails
 
 
 @bp.get("/key")
 @Operation(
-    tag="Gateway",
+    tag="API keys",
     caller="key",
     scope=scopes.ANY,
     answers={200: ("The key, and what limits it", KeyAnswer)},
@@ -105,13 +131,38 @@ def _facts(found: Credential) -> dict[str, Any]:
     hard = sorted((each for each in limits if each.hard), key=lambda each: each.free)
     usage = budgets.key_usage(account, session.session_token)
     db.session.rollback()
-    return {
+    return _rules(found) | {
         "label": session.name or session.token_hint,
         "usage": usage,
         "limit": hard[0].limit if hard else None,
         "limit_remaining": max(min([free, *(each.free for each in hard)]), 0),
         "is_free_tier": False,
         "limits": [wallet, *map(_limit, limits)],
+    }
+
+
+def _rules(found: Credential) -> dict[str, Any]:
+    """What the key may do, and what is left of its limits a minute."""
+    key, session = found.key, found.session
+    rules = rules_of(key) if key else KeyRules(permissions=NAMES)
+    requests, tokens = RateLeft(None, None), RateLeft(None, None)
+    if key is not None:
+        limits = gateway(current_context().app).limits
+        requests, tokens = limits.left(key.key_id, key.rpm_limit, key.tpm_limit)
+    parallel = RateLeft(rules.concurrency_limit, None)
+    return {
+        "key_id": key and key.key_id,
+        "environment": rules.environment,
+        "scopes": list(rules.permissions),
+        "allowed_models": rules.allowed_models,
+        "allowed_agents": rules.allowed_agents,
+        "allowed_ips": rules.allowed_ips,
+        "strict": rules.is_strict,
+        "expires_at": None if session.expires == NEVER else session.expires.isoformat(),
+        "rate_limits": {
+            name: each._asdict()
+            for name, each in (("requests", requests), ("tokens", tokens), ("parallel", parallel))
+        },
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from werkzeug import Response
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from models.accounts import scopes
 from models.accounts.credentials import Credential
 from models.core.errors import DomainError
 from models.gateway.dialects import MESSAGES
@@ -101,7 +102,13 @@ class Accepted(ResponseModel):
 
 @bp.get("/api/oauth/usage")
 @limiter.limit("120/minute")
-@Operation(tag="Coding clients", caller="key", answers={200: ("Caps and spending", CallerUsage)}, door=DOOR)
+@Operation(
+    tag="Coding clients",
+    caller="key",
+    scope=scopes.ANY_INFERENCE,
+    answers={200: ("Caps and spending", CallerUsage)},
+    door=DOOR,
+)
 def caller_usage() -> ResponseReturnValue:
     """Get what you have used of your caps, as Claude Code shows it.
 
@@ -163,6 +170,7 @@ def _iso(moment: datetime) -> str:
 @Operation(
     tag="Coding clients",
     caller="key",
+    scope=scopes.ANY_INFERENCE,
     parameters=[header("If-None-Match", "The checksum that the client has, quoted")],
     answers={
         200: ("The settings", ManagedSettings),
@@ -201,6 +209,7 @@ def managed_settings() -> ResponseReturnValue:
 @Operation(
     tag="Coding clients",
     caller="key",
+    scope=scopes.ANY,
     body=dict[str, Any],
     body_kind="application/x-protobuf",
     max_bytes=MAX_TELEMETRY,

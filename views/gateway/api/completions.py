@@ -39,6 +39,7 @@ class CompletionBody(BaseModel):
 @Operation(
     tag="Embeddings and media",
     caller="key",
+    scope=COMPLETIONS.scope,
     body=CompletionBody,
     parameters=CALL_HEADERS,
     answers={200: ("The completion, or its stream", Completion), **CALL_ERRORS},

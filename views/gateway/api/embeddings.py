@@ -54,6 +54,7 @@ class Embeddings(ResponseModel):
 @Operation(
     tag="Embeddings and media",
     caller="key",
+    scope=EMBEDDINGS.scope,
     body=EmbeddingsBody,
     parameters=CALL_HEADERS,
     answers={200: ("The vectors", Embeddings), **CALL_ERRORS},

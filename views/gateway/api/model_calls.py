@@ -17,7 +17,8 @@ from models.core.settings import GATEWAY_POOL
 from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.call_session import read_session
-from models.gateway.chat_format import BadCall, Call, chat_parsing
+from models.gateway.chat_format import BadCall, Call, UploadedFile, chat_parsing
+from models.gateway.dialects import RESPONSES
 from models.gateway.dialects.dialect import (
     CallRequest,
     Dialect,
@@ -43,10 +44,13 @@ from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
 from models.gateway.key_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
+from models.gateway.response_state.response_store import ResponseOwner
 from models.gateway.served import SERVED
 from models.gateway.stream import AnswerStream
 from models.gateway.token_counts import count_input
 from models.gateway.upstream import UpstreamError
+from models.ledger.payers import payer_hint
+from views.gateway.api.form_body import is_form, read_form
 from views.web import error_handlers, guards
 from views.web.body import BadJson, BodyTooLarge, read_with_bytes
 from views.web.content_encoding import UnsupportedEncoding
@@ -70,7 +74,8 @@ CALL_HEADERS = [
 ]
 """The headers of every model call."""
 FORBIDDEN = (
-    "Your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
+    "The key lacks the scope (`insufficient_permissions`), or may not be used from this address, for this model or outside of certain "
+    "agents' runs (`ip_not_allowed`, `model_not_allowed`, `agent_not_allowed`), your plan does not include the model (`model_not_in_plan`), your role or your team in the organisation may not make this "
     "call (`org_role`, `team_model`, `team_repository`), your key belongs to another one (`org_conflict`) or is not authorised "
     "for its single sign-on (`org_sso`), all calls of "
     "the account were stopped (`account_stopped`), or your account is suspended"
@@ -83,14 +88,14 @@ CLAIMED = (
 KEY_REUSED = "The `Idempotency-Key` was used for another request (`idempotency_error`)"
 
 CALL_ERRORS: Mapping[Status, Any] = {
-    400: "The body is invalid, the model has no price here, or is of a kind that another route serves",
+    400: "The body is invalid, fields of it would be dropped and the key is strict (`fields_dropped`), the model has no price here, or is of a kind that another route serves",
     402: "Not enough credits for this call, even without calls in flight, or a budget leaves less (`budget_exceeded`; "
     "`details` names it)",
     403: FORBIDDEN,
     404: NOT_FOUND,
     409: CLAIMED,
     422: KEY_REUSED,
-    429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
+    429: "The key's limits or your plan are used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
     "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
     500: "Internal error of this server",
     502: "The provider could not be reached, or failed; nothing is charged",
@@ -152,6 +157,17 @@ def count_tokens(
         return refuse_in(context, dialect, error)
 
 
+def response_owner(context: RequestContext) -> ResponseOwner:
+    """Whose kept responses the caller reads. Raises MissingApiKey, CallRefused, LedgerUnavailable."""
+    request = context.request
+    key = guards.api_key(request.environ)
+    if not key:
+        raise MissingApiKey
+    payer = payer_hint(request.headers.get("x-stoa-org"), request.headers.get("x-stoa-repo"))
+    served = gateway(context.app)
+    return served.response_owner(key, context.id, RESPONSES, payer=payer, address=request.remote_addr)
+
+
 def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
     """An error that is no call's, in the dialect's format."""
     found = normalize(error)
@@ -176,12 +192,22 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
 
     body: Any
+    files: tuple[UploadedFile, ...] = ()
+    form = bool(dialect.form_limit) and is_form(request)
     try:
-        body, raw = read_with_bytes(request, allow_nul=True, before_large=knock)
+        if form:
+            knock()
+            body, files, raw = read_form(request, dialect.form_limit)
+        else:
+            body, raw = read_with_bytes(request, allow_nul=True, before_large=knock)
     except BadJson as error:
         if dialect.body_first:
             raise UnreadableBody from error
         body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
+    except BadCall as error:
+        body, raw = error, b""
+    if dialect.body_first:
+        dialect.check_body(body)
     if not key:
         raise MissingApiKey
     call = dialect.read(
@@ -193,6 +219,8 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
             raw,
             request.remote_addr,
             gateway(context.app).responses,
+            files,
+            form,
         )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
@@ -221,10 +249,12 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
     elif isinstance(answer, Replay):
         return _replayed(answer, dialect)
     else:
-        response = _stream_response(answer)
+        response = _stream_response(answer, answer.content_type)
     response.headers.update(answer.limits)
     if answer.served is not None:
         response.headers[SERVED] = answer.served
+    if answer.balance is not None:
+        response.headers.update(dialect.balance_headers(answer.balance))
     return _with_facts(response, answer.dropped, answer.run_left)
 
 
@@ -241,11 +271,11 @@ def _replayed(replay: Replay, dialect: Dialect) -> Response:
     return response
 
 
-def _stream_response(blocks: Iterable[bytes]) -> FastResponse:
+def _stream_response(blocks: Iterable[bytes], content_type: str = EVENT_STREAM) -> FastResponse:
     return FastResponse(
         blocks,
         direct_passthrough=True,
-        content_type=EVENT_STREAM,
+        content_type=content_type,
         headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
     )
 

@@ -39,6 +39,7 @@ class Moderation(ResponseModel):
 @Operation(
     tag="Embeddings and media",
     caller="key",
+    scope=MODERATIONS.scope,
     body=ModerationBody,
     parameters=CALL_HEADERS,
     answers={200: ("The classification of each input", Moderation), **CALL_ERRORS},

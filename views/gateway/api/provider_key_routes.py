@@ -7,7 +7,7 @@ from flask import Blueprint, current_app, jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from models.accounts import User
+from models.accounts import User, scopes
 from models.core.db import db
 from models.core.errors import DomainError
 from models.gateway import ProviderKey, provider_keys
@@ -18,7 +18,7 @@ from views.gateway.api.model_calls import gateway
 from views.web.body import Body, Count, Missing, read
 from views.web.error_bodies import door
 from views.web.format import iso
-from views.web.guards import caller_address, key_user, limiter, personal_key_user
+from views.web.guards import caller_address, known_user, limiter, personal_key_user
 from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("provider_keys_api", __name__)
@@ -71,7 +71,7 @@ class ProviderKeyRemoved(ResponseModel):
 
 
 def _caller() -> str:
-    user = key_user()
+    user = known_user()
     return user.id if user else caller_address()
 
 
@@ -103,8 +103,9 @@ def _row(row: ProviderKey) -> dict[str, Any]:
 
 @bp.get("/api/v1/provider-keys")
 @Operation(
-    tag="Accounts",
+    tag="Provider keys",
     caller="key",
+    scope=scopes.KEYS_READ,
     answers={200: ("Your keys, by provider and order of use", ProviderKeyRows), 403: FORBIDDEN},
     door=door(),
 )
@@ -117,8 +118,9 @@ def list_own_provider_keys() -> ResponseReturnValue:
 @bp.post("/api/v1/provider-keys")
 @limiter.limit(LIMIT, key_func=_caller)
 @Operation(
-    tag="Accounts",
+    tag="Provider keys",
     caller="key",
+    scope=scopes.KEYS_WRITE,
     body=NewProviderKey,
     answers={
         201: ("The key", ProviderKeyRow),
@@ -154,8 +156,9 @@ def add_own_provider_key() -> ResponseReturnValue:
 @bp.patch("/api/v1/provider-keys/<key_id>")
 @limiter.limit("120/minute", key_func=_caller)
 @Operation(
-    tag="Accounts",
+    tag="Provider keys",
     caller="key",
+    scope=scopes.KEYS_WRITE,
     body=ProviderKeyEdit,
     answers={200: ("The key", ProviderKeyRow), 403: FORBIDDEN, 404: "No such key of yours"},
     door=door(),
@@ -174,8 +177,9 @@ def edit_own_provider_key(key_id: str) -> ResponseReturnValue:
 @bp.delete("/api/v1/provider-keys/<key_id>")
 @limiter.limit("120/minute", key_func=_caller)
 @Operation(
-    tag="Accounts",
+    tag="Provider keys",
     caller="key",
+    scope=scopes.KEYS_WRITE,
     answers={200: ("Removed", ProviderKeyRemoved), 403: FORBIDDEN, 404: "No such key of yours"},
     door=door(),
 )

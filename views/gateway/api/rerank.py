@@ -45,6 +45,7 @@ class Ranking(ResponseModel):
 @Operation(
     tag="Embeddings and media",
     caller="key",
+    scope=RERANK.scope,
     body=RerankBody,
     parameters=CALL_HEADERS,
     answers={200: ("The documents by relevance", Ranking), **CALL_ERRORS},

@@ -7,8 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 
 from models.core.strict_models import Missing
+from models.gateway.chat_format import Call
 from models.gateway.dialects import COMPACTION, RESPONSES
 from models.gateway.formats.responses_parsing import parse_responses
+from models.gateway.response_state.request_state import RequestState
 from views.gateway.api.model_calls import (
     CALL_ERRORS,
     CALL_HEADERS,
@@ -16,6 +18,8 @@ from views.gateway.api.model_calls import (
     NOT_FOUND,
     call_model,
     count_tokens,
+    gateway,
+    response_owner,
 )
 from views.gateway.api.openai import Tokens
 from views.gateway.api.response_sockets import serve_socket
@@ -82,7 +86,7 @@ class ResponseInputTokens(ResponseModel):
 
 @fast_route(bp, "/responses")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     scope=RESPONSES.scope,
     body=ResponsesBody,
@@ -104,8 +108,9 @@ def responses(context: RequestContext) -> Response:
 
 @fast_route(bp, "/responses/compact")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
+    scope=RESPONSES.scope,
     body=CompactionBody,
     parameters=CALL_HEADERS,
     answers={
@@ -124,7 +129,7 @@ def compact(context: RequestContext) -> Response:
 
 @fast_route(bp, "/responses/input_tokens")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
     scope=RESPONSES.scope,
     body=ResponsesBody,
@@ -140,13 +145,23 @@ def count_response_tokens(context: RequestContext) -> Response:
     def written(count: int) -> dict[str, Any]:
         return {"object": "response.input_tokens", "input_tokens": count}
 
-    return count_tokens(context, RESPONSES, parse_responses, written)
+    def parse(body: Any, size: int) -> Call:
+        call = parse_responses(body, size)
+        served = gateway(context.app)
+        state = RequestState(context.id, body, size, served.responses)
+        if not state.refers:
+            return call
+        resolved = state.resolve(response_owner(context))
+        return parse_responses(resolved.body, resolved.size)
+
+    return count_tokens(context, RESPONSES, parse, written)
 
 
 @fast_route(bp, "/responses", method="GET")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
+    scope=RESPONSES.scope,
     answers={
         101: ("The connection is a WebSocket", None),
         400: "The handshake is invalid",

@@ -7,18 +7,24 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict
 
+from models.accounts import scopes
 from models.core.errors import DomainError, NotFound
 from models.gateway.chat_format import BadCall
 from models.gateway.dialects import RESPONSES
-from models.gateway.dialects.dialect import MissingApiKey
 from models.gateway.lenient_json import read
 from models.gateway.response_state.response_items import is_item_id, shown
 from models.gateway.response_state.response_listing import MAX_PAGE, item_page
 from models.gateway.response_state.response_store import ResponseOwner, ResponseStore
-from models.ledger.payers import payer_hint
-from views.gateway.api.model_calls import DOOR, FORBIDDEN, PAYER_HEADERS, gateway, json_answer, refuse_in
+from views.gateway.api.model_calls import (
+    DOOR,
+    FORBIDDEN,
+    PAYER_HEADERS,
+    gateway,
+    json_answer,
+    refuse_in,
+    response_owner,
+)
 from views.gateway.api.responses import ModelResponse
-from views.web import guards
 from views.web.fast_path import current_context
 from views.web.operation import Answers, Operation, ResponseModel, query
 
@@ -55,8 +61,9 @@ class InputItems(ResponseModel):
 
 @bp.get("/responses/<id>")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[
         INCLUDE,
         query("stream", "Not served: responses are kept when they have ended"),
@@ -84,8 +91,9 @@ def response(id: str) -> ResponseReturnValue:
 
 @bp.delete("/responses/<id>")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[*PAYER_HEADERS[:2]],
     answers={200: ("It is deleted", DeletedResponse), **REFUSED},
     door=DOOR,
@@ -106,8 +114,9 @@ def delete_response(id: str) -> ResponseReturnValue:
 
 @bp.get("/responses/<id>/input_items")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[
         query("limit", f"Items on a page, 1 to {MAX_PAGE}; 20 by default"),
         query("order", "`desc` (newest first, the default) or `asc`"),
@@ -140,8 +149,9 @@ def input_items(id: str) -> ResponseReturnValue:
 
 @bp.post("/responses/<id>/cancel")
 @Operation(
-    tag="Gateway",
+    tag="Responses",
     caller="key",
+    scope=scopes.CHAT,
     parameters=[*PAYER_HEADERS[:2]],
     answers={
         200: ("The response", ModelResponse),
@@ -167,19 +177,8 @@ def _answer(verb: Callable[[ResponseStore, ResponseOwner], Any]) -> ResponseRetu
     """The answer to the caller whose responses they are, or the error in OpenAI's format."""
     context = current_context()
     try:
-        key = guards.api_key(context.request.environ)
-        if not key:
-            raise MissingApiKey
-        headers = context.request.headers
-        served = gateway(context.app)
-        owner = served.response_owner(
-            key,
-            context.id,
-            RESPONSES,
-            payer=payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
-            address=context.request.remote_addr,
-        )
-        return json_answer(verb(served.responses, owner))
+        owner = response_owner(context)
+        return json_answer(verb(gateway(context.app).responses, owner))
     except Exception as error:
         return refuse_in(context, RESPONSES, error)
 

@@ -8,7 +8,7 @@ from models.orgs import can
 
 bp = Blueprint("orgs", __name__)
 
-KEPT = ("orgs.", "provider_keys.", "runs.", "usage.call", "usage.new_key", "credits.")
+KEPT = ("orgs.", "provider_keys.", "runs.", "usage.call", "usage.new_key", "credits.", "playground.")
 """Endpoints, or how they begin, whose links stay with the organisation."""
 
 

@@ -1,0 +1,19 @@
+"""The playground: conversations with models in the browser, each turn an ordinary call of the gateway."""
+
+from models.playground.agent_prefill import AgentPrefill, prefill_of
+from models.playground.call_code import CallCode, code_of
+from models.playground.stream_events import StreamedAnswer, TurnStopped
+from models.playground.turn import EFFORTS, SIDES, PlaygroundTurn, read_turn
+
+__all__ = [
+    "EFFORTS",
+    "SIDES",
+    "AgentPrefill",
+    "CallCode",
+    "PlaygroundTurn",
+    "StreamedAnswer",
+    "TurnStopped",
+    "code_of",
+    "prefill_of",
+    "read_turn",
+]
