@@ -26,7 +26,7 @@ from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
 from views.gateway.api import audio as gateway_audio
-from views.gateway.api import claude_code, model_calls, provider_key_routes, response_sockets
+from views.gateway.api import claude_code, codebuff_extras, model_calls, provider_key_routes, response_sockets
 from views.gateway.api import codebuff as gateway_api
 from views.gateway.api import completions as gateway_completions
 from views.gateway.api import embeddings as gateway_embeddings
@@ -167,6 +167,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(gateway_images.bp)
     app.register_blueprint(gateway_rerank.bp)
     app.register_blueprint(gateway_searches.bp)
+    app.register_blueprint(codebuff_extras.bp)
     app.register_blueprint(gateway_moderations.bp)
     app.register_blueprint(gateway_completions.bp)
     response_sockets.init_app(app)

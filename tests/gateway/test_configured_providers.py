@@ -15,9 +15,10 @@ from models.core.settings import ROOT, SettingsError, load_settings
 from models.gateway.pricing import PriceTable
 from models.gateway.providers_file import load_providers
 from models.gateway.routing import Router
+from models.gateway.server_check import check_server
 from models.gateway.upstream import UpstreamTimeouts, _open_socket
 from tests.factories import Person
-from tests.fakes.upstream import FakeUpstream, answer, completion, stream, usage
+from tests.fakes.upstream import FakeUpstream, answer, completion, raw, stream, usage
 from tests.gateway.conftest import MESSAGES, Facts
 
 PLAIN = completion(use=usage(), model="whatever")
@@ -167,6 +168,28 @@ def test_a_whole_response_has_a_time_limit(
     assert (
         b"azure did not complete its response in time" in post(routed, rich, "azure/mini", stream=True).data
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "behaviour", "says"),
+    [
+        ("local", answer({"data": []}), "reachable"),
+        ("azure", answer({}, status=404), "reachable"),
+        ("azure", answer({}, status=401), "refuses the key in TEST_AZURE_KEY"),
+        ("local", answer({}, status=401), "needs a key ('key_env')"),
+        ("keyless", answer({}), "TEST_UNSET_KEY is not set"),
+        ("nobody", answer({}), "nobody cannot be reached right now."),
+        ("local", raw(b"?"), "vLLM closed the connection without a response."),
+    ],
+)
+def test_what_doctor_says_of_a_server(
+    routed_app: Flask, fake: FakeUpstream, name: str, behaviour: Any, says: str
+) -> None:
+    fake.will(behaviour)
+    assert check_server(routed_app.extensions["gateway"].routes.configured[name]) == says
+    for sent in fake.requests:
+        assert (sent.method, sent.path.partition("?")[0].endswith("/models")) == ("GET", True)
+        assert sent.headers.get("api-key") == ("sk-azure-secret" if name == "azure" else None)
 
 
 def test_the_key_is_in_no_error(routed: FlaskClient, rich: Person, fake: FakeUpstream) -> None:

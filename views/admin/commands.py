@@ -1,12 +1,14 @@
 """`flask doctor`: what needs an operator, as on `/admin`."""
 
 import click
-from flask import Flask
+from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from models.admin import job_review
+from models.gateway.server_check import check_server
 from views.admin.pages.admin_overview import needs_attention
 from views.admin.pages.proof_pages import summaries
+from views.gateway.api.model_calls import gateway
 from views.server import CommandGroup
 from views.web.format import duration_ms, moment
 
@@ -14,12 +16,15 @@ from views.web.format import duration_ms, moment
 @click.group("doctor", cls=CommandGroup, invoke_without_command=True)
 @with_appcontext
 def commands() -> None:
-    """Print what needs an operator, the job worker and the last proofs, as on /admin; exit 1 if something is urgent."""
+    """Print what needs an operator, whether the servers of STOA_PROVIDERS_FILE can be reached, the job worker and the last proofs; exit 1
+    if something is urgent."""
     found = needs_attention()
     for each in found:
         click.echo(f"{'URGENT' if each.urgent else 'review'}  {each.text}")
     if not found:
         click.echo("Nothing needs attention.")
+    for server in gateway(current_app).routes.configured.values():
+        click.echo(f"server {server.name}  {check_server(server)}")
     click.echo(f"job worker  last report {moment(job_review.last_heartbeat())}")
     for proof in summaries():
         last = proof.last

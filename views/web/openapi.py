@@ -29,7 +29,7 @@ TAGS = {
     "Gateway": "Model calls: chat completions, models, and what limits a key",
     "Responses": "OpenAI's Responses API: create, continue, read and compact responses, and WebSockets",
     "Embeddings and media": "Embeddings, ranking, moderation, plain completions, images, speech and transcription",
-    "Search": "Search the web and the documentation of libraries",
+    "Search and feedback": "Search the web and documentation; feedback, and what else Codebuff's clients send",
     "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",
     "Provider keys": "Your own keys at providers, which pay for your calls",
     "Runs": "Agent runs: start, steps, finish, cost",

@@ -144,10 +144,14 @@ class ConfiguredProvider(OpenAI):
 
     def authorization(self, call: Call, key: str) -> Mapping[str, str]:
         version = {"anthropic-version": VERSION} if call.format == messages_request.NAME else {}
+        return {**version, **self.key_header(key)}
+
+    def key_header(self, key: str) -> Mapping[str, str]:
+        """The header with the key; none without one."""
         auth = self.config.auth
         if not key or auth == NO_KEY:
-            return version
-        return {**version, **({"Authorization": f"Bearer {key}"} if auth == BEARER else {auth: key})}
+            return {}
+        return {"Authorization": f"Bearer {key}"} if auth == BEARER else {auth: key}
 
     def headers(self) -> Mapping[str, str]:
         return self.config.headers

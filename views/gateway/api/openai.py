@@ -109,7 +109,7 @@ def chat_completions(context: RequestContext) -> Response:
 
     Works with any OpenAI client. Credits are checked and held before the provider is called; the call is billed before
     you receive the chunk with its usage. With `stream` the response is text/event-stream. All URLs below /v1 and /api/v1
-    support CORS, for the origins that the operator allows.
+    support CORS, for the origins that the operator allows. `X-Stoa-Served` says which provider and model answered, and why.
     """
     return call_model(context, CHAT)
 

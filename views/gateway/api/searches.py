@@ -56,7 +56,7 @@ ERRORS: Answers = {
 
 @fast_route(bp, "/api/v1/web-search")
 @Operation(
-    tag="Search",
+    tag="Search and feedback",
     caller="key",
     scope=WEB_SEARCH.scope,
     body=WebSearchBody,
@@ -74,7 +74,7 @@ def web_search(context: RequestContext) -> Response:
 
 @fast_route(bp, "/api/v1/docs-search")
 @Operation(
-    tag="Search",
+    tag="Search and feedback",
     caller="key",
     scope=DOCS_SEARCH.scope,
     body=DocsSearchBody,
