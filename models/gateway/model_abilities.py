@@ -67,5 +67,7 @@ def abilities_of(name: str, price: ModelPrice | None) -> tuple[str, ...]:
 
 @lru_cache(4096)
 def _of_family(name: str) -> frozenset[str]:
+    if model_names.kind_of(name) != model_names.CHAT:
+        return frozenset()
     base = model_names.split_variant(name.lower())[0].rpartition("/")[2]
     return frozenset(next((abilities for pattern, abilities in _FAMILIES if pattern.match(base)), ()))

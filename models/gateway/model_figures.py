@@ -109,7 +109,7 @@ def same_model(router: Router, route: Route, names: Iterable[str]) -> list[str]:
             found.append(name)
         else:
             with suppress(DomainError):
-                other = router.find(name)
+                other = router.find_any(name)
                 if (other.provider, other.model) == (provider, route.model):
                     found.append(name)
     return found

@@ -438,8 +438,11 @@ class Router:
         upstream = openrouter.upstream_model(name)
         if fixed or not route.provider.first_party or not openrouter.ready:
             return
+        task = passed.FORMAT_OF_KIND.get(route.kind)
+        if task is not None and task not in openrouter.formats:
+            return
         if model_names.has_row(openrouter.table, upstream):
-            found = self._route(openrouter, name, upstream)
+            found = self._route(openrouter, name, upstream, task=task)
             if found.price is not None:
                 yield found
 

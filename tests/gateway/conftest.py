@@ -52,9 +52,9 @@ def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPat
         'image = {default = 0.04, hd = 0.08, "1024x1792 hd" = 0.12}\n'
         '["openai/house-speech"]\nkind = "speech"\ninput = 1\noutput = 20\n'
         '["openai/tiered-model"]\ninput = 10\noutput = 100\n'
-        '[anthropic-ways]\nprovider = "anthropic"\nupstream_model = "claude-sonnet-4-5"\ninput = 10\noutput = 100\n'
-        "[anthropic-ways.speed.fast]\ninput = 60\noutput = 600\n[anthropic-ways.region.us]\ninput = 11\noutput = 110\n"
-        "[anthropic-ways.batch]\ninput = 5\noutput = 50\n"
+        '["house/claude"]\nprovider = "anthropic"\nupstream_model = "claude-sonnet-4-5"\ninput = 10\noutput = 100\n'
+        '["house/claude".speed.fast]\ninput = 60\noutput = 600\n["house/claude".region.us]\ninput = 11\noutput = 110\n'
+        '["house/claude".batch]\ninput = 5\noutput = 50\n'
         '["openai/tiered-model".service_tier.flex]\ninput = 5\noutput = 50\n'
         '["openai/tiered-model".service_tier.priority]\ninput = 20\noutput = 200\n'
         '["openai/tiered-model".above.1000000]\ninput = 20\n'

@@ -10,7 +10,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
-from models.core.settings import ROOT
+from models.core.settings import ROOT, Settings
+from models.gateway.search_tools.search_providers import SearchRouter
+from models.gateway.upstream import Egress
 from models.runs import AgentRun
 from tests import factories
 from tests.factories import Person
@@ -49,6 +51,8 @@ CALLS: dict[str, Any] = {
     "/v1/audio/speech": SPEECH,
     "/v1/audio/transcriptions": audio,
     "/v1/audio/translations": audio,
+    "/api/v1/web-search": {"query": "Capital of France?"},
+    "/api/v1/docs-search": {"libraryTitle": "react"},
 }
 WITHOUT_HOLD = {
     "POST /v1/messages/count_tokens": "a count, which providers do not charge",
@@ -93,8 +97,21 @@ def test_every_route_is_held_or_known_to_cost_nothing(gateway_app: Flask) -> Non
 
 @pytest.mark.parametrize("path", [*CALLS, "/api/v1/chat/completions", "/api/v1/embeddings"])
 def test_credits_are_held_when_the_provider_is_reached(
-    web: FlaskClient, fake: FakeUpstream, engine: Engine, run: AgentRun, rich: Person, facts: Facts, path: str
+    web: FlaskClient,
+    fake: FakeUpstream,
+    engine: Engine,
+    run: AgentRun,
+    rich: Person,
+    facts: Facts,
+    path: str,
+    gateway_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    services = {f"{name}_base_url": f"{fake.url}/{name}" for name in ("linkup", "context7")}
+    keys = {f"{name}_api_key": "sk" for name in ("linkup", "context7")}
+    settings = Settings.model_validate({**gateway_settings.model_dump(), **services, **keys})
+    searches = SearchRouter(settings, Egress())
+    monkeypatch.setattr(web.application.extensions["gateway"].routes, "searches", searches)
     held: list[int] = []
 
     def watch(exchange: Exchange) -> None:
@@ -105,7 +122,7 @@ def test_credits_are_held_when_the_provider_is_reached(
         exchange.head(500, {"Content-Length": "0"})
 
     fake.will(watch)
-    given = CALLS[path.removeprefix("/api")]
+    given = CALLS.get(path) or CALLS[path.removeprefix("/api")]
     if path == "/api/v1/chat/completions":
         given = {**given, "codebuff_metadata": {"run_id": factories.id_of(run)}}
     sent = {"data": given()} if callable(given) else {"json": given}

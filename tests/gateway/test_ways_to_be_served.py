@@ -177,6 +177,6 @@ def test_claude_says_in_its_usage_how_it_served(
         "usage": {"input_tokens": 100_000, "output_tokens": 10_000, **usage},
     }
     fake.will(answer(message))
-    body = {"model": "anthropic-ways", "messages": MESSAGES, "max_tokens": 10, "speed": "fast"}
+    body = {"model": "house/claude", "messages": MESSAGES, "max_tokens": 10, "speed": "fast"}
     assert web.post("/v1/messages", json=body, headers=rich.headers).status_code == 200
     assert facts.call().cost == Decimal(cost)
