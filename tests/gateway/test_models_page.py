@@ -238,19 +238,3 @@ def test_models_are_searched_while_typing(
         judge(page, 320, 390, 1440)
         page.goto("/docs/cli")
         judge(page, 320, 390, 1440)
-
-
-def test_models_of_other_kinds_are_listed_by_kind(served: None, alice: Person) -> None:
-    chat, embeddings, every = (
-        ids(alice.browser.get(f"/models?search=-3-small{kind}").text)
-        for kind in ("", "&kind=embedding", "&kind=any")
-    )
-    assert (chat, embeddings, every) == ([], *[["openai/text-embedding-3-small"]] * 2)
-    speech = " ".join(alice.browser.get("/models?kind=speech&search=tts-1-hd").text.split())
-    assert "A million characters: $31.65" in speech
-    unknown = alice.browser.get("/models?kind=poem")
-    assert (unknown.status_code, "Choose a kind from the list" in unknown.text) == (422, True)
-    whisper = alice.browser.get("/models/openai/whisper-1").text
-    assert "POST /v1/audio/transcriptions" in whisper
-    assert "An hour of audio" in whisper
-    assert "Call it" not in whisper
