@@ -423,8 +423,6 @@ class Gateway:
         self.refused_calls.flush()
         if self.settlements.spans is not None:
             self.settlements.spans.close()
-        if self.settlements.spans is not None:
-            self.settlements.spans.close()
 
     # -- before the call -------------------------------------------------------------------------------------
 
@@ -592,8 +590,8 @@ class Gateway:
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Reply | AnswerStream:
         """Make the call with the provider keys of the account that pays, in their order, else with credits. When all fail, credits
-        pay only if each of them allows it; else raises the first error. Raises LedgerUnavailable."""
-        if attempt.route.byok is not None:
+        pay only if each of them allows it; else raises the first error. Calls with test keys use none. Raises LedgerUnavailable."""
+        if attempt.route.byok is not None or request.presented.is_test:
             return self._try_providers(request, attempt, in_flight)
         failed: ProviderError | UpstreamError | None = None
         credits = True
@@ -646,7 +644,8 @@ class Gateway:
         """The call, that no provider of this server serves, with a provider key of the account. Raises `error` if none serves it, or
         LedgerUnavailable."""
         call = request.call
-        if isinstance(error, NoRoute) and isinstance(call, Call) and not request.byok:
+        own = not (request.byok or request.presented.is_test)
+        if own and isinstance(error, NoRoute) and isinstance(call, Call):
             task = call.format if call.format in passed.PATHS else None
             for key in self.account_keys.find(
                 admission, lambda provider: self.routes.own_route(provider, call.model, task)

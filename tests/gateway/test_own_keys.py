@@ -83,6 +83,19 @@ def test_refusal_of_the_key_is_passed_on_without_it(
     assert (answer.status_code, SECRET in answer.text) == (401, False)
 
 
+def test_calls_of_test_keys_do_not_use_it(web: FlaskClient, fake: FakeUpstream, rich: Person) -> None:
+    add(rich, rich)
+    web.application.extensions["gateway"].account_keys.clear()
+    assert rich.user
+    headers = {"authorization": f"Bearer {factories.api_key(rich.user, environment='test')}"}
+    assert web.post(PATH, json=CALL, headers=headers).status_code == 200
+    answer = web.post(
+        "/v1/moderations", json={"model": "omni-moderation-latest", "input": "Hi"}, headers=headers
+    )
+    assert (answer.status_code, "Test keys" in answer.text) == (404, True)
+    assert fake.requests == []
+
+
 def test_restrictions_choose_the_key(
     web: FlaskClient, fake: FakeUpstream, gateway_app: Flask, key: str, acme: Org, alice: Person, bob: Person,
     session: OrmSession,
