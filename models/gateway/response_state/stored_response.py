@@ -79,7 +79,8 @@ def prune_responses(
         .where(StoredResponse.id.in_(select(old.c.id).where(~continued.exists())))
         .cte("gone")
     )
-    return db.session.scalars(select(func.max(old.c.created_at)).add_cte(gone)).one()
+    reached: datetime | None = db.session.scalars(select(func.max(old.c.created_at)).add_cte(gone)).one()
+    return reached
 
 
 def stored_bytes(account_id: str) -> int:
