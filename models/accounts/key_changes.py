@@ -71,7 +71,9 @@ def revoked_keys(user_id: str) -> Sequence[ApiKey]:
     query = select(ApiKey).where(
         ApiKey.user_id == user_id, ApiKey.org_id.is_(None), ApiKey.revoked_at.is_not(None)
     )
-    return db.session.scalars(query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(REVOKED_LISTED)).all()
+    return db.session.scalars(
+        query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(REVOKED_LISTED)
+    ).all()
 
 
 # -- keys made by keys ---------------------------------------------------------------------------------------

@@ -94,7 +94,9 @@ def revoked_org_keys(member: OrgMember) -> Sequence[ApiKey]:
     query = select(ApiKey).where(ApiKey.org_id == member.org_id, ApiKey.revoked_at.is_not(None))
     if not can(member, "manage_keys"):
         query = query.where(ApiKey.user_id == member.user_id)
-    return db.session.scalars(query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(PAGE_SIZE)).all()
+    return db.session.scalars(
+        query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(PAGE_SIZE)
+    ).all()
 
 
 def key_owners(member: OrgMember) -> list[KeyOwner]:
