@@ -3,7 +3,7 @@
 
 from typing import Any, Literal
 
-from flask import Blueprint, jsonify, redirect
+from flask import Blueprint, jsonify, redirect, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict
 
@@ -123,4 +123,4 @@ def releases() -> ResponseReturnValue:
 @bp.get("/config")
 def config() -> ResponseReturnValue:
     """How to set up clients, an address of the compatible site."""
-    return redirect("/docs/clients", 307)
+    return redirect(url_for("models.clients"), 307)
