@@ -13,7 +13,7 @@ import orjson
 from models.gateway import model_names
 from models.gateway.chat_format import BadCall, Call, ChatMeter, Usage, UsageMeter, read_usage
 from models.gateway.formats import gemini_request, messages_request, passed, responses_request
-from models.gateway.formats.completions import as_chat
+from models.gateway.formats.completion_choices import as_chat
 from models.gateway.formats.embeddings_meter import EmbeddingsMeter
 from models.gateway.formats.form_encoding import encode_form
 from models.gateway.formats.gemini_meter import GeminiMeter
