@@ -10,7 +10,6 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
-from models.gateway.upstream import UpstreamError
 from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import CLOSE, Behaviour, Exchange, FakeUpstream, answer, stream
@@ -118,7 +117,7 @@ def test_speech_that_fails_breaks_off(
         monkeypatch.setattr(openai, "speaks_in_events", lambda model: True)
     fake.will(behaviour)
     body = {"model": "tts-1", "input": "Hello " * 100, "voice": "nova"}
-    with pytest.raises(UpstreamError):
+    with pytest.raises(ConnectionResetError):
         _ = web.post(SPEECH, json=body, headers=rich.headers).data
     call = facts.call()
     assert (call.state, call.cost) == (state, Decimal("0.009") if state == "settled" else 0)
