@@ -1,7 +1,7 @@
 # `make run` starts Stoa, `make test` runs all checks. Files are written to .venv and the data directory only.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fill prove format lint types requirements clean
+.PHONY: help run test check bench fill prove clients format lint types requirements clean
 
 SHELL := /bin/sh
 VENV  := .venv
@@ -42,6 +42,12 @@ fill: $(BIN)/python ## Fill an empty database with a year of generated calls (ME
 
 prove: dev ## Run the long proofs: races, aborts, crashes, faults, garbage, hostile input, soak, real clients, payments (ONLY="race soak")
 	@exec $(BIN)/python -m tests.proof $(ONLY)
+
+clients: dev ## Run Claude Code, Codex, opencode and aider against a server (installs 2 GB into .venv/clients)
+	@npm install --prefix $(VENV)/clients --no-audit --no-fund --silent @anthropic-ai/claude-code @openai/codex opencode-ai
+	@test -x $(VENV)/clients/aider/bin/aider || { python3 -m venv $(VENV)/clients/aider && \
+		$(VENV)/clients/aider/bin/pip install --quiet aider-chat; }
+	@STOA_CODING_CLIENTS=$(VENV)/clients exec $(BIN)/pytest -q tests/clients/test_coding_clients.py
 
 lint: dev
 	@echo "Formatting and lint"

@@ -1,4 +1,4 @@
-"""Dearest runs of an agent by an index; the constraint of the migration before.
+"""Dearest and longest runs of an agent by indexes; the constraint of the migration before.
 
 Revision: 0106
 Revises: 0105
@@ -15,6 +15,8 @@ depends_on = None
 
 INDEXES = {
     "idx_agent_run_account_agent_credits": "agent_run ((COALESCE(org_id, user_id)), agent_id, settled_credits, created_at, id)",
+    "idx_agent_run_account_agent_duration": """agent_run ((COALESCE(org_id, user_id)), agent_id, duration_ms, created_at, id)
+        WHERE duration_ms IS NOT NULL""",
 }
 
 

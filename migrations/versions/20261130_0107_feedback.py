@@ -13,7 +13,7 @@ depends_on = None
 
 UP = """
 CREATE TABLE feedback (
-    id text NOT NULL DEFAULT gen_random_uuid() CONSTRAINT feedback_pk PRIMARY KEY,
+    id text NOT NULL DEFAULT gen_random_uuid()::text CONSTRAINT feedback_pk PRIMARY KEY,
     user_id text NOT NULL CONSTRAINT feedback_user_id_fk REFERENCES "user" (id) ON DELETE CASCADE,
     category text NOT NULL,
     message_id text,

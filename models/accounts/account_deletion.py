@@ -12,6 +12,7 @@ from blinker import Signal
 from sqlalchemy import delete, select, update
 
 from models.accounts import credentials
+from models.accounts.api_keys import ApiKey
 from models.accounts.data_exports import DataExport
 from models.accounts.email_changes import EmailChange, cancel_change
 from models.accounts.passkeys import Passkey
@@ -82,6 +83,7 @@ def erase_user(user_id: str, now: datetime) -> str | None:
     _end_credentials(user, now)
     for table in (OAuthAccount, Passkey, EmailChange, EncryptedApiKey, DataExport):
         db.session.execute(delete(table).where(table.user_id == user.id))
+    db.session.execute(delete(ApiKey).where(ApiKey.user_id == user.id, ApiKey.org_id.is_(None)))
     db.session.execute(delete(LoginLink).where(LoginLink.email == user.email))
     db.session.execute(delete(VerificationToken).where(VerificationToken.identifier == user.email))
     former, user.email = user.email, f"{user.id}@{ERASED_DOMAIN}"

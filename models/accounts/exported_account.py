@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Select, case, func, null, select
 
+from models.accounts.api_keys import ApiKey
 from models.accounts.data_exports import DataExport
 from models.accounts.passkeys import Passkey
 from models.accounts.sessions import NEVER, FingerprintUser, Session
@@ -91,6 +92,24 @@ def _sessions(*types: str) -> Any:
     return rows
 
 
+def _permissions(user_id: str) -> Iterator[Mapping[str, Any]]:
+    query: Select[*tuple[Any, ...]] = select(
+        func.left(ApiKey.key_id, 12).label("begins_with"),
+        func.coalesce(Session.name, ApiKey.name).label("name"),
+        ApiKey.environment,
+        *(
+            func.array_to_string(getattr(ApiKey, name), " ").label(name)
+            for name in ("permissions", "allowed_models", "allowed_agents", "allowed_ips")
+        ),
+        ApiKey.org_id.label("organisation"),
+        ApiKey.created_at,
+        ApiKey.rotated_at,
+        ApiKey.revoked_at,
+        func.coalesce(Session.last_used_at, func.timezone("utc", ApiKey.last_used_at)).label("last_used_at"),
+    ).outerjoin(Session, Session.session_token == ApiKey.key_id)
+    return batches(query.where(ApiKey.user_id == user_id), ApiKey.id)
+
+
 def _devices(user_id: str) -> Iterator[Mapping[str, Any]]:
     query: Select[*tuple[Any, ...]] = select(
         FingerprintUser.fingerprint_id.label("device"), FingerprintUser.created_at
@@ -155,6 +174,25 @@ add_csv(
 )
 add_csv("sessions.csv", "Browsers and command lines that are signed in.", _SESSION, _sessions("web", "cli"))
 add_csv("keys.csv", "API keys, without their secrets.", _SESSION, _sessions("pat"))
+add_csv(
+    "key_permissions.csv",
+    "What API keys may do, also those that were revoked.",
+    {
+        "begins_with": "the first characters of the key",
+        "name": "name of the key",
+        "environment": "live, or test: never charged",
+        "permissions": "scopes",
+        "allowed_models": "models that it may use; empty: all",
+        "allowed_agents": "agents whose runs it may be used in; empty: all calls",
+        "allowed_ips": "networks that it may be used from; empty: all",
+        "organisation": "id of the organisation that it acts for",
+        "created_at": "creation",
+        "rotated_at": "last change of its secret",
+        "revoked_at": "when it ended",
+        "last_used_at": "last use, exact to five minutes",
+    },
+    _permissions,
+)
 add_csv(
     "devices.csv",
     "Command line devices you signed in on.",

@@ -33,20 +33,20 @@ class OlderKind(Conflict):
         super().__init__("This key is of the older kind, which may do everything. Create a new one instead.")
 
 
-class OwnKey(NamedTuple):
+class KeyWithRules(NamedTuple):
     """A person's key: its session, and what it may do if it has an id of its own."""
 
     session: Session
     rules: ApiKey | None
 
 
-def own_key(user: User, key_id: str) -> OwnKey:
+def own_key(user: User, key_id: str) -> KeyWithRules:
     """A key of the user by its public id, locked. Raises NotFound."""
     row = credentials.find_owned(user, key_id, ("pat",))
     if row is None:
         raise NotFound("This key does not exist.")
     db.session.refresh(row, with_for_update=True)
-    return OwnKey(row, api_keys.keys_by_id([key_id]).get(key_id))
+    return KeyWithRules(row, api_keys.keys_by_id([key_id]).get(key_id))
 
 
 def change_rules(key: ApiKey | None, rules: KeyRules, now: datetime) -> None:
@@ -59,7 +59,7 @@ def change_rules(key: ApiKey | None, rules: KeyRules, now: datetime) -> None:
     db.session.flush()
 
 
-def rotate(key: OwnKey, *, grace: timedelta, now: datetime) -> str:
+def rotate(key: KeyWithRules, *, grace: timedelta, now: datetime) -> str:
     """Give the key a new secret and return it (`api_keys.rotate`). Raises OlderKind too."""
     if key.rules is None:
         raise OlderKind

@@ -20,6 +20,7 @@ ID_LENGTH = 32
 LAST = 4
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _FORMAT = re.compile(r"sk_(?:live|test)_[0-9A-Za-z]{73}")
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _STABLE, _SECRET, _CHECKSUM = 24, 43, 6
 
 
@@ -51,14 +52,19 @@ def is_test_key(key_id: str | None) -> bool:
     return key_id is not None and key_id.startswith("sk_test_")
 
 
+def check_typing(token: str) -> None:
+    """Raise MistypedKey if the token begins like a key and cannot be one."""
+    if token.startswith(KEY) and not (
+        _FORMAT.fullmatch(token) and _checksum(token[:-_CHECKSUM]) == token[-_CHECKSUM:]
+    ):
+        raise MistypedKey
+
+
 def present(token: str) -> PresentedKey:
     """The public id and the secret's hash of a key or token. Raises MistypedKey."""
+    check_typing(token)
     digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-    if not token.startswith(KEY):
-        return PresentedKey(digest, None)
-    if not _FORMAT.fullmatch(token) or _checksum(token[:-_CHECKSUM]) != token[-_CHECKSUM:]:
-        raise MistypedKey
-    return PresentedKey(token[:ID_LENGTH], digest)
+    return PresentedKey(token[:ID_LENGTH], digest) if token.startswith(KEY) else PresentedKey(digest, None)
 
 
 def new_id(environment: str) -> str:
@@ -82,8 +88,5 @@ def _random(length: int) -> str:
 
 
 def _checksum(text: str) -> str:
-    value, digits = zlib.crc32(text.encode()), ""
-    for _ in range(_CHECKSUM):
-        value, digit = divmod(value, len(_ALPHABET))
-        digits = _ALPHABET[digit] + digits
-    return digits
+    pairs, value = len(_PAIRS), zlib.crc32(text.encode())
+    return _PAIRS[value // pairs**2] + _PAIRS[value // pairs % pairs] + _PAIRS[value % pairs]

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from sqlalchemy import Select, select, tuple_
 
 from models.accounts.api_keys import ApiKey
-from models.accounts.key_changes import OwnKey
+from models.accounts.key_changes import KeyWithRules
 from models.accounts.sessions import NEVER, Session
 from models.core.db import db
 
@@ -27,17 +27,17 @@ class KeyFacts(NamedTuple):
     last_used_at: datetime | None
 
 
-class ListedKey(NamedTuple):
+class KeyRecord(NamedTuple):
     """A key and its session; a revoked one has none."""
 
     key: ApiKey
     session: Session | None
 
     @property
-    def own(self) -> OwnKey:
+    def own(self) -> KeyWithRules:
         """The key as it is changed; only of one that was not revoked."""
         assert self.session is not None
-        return OwnKey(self.session, self.key)
+        return KeyWithRules(self.session, self.key)
 
     def facts(self, now: datetime) -> KeyFacts:
         """Name, state and times."""
@@ -58,7 +58,7 @@ class ListedKey(NamedTuple):
 
 def keys_page(
     owner: KeyOf, before: tuple[datetime, str] | None, *, active: bool | None, limit: int
-) -> list[ListedKey]:
+) -> list[KeyRecord]:
     """Keys, newest first, from the one after `before`; `active`: without revoked ones, or (False) only those."""
     query = _of(owner)
     if active is not None:
@@ -66,10 +66,10 @@ def keys_page(
     if before:
         query = query.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(*before))
     query = query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(limit)
-    return [ListedKey(*row) for row in db.session.execute(query)]
+    return [KeyRecord(*row) for row in db.session.execute(query)]
 
 
-def key_by_id(owner: KeyOf, id: str = "", *, key_id: str = "", lock: bool = False) -> ListedKey | None:
+def key_by_id(owner: KeyOf, id: str = "", *, key_id: str = "", lock: bool = False) -> KeyRecord | None:
     """A key by its id or its public id, locked with its session if `lock`; None if it is not the owner's."""
     query = _of(owner).where(ApiKey.key_id == key_id if key_id else ApiKey.id == id)
     if "\0" in id:
@@ -85,7 +85,7 @@ def key_by_id(owner: KeyOf, id: str = "", *, key_id: str = "", lock: bool = Fals
         )
         db.session.execute(select(ApiKey.id).where(ApiKey.id == row[0].id).with_for_update())
     row = db.session.execute(query).one_or_none()
-    return ListedKey(*row) if row else None
+    return KeyRecord(*row) if row else None
 
 
 def _of(owner: KeyOf) -> Select[ApiKey, Session]:

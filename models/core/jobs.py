@@ -6,7 +6,7 @@ domain function only when it runs. The queue and its worker are in `job_queue`.
 
 import logging
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import procrastinate
@@ -469,13 +469,13 @@ def prune_budgets(timestamp: int) -> None:
 @queue.task(name="gateway.prune_responses", queueing_lock="gateway.prune_responses", retry=Backoff(600, 3600))
 def prune_responses(timestamp: int) -> None:
     """Delete kept responses that have not been continued for long."""
+    from models.gateway.response_state.stored_response import BEGINNING
     from models.gateway.response_state.stored_response import prune_responses as prune
 
-    days = get_settings().stoa_response_days
-    more = True
-    while more:
+    start: datetime | None = BEGINNING
+    while start is not None:
         with transaction():
-            more = bool(prune(now(), days))
+            start = prune(now(), get_settings().stoa_response_days, start=start)
 
 
 @queue.periodic(cron="* * * * *")

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -26,11 +27,10 @@ ORDER BY priority, num_nonnulls(key_ids, user_ids, models) DESC, created_at, id
 """
 
 
-class OwnKey(NamedTuple):
-    """A key of the account that pays. `use_credits`: whether credits pay when it fails."""
+class PayingKey(NamedTuple):
+    """A key of the account that pays, in the call's route. `use_credits`: whether credits pay when it fails."""
 
-    secret: str
-    name: str
+    route: Route
     use_credits: bool
 
 
@@ -54,21 +54,25 @@ class AccountKeys:
         self._owners: tuple[float, frozenset[str]] = 0.0, frozenset()
         self._cached: dict[str, tuple[float, list[_StoredKey]]] = {}
 
-    def find(self, admission: Admission, route: Route) -> list[OwnKey]:
-        """The keys that may pay for the admitted call, in the order of their use. Raises LedgerUnavailable."""
+    def find(self, admission: Admission, route_at: Callable[[str], Route | None]) -> list[PayingKey]:
+        """The keys that may pay for the call, in the order of their use. `route_at`: the call's route at a provider, if that may
+        serve it. Raises LedgerUnavailable."""
         account_id = admission.account_id
         if account_id is None or account_id not in self._with_keys():
             return []
-        names = (admission.model, route.provider.public_model(route.model))
-        return [
-            OwnKey(secret, key.name, key.use_credits)
-            for key in self._keys(account_id)
-            if key.provider == route.provider.name
-            and (key.user_ids is None or admission.user_id in key.user_ids)
-            and (key.key_ids is None or admission.key_id in key.key_ids)
-            and (key.models is None or _matches(key.models, names))
-            and (secret := self._opened(account_id, key))
-        ]
+        whose = "the organisation’s" if admission.org_id else "your"
+        found = []
+        for key in self._keys(account_id):
+            if (
+                (key.user_ids is None or admission.user_id in key.user_ids)
+                and (key.key_ids is None or admission.key_id in key.key_ids)
+                and (route := route_at(key.provider)) is not None
+                and (key.models is None or _matches(key.models, _names(admission, route)))
+                and (secret := self._opened(account_id, key))
+            ):
+                named = replace(route, byok=secret, byok_name=f"{whose} own key '{key.name}'")
+                found.append(PayingKey(named, key.use_credits))
+        return found
 
     def clear(self) -> None:
         """Forget what was read."""
@@ -108,6 +112,11 @@ class AccountKeys:
         except SealBroken:
             log.error("a provider key of account %s was encrypted with another STOA_SECRET_KEY", account_id)
             return None
+
+
+def _names(admission: Admission, route: Route) -> tuple[str, str]:
+    """The model as requested and as listed."""
+    return admission.model, route.provider.public_model(route.model)
 
 
 def _matches(patterns: Sequence[str], names: Sequence[str]) -> bool:

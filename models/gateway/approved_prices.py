@@ -19,6 +19,8 @@ log = logging.getLogger("stoa.gateway")
 FRESH_SECONDS = 20.0
 """How long what was read is used. Less than `price_imports.NOTICE`, so that no worker learns of a change too late."""
 
+RETRY_SECONDS = 2.0
+
 _LATEST = """
 SELECT id, effective_at, result FROM price_import
 WHERE state = 'approved' AND (effective_at > $1 OR id = (
@@ -66,6 +68,7 @@ class ApprovedPrices:
                 if self._read_at == float("-inf"):
                     raise
                 log.warning("approved prices could not be read; the last ones stay")
+                self._read_at = time.monotonic() - FRESH_SECONDS + RETRY_SECONDS
                 return
             self._sets = [
                 known.get(id) or (id, effective_at, _parsed(id, result)) for id, effective_at, result in rows

@@ -23,6 +23,8 @@ MAX_ERROR_BODY = 256 << 10
 """Bytes read of an error body."""
 RETRYABLE = (408, 429)
 """Statuses below 500 for which another provider may be tried."""
+OWN_KEY = (401, 402, 403, 429)
+"""Statuses with which a provider refuses the caller's own key, or its account there, rather than the request."""
 CODES = {
     "unknown_key": "invalid_api_key",
     "banned": "account_suspended",
@@ -150,20 +152,15 @@ def client_error(
             type="upstream_error",
         )
         return ProviderError(502, failure)
+    if status in OWN_KEY and route.byok_name:
+        text = f"{route.provider.title} refused {route.byok_name}: {failure.message}"
+        failure = replace(failure, message=text)
     return ProviderError(status, failure, retry_after)
 
 
 def own_key_failed(error: Exception) -> bool:
     """Whether a provider refused the key of a call, or its account, rather than the request."""
-    return isinstance(error, ProviderError) and error.status in (401, 402, 403, 429)
-
-
-def own_key_error(error: ProviderError, name: str, route: Route, *, of_org: bool) -> None:
-    """Say in the message of the error whose key the provider refused: not the one that the client sent."""
-    if own_key_failed(error):
-        whose = "the organisation’s own key" if of_org else "your own key"
-        text = f"{route.provider.title} refused {whose} '{name}': {error.failure.message}"
-        error.failure = replace(error.failure, message=text)
+    return isinstance(error, ProviderError) and error.status in OWN_KEY
 
 
 def relative_time(target: datetime | None, current: datetime) -> str:

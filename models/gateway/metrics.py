@@ -50,6 +50,7 @@ OVERHEAD = Histogram(
     "stoa_ledger_seconds", "Round trips to the ledger", ["verb"], buckets=(0.001, 0.002, *SECONDS[:10])
 )
 IN_FLIGHT = Gauge("stoa_calls_in_flight", "Calls being relayed", multiprocess_mode="livesum")
+SOCKETS = Gauge("stoa_websockets", "Open WebSockets", multiprocess_mode="livesum")
 
 
 Family = TypeVar("Family", Counter, Gauge, Histogram)

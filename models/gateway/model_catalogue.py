@@ -35,38 +35,15 @@ BUCKETS = {
     "video_output": "Video output",
 }
 """Names of the buckets of tokens that have a price of their own."""
-_UNITS = {
-    "request": ("Each call", 1),
-    "web_searches": ("Each web search", 1),
-    "file_searches": ("Each file search", 1),
-    "search_units": ("Each search unit", 1),
-    "images": ("Each image", 1),
-    "seconds": ("An hour of audio", 3_600),
-    "characters": ("A million characters", 1_000_000),
-}
-"""How prices per unit are shown: their name, and for how many units."""
 UNIT_NAMES = {
     "request": "Each call",
     "web_searches": "Each web search",
     "file_searches": "Each file search",
-    "search_units": "Each search unit",
     "images": "Each image",
     "seconds": "Each second of audio",
     "characters": "Each character",
+    "search_units": "Each search",
 }
-"""Names of single units."""
-CHAT, ANY_KIND = model_names.CHAT, "any"
-KIND_NAMES = {
-    CHAT: "Chat",
-    "embedding": "Embeddings",
-    "image": "Images",
-    "speech": "Speech",
-    "transcription": "Transcription",
-    "rerank": "Ranking",
-    "moderation": "Moderation",
-    "completion": "Plain completion",
-}
-"""Kinds of models, as filters name them."""
 PAGE_WORDS, PAGE_TOKENS = 500, 667
 """A page of text. English has about four tokens in three words."""
 
@@ -124,6 +101,15 @@ class ServedModel:
         return [(tier.above, self._charged(tier)) for tier in tiers]
 
     @property
+    def ways(self) -> Mapping[str, Mapping[str, Decimal]]:
+        """Charged rates of `MAIN_BUCKETS` by other ways to be served, in the first tier."""
+        return (
+            {way: self._charged(each.tiers[0]) for way, each in self.price.variants.items()}
+            if self.price
+            else {}
+        )
+
+    @property
     def other_rates(self) -> Mapping[str, Decimal]:
         """Charged dollars per million tokens of the other buckets with a listed price, in the first tier."""
         tier = self.price.tiers[0] if self.price else None
@@ -131,28 +117,10 @@ class ServedModel:
         return {name: self._with_margin(tier.rates[name]) for name in names if tier}
 
     @property
-    def kind(self) -> str:
-        """What it does, as people name it."""
-        return KIND_NAMES[self.route.kind]
-
-    @property
-    def address(self) -> str:
-        """The path where it is called."""
-        return model_names.ROUTES[self.route.kind]
-
-    @property
     def units(self) -> Mapping[str, Decimal]:
-        """Charged dollars per unit, or per hour or million of small ones, by name."""
+        """Charged dollars per unit, where listed."""
         listed = {"request": self.price.request, **self.price.units} if self.price else {}
-        found = {}
-        for unit, dollars in listed.items():
-            base, _, details = unit.partition(":")
-            name, count = _UNITS[base]
-            if dollars:
-                found[", ".join(filter(None, (name, details.replace(":", " "))))] = self._with_margin(
-                    dollars * count
-                )
-        return found
+        return {name: self._with_margin(each) for name, each in listed.items() if each}
 
     @cached_property
     def abilities(self) -> Sequence[str]:
@@ -160,14 +128,22 @@ class ServedModel:
         return abilities_of(self.route.model, self.price)
 
     @property
+    def chats(self) -> bool:
+        """Whether it takes chat completions."""
+        return self.route.kind == model_names.CHAT
+
+    @property
     def capabilities(self) -> Sequence[str]:
-        """The same, in words."""
+        """The same, in words; of a model of another kind what it does."""
+        if not self.chats:
+            return [model_names.KINDS[self.route.kind]]
         return [ABILITIES[each] for each in self.abilities]
 
     @cached_property
     def page_cost(self) -> Decimal | None:
-        """Charged dollars for a call that reads a page of text and writes one; None without a price."""
-        if self.price is None:
+        """Charged dollars for a call that reads a page of text and writes one; None without a price, and of other models than chat
+        models."""
+        if self.price is None or not self.chats:
             return None
         return self._with_margin(self.price.minimum_cost(PAGE_TOKENS, PAGE_TOKENS))
 
@@ -190,7 +166,7 @@ SORTS: dict[str, Callable[[ServedModel], Any]] = {
 
 @dataclass(frozen=True)
 class ModelFilter:
-    """Which models to list: those of a kind, `text` in the name, the provider's name, a key of `ABILITIES`, the fewest tokens of context, and the
+    """Which models to list: `text` in the name, the provider's name, a key of `ABILITIES` or a kind, the fewest tokens of context, and the
     most that a million output tokens may cost, in charged dollars. Models of which it is unknown are left out."""
 
     text: str = ""
@@ -199,23 +175,26 @@ class ModelFilter:
     sort: str = "name"
     ability: str = ""
     context: int = 0
-    kind: str = CHAT
 
     def accepts(self, model: ServedModel) -> bool:
         """Whether the model is listed."""
         name = f"{model.id} {model.title}".lower()
         if not all(word in name for word in self.text.lower().split()):
             return False
-        if self.kind not in (ANY_KIND, model.route.kind):
-            return False
         if self.provider and model.route.provider.name != self.provider:
             return False
-        if self.ability and self.ability not in model.abilities:
+        if self.ability and self.ability not in (*model.abilities, model.route.kind):
             return False
         if self.context and (model.context_window or 0) < self.context:
             return False
         limit = self.max_output_price
         return limit is None or model.rates.get("output", Decimal("Infinity")) <= limit
+
+
+def unit_title(unit: str) -> str:
+    """The name of a unit: `images:1024x1024:hd` is `Each image, 1024x1024 hd`."""
+    base, _, size = unit.partition(":")
+    return UNIT_NAMES[base] + (f", {size.replace(':', ' ')}" if size else "")
 
 
 def served_models(router: Router, margin: Decimal) -> list[ServedModel]:
@@ -242,10 +221,11 @@ def aliases(router: Router, model: ServedModel) -> list[str]:
     names |= {
         override.name or name for name, override in router.prices.overrides.items() if override.upstream_model
     }
+    names |= {alias.name for alias in router.aliases.values() if len(alias.models) == 1}
     found = set()
     for name in names - {model.id}:
         with suppress(DomainError):
-            other = router.find_any(name)
+            other = router.find(name)
             if (other.provider, other.model) == (provider, route.model):
                 found.add(name)
     return sorted(found)

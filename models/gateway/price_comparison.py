@@ -12,8 +12,8 @@ from models.core.db import db
 from models.gateway import model_names
 from models.gateway.model_catalogue import MAIN_BUCKETS
 from models.gateway.price_file import parse_price
-from models.gateway.price_imports import PriceImport
-from models.gateway.pricing import MILLION, ModelPrice
+from models.gateway.price_imports import REMOVE, PriceImport
+from models.gateway.pricing import MILLION, ModelPrice, PriceTable
 from models.gateway.routing import Route, Router
 
 LARGE = Decimal("0.5")
@@ -25,11 +25,13 @@ TRIED_NAMES = 5_000
 
 @dataclass(frozen=True, slots=True)
 class BucketChange:
-    """A bucket's price before and after: dollars per million tokens, or per unit (`request`, `web_searches`). None: no price."""
+    """A bucket's price before and after: dollars per million tokens, or per unit (`request`, `web_searches`). None: no price. `only` says
+    for which calls, if not for all: above so many input tokens, or served in another way."""
 
     bucket: str
     old: Decimal | None
     new: Decimal
+    only: str = ""
 
     @property
     def share(self) -> Decimal | None:
@@ -70,6 +72,8 @@ class ImportComparison:
     unchanged: int
     overridden: Sequence[str]
     elsewhere: int
+    unpriced: Sequence[str]
+    """Models whose imported price ends, and that have no other: they would no longer be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ def compare(router: Router, proposal: PriceImport) -> ImportComparison:
     """What the import changes against the prices in force now."""
     changes: list[PriceChange] = []
     overridden: list[str] = []
+    unpriced: list[str] = []
     unchanged = elsewhere = 0
     for name, entry in proposal.prices.items():
         override = router.prices.overrides.get(name)
@@ -119,42 +124,56 @@ def compare(router: Router, proposal: PriceImport) -> ImportComparison:
             overridden.append(name)
         elif route is None or proposal.table not in ("", route.provider.table):
             elsewhere += 1
+        elif (new := _after(router, route, name, entry)) is None:
+            unpriced.append(name)
         else:
-            new = parse_price(name, entry)
             buckets = list(_changed(route.price, new))
             unchanged += not buckets
             if buckets:
                 changes.append(PriceChange(route, new, buckets))
     changes.sort(key=lambda each: (-each.size, each.route.requested))
-    return ImportComparison(changes, unchanged, sorted(overridden), elsewhere)
+    return ImportComparison(changes, unchanged, sorted(overridden), elsewhere, sorted(unpriced))
+
+
+def _after(router: Router, route: Route, name: str, entry: Mapping[str, Any]) -> ModelPrice | None:
+    """The price that the entry leaves the model with."""
+    if entry != REMOVE:
+        return parse_price(name, entry)
+    provider = route.provider
+    own = provider.own_price(route.requested, route.model)
+    return own or PriceTable(router.prices.overrides).find(provider.table, route.requested, route.model)
 
 
 def _changed(old: ModelPrice | None, new: ModelPrice) -> Iterator[BucketChange]:
-    """The buckets that cost something else, of the first tier; those without a listed price on either side follow from the others."""
-    rates, before = new.tiers[0], old.tiers[0] if old else None
-    for bucket, rate in rates.rates.items():
-        shown = bucket in rates.listed or bucket in MAIN_BUCKETS or (before and bucket in before.listed)
-        known = before.rates.get(bucket) if before else None
-        if shown and rate != known:
-            yield BucketChange(bucket, known, rate)
-    listed = {"request", *new.units, *(old.units if old else ())}
-    for unit in sorted(listed):
-        charged = _unit(new, unit)
-        earlier = _unit(old, unit) if old else Decimal(0)
-        if charged != earlier:
-            yield BucketChange(unit, earlier, charged)
-    if old is not None and len(old.tiers) > 1:
-        last = old.tiers[-1]
-        for bucket in ("input", "output"):
-            if last.rates[bucket] != rates.rates[bucket]:
-                yield BucketChange(
-                    f"{bucket}, above {last.above:,} tokens", last.rates[bucket], rates.rates[bucket]
-                )
+    """The buckets that cost something else. Those without a listed price on either side follow from the others."""
+    keys = dict.fromkeys([*_priced(new), *(_priced(old) if old else ())])
+    for way, above, bucket in keys:
+        before = None if old is None else _rate(old, way, above, bucket)
+        after = _rate(new, way, above, bucket)
+        if before != after:
+            only = [f"above {above:,} input tokens"] if above else []
+            yield BucketChange(bucket, before, after, ", ".join([*only, *([way] if way else [])]))
 
 
-def _unit(price: ModelPrice, unit: str) -> Decimal:
-    """What a unit is charged, listed or not."""
-    return price.request if unit == "request" else price.unit_price(unit)
+def _priced(price: ModelPrice) -> Iterator[tuple[str, int, str]]:
+    """What has a price of its own: the way to be served, the input tokens above which it applies, the bucket or unit."""
+    for way, each in (("", price), *price.variants.items()):
+        for tier in each.tiers:
+            yield from (
+                (way, tier.above, bucket)
+                for bucket in (*MAIN_BUCKETS, *tier.rates)
+                if bucket in {*MAIN_BUCKETS, *tier.listed}
+            )
+        yield from ((way, 0, unit) for unit in ("request", *each.units))
+
+
+def _rate(price: ModelPrice, way: str, above: int, bucket: str) -> Decimal:
+    """What it is charged, listed or not."""
+    found = price.variants.get(way, price)
+    rates = found.tier(above + 1).rates
+    if bucket in rates:
+        return rates[bucket]
+    return found.request if bucket == "request" else found.unit_price(bucket)
 
 
 def dry_run(router: Router, changes: Sequence[PriceChange], margin: Decimal, now: datetime) -> DryRun:

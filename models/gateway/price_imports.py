@@ -23,6 +23,8 @@ from models.gateway.pricing import MILLION
 
 NOTICE = timedelta(seconds=60)
 """The shortest time between approval and effect."""
+REMOVE = {"remove": True}
+"""The entry that ends the imported price of a model: the table of the release is in force again."""
 MAX_MODELS, MAX_BYTES = 5_000, 5_000_000
 
 OPENROUTER = "openrouter"
@@ -52,7 +54,7 @@ _UNITS = ("request", "web_search")
 
 
 class PriceImport(Base):
-    """A proposal. `prices` has an entry for each model, as in STOA_PRICES_FILE with numbers as strings. `result` has all imported
+    """A proposal. `prices` has an entry for each model, as in STOA_PRICES_FILE with numbers as strings, or `REMOVE`. `result` has all imported
     prices in force from `effective_at` on: those of the approved imports before, and of this one."""
 
     __tablename__ = "price_import"
@@ -91,10 +93,16 @@ class PriceImport(Base):
 
     def added_to(self, before: Mapping[str, Any]) -> dict[str, Any]:
         """The prices in force after this import."""
-        if self.table:
-            return {**before, **{scoped(self.table, name): entry for name, entry in self.prices.items()}}
-        replaced = {scoped(OPENROUTER, name) for name in self.prices}
-        return {key: entry for key, entry in before.items() if key not in replaced} | self.prices
+        after = dict(before)
+        for name, entry in self.prices.items():
+            if not self.table:
+                after.pop(scoped(OPENROUTER, name), None)
+            key = scoped(self.table, name) if self.table else name
+            if entry == REMOVE:
+                after.pop(key, None)
+            else:
+                after[key] = entry
+        return after
 
 
 def read_prices(raw: bytes, file_name: str) -> tuple[dict[str, Any], str]:
@@ -110,7 +118,7 @@ def read_prices(raw: bytes, file_name: str) -> tuple[dict[str, Any], str]:
         )
     except (ValueError, RecursionError) as error:
         raise Invalid(f"{file_name} is neither TOML nor JSON ({error}).") from None
-    source = file_name
+    source = f"./{file_name}" if file_name.startswith(OPENROUTER) else file_name
     if isinstance(table, dict) and isinstance(table.get("data"), list):
         source = f"{OPENROUTER} {file_name}"
         table = dict(_openrouter_entries(table["data"]))
@@ -127,15 +135,25 @@ def read_prices(raw: bytes, file_name: str) -> tuple[dict[str, Any], str]:
 
 
 def _checked(name: str, entry: Any) -> dict[str, Any]:
-    if isinstance(entry, dict) and (placed := {"provider", "upstream_model"} & set(entry)):
+    if isinstance(entry, dict) and (placed := {"provider", "upstream_model", "kind"} & set(entry)):
         raise Invalid(f"{min(placed)!r} of {name!r} belongs into STOA_PRICES_FILE: imports set prices only.")
     if not name or "\0" in name:
         raise Invalid("A model has no name.")
+    if entry == REMOVE:
+        return REMOVE
     try:
         parse_price(name, entry)
     except SettingsError as error:
         raise Invalid(str(error).removeprefix("STOA_PRICES_FILE: ")) from None
-    return {key: value if isinstance(value, int) else str(value) for key, value in entry.items()}
+    stored: dict[str, Any] = _storable(entry)
+    return stored
+
+
+def _storable(value: Any) -> Any:
+    """An entry as JSON, with its decimals as strings."""
+    if isinstance(value, dict):
+        return {str(key): _storable(each) for key, each in value.items()}
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def _openrouter_entries(models: Iterable[Any]) -> Iterable[tuple[str, dict[str, Any]]]:

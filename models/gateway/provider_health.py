@@ -1,7 +1,7 @@
 """How providers answer: calls, errors, latencies and time to first token by provider and model, counted from real calls.
 
 A job counts the calls of each minute once they are all stored, so pages read rollups only. A call that failed over
-counts for the provider that answered last.
+counts for the provider that answered last, and as an error for each that was tried before.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -306,6 +306,24 @@ _SUMMED = (
 # a shorter time is no measure of speed
 _SPOKEN = "FILTER (WHERE c.latency_ms - c.ttft_ms >= 100 AND c.output_tokens > 0)"
 _COLUMNS = f"c.provider, coalesce(c.model, c.requested_model) AS model, {ERROR_CLASS} AS error, c.finished_at, c.latency_ms, c.ttft_ms, {', '.join(f'c.{each}' for each in _TOKENS)}, c.cost"
+_READ = ", ".join(
+    f"c.{each}"
+    for each in (
+        *(
+            "provider",
+            "model",
+            "requested_model",
+            "state",
+            "error",
+            "http_status",
+            "finished_at",
+            "latency_ms",
+            "ttft_ms",
+            "cost",
+        ),
+        *("routing", *_TOKENS),
+    )
+)
 # Settled calls are found by their message, and failed ones by an index of their own: an index of all calls by time would cost every call.
 _NEXT = f"""
 SELECT least(
@@ -325,13 +343,32 @@ SELECT g.grain, g.bucket, c.provider, c.model, c.error, count(*),
     coalesce(sum(c.output_tokens) {_SPOKEN}, 0), coalesce(sum(c.latency_ms - c.ttft_ms) {_SPOKEN}, 0), sum(c.cost)
 FROM (
     SELECT *, width_bucket(latency_ms, {_EDGES}) AS slot, width_bucket(ttft_ms, {_EDGES}) AS ttft_slot FROM (
-        SELECT {_COLUMNS} FROM message m JOIN gateway_call c ON c.message_id = m.id
-        WHERE m.finished_at >= :since AT TIME ZONE 'UTC' AND m.finished_at < :until AT TIME ZONE 'UTC'
-            AND c.state = 'settled' AND c.provider = ANY (cast(:providers AS text[]))
+        WITH ended AS (
+            SELECT {_READ} FROM message m JOIN gateway_call c ON c.message_id = m.id
+            WHERE m.finished_at >= :since AT TIME ZONE 'UTC' AND m.finished_at < :until AT TIME ZONE 'UTC'
+                AND c.state = 'settled' AND c.provider = ANY (cast(:providers AS text[]))
+            UNION ALL
+            SELECT {_READ} FROM gateway_call c
+            WHERE c.provider = ANY (cast(:providers AS text[])) AND c.state = 'failed' AND {PROVIDER_TROUBLE}
+                AND c.finished_at >= :since AND c.finished_at < :until
+        )
+        SELECT {_COLUMNS} FROM ended c
         UNION ALL
-        SELECT {_COLUMNS} FROM gateway_call c
-        WHERE c.provider = ANY (cast(:providers AS text[])) AND c.state = 'failed' AND {PROVIDER_TROUBLE}
-            AND c.finished_at >= :since AND c.finished_at < :until
+        SELECT {_COLUMNS} FROM ended d
+        CROSS JOIN LATERAL ROWS FROM (jsonb_to_recordset(d.routing -> 'after') AS (provider text, model text, error text))
+            WITH ORDINALITY t (provider, model, error, number)
+        CROSS JOIN LATERAL (
+            SELECT t.provider, t.model, '' AS requested_model, 'failed' AS state, d.finished_at, 0 AS latency_ms, NULL::int AS ttft_ms,
+                CASE WHEN t.error ~ '^[0-9]+$' THEN 'upstream_status' WHEN t.error = 'circuit_open' THEN 'upstream_unavailable'
+                    ELSE t.error END AS error,
+                CASE WHEN t.error ~ '^[0-9]+$' THEN t.error::int END AS http_status, {", ".join(f"0 AS {each}" for each in _TOKENS)},
+                0::numeric AS cost
+        ) c
+        -- a call that failed everywhere is that of its provider above
+        WHERE c.provider = ANY (cast(:providers AS text[])) AND t.number IS DISTINCT FROM CASE WHEN d.state = 'failed' THEN (
+            SELECT min(e.number) FROM jsonb_array_elements(d.routing -> 'after') WITH ORDINALITY e (tried, number)
+            WHERE e.tried ->> 'provider' = d.provider
+        ) END
     ) calls
 ) c CROSS JOIN LATERAL (
     VALUES ('minutes', date_bin('5 minutes', c.finished_at, timestamptz '2000-01-01 00:00:00Z'), cast(:minutes_since AS timestamptz)),

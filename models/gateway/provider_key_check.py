@@ -18,9 +18,6 @@ def check_new_key(routes: Router, form: ProviderKeyForm) -> None:
     """Check the form, and its key at the provider. Waits for the network: hold no transaction. Raises Invalid (400) with the field."""
     check_form(form)
     provider = routes.providers[form.provider]
-    if not provider.ready:
-        problem = f"This server sends no calls to {provider.title}, so the key would not be used."
-        raise invalid("provider", problem)
     status = _status(provider, form.secret.strip())
     if status in REFUSED:
         problem = f"{provider.title} does not accept this key. Check that it is complete, active and not restricted."

@@ -21,7 +21,7 @@ from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import lenient_json, metrics, sse
-from models.gateway.account_keys import AccountKeys, OwnKey
+from models.gateway.account_keys import AccountKeys
 from models.gateway.aliases import Alias
 from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
@@ -31,7 +31,6 @@ from models.gateway.call_errors import (
     CreditsHeld,
     ProviderError,
     RelayFailed,
-    own_key_error,
     own_key_failed,
     read_provider_error,
 )
@@ -65,11 +64,11 @@ from models.gateway.in_flight import (
     ServerStopping,
     Settlements,
 )
-from models.gateway.key_limits import KeyLimits
+from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.response_state.response_store import ResponseOwner, ResponseStore, owner_of
-from models.gateway.routing import MAX_OUTPUT, Route, Router, held_credits
+from models.gateway.routing import MAX_OUTPUT, NoRoute, Route, Router, held_credits
 from models.gateway.served import RouteTrail
 from models.gateway.session_runs import SessionRuns
 from models.gateway.spend_caps import CallerCaps
@@ -293,7 +292,8 @@ class Gateway:
         admission = self.admit(request, None, request.model)
         if isinstance(request.call, DomainError):
             raise request.call
-        request.dialect.route(self.routes, request, request.call)
+        if not request.presented.is_test:
+            request.dialect.route(self.routes, request, request.call)
         return admission
 
     def response_owner(
@@ -332,10 +332,10 @@ class Gateway:
                 request = request.resolve(admission)
             try:
                 attempt = self._plan(request)
-            except DomainError:
+            except DomainError as error:
                 # the ledger's checks come first
                 admission = self.admit(request, None, request.model if isinstance(request.call, Call) else "")
-                raise
+                attempt = self._plan_own(request, admission, error)
             call, route = attempt.call, attempt.route
             limits = self.limits.take_known(request, call)
             request, admission = self._admit_attempt(request, attempt)
@@ -597,21 +597,16 @@ class Gateway:
             return self._try_providers(request, attempt, in_flight)
         failed: ProviderError | UpstreamError | None = None
         credits = True
-        for key in self._own_keys(attempt, in_flight):
-            in_flight.route = replace(attempt.route, byok=key.secret)
-            _, sent = self.routes.prepare(in_flight.route, attempt.call)
+        for own, use_credits in self._own_attempts(request, attempt, in_flight):
+            in_flight.route = own.route
             try:
-                return self._send(request, replace(attempt, route=in_flight.route, request=sent), in_flight)
+                return self._send(request, own, in_flight)
             except (ProviderError, UpstreamError) as error:
-                if isinstance(error, ProviderError):
-                    own_key_error(
-                        error, key.name, in_flight.route, of_org=in_flight.admission.org_id is not None
-                    )
                 if in_flight.stop_error or not (own_key_failed(error) or error_class(error)):
                     raise
                 log.warning("call %s: an own key failed: %s", request.request_id, label(error))
-                in_flight.trail.after.append((attempt.route.provider.name, attempt.route.model, label(error)))
-                failed, credits = failed or error, credits and key.use_credits
+                in_flight.trail.after.append((own.route.provider.name, own.route.model, label(error)))
+                failed, credits = failed or error, credits and use_credits
         if failed is not None and not credits:
             raise failed
         in_flight.route = attempt.route
@@ -619,12 +614,45 @@ class Gateway:
             self._check_counted_input(request.dialect, attempt, in_flight.admission)
         return self._try_providers(request, attempt, in_flight)
 
-    def _own_keys(self, attempt: Attempt, in_flight: InFlightCall) -> list[OwnKey]:
+    def _own_attempts(
+        self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
+    ) -> Iterator[tuple[Attempt, bool]]:
+        """The call prepared for each provider key of the account, and whether credits pay when that fails. Keys of the vendor of a
+        model are used also if the server sends its calls to another provider."""
+        call, first = request.call, attempt.route
+        assert isinstance(call, Call)
+        task = call.format if call.format in passed.PATHS else None
+
+        def route_at(provider: str) -> Route | None:
+            if provider == first.provider.name:
+                return first
+            vendors = {each.name for each in self.routes.direct}
+            return self.routes.own_route(provider, first.requested, task) if provider in vendors else None
+
         try:
-            return self.account_keys.find(in_flight.admission, attempt.route)
+            keys = self.account_keys.find(in_flight.admission, route_at)
         except LedgerUnavailable as error:
             in_flight.fail(error.code, error.status, error.message)
             raise
+        for route, use_credits in keys:
+            try:
+                own = self._prepare(request, call, route)
+            except DomainError:
+                continue
+            if not (own.route.dropped and in_flight.is_strict):
+                yield own, use_credits
+
+    def _plan_own(self, request: CallRequest, admission: Admission, error: DomainError) -> Attempt:
+        """The call, that no provider of this server serves, with a provider key of the account. Raises `error` if none serves it, or
+        LedgerUnavailable."""
+        call = request.call
+        if isinstance(error, NoRoute) and isinstance(call, Call) and not request.byok:
+            task = call.format if call.format in passed.PATHS else None
+            for key in self.account_keys.find(
+                admission, lambda provider: self.routes.own_route(provider, call.model, task)
+            ):
+                return self._prepare(request, call, key.route)
+        raise error
 
     def _try_providers(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall

@@ -98,6 +98,8 @@ class Route:
     price: ModelPrice | None
     byok: str | None = None
     """The caller's own provider key, which then pays for the call."""
+    byok_name: str = ""
+    """How errors call it, if it is a stored one: `your own key 'Research'`."""
     factors: PriceFactors = field(default_factory=PriceFactors)
     """Parameters of the request that affect the price."""
     dropped: tuple[str, ...] = ()
@@ -395,6 +397,25 @@ class Router:
             timeouts = next((self.timeouts[each] for each in names if each in self.timeouts), timeouts)
         kind = passed.KINDS[task] if task else model_names.CHAT
         return Route(provider, name, upstream, price, byok, timeouts=timeouts, kind=kind)
+
+    def own_route(self, provider_name: str, model: str, task: str | None) -> Route | None:
+        """The route of a model at a provider where the caller has a key, whether or not this server has one. None if the provider
+        does not serve it, or the operator says who does. `task` as of `find`."""
+        name = model.strip().rstrip(": ")
+        override = self.prices.overrides.get(name.lower())
+        provider = self.providers.get(provider_name)
+        fixed = (override and override.provider) or name.partition("/")[0].lower() in self.configured
+        if provider is None or fixed or self._alias(model) or name.lower() in DEMO_MODELS:
+            return None
+        if provider in self.direct and (not provider.claims(name) or model_names.split_variant(name)[1]):
+            return None
+        try:
+            upstream = provider.upstream_model(name)
+            kind = (override and override.kind) or provider.kind_of(upstream)
+            self._check_kind(name, kind, task, provider)
+            return self._route(provider, name, upstream, task=task)
+        except DomainError:
+            return None
 
     def for_test(self, call: Call) -> Route:
         """The route of a call with a test key: a demo model answers for every model, and nothing is charged. Raises NoRoute for

@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, select, tuple_
 
 from models.accounts import credentials, key_changes
 from models.accounts.api_keys import ApiKey, KeyRules, audited_rules
-from models.accounts.key_changes import OwnKey
+from models.accounts.key_changes import KeyWithRules
 from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.core.db import db
@@ -281,7 +281,7 @@ def rotate_org_key(
     without `manage_keys`, and as `key_changes.rotate` and `credentials.lock_browser` do."""
     credentials.lock_browser(by)
     key = _lock_key(member, listed)
-    token = key_changes.rotate(OwnKey(key, listed.rules), grace=grace, now=now)
+    token = key_changes.rotate(KeyWithRules(key, listed.rules), grace=grace, now=now)
     record_org(
         str(key.org_id),
         "key.rotated",

@@ -3,7 +3,7 @@
 from models.playground.agent_prefill import AgentPrefill, prefill_of
 from models.playground.call_code import CallCode, code_of
 from models.playground.stream_events import StreamedAnswer, TurnStopped
-from models.playground.turn import EFFORTS, SIDES, PlaygroundTurn, read_turn
+from models.playground.turn import EFFORTS, SIDES, PlaygroundTurn, plain_calls, read_turn
 
 __all__ = [
     "EFFORTS",
@@ -14,6 +14,7 @@ __all__ = [
     "StreamedAnswer",
     "TurnStopped",
     "code_of",
+    "plain_calls",
     "prefill_of",
     "read_turn",
 ]

@@ -51,29 +51,39 @@ class StreamedAnswer:
         return message
 
     def _pieces(self, data: bytes) -> Iterator[tuple[str, str]]:
-        if sse.is_done(data):
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
             return
-        chunk = orjson.loads(data)
-        if isinstance(chunk.get("error"), dict):
-            self.error = str(chunk["error"].get("message") or "The answer ended early.")
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            if isinstance(text := delta.get("content"), str) and text:
+        if isinstance(error := _get(chunk, "error"), dict):
+            self.error = str(error.get("message") or "The answer ended early.")
+        for choice in _list(_get(chunk, "choices")):
+            delta = _get(choice, "delta")
+            if isinstance(text := _get(delta, "content"), str) and text:
                 self._text.append(text)
                 yield "text", text
-            thinking = delta.get("reasoning_content") or delta.get("reasoning")
+            thinking = _get(delta, "reasoning_content") or _get(delta, "reasoning")
             if isinstance(thinking, str) and thinking:
                 yield "thinking", thinking
-            for call in delta.get("tool_calls") or ():
+            for call in _list(_get(delta, "tool_calls")):
                 self._add_call(call)
 
-    def _add_call(self, delta: dict[str, Any]) -> None:
-        index = delta.get("index")
+    def _add_call(self, delta: Any) -> None:
+        index = _get(delta, "index")
         whole = self._calls.setdefault(
             index if isinstance(index, int) else len(self._calls),
             {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
         )
-        function = delta.get("function") or {}
-        whole["id"] = whole["id"] or delta.get("id") or ""
-        whole["function"]["name"] = whole["function"]["name"] or function.get("name") or ""
-        whole["function"]["arguments"] += function.get("arguments") or ""
+        function = _get(delta, "function")
+        whole["id"] = whole["id"] or str(_get(delta, "id") or "")
+        whole["function"]["name"] = whole["function"]["name"] or str(_get(function, "name") or "")
+        whole["function"]["arguments"] += str(_get(function, "arguments") or "")
+
+
+def _get(value: Any, key: str) -> Any:
+    """Providers' chunks may have anything anywhere."""
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

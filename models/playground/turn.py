@@ -122,7 +122,18 @@ def _is_message(message: Any) -> bool:
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         return False
     calls = message.get("tool_calls")
-    return calls is None or (isinstance(calls, list) and all(isinstance(call, dict) for call in calls))
+    return calls is None or (isinstance(calls, list) and plain_calls(calls) == calls)
+
+
+def plain_calls(calls: Any) -> list[dict[str, Any]]:
+    """The tool calls of an answer, which may have anything in them, with texts for id, name and arguments."""
+    found = []
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            texts = {key: str(function.get(key) or "") for key in ("name", "arguments")}
+            found.append({"id": str(call.get("id") or ""), "type": "function", "function": texts})
+    return found
 
 
 def _tools(text: str, errors: dict[str, str]) -> Sequence[Any]:

@@ -14,7 +14,16 @@ from models.runs.call_definitions import KINDS, cut_of
 MAX_INLINE = 48 << 10
 """Longest request that is part of the command, in bytes; the command reads a longer one from a file."""
 NOT_SENT = frozenset(
-    ("tools", "functions", "tool_choice", "tools_total", "functions_total", "other", "response_format")
+    (
+        "tools",
+        "functions",
+        "tool_choice",
+        "tools_total",
+        "functions_total",
+        "other",
+        "response_format",
+        "client",
+    )
 )
 PLAIN_FORMATS = ("text", "json_object")
 PLAIN_CHOICES = ("auto", "none", "required")

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from models.accounts import Session, User
+from models.accounts import ApiKey, Session, User
 from models.core.db import db
 from models.gateway import CallBody, GatewayCall
 from models.ledger.message import Message
@@ -216,7 +216,7 @@ def _full_rows(matching: Query, sought: str | None) -> Query:
         func.coalesce(m.byok, false()).label("byok"),
         User.display_name.label("user_name"),
         User.email.label("user_email"),
-        func.coalesce(Session.name, Session.token_hint).label("key_name"),
+        func.coalesce(Session.name, Session.token_hint, ApiKey.name, ApiKey.key_id).label("key_name"),
         OrgTeam.name.label("team_name"),
         (c.uncached_input_tokens + c.cache_write_tokens + c.cache_read_tokens).label("input_tokens"),
         (case((m.byok.is_(True), 0), else_=c.micro_credits) / literal(_MICRO)).label("exact_credits"),
@@ -230,6 +230,7 @@ def _full_rows(matching: Query, sought: str | None) -> Query:
         .outerjoin(r, r.id == c.run_id)
         .outerjoin(User, User.id == c.user_id)
         .outerjoin(Session, Session.session_token == c.key_id)
+        .outerjoin(ApiKey, ApiKey.key_id == c.key_id)
         .outerjoin(OrgTeam, OrgTeam.id == m.team_id)
         .order_by(c.finished_at.desc(), c.request_id.desc())
     )

@@ -98,6 +98,15 @@ class AgentRun(Base):
             "id",
         ),
         Index(
+            "idx_agent_run_account_agent_duration",
+            text(ACCOUNT),
+            "agent_id",
+            "duration_ms",
+            "created_at",
+            "id",
+            postgresql_where=text("(duration_ms IS NOT NULL)"),
+        ),
+        Index(
             "idx_agent_run_account_duration",
             text(ACCOUNT),
             "duration_ms",

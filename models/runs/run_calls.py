@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, case, cast, func, outerjoin, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONPATH
 
-from models.accounts import Session
+from models.accounts import ApiKey, Session
 from models.core.db import db
 from models.gateway import CallBody, GatewayCall
 from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNKNOWN, is_unit
@@ -251,7 +251,8 @@ def _key_name(call: GatewayCall) -> str | None:
         return None
     key = db.session.get(Session, call.key_id)
     if key is None:
-        return "a deleted key"
+        revoked = db.session.scalar(select(ApiKey).where(ApiKey.key_id == call.key_id))
+        return (revoked.name or revoked.key_id) if revoked else "a deleted key"
     types = {"web": "browser session", "cli": "command line", "pat": "API key"}
     return key.name or f"{types[key.type]} {key.token_hint}"
 

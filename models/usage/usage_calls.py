@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Row, Select, and_, func, literal, or_, select, tuple_
 
-from models.accounts import Session, User
+from models.accounts import ApiKey, Session, User
 from models.core.db import db
 from models.core.errors import NotFound
 from models.gateway import GatewayCall
@@ -123,12 +123,13 @@ def _calls(own: Sequence[ColumnElement[bool]], newest_first: bool) -> Select[*tu
             Message.repo_url,
             User.display_name.label("user_name"),
             User.email.label("user_email"),
-            func.coalesce(Session.name, Session.token_hint).label("key_name"),
+            func.coalesce(Session.name, Session.token_hint, ApiKey.name, ApiKey.key_id).label("key_name"),
             OrgTeam.name.label("team_name"),
         )
         .outerjoin(GatewayCall, GatewayCall.message_id == Message.id)
         .outerjoin(User, User.id == Message.user_id)
         .outerjoin(Session, Session.session_token == Message.key_id)
+        .outerjoin(ApiKey, ApiKey.key_id == Message.key_id)
         .outerjoin(OrgTeam, OrgTeam.id == Message.team_id)
         .where(*own)
         .order_by(*(each.desc() if newest_first else each for each in order))

@@ -89,6 +89,19 @@
     if (side === "a") form.querySelectorAll("[data-code] code").forEach((code, at) => { code.textContent = end.code[at]; });
   }
 
+  // The figures of a stopped answer, once it is settled.
+  async function showFigures(turn, address) {
+    for (let tries = 0; tries < 6; tries += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 500 * (tries + 1)));
+      const response = await fetch(address);
+      if (response.status === 200) {
+        insert(turn, await response.text());
+        return;
+      }
+      if (response.status !== 404) return;
+    }
+  }
+
   // Returns whether the answer came whole.
   async function ask(side, data, text) {
     const turns = sideOf(side).querySelector("[data-turns]");
@@ -103,6 +116,7 @@
     let written = null;
     let thinking = null;
     let ended = false;
+    let figures = "";
     data.set("side", side);
     data.set("form_token", random());
     try {
@@ -122,7 +136,8 @@
         return false;
       }
       for await (const [name, value] of eventsOf(response)) {
-        if (name === "text") (written ??= addText(turn, "turn__text")).append(value);
+        if (name === "call") figures = value;
+        else if (name === "text") (written ??= addText(turn, "turn__text")).append(value);
         else if (name === "thinking") (thinking ??= addText(turn, "turn__thinking")).append(value);
         else if (name === "end") {
           finish(side, turn, value);
@@ -133,6 +148,7 @@
     } catch (error) {
       const stopped = error.name === "AbortError";
       addText(turn, stopped ? "turn__facts" : "field__error", stopped ? "Stopped. What was written is charged." : "The server did not respond. Send the message again.");
+      if (stopped && figures) showFigures(turn, figures);
       if (stopped && written) {
         // the conversation goes on from what was read
         const kept = form.elements.namedItem(`conversation_${side}`);

@@ -21,7 +21,7 @@ from models.core.db import db
 from models.core.files import Files, FilesUnavailable, files
 from models.core.mail import Email
 from models.core.settings import Settings
-from models.gateway import CallBody
+from models.gateway import CallBody, StoredResponse
 from models.store.catalogue.stars import AgentStar
 from tests import factories
 from tests.accounts.browsing import token_of
@@ -86,6 +86,7 @@ def fill(session: OrmSession, person: Person, word: str) -> tuple[str, ...]:
     """Data of every kind, all with this word in it. Returns secrets of the user."""
     user = session.get_one(User, person.id)
     key = factories.token(user, name=f"{word} laptop")
+    factories.api_key(user, name=f"{word} robot", permissions=["chat"])
     factories.grant(user, 500)
     run = factories.run(user, tags=[f"{word}-tag"], score=1)
     factories.step(run, 1)
@@ -102,6 +103,18 @@ def fill(session: OrmSession, person: Person, word: str) -> tuple[str, ...]:
             finished_at=failed.finished_at,
             request=[{"content": f"{word} lost"}],
             error_message=f"{word} broke",
+        )
+    )
+    factories.save(
+        StoredResponse(
+            id=f"resp_{word}",
+            account_id=user.id,
+            user_id=user.id,
+            chain_id=f"resp_{word}",
+            size=1,
+            item_ids=[],
+            input=[{"type": "message", "content": f"{word} input"}],
+            response={"output": []},
         )
     )
     publisher = factories.publisher(user, f"{word}-works", bio=f"{word} bio")
@@ -149,10 +162,12 @@ def test_an_export_has_everything_of_its_owner_and_no_secret(
     assert kept[failed["call"]]["error"] == "osprey broke"
     run = lines(found["runs.jsonl"])[0]
     assert (run["tags"], run["score"], run["steps"][0]["number"]) == (["osprey-tag"], 1, 1)
+    assert lines(found["responses.jsonl"])[0]["input"][0]["content"] == "osprey input"
     assert table(found["grants.csv"])[0]["principal"] == "500"
     assert [row["record"] for row in table(found["statement.csv"])] == ["opening", "entry", "closing"]
     assert lines(found["agent_versions.jsonl"])[-1]["definition"] == {"spawnerPrompt": "osprey definition"}
     assert [row["name"] for row in table(found["keys.csv"])].count("osprey laptop") == 1
+    assert table(found["key_permissions.csv"])[0]["permissions"] == "inference:chat"
     assert table(found["stars.csv"])[0]["agent"] == "reviewer"
     assert table(found["passkeys.csv"])[0]["transports"] == "usb"
     assert [row["action"] for row in lines(found["audit.jsonl"])] == ["data.export_requested"]

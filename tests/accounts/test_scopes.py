@@ -17,6 +17,9 @@ from views.web.openapi import JsonRoute, routes
 NAMED = {"target": "stoa/demo:generateContent"}
 BODIES: dict[str, Any] = {
     "/api/v1/token-count": {"messages": []},
+    "/api/v1/feedback": {"text": "Good", "category": "other", "type": "general"},
+    "/api/v1/web-search": {"query": "x"},
+    "/api/v1/docs-search": {"libraryTitle": "x"},
     "/api/v1/usage": {"fingerprintId": "f"},
     "/api/agents/publish": {
         "data": [{"id": "reviewer", "displayName": "Reviewer", "publisher": "x", "model": "openai/gpt-5"}]

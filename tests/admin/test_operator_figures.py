@@ -21,7 +21,7 @@ from tests import factories
 from tests.factories import Person
 
 pytestmark = pytest.mark.usefixtures("desk")
-PROVIDERS = ("openai", "openrouter")
+PROVIDERS = ("openai", "openrouter", "azure", "gemini")
 PAGES = (
     "/admin",
     "/admin/calls",
@@ -66,11 +66,20 @@ def test_calls_are_counted_once_by_class_of_error(session: OrmSession, alice: Pe
     ):
         called(user, state="failed", error=error, http_status=status)
     called(user, provider="openrouter", minutes=25 * 60)
+    tried = [("azure", "upstream_timeout"), ("azure", "502"), ("azure", "circuit_open"), ("gone", "500")]
+    after = [{"provider": name, "model": "gpt-x", "error": error} for name, error in tried]
+    called(user, provider="gemini", routing={"why": "model", "after": after})
+    failed = {"state": "failed", "error": "upstream_timeout", "http_status": 504}
+    called(user, provider="azure", routing={"why": "model", "after": after}, **failed)
     called(user, state="failed", error="insufficient_credits", provider=None, model=None)
     called(user, minutes=0)
     for _ in range(2):
         count(session)
-    day = health_of("24h", now())["openai"]
+    tries = health_of("24h", now())
+    assert (tries["azure"][""].calls, tries["gemini"][""].faults) == (6, 0)
+    assert tries["azure"][""].errors == {"timeout": 2, "server_error": 2, "left_alone": 2}
+    assert "gone" not in tries
+    day = tries["openai"]
     whole = day[""]
     assert (whole.calls, whole.faults, sum(calls for calls, _ in whole.trend)) == (11, 6, 11)
     assert sum(faults for _, faults in whole.trend) == 6

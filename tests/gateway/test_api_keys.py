@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.accounts import ApiKey, Session
 from models.accounts.api_keys import rotate
 from models.accounts.key_format import new_secret, present
-from models.core.db import db
-from models.ledger import balance
+from models.ledger import Budget, balance
 from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream
@@ -116,6 +115,8 @@ def test_a_test_key_gets_the_demo_model_for_every_name_and_pays_nothing(
     assert found == [(0, key[:32], "stoa/demo")] * 4
     assert facts.holds() == 0
     assert balance(alice.account).net_balance == 0
+    listed = alice.browser.get("/calls").text
+    assert listed.count(">Test<") == 4
 
 
 def test_a_strict_key_refuses_what_would_be_dropped(
@@ -154,8 +155,18 @@ def test_calls_in_flight_are_counted_by_the_ledger(
     assert post(web, key) == (200, "")
 
 
+def test_a_budget_of_a_persons_key_refuses_its_calls_only(web: FlaskClient, rich: Person) -> None:
+    assert rich.user
+    first, other = (factories.api_key(rich.user) for _ in range(2))
+    budget = Budget(account_id=rich.id, level="key", subject=first[:32], period="day", limit_credits=0)
+    factories.save(budget)
+    body = CALL | {"messages": [{"role": "user", "content": "word " * 4000}]}
+    assert post(web, first, body) == (402, "budget_exceeded")
+    assert post(web, other, body)[0] == 200
+
+
 def test_a_revoked_key_is_kept_and_its_calls_stay_listed(
-    web: FlaskClient, rich: Person, session: OrmSession
+    web: FlaskClient, rich: Person, session: OrmSession, facts: Any
 ) -> None:
     assert rich.user
     key = factories.api_key(rich.user, name="laptop")
@@ -167,8 +178,8 @@ def test_a_revoked_key_is_kept_and_its_calls_stay_listed(
     session.refresh(row)
     assert (row.name, row.active, row.expires_at) == ("laptop", False, row.expires_at)
     assert row.revoked_at
+    assert "laptop" in rich.browser.get(f"/calls/{facts.calls()[0].request_id}").text
     assert row.last_used_at
-    db.session.delete(session.get_one(type(rich.user), rich.id))  # and goes with its owner
 
 
 HEADERS = [

@@ -325,3 +325,11 @@ def test_telemetry_is_accepted_and_bounded(client: FlaskClient, alice: Person) -
     assert client.post("/v1/logs", data=large).status_code == 413
     assert client.post("/v1/logs", data=large, headers=alice.headers).status_code == 200
     assert client.post("/v1/logs", data=b"x" * (5 << 20), headers=alice.headers).status_code == 413
+
+
+def test_models_have_the_names_that_people_know(web: FlaskClient, alice: Person) -> None:
+    listed = web.get("/v1/models?limit=1000", headers={**alice.headers, **CLAUDE}).json or {}
+    names = {model["id"]: model["display_name"] for model in listed["data"]}
+    assert names["anthropic/claude-sonnet-4-5"] == "Claude Sonnet 4.5"
+    assert names["stoa/demo"] == "stoa/demo"
+    assert listed["has_more"] is False

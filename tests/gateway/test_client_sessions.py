@@ -94,6 +94,12 @@ def runs(session: OrmSession) -> list[AgentRun]:
             {},
             CallSession("codex", "s", "t"),
         ),
+        (
+            {"session-id": "s", "thread-id": "s", "user-agent": "codex_exec/0.171"},
+            {"client_metadata": {"x-codex-window-id": "t:0", "session_id": "s", "thread_id": "t"}},
+            CallSession("codex", "s", "t"),
+        ),
+        ({}, {"client_metadata": {"x-codex-window-id": "t:0", "session_id": 7}}, None),
         ({"x-session-affinity": "ses_1", "user-agent": "opencode/1.18"}, {}, CallSession("opencode", "ses_1")),
         ({}, {"metadata": {"user_id": json.dumps({"session_id": UUID})}}, CallSession("client", UUID)),
         (
@@ -153,6 +159,24 @@ def test_calls_without_a_session_cost_no_round_trip_and_runs_of_their_own_count(
     call({"x-stoa-run-id": own_id, **CLAUDE})
     assert not any("client_session_run" in query for query in trips)
     assert [each.run_id for each in facts.calls()] == [None, own_id]
+
+
+def test_what_a_call_is_for_is_kept_with_it(call: Callable[..., Any], rich: Person, facts: Facts) -> None:
+    hints = {"x-claude-code-prompt-id": "p1", "x-claude-code-request-class": "main"}
+    turn = json.dumps({"turn_id": "t1", "request_kind": "compaction"})
+    codex = {"session-id": "s", "x-codex-window-id": "s:0", "x-codex-turn-metadata": turn}
+    for headers in (CLAUDE | hints, codex, codex | {"x-codex-turn-metadata": "{"}, hints):
+        assert call(headers).status_code == 200
+    calls = facts.calls()
+    assert [(each.parameters or {}).get("client") for each in calls] == [
+        {"prompt_id": "p1", "request_class": "main"},
+        {"prompt_id": "t1", "request_class": "compaction"},
+        None,
+        None,
+    ]
+    page = rich.browser.get(f"/calls/{calls[0].request_id}").text
+    assert "request class main" in page
+    assert "request_class" not in page, "it is no part of the request to send again"
 
 
 def test_a_foreign_session_id_never_joins_another_account(
@@ -264,7 +288,9 @@ def test_an_idle_session_ends_and_goes_on(
     assert end(IDLE) == ["completed", "completed"]
     assert all(run.completed_at and run.completed_at <= now() for run in runs(session))
     # a worker whose cache still has the runs goes on with them
-    assert call(agent("a1")).status_code == 200
+    once = agent("a1") | {"idempotency-key": "once"}
+    first, again = call(once), call(once)
+    assert (first.status_code, again.data == first.data) == (200, True)
     assert [run.status for run in runs(session)] == ["running", "running"]
     assert end(IDLE) == ["completed", "completed"]
     age(25)

@@ -14,6 +14,7 @@ from models.accounts import User
 from models.core.db import now
 from models.core.settings import Settings, load_settings
 from models.gateway.model_catalogue import ModelFilter, find_models, served_models
+from models.gateway.price_file import read_override
 from models.gateway.pricing import PriceTable
 from models.gateway.provider_health import count_calls
 from models.gateway.routing import Router
@@ -24,13 +25,21 @@ from tests.server import serving
 from views.gateway.api.model_calls import gateway
 
 MARGIN = Decimal("0.055")
+DEMOS = ["stoa/demo", "stoa/demo-embeddings"]
 
 
 @pytest.fixture(scope="module")
 def router(settings: Settings) -> Router:
     """Providers of all kinds but one, never called."""
     keys = dict.fromkeys(("openrouter_api_key", "openai_api_key", "anthropic_api_key"), "sk-test")
-    return Router(load_settings(_env_file=None, stoa_data_dir=settings.data_dir, **keys), PriceTable())
+    entry = {
+        "provider": "openai",
+        "upstream_model": "gpt-image-1",
+        "kind": "image",
+        "image": {"1024x1024": "0.04", "default": "0.2"},
+    }
+    prices = PriceTable({"house/pictures": read_override("house/pictures", entry)})
+    return Router(load_settings(_env_file=None, stoa_data_dir=settings.data_dir, **keys), prices)
 
 
 @pytest.fixture
@@ -65,7 +74,7 @@ def test_without_a_key_operators_read_how_to_add_one(
     app: Flask, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = alice.browser.get("/models").text
-    assert ids(page) == ["stoa/demo"]
+    assert ids(page) == DEMOS
     assert "The operator has not set the API key of a provider yet." in page
     assert "OPENROUTER_API_KEY" not in page
     settings = app.extensions["settings"].model_copy(update={"stoa_admins": frozenset({"alice@example.org"})})
@@ -132,6 +141,17 @@ def test_a_page_has_real_figures_and_code(
     assert "Answered calls" not in alice.browser.get("/models/anthropic/claude-opus-4.5").text
 
 
+def test_models_of_other_kinds_have_a_page(served: None, alice: Person) -> None:
+    page = alice.browser.get("/models?can=image&search=house").text
+    assert ids(page) == ["house/pictures"]
+    assert "Each image $0.21" in words(page)
+    text = words(alice.browser.get("/models/house/pictures").text)
+    assert "Each image, 1024x1024 $0.042" in text
+    assert "Generates images" in text
+    assert "Try in the playground" not in text
+    assert "Creates embeddings" in words(alice.browser.get("/models/stoa/demo-embeddings").text)
+
+
 def test_who_sees_a_model_and_which(
     served: None, client: FlaskClient, alice: Person, anonymous: Person
 ) -> None:
@@ -179,7 +199,7 @@ def test_bad_values_are_named_and_kept(client: FlaskClient, alice: Person, query
 
 @pytest.mark.parametrize("query", ["after=nobody", "search=%00", "after=%00", "page=9", "price=$2,50"])
 def test_harmless_values_list_models(alice: Person, query: str) -> None:
-    assert ids(alice.browser.get(f"/models?{query}").text) == (["stoa/demo"] if "price" not in query else [])
+    assert ids(alice.browser.get(f"/models?{query}").text) == (DEMOS if "price" not in query else DEMOS[1:])
 
 
 def test_filters_and_orders(router: Router) -> None:
@@ -218,19 +238,3 @@ def test_models_are_searched_while_typing(
         judge(page, 320, 390, 1440)
         page.goto("/docs/cli")
         judge(page, 320, 390, 1440)
-
-
-def test_models_of_other_kinds_are_listed_by_kind(served: None, alice: Person) -> None:
-    chat, embeddings, every = (
-        ids(alice.browser.get(f"/models?search=-3-small{kind}").text)
-        for kind in ("", "&kind=embedding", "&kind=any")
-    )
-    assert (chat, embeddings, every) == ([], *[["openai/text-embedding-3-small"]] * 2)
-    speech = " ".join(alice.browser.get("/models?kind=speech&search=tts-1-hd").text.split())
-    assert "A million characters: $31.65" in speech
-    unknown = alice.browser.get("/models?kind=poem")
-    assert (unknown.status_code, "Choose a kind from the list" in unknown.text) == (422, True)
-    whisper = alice.browser.get("/models/openai/whisper-1").text
-    assert "POST /v1/audio/transcriptions" in whisper
-    assert "An hour of audio" in whisper
-    assert "Call it" not in whisper

@@ -1,5 +1,6 @@
 """Provider keys of an account pay for its calls: by provider, order, member, key and model."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -220,11 +221,13 @@ def test_json_routes(
     one = f"{path}/{made.json['id']}"
     assert web.get(path, headers=alice.headers).json == {"keys": [made.json]}
     of_acme = {"authorization": f"Bearer {factories.token(alice.user, org_id=acme.id)}"}  # type: ignore[arg-type]
+    for_calls = {"authorization": f"Bearer {factories.api_key(alice.user)}"}  # type: ignore[arg-type]
     for headers, status, listed in (
         (bob.headers, 404, 200),
         (mallory.headers, 404, 200),
         ({}, 401, 401),
         (of_acme, 403, 403),
+        (for_calls, 403, 403),
     ):
         assert web.get(path, headers=headers).status_code == listed
         assert web.patch(one, json={"priority": 1}, headers=headers).status_code == status
@@ -297,6 +300,45 @@ def test_persons_key_pays_and_fails_as_theirs(
     fake.requests.clear()
     web.post(PATH, json=CALL, headers=bob.headers)
     assert used() == [server]
+
+
+def test_key_is_used_where_the_server_has_none(
+    web: FlaskClient, fake: FakeUpstream, gateway_app: Flask, rich: Person, bob: Person, facts: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    routes = gateway_app.extensions["gateway"].routes
+
+    def call(who: Person = rich, **more: Any) -> tuple[int, str]:
+        gateway_app.extensions["gateway"].account_keys.clear()
+        fake.requests.clear()
+        routes._routes.clear()
+        answer = web.post(PATH, json=CALL | more, headers=who.headers)
+        return answer.status_code, fake.requests[0].path if fake.requests else answer.json["error"]["code"]
+
+    def without(*names: str) -> None:
+        for name in names:
+            provider = routes.providers[name]
+            monkeypatch.setattr(provider, "endpoint", replace(provider.endpoint, key=None))
+
+    add(rich, rich)
+    without("openai")
+    # the server sends the model to OpenRouter
+    assert (call(), call(bob)) == ((200, "/openai/chat/completions"), (402, "insufficient_credits"))
+    without("openrouter")
+    assert call() == call(stream=True) == (200, "/openai/chat/completions")
+    assert {(message.byok, message.model) for message in facts.messages()} == {(True, "openai/gpt-5-mini")}
+    assert balance(rich.account).net_balance == 1000
+    assert call(model="no/such") == (404, "model_not_found")
+    fake.will(upstream.answer({"error": {"message": "Revoked"}}, 401))
+    answer = web.post(PATH, json=CALL, headers=rich.headers)
+    assert "OpenAI refused your own key 'Ours': Revoked" in answer.text
+    assert bob.user
+    factories.grant(bob.user, 100)
+    assert call(bob) == (404, "model_not_found")
+    # one at OpenRouter serves the rest
+    add(rich, rich, "or-key-12345", provider="openrouter")
+    fake.will(upstream.answer())
+    assert call(model="meta-llama/llama-3-70b-instruct") == (200, "/openrouter/chat/completions")
 
 
 def test_keys_and_answers_end_with_the_account(

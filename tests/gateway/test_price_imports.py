@@ -20,7 +20,7 @@ from models.core.db import now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL, Settings, load_settings
-from models.gateway import PriceImport, approved_prices, price_imports
+from models.gateway import GatewayCall, PriceImport, approved_prices, price_imports
 from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.price_comparison import compare, dry_run
 from models.gateway.pricing import PriceTable
@@ -125,6 +125,19 @@ def test_litellms_map_is_read() -> None:
     }
 
 
+def test_tiers_and_ways_to_be_served_are_compared(session: OrmSession, router: Router) -> None:
+    more = (
+        DEARER
+        + b'["anthropic/claude-haiku-4.5".above.200000]\ninput = 3\n["anthropic/claude-haiku-4.5".speed.fast]\ninput = 9\noutput = 5\n'
+    )
+    (change,) = compare(router, price_imports.propose(read(more), "a", "root")).changes
+    found = {(each.bucket, each.only): (each.old, each.new) for each in change.buckets}
+    assert found["input", ""] == (1, Decimal("1.5"))
+    assert found["input", "above 200,000 input tokens"] == (1, 3)
+    assert found["input", "speed:fast"] == (1, 9)
+    assert ("output", "speed:fast") not in found
+
+
 def test_a_dry_run_prices_the_calls_of_last_month(session: OrmSession, router: Router, alice: Person) -> None:
     user = session.get_one(User, alice.id)
     for day in (1, 20, 40):
@@ -172,6 +185,48 @@ def test_an_approval_is_in_force_from_one_minute_on(
             assert (price and f"{price.tiers[0].input}") == rate, (seconds, name)
     table = PriceTable({}, worker.find)
     assert table.find("anthropic", HAIKU, "claude-haiku-4-5").source == f"import:{second.id}"  # type: ignore[union-attr]
+    pool.close()
+
+
+def test_calls_are_charged_by_an_approved_price(
+    app: Flask, session: OrmSession, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = read(b"['stoa/demo']\ninput = 100\noutput = 1000\n")
+    approved = price_imports.approve(
+        price_imports.propose(prices, "a", "root").id, "root", now() - timedelta(hours=1)
+    )
+    assert alice.user is not None
+    factories.grant(alice.user, 1000)
+    session.commit()
+    routes = gateway(app).routes
+    pool = Pool(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
+    monkeypatch.setattr(routes, "prices", PriceTable({}, ApprovedPrices(pool).find))
+    monkeypatch.setattr(routes, "_routes", {})
+    body = {"model": "stoa/demo", "messages": [{"role": "user", "content": "x"}]}
+    assert alice.browser.post("/v1/chat/completions", json=body, headers=alice.headers).status_code == 200
+    call = session.scalars(select(GatewayCall)).one()
+    assert (call.price or {})["source"] == f"import:{approved.id}"
+    assert (call.price or {})["output"] == "1000"
+    pool.close()
+
+
+def test_an_imported_price_can_be_ended(
+    app: Flask, session: OrmSession, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = DEARER + b"[only-here]\ninput = 1\noutput = 1\n"
+    price_imports.approve(
+        price_imports.propose(read(prices), "a", "root").id, "root", now() - timedelta(hours=1)
+    )
+    session.commit()
+    pool = Pool(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
+    monkeypatch.setattr(router, "prices", PriceTable({}, ApprovedPrices(pool).find))
+    assert f"{router.find(HAIKU).price.tiers[0].input}" == "1.5"  # type: ignore[union-attr]
+    ending = price_imports.propose(
+        read(b"[only-here]\nremove = true\n['anthropic/claude-haiku-4.5']\nremove = true\n"), "b", "root"
+    )
+    found = compare(router, ending)
+    assert [(each.route.requested, each.buckets[0].new) for each in found.changes] == [(HAIKU, 1)]
+    assert ending.added_to({HAIKU: {}, "only-here": {}, "x": {}}) == {"x": {}}
     pool.close()
 
 

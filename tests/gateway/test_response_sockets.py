@@ -20,7 +20,7 @@ from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, chunk, pausing, stream, usage
 from tests.gateway.conftest import Facts, wait
-from tests.server import running
+from tests.server import running, serving
 from views.gateway.api import response_sockets
 from views.web import web_socket
 
@@ -430,3 +430,11 @@ def test_a_broken_handshake_is_refused(web: FlaskClient, rich: Person) -> None:
         body = b"".join(web.application.wsgi_app(environ, refused(theirs)))
         assert b"400 BAD REQUEST" in ours.recv(4096)
         assert b"cannot be opened" in body
+
+
+def test_it_works_in_the_server_of_tests_too(gateway_app: Flask, web: FlaskClient, rich: Person) -> None:
+    with (
+        serving(gateway_app) as address,
+        connect(socket_address(address), additional_headers=rich.headers) as connection,
+    ):
+        assert Socket(connection).response(store=False)["status"] == "completed"

@@ -270,7 +270,7 @@ LINES: list[tuple[str, str, bytes, int, str]] = [
     ("GET /v1/%00 HTTP/1.1", "", b"", 404, "unknown_url"),
     ("GET /v1/%0d%0aX-Evil:%201 HTTP/1.1", "", b"", 404, "unknown_url"),
     (f"GET /v1/{'x' * 5000} HTTP/1.1", "", b"", 404, "unknown_url"),
-    ("GET /v1/responses HTTP/1.1", UPGRADE, b"", 426, "POST /v1/responses"),
+    ("GET /v1/responses HTTP/1.1", UPGRADE, b"", 400, "cannot be opened"),
     ("GET /v1/chat/completions HTTP/1.1", UPGRADE, b"", 405, "method_not_allowed"),
     ("PROPFIND /v1/chat/completions HTTP/1.1", "", b"", 405, "method_not_allowed"),
     ("BREW /v1/nothing HTTP/1.1", "", b"", 404, "unknown_url"),

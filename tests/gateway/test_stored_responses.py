@@ -11,10 +11,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts.account_deletion import account_erasing
+from models.core import jobs
 from models.core.db import now
 from models.gateway.formats.foreign_reasoning import open_summary, seal_summary
 from models.gateway.response_state.response_store import ResponseStore
-from models.gateway.response_state.stored_response import StoredResponse, prune_responses, stored_bytes
+from models.gateway.response_state.stored_response import StoredResponse, stored_bytes
 from models.orgs import org_erased
 from tests import factories
 from tests.factories import Person
@@ -258,8 +259,7 @@ def test_old_chains_are_pruned_whole(call: Call, session: OrmSession) -> None:
     session.execute(update(StoredResponse).values(created_at=now() - timedelta(days=31)))
     session.commit()
     continued = call(previous_response_id=live).json["id"]
-    assert prune_responses(now(), 30) == 1
-    session.commit()
+    jobs.prune_responses(0)
     assert set(session.scalars(select(StoredResponse.id))) == {live, continued}
     assert old not in {live, continued}
 
@@ -402,3 +402,18 @@ def test_openai_compacts_for_its_own_models(
     native_item, opened, _ = fake.requests[-1].body["input"]
     assert native_item == item
     assert opened["content"][0]["text"].endswith("Before.")
+
+
+def test_answers_to_a_test_key_are_kept_too(web: FlaskClient, rich: Person, session: OrmSession) -> None:
+    assert rich.user is not None
+    key = factories.api_key(rich.user, environment="test")
+    session.commit()
+    headers = {"authorization": f"Bearer {key}"}
+    made = web.post("/v1/responses", json={"model": MODEL, "input": 'Say "hi".'}, headers=headers)
+    assert "x-codex-credits-balance" not in made.headers
+    again = web.post(
+        "/v1/responses",
+        json={"model": MODEL, "input": "More", "previous_response_id": made.json["id"]},
+        headers=headers,
+    )
+    assert again.status_code == 200

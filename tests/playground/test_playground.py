@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from models.gateway import GatewayCall
 from models.gateway.demo_model import DemoModel
 from models.orgs import Org
-from models.playground import code_of
+from models.playground import StreamedAnswer, code_of
 from tests import factories
 from tests.chromium import OpenPage, judge
 from tests.factories import Person
@@ -111,7 +111,7 @@ def test_refused_calls_say_why_and_what_helps(
 
 
 def test_a_stopped_answer_is_charged_as_far_as_it_was_written(
-    app: Flask, session: OrmSession, rich: Person, monkeypatch: pytest.MonkeyPatch
+    app: Flask, session: OrmSession, rich: Person, mallory: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway(app).routes.demo, "upstream", DemoModel(0.02))
     answer = send(rich, **TURN | {"prompt": "Write 2000 words."}, headers=STREAMED)
@@ -122,6 +122,10 @@ def test_a_stopped_answer_is_charged_as_far_as_it_was_written(
     answer.close()
     (call,) = wait_for_call(session)
     assert (call.state, call.error) == ("settled", "client_stopped")
+    address = f"/playground/calls/{call.request_id}"
+    assert "Open the call" in rich.browser.get(address).text
+    for who, path in ((rich, "/playground/calls/none"), (mallory, address)):
+        assert who.browser.get(path).status_code == 404
 
 
 def wait_for_call(session: OrmSession) -> list[GatewayCall]:
@@ -179,6 +183,8 @@ def test_a_form_is_sent_once(session: OrmSession, rich: Person) -> None:
         ({"conversation_a": "[1]"}, "prompt"),
         ({"conversation_a": '[{"role": "system"}]'}, "prompt"),
         ({"conversation_b": '[{"role": "user", "tool_calls": 3}]'}, "prompt"),
+        ({"conversation_a": '[{"role": "assistant", "tool_calls": [{}]}]'}, "prompt"),
+        ({"conversation_a": '[{"role": "assistant", "tool_calls": [{"function": {"name": 3}}]}]'}, "prompt"),
     ],
 )
 def test_bad_values_are_named_and_nothing_is_called(
@@ -199,6 +205,25 @@ def test_answers_are_sanitised(app: Flask, session: OrmSession) -> None:
     assert "javascript:" not in re.sub(r">[^<]*<", "><", shown)
     assert "<strong>b</strong>" in shown
     assert "&lt;b&gt;" in rendered({"role": "user", "content": "<b>"})
+
+
+def test_chunks_may_have_anything_anywhere() -> None:
+    streamed = StreamedAnswer([])  # type: ignore[arg-type]
+    odd = (
+        b"[1]",
+        b"no JSON",
+        b'{"choices": [null, {"delta": 3}]}',
+        b'{"choices": [{"delta": {"content": 1, "tool_calls": [null, {}]}}]}',
+    )
+    assert [piece for data in odd for piece in streamed._pieces(data)] == []
+    calls = (
+        b'{"id": "c", "function": {"name": "f", "arguments": "{"}, "index": 0}',
+        b'{"function": {"arguments": "}"}, "index": 0}',
+    )
+    streamed = StreamedAnswer([])  # type: ignore[arg-type]
+    for call in calls:
+        assert list(streamed._pieces(b'{"choices": [{"delta": {"tool_calls": [' + call + b"]}}]}")) == []
+    assert streamed.message["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
 
 
 def test_code_has_the_arguments_of_the_call() -> None:

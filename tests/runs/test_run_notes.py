@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.core.audit_log import AuditLog
 from models.gateway import CallBody
 from models.orgs import Org
-from models.runs import AgentRun, RunShare, run_credits
+from models.runs import AgentRun, RunShare, history, run_credits
 from models.runs.tool_calls import tool_calls_of
 from tests import factories
 from tests.factories import Person, now
@@ -196,7 +196,7 @@ def test_a_link_shows_one_run_until_it_is_revoked_or_expires(
 
 
 def test_the_list_is_sorted_by_start_credits_and_duration_and_filtered_by_tag(
-    session: OrmSession, alice: Person
+    session: OrmSession, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = now() - timedelta(days=1)
     for number in range(30):
@@ -232,6 +232,11 @@ def test_the_list_is_sorted_by_start_credits_and_duration_and_filtered_by_tag(
     assert names("sort=longest") == newest[::-1]
     assert names("sort=dearest") == sorted(newest, key=lambda name: -(int(name[6:]) * 7 % 30))
     assert names("tag=even&sort=longest") == newest[::-1][::2]
+    for most in (history.MOST_AGENTS, 5):
+        monkeypatch.setattr(history, "MOST_AGENTS", most)
+        assert names("agent=agent-&sort=dearest") == names("sort=dearest")
+        assert names("agent=agent-1&tag=even&sort=longest") == [f"agent-{each}" for each in range(10, 20, 2)]
+        assert names("agent=agent-2") == newest[:10]
 
 
 def test_who_may_not_read_messages_sees_no_prompt(

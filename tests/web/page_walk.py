@@ -28,7 +28,7 @@ NOT_PAGES = {
         billing.seat_setup billing.statement_address budgets.find_budget orgs.sso_callback orgs.start_sso pages.api_keys
         orgs.analytics pages.docs pages.usage referrals.moved versions.choose
     """,
-    "a fragment": "runs.row",
+    "a fragment": "playground.figures runs.row",
     "JSON for a script": "accounts.new_passkey_options accounts.passkey_options",
     "needs a state of Stripe; tests/billing opens it": """
         billing.confirmation billing.payment billing.plan_started billing.preview_change billing.review_plan billing.seats billing.ask_end

@@ -173,6 +173,8 @@ def _echo_comparison(proposal: PriceImport) -> None:
         f"{len(found.changes):,} {'model changes' if len(found.changes) == 1 else 'models change'}, {found.unchanged:,} do not, {len(found.overridden):,} are set in "
         f"STOA_PRICES_FILE, {found.elsewhere:,} are not served here."
     )
+    if found.unpriced:
+        click.echo(f"No longer served, without a price: {', '.join(found.unpriced)}")
     tried = dry_run(gate.routes, found.changes, gate.margin, now())
     click.echo(f"\nCalls since {tried.since:%Y-%m-%d}, in credits:")
     for each in tried.models:
@@ -184,4 +186,5 @@ def _echo_comparison(proposal: PriceImport) -> None:
 def _bucket(change: BucketChange) -> str:
     old = "none" if change.old is None else _dollars(change.old)
     share = "" if change.share is None else f"  {change.share * 100:+.1f}%"
-    return f"{change.bucket}: {old} -> {_dollars(change.new)}{share}"
+    only = f" ({change.only})" if change.only else ""
+    return f"{change.bucket}{only}: {old} -> {_dollars(change.new)}{share}"

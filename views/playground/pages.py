@@ -38,15 +38,17 @@ from models.playground import (
     PlaygroundTurn,
     StreamedAnswer,
     code_of,
+    plain_calls,
     prefill_of,
     read_turn,
 )
+from models.runs.call_access import readable_call
 from models.store.catalogue import markdown
 from views.gateway.api.model_calls import gateway
 from views.web.assets import site
 from views.web.guards import caller_account, cookie_token, limiter, settings
 from views.web.htmx import render
-from views.web.org_guards import account_page, current_membership
+from views.web.org_guards import account_page, current_membership, signed_in, viewed_account
 from views.web.viewer_locale import viewer_locale
 
 bp = Blueprint("playground", __name__)
@@ -131,6 +133,16 @@ def send() -> ResponseReturnValue:
     return _page(values, sides, turn=turn, status=max(statuses) if 200 not in statuses else 200)
 
 
+@bp.get("/playground/calls/<request_id>")
+@bp.get("/orgs/<slug>/playground/calls/<request_id>")
+@account_page
+def figures(request_id: str) -> ResponseReturnValue:
+    """The figures of one of the viewer's calls, as a fragment: of a stopped answer they come after it. Raises NotFound, also
+    until it has ended."""
+    call = readable_call(viewed_account(), signed_in().id, request_id).call
+    return _part("facts", call, url_for("usage.call", request_id=request_id))
+
+
 # -- whole answers ---------------------------------------------------------------------------------------------
 
 
@@ -145,8 +157,10 @@ def _answer(turn: PlaygroundTurn, side: PlaygroundSide) -> int:
     assert isinstance(reply, Reply)
     choices = orjson.loads(reply.body).get("choices") or [{}]
     message = choices[0].get("message") or {}
-    kept = {key: message[key] for key in ("content", "tool_calls") if message.get(key)}
-    side.conversation = [*turn.messages(side.name), {"role": "assistant", "content": None, **kept}]
+    answer = {"role": "assistant", "content": message.get("content")}
+    if calls := plain_calls(message.get("tool_calls")):
+        answer["tool_calls"] = calls
+    side.conversation = [*turn.messages(side.name), answer]
     side.call = db.session.get(GatewayCall, request_id)
     return 200
 
@@ -202,17 +216,22 @@ def _stream(turn: PlaygroundTurn, side: str) -> ResponseReturnValue:
         return sse.frame(orjson.dumps(found), b"end")
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Response(_events(StreamedAnswer(answer), end), content_type=EVENTS, headers=headers)
+    streamed = StreamedAnswer(answer)
+    figures_at = url_for("playground.figures", request_id=request_id)
+    response = Response(_events(streamed, figures_at, end), content_type=EVENTS, headers=headers)
+    response.call_on_close(streamed.close)
+    return response
 
 
-def _events(streamed: StreamedAnswer, end: Callable[[StreamedAnswer], bytes]) -> Iterator[bytes]:
-    """The pieces of the answer, then `end`: the message, its HTML, its figures and the code of the call."""
-    try:
-        for kind, piece in streamed:
-            yield sse.frame(orjson.dumps(piece), kind.encode()) if kind else sse.comment(b"waiting")
-        yield end(streamed)
-    finally:
-        streamed.close()
+def _events(
+    streamed: StreamedAnswer, figures_at: str, end: Callable[[StreamedAnswer], bytes]
+) -> Iterator[bytes]:
+    """`call` with the address of the figures, the pieces of the answer, then `end`: the message, its HTML, its figures and the code of
+    the call."""
+    yield sse.frame(orjson.dumps(figures_at), b"call")
+    for kind, piece in streamed:
+        yield sse.frame(orjson.dumps(piece), kind.encode()) if kind else sse.comment(b"waiting")
+    yield end(streamed)
 
 
 # -- the page --------------------------------------------------------------------------------------------------

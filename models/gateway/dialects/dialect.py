@@ -101,14 +101,21 @@ class CallRequest:
     """The request with what it refers to, of which the checked caller is the owner. Raises DomainError."""
     session: CallSession | None = None
     """What the client says about its session, if it names no run."""
+    purpose: Mapping[str, str] = field(default_factory=dict)
+    """What the client says that the call is for; stored with its parameters."""
     idempotency: IdempotencyKey | None = None
     headers: RequestHeaders | None = field(default=None, repr=False)
     """Of a call with an idempotency key or a session: the form of an error that is stored depends on them."""
+    _presented: PresentedKey | None = field(default=None, init=False, repr=False)
 
     @property
     def presented(self) -> PresentedKey:
         """The public id of the key and its secret's hash. Raises MistypedKey."""
-        return present(self.key)
+        found = self._presented
+        if found is None:
+            found = present(self.key)
+            object.__setattr__(self, "_presented", found)
+        return found
 
     @property
     def model(self) -> str:
@@ -119,7 +126,8 @@ class CallRequest:
     @property
     def parameters(self) -> dict[str, Any]:
         """The request's parameters, as stored with the call."""
-        return request_parameters(self.call.body if isinstance(self.call, Call) else self.body)
+        found = request_parameters(self.call.body if isinstance(self.call, Call) else self.body)
+        return {**found, "client": {**self.purpose}} if self.purpose else found
 
     def refused_input(self) -> tuple[Any, dict[str, Any] | None]:
         """What is stored of the request if it is refused: its messages and definitions, or a whole body without messages."""

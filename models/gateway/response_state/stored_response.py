@@ -1,18 +1,19 @@
 """The tables of kept responses, and when their rows end."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import JSON, Index, Text, delete, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Mapped, aliased, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.accounts.account_deletion import account_erasing
 from models.accounts.users import User
 from models.core.db import NOW, Base, BigInt, db
 from models.orgs import org_erased
 
-BATCH = 500
+BATCH = 2_000
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class StoredResponse(Base):
@@ -51,27 +52,35 @@ class ResponseStorage(Base):
     bytes: Mapped[int] = mapped_column(BigInt)
 
 
-def prune_responses(now: datetime, days: int, *, limit: int = BATCH) -> int:
-    """Delete responses of chains that were last continued `days` days ago, at most `limit`. Returns how many; commit after each
-    batch. Idempotent; skips rows locked by another run."""
+def prune_responses(
+    now: datetime, days: int, *, start: datetime = BEGINNING, limit: int = BATCH
+) -> datetime | None:
+    """Look at the `limit` oldest responses after `start`, and delete those whose chain was last continued `days` days ago. Returns the
+    `start` of the next batch, or None after the last; commit after each. Idempotent; skips rows locked by another run."""
     before = now - timedelta(days=days)
-    later = aliased(StoredResponse)
-    continued = select(later.id).where(
-        later.account_id == StoredResponse.account_id,
-        later.chain_id == StoredResponse.chain_id,
-        later.created_at >= before,
-    )
     old = (
-        select(StoredResponse.id)
-        .where(StoredResponse.created_at < before, ~continued.exists())
+        select(
+            StoredResponse.id, StoredResponse.account_id, StoredResponse.chain_id, StoredResponse.created_at
+        )
+        .where(StoredResponse.created_at > start, StoredResponse.created_at < before)
         .order_by(StoredResponse.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("old")
+        .prefix_with("MATERIALIZED")
     )
-    gone = db.session.scalars(
-        delete(StoredResponse).where(StoredResponse.id.in_(old)).returning(StoredResponse.id)
+    continued = select(StoredResponse.id).where(
+        StoredResponse.account_id == old.c.account_id,
+        StoredResponse.chain_id == old.c.chain_id,
+        StoredResponse.created_at >= before,
     )
-    return len(gone.all())
+    gone = (
+        delete(StoredResponse)
+        .where(StoredResponse.id.in_(select(old.c.id).where(~continued.exists())))
+        .cte("gone")
+    )
+    reached: datetime | None = db.session.scalars(select(func.max(old.c.created_at)).add_cte(gone)).one()
+    return reached
 
 
 def stored_bytes(account_id: str) -> int:

@@ -10,6 +10,7 @@ from models.accounts import credentials
 from models.accounts.api_keys import KeyRules, audited_rules, keys_by_id
 from models.accounts.credentials import NAME_LENGTH, PAT_DAYS
 from models.accounts.key_changes import change_rules, own_key, revoked_keys, rotate
+from models.accounts.key_format import is_test_key
 from models.accounts.passkeys import passkeys_of
 from models.accounts.sessions import NEVER, Session
 from models.accounts.user_agents import describe_agent
@@ -36,6 +37,7 @@ from views.web.key_rules_form import (
 from views.web.new_key import keep_new_key
 
 bp.add_app_template_filter(describe_agent, "browser_words")
+bp.add_app_template_filter(is_test_key, "of_test_key")
 
 CONFIRM_WORD = "confirm"
 LASTS = "never"

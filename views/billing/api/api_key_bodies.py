@@ -1,13 +1,16 @@
 """Bodies and answers of `/api/v1/api-keys`."""
 
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from models.accounts.api_keys import MAX_LISTED
 from models.accounts.credentials import NAME_LENGTH
 from views.web.body import Body, Instant, Int32, Missing
 from views.web.operation import ResponseModel
 
+Entries = Annotated[list[str], Field(max_length=MAX_LISTED)]
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
@@ -25,13 +28,13 @@ class ApiKeyChanges(Body):
     model_config = STRICT
 
     name: str | None = Field(None, max_length=NAME_LENGTH)
-    permissions: Missing[list[str]] = Field(None, description="Scopes; empty: nothing is allowed")
+    permissions: Missing[Entries] = Field(None, description="Scopes; empty: nothing is allowed")
     active: Missing[bool] = None
     expires_at: Instant | None = Field(None, description="null: never")
     limits: Missing[KeyLimitsBody] = None
-    allowed_models: list[str] | None = Field(None, description="Patterns; null: all")
-    allowed_agents: list[str] | None = Field(None, description="Patterns of publisher/agent; null: all calls")
-    allowed_ips: list[str] | None = Field(None, description="Addresses or networks; null: all")
+    allowed_models: Entries | None = Field(None, description="Patterns; null: all")
+    allowed_agents: Entries | None = Field(None, description="Patterns of publisher/agent; null: all calls")
+    allowed_ips: Entries | None = Field(None, description="Addresses or networks; null: all")
     strict: Missing[bool] = Field(None, description="Refuse calls for which fields would be dropped")
 
 

@@ -17,7 +17,7 @@ from models.accounts.key_changes import (
     lock_creator,
     rotate,
 )
-from models.accounts.key_listing import KeyOf, ListedKey, key_by_id, keys_page
+from models.accounts.key_listing import KeyOf, KeyRecord, key_by_id, keys_page
 from models.accounts.sessions import NEVER, Session
 from models.core.db import db, now
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
@@ -290,14 +290,14 @@ def _caller_id() -> str:
     return caller.user.id if caller else caller_address()
 
 
-def _find(place: _Place, id: str = "", *, key_id: str = "", lock: bool = False) -> ListedKey:
+def _find(place: _Place, id: str = "", *, key_id: str = "", lock: bool = False) -> KeyRecord:
     found = key_by_id(place.owner, id, key_id=key_id, lock=lock)
     if found is None:
         raise NotFound("There is no such API key.")
     return found
 
 
-def _live(key: ListedKey) -> Session:
+def _live(key: KeyRecord) -> Session:
     if key.session is None:
         raise Conflict("This API key was revoked.")
     return key.session
@@ -366,7 +366,7 @@ def _refuse_budgeted(caller: Credential) -> None:
         raise WiderKey("This key has a budget of its own, so it cannot create keys, which would have none.")
 
 
-def _record(action: str, key: ListedKey, *, before: Any = None, after: Any = None) -> None:
+def _record(action: str, key: KeyRecord, *, before: Any = None, after: Any = None) -> None:
     name = (key.session and key.session.name) or key.key.key_id
     if key.key.org_id:
         record_key(key.key.org_id, action, name, before=before, after=after)
@@ -374,13 +374,13 @@ def _record(action: str, key: ListedKey, *, before: Any = None, after: Any = Non
     audit(f"token.{action}", key.key.user_id, user=user and user.user, before=before, after=after)
 
 
-def _secret(key: ListedKey, token: str, status: int) -> ResponseReturnValue:
+def _secret(key: KeyRecord, token: str, status: int) -> ResponseReturnValue:
     response = jsonify({**_answers([key])[0], "key": token})
     response.headers["Cache-Control"] = "no-store"
     return response, status
 
 
-def _answers(rows: Sequence[ListedKey]) -> list[dict[str, Any]]:
+def _answers(rows: Sequence[KeyRecord]) -> list[dict[str, Any]]:
     sessions = [row.session for row in rows if row.session is not None]
     spent: dict[str, int] = {}
     for user_id in {row.user_id for row in sessions}:
@@ -389,7 +389,7 @@ def _answers(rows: Sequence[ListedKey]) -> list[dict[str, Any]]:
     return [_answer(row, spent) for row in rows]
 
 
-def _answer(row: ListedKey, spent: dict[str, int]) -> dict[str, Any]:
+def _answer(row: KeyRecord, spent: dict[str, int]) -> dict[str, Any]:
     key, facts = row.key, row.facts(now())
     return {
         "id": key.id,

@@ -15,7 +15,7 @@ from models.accounts.sessions import NEVER
 from models.core.db import db
 from models.gateway.dialects.dialect import MissingApiKey
 from models.gateway.dialects.error_shapes import model_error
-from models.gateway.key_limits import RateLeft
+from models.gateway.key_rate_limits import RateLeft
 from models.ledger import Account, BudgetLimit, balance, budgets
 from models.ledger.budgets import CREDIT_LIMIT
 from views.gateway.api.model_calls import DOOR, gateway, json_answer

@@ -60,6 +60,7 @@ class TranscribedText(ResponseModel):
 @Operation(
     tag="Embeddings and media",
     caller="key",
+    scope=SPEECH.scope,
     body=SpeechBody,
     parameters=CALL_HEADERS,
     answers={
@@ -80,6 +81,7 @@ def speech(context: RequestContext) -> Response:
 @Operation(
     tag="Embeddings and media",
     caller="key",
+    scope=TRANSCRIPTIONS.scope,
     body=TranscriptionBody,
     max_bytes=MAX_UPLOAD_BYTES,
     parameters=CALL_HEADERS,
@@ -98,6 +100,7 @@ def transcriptions(context: RequestContext) -> Response:
 @Operation(
     tag="Embeddings and media",
     caller="key",
+    scope=TRANSLATIONS.scope,
     body=TranscriptionBody,
     max_bytes=MAX_UPLOAD_BYTES,
     parameters=CALL_HEADERS,

@@ -47,6 +47,7 @@ class Images(ResponseModel):
 @Operation(
     tag="Embeddings and media",
     caller="key",
+    scope=IMAGES.scope,
     body=ImagesBody,
     parameters=CALL_HEADERS,
     answers={200: ("The images, or their stream", Images), **CALL_ERRORS},
@@ -65,6 +66,7 @@ def image_generations(context: RequestContext) -> Response:
 @Operation(
     tag="Embeddings and media",
     caller="key",
+    scope=IMAGE_EDITS.scope,
     body=ImageEditBody,
     max_bytes=MAX_UPLOAD_BYTES,
     parameters=CALL_HEADERS,

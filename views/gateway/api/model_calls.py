@@ -10,13 +10,13 @@ from limits.storage import Storage, storage_from_string
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
-from models.accounts.key_format import present
+from models.accounts.key_format import check_typing
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
 from models.gateway.budget_errors import RUN_BUDGET, RUN_BUDGET_LEFT
 from models.gateway.call_errors import CallRefused, ProviderError
-from models.gateway.call_session import read_session
+from models.gateway.call_session import read_purpose, read_session
 from models.gateway.chat_format import BadCall, Call, UploadedFile, chat_parsing
 from models.gateway.dialects import RESPONSES
 from models.gateway.dialects.dialect import (
@@ -41,7 +41,7 @@ from models.gateway.idempotency import (
     idempotency_key,
 )
 from models.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
-from models.gateway.key_limits import KeyLimits
+from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.lenient_json import write
 from models.gateway.relay import Gateway
 from models.gateway.response_state.response_store import ResponseOwner
@@ -181,7 +181,7 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     request = context.request
     key = guards.api_key(request.environ)
     if key:
-        present(key)  # a typing mistake needs no look at the body
+        check_typing(key)
     elif not dialect.body_first:
         raise MissingApiKey
 
@@ -224,7 +224,8 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         )
     )
     if call.run_id is None and (session := read_session(request.environ, body)) is not None:
-        call = replace(call, session=session, headers=request.headers)
+        purpose = read_purpose(request.environ)
+        call = replace(call, session=session, headers=request.headers, purpose=purpose)
     value = request.headers.get(IDEMPOTENCY_KEY)
     return call if value is None else _idempotent(context, call, value, raw)
 

@@ -98,7 +98,7 @@ def anthropic_model(route: Route) -> dict[str, Any]:
     return {
         "type": "model",
         "id": name,
-        "display_name": name,
+        "display_name": _display_name(route),
         "created_at": "2025-01-01T00:00:00Z",
         "lifecycle": "active",
         "max_input_tokens": _context(route),
@@ -129,6 +129,13 @@ def anthropic_model(route: Route) -> dict[str, Any]:
         },
         "pricing": _pricing(route.price),
     }
+
+
+def _display_name(route: Route) -> str:
+    """The vendor's name of a model of the shipped table, such as `Claude Sonnet 4.5`; the id of others."""
+    table, model = route.provider.table, route.model
+    row = model_names.price_row(table, model) if model_names.has_row(table, model) else None
+    return (row and row.name) or route.name
 
 
 def _context(route: Route) -> int | None:

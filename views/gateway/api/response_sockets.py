@@ -12,6 +12,7 @@ from flask import Flask
 from werkzeug import Response
 
 from models.core.errors import DomainError
+from models.gateway import metrics
 from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.call_session import read_session
 from models.gateway.chat_format import BadCall
@@ -83,10 +84,12 @@ class ResponseSockets:
     def serve(self, connection: "ResponseSocket") -> None:
         """Serve a connection until it is closed."""
         self._open.add(connection)
+        metrics.SOCKETS.inc()
         try:
             connection.run()
         finally:
             self._open.discard(connection)
+            metrics.SOCKETS.dec()
 
 
 def init_app(app: Flask) -> None:
@@ -241,10 +244,10 @@ class ResponseSocket:
         self._socket.send(event)
 
     def _request(self, body: dict[str, Any], request_id: str) -> CallRequest:
-        http = self._context.request
+        request = self._context.request
         received = IncomingRequest(
-            request_id, self._key, http.headers, body, write(body), http.remote_addr, self._memory
+            request_id, self._key, request.headers, body, write(body), request.remote_addr, self._memory
         )
-        request = RESPONSES.read(received)
-        session = read_session(http.environ, body) if request.run_id is None else None
-        return request if session is None else replace(request, session=session)
+        call = RESPONSES.read(received)
+        session = read_session(request.environ, body) if call.run_id is None else None
+        return call if session is None else replace(call, session=session)

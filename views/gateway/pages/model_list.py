@@ -13,19 +13,18 @@ from flask.typing import ResponseReturnValue
 from models.accounts import Session, credentials
 from models.core.db import now
 from models.core.errors import NotFound
+from models.gateway import model_names
 from models.gateway.client_guide import KEY, MODEL, guide
 from models.gateway.model_abilities import ABILITIES
 from models.gateway.model_catalogue import (
-    ANY_KIND,
     BUCKETS,
-    CHAT,
-    KIND_NAMES,
     PAGE_WORDS,
     SORTS,
     ModelFilter,
     ServedModel,
     find_models,
     served_models,
+    unit_title,
 )
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Router
@@ -70,7 +69,7 @@ def models_are_public() -> bool:
 
 @bp.get("/models")
 def models() -> ResponseReturnValue:
-    """List the models. Query: `search`, `kind`, `provider`, `can` (an ability), `context` (the fewest tokens), `price` (the most dollars per
+    """List the models. Query: `search`, `provider`, `can` (an ability), `context` (the fewest tokens), `price` (the most dollars per
     million output tokens), `sort`, `after` (the model before the next page). Requires sign-in unless STOA_PUBLIC_MODELS. Bad values: 422 with the input kept. A client with
     an API key that left out `/v1` gets the address of the JSON list."""
     if (refusal := closed_to_visitors()) is not None:
@@ -95,8 +94,9 @@ def models() -> ResponseReturnValue:
         keyless=not any(each.ready for each in router.upstreams),
         listed_buckets=LISTED_BUCKETS,
         buckets=BUCKETS,
-        abilities=list(ABILITIES.items()),
-        kinds=_kinds(form, everything),
+        abilities=[(each, text.capitalize() if text.islower() else text) for each, text in ABILITIES.items()]
+        + [(each, model_names.KINDS[each].capitalize()) for each in _kinds(everything)],
+        unit_title=unit_title,
         page_words=PAGE_WORDS,
         margin=settings().stoa_margin,
     )
@@ -115,14 +115,9 @@ def closed_to_visitors() -> ResponseReturnValue | None:
     return None
 
 
-def _kinds(form: "ModelForm", everything: Sequence[ServedModel]) -> list[tuple[str, str, bool, int]]:
-    """The tabs: kinds that are served, chat first, which is the default, and all."""
-    served = Counter(each.route.kind for each in everything)
-    kinds = [(key, name, served[key]) for key, name in KIND_NAMES.items() if key == CHAT or served[key]]
-    return [
-        (name, form.href(kind="" if key == CHAT else key), key == form.filter.kind, count)
-        for key, name, count in [*kinds, (ANY_KIND, "All kinds", len(everything))]
-    ]
+def _kinds(everything: Sequence[ServedModel]) -> list[str]:
+    """Kinds of served models other than chat models."""
+    return sorted({each.route.kind for each in everything if not each.chats})
 
 
 def _position(found: Sequence[ServedModel], after: str) -> int:
@@ -155,7 +150,7 @@ class ModelForm:
     @classmethod
     def of(cls, args: Mapping[str, str], router: Router) -> "ModelForm":
         """Parse query parameters. Empty fields count as missing."""
-        names = ("search", "kind", "provider", "can", "context", "price", "sort")
+        names = ("search", "provider", "can", "context", "price", "sort")
         values = {name: args.get(name, "").replace("\x00", "").strip() for name in names}
         errors: dict[str, str] = {}
         if len(values["search"]) > MAX_TEXT:
@@ -164,9 +159,7 @@ class ModelForm:
             errors["provider"] = "Choose a provider from the list"
         if values["sort"] and values["sort"] not in SORTS:
             errors["sort"] = "Choose an order from the list"
-        if values["kind"] not in ("", ANY_KIND, *KIND_NAMES):
-            errors["kind"] = "Choose a kind from the list"
-        if values["can"] and values["can"] not in ABILITIES:
+        if values["can"] and values["can"] not in (*ABILITIES, *model_names.KINDS):
             errors["can"] = "Choose an ability from the list"
         if values["context"] and values["context"] not in CONTEXTS:
             errors["context"] = "Choose a size from the list"
@@ -178,7 +171,6 @@ class ModelForm:
             sort=values["sort"] or "name",
             ability=values["can"],
             context=CONTEXTS.get(values["context"], 0),
-            kind=values["kind"] or CHAT,
         )
         choices = [(each.name, each.title) for each in router.providers.values() if each.ready]
         return cls(values, filter, errors, choices)

@@ -9,16 +9,16 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import now
 from models.core.errors import NotFound
-from models.gateway.client_guide import GuideBlock, code_examples
+from models.gateway.client_guide import code_examples
 from models.gateway.model_catalogue import (
     BUCKETS,
-    CHAT,
     MAIN_BUCKETS,
     PAGE_WORDS,
     ServedModel,
     aliases,
     find_model,
     served_models,
+    unit_title,
 )
 from models.gateway.model_figures import DAYS, account_figures, served_figures
 from views.gateway.api.model_calls import gateway
@@ -59,21 +59,17 @@ def model(name: str) -> ResponseReturnValue:
         prices=_prices(found),
         tiers=[above for above, _ in found.tiers],
         aliases=other_names,
-        examples=_examples(found),
+        examples=code_examples(site()["url"], found.id)
+        if found.chats and PLAIN_NAME.fullmatch(found.id)
+        else [],
         days=days,
         periods=DAYS,
         served=figures,
         own=account_figures(user.id, names, days, moment) if user else None,
         margin=settings().stoa_margin,
         page_words=PAGE_WORDS,
+        unit_title=unit_title,
     )
-
-
-def _examples(model: ServedModel) -> list[tuple[str, GuideBlock]]:
-    """Code that chats with the model."""
-    if model.route.kind != CHAT or not PLAIN_NAME.fullmatch(model.id):
-        return []
-    return code_examples(site()["url"], model.id)
 
 
 def _prices(model: ServedModel) -> list[PriceRow]:
@@ -81,7 +77,12 @@ def _prices(model: ServedModel) -> list[PriceRow]:
     rows = [
         PriceRow(BUCKETS[name], [model.rates[name], *(rates[name] for _, rates in model.tiers)])
         for name in MAIN_BUCKETS
-        if model.price and (model.route.kind == CHAT or name in model.price.tiers[0].listed)
+        if model.price and model.price.by_tokens
     ]
     rows += [PriceRow(BUCKETS[name], [dollars]) for name, dollars in model.other_rates.items()]
-    return rows + [PriceRow(name, [dollars], unit=True) for name, dollars in model.units.items()]
+    rows += [
+        PriceRow(f"{BUCKETS[name]}, {way.replace(':', ' ').replace('_', ' ')}", [rates[name]])
+        for way, rates in model.ways.items()
+        for name in ("input", "output")
+    ]
+    return rows + [PriceRow(unit_title(name), [dollars], unit=True) for name, dollars in model.units.items()]

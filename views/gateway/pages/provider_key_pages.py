@@ -134,7 +134,6 @@ def _page(form: ProviderKeyForm, errors: dict[str, str]) -> ResponseReturnValue:
         partial="gateway/_provider_key_form.html" if errors else None,
         rows=provider_keys.provider_keys(account),
         titles=PROVIDERS,
-        providers=_providers(),
         people=people,
         names=dict(people),
         keys=keys,
@@ -146,12 +145,6 @@ def _page(form: ProviderKeyForm, errors: dict[str, str]) -> ResponseReturnValue:
     )
     response.headers["Cache-Control"] = "no-store"
     return response
-
-
-def _providers() -> list[tuple[str, str]]:
-    """The providers to which this server sends calls; all if there are none."""
-    served = gateway(current_app).routes.providers
-    return [(name, title) for name, title in PROVIDERS.items() if served[name].ready] or [*PROVIDERS.items()]
 
 
 def _choices() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

@@ -31,7 +31,7 @@ class OrgKeyOwner(ResponseModel):
 
 
 class OrgKeyRow(ResponseModel):
-    id: str = Field(description="SHA-256 of the key")
+    id: str = Field(description="The public id of the key, or its SHA-256 for the older kind")
     name: str | None
     token: str = Field(description="Masked")
     owner: OrgKeyOwner

@@ -125,15 +125,15 @@ class KeyLimits:
             return {}
         try:
             headers, refusal = self._count(rate, call.input_tokens)
-        except Exception:
-            log.exception("could not count the calls of a key")
+        except Exception as error:
+            log.warning("could not count the calls of a key: %s", type(error).__name__)
             return {}
         if refusal is None:
             return headers
         metrics.of(metrics.ERRORS, refused.door, refused.outcome).inc()
-        error = CallRefused(replace(refused, refusal=refusal))
-        error.limits = headers
-        raise error
+        limited = CallRefused(replace(refused, refusal=refusal))
+        limited.limits = headers
+        raise limited
 
     def _count(self, rate: KeyRate, tokens: int) -> tuple[dict[str, str], dict[str, Any] | None]:
         """Count a call with about so many tokens of input. Returns the headers that say what is left, and which limit refuses it."""
@@ -158,8 +158,8 @@ class KeyLimits:
             return
         try:
             self._windows.acquire_sliding_window_entry(rate.tokens_name, UNLIMITED, WINDOW, tokens)
-        except Exception:
-            log.exception("could not count the tokens of a key")
+        except Exception as error:
+            log.warning("could not count the tokens of a key: %s", type(error).__name__)
 
     def left(self, key_id: str, rpm: int | None, tpm: int | None) -> tuple[RateLeft, RateLeft]:
         """What limits the key's chat calls and tokens a minute, and what is left."""
@@ -175,8 +175,8 @@ class KeyLimits:
     def _remaining(self, name: str, limit: int) -> int | None:
         try:
             return _left(limit, self._windows.get_sliding_window(name, WINDOW))
-        except Exception:
-            log.exception("could not read the calls of a key")
+        except Exception as error:
+            log.warning("could not read the calls of a key: %s", type(error).__name__)
             return None
 
 
