@@ -241,7 +241,7 @@ class Provider:
     def rewrite_passed(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         """Like `rewrite`, for formats that are passed on."""
         body = {key: value for key, value in call.body.items() if key not in STOA_KEYS} | {"model": model}
-        if call.format == "transcriptions" and body.get("response_format") == "text":
+        if call.format in ("transcriptions", "translations") and body.get("response_format") == "text":
             # JSON reports what it cost
             body["response_format"] = "json"
         if call.format == "speech" and self.speaks_in_events(model):
