@@ -96,7 +96,7 @@ class ManagedSettings(ResponseModel):
     settings: dict[str, Any]
 
 
-class Accepted(ResponseModel):
+class TelemetryAccepted(ResponseModel):
     """An empty object: OTLP's full success."""
 
 
@@ -213,7 +213,10 @@ def managed_settings() -> ResponseReturnValue:
     body=dict[str, Any],
     body_kind="application/x-protobuf",
     max_bytes=MAX_TELEMETRY,
-    answers={200: ("Accepted", Accepted), 413: "The body is larger than 4 MB, or than 64 KiB without a key"},
+    answers={
+        200: ("Accepted", TelemetryAccepted),
+        413: "The body is larger than 4 MB, or than 64 KiB without a key",
+    },
     door=DOOR,
 )
 def telemetry() -> ResponseReturnValue:
