@@ -96,9 +96,9 @@ class SpanSender:
             )
         )
 
-    def flush(self, seconds: float = 5.0) -> None:
-        """Send what waits, for at most about that long."""
-        self._processor.force_flush(int(seconds * 1000))
+    def close(self) -> None:
+        """Send what waits, for at most half a minute, and end the thread that sends."""
+        self._processor.shutdown()
 
 
 def _nanoseconds(moment: datetime) -> int:

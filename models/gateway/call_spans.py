@@ -96,7 +96,7 @@ class CallSpans:
                 sender.send(self._span(*item))
             except Exception:
                 log.exception("a span could not be made")
-        sender.flush()
+        sender.close()
 
     def _span(
         self,

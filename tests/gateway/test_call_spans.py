@@ -67,10 +67,11 @@ def collector(
     collector_server: FakeUpstream,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
-) -> Collector:
+) -> Iterator[Collector]:
     made = Collector(web, gateway_settings, collector_server, **getattr(request, "param", {}))
     monkeypatch.setattr(made.gateway.settlements, "spans", made.spans)
-    return made
+    yield made
+    made.spans.close()
 
 
 def test_a_call_in_a_run(

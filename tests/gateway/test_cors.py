@@ -114,7 +114,7 @@ def test_bugs_can_be_read(
     app: Flask, client: FlaskClient, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.extensions["gateway"], "open", None)
-    monkeypatch.setattr(app.extensions["gateway"].routes, "models", None)
+    monkeypatch.setattr(app.extensions["gateway"].routes, "all_models", None)
     body = {"model": "stoa/demo", "messages": MESSAGES}
     for answer in (
         client.post("/v1/chat/completions", json=body, headers=alice.headers),

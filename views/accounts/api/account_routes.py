@@ -142,7 +142,7 @@ class Revocation(ResponseModel):
     revokedTokens: int
 
 
-class ListedKey(ResponseModel):
+class ListedToken(ResponseModel):
     id: str = Field(description="Stable; accepted by DELETE /api/sessions")
     token: str = Field(description="Masked")
     expires: datetime
@@ -151,8 +151,8 @@ class ListedKey(ResponseModel):
     name: str | None
 
 
-class ListedKeys(ResponseModel):
-    tokens: list[ListedKey]
+class ListedTokens(ResponseModel):
+    tokens: list[ListedToken]
 
 
 class CreatedKey(ResponseModel):
@@ -442,7 +442,7 @@ def revoke() -> ResponseReturnValue:
 
 
 @bp.get("/api/api-keys")
-@Operation(tag="Accounts", caller="cookie", answers={200: ("The keys", ListedKeys)}, door=DOOR)
+@Operation(tag="Accounts", caller="cookie", answers={200: ("The keys", ListedTokens)}, door=DOOR)
 def list_keys() -> ResponseReturnValue:
     """List your keys, masked."""
     user, _ = _signed_in()

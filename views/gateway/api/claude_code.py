@@ -51,7 +51,9 @@ def _error_response(error: Exception) -> ResponseReturnValue | None:
     return refuse_in(current_context(), MESSAGES, refused)
 
 
-DOOR = ErrorFormat(_error_response, AnthropicError, AnthropicError, AnthropicError, ModelError)
+DOOR = ErrorFormat(
+    _error_response, AnthropicError, AnthropicError, AnthropicError, ModelError, suspended=True
+)
 
 
 class Spending(ResponseModel):

@@ -38,7 +38,7 @@ class AdNotFound(ResponseModel):
     creditsGranted: int
 
 
-class Accepted(ResponseModel):
+class LogAccepted(ResponseModel):
     success: Literal[True]
 
 
@@ -92,7 +92,7 @@ def impression() -> ResponseReturnValue:
     body=AnyBody,
     max_bytes=MAX_LOGS,
     anonymous_bytes=MAX_LOGS,
-    answers={200: ("Discarded", Accepted)},
+    answers={200: ("Discarded", LogAccepted)},
     door=door(),
 )
 def logs() -> ResponseReturnValue:
