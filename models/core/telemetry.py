@@ -98,7 +98,7 @@ class SpanSender:
 
     def close(self) -> None:
         """Send what waits, for at most half a minute, and end the thread that sends."""
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _nanoseconds(moment: datetime) -> int:
