@@ -67,11 +67,13 @@ def rotate(key: KeyWithRules, *, grace: timedelta, now: datetime) -> str:
 
 
 def revoked_keys(user_id: str) -> Sequence[ApiKey]:
-    """The user's own keys that were revoked or deleted after they expired, latest first."""
+    """The user's own keys that were revoked or deleted after they expired, newest first."""
     query = select(ApiKey).where(
         ApiKey.user_id == user_id, ApiKey.org_id.is_(None), ApiKey.revoked_at.is_not(None)
     )
-    return db.session.scalars(query.order_by(ApiKey.revoked_at.desc()).limit(REVOKED_LISTED)).all()
+    return db.session.scalars(
+        query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(REVOKED_LISTED)
+    ).all()
 
 
 # -- keys made by keys ---------------------------------------------------------------------------------------

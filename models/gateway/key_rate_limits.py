@@ -131,9 +131,9 @@ class KeyLimits:
         if refusal is None:
             return headers
         metrics.of(metrics.ERRORS, refused.door, refused.outcome).inc()
-        limited = CallRefused(replace(refused, refusal=refusal))
-        limited.limits = headers
-        raise limited
+        exceeded = CallRefused(replace(refused, refusal=refusal))
+        exceeded.limits = headers
+        raise exceeded
 
     def _count(self, rate: KeyRate, tokens: int) -> tuple[dict[str, str], dict[str, Any] | None]:
         """Count a call with about so many tokens of input. Returns the headers that say what is left, and which limit refuses it."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from models.gateway.formats import rerank_meter, speech_meter, transcription_meter
 from models.gateway.formats.audio_files import most_seconds
-from models.gateway.formats.image_units import INPUT_IMAGE_TOKENS, image_count, image_tokens, unit_of
+from models.gateway.formats.image_requests import INPUT_IMAGE_TOKENS, image_count, image_tokens, unit_of
 from models.gateway.price_factors import (
     FactorReader,
     KeyReader,

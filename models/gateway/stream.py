@@ -4,6 +4,7 @@ Only the pump settles: at the end of the answer, before its last chunk is sent, 
 """
 
 import contextlib
+import errno
 import itertools
 import logging
 import queue
@@ -105,8 +106,8 @@ class AnswerStream:
         if block is None:
             self._ended = True
             if self._broken:
-                # nothing else tells the client that this is not all
-                raise BrokenConnection("The answer broke off.")
+                # nothing else tells the client that this is not all; the server closes the connection, as after a reset
+                raise ConnectionResetError(errno.ECONNRESET, "the answer broke off")
             raise StopIteration
         return block
 

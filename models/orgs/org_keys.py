@@ -90,11 +90,13 @@ def _visible(member: OrgMember) -> Select[Session, User, ServiceAccount, OrgTeam
 
 
 def revoked_org_keys(member: OrgMember) -> Sequence[ApiKey]:
-    """Keys of the organisation that ended, latest first, at most 50: all with `manage_keys`, else the member's own."""
+    """Keys of the organisation that ended, newest first, at most 50: all with `manage_keys`, else the member's own."""
     query = select(ApiKey).where(ApiKey.org_id == member.org_id, ApiKey.revoked_at.is_not(None))
     if not can(member, "manage_keys"):
         query = query.where(ApiKey.user_id == member.user_id)
-    return db.session.scalars(query.order_by(ApiKey.revoked_at.desc()).limit(PAGE_SIZE)).all()
+    return db.session.scalars(
+        query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(PAGE_SIZE)
+    ).all()
 
 
 def key_owners(member: OrgMember) -> list[KeyOwner]:

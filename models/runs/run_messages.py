@@ -29,6 +29,10 @@ MAX_SEARCHED = 1_000
 MAX_HITS = 50
 MAX_QUERY = 200
 SNIPPET_CHARS = 120
+_OWN_TEXT = (
+    '$.content[*].text ? (!(@ starts with "<system-reminder" || @ starts with "<environment_context"))'
+)
+"""Texts of a message but those that Claude Code and Codex put beside the user's."""
 
 
 def first_prompts(account_id: str, run_ids: Collection[str]) -> dict[str, str]:
@@ -59,10 +63,12 @@ def first_prompts(account_id: str, run_ids: Collection[str]) -> dict[str, str]:
 
 
 def _text_of(message: Any) -> ColumnElement[str]:
-    """The text of a chat message, or of the first part that has one; null of a large one."""
-    first_part = func.jsonb_path_query_first(message, cast("$.content[*].text", JSONPATH)).op("#>>")(
-        text_array([])
+    """The text of a chat message, or of the first part that has one and was not added by a client; null of a large one."""
+    own, first = (
+        func.jsonb_path_query_first(message, cast(path, JSONPATH)).op("#>>")(text_array([]))
+        for path in (_OWN_TEXT, "$.content[*].text")
     )
+    first_part = func.coalesce(own, first)
     content = message["content"]
     return case(
         (func.pg_column_size(message) > MAX_BYTES, null()),

@@ -10,7 +10,6 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
-from models.gateway.upstream import UpstreamError
 from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import CLOSE, Behaviour, Exchange, FakeUpstream, answer, stream
@@ -118,7 +117,7 @@ def test_speech_that_fails_breaks_off(
         monkeypatch.setattr(openai, "speaks_in_events", lambda model: True)
     fake.will(behaviour)
     body = {"model": "tts-1", "input": "Hello " * 100, "voice": "nova"}
-    with pytest.raises(UpstreamError):
+    with pytest.raises(ConnectionResetError):
         _ = web.post(SPEECH, json=body, headers=rich.headers).data
     call = facts.call()
     assert (call.state, call.cost) == (state, Decimal("0.009") if state == "settled" else 0)
@@ -170,8 +169,9 @@ def form(
             "provider",
             b"Hi.\n",
         ),
+        ({"response_format": "text"}, b"Hi.\n", 4, "counted", ...),
         ({"response_format": "srt"}, b"1\n00:00:00,000 --> 00:06:39,500\nHi.\n", 400, "provider", ...),
-        ({"response_format": "vtt"}, b"WEBVTT\n\n00:00.000 --> 00:01.000\nHi.\n", 4, "provider", ...),
+        ({"response_format": "vtt"}, b"WEBVTT\n\n00:00.000 --> 00:01.000\nHi.\n", 4, "counted", ...),
     ],
 )
 def test_audio_is_charged_by_its_seconds(
@@ -199,6 +199,7 @@ def test_audio_is_charged_by_its_seconds(
     assert sent.path == f"/openai{path.removeprefix('/api')[3:]}"
     assert b'name="file"; filename="talk.wav"' in sent.raw
     assert wav() in sent.raw
+    assert (b"\r\n\r\ntext\r\n" in sent.raw) is False
     call = facts.call()
     # $0.36 an hour
     assert (call.cost, call.parts) == (Decimal("0.0001") * seconds, {"seconds": seconds})
@@ -357,3 +358,28 @@ def test_what_the_audio_costs_must_be_available(
     got = web.post(SPEECH, json={"model": "tts-1", "input": "a" * 2_000, "voice": "x"}, headers=alice.headers)
     assert (got.status_code, got.json["error"]["code"]) == (402, "insufficient_credits")
     assert (facts.holds(), fake.requests) == (0, [])
+
+
+def test_a_retry_gets_the_same_speech_and_transcription(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    once = {**rich.headers, "Idempotency-Key": "speech-1"}
+    fake.will(sound(b"ID3one", b"two"))
+    body = {"model": "tts-1", "input": "Hello", "voice": "nova"}
+    assert web.post(SPEECH, json=body, headers=once).data == b"ID3onetwo"
+    second = web.post(SPEECH, json=body, headers=once)
+    assert second.data == b"ID3onetwo"
+    assert (second.content_type, second.headers["Idempotent-Replayed"]) == ("audio/mpeg", "true")
+    once = {**rich.headers, "Idempotency-Key": "text-1"}
+    fake.will(answer({"text": "Hi."}))
+    first, second = (web.post(TEXT, data=form(), headers=once) for _ in "12")
+    assert first.json == second.json == {"text": "Hi."}
+    other = web.post(TEXT, data=form(data=wav(5)), headers=once)
+    assert other.json["error"]["code"] == "idempotency_error"
+    assert (len(fake.requests), len(facts.messages())) == (2, 2)
+    fake.will(sound(b"ID3one", b"two", whole=False), sound(b"ID3one", b"two"))
+    once = {**rich.headers, "Idempotency-Key": "speech-2"}
+    with pytest.raises(ConnectionResetError):
+        _ = web.post(SPEECH, json=body, headers=once).data
+    again = web.post(SPEECH, json=body, headers=once)
+    assert (again.status_code, again.json["error"]["code"]) == (409, "idempotency_answer_not_kept")

@@ -64,13 +64,13 @@ WITHOUT_HOLD = {
     "POST /v1/logs": "of clients",
     "POST /v1/metrics": "of clients",
     "POST /api/logs": "of clients",
-    "POST /api/v1/ads": "there are none",
-    "POST /api/v1/ads/impression": "there are none",
+    "POST /api/v1/ads": "of clients",
+    "POST /api/v1/ads/impression": "of clients",
     "POST /api/v1/provider-keys": "checks a key where the provider does not charge for it",
     "PATCH /api/v1/provider-keys/<key_id>": "changes a row",
 }
 SENDERS = {"relay.py", "token_counts.py", "provider_key_check.py", "server_check.py"}
-"""Modules that send something to a provider: calls, free counts, and checks of keys and servers."""
+"""Modules that send something to a provider: calls, free counts, and checks of keys and of servers."""
 
 
 def routes(app: Flask) -> set[str]:

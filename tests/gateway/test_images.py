@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
-from models.gateway.formats.image_units import image_tokens
+from models.gateway.formats.image_requests import image_tokens
 from tests import factories
 from tests.factories import Person
 from tests.fakes import upstream as fakes

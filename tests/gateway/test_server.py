@@ -70,6 +70,27 @@ def test_openai_client_completes(ai: openai.OpenAI, facts: Facts) -> None:
     assert call.credits >= 1
 
 
+def test_speech_is_cut_off_where_it_fails(ai: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    kind = {"Content-Type": "audio/mpeg"}
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 9999\r\n\r\n"
+    fake.will(fakes.answer(b"ID3" * 9_999, headers=kind), fakes.raw(head + b"ID3" * 99))
+    assert len(ai.audio.speech.create(model="tts-1", voice="nova", input="Hello").content) == 29_997
+    with pytest.raises(Exception, match=r"(?i)incomplete|connection"):
+        ai.audio.speech.create(model="tts-1", voice="nova", input="Hello")
+    wait(lambda: [call.state for call in facts.calls()] == ["settled", "settled"])
+    assert [call.error for call in facts.calls()] == [None, "upstream_cut"]
+
+
+def test_a_large_upload_is_transcribed(ai: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    fake.will(fakes.answer({"text": "Hi.", "usage": {"type": "duration", "seconds": 9}}))
+    assert ai.audio.transcriptions.create(model="whisper-1", file=("a.webm", b"x" * (24 << 20))).text == "Hi."
+    with pytest.raises(openai.APIStatusError) as refused:
+        ai.audio.transcriptions.create(model="whisper-1", file=("a.webm", b"x" * (27 << 20)))
+    assert refused.value.status_code == 413
+    assert len(fake.requests[0].raw) > 24 << 20
+    assert facts.call().parts == {"seconds": 9}
+
+
 def test_openai_client_streams(ai: openai.OpenAI, facts: Facts) -> None:
     chunks = list(
         ai.chat.completions.create(

@@ -25,7 +25,7 @@ NOT_PAGES = {
     """,
     "a redirect": """
         accounts.export_state accounts.start admin.file_picker agent.latest agent.newest billing.cancelled billing.own_topup_confirmed billing.plan_not_started
-        billing.seat_setup billing.statement_address budgets.find_budget orgs.sso_callback orgs.start_sso pages.api_keys
+        billing.seat_setup billing.statement_address budgets.find_budget codebuff_extras.config codebuff_extras.releases orgs.sso_callback orgs.start_sso pages.api_keys
         orgs.analytics pages.docs pages.usage referrals.moved versions.choose
     """,
     "a fragment": "playground.figures runs.row",

@@ -27,6 +27,7 @@ from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
 from models.gateway.dialects import PLAYGROUND
 from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingRequest, Reply
 from models.gateway.dialects.error_shapes import answer_message
+from models.gateway.model_suggestion import suggested_model
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import UpstreamError
 from models.ledger.payers import PayerHint
@@ -279,7 +280,7 @@ def _page(
 ) -> Response:
     names = [each.requested for each in gateway(current_app).routes.models()]
     entered = {name: values.get(name, "").replace("\0", "") for name in FIELDS}
-    entered["model_a"] = entered["model_a"] or names[1 if len(names) > 1 else 0]
+    entered["model_a"] = entered["model_a"] or suggested_model(names, viewed_account().id)
     example = {"model": entered["model_a"], "messages": [{"role": "user", "content": "What is a stoa?"}]}
     return render(
         "playground/playground.html",

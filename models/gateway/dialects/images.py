@@ -11,7 +11,7 @@ from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, whole_numbe
 from models.gateway.dialects.dialect import CallRequest, IncomingRequest
 from models.gateway.dialects.passed_stream import PassedStream
 from models.gateway.dialects.passing import PassingDialect
-from models.gateway.formats.image_units import INPUT_IMAGE_TOKENS, MAX_IMAGES
+from models.gateway.formats.image_requests import INPUT_IMAGE_TOKENS, MAX_IMAGES
 from models.gateway.formats.passed_parsing import (
     read_flag,
     read_form_values,

@@ -27,8 +27,8 @@ from models.gateway.routing import Route
 
 MAX_FILE_BYTES = 25 << 20
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json")
-TEXT_FORMATS = ("srt", "vtt")
-"""Formats that are no JSON. Plain text is taken from JSON, which reports the usage."""
+TEXT_FORMATS = ("srt", "vtt", "text")
+"""Formats that are no JSON. Plain text is taken from JSON, which reports the usage, if the provider sends it."""
 PLAIN = "text/plain; charset=utf-8"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.gateway.chat_format import Usage, find_failure
-from models.gateway.formats.image_units import image_tokens, unit_of
+from models.gateway.formats.image_requests import image_tokens, unit_of
 from models.gateway.formats.passed_meter import PassedMeter
 
 

@@ -48,9 +48,10 @@ class TranscriptionMeter(PassedMeter):
         return text or SILENCE
 
     def read_text(self, text: str, seconds: int) -> None:
-        """Read subtitles, the last of which ends after this many seconds."""
+        """Read text or subtitles, the last of which ends after this many seconds; 0: unknown."""
         self._text, self.summary = text, text.strip() or SILENCE
-        self._seconds = max(seconds, self._file_seconds)
+        if seconds > self._file_seconds:
+            self._seconds = seconds
         self.started = self._ended = True
         self.add_usage(None)
 

@@ -13,7 +13,7 @@ import orjson
 from models.gateway import model_names
 from models.gateway.chat_format import BadCall, Call, ChatMeter, Usage, UsageMeter, read_usage
 from models.gateway.formats import gemini_request, messages_request, passed, responses_request
-from models.gateway.formats.completions_as_chat import as_chat
+from models.gateway.formats.completion_choices import as_chat
 from models.gateway.formats.embeddings_meter import EmbeddingsMeter
 from models.gateway.formats.form_encoding import encode_form
 from models.gateway.formats.gemini_meter import GeminiMeter
@@ -241,7 +241,7 @@ class Provider:
     def rewrite_passed(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         """Like `rewrite`, for formats that are passed on."""
         body = {key: value for key, value in call.body.items() if key not in STOA_KEYS} | {"model": model}
-        if call.format == "transcriptions" and body.get("response_format") == "text":
+        if call.format in ("transcriptions", "translations") and body.get("response_format") == "text":
             # JSON reports what it cost
             body["response_format"] = "json"
         if call.format == "speech" and self.speaks_in_events(model):

@@ -8,7 +8,7 @@ from werkzeug import Response
 
 from models.core.strict_models import Missing
 from models.gateway.dialects import IMAGE_EDITS, IMAGES
-from models.gateway.formats.image_units import MAX_IMAGES
+from models.gateway.formats.image_requests import MAX_IMAGES
 from views.gateway.api.model_calls import CALL_ERRORS, CALL_HEADERS, DOOR, call_model
 from views.web.fast_path import MAX_UPLOAD_BYTES, RequestContext, fast_route
 from views.web.operation import Operation, ResponseModel

@@ -26,6 +26,7 @@ from models.gateway.model_catalogue import (
     served_models,
     unit_title,
 )
+from models.gateway.model_suggestion import suggested_model
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Router
 from models.orgs import memberships
@@ -201,7 +202,7 @@ def _price(text: str, errors: dict[str, str]) -> Decimal | None:
 
 @bp.get("/docs/clients")
 def clients() -> ResponseReturnValue:
-    """Show the guide. `model`: one of the listed models, by default the first other than the demo. `key`: the id of one of the
+    """Show the guide. `model`: one of the listed models, by default the last that the user called. `key`: the id of one of the
     user's keys, whose name and ends are shown, never the secret. Raises NotFound for other models and keys."""
     user, key_id = cookie_user(), request.args.get("key", "")
     if user is None and key_id:
@@ -209,7 +210,7 @@ def clients() -> ResponseReturnValue:
     rows = [each for each in credentials.keys(user) if each.expires > now()] if user else []
     key = _chosen_key(rows, key_id) if key_id else None
     names = _model_names() if user or models_are_public() else [MODEL]
-    model = request.args.get("model") or (names[1] if len(names) > 1 else MODEL)
+    model = request.args.get("model") or suggested_model(names, user.id if user else None)
     if model not in names:
         raise NotFound("This server does not list this model.")
     return render(
