@@ -49,6 +49,7 @@ from models.gateway.dialects.dialect import (
 from models.gateway.dialects.error_shapes import answer_message
 from models.gateway.failover import Attempt, ProviderTrials, error_class, label
 from models.gateway.formats import passed
+from models.gateway.free_mode import FreeMode
 from models.gateway.idempotency import (
     AlreadyCalled,
     IdempotencyKey,
@@ -140,6 +141,7 @@ class Gateway:
         )
         self._authenticated: dict[tuple[str, str], float] = {}
         self.account_keys = AccountKeys(pool, settings.secret_key)
+        self.free_mode = FreeMode(settings, pool, limits.storage)
         self.whole_only = WholeOnlyModels()
         self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
         self.streams: set[AnswerStream] = set()
@@ -434,6 +436,9 @@ class Gateway:
         if request.presented.is_test:
             return self._prepare(request, call, self.routes.for_test(call))
         route = request.dialect.route(self.routes, request, call)
+        if request.free and route.byok is None:
+            # nothing else may answer: that would have a price
+            return self._prepare(request, call, replace(self.free_mode.route(request, route), others=()))
         if route.alias is None:
             return self._prepare(request, call, route)
         task = call.format if call.format in passed.PATHS else None
@@ -674,7 +679,7 @@ class Gateway:
     ) -> Iterator[Attempt]:
         """The call prepared for each other provider whose price is held."""
         call = request.call
-        if isinstance(call, DomainError) or request.byok or request.presented.is_test:
+        if isinstance(call, DomainError) or request.byok or request.free or request.presented.is_test:
             return
         if not self.failover and attempt.route.alias is None:
             return
