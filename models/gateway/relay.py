@@ -6,11 +6,9 @@ belong to the dialects (`models/gateway/dialects`).
 """
 
 import logging
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from math import ceil
 
@@ -20,19 +18,25 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.gateway import lenient_json, metrics, sse
+from models.gateway import metrics
 from models.gateway.account_keys import AccountKeys
 from models.gateway.aliases import Alias
 from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
 from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
+from models.gateway.call_answers import (
+    fetch_all,
+    open_stream,
+    read_streamed,
+    request_count,
+    settle_reply,
+)
 from models.gateway.call_errors import (
     CallRefused,
     CreditsHeld,
     ProviderError,
     RelayFailed,
     own_key_failed,
-    read_provider_error,
 )
 from models.gateway.call_session import affinity, is_claude_code
 from models.gateway.call_spans import CallSpans
@@ -42,11 +46,8 @@ from models.gateway.dialects.dialect import (
     CallRequest,
     Dialect,
     ErrorAnswer,
-    ErrorContext,
     Reply,
-    WholeAnswer,
 )
-from models.gateway.dialects.error_shapes import answer_message
 from models.gateway.failover import Attempt, ProviderTrials, error_class, label
 from models.gateway.formats import passed
 from models.gateway.free_mode import FreeMode
@@ -55,7 +56,6 @@ from models.gateway.idempotency import (
     IdempotencyKey,
     Replay,
     claim_error,
-    recorded,
 )
 from models.gateway.in_flight import (
     Admissions,
@@ -67,6 +67,7 @@ from models.gateway.in_flight import (
 )
 from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.pricing import PriceTable
+from models.gateway.refusal_records import RefusalRecords
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.response_state.response_store import ResponseOwner, ResponseStore, owner_of
 from models.gateway.routing import MAX_OUTPUT, NoRoute, Route, Router, held_credits
@@ -74,32 +75,24 @@ from models.gateway.served import RouteTrail
 from models.gateway.session_runs import SessionRuns
 from models.gateway.spend_caps import CallerCaps
 from models.gateway.spool import Spool
-from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
+from models.gateway.stopped_accounts import StoppedAccounts
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
-    MAX_STREAM,
-    READ,
-    EmptyAnswer,
-    ProviderResponse,
     UpstreamError,
 )
 from models.gateway.whole_stream import (
     AnswerEnded,
     WholeOnlyModels,
     can_stream,
-    read_whole_stream,
     refuses_to_stream,
 )
 from models.ledger import holds
 from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable, Outcome
-from models.ledger.idempotent_calls import Claim, StoredAnswer
+from models.ledger.idempotent_calls import Claim
 from models.ledger.payers import PayerHint
 
 log = logging.getLogger("stoa.gateway")
 
-JSON = "application/json"
-JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
-"""Substrings of a `Content-Type` that announce a stream of JSON."""
 AUTHENTICATED_SECONDS = 30.0
 """How long `authenticate` caches an accepted key."""
 MAX_AUTHENTICATED = 10_000
@@ -111,7 +104,6 @@ UNKNOWN_CALL_SECONDS = 5
 """Assumed duration of a call whose key and model have too few settled calls."""
 MAX_RETRY_SECONDS = 60
 RUN_PROBLEMS = ("run_not_found", "run_not_running")
-EMPTY = "The provider's answer was empty."
 CLAIMED = Claim("claimed")
 RETRY_OUTCOMES = ("checked", "out_of_credits")
 """Outcomes of the check of a caller who gets the answer of an earlier call."""
@@ -136,6 +128,7 @@ class Gateway:
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
+        self._records = RefusalRecords(self.refused_calls, settings)
         self.responses = ResponseStore(
             pool, limit=settings.stoa_response_bytes, days=settings.stoa_response_days
         )
@@ -344,7 +337,7 @@ class Gateway:
         except AlreadyCalled as found:
             return found.replay
         except (CallRefused, DomainError) as refusal:
-            self._record_refusal(request, refusal, admission, started, started_at)
+            self._records.record(request, refusal, admission, started, started_at)
             raise
         messages, definitions = request.dialect.stored_input(call, request.size)
         metadata = CallMetadata(
@@ -392,7 +385,7 @@ class Gateway:
                 answer.limits = {**answer.limits, **self.caller_caps.headers(admission)}
             return answer
         except CallRefused as error:
-            status, message = self._answer_to(request, error)
+            status, message = self._records.answer_to(request, error)
             in_flight.fail(error.code, status, message)
             raise
         except ProviderError as error:
@@ -493,7 +486,7 @@ class Gateway:
         with heavy(request.size):
             route, sent = self.routes.prepare(route, call)
         whole = whole or not call.stream
-        answers = call.n * _request_count(call, route)
+        answers = call.n * request_count(call, route)
         if route.byok is not None:
             # counts in budgets that count such calls
             output = route.held_output(call, answers, MAX_OUTPUT)
@@ -519,39 +512,6 @@ class Gateway:
             outcome: Outcome = "insufficient" if counted > admission.balance else "held"
             raise self._refusal(replace(admission, outcome=outcome, minimum=counted))
 
-    def _record_refusal(
-        self,
-        request: CallRequest,
-        refusal: CallRefused | DomainError,
-        admission: Admission | None,
-        started: float,
-        started_at: datetime,
-    ) -> None:
-        """Record a call that was not admitted, in the background. `admission`: what the ledger's checks found, if they passed."""
-        if isinstance(refusal, CallRefused):
-            admission = refusal.admission
-            if admission.user_id is None:
-                return
-        elif admission is not None:
-            metrics.of(metrics.ERRORS, request.dialect.door, refusal.code).inc()
-        status, message = self._answer_to(request, refusal)
-        record = holds.CallRefusal(
-            request_id=request.request_id,
-            key_id=request.presented.id,
-            org_id=admission.org_id if admission else None,
-            run_id=request.run_id,
-            door=request.dialect.door,
-            requested_model=request.model,
-            error=refusal.code,
-            http_status=status,
-            error_message=message,
-            stream=isinstance(request.call, Call) and request.call.stream,
-            started_at=started_at,
-            latency_ms=int((time.monotonic() - started) * 1000),
-            parameters=request.parameters,
-        )
-        self.refused_calls.add(record, request.refused_input, min(request.size, MAX_STORED_REQUEST))
-
     def record_unread(
         self,
         dialect: Dialect,
@@ -561,33 +521,10 @@ class Gateway:
         answer: ErrorAnswer,
     ) -> None:
         """Record a call that was refused before its body was read, unless the key is unknown."""
-        code, status = error.code, answer.status
-        admission = error.admission if isinstance(error, CallRefused) else None
-        if status == 401:
-            return
-        presented = present(key)
-        if presented.secret and (presented.secret, dialect.scope) not in self._authenticated:
-            return  # anybody may know the public id
-        record = holds.CallRefusal(
-            request_id=request_id,
-            key_id=presented.id,
-            org_id=admission.org_id if admission else None,
-            door=dialect.door,
-            requested_model="",
-            error=code,
-            http_status=status,
-            error_message=answer_message(answer.body),
-            started_at=now(),
-            latency_ms=0,
-        )
-        self.refused_calls.add(record, lambda: (None, None), 0)
-
-    def _answer_to(self, request: CallRequest, error: Exception) -> tuple[int, str]:
-        """The status and the message that the client gets for an error."""
-        answer = request.dialect.error(
-            error, ErrorContext(request.request_id, request.headers or {}, self.settings)
-        )
-        return answer.status, answer_message(answer.body)
+        secret = present(key).secret
+        # anybody may know the public id of a key
+        if answer.status != 401 and (not secret or (secret, dialect.scope) in self._authenticated):
+            self._records.record_unread(dialect, request_id, key, error, answer)
 
     # -- the call --------------------------------------------------------------------------------------------
 
@@ -697,72 +634,21 @@ class Gateway:
         dialect, call = request.dialect, attempt.call
         biller = Biller(self.routes, self.margin, partial(dialect.count_input, call))
         if not attempt.whole:
-            return self._stream(request, attempt, in_flight, biller)
+            return open_stream(request, attempt, in_flight, biller, self.streams)
         if not call.stream:
-            return self._reply(request, call, _fetch_all(dialect, attempt), in_flight, biller)
+            return settle_reply(request, call, fetch_all(dialect, attempt), in_flight, biller, self.settings)
         try:
-            answer = self._read_streamed(dialect, attempt, in_flight)
+            answer = read_streamed(dialect, attempt, in_flight, self.whole_only)
         except AnswerEnded as ended:
             error = ended.error
-            self._reply(request, call, [ended.answer], in_flight, biller, error=error)
+            settle_reply(request, call, [ended.answer], in_flight, biller, self.settings, error=error)
             raise error from ended
         except ProviderError as error:
             if not refuses_to_stream(error):
                 raise
             log.warning("%s does not stream %s: %s", attempt.route.provider.title, attempt.route.model, error)
             return self._send(request, self._as_whole(request, attempt, in_flight), in_flight)
-        return self._reply(request, call, [answer], in_flight, biller)
-
-    def _stream(
-        self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall, biller: Biller
-    ) -> AnswerStream:
-        route = attempt.route
-        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
-        try:
-            start = _read_start(response)
-            if not _succeeded(response):
-                raise read_provider_error(response, route, start)
-            if start and not sse.looks_like_sse(start):
-                if "json" not in _content_type(response):
-                    raise read_provider_error(response, route, start)
-                start += response.read()
-                # raises unless the body is an answer, which is then passed on as a stream
-                request.dialect.read_answer(start, attempt.call, route, response.headers)
-            stream = AnswerStream(
-                request,
-                attempt.call,
-                in_flight,
-                response,
-                biller,
-                self.streams,
-                attempt.held_output,
-                start,
-            )
-        except BaseException:
-            response.close()
-            raise
-        stream.start()
-        return stream
-
-    def _read_streamed(self, dialect: Dialect, attempt: Attempt, in_flight: InFlightCall) -> WholeAnswer:
-        """Send the request as a stream, and collect the whole answer."""
-        call, route = attempt.call, attempt.route
-        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
-        try:
-            start = _read_start(response)
-            if not _succeeded(response):
-                raise read_provider_error(response, route, start)
-            if start and not sse.looks_like_sse(start):
-                # the provider does not stream
-                self.whole_only.add(route)
-                return dialect.read_answer(start + response.read(), call, route, response.headers)
-            answer = read_whole_stream(dialect, call, in_flight, response, attempt.held_output, start)
-        finally:
-            response.close()
-        if answer.meter.usage() is None:
-            # its whole answers may report it
-            self.whole_only.add(route)
-        return answer
+        return settle_reply(request, call, [answer], in_flight, biller, self.settings)
 
     def _as_whole(self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall) -> Attempt:
         """The attempt for a provider that refused to stream, with its full hold. Raises CreditsHeld."""
@@ -772,62 +658,6 @@ class Gateway:
         if not in_flight.try_hold(whole.hold):
             raise self._refusal(replace(in_flight.admission, outcome="held", hold=whole.hold))
         return whole
-
-    def _reply(
-        self,
-        request: CallRequest,
-        call: Call,
-        answers: Sequence[WholeAnswer],
-        in_flight: InFlightCall,
-        biller: Biller,
-        *,
-        error: UpstreamError | None = None,
-    ) -> Reply:
-        """Settle a call, and format its whole answers for the client. `error`: why they are incomplete; gets them in its details."""
-        dialect = request.dialect
-        kind, message = (error.kind, str(error)) if error else (None, None)
-        meters = [answer.meter for answer in answers]
-        first = meters[0]
-        if all(meter.empty for meter in meters):
-            # a finished choice without content or usage: passed on, not billed
-            status = error.status if error else 200
-            in_flight.fail(kind or EmptyAnswer.kind, status, message or EMPTY)
-            return Reply(answers[0].raw)
-        bill = biller.bill(in_flight.route, meters, complete=error is None)
-        reply = dialect.reply(call, answers, bill)
-        if error is not None:
-            error.details = {"answer": lenient_json.read(reply.body).value}
-        stored = self._stored(request, in_flight, reply, error) if in_flight.admission.claimed else None
-        reply.stored = stored is None or stored.body is not None
-        in_flight.settle(
-            bill.usage,
-            bill.cost,
-            bill.price,
-            model=first.model,
-            message_id=first.id,
-            response=dialect.stored_answer(call, answers),
-            reasoning=first.reasoning,
-            error=kind,
-            error_message=message,
-            answer=stored,
-        )
-        if error is None and isinstance(in_flight.stop_error, AccountStopped):
-            # it has been paid for, but what it says is not to be done
-            raise in_flight.stop_error
-        if error is None and call.answer is not None:
-            call.answer.keep()
-        return reply
-
-    def _stored(
-        self, request: CallRequest, in_flight: InFlightCall, reply: Reply, error: UpstreamError | None
-    ) -> StoredAnswer:
-        """What a retry with the call's idempotency key gets: the reply, or the error of one that is incomplete."""
-        headers = in_flight.route_headers()
-        if error is None:
-            return recorded(reply.body, reply.content_type, headers=headers)
-        context = ErrorContext(request.request_id, request.headers or {}, self.settings)
-        answer = request.dialect.error(error, context)
-        return recorded(lenient_json.write(answer.body), JSON, answer.status, headers | dict(answer.headers))
 
 
 def _session(request: CallRequest, call: Call, alias: Alias) -> str | None:
@@ -853,65 +683,3 @@ def _run_budget(request: CallRequest) -> int | None:
     if credits is not None and request.run_id is None and request.session is None:
         raise DomainError(f"'{RUN_BUDGET}' needs a run: name one of your running runs (x-stoa-run-id).")
     return credits
-
-
-def _request_count(call: Call, route: Route) -> int:
-    """How many times the request is sent to get the answers that the client wants merged."""
-    return 1 if route.provider.native_n else call.answers
-
-
-def _fetch_all(dialect: Dialect, attempt: Attempt) -> list[WholeAnswer]:
-    """Send the request as often as needed, in parallel. Returns the answers of those that succeeded; raises the first
-    one's error when all failed."""
-    copies = _request_count(attempt.call, attempt.route)
-    found: list[WholeAnswer | BaseException | None] = [None] * copies
-
-    def fetch(index: int) -> None:
-        try:
-            found[index] = _fetch(dialect, attempt)
-        except BaseException as error:
-            found[index] = error
-
-    threads = [threading.Thread(target=fetch, args=(index,), daemon=True) for index in range(1, copies)]
-    for thread in threads:
-        thread.start()
-    fetch(0)
-    for thread in threads:
-        thread.join()
-    answers = [item for item in found if isinstance(item, WholeAnswer)]
-    if not answers:
-        assert isinstance(found[0], BaseException)
-        raise found[0]
-    return answers
-
-
-def _fetch(dialect: Dialect, attempt: Attempt) -> WholeAnswer:
-    route = attempt.route
-    response = route.provider.upstream.send(attempt.request)
-    try:
-        if not _succeeded(response):
-            raise read_provider_error(response, route)
-        raw = response.read(MAX_STREAM if "event-stream" in _content_type(response) else dialect.max_answer)
-        return dialect.read_answer(raw, attempt.call, route, response.headers)
-    finally:
-        response.close()
-
-
-def _succeeded(response: ProviderResponse) -> bool:
-    return 200 <= response.status < 300
-
-
-def _content_type(response: ProviderResponse) -> str:
-    return (response.headers.get("Content-Type") or "").lower()
-
-
-def _read_start(response: ProviderResponse) -> bytes:
-    """Read the first bytes of a body announced as JSON or HTML, which may be an event stream nevertheless."""
-    kind = _content_type(response)
-    start = b""
-    if ("json" in kind and not any(word in kind for word in JSON_LINES)) or "html" in kind:
-        for chunk in response.blocks():
-            start += chunk
-            if len(start.strip()) > 10 or len(start) >= READ:
-                break
-    return start
