@@ -113,6 +113,7 @@ class Settings(BaseSettings):
     stoa_public_models: bool = False
     stoa_failover: bool = True
     stoa_relabel_models: Annotated[tuple[str, ...], NoDecode] = ()
+    stoa_free_agents: Annotated[tuple[tuple[str, str], ...], NoDecode] = ()
     stoa_connect_timeout: float = Field(10, gt=0, le=600)
     stoa_first_byte_timeout: float = Field(300, gt=0, le=3600)
     stoa_idle_timeout: float = Field(120, gt=0, le=3600)
@@ -350,6 +351,16 @@ class Settings(BaseSettings):
         if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
             raise ValueError("must be the address of a service, such as http://localhost:4318")
         return value.rstrip("/")
+
+    @field_validator("stoa_free_agents", mode="before")
+    @classmethod
+    def _free_pairs(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
+        if not all("/" in agent and model.strip() for agent, _, model in pairs):
+            raise ValueError("must be publisher/agent=model, separated by commas")
+        return tuple((agent.strip().lower(), model.strip().lower()) for agent, _, model in pairs)
 
     @field_validator("stoa_otlp_headers")
     @classmethod

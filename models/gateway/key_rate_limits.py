@@ -61,7 +61,7 @@ class KeyLimits:
     """Counts the calls and tokens of keys. Safe for threads and greenlets; if the storage fails, calls pass."""
 
     def __init__(self, storage: Storage, settings: Settings) -> None:
-        self._storage = storage
+        self.storage = storage
         self._windows: SlidingWindowCounterSupport = storage  # type: ignore[assignment]
         self._default, self._images = settings.stoa_key_rpm, settings.stoa_key_images_rpm
         self._known: dict[str, _Known] = {}

@@ -7,30 +7,35 @@ belong to the dialects (`models/gateway/dialects`).
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
+from models.accounts.key_format import present
 from models.core.cooperative import heavy
 from models.core.db import now
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.gateway import lenient_json, sse
 from models.gateway.account_keys import AccountKeys
 from models.gateway.admitter import Admitter, checked_run_budget
 from models.gateway.aliases import Alias
 from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
+from models.gateway.call_answers import (
+    fetch_all,
+    open_stream,
+    read_streamed,
+    request_count,
+    settle_reply,
+)
 from models.gateway.call_errors import (
     CallRefused,
     ProviderError,
     RelayFailed,
     own_key_failed,
-    read_provider_error,
 )
-from models.gateway.call_refusals import CallRefusals
 from models.gateway.call_session import affinity, is_claude_code
 from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
@@ -38,16 +43,15 @@ from models.gateway.dialects.dialect import (
     MAX_STORED_REQUEST,
     CallRequest,
     Dialect,
-    ErrorContext,
+    ErrorAnswer,
     Reply,
-    WholeAnswer,
 )
 from models.gateway.failover import Attempt, ProviderTrials, error_class, label
 from models.gateway.formats import passed
+from models.gateway.free_mode import FreeMode
 from models.gateway.idempotency import (
     AlreadyCalled,
     Replay,
-    recorded,
 )
 from models.gateway.in_flight import (
     CallMetadata,
@@ -58,33 +62,27 @@ from models.gateway.in_flight import (
 )
 from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.pricing import PriceTable
-from models.gateway.provider_calls import content_type, fetch_all, read_start, request_count, succeeded
+from models.gateway.refusal_records import RefusalRecords
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.response_state.response_store import ResponseStore
 from models.gateway.routing import MAX_OUTPUT, NoRoute, Route, Router, held_credits
 from models.gateway.served import RouteTrail
 from models.gateway.spend_caps import CallerCaps
 from models.gateway.spool import Spool
-from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
+from models.gateway.stopped_accounts import StoppedAccounts
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
-    EmptyAnswer,
     UpstreamError,
 )
 from models.gateway.whole_stream import (
     AnswerEnded,
     WholeOnlyModels,
     can_stream,
-    read_whole_stream,
     refuses_to_stream,
 )
 from models.ledger.holds import Admission, LedgerUnavailable, Outcome
-from models.ledger.idempotent_calls import StoredAnswer
 
 log = logging.getLogger("stoa.gateway")
-
-JSON = "application/json"
-EMPTY = "The provider's answer was empty."
 
 
 class Gateway:
@@ -103,13 +101,14 @@ class Gateway:
         self.caller_caps = CallerCaps(pool)
         self.outputs = self.settlements.outputs
         self.settings = settings
-        self.refused_calls = RefusedCalls(pool, self.settlements.windows)
         self.admitter = Admitter(settings, pool, self.spool, self.settlements)
-        self.refusals = CallRefusals(settings, self.admitter, self.refused_calls)
+        self.refused_calls = RefusedCalls(pool, self.settlements.windows)
+        self._records = RefusalRecords(self.refused_calls, settings)
         self.responses = ResponseStore(
             pool, limit=settings.stoa_response_bytes, days=settings.stoa_response_days
         )
         self.account_keys = AccountKeys(pool, settings.secret_key)
+        self.free_mode = FreeMode(settings, pool, limits.storage)
         self.whole_only = WholeOnlyModels()
         self.stopped_accounts = StoppedAccounts(pool, self.hold_renewer, settings.base_url)
         self.streams: set[AnswerStream] = set()
@@ -146,7 +145,7 @@ class Gateway:
         except AlreadyCalled as found:
             return found.replay
         except (CallRefused, DomainError) as refusal:
-            self.refusals.record(request, refusal, admission, started, started_at)
+            self._records.record(request, refusal, admission, started, started_at)
             raise
         in_flight = self._in_flight(request, attempt, admission, started, started_at)
         try:
@@ -202,7 +201,7 @@ class Gateway:
             self._describe(answer, request, in_flight, limits or {})
             return answer
         except CallRefused as error:
-            status, message = self.refusals.answer_to(request, error)
+            status, message = self._records.answer_to(request, error)
             in_flight.fail(error.code, status, message)
             raise
         except ProviderError as error:
@@ -265,6 +264,9 @@ class Gateway:
         if request.presented.is_test:
             return self._prepare(request, call, self.routes.for_test(call))
         route = request.dialect.route(self.routes, request, call)
+        if request.free and route.byok is None:
+            # nothing else may answer: that would have a price
+            return self._prepare(request, call, replace(self.free_mode.route(request, route), others=()))
         if route.alias is None:
             return self._prepare(request, call, route)
         task = call.format if call.format in passed.PATHS else None
@@ -345,14 +347,30 @@ class Gateway:
             outcome: Outcome = "insufficient" if counted > admission.balance else "held"
             raise self.admitter.refusal(replace(admission, outcome=outcome, minimum=counted))
 
+    def record_unread(
+        self,
+        dialect: Dialect,
+        request_id: str,
+        key: str,
+        error: CallRefused | DomainError,
+        answer: ErrorAnswer,
+    ) -> None:
+        """Record a call that was refused before its body was read, unless the key is unknown."""
+        if answer.status == 401:
+            return
+        presented = present(key)
+        # anybody may know the public id of a key
+        if not presented.secret or self.admitter.has_authenticated(presented, dialect):
+            self._records.record_unread(dialect, request_id, key, error, answer)
+
     # -- the call --------------------------------------------------------------------------------------------
 
     def _try_own_keys(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Reply | AnswerStream:
         """Make the call with the provider keys of the account that pays, in their order, else with credits. When all fail, credits
-        pay only if each of them allows it; else raises the first error. Calls with test keys use none. Raises LedgerUnavailable."""
-        if attempt.route.byok is not None or request.presented.is_test:
+        pay only if each of them allows it; else raises the first error. Calls with test keys and free calls use none. Raises LedgerUnavailable."""
+        if attempt.route.byok is not None or request.free or request.presented.is_test:
             return self._try_providers(request, attempt, in_flight)
         failed: ProviderError | UpstreamError | None = None
         credits = True
@@ -405,7 +423,7 @@ class Gateway:
         """The call, that no provider of this server serves, with a provider key of the account. Raises `error` if none serves it, or
         LedgerUnavailable."""
         call = request.call
-        own = not (request.byok or request.presented.is_test)
+        own = not (request.byok or request.free or request.presented.is_test)
         if own and isinstance(error, NoRoute) and isinstance(call, Call):
             task = call.format if call.format in passed.PATHS else None
             for key in self.account_keys.find(
@@ -435,7 +453,7 @@ class Gateway:
     ) -> Iterator[Attempt]:
         """The call prepared for each other provider whose price is held."""
         call = request.call
-        if isinstance(call, DomainError) or request.byok or request.presented.is_test:
+        if isinstance(call, DomainError) or request.byok or request.free or request.presented.is_test:
             return
         if not self.failover and attempt.route.alias is None:
             return
@@ -453,72 +471,21 @@ class Gateway:
         dialect, call = request.dialect, attempt.call
         biller = Biller(self.routes, self.margin, partial(dialect.count_input, call))
         if not attempt.whole:
-            return self._stream(request, attempt, in_flight, biller)
+            return open_stream(request, attempt, in_flight, biller, self.streams)
         if not call.stream:
-            return self._reply(request, call, fetch_all(dialect, attempt), in_flight, biller)
+            return settle_reply(request, call, fetch_all(dialect, attempt), in_flight, biller, self.settings)
         try:
-            answer = self._read_streamed(dialect, attempt, in_flight)
+            answer = read_streamed(dialect, attempt, in_flight, self.whole_only)
         except AnswerEnded as ended:
             error = ended.error
-            self._reply(request, call, [ended.answer], in_flight, biller, error=error)
+            settle_reply(request, call, [ended.answer], in_flight, biller, self.settings, error=error)
             raise error from ended
         except ProviderError as error:
             if not refuses_to_stream(error):
                 raise
             log.warning("%s does not stream %s: %s", attempt.route.provider.title, attempt.route.model, error)
             return self._send(request, self._as_whole(request, attempt, in_flight), in_flight)
-        return self._reply(request, call, [answer], in_flight, biller)
-
-    def _stream(
-        self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall, biller: Biller
-    ) -> AnswerStream:
-        route = attempt.route
-        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
-        try:
-            start = read_start(response)
-            if not succeeded(response):
-                raise read_provider_error(response, route, start)
-            if start and not sse.looks_like_sse(start):
-                if "json" not in content_type(response):
-                    raise read_provider_error(response, route, start)
-                start += response.read()
-                # raises unless the body is an answer, which is then passed on as a stream
-                request.dialect.read_answer(start, attempt.call, route, response.headers)
-            stream = AnswerStream(
-                request,
-                attempt.call,
-                in_flight,
-                response,
-                biller,
-                self.streams,
-                attempt.held_output,
-                start,
-            )
-        except BaseException:
-            response.close()
-            raise
-        stream.start()
-        return stream
-
-    def _read_streamed(self, dialect: Dialect, attempt: Attempt, in_flight: InFlightCall) -> WholeAnswer:
-        """Send the request as a stream, and collect the whole answer."""
-        call, route = attempt.call, attempt.route
-        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
-        try:
-            start = read_start(response)
-            if not succeeded(response):
-                raise read_provider_error(response, route, start)
-            if start and not sse.looks_like_sse(start):
-                # the provider does not stream
-                self.whole_only.add(route)
-                return dialect.read_answer(start + response.read(), call, route, response.headers)
-            answer = read_whole_stream(dialect, call, in_flight, response, attempt.held_output, start)
-        finally:
-            response.close()
-        if answer.meter.usage() is None:
-            # its whole answers may report it
-            self.whole_only.add(route)
-        return answer
+        return settle_reply(request, call, [answer], in_flight, biller, self.settings)
 
     def _as_whole(self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall) -> Attempt:
         """The attempt for a provider that refused to stream, with its full hold. Raises CreditsHeld."""
@@ -528,62 +495,6 @@ class Gateway:
         if not in_flight.try_hold(whole.hold):
             raise self.admitter.refusal(replace(in_flight.admission, outcome="held", hold=whole.hold))
         return whole
-
-    def _reply(
-        self,
-        request: CallRequest,
-        call: Call,
-        answers: Sequence[WholeAnswer],
-        in_flight: InFlightCall,
-        biller: Biller,
-        *,
-        error: UpstreamError | None = None,
-    ) -> Reply:
-        """Settle a call, and format its whole answers for the client. `error`: why they are incomplete; gets them in its details."""
-        dialect = request.dialect
-        kind, message = (error.kind, str(error)) if error else (None, None)
-        meters = [answer.meter for answer in answers]
-        first = meters[0]
-        if all(meter.empty for meter in meters):
-            # a finished choice without content or usage: passed on, not billed
-            status = error.status if error else 200
-            in_flight.fail(kind or EmptyAnswer.kind, status, message or EMPTY)
-            return Reply(answers[0].raw)
-        bill = biller.bill(in_flight.route, meters, complete=error is None)
-        reply = dialect.reply(call, answers, bill)
-        if error is not None:
-            error.details = {"answer": lenient_json.read(reply.body).value}
-        stored = self._stored(request, in_flight, reply, error) if in_flight.admission.claimed else None
-        reply.stored = stored is None or stored.body is not None
-        in_flight.settle(
-            bill.usage,
-            bill.cost,
-            bill.price,
-            model=first.model,
-            message_id=first.id,
-            response=dialect.stored_answer(call, answers),
-            reasoning=first.reasoning,
-            error=kind,
-            error_message=message,
-            answer=stored,
-        )
-        if error is None and isinstance(in_flight.stop_error, AccountStopped):
-            # it has been paid for, but what it says is not to be done
-            raise in_flight.stop_error
-        if error is None and call.answer is not None:
-            call.answer.keep()
-        return reply
-
-    def _stored(
-        self, request: CallRequest, in_flight: InFlightCall, reply: Reply, error: UpstreamError | None
-    ) -> StoredAnswer:
-        """What a retry with the call's idempotency key gets: the reply, or the error of one that is incomplete."""
-        headers = in_flight.route_headers()
-        if error is None:
-            return recorded(reply.body, reply.content_type, headers=headers)
-        context = ErrorContext(request.request_id, request.headers or {}, self.settings)
-        answer = request.dialect.error(error, context)
-        return recorded(lenient_json.write(answer.body), JSON, answer.status, headers | dict(answer.headers))
 
 
 def _session(request: CallRequest, call: Call, alias: Alias) -> str | None:

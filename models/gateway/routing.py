@@ -482,6 +482,8 @@ class Router:
         """Cost of a call in dollars, and the prices applied, with `flags` for the operator. Uses the cost that the
         provider reported, else the price of the model that answered, in the way that it was served (`served_ways.py`)."""
         price = route.price
+        if price is not None and price.source == "free":
+            return Decimal(0), price.snapshot(usage)
         if answered not in (None, route.model) or price is None:
             price = self.price(route.provider, route.requested, route.model, answered) or price
         unpriced = [way for way in ways if way in UNPRICED and not (price and way in price.variants)]

@@ -208,7 +208,7 @@ def test_relay_and_stream_import_no_dialect_and_no_cycle() -> None:
         tree = ast.parse((ROOM / f"{name}.py").read_text())
         return {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
 
-    for name in ("relay", "admitter", "provider_calls", "stream"):
+    for name in ("relay", "admitter", "call_answers", "stream"):
         formats = {each for each in imported(name) if each.startswith("models.gateway.chat_format.")}
         dialects = {each for each in imported(name) if each.startswith("models.gateway.dialects")}
         assert (formats, dialects) == (set(), {"models.gateway.dialects.dialect"})

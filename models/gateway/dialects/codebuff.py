@@ -73,7 +73,7 @@ class CodebuffDialect(ChatDialect):
         metadata = _metadata(received.body)
         run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
         headers = received.headers
-        return read_request(
+        request = read_request(
             self,
             received,
             _parse,
@@ -84,6 +84,7 @@ class CodebuffDialect(ChatDialect):
                 metadata.get("repo_url") or metadata.get("repoUrl") or headers.get("x-stoa-repo"),
             ),
         )
+        return replace(request, free=True) if metadata.get("cost_mode") == "free" else request
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
         several = not call.stream and bool(_metadata(call.body).get("n"))
@@ -145,6 +146,8 @@ class CodebuffDialect(ChatDialect):
                 if error.details is not None:
                     answer.body["error"]["details"] = error.details
                 return answer
+            case DomainError(status=status, message=text, code=code) if code.startswith("free_mode_"):
+                return ErrorAnswer(status, {"error": code, "message": text})
             case DomainError(status=status, message=text, code=code):
                 return _sdk_error(status, text, code)
             case RelayFailed():

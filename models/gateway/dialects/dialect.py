@@ -97,6 +97,8 @@ class CallRequest:
     """The caller's."""
     trace_parent: str | None = None
     """The client's `traceparent`, a W3C header."""
+    free: bool = False
+    """The client asks for the operator's free mode."""
     resolve: "Callable[[Admission], CallRequest] | None" = field(default=None, repr=False)
     """The request with what it refers to, of which the checked caller is the owner. Raises DomainError."""
     session: CallSession | None = None
