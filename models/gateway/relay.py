@@ -7,23 +7,21 @@ belong to the dialects (`models/gateway/dialects`).
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
-from math import ceil
 
-from models.accounts.key_format import present
 from models.core.cooperative import heavy
 from models.core.db import now
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.gateway import metrics
 from models.gateway.account_keys import AccountKeys
+from models.gateway.admitter import Admitter, checked_run_budget
 from models.gateway.aliases import Alias
 from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
-from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
 from models.gateway.call_answers import (
     fetch_all,
     open_stream,
@@ -33,11 +31,11 @@ from models.gateway.call_answers import (
 )
 from models.gateway.call_errors import (
     CallRefused,
-    CreditsHeld,
     ProviderError,
     RelayFailed,
     own_key_failed,
 )
+from models.gateway.call_refusals import CallRefusals
 from models.gateway.call_session import affinity, is_claude_code
 from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
@@ -45,7 +43,6 @@ from models.gateway.dialects.dialect import (
     MAX_STORED_REQUEST,
     CallRequest,
     Dialect,
-    ErrorAnswer,
     Reply,
 )
 from models.gateway.failover import Attempt, ProviderTrials, error_class, label
@@ -53,12 +50,9 @@ from models.gateway.formats import passed
 from models.gateway.free_mode import FreeMode
 from models.gateway.idempotency import (
     AlreadyCalled,
-    IdempotencyKey,
     Replay,
-    claim_error,
 )
 from models.gateway.in_flight import (
-    Admissions,
     CallMetadata,
     HoldRenewer,
     InFlightCall,
@@ -67,12 +61,10 @@ from models.gateway.in_flight import (
 )
 from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.pricing import PriceTable
-from models.gateway.refusal_records import RefusalRecords
 from models.gateway.refused_calls import RefusedCalls
-from models.gateway.response_state.response_store import ResponseOwner, ResponseStore, owner_of
+from models.gateway.response_state.response_store import ResponseStore
 from models.gateway.routing import MAX_OUTPUT, NoRoute, Route, Router, held_credits
 from models.gateway.served import RouteTrail
-from models.gateway.session_runs import SessionRuns
 from models.gateway.spend_caps import CallerCaps
 from models.gateway.spool import Spool
 from models.gateway.stopped_accounts import StoppedAccounts
@@ -86,27 +78,9 @@ from models.gateway.whole_stream import (
     can_stream,
     refuses_to_stream,
 )
-from models.ledger import holds
-from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable, Outcome
-from models.ledger.idempotent_calls import Claim
-from models.ledger.payers import PayerHint
+from models.ledger.holds import Admission, LedgerUnavailable, Outcome
 
 log = logging.getLogger("stoa.gateway")
-
-AUTHENTICATED_SECONDS = 30.0
-"""How long `authenticate` caches an accepted key."""
-MAX_AUTHENTICATED = 10_000
-UNPAID = ("out_of_credits", "plan_limit", "plan_rate", "model_not_in_plan", "stopped")
-"""Refusals of a caller who is known, but cannot call now."""
-MAX_LISTED_HOLDS = 20
-"""Holds in the details of a refused call."""
-UNKNOWN_CALL_SECONDS = 5
-"""Assumed duration of a call whose key and model have too few settled calls."""
-MAX_RETRY_SECONDS = 60
-RUN_PROBLEMS = ("run_not_found", "run_not_running")
-CLAIMED = Claim("claimed")
-RETRY_OUTCOMES = ("checked", "out_of_credits")
-"""Outcomes of the check of a caller who gets the answer of an earlier call."""
 
 
 class Gateway:
@@ -119,20 +93,18 @@ class Gateway:
         self.failover = settings.stoa_failover
         self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file, ApprovedPrices(pool).find))
         self.hold_renewer = HoldRenewer(pool)
-        self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
         spans = CallSpans(settings, pool) if settings.stoa_otlp_endpoint else None
         self.settlements = Settlements(pool, self.spool, spans)
-        self.session_runs = SessionRuns(pool, settings)
         self.caller_caps = CallerCaps(pool)
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
-        self._records = RefusalRecords(self.refused_calls, settings)
+        self.admitter = Admitter(settings, pool, self.spool, self.settlements)
+        self.refusals = CallRefusals(settings, self.admitter, self.refused_calls)
         self.responses = ResponseStore(
             pool, limit=settings.stoa_response_bytes, days=settings.stoa_response_days
         )
-        self._authenticated: dict[tuple[str, str], float] = {}
         self.account_keys = AccountKeys(pool, settings.secret_key)
         self.free_mode = FreeMode(settings, pool, limits.storage)
         self.whole_only = WholeOnlyModels()
@@ -140,180 +112,14 @@ class Gateway:
         self.streams: set[AnswerStream] = set()
         """Streams that still read from their provider."""
 
-    def admit(
-        self,
-        request: CallRequest,
-        hold: int | None,
-        model: str,
-        minimum: int = 0,
-        route: Route | None = None,
-        *,
-        claims: bool = False,
-    ) -> Admission:
-        """Check the caller and place the hold (None: check only) if at least `minimum` is available, and claim the call's
-        idempotency key if `claims`. Raises CallRefused, CreditsHeld, AlreadyCalled or a DomainError if another call has the key,
-        or LedgerUnavailable, also while calls wait to be settled."""
-        presented = request.presented
-        query = AdmissionRequest(
-            token_hash=presented.id,
-            secret=presented.secret,
-            scope=request.dialect.scope,
-            drops=route.dropped if route else (),
-            request_id=request.request_id,
-            hold=hold,
-            minimum=minimum,
-            run_id=request.run_id,
-            require_run=request.dialect.needs_run,
-            door=request.dialect.door,
-            model=model,
-            route_model=route.provider.public_model(route.model) if route else "",
-            byok=route is not None and route.byok is not None,
-            run_budget=None if hold is None else _run_budget(request),
-            org=request.payer.org,
-            repo_url=request.payer.repo_url,
-            ip=request.address,
-        )
-        return self._admit(query, request.idempotency if claims else None)
-
-    def _admit_attempt(self, request: CallRequest, attempt: Attempt) -> tuple[CallRequest, Admission]:
-        """`admit`, in the run of the client's session if there is one. A session never refuses a call: if its run has ended
-        meanwhile, or belongs to another account, the call goes into another, or into none."""
-        request = self.session_runs.attributed(request)
-        for tries in (1, 2, 3):
-            _run_budget(request)
-            try:
-                # a free call needs no hold
-                admission = self.admit(
-                    request,
-                    attempt.hold or None,
-                    attempt.call.model,
-                    attempt.minimum,
-                    attempt.route,
-                    claims=True,
-                )
-            except CallRefused as refused:
-                if request.session is None or refused.code not in RUN_PROBLEMS or tries == 3:
-                    raise
-                ended = tries == 1 and refused.code == "run_not_running"
-                request = (
-                    self.session_runs.attributed(request, ended=True)
-                    if ended
-                    else replace(request, run_id=None, session=None)
-                )
-                continue
-            return request, admission
-        raise AssertionError("unreachable")
-
-    def _admit(self, query: AdmissionRequest, key: IdempotencyKey | None = None) -> Admission:
-        self.spool.check()
-        claim = CLAIMED
-        with metrics.timed("admit"):
-            if key is None:
-                admission = self.admissions.admit(query)
-            else:
-                admission, claim = self.admissions.admit_claimed(query, key.claim)
-        if key is not None and claim.state not in ("claimed", "unknown"):
-            self._check_retry(key, claim, admission)
-        if admission.outcome not in ("admitted", "checked"):
-            metrics.of(metrics.ERRORS, query.door, admission.outcome).inc()
-            raise self._refusal(admission)
-        return admission
-
-    def _check_retry(self, key: IdempotencyKey, claim: Claim, admission: Admission) -> None:
-        """End a call whose idempotency key another call has: with its answer, or an error. Returns if the caller is refused."""
-        if admission.outcome not in RETRY_OUTCOMES:
-            return
-        if claim.answer is not None and claim.request_id is not None:
-            metrics.of(metrics.REPLAYS, admission.door).inc()
-            raise AlreadyCalled(Replay(claim.answer, claim.request_id))
-        usual = self.outputs.typical_seconds(admission.key_id, admission.model) or UNKNOWN_CALL_SECONDS
-        elapsed = (now() - claim.created_at).total_seconds() if claim.created_at else 0
-        # an overdue call is asked for less and less often: its worker may be dead
-        remaining = max(usual - elapsed, elapsed / 2, 1)
-        raise claim_error(key, claim, min(ceil(remaining), MAX_RETRY_SECONDS))
-
-    def _refusal(self, admission: Admission) -> CallRefused:
-        """The error of a call that was not admitted. If calls in flight hold its credits, reads their holds."""
-        account_id = admission.account_id
-        if admission.outcome not in ("held", "budget_held") or account_id is None:
-            return CallRefused(admission)
-        try:
-            live, count = holds.live_holds(self.pool, account_id, limit=MAX_LISTED_HOLDS + 1)
-        except LedgerUnavailable:
-            log.warning("could not list the holds of account %s", account_id)
-            return CreditsHeld(admission, [], 0, UNKNOWN_CALL_SECONDS)
-        others = [hold for hold in live if hold.request_id != admission.request_id]
-        count -= len(live) - len(others)
-        current = now()
-        remaining = [
-            (self.outputs.typical_seconds(admission.key_id, hold.model) or UNKNOWN_CALL_SECONDS)
-            - (current - hold.since).total_seconds()
-            for hold in others
-        ]
-        retry_after = min(max(ceil(min(remaining, default=0)), 1), MAX_RETRY_SECONDS)
-        return CreditsHeld(admission, others[:MAX_LISTED_HOLDS], count, retry_after)
-
-    def authenticate(self, key: str, request_id: str, dialect: Dialect, address: str | None = None) -> None:
-        """Check a key before a large body is read. Raises CallRefused, LedgerUnavailable.
-
-        Caches accepted keys for AUTHENTICATED_SECONDS; `admit` checks again before the call is served.
-        """
-        presented, current = present(key), time.monotonic()
-        cached = presented.secret or presented.id, dialect.scope
-        if self._authenticated.get(cached, 0.0) > current:
-            return
-        try:
-            self._admit(
-                AdmissionRequest(
-                    token_hash=presented.id,
-                    secret=presented.secret,
-                    scope=dialect.scope,
-                    request_id=request_id,
-                    hold=None,
-                    door=dialect.door,
-                    ip=address,
-                )
-            )
-        except CallRefused as refused:
-            if refused.admission.outcome == "out_of_credits":
-                return  # the body may name an organisation that pays
-            raise
-        if len(self._authenticated) >= MAX_AUTHENTICATED:
-            self._authenticated.clear()
-        self._authenticated[cached] = current + AUTHENTICATED_SECONDS
-
     def check(self, request: CallRequest) -> Admission:
         """Check the caller and the model of a request that makes no call. Raises CallRefused, LedgerUnavailable, DomainError."""
-        admission = self.admit(request, None, request.model)
+        admission = self.admitter.admit(request, None, request.model)
         if isinstance(request.call, DomainError):
             raise request.call
         if not request.presented.is_test:
             request.dialect.route(self.routes, request, request.call)
         return admission
-
-    def response_owner(
-        self, key: str, request_id: str, dialect: Dialect, *, payer: PayerHint, address: str | None = None
-    ) -> ResponseOwner:
-        """Whose kept responses the key reads: those of the account that would pay for its calls, whether or not it can. Raises CallRefused,
-        LedgerUnavailable."""
-        presented = present(key)
-        query = AdmissionRequest(
-            token_hash=presented.id,
-            secret=presented.secret,
-            scope=dialect.scope,
-            request_id=request_id,
-            hold=None,
-            door=dialect.door,
-            org=payer.org,
-            repo_url=payer.repo_url,
-            ip=address,
-        )
-        try:
-            return owner_of(self._admit(query))
-        except CallRefused as refused:
-            if refused.admission.outcome not in UNPAID:
-                raise
-            return owner_of(refused.admission)
 
     def open(self, request: CallRequest) -> Reply | AnswerStream | Replay:
         """Make the call, or replay the answer of an earlier one with its idempotency key. Raises CallRefused, ProviderError,
@@ -323,22 +129,40 @@ class Gateway:
         admission: Admission | None = None
         try:
             if request.resolve is not None:
-                admission = self.admit(request, None, request.model)
+                admission = self.admitter.admit(request, None, request.model)
                 request = request.resolve(admission)
             try:
                 attempt = self._plan(request)
             except DomainError as error:
                 # the ledger's checks come first
-                admission = self.admit(request, None, request.model if isinstance(request.call, Call) else "")
+                model = request.model if isinstance(request.call, Call) else ""
+                admission = self.admitter.admit(request, None, model)
                 attempt = self._plan_own(request, admission, error)
-            call, route = attempt.call, attempt.route
-            limits = self.limits.take_known(request, call)
-            request, admission = self._admit_attempt(request, attempt)
+            limits = self.limits.take_known(request, attempt.call)
+            request, admission = self.admitter.admit_attempt(request, attempt)
         except AlreadyCalled as found:
             return found.replay
         except (CallRefused, DomainError) as refusal:
-            self._records.record(request, refusal, admission, started, started_at)
+            self.refusals.record(request, refusal, admission, started, started_at)
             raise
+        in_flight = self._in_flight(request, attempt, admission, started, started_at)
+        try:
+            # again: admission may have taken long
+            self.spool.check(admission.account_id)
+        except LedgerUnavailable as error:
+            in_flight.fail(error.code, error.status, error.message)
+            raise
+        return self._relay(request, attempt, in_flight, limits)
+
+    def _in_flight(
+        self,
+        request: CallRequest,
+        attempt: Attempt,
+        admission: Admission,
+        started: float,
+        started_at: datetime,
+    ) -> InFlightCall:
+        call, route = attempt.call, attempt.route
         messages, definitions = request.dialect.stored_input(call, request.size)
         metadata = CallMetadata(
             door=request.dialect.door,
@@ -354,47 +178,37 @@ class Gateway:
             answers=attempt.answers,
             trace_parent=request.trace_parent,
         )
-        in_flight = InFlightCall(
-            self.settlements,
-            self.hold_renewer,
-            admission,
-            metadata,
-            route,
-            self.margin,
-            _trail(request, call, route),
+        trail = _trail(request, call, route)
+        return InFlightCall(
+            self.settlements, self.hold_renewer, admission, metadata, route, self.margin, trail
         )
+
+    def _relay(
+        self,
+        request: CallRequest,
+        attempt: Attempt,
+        in_flight: InFlightCall,
+        limits: Mapping[str, str] | None,
+    ) -> Reply | AnswerStream:
+        """Make an admitted call. `limits`: headers of the key's limits, if they are known. Each error fails the call before it is raised."""
         try:
-            # again: admission may have taken long
-            self.spool.check(admission.account_id)
-        except LedgerUnavailable as error:
-            in_flight.fail(error.code, error.status, error.message)
-            raise
-        try:
-            if admission.rules is not None:
-                limits = self.limits.take_admitted(request, call, in_flight, limits)
+            if in_flight.admission.rules is not None:
+                limits = self.limits.take_admitted(request, attempt.call, in_flight, limits)
             self.stopped_accounts.check(in_flight)
             answer = self._try_own_keys(request, attempt, in_flight)
-            answer.dropped = in_flight.route.dropped
-            answer.served = in_flight.trail.header(in_flight.route)
-            settled = in_flight.settled if isinstance(answer, Reply) else None
-            answer.run_left = settled.run_left if settled else admission.run_left
-            if admission.funding in ("any", "credits") and not request.presented.is_test:
-                answer.balance = settled.balance if settled else admission.balance
-            answer.limits = limits or {}
-            if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
-                answer.limits = {**answer.limits, **self.caller_caps.headers(admission)}
+            self._describe(answer, request, in_flight, limits or {})
             return answer
         except CallRefused as error:
-            status, message = self._records.answer_to(request, error)
+            status, message = self.refusals.answer_to(request, error)
             in_flight.fail(error.code, status, message)
             raise
         except ProviderError as error:
-            error.dropped = route.dropped
+            error.dropped = attempt.route.dropped
             in_flight.fail("upstream_status", error.status, error.full_text)
             raise
         except UpstreamError as error:
             failed = in_flight.stop_error or error
-            failed.dropped = route.dropped
+            failed.dropped = attempt.route.dropped
             in_flight.fail(failed.kind, failed.status, str(failed), response=error.arrived)
             raise failed from error.__cause__
         except LedgerUnavailable:
@@ -405,6 +219,25 @@ class Gateway:
         except BaseException:
             in_flight.close()
             raise
+
+    def _describe(
+        self,
+        answer: Reply | AnswerStream,
+        request: CallRequest,
+        in_flight: InFlightCall,
+        limits: Mapping[str, str],
+    ) -> None:
+        """Add what the headers of the answer say: who served it, and what is left."""
+        admission = in_flight.admission
+        answer.dropped = in_flight.route.dropped
+        answer.served = in_flight.trail.header(in_flight.route)
+        settled = in_flight.settled if isinstance(answer, Reply) else None
+        answer.run_left = settled.run_left if settled else admission.run_left
+        if admission.funding in ("any", "credits") and not request.presented.is_test:
+            answer.balance = settled.balance if settled else admission.balance
+        answer.limits = limits
+        if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
+            answer.limits = {**limits, **self.caller_caps.headers(admission)}
 
     def close(self, timeout: float = 4.0) -> None:
         """Stop every stream of this process and wait up to `timeout` seconds until all are settled."""
@@ -425,7 +258,7 @@ class Gateway:
         call = request.call
         if isinstance(call, DomainError):
             raise call
-        _run_budget(request)
+        checked_run_budget(request)
         if request.presented.is_test:
             return self._prepare(request, call, self.routes.for_test(call))
         route = request.dialect.route(self.routes, request, call)
@@ -510,21 +343,7 @@ class Gateway:
         counted = cost(dialect.count_text(call))
         if counted > admission.available:
             outcome: Outcome = "insufficient" if counted > admission.balance else "held"
-            raise self._refusal(replace(admission, outcome=outcome, minimum=counted))
-
-    def record_unread(
-        self,
-        dialect: Dialect,
-        request_id: str,
-        key: str,
-        error: CallRefused | DomainError,
-        answer: ErrorAnswer,
-    ) -> None:
-        """Record a call that was refused before its body was read, unless the key is unknown."""
-        secret = present(key).secret
-        # anybody may know the public id of a key
-        if answer.status != 401 and (not secret or (secret, dialect.scope) in self._authenticated):
-            self._records.record_unread(dialect, request_id, key, error, answer)
+            raise self.admitter.refusal(replace(admission, outcome=outcome, minimum=counted))
 
     # -- the call --------------------------------------------------------------------------------------------
 
@@ -656,7 +475,7 @@ class Gateway:
         self.whole_only.add(attempt.route)
         whole = self._prepare(request, request.call, attempt.route)
         if not in_flight.try_hold(whole.hold):
-            raise self._refusal(replace(in_flight.admission, outcome="held", hold=whole.hold))
+            raise self.admitter.refusal(replace(in_flight.admission, outcome="held", hold=whole.hold))
         return whole
 
 
@@ -675,11 +494,3 @@ def _trail(request: CallRequest, call: Call, route: Route) -> RouteTrail:
     if len(alias.targets) == 1:
         return RouteTrail(call.model, "alias")
     return RouteTrail(call.model, "sticky" if _session(request, call, alias) else "weight")
-
-
-def _run_budget(request: CallRequest) -> int | None:
-    """The credits of the run's envelope that the caller asks for. Raises DomainError."""
-    credits = read_run_budget(request.run_budget)
-    if credits is not None and request.run_id is None and request.session is None:
-        raise DomainError(f"'{RUN_BUDGET}' needs a run: name one of your running runs (x-stoa-run-id).")
-    return credits
