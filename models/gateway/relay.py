@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from models.accounts.key_format import present
 from models.core.cooperative import heavy
 from models.core.db import now
 from models.core.errors import DomainError
@@ -36,6 +35,7 @@ from models.gateway.call_errors import (
     RelayFailed,
     own_key_failed,
 )
+from models.gateway.call_refusals import CallRefusals
 from models.gateway.call_session import affinity, is_claude_code
 from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
@@ -43,7 +43,6 @@ from models.gateway.dialects.dialect import (
     MAX_STORED_REQUEST,
     CallRequest,
     Dialect,
-    ErrorAnswer,
     Reply,
 )
 from models.gateway.failover import Attempt, ProviderTrials, error_class, label
@@ -62,7 +61,6 @@ from models.gateway.in_flight import (
 )
 from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.pricing import PriceTable
-from models.gateway.refusal_records import RefusalRecords
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.response_state.response_store import ResponseStore
 from models.gateway.routing import MAX_OUTPUT, NoRoute, Route, Router, held_credits
@@ -101,9 +99,9 @@ class Gateway:
         self.caller_caps = CallerCaps(pool)
         self.outputs = self.settlements.outputs
         self.settings = settings
-        self.admitter = Admitter(settings, pool, self.spool, self.settlements)
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
-        self._records = RefusalRecords(self.refused_calls, settings)
+        self.admitter = Admitter(settings, pool, self.spool, self.settlements)
+        self.refusals = CallRefusals(settings, self.admitter, self.refused_calls)
         self.responses = ResponseStore(
             pool, limit=settings.stoa_response_bytes, days=settings.stoa_response_days
         )
@@ -145,7 +143,7 @@ class Gateway:
         except AlreadyCalled as found:
             return found.replay
         except (CallRefused, DomainError) as refusal:
-            self._records.record(request, refusal, admission, started, started_at)
+            self.refusals.record(request, refusal, admission, started, started_at)
             raise
         in_flight = self._in_flight(request, attempt, admission, started, started_at)
         try:
@@ -201,7 +199,7 @@ class Gateway:
             self._describe(answer, request, in_flight, limits or {})
             return answer
         except CallRefused as error:
-            status, message = self._records.answer_to(request, error)
+            status, message = self.refusals.answer_to(request, error)
             in_flight.fail(error.code, status, message)
             raise
         except ProviderError as error:
@@ -346,22 +344,6 @@ class Gateway:
         if counted > admission.available:
             outcome: Outcome = "insufficient" if counted > admission.balance else "held"
             raise self.admitter.refusal(replace(admission, outcome=outcome, minimum=counted))
-
-    def record_unread(
-        self,
-        dialect: Dialect,
-        request_id: str,
-        key: str,
-        error: CallRefused | DomainError,
-        answer: ErrorAnswer,
-    ) -> None:
-        """Record a call that was refused before its body was read, unless the key is unknown."""
-        if answer.status == 401:
-            return
-        presented = present(key)
-        # anybody may know the public id of a key
-        if not presented.secret or self.admitter.has_authenticated(presented, dialect):
-            self._records.record_unread(dialect, request_id, key, error, answer)
 
     # -- the call --------------------------------------------------------------------------------------------
 

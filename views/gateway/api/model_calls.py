@@ -294,7 +294,7 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception,
     answer = dialect.error(normalized, ErrorContext(context.id, context.request.headers, context.settings))
     key = guards.api_key(context.request.environ) if unread else None
     if key and isinstance(normalized, CallRefused | DomainError):
-        gateway(context.app).record_unread(dialect, context.id, key, normalized, answer)
+        gateway(context.app).refusals.record_unread(dialect, context.id, key, normalized, answer)
     response = json_answer(answer.body, answer.status)
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):

@@ -1,4 +1,4 @@
-"""Records refused calls with what the client got."""
+"""What is recorded of calls that were not admitted."""
 
 import time
 from datetime import datetime
@@ -8,6 +8,7 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway import metrics
+from models.gateway.admitter import Admitter
 from models.gateway.call_errors import CallRefused
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import (
@@ -23,12 +24,13 @@ from models.ledger import holds
 from models.ledger.holds import Admission
 
 
-class RefusalRecords:
-    """Of one process. Recording never waits and never raises."""
+class CallRefusals:
+    """Makes the records of refused calls, and queues them."""
 
-    def __init__(self, refused_calls: RefusedCalls, settings: Settings) -> None:
-        self._refused_calls = refused_calls
+    def __init__(self, settings: Settings, admitter: Admitter, refused: RefusedCalls) -> None:
         self._settings = settings
+        self._admitter = admitter
+        self._refused = refused
 
     def record(
         self,
@@ -61,7 +63,7 @@ class RefusalRecords:
             latency_ms=int((time.monotonic() - started) * 1000),
             parameters=request.parameters,
         )
-        self._refused_calls.add(record, request.refused_input, min(request.size, MAX_STORED_REQUEST))
+        self._refused.add(record, request.refused_input, min(request.size, MAX_STORED_REQUEST))
 
     def record_unread(
         self,
@@ -71,10 +73,14 @@ class RefusalRecords:
         error: CallRefused | DomainError,
         answer: ErrorAnswer,
     ) -> None:
-        """Record a call that was refused before its body was read; its key is known to be right."""
+        """Record a call that was refused before its body was read, unless the key is unknown."""
         code, status = error.code, answer.status
         admission = error.admission if isinstance(error, CallRefused) else None
+        if status == 401:
+            return
         presented = present(key)
+        if presented.secret and not self._admitter.has_authenticated(presented, dialect):
+            return  # anybody may know the public id
         record = holds.CallRefusal(
             request_id=request_id,
             key_id=presented.id,
@@ -87,7 +93,7 @@ class RefusalRecords:
             started_at=now(),
             latency_ms=0,
         )
-        self._refused_calls.add(record, lambda: (None, None), 0)
+        self._refused.add(record, lambda: (None, None), 0)
 
     def answer_to(self, request: CallRequest, error: Exception) -> tuple[int, str]:
         """The status and the message that the client gets for an error."""
