@@ -433,7 +433,7 @@ class Gateway:
     def _fallbacks(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Iterator[Attempt]:
-        """The call prepared for each other provider whose price is held."""
+        """The call prepared for each other provider whose price is held, and which the caller may use."""
         call = request.call
         if isinstance(call, DomainError) or request.byok or request.free or request.presented.is_test:
             return
@@ -446,6 +446,8 @@ class Gateway:
                 continue
             fewer = call.n > 1 and attempt.route.provider.native_n and not route.provider.native_n
             fewer = fewer or bool(other.route.dropped and in_flight.is_strict)
+            if attempt.route.alias and not self.admitter.allows(in_flight.admission, other.route):
+                continue
             if not fewer and in_flight.try_hold(other.hold):
                 yield other
 
