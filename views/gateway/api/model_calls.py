@@ -147,7 +147,7 @@ def count_tokens(
         key = guards.single_api_key(request.environ)
         if not key:
             raise MissingApiKey
-        gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
+        gateway(context.app).admitter.authenticate(key, context.id, dialect, request.remote_addr)
         try:
             body, raw = read_with_bytes(request, allow_nul=True)
         except BadJson as error:
@@ -166,7 +166,9 @@ def response_owner(context: RequestContext) -> ResponseOwner:
         raise MissingApiKey
     payer = payer_hint(request.headers.get("x-stoa-org"), request.headers.get("x-stoa-repo"))
     served = gateway(context.app)
-    return served.response_owner(key, context.id, RESPONSES, payer=payer, address=request.remote_addr)
+    return served.admitter.response_owner(
+        key, context.id, RESPONSES, payer=payer, address=request.remote_addr
+    )
 
 
 def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
@@ -193,7 +195,7 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         # authenticate before reading a large body
         if not key:
             raise MissingApiKey
-        gateway(context.app).authenticate(key, context.id, dialect, request.remote_addr)
+        gateway(context.app).admitter.authenticate(key, context.id, dialect, request.remote_addr)
 
     body: Any
     files: tuple[UploadedFile, ...] = ()
@@ -297,7 +299,7 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception,
     key = guards.api_key(context.request.environ) if unread else None
     limited = isinstance(normalized, TooManyFailedKeys)
     if key and not limited and isinstance(normalized, CallRefused | DomainError):
-        gateway(context.app).record_unread(dialect, context.id, key, normalized, answer)
+        gateway(context.app).refusals.record_unread(dialect, context.id, key, normalized, answer)
     response = json_answer(answer.body, answer.status)
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):

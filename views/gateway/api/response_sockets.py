@@ -107,7 +107,7 @@ def serve_socket(context: RequestContext) -> Response:
         key = guards.single_api_key(environ)
         if not key:
             raise MissingApiKey
-        gateway(context.app).authenticate(key, context.id, RESPONSES, context.request.remote_addr)
+        gateway(context.app).admitter.authenticate(key, context.id, RESPONSES, context.request.remote_addr)
         with sockets.room(key):
             headers = {"x-request-id": context.id, "x-codex-websocket-max-message-bytes": str(MAX_BODY_BYTES)}
             socket = accept(environ, max_size=MAX_BODY_BYTES, headers=headers)
