@@ -19,10 +19,10 @@ REPLAYED = "Idempotent-Replayed"
 ORIGINAL = "Original-Request"
 """Names the call whose answer is replayed."""
 DROPPED = "X-Stoa-Dropped"
+"""Names the request keys left out for the provider."""
 MAX_DROPPED = 50
 MAX_HEADER = 2_000
 """Most names, and characters of them, in that header."""
-"""Names the request keys left out for the provider."""
 EVENT_STREAM = "text/event-stream"
 NOT_STORED = "Idempotent-Stored"
 """`false` on a whole answer that is too large for a replay."""

@@ -6,34 +6,36 @@ belong to the dialects (`models/gateway/dialects`).
 """
 
 import logging
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from math import ceil
 
-from models.accounts.key_format import present
 from models.core.cooperative import heavy
 from models.core.db import now
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.gateway import lenient_json, metrics, sse
 from models.gateway.account_keys import AccountKeys
+from models.gateway.admitter import Admitter, checked_run_budget
 from models.gateway.aliases import Alias
 from models.gateway.approved_prices import ApprovedPrices
 from models.gateway.bill import Biller
-from models.gateway.budget_errors import RUN_BUDGET, read_run_budget
+from models.gateway.call_answers import (
+    fetch_all,
+    open_stream,
+    read_streamed,
+    request_count,
+    settle_reply,
+)
 from models.gateway.call_errors import (
     CallRefused,
-    CreditsHeld,
     ProviderError,
     RelayFailed,
     own_key_failed,
-    read_provider_error,
 )
+from models.gateway.call_refusals import CallRefusals
 from models.gateway.call_session import affinity, is_claude_code
 from models.gateway.call_spans import CallSpans
 from models.gateway.chat_format import Call
@@ -41,24 +43,16 @@ from models.gateway.dialects.dialect import (
     MAX_STORED_REQUEST,
     CallRequest,
     Dialect,
-    ErrorAnswer,
-    ErrorContext,
     Reply,
-    WholeAnswer,
 )
-from models.gateway.dialects.error_shapes import answer_message
 from models.gateway.failover import Attempt, ProviderTrials, error_class, label
 from models.gateway.formats import passed
 from models.gateway.free_mode import FreeMode
 from models.gateway.idempotency import (
     AlreadyCalled,
-    IdempotencyKey,
     Replay,
-    claim_error,
-    recorded,
 )
 from models.gateway.in_flight import (
-    Admissions,
     CallMetadata,
     HoldRenewer,
     InFlightCall,
@@ -68,53 +62,25 @@ from models.gateway.in_flight import (
 from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
-from models.gateway.response_state.response_store import ResponseOwner, ResponseStore, owner_of
+from models.gateway.response_state.response_store import ResponseStore
 from models.gateway.routing import MAX_OUTPUT, NoRoute, Route, Router, held_credits
 from models.gateway.served import RouteTrail
-from models.gateway.session_runs import SessionRuns
 from models.gateway.spend_caps import CallerCaps
 from models.gateway.spool import Spool
-from models.gateway.stopped_accounts import AccountStopped, StoppedAccounts
+from models.gateway.stopped_accounts import StoppedAccounts
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
-    MAX_STREAM,
-    READ,
-    EmptyAnswer,
-    ProviderResponse,
     UpstreamError,
 )
 from models.gateway.whole_stream import (
     AnswerEnded,
     WholeOnlyModels,
     can_stream,
-    read_whole_stream,
     refuses_to_stream,
 )
-from models.ledger import holds
-from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable, Outcome
-from models.ledger.idempotent_calls import Claim, StoredAnswer
-from models.ledger.payers import PayerHint
+from models.ledger.holds import Admission, LedgerUnavailable, Outcome
 
 log = logging.getLogger("stoa.gateway")
-
-JSON = "application/json"
-JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
-"""Substrings of a `Content-Type` that announce a stream of JSON."""
-AUTHENTICATED_SECONDS = 30.0
-"""How long `authenticate` caches an accepted key."""
-MAX_AUTHENTICATED = 10_000
-UNPAID = ("out_of_credits", "plan_limit", "plan_rate", "model_not_in_plan", "stopped")
-"""Refusals of a caller who is known, but cannot call now."""
-MAX_LISTED_HOLDS = 20
-"""Holds in the details of a refused call."""
-UNKNOWN_CALL_SECONDS = 5
-"""Assumed duration of a call whose key and model have too few settled calls."""
-MAX_RETRY_SECONDS = 60
-RUN_PROBLEMS = ("run_not_found", "run_not_running")
-EMPTY = "The provider's answer was empty."
-CLAIMED = Claim("claimed")
-RETRY_OUTCOMES = ("checked", "out_of_credits")
-"""Outcomes of the check of a caller who gets the answer of an earlier call."""
 
 
 class Gateway:
@@ -127,19 +93,18 @@ class Gateway:
         self.failover = settings.stoa_failover
         self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file, ApprovedPrices(pool).find))
         self.hold_renewer = HoldRenewer(pool)
-        self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
         spans = CallSpans(settings, pool) if settings.stoa_otlp_endpoint else None
         self.settlements = Settlements(pool, self.spool, spans)
-        self.session_runs = SessionRuns(pool, settings)
         self.caller_caps = CallerCaps(pool)
         self.outputs = self.settlements.outputs
         self.settings = settings
         self.refused_calls = RefusedCalls(pool, self.settlements.windows)
+        self.admitter = Admitter(settings, pool, self.spool, self.settlements)
+        self.refusals = CallRefusals(settings, self.admitter, self.refused_calls)
         self.responses = ResponseStore(
             pool, limit=settings.stoa_response_bytes, days=settings.stoa_response_days
         )
-        self._authenticated: dict[tuple[str, str], float] = {}
         self.account_keys = AccountKeys(pool, settings.secret_key)
         self.free_mode = FreeMode(settings, pool, limits.storage)
         self.whole_only = WholeOnlyModels()
@@ -147,180 +112,14 @@ class Gateway:
         self.streams: set[AnswerStream] = set()
         """Streams that still read from their provider."""
 
-    def admit(
-        self,
-        request: CallRequest,
-        hold: int | None,
-        model: str,
-        minimum: int = 0,
-        route: Route | None = None,
-        *,
-        claims: bool = False,
-    ) -> Admission:
-        """Check the caller and place the hold (None: check only) if at least `minimum` is available, and claim the call's
-        idempotency key if `claims`. Raises CallRefused, CreditsHeld, AlreadyCalled or a DomainError if another call has the key,
-        or LedgerUnavailable, also while calls wait to be settled."""
-        presented = request.presented
-        query = AdmissionRequest(
-            token_hash=presented.id,
-            secret=presented.secret,
-            scope=request.dialect.scope,
-            drops=route.dropped if route else (),
-            request_id=request.request_id,
-            hold=hold,
-            minimum=minimum,
-            run_id=request.run_id,
-            require_run=request.dialect.needs_run,
-            door=request.dialect.door,
-            model=model,
-            route_model=route.provider.public_model(route.model) if route else "",
-            byok=route is not None and route.byok is not None,
-            run_budget=None if hold is None else _run_budget(request),
-            org=request.payer.org,
-            repo_url=request.payer.repo_url,
-            ip=request.address,
-        )
-        return self._admit(query, request.idempotency if claims else None)
-
-    def _admit_attempt(self, request: CallRequest, attempt: Attempt) -> tuple[CallRequest, Admission]:
-        """`admit`, in the run of the client's session if there is one. A session never refuses a call: if its run has ended
-        meanwhile, or belongs to another account, the call goes into another, or into none."""
-        request = self.session_runs.attributed(request)
-        for tries in (1, 2, 3):
-            _run_budget(request)
-            try:
-                # a free call needs no hold
-                admission = self.admit(
-                    request,
-                    attempt.hold or None,
-                    attempt.call.model,
-                    attempt.minimum,
-                    attempt.route,
-                    claims=True,
-                )
-            except CallRefused as refused:
-                if request.session is None or refused.code not in RUN_PROBLEMS or tries == 3:
-                    raise
-                ended = tries == 1 and refused.code == "run_not_running"
-                request = (
-                    self.session_runs.attributed(request, ended=True)
-                    if ended
-                    else replace(request, run_id=None, session=None)
-                )
-                continue
-            return request, admission
-        raise AssertionError("unreachable")
-
-    def _admit(self, query: AdmissionRequest, key: IdempotencyKey | None = None) -> Admission:
-        self.spool.check()
-        claim = CLAIMED
-        with metrics.timed("admit"):
-            if key is None:
-                admission = self.admissions.admit(query)
-            else:
-                admission, claim = self.admissions.admit_claimed(query, key.claim)
-        if key is not None and claim.state not in ("claimed", "unknown"):
-            self._check_retry(key, claim, admission)
-        if admission.outcome not in ("admitted", "checked"):
-            metrics.of(metrics.ERRORS, query.door, admission.outcome).inc()
-            raise self._refusal(admission)
-        return admission
-
-    def _check_retry(self, key: IdempotencyKey, claim: Claim, admission: Admission) -> None:
-        """End a call whose idempotency key another call has: with its answer, or an error. Returns if the caller is refused."""
-        if admission.outcome not in RETRY_OUTCOMES:
-            return
-        if claim.answer is not None and claim.request_id is not None:
-            metrics.of(metrics.REPLAYS, admission.door).inc()
-            raise AlreadyCalled(Replay(claim.answer, claim.request_id))
-        usual = self.outputs.typical_seconds(admission.key_id, admission.model) or UNKNOWN_CALL_SECONDS
-        elapsed = (now() - claim.created_at).total_seconds() if claim.created_at else 0
-        # an overdue call is asked for less and less often: its worker may be dead
-        remaining = max(usual - elapsed, elapsed / 2, 1)
-        raise claim_error(key, claim, min(ceil(remaining), MAX_RETRY_SECONDS))
-
-    def _refusal(self, admission: Admission) -> CallRefused:
-        """The error of a call that was not admitted. If calls in flight hold its credits, reads their holds."""
-        account_id = admission.account_id
-        if admission.outcome not in ("held", "budget_held") or account_id is None:
-            return CallRefused(admission)
-        try:
-            live, count = holds.live_holds(self.pool, account_id, limit=MAX_LISTED_HOLDS + 1)
-        except LedgerUnavailable:
-            log.warning("could not list the holds of account %s", account_id)
-            return CreditsHeld(admission, [], 0, UNKNOWN_CALL_SECONDS)
-        others = [hold for hold in live if hold.request_id != admission.request_id]
-        count -= len(live) - len(others)
-        current = now()
-        remaining = [
-            (self.outputs.typical_seconds(admission.key_id, hold.model) or UNKNOWN_CALL_SECONDS)
-            - (current - hold.since).total_seconds()
-            for hold in others
-        ]
-        retry_after = min(max(ceil(min(remaining, default=0)), 1), MAX_RETRY_SECONDS)
-        return CreditsHeld(admission, others[:MAX_LISTED_HOLDS], count, retry_after)
-
-    def authenticate(self, key: str, request_id: str, dialect: Dialect, address: str | None = None) -> None:
-        """Check a key before a large body is read. Raises CallRefused, LedgerUnavailable.
-
-        Caches accepted keys for AUTHENTICATED_SECONDS; `admit` checks again before the call is served.
-        """
-        presented, current = present(key), time.monotonic()
-        cached = presented.secret or presented.id, dialect.scope
-        if self._authenticated.get(cached, 0.0) > current:
-            return
-        try:
-            self._admit(
-                AdmissionRequest(
-                    token_hash=presented.id,
-                    secret=presented.secret,
-                    scope=dialect.scope,
-                    request_id=request_id,
-                    hold=None,
-                    door=dialect.door,
-                    ip=address,
-                )
-            )
-        except CallRefused as refused:
-            if refused.admission.outcome == "out_of_credits":
-                return  # the body may name an organisation that pays
-            raise
-        if len(self._authenticated) >= MAX_AUTHENTICATED:
-            self._authenticated.clear()
-        self._authenticated[cached] = current + AUTHENTICATED_SECONDS
-
     def check(self, request: CallRequest) -> Admission:
         """Check the caller and the model of a request that makes no call. Raises CallRefused, LedgerUnavailable, DomainError."""
-        admission = self.admit(request, None, request.model)
+        admission = self.admitter.admit(request, None, request.model)
         if isinstance(request.call, DomainError):
             raise request.call
         if not request.presented.is_test:
             request.dialect.route(self.routes, request, request.call)
         return admission
-
-    def response_owner(
-        self, key: str, request_id: str, dialect: Dialect, *, payer: PayerHint, address: str | None = None
-    ) -> ResponseOwner:
-        """Whose kept responses the key reads: those of the account that would pay for its calls, whether or not it can. Raises CallRefused,
-        LedgerUnavailable."""
-        presented = present(key)
-        query = AdmissionRequest(
-            token_hash=presented.id,
-            secret=presented.secret,
-            scope=dialect.scope,
-            request_id=request_id,
-            hold=None,
-            door=dialect.door,
-            org=payer.org,
-            repo_url=payer.repo_url,
-            ip=address,
-        )
-        try:
-            return owner_of(self._admit(query))
-        except CallRefused as refused:
-            if refused.admission.outcome not in UNPAID:
-                raise
-            return owner_of(refused.admission)
 
     def open(self, request: CallRequest) -> Reply | AnswerStream | Replay:
         """Make the call, or replay the answer of an earlier one with its idempotency key. Raises CallRefused, ProviderError,
@@ -330,22 +129,40 @@ class Gateway:
         admission: Admission | None = None
         try:
             if request.resolve is not None:
-                admission = self.admit(request, None, request.model)
+                admission = self.admitter.admit(request, None, request.model)
                 request = request.resolve(admission)
             try:
                 attempt = self._plan(request)
             except DomainError as error:
                 # the ledger's checks come first
-                admission = self.admit(request, None, request.model if isinstance(request.call, Call) else "")
+                model = request.model if isinstance(request.call, Call) else ""
+                admission = self.admitter.admit(request, None, model)
                 attempt = self._plan_own(request, admission, error)
-            call, route = attempt.call, attempt.route
-            limits = self.limits.take_known(request, call)
-            request, admission = self._admit_attempt(request, attempt)
+            limits = self.limits.take_known(request, attempt.call)
+            request, admission = self.admitter.admit_attempt(request, attempt)
         except AlreadyCalled as found:
             return found.replay
         except (CallRefused, DomainError) as refusal:
-            self._record_refusal(request, refusal, admission, started, started_at)
+            self.refusals.record(request, refusal, admission, started, started_at)
             raise
+        in_flight = self._in_flight(request, attempt, admission, started, started_at)
+        try:
+            # again: admission may have taken long
+            self.spool.check(admission.account_id)
+        except LedgerUnavailable as error:
+            in_flight.fail(error.code, error.status, error.message)
+            raise
+        return self._relay(request, attempt, in_flight, limits)
+
+    def _in_flight(
+        self,
+        request: CallRequest,
+        attempt: Attempt,
+        admission: Admission,
+        started: float,
+        started_at: datetime,
+    ) -> InFlightCall:
+        call, route = attempt.call, attempt.route
         messages, definitions = request.dialect.stored_input(call, request.size)
         metadata = CallMetadata(
             door=request.dialect.door,
@@ -361,47 +178,37 @@ class Gateway:
             answers=attempt.answers,
             trace_parent=request.trace_parent,
         )
-        in_flight = InFlightCall(
-            self.settlements,
-            self.hold_renewer,
-            admission,
-            metadata,
-            route,
-            self.margin,
-            _trail(request, call, route),
+        trail = _trail(request, call, route)
+        return InFlightCall(
+            self.settlements, self.hold_renewer, admission, metadata, route, self.margin, trail
         )
+
+    def _relay(
+        self,
+        request: CallRequest,
+        attempt: Attempt,
+        in_flight: InFlightCall,
+        limits: Mapping[str, str] | None,
+    ) -> Reply | AnswerStream:
+        """Make an admitted call. `limits`: headers of the key's limits, if they are known. Each error fails the call before it is raised."""
         try:
-            # again: admission may have taken long
-            self.spool.check(admission.account_id)
-        except LedgerUnavailable as error:
-            in_flight.fail(error.code, error.status, error.message)
-            raise
-        try:
-            if admission.rules is not None:
-                limits = self.limits.take_admitted(request, call, in_flight, limits)
+            if in_flight.admission.rules is not None:
+                limits = self.limits.take_admitted(request, attempt.call, in_flight, limits)
             self.stopped_accounts.check(in_flight)
             answer = self._try_own_keys(request, attempt, in_flight)
-            answer.dropped = in_flight.route.dropped
-            answer.served = in_flight.trail.header(in_flight.route)
-            settled = in_flight.settled if isinstance(answer, Reply) else None
-            answer.run_left = settled.run_left if settled else admission.run_left
-            if admission.funding in ("any", "credits") and not request.presented.is_test:
-                answer.balance = settled.balance if settled else admission.balance
-            answer.limits = limits or {}
-            if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
-                answer.limits = {**answer.limits, **self.caller_caps.headers(admission)}
+            self._describe(answer, request, in_flight, limits or {})
             return answer
         except CallRefused as error:
-            status, message = self._answer_to(request, error)
+            status, message = self.refusals.answer_to(request, error)
             in_flight.fail(error.code, status, message)
             raise
         except ProviderError as error:
-            error.dropped = route.dropped
+            error.dropped = attempt.route.dropped
             in_flight.fail("upstream_status", error.status, error.full_text)
             raise
         except UpstreamError as error:
             failed = in_flight.stop_error or error
-            failed.dropped = route.dropped
+            failed.dropped = attempt.route.dropped
             in_flight.fail(failed.kind, failed.status, str(failed), response=error.arrived)
             raise failed from error.__cause__
         except LedgerUnavailable:
@@ -412,6 +219,25 @@ class Gateway:
         except BaseException:
             in_flight.close()
             raise
+
+    def _describe(
+        self,
+        answer: Reply | AnswerStream,
+        request: CallRequest,
+        in_flight: InFlightCall,
+        limits: Mapping[str, str],
+    ) -> None:
+        """Add what the headers of the answer say: who served it, and what is left."""
+        admission = in_flight.admission
+        answer.dropped = in_flight.route.dropped
+        answer.served = in_flight.trail.header(in_flight.route)
+        settled = in_flight.settled if isinstance(answer, Reply) else None
+        answer.run_left = settled.run_left if settled else admission.run_left
+        if admission.funding in ("any", "credits") and not request.presented.is_test:
+            answer.balance = settled.balance if settled else admission.balance
+        answer.limits = limits
+        if request.dialect.shows_caps and request.headers and is_claude_code(request.headers):
+            answer.limits = {**limits, **self.caller_caps.headers(admission)}
 
     def close(self, timeout: float = 4.0) -> None:
         """Stop every stream of this process and wait up to `timeout` seconds until all are settled."""
@@ -432,7 +258,7 @@ class Gateway:
         call = request.call
         if isinstance(call, DomainError):
             raise call
-        _run_budget(request)
+        checked_run_budget(request)
         if request.presented.is_test:
             return self._prepare(request, call, self.routes.for_test(call))
         route = request.dialect.route(self.routes, request, call)
@@ -493,7 +319,7 @@ class Gateway:
         with heavy(request.size):
             route, sent = self.routes.prepare(route, call)
         whole = whole or not call.stream
-        answers = call.n * _request_count(call, route)
+        answers = call.n * request_count(call, route)
         if route.byok is not None:
             # counts in budgets that count such calls
             output = route.held_output(call, answers, MAX_OUTPUT)
@@ -517,77 +343,7 @@ class Gateway:
         counted = cost(dialect.count_text(call))
         if counted > admission.available:
             outcome: Outcome = "insufficient" if counted > admission.balance else "held"
-            raise self._refusal(replace(admission, outcome=outcome, minimum=counted))
-
-    def _record_refusal(
-        self,
-        request: CallRequest,
-        refusal: CallRefused | DomainError,
-        admission: Admission | None,
-        started: float,
-        started_at: datetime,
-    ) -> None:
-        """Record a call that was not admitted, in the background. `admission`: what the ledger's checks found, if they passed."""
-        if isinstance(refusal, CallRefused):
-            admission = refusal.admission
-            if admission.user_id is None:
-                return
-        elif admission is not None:
-            metrics.of(metrics.ERRORS, request.dialect.door, refusal.code).inc()
-        status, message = self._answer_to(request, refusal)
-        record = holds.CallRefusal(
-            request_id=request.request_id,
-            key_id=request.presented.id,
-            org_id=admission.org_id if admission else None,
-            run_id=request.run_id,
-            door=request.dialect.door,
-            requested_model=request.model,
-            error=refusal.code,
-            http_status=status,
-            error_message=message,
-            stream=isinstance(request.call, Call) and request.call.stream,
-            started_at=started_at,
-            latency_ms=int((time.monotonic() - started) * 1000),
-            parameters=request.parameters,
-        )
-        self.refused_calls.add(record, request.refused_input, min(request.size, MAX_STORED_REQUEST))
-
-    def record_unread(
-        self,
-        dialect: Dialect,
-        request_id: str,
-        key: str,
-        error: CallRefused | DomainError,
-        answer: ErrorAnswer,
-    ) -> None:
-        """Record a call that was refused before its body was read, unless the key is unknown."""
-        code, status = error.code, answer.status
-        admission = error.admission if isinstance(error, CallRefused) else None
-        if status == 401:
-            return
-        presented = present(key)
-        if presented.secret and (presented.secret, dialect.scope) not in self._authenticated:
-            return  # anybody may know the public id
-        record = holds.CallRefusal(
-            request_id=request_id,
-            key_id=presented.id,
-            org_id=admission.org_id if admission else None,
-            door=dialect.door,
-            requested_model="",
-            error=code,
-            http_status=status,
-            error_message=answer_message(answer.body),
-            started_at=now(),
-            latency_ms=0,
-        )
-        self.refused_calls.add(record, lambda: (None, None), 0)
-
-    def _answer_to(self, request: CallRequest, error: Exception) -> tuple[int, str]:
-        """The status and the message that the client gets for an error."""
-        answer = request.dialect.error(
-            error, ErrorContext(request.request_id, request.headers or {}, self.settings)
-        )
-        return answer.status, answer_message(answer.body)
+            raise self.admitter.refusal(replace(admission, outcome=outcome, minimum=counted))
 
     # -- the call --------------------------------------------------------------------------------------------
 
@@ -595,8 +351,8 @@ class Gateway:
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Reply | AnswerStream:
         """Make the call with the provider keys of the account that pays, in their order, else with credits. When all fail, credits
-        pay only if each of them allows it; else raises the first error. Calls with test keys use none. Raises LedgerUnavailable."""
-        if attempt.route.byok is not None or request.presented.is_test:
+        pay only if each of them allows it; else raises the first error. Calls with test keys and free calls use none. Raises LedgerUnavailable."""
+        if attempt.route.byok is not None or request.free or request.presented.is_test:
             return self._try_providers(request, attempt, in_flight)
         failed: ProviderError | UpstreamError | None = None
         credits = True
@@ -649,7 +405,7 @@ class Gateway:
         """The call, that no provider of this server serves, with a provider key of the account. Raises `error` if none serves it, or
         LedgerUnavailable."""
         call = request.call
-        own = not (request.byok or request.presented.is_test)
+        own = not (request.byok or request.free or request.presented.is_test)
         if own and isinstance(error, NoRoute) and isinstance(call, Call):
             task = call.format if call.format in passed.PATHS else None
             for key in self.account_keys.find(
@@ -677,7 +433,7 @@ class Gateway:
     def _fallbacks(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Iterator[Attempt]:
-        """The call prepared for each other provider whose price is held."""
+        """The call prepared for each other provider whose price is held, and which the caller may use."""
         call = request.call
         if isinstance(call, DomainError) or request.byok or request.free or request.presented.is_test:
             return
@@ -690,6 +446,8 @@ class Gateway:
                 continue
             fewer = call.n > 1 and attempt.route.provider.native_n and not route.provider.native_n
             fewer = fewer or bool(other.route.dropped and in_flight.is_strict)
+            if attempt.route.alias and not self.admitter.allows(in_flight.admission, other.route):
+                continue
             if not fewer and in_flight.try_hold(other.hold):
                 yield other
 
@@ -697,72 +455,21 @@ class Gateway:
         dialect, call = request.dialect, attempt.call
         biller = Biller(self.routes, self.margin, partial(dialect.count_input, call))
         if not attempt.whole:
-            return self._stream(request, attempt, in_flight, biller)
+            return open_stream(request, attempt, in_flight, biller, self.streams)
         if not call.stream:
-            return self._reply(request, call, _fetch_all(dialect, attempt), in_flight, biller)
+            return settle_reply(request, call, fetch_all(dialect, attempt), in_flight, biller, self.settings)
         try:
-            answer = self._read_streamed(dialect, attempt, in_flight)
+            answer = read_streamed(dialect, attempt, in_flight, self.whole_only)
         except AnswerEnded as ended:
             error = ended.error
-            self._reply(request, call, [ended.answer], in_flight, biller, error=error)
+            settle_reply(request, call, [ended.answer], in_flight, biller, self.settings, error=error)
             raise error from ended
         except ProviderError as error:
             if not refuses_to_stream(error):
                 raise
             log.warning("%s does not stream %s: %s", attempt.route.provider.title, attempt.route.model, error)
             return self._send(request, self._as_whole(request, attempt, in_flight), in_flight)
-        return self._reply(request, call, [answer], in_flight, biller)
-
-    def _stream(
-        self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall, biller: Biller
-    ) -> AnswerStream:
-        route = attempt.route
-        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
-        try:
-            start = _read_start(response)
-            if not _succeeded(response):
-                raise read_provider_error(response, route, start)
-            if start and not sse.looks_like_sse(start):
-                if "json" not in _content_type(response):
-                    raise read_provider_error(response, route, start)
-                start += response.read()
-                # raises unless the body is an answer, which is then passed on as a stream
-                request.dialect.read_answer(start, attempt.call, route, response.headers)
-            stream = AnswerStream(
-                request,
-                attempt.call,
-                in_flight,
-                response,
-                biller,
-                self.streams,
-                attempt.held_output,
-                start,
-            )
-        except BaseException:
-            response.close()
-            raise
-        stream.start()
-        return stream
-
-    def _read_streamed(self, dialect: Dialect, attempt: Attempt, in_flight: InFlightCall) -> WholeAnswer:
-        """Send the request as a stream, and collect the whole answer."""
-        call, route = attempt.call, attempt.route
-        response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
-        try:
-            start = _read_start(response)
-            if not _succeeded(response):
-                raise read_provider_error(response, route, start)
-            if start and not sse.looks_like_sse(start):
-                # the provider does not stream
-                self.whole_only.add(route)
-                return dialect.read_answer(start + response.read(), call, route, response.headers)
-            answer = read_whole_stream(dialect, call, in_flight, response, attempt.held_output, start)
-        finally:
-            response.close()
-        if answer.meter.usage() is None:
-            # its whole answers may report it
-            self.whole_only.add(route)
-        return answer
+        return settle_reply(request, call, [answer], in_flight, biller, self.settings)
 
     def _as_whole(self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall) -> Attempt:
         """The attempt for a provider that refused to stream, with its full hold. Raises CreditsHeld."""
@@ -770,64 +477,8 @@ class Gateway:
         self.whole_only.add(attempt.route)
         whole = self._prepare(request, request.call, attempt.route)
         if not in_flight.try_hold(whole.hold):
-            raise self._refusal(replace(in_flight.admission, outcome="held", hold=whole.hold))
+            raise self.admitter.refusal(replace(in_flight.admission, outcome="held", hold=whole.hold))
         return whole
-
-    def _reply(
-        self,
-        request: CallRequest,
-        call: Call,
-        answers: Sequence[WholeAnswer],
-        in_flight: InFlightCall,
-        biller: Biller,
-        *,
-        error: UpstreamError | None = None,
-    ) -> Reply:
-        """Settle a call, and format its whole answers for the client. `error`: why they are incomplete; gets them in its details."""
-        dialect = request.dialect
-        kind, message = (error.kind, str(error)) if error else (None, None)
-        meters = [answer.meter for answer in answers]
-        first = meters[0]
-        if all(meter.empty for meter in meters):
-            # a finished choice without content or usage: passed on, not billed
-            status = error.status if error else 200
-            in_flight.fail(kind or EmptyAnswer.kind, status, message or EMPTY)
-            return Reply(answers[0].raw)
-        bill = biller.bill(in_flight.route, meters, complete=error is None)
-        reply = dialect.reply(call, answers, bill)
-        if error is not None:
-            error.details = {"answer": lenient_json.read(reply.body).value}
-        stored = self._stored(request, in_flight, reply, error) if in_flight.admission.claimed else None
-        reply.stored = stored is None or stored.body is not None
-        in_flight.settle(
-            bill.usage,
-            bill.cost,
-            bill.price,
-            model=first.model,
-            message_id=first.id,
-            response=dialect.stored_answer(call, answers),
-            reasoning=first.reasoning,
-            error=kind,
-            error_message=message,
-            answer=stored,
-        )
-        if error is None and isinstance(in_flight.stop_error, AccountStopped):
-            # it has been paid for, but what it says is not to be done
-            raise in_flight.stop_error
-        if error is None and call.answer is not None:
-            call.answer.keep()
-        return reply
-
-    def _stored(
-        self, request: CallRequest, in_flight: InFlightCall, reply: Reply, error: UpstreamError | None
-    ) -> StoredAnswer:
-        """What a retry with the call's idempotency key gets: the reply, or the error of one that is incomplete."""
-        headers = in_flight.route_headers()
-        if error is None:
-            return recorded(reply.body, reply.content_type, headers=headers)
-        context = ErrorContext(request.request_id, request.headers or {}, self.settings)
-        answer = request.dialect.error(error, context)
-        return recorded(lenient_json.write(answer.body), JSON, answer.status, headers | dict(answer.headers))
 
 
 def _session(request: CallRequest, call: Call, alias: Alias) -> str | None:
@@ -845,73 +496,3 @@ def _trail(request: CallRequest, call: Call, route: Route) -> RouteTrail:
     if len(alias.targets) == 1:
         return RouteTrail(call.model, "alias")
     return RouteTrail(call.model, "sticky" if _session(request, call, alias) else "weight")
-
-
-def _run_budget(request: CallRequest) -> int | None:
-    """The credits of the run's envelope that the caller asks for. Raises DomainError."""
-    credits = read_run_budget(request.run_budget)
-    if credits is not None and request.run_id is None and request.session is None:
-        raise DomainError(f"'{RUN_BUDGET}' needs a run: name one of your running runs (x-stoa-run-id).")
-    return credits
-
-
-def _request_count(call: Call, route: Route) -> int:
-    """How many times the request is sent to get the answers that the client wants merged."""
-    return 1 if route.provider.native_n else call.answers
-
-
-def _fetch_all(dialect: Dialect, attempt: Attempt) -> list[WholeAnswer]:
-    """Send the request as often as needed, in parallel. Returns the answers of those that succeeded; raises the first
-    one's error when all failed."""
-    copies = _request_count(attempt.call, attempt.route)
-    found: list[WholeAnswer | BaseException | None] = [None] * copies
-
-    def fetch(index: int) -> None:
-        try:
-            found[index] = _fetch(dialect, attempt)
-        except BaseException as error:
-            found[index] = error
-
-    threads = [threading.Thread(target=fetch, args=(index,), daemon=True) for index in range(1, copies)]
-    for thread in threads:
-        thread.start()
-    fetch(0)
-    for thread in threads:
-        thread.join()
-    answers = [item for item in found if isinstance(item, WholeAnswer)]
-    if not answers:
-        assert isinstance(found[0], BaseException)
-        raise found[0]
-    return answers
-
-
-def _fetch(dialect: Dialect, attempt: Attempt) -> WholeAnswer:
-    route = attempt.route
-    response = route.provider.upstream.send(attempt.request)
-    try:
-        if not _succeeded(response):
-            raise read_provider_error(response, route)
-        raw = response.read(MAX_STREAM if "event-stream" in _content_type(response) else dialect.max_answer)
-        return dialect.read_answer(raw, attempt.call, route, response.headers)
-    finally:
-        response.close()
-
-
-def _succeeded(response: ProviderResponse) -> bool:
-    return 200 <= response.status < 300
-
-
-def _content_type(response: ProviderResponse) -> str:
-    return (response.headers.get("Content-Type") or "").lower()
-
-
-def _read_start(response: ProviderResponse) -> bytes:
-    """Read the first bytes of a body announced as JSON or HTML, which may be an event stream nevertheless."""
-    kind = _content_type(response)
-    start = b""
-    if ("json" in kind and not any(word in kind for word in JSON_LINES)) or "html" in kind:
-        for chunk in response.blocks():
-            start += chunk
-            if len(start.strip()) > 10 or len(start) >= READ:
-                break
-    return start

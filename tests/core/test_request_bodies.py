@@ -291,7 +291,8 @@ def test_no_route_parses_a_large_unauthenticated_body(
     for method, path in _writing(app):
         data = b'{"a": "' + b"x" * (1 << 21) + b'"}'
         answer = _send(client, method, path, data, chunked, **headers)
-        closed = {503} if path == "/api/stripe/webhook" else set()  # this server takes no payments
+        # this server takes no payments; of a form only the fields are read, and this one needs none
+        closed = {"/api/stripe/webhook": {503}, "/oauth/device_authorization": {200}}.get(path, set())
         assert answer.status_code in {303, 400, 401, 402, 403, 404, 405, 413, 429} | closed, (
             method,
             path,
@@ -345,9 +346,9 @@ def test_the_ledger_is_not_asked_twice_within_seconds_for_large_bodies(
 ) -> None:
     gateway = app.extensions["gateway"]
     admitted: list[Any] = []
-    admit = gateway.admissions.admit
+    admit = gateway.admitter.admissions.admit
     monkeypatch.setattr(
-        gateway.admissions, "admit", lambda claim: admitted.append(claim.hold) or admit(claim)
+        gateway.admitter.admissions, "admit", lambda claim: admitted.append(claim.hold) or admit(claim)
     )
     for _ in range(3):
         assert client.post("/v1/chat/completions", data=LARGE, headers=payer.headers).status_code == 200

@@ -41,7 +41,7 @@ def agent(id: str, parent: str = "", kind: str = "") -> dict[str, str]:
 @pytest.fixture
 def call(web: FlaskClient, gateway_app: Flask, rich: Person) -> Callable[..., Any]:
     """Send a call of alice, or of another person, with these headers."""
-    gateway_app.extensions["gateway"].session_runs.clear()
+    gateway_app.extensions["gateway"].admitter.session_runs.clear()
 
     def post(
         headers: dict[str, str], person: Person = rich, path: str = "/v1/messages", **changes: Any
@@ -242,7 +242,7 @@ def test_limits_of_new_sessions_leave_calls_without_a_run(
     facts: Facts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gateway_app.extensions["gateway"].session_runs, "_limits", (2, 100))
+    monkeypatch.setattr(gateway_app.extensions["gateway"].admitter.session_runs, "_limits", (2, 100))
     for number in range(4):
         assert call({"x-session-id": f"s{number}"}).status_code == 200
     assert [each.run_id is None for each in facts.calls()] == [False, False, True, True]

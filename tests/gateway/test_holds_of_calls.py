@@ -512,7 +512,7 @@ def test_unreachable_ledger_refuses_before_the_provider_is_called(
 def test_internal_error_is_reported_and_not_charged(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.gateway.relay._fetch", lambda *_: 1 / 0)
+    monkeypatch.setattr("models.gateway.call_answers._fetch", lambda *_: 1 / 0)
     answer = web.post(PATH, json={**BODY, "max_tokens": 100}, headers=rich.headers)
     assert (answer.status_code, answer.json["error"]["code"]) == (500, "internal_error")
     wait(lambda: facts.holds() == 0)

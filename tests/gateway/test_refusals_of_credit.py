@@ -193,7 +193,7 @@ def test_refused_without_a_list_when_the_holds_cannot_be_read(
     assert alice.user is not None
     factories.grant(alice.user, 100)
     factories.hold(alice.user, 100)
-    monkeypatch.setattr("models.gateway.relay.holds.live_holds", away)
+    monkeypatch.setattr("models.gateway.admitter.holds.live_holds", away)
     answer = web.post(OPENAI, json=payload(alice), headers=alice.headers)
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
     details = answer.json["error"]["details"]

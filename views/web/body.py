@@ -118,7 +118,12 @@ def discard_form() -> None:
     request = flask.request
     if (request.content_length or 0) > MAX_BODY_BYTES or guards.known_user() is None:
         return
-    while request.stream.read(CHUNK_BYTES):
+    discard()
+
+
+def discard() -> None:
+    """Read the body of the request, and forget it. Raises RequestEntityTooLarge."""
+    while flask.request.stream.read(CHUNK_BYTES):
         pass
 
 

@@ -27,6 +27,7 @@ from models.ledger.budgets import team_of
 from models.orgs.client_settings import settings_for
 from views.gateway.api.model_calls import gateway, json_answer, refuse_in
 from views.web import guards
+from views.web.body import discard
 from views.web.error_bodies import AnthropicError, ModelError
 from views.web.fast_path import current_context
 from views.web.guards import limiter
@@ -35,7 +36,6 @@ from views.web.operation import ErrorFormat, Operation, ResponseModel, header
 bp = Blueprint("gateway_claude_code", __name__)
 
 MAX_TELEMETRY = 4 << 20
-CHUNK = 64 << 10
 
 
 def _error_response(error: Exception) -> ResponseReturnValue | None:
@@ -226,8 +226,7 @@ def telemetry() -> ResponseReturnValue:
 
     OTLP over HTTP, as protobuf or JSON. It is discarded; a client whose telemetry is refused complains each time.
     """
-    while request.stream.read(CHUNK):
-        pass
+    discard()
     return json_answer({})
 
 

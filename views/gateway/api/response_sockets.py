@@ -104,10 +104,10 @@ def serve_socket(context: RequestContext) -> Response:
     try:
         if not is_upgrade(environ):
             raise _not_served("This address is a WebSocket.")
-        key = guards.api_key(environ)
+        key = guards.single_api_key(environ)
         if not key:
             raise MissingApiKey
-        gateway(context.app).authenticate(key, context.id, RESPONSES, context.request.remote_addr)
+        gateway(context.app).admitter.authenticate(key, context.id, RESPONSES, context.request.remote_addr)
         with sockets.room(key):
             headers = {"x-request-id": context.id, "x-codex-websocket-max-message-bytes": str(MAX_BODY_BYTES)}
             socket = accept(environ, max_size=MAX_BODY_BYTES, headers=headers)
