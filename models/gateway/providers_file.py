@@ -345,4 +345,6 @@ def _message(item: Any) -> str:
         text = "is not a key of this table"
     elif item["type"] == "missing":
         text = "is missing"
+    elif item["type"] in ("model_type", "dict_type"):
+        text = "must be a table"
     return f"{SETTING}: {where or 'the file'}: {text[0].lower()}{text[1:]}."

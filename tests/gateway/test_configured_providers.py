@@ -207,6 +207,8 @@ SERVER = '[providers.x]\nbase_url = "http://h/v1"\n'
     [
         ("[providers", "is not TOML"),
         ("[provider.x]", "provider: is not a key of this table"),
+        ("[aliases]\nsmart = 7\n", "aliases.smart: must be a table"),
+        ("[providers]\nx = 7\n", "providers.x: must be a table"),
         ("[providers.x]\n", "providers.x.base_url: is missing"),
         (SERVER.replace("http", "ftp"), "providers.x.base_url: must be a URL"),
         (SERVER.replace("//h", "//me:pw@h"), "providers.x.base_url: must be a URL"),
