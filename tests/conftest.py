@@ -149,6 +149,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         stoa_admins="root@example.org",
         stoa_auditors="auditor@example.org",
         stoa_demo_delay_ms=0,
+        stoa_failed_keys_per_minute=0,
     )
 
 

@@ -141,6 +141,7 @@ class Settings(BaseSettings):
 
     stoa_key_rpm: int = Field(100, ge=0, le=10**9)
     stoa_key_images_rpm: int = Field(20, ge=0, le=10**9)
+    stoa_failed_keys_per_minute: int = Field(60, ge=0, le=10**9)
     stoa_runs_per_minute: int = Field(600, ge=1, le=10**9)
     stoa_runs_per_day: int = Field(20_000, ge=1, le=10**9)
     stoa_open_runs: int = Field(2_000, ge=1, le=10**6)

@@ -4,8 +4,6 @@ Created through the same functions as real data, with past timestamps: publishin
 So its ledger and store statistics can be proved. Marked as demo data, and removable.
 """
 
-import hashlib
-import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -13,7 +11,6 @@ from itertools import groupby
 from sqlalchemy import delete, select
 
 from models import ledger
-from models.accounts import Session as Key
 from models.accounts import User
 from models.core.db import db
 from models.core.db import now as utc_now
@@ -64,8 +61,9 @@ def seed(
         return 0
     now = now or utc_now()
     began = (now - timedelta(days=DAYS)).replace(hour=8, minute=0, second=0, microsecond=0)
-    keys = {user_id: hashlib.sha256(uuid.uuid4().bytes).hexdigest() for user_id in demo_people.IDS}
-    _people(settings, keys, began, now)
+    _people(settings, began, now)
+    # calls name the key that was used; nobody has these
+    keys = {user_id: demo_people.new_key(user_id, "Laptop", began, 2 * DAYS) for user_id in demo_people.IDS}
     # runs first: publishing an agent counts its earlier runs at once
     commit()
     writer = RunWriter(pool, settings, commit, keys)
@@ -104,7 +102,7 @@ def _organisation(
     return writer.calls
 
 
-def _people(settings: Settings, keys: dict[str, str], began: datetime, now: datetime) -> None:
+def _people(settings: Settings, began: datetime, now: datetime) -> None:
     for key, name in demo_people.NAMES.items():
         db.session.add(
             User(
@@ -127,18 +125,6 @@ def _people(settings: Settings, keys: dict[str, str], began: datetime, now: date
             operation_id="demo-grant" if user_id == USER_ID else f"demo-grant-{key}",
             description="Demo credits",
             now=began + timedelta(minutes=5),
-        )
-        # calls name the key that was used; nobody has this one
-        db.session.add(
-            Key(
-                session_token=keys[user_id],
-                user_id=user_id,
-                type="pat",
-                expires=now + timedelta(days=DAYS),
-                created_at=began,
-                name="Laptop",
-                token_hint="cb-pat-…",  # noqa: S106  (display hint of a key that nobody has)
-            )
         )
 
 

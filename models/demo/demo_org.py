@@ -1,15 +1,13 @@
 """The demo organisation: members, a team, keys, credits, a month of runs, and budgets."""
 
-import hashlib
-import uuid
 from datetime import datetime, timedelta
 
 from models import ledger
-from models.accounts import Session as Key
 from models.accounts import User
+from models.accounts.key_format import PresentedKey
 from models.core.db import db
 from models.demo.demo_agents import by_name
-from models.demo.demo_people import ORGANISATIONS, USER_ID, id_of
+from models.demo.demo_people import ORGANISATIONS, USER_ID, id_of, new_key
 from models.demo.demo_runs import PlannedRun, RunPlanner
 from models.ledger import Account, budgets
 from models.orgs import Org, OrgMember
@@ -33,9 +31,9 @@ CREDITS = 40_000
 BUDGETS = (("account", "month", 20_000), ("member", "month", 4_000), ("team", "week", 2_500))
 
 
-def found(began: datetime, now: datetime) -> dict[str, str]:
-    """Create the organisation with its members, team, keys and credits. Returns the hashes of the callers' keys, which nobody
-    has, by user id. Flushes. The demo users must exist."""
+def found(began: datetime, now: datetime) -> dict[str, PresentedKey]:
+    """Create the organisation with its members, team, keys and credits. Returns the callers' keys, which nobody has, by user
+    id. Flushes. The demo users must exist."""
     db.session.add(
         Org(
             id=ORG_ID,
@@ -63,26 +61,13 @@ def found(began: datetime, now: datetime) -> dict[str, str]:
     team = create_team(db.session.get_one(Org, ORG_ID), TEAM[0])
     for key in TEAM[1]:
         add_to_team(team, id_of(key))
-    return {user_id: _key(user_id, began, now) for user_id in CALLERS}
+    return {user_id: _key(user_id, began) for user_id in CALLERS}
 
 
-def _key(user_id: str, began: datetime, now: datetime) -> str:
+def _key(user_id: str, began: datetime) -> PresentedKey:
     name = str(db.session.get_one(User, user_id).name).split()[0]
-    token_hash = hashlib.sha256(uuid.uuid4().bytes).hexdigest()
-    db.session.add(
-        Key(
-            session_token=token_hash,
-            user_id=user_id,
-            org_id=ORG_ID,
-            type="pat",
-            expires=now + timedelta(days=180),
-            created_at=began,
-            name="Nightly reviews" if user_id == USER_ID else f"{name}’s laptop",
-            token_hint="cb-pat-…",  # noqa: S106  (display hint of a key that nobody has)
-        )
-    )
-    db.session.flush()
-    return token_hash
+    title = "Nightly reviews" if user_id == USER_ID else f"{name}’s laptop"
+    return new_key(user_id, title, began, 210, org_id=ORG_ID)
 
 
 def planned_runs(began: datetime, now: datetime, days: int) -> list[PlannedRun]:

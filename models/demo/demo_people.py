@@ -1,5 +1,12 @@
 """Demo users: the demo user, and others whose runs fill the store."""
 
+from datetime import datetime
+
+from models.accounts import User, credentials
+from models.accounts.api_keys import KeyRules
+from models.accounts.key_format import PresentedKey, present
+from models.core.db import db
+
 USER_ID = "demo-user"
 EMAIL = "demo@stoa.invalid"
 DOMAIN = "stoa.invalid"
@@ -37,3 +44,14 @@ def email_of(key: str) -> str:
 
 
 IDS = tuple(id_of(key) for key in NAMES)
+
+
+def new_key(
+    user_id: str, name: str, began: datetime, days: float, *, org_id: str | None = None
+) -> PresentedKey:
+    """Create an API key of a demo user that nobody has, and that lasts so many days from `began`. Flushes."""
+    user = db.session.get_one(User, user_id)
+    token, _ = credentials.create_key(
+        user, by=None, days=days, name=name, now=began, org_id=org_id, rules=KeyRules()
+    )
+    return present(token)

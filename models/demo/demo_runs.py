@@ -10,6 +10,8 @@ from decimal import Decimal
 from sqlalchemy import insert, update
 
 from models import ledger
+from models.accounts.key_format import PresentedKey
+from models.accounts.scopes import CHAT
 from models.core.db import db
 from models.core.pool import Pool
 from models.core.settings import Settings
@@ -161,7 +163,7 @@ class RunPlanner:
 class RunWriter:
     """Writes planned runs: the runs, their calls through admission and settlement, then steps and final states.
 
-    `keys` maps user ids to the hashes of their API keys, which are of organisation `org_id` or their own.
+    `keys` maps user ids to their API keys, which are of organisation `org_id` or their own.
     """
 
     def __init__(
@@ -169,7 +171,7 @@ class RunWriter:
         pool: Pool,
         settings: Settings,
         commit: Callable[[], None],
-        keys: dict[str, str],
+        keys: dict[str, PresentedKey],
         org_id: str | None = None,
     ) -> None:
         self.pool = pool
@@ -226,7 +228,9 @@ class RunWriter:
     def _admit(self, pairs: Sequence[tuple[PlannedRun, PlannedCall]]) -> list[ledger.Admission]:
         requests = [
             ledger.AdmissionRequest(
-                token_hash=self.keys[run.user_id],
+                token_hash=self.keys[run.user_id].id,
+                secret=self.keys[run.user_id].secret,
+                scope=CHAT,
                 request_id=call.message_id,
                 hold=10,
                 run_id=run.id,

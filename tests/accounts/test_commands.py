@@ -11,8 +11,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 import models.core.settings as settings_module
-from models.accounts import LoginLink, Session, User
-from models.accounts.credentials import hash_token
+from models.accounts import ApiKey, LoginLink, Session, User
+from models.accounts.key_format import present
+from models.accounts.scopes import AGENTS_PUBLISH, AGENTS_RUN, CHAT, INFERENCE, USAGE_READ
 from models.core.audit_log import AuditLog
 from models.ledger import CreditLedger
 from tests import factories
@@ -86,23 +87,58 @@ def test_an_unknown_address_says_what_to_do(flask, command: str) -> None:  # typ
     assert "flask accounts create nobody@example.org" in result.stderr
 
 
-def test_token_prints_only_a_token_that_works(flask, session: OrmSession, client: FlaskClient) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("options", "prefix", "permissions"),
+    [
+        ((), "sk_live_", [*INFERENCE, AGENTS_RUN, AGENTS_PUBLISH, USAGE_READ]),
+        (("--test",), "sk_test_", [*INFERENCE, AGENTS_RUN, AGENTS_PUBLISH, USAGE_READ]),
+        (("--scope", "usage:read", "--scope", "chat"), "sk_live_", [CHAT, USAGE_READ]),
+        (("--older-kind",), "cb-pat-", None),
+    ],
+)
+def test_token_prints_only_a_token_that_works(  # type: ignore[no-untyped-def]
+    flask,
+    session: OrmSession,
+    client: FlaskClient,
+    options: tuple[str, ...],
+    prefix: str,
+    permissions: list[str] | None,
+) -> None:
     user = factories.user("alice")
-    result = flask("token", "alice@example.org", "--days", "7")
+    result = flask("token", "alice@example.org", "--days", "7", *options)
     assert result.exit_code == 0
     token = result.stdout.removesuffix("\n")
-    assert token.startswith("cb-pat-")
+    assert token.startswith(prefix)
     assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).json == {"id": user.id}
-    row = session.get_one(Session, hash_token(token))
+    row = session.get_one(Session, present(token).id)
     assert timedelta(days=6, hours=23) < row.expires - factories.now() <= timedelta(days=7)
+    assert session.scalars(select(ApiKey.permissions)).all() == ([] if permissions is None else [permissions])
     assert token not in str([(each.before, each.after) for each in session.scalars(select(AuditLog))])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--scope", "everything"), "There is no scope 'everything'. Use: inference:chat"),
+        (("--scope", "chat", "--older-kind"), "has no scopes"),
+        (("--test", "--older-kind"), "no environment"),
+    ],
+)
+def test_token_refuses_unknown_and_needless_scopes(  # type: ignore[no-untyped-def]
+    flask, session: OrmSession, options: tuple[str, ...], says: str
+) -> None:
+    factories.user("alice")
+    result = flask("token", "alice@example.org", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in result.stderr.replace("\n", " ")
+    assert session.scalars(select(Session)).all() == []
 
 
 def test_token_of_an_organisation_is_for_its_members(flask, session: OrmSession) -> None:  # type: ignore[no-untyped-def]
     alice, mallory = factories.user("alice"), factories.user("mallory")
     org = factories.org(alice)
     token = flask("token", "alice@example.org", "--org", "acme").stdout.strip()
-    assert session.get_one(Session, hash_token(token)).org_id == org.id
+    assert session.get_one(Session, present(token).id).org_id == org.id
     for email, slug in ((mallory.email, "acme"), (alice.email, "nowhere")):
         refused = flask("token", email, "--org", slug)
         assert refused.exit_code == 1

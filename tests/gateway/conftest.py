@@ -68,6 +68,7 @@ def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPat
         stoa_support_email="help@stoa.test",
         stoa_prices_file=prices,
         stoa_demo_delay_ms=0,
+        stoa_failed_keys_per_minute=0,
         # long enough for a busy machine; tests of timeouts use `short_timeouts`
         stoa_connect_timeout=30,
         stoa_first_byte_timeout=30,

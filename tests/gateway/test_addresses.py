@@ -343,7 +343,8 @@ def test_key_headers_precede_authorization_unless_empty(app: Flask, alice: Perso
         return call(app, "GET", "/v1/models", **headers).status
 
     assert models(x_api_key=alice.token, Authorization="Bearer EMPTY") == 200
-    assert models(x_api_key="EMPTY", **alice.headers) == 401
+    assert models(x_api_key="EMPTY", **alice.headers) == 200
+    assert models(x_codebuff_api_key="EMPTY", **alice.headers) == 401
     assert models(x_api_key=" ", **alice.headers) == 200
     assert models(api_key=alice.token, Authorization="Basic x") == 200
 

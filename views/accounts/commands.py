@@ -4,18 +4,24 @@ import click
 from flask import Flask
 
 from models.accounts import bans, credentials, magic_links, signing_in
+from models.accounts.api_keys import KeyRules
 from models.accounts.bans import AccountSuspended
 from models.accounts.credentials import PAT_DAYS
+from models.accounts.key_format import LIVE, TEST
+from models.accounts.scopes import AGENTS_PUBLISH, AGENTS_RUN, INFERENCE, USAGE_READ, normal_scopes
 from models.accounts.users import User
 from models.core.audit_log import record
 from models.core.db import db, now
-from models.core.errors import DomainError
+from models.core.errors import DomainError, Invalid
 from models.core.settings import SettingsError, save_setting
 from models.orgs import by_slug, membership
 from views.ledger.commands import operator
 from views.server import CommandGroup
 from views.web.format import iso
 from views.web.guards import settings
+
+TOKEN_SCOPES = (*INFERENCE, AGENTS_RUN, AGENTS_PUBLISH, USAGE_READ)
+"""What a key of the command line may do unless others are chosen: what clients and the SDKs need."""
 
 cli = CommandGroup("accounts", help="Manage users, API keys, sign-in links and bans.")
 
@@ -47,8 +53,32 @@ def create(email: str, name: str | None, admin: bool) -> None:
 )
 @click.option("--name", default="flask accounts token", show_default=True, help="Name in the list of keys.")
 @click.option("--org", metavar="SLUG", help="Act for this organisation, which pays for the calls.")
-def token(email: str, days: int, name: str, org: str | None) -> None:
+@click.option(
+    "--scope",
+    "permissions",
+    multiple=True,
+    metavar="SCOPE",
+    help=f"What the key may do; may be repeated. Without it: {', '.join(TOKEN_SCOPES)}.",
+)
+@click.option(
+    "--test", is_flag=True, help="A test key: the demo models answer its calls, which cost nothing."
+)
+@click.option(
+    "--older-kind", is_flag=True, help="A key as of older versions (cb-pat-...), which may do everything."
+)
+def token(
+    email: str,
+    days: int,
+    name: str,
+    org: str | None,
+    permissions: tuple[str, ...],
+    test: bool,
+    older_kind: bool,
+) -> None:
     """Create an API key and print it. It is not stored and is shown only once."""
+    if older_kind and (permissions or test):
+        raise click.UsageError("A key of the older kind has no scopes and no environment.")
+    rules = KeyRules(environment=TEST if test else LIVE, permissions=permissions or TOKEN_SCOPES)
     user = _user(email)
     payer = by_slug(org) if org else None
     if org and (payer is None or membership(user.id, payer.id) is None):
@@ -61,10 +91,15 @@ def token(email: str, days: int, name: str, org: str | None) -> None:
             name=name[:100],
             now=now(),
             org_id=payer.id if payer else None,
+            rules=None if older_kind else rules,
         )
     except AccountSuspended:
         raise click.ClickException(_is_banned(user)) from None
-    _record("token.created", user, after={"id": row.session_token[:12], "expires": iso(row.expires)})
+    except Invalid as error:
+        raise click.BadParameter(error.message, param_hint="--scope") from None
+    after = {"id": row.session_token[:12], "expires": iso(row.expires)}
+    scope_names = {} if older_kind else {"permissions": normal_scopes(rules.permissions)}
+    _record("token.created", user, after=after | scope_names)
     db.session.commit()
     click.echo(key)
 

@@ -44,6 +44,7 @@ from models.core.db import db, now
 from models.core.errors import DomainError, Forbidden
 from models.core.settings import Settings
 from models.ledger import Account
+from views.web.failed_keys import TooManyFailedKeys, seconds_to_wait
 from views.web.htmx import toast, wants_fragment
 from views.web.operation import current_operation
 from views.web.rate_limits import MachineStorage
@@ -119,7 +120,12 @@ def caller_account() -> str:
 
 def caller_address() -> str:
     """Rate limit key of the caller: the IPv4 address, or the /64 network of an IPv6 address."""
-    address = request.remote_addr or "unknown"
+    return network_of(request.remote_addr)
+
+
+def network_of(address: str | None) -> str:
+    """Rate limit key of an address: itself, or the /64 network of an IPv6 address."""
+    address = address or "unknown"
     if ":" not in address:
         return address
     try:
@@ -166,7 +172,7 @@ def init_app(app: Flask, before_reading: Callable[[], None]) -> None:
     )
     app.before_request(_identify_request)
     # before the rate limits, whose keys identify the caller and must not raise
-    app.before_request(_reject_suspended)
+    app.before_request(_reject_credentials)
     app.before_request(before_reading)
     app.before_request(_reject_cross_site)
     app.extensions["audit_actor"] = _audit_actor
@@ -194,6 +200,8 @@ def request_id() -> str:
 KEY_HEADERS = ("x-codebuff-api-key", "x-api-key", "api-key", "x-goog-api-key")
 """Headers that contain only a key, in order of precedence, before `Authorization`."""
 _KEY_FIELDS = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in KEY_HEADERS)
+_VENDOR_FIELDS = _KEY_FIELDS[1:]
+"""Those of the vendors' SDKs, whose users may have another key or a placeholder there."""
 OWN_KEY = re.compile(
     r"sk_(live|test)_[0-9A-Za-z]+|(cb-pat-)?[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]{43}",
     re.ASCII,
@@ -201,20 +209,44 @@ OWN_KEY = re.compile(
 """Format of API keys, browser and command line tokens."""
 
 
+class AmbiguousCredentials(DomainError):
+    """Two headers of the request name different keys."""
+
+    status = 401
+    code = "ambiguous_credentials"
+
+    def __init__(self) -> None:
+        super().__init__("The request has two different API keys in its headers. Send one of them.")
+
+
 def api_key(environ: Mapping[str, Any] | None = None) -> str | None:
     """The API key of the request (default: Flask's current one): from `KEY_HEADERS`, else `Authorization: Bearer …`.
 
     For keys in Stoa's format the scheme may have any case and spacing, be repeated or missing, and the header may be
-    repeated, as happens when users paste it. Anything else counts as no key (contract 1.2 A).
+    repeated, as happens when users paste it. Anything else counts as no key (contract 1.2 A). What clients send in `x-api-key`,
+    `api-key` or `x-goog-api-key` because their SDK needs some text gives way to a key in Stoa's format in `Authorization`.
     """
     environ = request.environ if environ is None else environ
+    authorization = environ.get("HTTP_AUTHORIZATION", "")
     for name in _KEY_FIELDS:
         if key := environ.get(name, "").strip():
-            return _own_key(key) or key
-    authorization = environ.get("HTTP_AUTHORIZATION", "")
+            own = _own_key(key)
+            if own is None and authorization and name in _VENDOR_FIELDS:
+                own = _own_key(authorization)
+            return own or key
     if own := _own_key(authorization):
         return own
     return authorization[7:].strip() or None if authorization.startswith("Bearer ") else None
+
+
+def single_api_key(environ: Mapping[str, Any]) -> str | None:
+    """As `api_key`. Raises AmbiguousCredentials for two different keys in Stoa's format in `Authorization` and another header."""
+    authorization = environ.get("HTTP_AUTHORIZATION")
+    if authorization and any(map(environ.get, _VENDOR_FIELDS)) and (bearer := _own_key(authorization)):
+        others = (_own_key(environ.get(name, "")) for name in _VENDOR_FIELDS)
+        if any(other is not None and other != bearer for other in others):
+            raise AmbiguousCredentials
+    return api_key(environ)
 
 
 def _own_key(value: str) -> str | None:
@@ -226,7 +258,8 @@ def _own_key(value: str) -> str | None:
 def key_credential(token: str | None = None) -> Credential | None:
     """Session row and user of the request's API key (or of `token`, for keys in bodies); None if unknown or expired.
 
-    Raises AccountSuspended for a banned user, except on `OPEN_TO_SUSPENDED` endpoints. Of keys with an id of their own, raises
+    Raises AccountSuspended for a banned user, except on `OPEN_TO_SUSPENDED` endpoints, and TooManyFailedKeys instead of returning None
+    after too many unknown keys. Of keys with an id of their own, raises
     KeyExpired, AddressNotAllowed, and MissingScope without the scope of the route's `Operation`. Records the use, at most every
     five minutes, and commits.
     """
@@ -234,10 +267,23 @@ def key_credential(token: str | None = None) -> Credential | None:
     if found is None:
         if g.get("key_expired"):
             raise KeyExpired
+        _count_failure(token or api_key())
     elif found.key is not None:
         operation = current_operation()
         check_use(found.key, operation.scope if operation else None, request.remote_addr)
     return found
+
+
+def _count_failure(token: str | None) -> None:
+    """Count the unknown key, once in a request. Raises TooManyFailedKeys."""
+    if not token:
+        return
+    if cast(str | None, g.get("failed_key")) != token:
+        per_minute = settings().stoa_failed_keys_per_minute
+        g.failed_key = token
+        g.failed_key_wait = seconds_to_wait(limiter, per_minute, caller_address(), token)
+    if g.failed_key_wait is not None:
+        raise TooManyFailedKeys(g.failed_key_wait)
 
 
 def known_key(token: str | None = None) -> Credential | None:
@@ -382,9 +428,10 @@ def _unless_open(suspended: AccountSuspended) -> None:
         raise suspended
 
 
-def _reject_suspended() -> None:
-    """Reject requests with a credential of a banned account."""
+def _reject_credentials() -> None:
+    """Reject requests with a credential of a banned account, or with two different keys."""
     if request.endpoint is not None and request.endpoint not in OPEN_TO_SUSPENDED:
+        single_api_key(request.environ)
         cookie_credential()
         known_key()
 

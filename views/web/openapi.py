@@ -237,6 +237,8 @@ def _common_answers(route: JsonRoute) -> Iterator[tuple[int, str, Any]]:
             SuspendedError if route.path.startswith("/api/") and not door.suspended else door.error,
         )
     if operation.scope:
+        if 429 not in operation.answers:
+            yield 429, "Too many attempts with unknown API keys; see Retry-After", door.error
         yield 403, "The API key lacks the scope, or may not be used from this address", door.error
     if operation.caller.startswith("cookie") and route.method != "get":
         yield 403, "The request is cross-site, or the cookie holds a key of an organisation", ApiError

@@ -131,6 +131,8 @@ class SearchDialect(Dialect):
                 return ErrorAnswer(401, {"message": "Unauthorized"})
             case CallRefused(admission=admission) if admission.outcome == "unknown_key":
                 return ErrorAnswer(401, {"message": "Invalid Codebuff API key"})
+            case DomainError(status=401, message=text):
+                return ErrorAnswer(401, {"message": text})
             case CallRefused(admission=admission) if admission.outcome in ("out_of_credits", "insufficient"):
                 return ErrorAnswer(402, _insufficient(admission))
             case LedgerUnavailable():

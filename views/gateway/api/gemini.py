@@ -39,7 +39,11 @@ class GoogleError(ResponseModel):
     error: GoogleErrorDetail
 
 
-DOOR = ErrorFormat(lambda error: None, GoogleError, GoogleError, GoogleError, GoogleError)
+def _format_error(error: Exception) -> ResponseReturnValue | None:
+    return refuse_in(current_context(), GeminiDialect(), error) if isinstance(error, DomainError) else None
+
+
+DOOR = ErrorFormat(_format_error, GoogleError, GoogleError, GoogleError, GoogleError)
 METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 
 

@@ -10,7 +10,7 @@ from limits.storage import Storage, storage_from_string
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
-from models.accounts.key_format import check_typing
+from models.accounts.key_format import MistypedKey, check_typing
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
@@ -55,6 +55,7 @@ from views.web import error_handlers, guards
 from views.web.body import BadJson, BodyTooLarge, read_with_bytes
 from views.web.content_encoding import UnsupportedEncoding
 from views.web.error_bodies import ModelError
+from views.web.failed_keys import TooManyFailedKeys, seconds_to_wait
 from views.web.fast_path import FastResponse, RequestContext
 from views.web.operation import ErrorFormat, Status, header
 
@@ -143,7 +144,7 @@ def count_tokens(
     """The count of a request's input tokens, which is free. `parse` reads a body of so many bytes."""
     request = context.request
     try:
-        key = guards.api_key(request.environ)
+        key = guards.single_api_key(request.environ)
         if not key:
             raise MissingApiKey
         gateway(context.app).admitter.authenticate(key, context.id, dialect, request.remote_addr)
@@ -160,7 +161,7 @@ def count_tokens(
 def response_owner(context: RequestContext) -> ResponseOwner:
     """Whose kept responses the caller reads. Raises MissingApiKey, CallRefused, LedgerUnavailable."""
     request = context.request
-    key = guards.api_key(request.environ)
+    key = guards.single_api_key(request.environ)
     if not key:
         raise MissingApiKey
     payer = payer_hint(request.headers.get("x-stoa-org"), request.headers.get("x-stoa-repo"))
@@ -172,16 +173,19 @@ def response_owner(context: RequestContext) -> ResponseOwner:
 
 def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
     """An error that is no call's, in the dialect's format."""
-    found = normalize(error)
+    found = _limited(context, normalize(error))
     if not isinstance(found, CallRefused | DomainError):
         error_handlers.log.error("request %s: %s failed", context.id, context.request.path, exc_info=error)
     answer = dialect.error(found, ErrorContext(context.id, context.request.headers, context.settings))
-    return json_answer(answer.body, answer.status)
+    response = json_answer(answer.body, answer.status)
+    if isinstance(found, TooManyFailedKeys):
+        response.headers["Retry-After"] = str(found.retry_after)
+    return response
 
 
 def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
     request = context.request
-    key = guards.api_key(request.environ)
+    key = guards.single_api_key(request.environ)
     if key:
         check_typing(key)
     elif not dialect.body_first:
@@ -286,14 +290,15 @@ def _stream_response(blocks: Iterable[bytes], content_type: str = EVENT_STREAM) 
 def _error_response(context: RequestContext, dialect: Dialect, error: Exception, *, unread: bool) -> Response:
     """An error as an HTTP response in the dialect's format. `unread`: the body was not read, so the gateway has no record of
     the call."""
-    normalized = normalize(error)
+    normalized = _limited(context, normalize(error))
     if not isinstance(normalized, CallRefused | ProviderError | UpstreamError | DomainError):
         error_handlers.log.error(
             "request %s: POST %s failed", context.id, context.request.path, exc_info=error
         )
     answer = dialect.error(normalized, ErrorContext(context.id, context.request.headers, context.settings))
     key = guards.api_key(context.request.environ) if unread else None
-    if key and isinstance(normalized, CallRefused | DomainError):
+    limited = isinstance(normalized, TooManyFailedKeys)
+    if key and not limited and isinstance(normalized, CallRefused | DomainError):
         gateway(context.app).refusals.record_unread(dialect, context.id, key, normalized, answer)
     response = json_answer(answer.body, answer.status)
     response.headers.update(answer.headers)
@@ -309,6 +314,18 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception,
         response.headers["X-Should-Retry"] = "false"
     response.headers.update(getattr(error, "limits", {}))
     return _with_facts(response, getattr(error, "dropped", ()))
+
+
+def _limited(context: RequestContext, error: Exception) -> Exception:
+    """The error, or the refusal of one more unknown key after too many."""
+    unknown = isinstance(error, CallRefused) and error.admission.outcome == "unknown_key"
+    if not unknown and not isinstance(error, MistypedKey):
+        return error
+    request = context.request
+    key = guards.api_key(request.environ) or ""
+    per_minute = context.settings.stoa_failed_keys_per_minute
+    wait = seconds_to_wait(guards.limiter, per_minute, guards.network_of(request.remote_addr), key)
+    return error if wait is None else TooManyFailedKeys(wait)
 
 
 def normalize(error: Exception) -> Exception:

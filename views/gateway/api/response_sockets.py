@@ -104,7 +104,7 @@ def serve_socket(context: RequestContext) -> Response:
     try:
         if not is_upgrade(environ):
             raise _not_served("This address is a WebSocket.")
-        key = guards.api_key(environ)
+        key = guards.single_api_key(environ)
         if not key:
             raise MissingApiKey
         gateway(context.app).admitter.authenticate(key, context.id, RESPONSES, context.request.remote_addr)
