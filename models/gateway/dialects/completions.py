@@ -19,7 +19,8 @@ from models.gateway.formats.passed_parsing import (
     text_size,
 )
 from models.gateway.providers.provider import Provider
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 
 MAX_OUTPUT_TOKENS = 1 << 31
 

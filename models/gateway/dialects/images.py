@@ -20,7 +20,7 @@ from models.gateway.formats.passed_parsing import (
     read_text,
     text_size,
 )
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 from models.gateway.upstream import MAX_STREAM
 

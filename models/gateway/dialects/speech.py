@@ -16,7 +16,7 @@ from models.gateway.dialects.reading import passed_meter
 from models.gateway.formats.body_checks import object_of
 from models.gateway.formats.passed_parsing import read_choice, read_model, read_text, text_size
 from models.gateway.formats.speech_meter import UNIT, SpeechMeter, spoken_text
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 
 MAX_CHARACTERS = 100_000

@@ -23,7 +23,7 @@ from models.gateway.formats.passed_parsing import (
     text_size,
 )
 from models.gateway.formats.transcription_meter import TOKENS_PER_SECOND, UNIT, TranscriptionMeter
-from models.gateway.routing import Route
+from models.gateway.route import Route
 
 MAX_FILE_BYTES = 25 << 20
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json")
