@@ -37,6 +37,8 @@ SCOPES = (
 NAMES = tuple(scope.name for scope in SCOPES)
 INFERENCE = (CHAT, EMBEDDINGS, IMAGES, AUDIO)
 """The scopes of a key unless others are chosen: all model calls."""
+NEW_KEY = (*INFERENCE, AGENTS_RUN, USAGE_READ)
+"""The scopes that the form of a new key begins with: what the client of the agent store needs too."""
 ANY_INFERENCE = "inference"
 """A route that a key with any scope for model calls may use."""
 ANY = "any"

@@ -42,6 +42,18 @@ RUN_PROBLEMS = ("run_not_found", "run_not_running")
 CLAIMED = Claim("claimed")
 RETRY_OUTCOMES = ("checked", "out_of_credits")
 """Outcomes of the check of a caller who gets the answer of an earlier call."""
+_ALLOWED = """
+SELECT NOT EXISTS (
+    SELECT FROM api_key k
+    WHERE k.key_id = $1 AND k.allowed_models IS NOT NULL AND NOT model_matches(k.allowed_models, $4, $5)
+) AND NOT EXISTS (
+    SELECT FROM org_team t WHERE t.id = $2 AND t.models IS NOT NULL AND NOT model_matches(t.models, $4, $5)
+) AND NOT EXISTS (
+    SELECT FROM plan_subscription($3, now()) s JOIN plan p ON p.id = s.plan_id
+    WHERE p.models IS NOT NULL
+        AND NOT model_matches(ARRAY(SELECT jsonb_array_elements_text(p.models)), $4, $5)
+)
+"""
 
 
 class Admitter:
@@ -147,6 +159,16 @@ class Admitter:
         if len(self._authenticated) >= MAX_AUTHENTICATED:
             self._authenticated.clear()
         self._authenticated[cached] = current + AUTHENTICATED_SECONDS
+
+    def allows(self, admission: Admission, route: Route) -> bool:
+        """Whether the key, the team or the plan that admitted a call for an alias lets another of its models answer. A query only if
+        one of them may forbid models. Raises LedgerUnavailable."""
+        planned = admission.user_id if admission.funding == "plan" else None
+        if admission.rules is None and admission.team_id is None and planned is None:
+            return True
+        names = (admission.model, route.provider.public_model(route.model))
+        rows = holds.read(self._pool, _ALLOWED, (admission.key_id, admission.team_id, planned, *names))
+        return bool(rows[0][0])
 
     def has_authenticated(self, presented: PresentedKey, dialect: Dialect) -> bool:
         """Whether `authenticate` accepted the key lately."""

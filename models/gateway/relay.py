@@ -351,8 +351,8 @@ class Gateway:
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Reply | AnswerStream:
         """Make the call with the provider keys of the account that pays, in their order, else with credits. When all fail, credits
-        pay only if each of them allows it; else raises the first error. Calls with test keys use none. Raises LedgerUnavailable."""
-        if attempt.route.byok is not None or request.presented.is_test:
+        pay only if each of them allows it; else raises the first error. Calls with test keys and free calls use none. Raises LedgerUnavailable."""
+        if attempt.route.byok is not None or request.free or request.presented.is_test:
             return self._try_providers(request, attempt, in_flight)
         failed: ProviderError | UpstreamError | None = None
         credits = True
@@ -405,7 +405,7 @@ class Gateway:
         """The call, that no provider of this server serves, with a provider key of the account. Raises `error` if none serves it, or
         LedgerUnavailable."""
         call = request.call
-        own = not (request.byok or request.presented.is_test)
+        own = not (request.byok or request.free or request.presented.is_test)
         if own and isinstance(error, NoRoute) and isinstance(call, Call):
             task = call.format if call.format in passed.PATHS else None
             for key in self.account_keys.find(
@@ -433,7 +433,7 @@ class Gateway:
     def _fallbacks(
         self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
     ) -> Iterator[Attempt]:
-        """The call prepared for each other provider whose price is held."""
+        """The call prepared for each other provider whose price is held, and which the caller may use."""
         call = request.call
         if isinstance(call, DomainError) or request.byok or request.free or request.presented.is_test:
             return
@@ -446,6 +446,8 @@ class Gateway:
                 continue
             fewer = call.n > 1 and attempt.route.provider.native_n and not route.provider.native_n
             fewer = fewer or bool(other.route.dropped and in_flight.is_strict)
+            if attempt.route.alias and not self.admitter.allows(in_flight.admission, other.route):
+                continue
             if not fewer and in_flight.try_hold(other.hold):
                 yield other
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import ApiKey
-from models.accounts.scopes import INFERENCE
+from models.accounts.scopes import INFERENCE, NEW_KEY
 from models.core.audit_log import AuditLog
 from models.orgs import Org
 from tests import factories
@@ -49,6 +49,8 @@ def shown_key(person: Person, answer: Any) -> str:
 def test_a_key_is_made_with_rules_changed_and_rotated(
     session: OrmSession, client: FlaskClient, alice: Person, acme: Org, home: str, page: str
 ) -> None:
+    form = alice.browser.get(page).text
+    assert re.findall(r'name="permissions" value="([^"]+)" checked', form) == list(NEW_KEY)
     simple = shown_key(alice, send(alice, home, name="simple", days="30"))
     row = latest(session)
     assert (row.environment, row.permissions, row.allowed_models) == ("live", list(INFERENCE), None)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.core.settings import Settings, SettingsError, load_settings
 from models.gateway import free_mode
 from models.gateway.free_mode import FreeMode
+from models.gateway.provider_keys import ProviderKeyForm, add_provider_key
 from models.runs import AgentRun
 from tests import factories
 from tests.factories import Person
@@ -36,6 +37,16 @@ def body(run: AgentRun, **changes: Any) -> dict[str, Any]:
     metadata = {"run_id": run.id, "cost_mode": "free"}
     hello = [{"role": "user", "content": "Hi"}]
     return {"model": "openai/house-model", "messages": hello, "codebuff_metadata": metadata, **changes}
+
+
+def test_it_uses_no_provider_key_of_the_account(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, offered: AgentRun
+) -> None:
+    form = ProviderKeyForm(provider="openai", name="Mine", secret="sk-of-rich-1234567890")
+    factories.save(add_provider_key(rich.account, rich.id, form))
+    web.application.extensions["gateway"].account_keys.clear()
+    assert web.post(PATH, json=body(offered), headers=rich.headers).status_code == 200
+    assert fake.requests[-1].headers["authorization"] == "Bearer sk-operator-openai"
 
 
 @pytest.mark.parametrize("stream", [False, True])

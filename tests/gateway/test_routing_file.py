@@ -19,6 +19,7 @@ from models.gateway.failover import retry_seconds
 from models.gateway.providers_file import load_providers
 from models.gateway.relay import Gateway
 from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
+from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, chunks, completion, hang_up, silent, stream, usage
 from tests.gateway.conftest import MESSAGES, Facts
@@ -80,6 +81,19 @@ def test_aliases_are_listed_and_checked(routed: FlaskClient, routed_app: Flask, 
     doctor = routed_app.test_cli_runner().invoke(args=["doctor"]).output
     assert "alias unserved: The model 'keyless/any' is not served here" in doctor
     assert post(routed, rich, "unserved").status_code in (404, 502)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "expected"),
+    [(["nobody/*", "local/*"], ["local"]), (["chain"], ["azure"]), (["nobody/any"], []), (None, ["azure"])],
+)
+def test_fallbacks_are_models_that_the_key_allows(
+    routed: FlaskClient, rich: Person, fake: FakeUpstream, allowed: list[str] | None, expected: list[str]
+) -> None:
+    assert rich.user
+    headers = {"authorization": f"Bearer {factories.api_key(rich.user, allowed_models=allowed)}"}
+    response = post(routed, rich, "chain", headers)
+    assert (response.status_code == 200, called(fake)) == (bool(expected), expected)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else _INVALID
 
 
+def new_rules_fields(rules: KeyRules | None, *, errors: Mapping[str, str]) -> dict[str, Any]:
+    """What the form of a new key shows: the rules as sent, or those that it begins with."""
+    return rules_fields(rules or KeyRules(permissions=scopes.NEW_KEY), errors=errors)
+
+
 def sent_grace() -> timedelta:
     """How long the old key is to work; a negative time for an unknown choice, which is refused."""
     text = request.form.get("grace", "")

@@ -28,6 +28,7 @@ from views.web.guards import audit, cookie_user, current_session, limiter, login
 from views.web.htmx import render, see_other, toast
 from views.web.key_rules_form import (
     GRACES,
+    new_rules_fields,
     rules_fields,
     scope_summary,
     sent_grace,
@@ -359,7 +360,7 @@ def _keys_page(
     status: int = 200,
 ) -> ResponseReturnValue:
     rows = credentials.keys(_user())
-    new_rules = rules_fields(rules or KeyRules(), errors=errors or {})
+    new_rules = new_rules_fields(rules, errors=errors or {})
     response = render(
         "accounts/api_keys.html",
         partial="accounts/_key_form.html" if errors else None,

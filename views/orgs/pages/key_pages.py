@@ -19,6 +19,7 @@ from views.web.guards import current_session, limiter, settings
 from views.web.htmx import render, see_other, toast
 from views.web.key_rules_form import (
     GRACES,
+    new_rules_fields,
     rules_fields,
     scope_summary,
     sent_grace,
@@ -43,7 +44,7 @@ def _list(
     errors: dict[str, str] | None = None, status: int = 200, rules: KeyRules | None = None, **form: str
 ) -> ResponseReturnValue:
     org, member, moment = current_org(), current_membership(), now()
-    new_rules = rules_fields(rules or KeyRules(), errors=errors or {})
+    new_rules = new_rules_fields(rules, errors=errors or {})
     rows, more = org_keys.org_keys_page(member, cursor())
     response = render(
         "orgs/keys.html",
