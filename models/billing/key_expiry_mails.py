@@ -93,8 +93,9 @@ def _managers(org_ids: set[str]) -> dict[str, list[str]]:
 
 
 def _facts(row: _Expiring, reader: str, now: datetime) -> dict[str, object]:
+    name = "".join(char if char.isprintable() else " " for char in row.key.name or "").strip()
     return {
-        "key": row.key.name or row.key.token_hint,
+        "key": name or row.key.token_hint,
         "hint": row.key.token_hint,
         "expires": moment_text(row.key.expires),
         "in_days": max(round((row.key.expires - now) / timedelta(days=1)), 1),

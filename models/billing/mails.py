@@ -24,7 +24,7 @@ TOPICS: dict[str, str] = {
     "topups": "Automatic top-up",
     "plan": "Changes of your plan",
     "budgets": "Requests for budget",
-    "keys": "API keys that expire",
+    "keys": "Keys that expire",
 }
 """What a user can unsubscribe from. Receipts, refunds, and what needs an action of the user are always sent."""
 

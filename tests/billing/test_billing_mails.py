@@ -346,7 +346,7 @@ def test_keys_of_organisations_are_announced_to_owner_and_managers(
     factories.join(org, admin.id, "admin")
     factories.join(org, member.id)
     times = {"expires": now() + timedelta(hours=20), "created_at": now() - timedelta(days=90)}
-    factories.token(bob.user, name="CI", org_id=org.id, **times)
+    factories.token(bob.user, name="CI\t\n", org_id=org.id, **times)
     factories.token(bob.user, name="Off", org_id=org.id, disabled_at=now(), **times)
     mails.unsubscribe(mails.unsubscribe_token(admin.id, "keys"))
     desk.session.commit()
