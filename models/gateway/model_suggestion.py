@@ -9,9 +9,9 @@ from models.core.db import db
 from models.gateway.gateway_call import GatewayCall
 
 FAMILIES = (
-    re.compile(r"(?:.*/)?claude-sonnet-[\d.-]+\d"),
-    re.compile(r"(?:.*/)?gpt-\d+(?:\.\d)?-mini"),
-    re.compile(r"(?:.*/)?gemini-[\d.]+-flash"),
+    re.compile(r"(?:[^/]+/)?claude-sonnet-[\d.-]+"),
+    re.compile(r"(?:[^/]+/)?gpt-\d+(?:\.\d)?-mini"),
+    re.compile(r"(?:[^/]+/)?gemini-[\d.]+-flash"),
 )
 """Names of models that are good at most things and not dear, in the order to offer them."""
 
