@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from models.core.pool import Pool
 from models.core.sealing import SealBroken, has_context, open_sealed
 from models.gateway.provider_keys import PURPOSE, key_context
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.ledger import holds
 from models.ledger.holds import Admission
 

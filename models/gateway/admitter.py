@@ -18,7 +18,7 @@ from models.gateway.failover import Attempt
 from models.gateway.idempotency import AlreadyCalled, IdempotencyKey, Replay, claim_error
 from models.gateway.in_flight import Admissions, Settlements
 from models.gateway.response_state.response_store import ResponseOwner, owner_of
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.session_runs import SessionRuns
 from models.gateway.spool import Spool
 from models.ledger import holds

@@ -9,7 +9,8 @@ from operator import add
 from models.gateway import tokens
 from models.gateway.chat_format import Usage, UsageMeter
 from models.gateway.chat_format.token_usage import minimum_tokens
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 
 CountedInput = Callable[[], tuple[int, dict[str, int]]]
 """Counts the input tokens of a request, and those of them that are audio and images, by bucket."""

@@ -13,7 +13,7 @@ from models.gateway.dialects.dialect import CallRequest, Dialect, ErrorContext, 
 from models.gateway.failover import Attempt
 from models.gateway.idempotency import recorded
 from models.gateway.in_flight import InFlightCall
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.stopped_accounts import AccountStopped
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import MAX_STREAM, READ, EmptyAnswer, ProviderResponse, UpstreamError

@@ -13,7 +13,7 @@ from typing import Any
 from models.core.db import now
 from models.gateway import lenient_json
 from models.gateway.chat_format import ProviderFailure, parse_failure
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.upstream import ProviderResponse, UpstreamError
 from models.ledger.holds import Admission, LiveHold
 

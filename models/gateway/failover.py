@@ -24,7 +24,7 @@ from models.gateway.call_errors import ProviderError
 from models.gateway.chat_format import Call
 from models.gateway.circuit_breaker import CircuitBreaker, CircuitBreakers
 from models.gateway.in_flight import InFlightCall
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.upstream import (
     BrokenConnection,
     ProviderRequest,

@@ -13,7 +13,7 @@ from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway.dialects.dialect import CallRequest
 from models.gateway.pricing import flat
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.ledger import holds
 
 FREE_PRICE = flat(0, 0, source="free")

@@ -3,7 +3,7 @@
 from models.gateway import tokens
 from models.gateway.chat_format import Call, UsageMeter
 from models.gateway.in_flight import InFlightCall
-from models.gateway.routing import MAX_OUTPUT
+from models.gateway.route import MAX_OUTPUT
 
 RECOUNT_BYTES = 512
 """Bytes of output between two token counts, at least."""

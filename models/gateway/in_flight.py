@@ -22,7 +22,7 @@ from models.gateway.circuit_breaker import CircuitBreaker
 from models.gateway.idempotency import dropped_header
 from models.gateway.output_estimator import OutputEstimator
 from models.gateway.refused_calls import KeyWindows
-from models.gateway.routing import Route, held_credits
+from models.gateway.route import Route, held_credits
 from models.gateway.served import SERVED, RouteTrail
 from models.gateway.spool import Spool
 from models.gateway.upstream import UpstreamError

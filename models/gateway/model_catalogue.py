@@ -12,7 +12,8 @@ from models.gateway import model_names
 from models.gateway.aliases import describe
 from models.gateway.model_abilities import ABILITIES, abilities_of
 from models.gateway.pricing import ModelPrice, PriceTier
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 
 MAIN_BUCKETS = ("input", "cache_read", "cache_write", "output")
 BUCKETS = {

@@ -15,7 +15,8 @@ from models.core.db import db
 from models.core.errors import DomainError
 from models.gateway import model_names
 from models.gateway.provider_health import ERROR_CLASS, FAULTS, summed_histogram
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 from models.ledger.latency import quantile
 
 DAYS = (7, 30)

@@ -14,7 +14,8 @@ from models.gateway.model_catalogue import MAIN_BUCKETS
 from models.gateway.price_file import parse_price
 from models.gateway.price_imports import REMOVE, PriceImport
 from models.gateway.pricing import MILLION, ModelPrice, PriceTable
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 
 LARGE = Decimal("0.5")
 """A change of more than half is pointed out."""

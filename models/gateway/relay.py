@@ -63,7 +63,8 @@ from models.gateway.key_rate_limits import KeyLimits
 from models.gateway.pricing import PriceTable
 from models.gateway.refused_calls import RefusedCalls
 from models.gateway.response_state.response_store import ResponseStore
-from models.gateway.routing import MAX_OUTPUT, NoRoute, Route, Router, held_credits
+from models.gateway.route import MAX_OUTPUT, Route, held_credits
+from models.gateway.routing import NoRoute, Router
 from models.gateway.served import RouteTrail
 from models.gateway.spend_caps import CallerCaps
 from models.gateway.spool import Spool

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
 
 from models.core.errors import DomainError
@@ -11,15 +11,14 @@ from models.core.settings import Settings, SettingsError, environment_value
 from models.gateway import model_names
 from models.gateway.aliases import Alias
 from models.gateway.chat_format import Call, Usage
-from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
+from models.gateway.chat_format.chat_parsing import MAX_MODEL
 from models.gateway.circuit_breaker import CircuitBreakers
 from models.gateway.demo_model import DemoModel
 from models.gateway.formats import passed
 from models.gateway.model_names import ROUTES
-from models.gateway.output_estimator import DEFAULT_OUTPUT, FLOOR_OUTPUT
 from models.gateway.price_factors import FactorReader, PriceFactors, read_factors
 from models.gateway.price_keys import FORMATS, KEYS
-from models.gateway.pricing import ModelPrice, PriceTable, flat, tier_of
+from models.gateway.pricing import ModelPrice, PriceTable, flat
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.configured import ConfiguredProvider
 from models.gateway.providers.demo import EMBEDDINGS as DEMO_EMBEDDINGS
@@ -31,34 +30,19 @@ from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.providers.provider import Endpoint, Provider
 from models.gateway.providers_file import SETTING, load_providers
+from models.gateway.route import FALLBACK_PRICE, FALLBACKS, Route
 from models.gateway.search_tools.search_providers import SearchRouter
 from models.gateway.served_ways import UNPRICED
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
-from models.ledger.credits import MICRO
 
-MAX_OUTPUT = 1_048_576
-"""Output tokens that no model exceeds. A larger `max_tokens` does not increase the hold."""
 COST_FLAG_FACTOR, COST_FLAG_DOLLARS = 10, 1
 """A reported cost is flagged, and charged, above this multiple of the listed price plus this many dollars."""
 
 MAX_CACHED_ROUTES = 4096
 """Size of the route cache. Routes are cached for a minute, since some prices change by the hour."""
 
-FALLBACK_PRICE = flat(3, 15, source="fallback")
-"""The price of an unlisted model if its provider reports costs but did not."""
 TEST_PRICE = flat(0, 0, source="test")
 """The price of all calls with test keys."""
-UNLISTED_PRICE = flat(30, 180, source="unlisted")
-"""The price of the hold for an unlisted model. All listed models but one are cheaper."""
-UNLISTED = {
-    "embedding": flat(1, 0, source="unlisted"),
-    "rerank": replace(flat(1, 0, source="unlisted"), units={"search_units": Decimal("0.005")}),
-}
-FALLBACKS = {
-    "embedding": flat("0.2", 0, source="fallback"),
-    "rerank": ModelPrice("fallback", (tier_of(0, {}),), units={"search_units": Decimal("0.0025")}),
-}
-"""The same for kinds of models that cost less."""
 
 
 class NoRoute(DomainError):
@@ -86,97 +70,6 @@ class NoPrice(DomainError):
 
     status = 400
     code = "model_price_missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Provider, model and price of a call. `price` is None only if the provider reports the cost itself."""
-
-    provider: Provider
-    requested: str
-    model: str
-    price: ModelPrice | None
-    byok: str | None = None
-    """The caller's own provider key, which then pays for the call."""
-    byok_name: str = ""
-    """How errors call it, if it is a stored one: `your own key 'Research'`."""
-    factors: PriceFactors = field(default_factory=PriceFactors)
-    """Parameters of the request that affect the price."""
-    dropped: tuple[str, ...] = ()
-    """Request keys removed because the provider would reject them."""
-    timeouts: UpstreamTimeouts | None = None
-    """Of this model; None for the provider's."""
-    alias: Alias | None = None
-    """The alias that it was found by."""
-    others: "tuple[Route, ...]" = ()
-    """What else the alias stands for, in the order to try it."""
-
-    @property
-    def name(self) -> str:
-        """The name that it is called by: an alias, or the model's."""
-        return self.alias.name if self.alias else self.requested
-
-    kind: str = model_names.CHAT
-    """The kind of the model (`model_names`)."""
-
-    @property
-    def held_price(self) -> ModelPrice:
-        """The price of the hold."""
-        return self.price or UNLISTED.get(self.kind, UNLISTED_PRICE)
-
-    @property
-    def context_window(self) -> int | None:
-        """Context window of the model in tokens; None if unknown."""
-        if self.price and self.price.context_window:
-            return self.price.context_window
-        row = model_names.price_row(self.provider.table, model_names.split_variant(self.model)[0])
-        return row.context_window if row else None
-
-    def held_output(self, call: Call, answers: int, size: int = DEFAULT_OUTPUT) -> int:
-        """Output tokens that the first hold covers. `answers`: number of answers to the same input.
-
-        A stream holds `size` tokens per answer, or the limit if that is lower: the hold grows with the output. A
-        non-streaming answer cannot be stopped once it is requested, so it holds the limit. The limit is the client's or the
-        model's: the lower one if the model's is known.
-        """
-        prices = (self.held_price, *self.factors.prices)
-        limit = max(self._max_output(price) for price in prices)
-        if call.max_output is not None:
-            requested = max(call.max_output, self.factors.max_output)
-            limit = min(requested, limit) if all(price.max_output for price in prices) else requested
-        limit = min(limit, size if call.stream else MAX_OUTPUT)
-        return (limit + self.factors.output) * answers
-
-    def _max_output(self, price: ModelPrice) -> int:
-        """Output limit in tokens of a model with this price."""
-        limit = price.max_output or self.provider.max_output
-        return min(limit, price.context_window or limit)
-
-    def cost_up_to(self, call: Call, output_tokens: int, answers: int) -> Decimal:
-        """Maximum cost in dollars with this much output. Assumes one input token per byte of text, up to the context
-        window."""
-        inputs = 1 if self.provider.native_n else answers
-        factors = self.factors
-        media = {bucket: count * inputs for bucket, count in factors.media.items()}
-        max_cost = max(
-            price.max_cost(
-                _max_tokens(call, price.context_window) * inputs,
-                output_tokens,
-                media=media,
-                write_bucket=factors.write_bucket,
-                audio=factors.audio,
-            )
-            for price in (self.held_price, *factors.prices)
-        )
-        return max_cost * factors.factor + (factors.dollars + factors.certain) * answers
-
-    def minimum_cost(self, call: Call, text_tokens: int, answers: int) -> Decimal:
-        """Likely cost of the input and of FLOOR_OUTPUT tokens per answer, or the client's limit if lower, in dollars."""
-        inputs = 1 if self.provider.native_n else answers
-        output = FLOOR_OUTPUT if call.max_output is None else min(call.max_output, FLOOR_OUTPUT)
-        price = self.price or FALLBACKS.get(self.kind, FALLBACK_PRICE)
-        tokens = price.minimum_cost((text_tokens + self.factors.likely) * inputs, output * answers)
-        return tokens + self.factors.certain * answers
 
 
 class Router:
@@ -603,17 +496,5 @@ def _completes(provider: Provider | None) -> bool:
     return provider is not None and not provider.first_party
 
 
-def _max_tokens(call: Call, window: int | None) -> int:
-    """Maximum tokens of the text: one per byte, up to the context window for each input, but not below the conservative
-    estimate."""
-    size = call.text_bytes
-    return size if window is None else min(size, max(window * call.inputs, size // BYTES_PER_TOKEN))
-
-
 def _flagged(prices: dict[str, str], flags: list[str]) -> dict[str, str]:
     return {**prices, "flags": " ".join(flags)} if flags else prices
-
-
-def held_credits(cost: Decimal, margin: Decimal) -> int:
-    """Credits to hold for a cost in dollars plus margin: its micro-credits, which are what is charged, rounded up."""
-    return -(-int(cost * 100 * MICRO * (1 + margin)) // MICRO)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from models.gateway.routing import Route
+from models.gateway.route import Route
 
 SERVED = "X-Stoa-Served"
 PLAIN = " !#$%&'()*+,-./:;<=>?@[]^_`{|}~"

@@ -8,7 +8,8 @@ from models.gateway import lenient_json, tokens
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import Dialect
 from models.gateway.formats import messages_request
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 from models.gateway.upstream import UpstreamError
 
 log = logging.getLogger("stoa.gateway")

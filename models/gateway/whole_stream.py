@@ -7,7 +7,7 @@ from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import Dialect, WholeAnswer
 from models.gateway.hold_growth import GrowingHold
 from models.gateway.in_flight import HoldNotGrown, InFlightCall, OutOfCredits
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.upstream import ProviderResponse, UpstreamError
 
 WHOLE_ONLY_SECONDS = 3600.0

@@ -74,11 +74,6 @@ class UsageTotals(NamedTuple):
         return self.prompt_tokens + self.output_tokens
 
     @property
-    def plain_output_tokens(self) -> int:
-        """Output tokens without reasoning."""
-        return self.output_tokens - self.reasoning_tokens
-
-    @property
     def error_rate(self) -> float | None:
         """The fraction of all calls that failed; None without calls."""
         return self.failed / (self.calls + self.failed) if self.calls + self.failed else None

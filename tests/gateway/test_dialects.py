@@ -28,7 +28,7 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
 )
 from models.gateway.relay import Gateway
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.stream import AnswerStream
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, chunks, completion, pausing

@@ -11,7 +11,8 @@ from models.gateway.chat_format.chat_parsing import parse
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.pricing import PriceTable
 from models.gateway.providers.provider import Endpoint
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from tests.factories import Person
 from tests.fakes import upstream as fakes

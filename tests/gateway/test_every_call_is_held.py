@@ -69,7 +69,7 @@ WITHOUT_HOLD = {
     "POST /api/v1/provider-keys": "checks a key where the provider does not charge for it",
     "PATCH /api/v1/provider-keys/<key_id>": "changes a row",
 }
-SENDERS = {"relay.py", "token_counts.py", "provider_key_check.py", "server_check.py"}
+SENDERS = {"call_answers.py", "token_counts.py", "provider_key_check.py", "server_check.py"}
 """Modules that send something to a provider: calls, free counts, and checks of keys and of servers."""
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.gateway.chat_format.chat_parsing import parse
-from models.gateway.routing import held_credits
+from models.gateway.route import held_credits
 from models.ledger import CreditHold, CreditLedger
 from models.ledger.holds import LedgerUnavailable
 from tests import factories

@@ -16,7 +16,8 @@ from models.core.settings import load_settings
 from models.gateway import model_names
 from models.gateway.chat_format import Usage
 from models.gateway.pricing import PriceOverride, PriceTable, flat, shipped_price
-from models.gateway.routing import NoPrice, NoRoute, NotAChatModel, Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import NoPrice, NoRoute, NotAChatModel, Router
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream

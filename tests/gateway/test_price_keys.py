@@ -15,7 +15,8 @@ from models.gateway.price_factors import DEFAULT_CONTEXT_WINDOW
 from models.gateway.price_keys import KEYS
 from models.gateway.pricing import ModelPrice, PriceTable, tier_of
 from models.gateway.providers.provider import Endpoint, Provider
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream

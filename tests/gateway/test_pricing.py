@@ -13,7 +13,7 @@ from models.gateway.chat_format import Usage
 from models.gateway.model_names import max_output
 from models.gateway.price_file import read_overrides
 from models.gateway.pricing import ModelPrice, PriceTable, flat, shipped_price, tier_of
-from models.gateway.routing import held_credits
+from models.gateway.route import held_credits
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 

@@ -16,7 +16,8 @@ from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.providers.provider import Endpoint, Provider
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from tests.gateway.test_pricing import NOW
 

@@ -16,7 +16,7 @@ from models.gateway.gateway_call import refused_names
 from models.gateway.price_comparison import BucketChange, compare, dry_run
 from models.gateway.price_imports import PriceImport
 from models.gateway.pricing import ModelPrice
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from views.gateway.api.model_calls import gateway
 from views.ledger.commands import operator
 from views.server import CommandGroup

@@ -12,7 +12,7 @@ from models import demo
 from models.core.db import now
 from models.gateway.chat_format import Usage
 from models.gateway.pricing import flat
-from models.gateway.routing import held_credits
+from models.gateway.route import held_credits
 from models.ledger.credits import credits_of
 from models.store.catalogue import store_summary
 from models.store.catalogue.store_summary import StoreSummary

@@ -66,11 +66,6 @@ def browser_zone() -> str | None:
     return name if name and zone_named(name) else None
 
 
-def forget_locale() -> None:
-    """Read the locale again, after the user changed it."""
-    request.environ.pop(_CACHE, None)
-
-
 def local_number(text: str) -> str:
     """A number without sign, written like `1,234.50`, in the language of the viewer. No digit changes."""
     language = viewer_locale().numbers

@@ -11,9 +11,6 @@ from models.core.db import NEW_ID, NOW, UTC_NOW, Base, UtcTimestamp
 REFERRAL_STATUSES = ("pending", "completed")
 
 
-VOID_REASONS = ("refund", "dispute", "self_referral")
-
-
 class Referral(Base):
     """A referral of one user by another, and the credits that each of the two earned for it.
 

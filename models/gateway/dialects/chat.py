@@ -57,7 +57,7 @@ from models.gateway.formats import chat_request
 from models.gateway.formats.chat_answer import chat_body, custom_tools
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.providers.provider import STOA_KEYS, Provider
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.upstream import READ, EmptyAnswer, UpstreamError
 from models.ledger.holds import Admission
 from models.ledger.payers import PAYER_OUTCOMES, payer_refusal

@@ -10,7 +10,7 @@ from models.gateway.chat_format import Call, ProviderFailure, find_failure
 from models.gateway.chat_format.assembly import AnswerAssembler
 from models.gateway.dialects.dialect import WholeAnswer
 from models.gateway.lenient_json import NotJson, read, write
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 from models.gateway.upstream import BrokenConnection, EmptyAnswer
 

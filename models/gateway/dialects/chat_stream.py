@@ -15,7 +15,7 @@ from models.gateway.chat_format import Call, ProviderFailure, find_failure, pars
 from models.gateway.dialects.format_stream import FormatStream
 from models.gateway.dialects.translation import TranslatedAnswer
 from models.gateway.formats.chat_answer import ChatWriter, custom_tools
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 
 

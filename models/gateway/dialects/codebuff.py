@@ -48,7 +48,8 @@ from models.gateway.dialects.error_shapes import (
 from models.gateway.dialects.reading import read_request
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 from models.gateway.upstream import UpstreamError
 from models.ledger.holds import Admission
 from models.ledger.payers import PAYER_OUTCOMES, payer_hint, payer_refusal

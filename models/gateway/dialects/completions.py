@@ -9,17 +9,18 @@ from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.chat_stream import ChatStream
 from models.gateway.dialects.dialect import CallRequest, IncomingRequest, newest_messages
 from models.gateway.dialects.reading import read_request
+from models.gateway.formats.body_checks import object_of
 from models.gateway.formats.passed_parsing import (
     prompt_size,
     prompt_texts,
     read_flag,
     read_model,
-    read_object,
     read_prompts,
     text_size,
 )
 from models.gateway.providers.provider import Provider
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 
 MAX_OUTPUT_TOKENS = 1 << 31
 
@@ -64,7 +65,7 @@ class CompletionsDialect(ChatDialect):
 
 def parse_completions(received: IncomingRequest) -> Call:
     """Parse a body into a call. Raises BadCall."""
-    body = read_object(received.body)
+    body = object_of(received.body)
     model = read_model(body)
     prompts = _prompts(body)
     suffix, options = body.get("suffix"), body.get("stream_options")

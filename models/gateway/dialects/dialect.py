@@ -30,7 +30,8 @@ from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.idempotency import EVENT_STREAM, IdempotencyKey
 from models.gateway.providers.provider import Provider
 from models.gateway.response_state.response_store import ResponseMemory
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 from models.gateway.upstream import MAX_BODY
 from models.ledger.holds import Admission
 from models.ledger.payers import NO_HINT, PayerHint, payer_hint

@@ -15,12 +15,12 @@ from models.gateway.chat_format import Call
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, whole_number
 from models.gateway.dialects.dialect import IncomingRequest, Reply, WholeAnswer
 from models.gateway.dialects.passing import PassingDialect
+from models.gateway.formats.body_checks import object_of
 from models.gateway.formats.passed_parsing import (
     prompt_size,
     prompt_texts,
     read_choice,
     read_model,
-    read_object,
     read_prompts,
 )
 from models.gateway.lenient_json import write
@@ -39,7 +39,7 @@ class EmbeddingsDialect(PassingDialect):
     max_answer = MAX_STREAM
 
     def parse(self, received: IncomingRequest) -> Call:
-        body = read_object(received.body)
+        body = object_of(received.body)
         model = read_model(body)
         prompts = read_prompts(body.get("input"), "input", MAX_INPUTS)
         read_choice(body, "encoding_format", ENCODINGS)

@@ -12,7 +12,7 @@ from models.gateway.dialects.dialect import WholeAnswer
 from models.gateway.dialects.reading import check_passed_answer, passed_error, read_passed_answer
 from models.gateway.formats.wire_formats import WIRE_FORMATS
 from models.gateway.lenient_json import NotJson, read, write
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 from models.gateway.upstream import BrokenConnection
 

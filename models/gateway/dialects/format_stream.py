@@ -6,7 +6,7 @@ import orjson
 
 from models.gateway import call_errors, lenient_json, sse
 from models.gateway.chat_format import Call, ProviderFailure, UsageMeter, parse_failure
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 
 

@@ -19,7 +19,7 @@ from models.gateway.dialects.translating import CHAT, TranslatingDialect
 from models.gateway.formats import gemini_request
 from models.gateway.formats.gemini_answer import gemini_body
 from models.gateway.formats.gemini_parsing import parse_gemini
-from models.gateway.routing import Route
+from models.gateway.route import Route
 
 
 @dataclass(frozen=True)

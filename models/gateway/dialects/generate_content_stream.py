@@ -8,7 +8,7 @@ from models.gateway.chat_format import Call
 from models.gateway.dialects.format_stream import FormatStream
 from models.gateway.dialects.translation import TranslatedAnswer
 from models.gateway.formats.gemini_answer import GeminiWriter, error_chunk
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 
 STATUSES: Mapping[int, str] = {

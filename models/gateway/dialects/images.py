@@ -11,16 +11,16 @@ from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, whole_numbe
 from models.gateway.dialects.dialect import CallRequest, IncomingRequest
 from models.gateway.dialects.passed_stream import PassedStream
 from models.gateway.dialects.passing import PassingDialect
+from models.gateway.formats.body_checks import object_of
 from models.gateway.formats.image_requests import INPUT_IMAGE_TOKENS, MAX_IMAGES
 from models.gateway.formats.passed_parsing import (
     read_flag,
     read_form_values,
     read_model,
-    read_object,
     read_text,
     text_size,
 )
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 from models.gateway.upstream import MAX_STREAM
 
@@ -56,7 +56,7 @@ class ImagesDialect(PassingDialect):
         self.format = format
 
     def parse(self, received: IncomingRequest) -> Call:
-        body = read_object(received.body)
+        body = object_of(received.body)
         if received.files or received.is_form:
             body = read_form_values(body, NUMBERS, ("stream",))
         body = _sized(body)

@@ -21,7 +21,7 @@ from models.gateway.formats import messages_request
 from models.gateway.formats.messages_answer import PING, message_body
 from models.gateway.formats.messages_parsing import parse_messages
 from models.gateway.providers.provider import Provider
-from models.gateway.routing import Route
+from models.gateway.route import Route
 
 ERROR_TYPES = frozenset(
     (

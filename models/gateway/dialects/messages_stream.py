@@ -16,7 +16,7 @@ from models.gateway.formats.messages_answer import (
     MessagesWriter,
     error_event,
 )
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 
 ERROR_TYPES: Mapping[str, str] = {

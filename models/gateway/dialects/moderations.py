@@ -7,7 +7,8 @@ from models.gateway.chat_format import BadCall, Call
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN
 from models.gateway.dialects.dialect import IncomingRequest
 from models.gateway.dialects.passing import PassingDialect
-from models.gateway.formats.passed_parsing import read_model, read_object, text_size
+from models.gateway.formats.body_checks import object_of
+from models.gateway.formats.passed_parsing import read_model, text_size
 
 DEFAULT_MODEL = "omni-moderation-latest"
 MAX_INPUTS = 2_048
@@ -19,7 +20,7 @@ class ModerationsDialect(PassingDialect):
     door = "moderations"
 
     def parse(self, received: IncomingRequest) -> Call:
-        body = read_object(received.body)
+        body = object_of(received.body)
         model = read_model(body, DEFAULT_MODEL)
         _check(body.get("input"))
         size = text_size(_texts(body["input"]))

@@ -7,7 +7,7 @@ from models.gateway.bill import Bill
 from models.gateway.chat_format import Call
 from models.gateway.dialects.format_stream import FormatStream
 from models.gateway.dialects.reading import passed_meter
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 
 

@@ -18,7 +18,8 @@ from models.gateway.dialects.dialect import (
 )
 from models.gateway.dialects.reading import passed_meter, read_passed_answer, read_request
 from models.gateway.dialects.translating import CHAT
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 
 
 class PassingDialect(Dialect):

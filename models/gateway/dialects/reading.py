@@ -12,7 +12,7 @@ from models.gateway.chat_format import BadCall, Call, ProviderFailure, UsageMete
 from models.gateway.dialects.dialect import CallRequest, Dialect, IncomingRequest, WholeAnswer
 from models.gateway.formats.passed_meter import PassedMeter
 from models.gateway.lenient_json import NotJson, read
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.upstream import BrokenConnection, EmptyAnswer
 from models.ledger.payers import PayerHint
 

@@ -8,7 +8,8 @@ from models.gateway.chat_format import BadCall, Call
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, strings, whole_number
 from models.gateway.dialects.dialect import IncomingRequest
 from models.gateway.dialects.passing import PassingDialect
-from models.gateway.formats.passed_parsing import read_model, read_object, read_text, text_size
+from models.gateway.formats.body_checks import object_of
+from models.gateway.formats.passed_parsing import read_model, read_text, text_size
 from models.gateway.formats.rerank_meter import UNIT, search_units
 
 MAX_DOCUMENTS = 10_000
@@ -22,7 +23,7 @@ class RerankDialect(PassingDialect):
     scope = EMBEDDINGS
 
     def parse(self, received: IncomingRequest) -> Call:
-        body = read_object(received.body)
+        body = object_of(received.body)
         model = read_model(body)
         query = read_text(body, "query", MAX_QUERY)
         documents = _check(body.get("documents"))

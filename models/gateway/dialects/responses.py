@@ -26,7 +26,7 @@ from models.gateway.formats.responses_answer import ResponseHead, response_body
 from models.gateway.formats.responses_parsing import parse_responses
 from models.gateway.response_state.request_state import RequestState
 from models.gateway.response_state.response_store import owner_of
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.ledger.holds import Admission
 
 

@@ -11,7 +11,7 @@ from models.gateway.dialects.translation import TranslatedAnswer
 from models.gateway.formats.responses_answer import ResponseHead, ResponsesAnswerReader, ResponsesWriter
 from models.gateway.formats.responses_meter import TERMINAL
 from models.gateway.lenient_json import write
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 
 ERROR_CODES: Mapping[str, str] = {

@@ -25,7 +25,8 @@ from models.gateway.dialects.error_shapes import answer_message
 from models.gateway.dialects.reading import read_passed_answer
 from models.gateway.dialects.translating import CHAT
 from models.gateway.lenient_json import write
-from models.gateway.routing import Route, Router
+from models.gateway.route import Route
+from models.gateway.routing import Router
 from models.gateway.search_tools.search_providers import CREDITS, DOCS, WEB
 from models.gateway.upstream import UpstreamError
 from models.ledger.holds import Admission, LedgerUnavailable

@@ -13,9 +13,10 @@ from models.gateway.dialects.dialect import CallRequest, IncomingRequest, Stream
 from models.gateway.dialects.passed_stream import PassedStream
 from models.gateway.dialects.passing import PassingDialect
 from models.gateway.dialects.reading import passed_meter
-from models.gateway.formats.passed_parsing import read_choice, read_model, read_object, read_text, text_size
+from models.gateway.formats.body_checks import object_of
+from models.gateway.formats.passed_parsing import read_choice, read_model, read_text, text_size
 from models.gateway.formats.speech_meter import UNIT, SpeechMeter, spoken_text
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 
 MAX_CHARACTERS = 100_000
@@ -86,7 +87,7 @@ class SpeechDialect(PassingDialect):
     scope = AUDIO
 
     def parse(self, received: IncomingRequest) -> Call:
-        body = read_object(received.body)
+        body = object_of(received.body)
         model = read_model(body)
         read_text(body, "input", MAX_CHARACTERS)
         read_choice(body, "stream_format", ("audio", EVENTS))

@@ -14,16 +14,16 @@ from models.gateway.dialects.passed_stream import PassedStream
 from models.gateway.dialects.passing import PassingDialect
 from models.gateway.dialects.reading import passed_meter, read_passed_answer
 from models.gateway.formats.audio_files import file_seconds, usual_seconds
+from models.gateway.formats.body_checks import object_of
 from models.gateway.formats.passed_parsing import (
     read_choice,
     read_flag,
     read_form_values,
     read_model,
-    read_object,
     text_size,
 )
 from models.gateway.formats.transcription_meter import TOKENS_PER_SECOND, UNIT, TranscriptionMeter
-from models.gateway.routing import Route
+from models.gateway.route import Route
 
 MAX_FILE_BYTES = 25 << 20
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json")
@@ -43,7 +43,7 @@ class TranscriptionsDialect(PassingDialect):
         self.format = format
 
     def parse(self, received: IncomingRequest) -> Call:
-        body = read_form_values(read_object(received.body), ("temperature",), ("stream",))
+        body = read_form_values(object_of(received.body), ("temperature",), ("stream",))
         model = read_model(body)
         read_choice(body, "response_format", FORMATS)
         prompt = body.get("prompt")

@@ -25,7 +25,7 @@ from models.gateway.dialects.translation import TranslatedAnswer, as_chat, trans
 from models.gateway.formats.chat_request import write_chat
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
-from models.gateway.routing import Route
+from models.gateway.route import Route
 
 CHAT = ChatDialect()
 

@@ -21,7 +21,8 @@ from models.gateway.conversation import (
 )
 from models.gateway.conversation.answers import StopReason
 from models.gateway.formats.foreign_reasoning import sign
-from models.gateway.formats.gemini_request import NAME, arguments_of
+from models.gateway.formats.gemini_request import NAME
+from models.gateway.formats.tool_arguments import arguments_of
 from models.gateway.lenient_json import write
 
 _REASONS: Mapping[StopReason, str] = {"length": "MAX_TOKENS", "context": "MAX_TOKENS", "refusal": "SAFETY"}

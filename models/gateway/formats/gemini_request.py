@@ -25,7 +25,8 @@ from models.gateway.conversation import (
 from models.gateway.conversation.parts import Role
 from models.gateway.formats.chat_request import FREE_TEXT, described
 from models.gateway.formats.foreign_reasoning import restore
-from models.gateway.lenient_json import NotJson, read, write
+from models.gateway.formats.tool_arguments import arguments_of
+from models.gateway.lenient_json import write
 
 NAME = "gemini"
 
@@ -293,17 +294,6 @@ def _written(part: Part, names: Mapping[str, str], conversation: Conversation) -
             yield part.value
         case NativePart():
             conversation.leave_out(part.kind)
-
-
-def arguments_of(call: ToolCallPart) -> Any:
-    """The arguments of a call as an object."""
-    if call.custom:
-        return {"input": call.arguments}
-    try:
-        value = read(call.arguments.encode("utf-8", "replace")).value if call.arguments.strip() else {}
-    except NotJson:
-        return {"arguments": call.arguments}
-    return value if isinstance(value, dict) else {"arguments": value}
 
 
 def _data(url: str, usual: str) -> dict[str, Any]:

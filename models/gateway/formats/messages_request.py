@@ -25,7 +25,8 @@ from models.gateway.conversation import (
 )
 from models.gateway.formats.chat_request import FREE_TEXT, described
 from models.gateway.formats.foreign_reasoning import restore, sign
-from models.gateway.lenient_json import NotJson, read, write
+from models.gateway.formats.tool_arguments import arguments_of
+from models.gateway.lenient_json import write
 
 NAME = "messages"
 
@@ -343,7 +344,7 @@ class _Writer:
                 # it proves nothing to this vendor, and as text it would be read as an answer
                 return None
             case ToolCallPart():
-                return {"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part)}
+                return {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments_of(part)}
             case ToolResultPart():
                 blocks = [*self._blocks([*part.parts])]
                 error = {"is_error": True} if part.is_error else {}
@@ -371,17 +372,6 @@ def _source(url: str) -> dict[str, Any]:
     return {"type": "base64", "media_type": head.removesuffix(";base64") or "text/plain", "data": data}
 
 
-def _input(call: ToolCallPart) -> Any:
-    """The arguments as an object: the API takes nothing else."""
-    if call.custom:
-        return {"input": call.arguments}
-    try:
-        value = read(call.arguments.encode("utf-8", "replace")).value if call.arguments.strip() else {}
-    except NotJson:
-        return {"arguments": call.arguments}
-    return value if isinstance(value, dict) else {"arguments": value}
-
-
 def signed(part: ReasoningPart) -> dict[str, Any]:
     """A thinking block for a client, from whichever vendor the reasoning came."""
     if part.origin == NAME:
@@ -400,4 +390,4 @@ def tool_input(arguments: str) -> Any:
     try:
         return orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:
-        return _input(ToolCallPart("", "", arguments))
+        return arguments_of(ToolCallPart("", "", arguments))

@@ -7,13 +7,6 @@ from models.gateway.chat_format import BadCall
 from models.gateway.chat_format.chat_parsing import MAX_MODEL
 
 
-def read_object(body: Any) -> dict[str, Any]:
-    """The body as an object. Raises BadCall."""
-    if not isinstance(body, dict):
-        raise BadCall("The request body must be a JSON object.")
-    return body
-
-
 def read_model(body: Mapping[str, Any], default: str = "") -> str:
     """The name of the model. Raises BadCall."""
     model = body.get("model")

@@ -11,7 +11,7 @@ from models.core.errors import DomainError
 from models.core.strict_models import Missing
 from models.gateway.dialects.dialect import MissingApiKey
 from models.gateway.dialects.generate_content import GeminiDialect
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from views.gateway.api.model_calls import (
     CALL_ERRORS,
     PAYER_HEADERS,

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from models.gateway import model_names
 from models.gateway.model_abilities import ABILITIES, abilities_of
 from models.gateway.pricing import MILLION, ModelPrice
-from models.gateway.routing import Route
+from models.gateway.route import Route
 from views.web.operation import ResponseModel
 
 CREATED = 1_735_689_600

@@ -21,7 +21,6 @@ from views.web.viewer_locale import viewer_zone
 TIME_RANGES = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 STOP_POLLING = 286
 MAX_AGENT_LENGTH = 200
-SORT_NAMES = {"newest": "Newest", "dearest": "Dearest", "longest": "Longest"}
 
 
 @bp.get("/runs")
