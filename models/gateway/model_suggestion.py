@@ -9,11 +9,11 @@ from models.core.db import db
 from models.gateway.gateway_call import GatewayCall
 
 FAMILIES = (
-    re.compile(r"(?:.*/)?claude-sonnet-[\d.-]+\d"),
-    re.compile(r"(?:.*/)?gpt-\d+(?:\.\d)?-mini"),
-    re.compile(r"(?:.*/)?gemini-[\d.]+-flash"),
+    re.compile(r"claude-sonnet-[\d.-]*\d"),
+    re.compile(r"gpt-\d+(?:\.\d)?-mini"),
+    re.compile(r"gemini-[\d.]+-flash"),
 )
-"""Names of models that are good at most things and not dear, in the order to offer them."""
+"""Names of models, without vendor, that are good at most things and not dear, in the order to offer them."""
 
 
 def suggested_model(names: Sequence[str], account_id: str | None = None) -> str:
@@ -27,7 +27,7 @@ def suggested_model(names: Sequence[str], account_id: str | None = None) -> str:
         if asked in names:
             return str(asked)
     for family in FAMILIES:
-        if found := [name for name in names if family.fullmatch(name)]:
+        if found := [name for name in names if family.fullmatch(name.rpartition("/")[2])]:
             return max(found, key=_version)
     return names[1] if len(names) > 1 else names[0]
 
