@@ -38,6 +38,12 @@ class Session(Base):
             "sessionToken",
             postgresql_where=text("(org_id IS NOT NULL)"),
         ),
+        Index(
+            "idx_session_key_expires",
+            "expires",
+            "sessionToken",
+            postgresql_where=text("(type = 'pat'::session_type)"),
+        ),
         Index("idx_session_team", "team_id", postgresql_where=text("(team_id IS NOT NULL)")),
         ForeignKeyConstraint(
             ["org_id", "userId"],

@@ -24,6 +24,7 @@ TOPICS: dict[str, str] = {
     "topups": "Automatic top-up",
     "plan": "Changes of your plan",
     "budgets": "Requests for budget",
+    "keys": "Keys that expire",
 }
 """What a user can unsubscribe from. Receipts, refunds, and what needs an action of the user are always sent."""
 
@@ -51,6 +52,7 @@ TOPIC_OF: dict[str, str | None] = {
     "plan_payment_reversed": None,
     "budget_requested": "budgets",
     "budget_decided": None,
+    "key_expires": "keys",
 }
 UNSUBSCRIBE_PATH = "/emails/unsubscribe/"
 

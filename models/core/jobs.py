@@ -414,6 +414,17 @@ def release_referrals(timestamp: int) -> None:
             referrals.release_referral(user_id, free_credits=get_settings().stoa_free_credits, now=moment)
 
 
+@queue.periodic(cron="33 * * * *")
+@queue.task(
+    name="billing.announce_expiring", queueing_lock="billing.announce_expiring", retry=Backoff(60, 600)
+)
+def announce_expiring_keys(timestamp: int) -> None:
+    """Enqueue the e-mails about API keys that expire in 7 days or 1 day."""
+    from models.billing import key_expiry_mails
+
+    key_expiry_mails.announce_expiring(now())
+
+
 @queue.task(name="billing.send_mail", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
 def send_billing_mail(mail_id: str) -> None:
     """Render a recorded billing e-mail and hand it to the mail queue."""

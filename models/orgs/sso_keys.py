@@ -11,9 +11,11 @@ from sqlalchemy import select
 
 from models.accounts.credentials import credential_created
 from models.accounts.sessions import Session
+from models.accounts.users import User
 from models.core.db import db
-from models.core.errors import NotFound
+from models.core.errors import Forbidden, NotFound
 from models.orgs.audit import record_org
+from models.orgs.domains import is_paused
 from models.orgs.org import Org, membership
 from models.orgs.single_sign_on import OrgSsoKey, OrgSsoSession, is_through
 
@@ -52,6 +54,19 @@ def withdraw_key(org: Org, user_id: str, key_id: str, now: datetime) -> Session:
         record_org(org.id, "sso.key_withdrawn", found.name or found.token_hint)
         db.session.flush()
     return found
+
+
+def check_key(org: Org, key: Session) -> None:
+    """Raise Forbidden (`org_sso`) if the organisation enforces single sign-on and this personal key is not authorised for it. People
+    whose domain is paused could not, and need not."""
+    if org.sso_enforced_at is None or db.session.get(OrgSsoKey, (key.session_token, org.id)) is not None:
+        return
+    if not is_paused(org.id, db.session.get_one(User, key.user_id).email):
+        raise Forbidden(
+            "The organisation requires single sign-on, and this key is not authorised for it. Authorise it on the "
+            "organisation's page 'Personal keys'.",
+            code="org_sso",
+        )
 
 
 def _personal_key(org: Org, user_id: str, key_id: str, now: datetime) -> Session:

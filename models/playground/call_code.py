@@ -47,11 +47,14 @@ def _curl(body: Mapping[str, Any]) -> str:
 
 
 def _python(body: Mapping[str, Any]) -> str:
-    lines = [
-        f"    {name}={_indented(pprint.pformat(value, width=88, sort_dicts=False))},"
-        for name, value in body.items()
-    ]
+    lines = [f"    {name}={_indented(_literal(value))}," for name, value in body.items()]
     return "\n".join(["create(", *lines, ")"])
+
+
+def _literal(value: Any) -> str:
+    """Python in double quotes, as the code around it; a string that has quotes itself stays as Python writes it."""
+    text = pprint.pformat(value, width=88, sort_dicts=False)
+    return text if any(mark in text for mark in '"\\') else text.replace("'", '"')
 
 
 def _typescript(body: Mapping[str, Any]) -> str:

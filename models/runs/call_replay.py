@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from models.gateway import GatewayCall
+from models.gateway.chat_format import CONVERSATION
 from models.runs.call_definitions import KINDS, cut_of
 
 MAX_INLINE = 48 << 10
@@ -27,8 +28,8 @@ NOT_SENT = frozenset(
 )
 PLAIN_FORMATS = ("text", "json_object")
 PLAIN_CHOICES = ("auto", "none", "required")
-IGNORED = frozenset(("codebuff_metadata",))
-"""Keys that another call does not need."""
+IGNORED = CONVERSATION | {"codebuff_metadata"}
+"""Keys that another call does not need, or whose value is in its messages."""
 _UNSAFE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 """Characters that a terminal may act upon, or that are invisible."""
 

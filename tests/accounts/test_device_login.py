@@ -478,6 +478,10 @@ def test_the_page_says_who_asks_from_where_and_which_code(app: Flask, alice: Per
         assert f"{issued['fingerprintHash'][-8:-4]}-{issued['fingerprintHash'][-4:]}" in page.text
         assert "stoa.mjs 0.1.0" in page.text
         assert where in page.text
+    cli.environ_base["REMOTE_ADDR"] = "::1"
+    issued = request_code(cli)
+    page = alice.browser.get("/onboard", query_string={"auth_code": code_in(issued)}, headers=BROWSER)
+    assert "the same as this browser" in page.text
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from aiosmtpd.controller import Controller
 from sqlalchemy import select, text
 
 from models import ledger
-from models.billing import low_balance, mails
+from models.accounts.sessions import NEVER
+from models.billing import key_expiry_mails, low_balance, mails
 from models.billing.payments.buying import charge
 from models.core import jobs, mail
 from models.core.db import now
@@ -293,6 +294,68 @@ def test_the_settings_page_saves_threshold_and_topics(
     assert mails.opt_outs(alice.id) == {"disputes"}
     assert low_balance.low_balance_threshold(Account(user_id=alice.id)) == 2500
     assert low_balance.low_balance_threshold(Account(user_id=mallory.id)) == 100
+
+
+# --- keys that expire ----------------------------------------------------------------------------------------------
+
+
+LIFETIMES: list[tuple[float | None, float | None, str | None]] = [
+    # days that a key lasts, days left, and what the e-mail says
+    (365, 8, None),
+    (365, 6.99, "7 days"),
+    (365, 5.5, None),
+    (365, 0.99, "1 day"),
+    (365, -0.1, None),
+    (10, 6.5, None),
+    (10, 0.5, "1 day"),
+    (1, 0.9, None),
+    (1 / 24, 0.02, None),
+    (None, None, None),
+]
+
+
+def test_an_expiring_key_is_announced_once_to_its_owner(
+    desk: Desk, inbox: Inbox, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_expiry_mails, "BATCH", 1)
+    moment, announced = now(), []
+    assert alice.user
+    for number, (lasts, left, notice) in enumerate(LIFETIMES):
+        expires = NEVER if left is None else moment + timedelta(days=left)
+        made = moment if lasts is None else expires - timedelta(days=lasts)
+        factories.token(alice.user, name=f"Key {number}", expires=expires, created_at=made)
+        announced += [f"Key {number} expires in {notice}"] if notice else []
+    assert desk.run(key_expiry_mails.announce_expiring, moment) == len(announced)
+    assert desk.run(key_expiry_mails.announce_expiring, moment) == 0
+    received = inbox.fetch()
+    assert sorted(str(each["Subject"]) for each in received) == announced
+    for each in received:
+        assert each["To"] == "alice@example.org"
+        assert "/profile?tab=api-keys" in part(each)
+        assert each["List-Unsubscribe"]
+
+
+def test_keys_of_organisations_are_announced_to_owner_and_managers(
+    desk: Desk, inbox: Inbox, alice: Person, bob: Person
+) -> None:
+    """Not to members, nor to strangers; not of keys that are off; and not to whoever unsubscribed."""
+    assert alice.user
+    assert bob.user
+    org = factories.org(alice.user, members=(bob.user,))
+    admin, member = factories.user("admin"), factories.user("member")
+    factories.join(org, admin.id, "admin")
+    factories.join(org, member.id)
+    times = {"expires": now() + timedelta(hours=20), "created_at": now() - timedelta(days=90)}
+    factories.token(bob.user, name="CI\t\n", org_id=org.id, **times)
+    factories.token(bob.user, name="Off", org_id=org.id, disabled_at=now(), **times)
+    mails.unsubscribe(mails.unsubscribe_token(admin.id, "keys"))
+    desk.session.commit()
+    desk.run(key_expiry_mails.announce_expiring, now())
+    received = {str(each["To"]): part(each) for each in inbox.fetch()}
+    assert received.keys() == {"alice@example.org", "bob@example.org"}
+    assert all("CI" in text and "/orgs/acme/keys" in text for text in received.values())
+    assert "of bob" in received["alice@example.org"].lower()
+    assert "of bob" not in received["bob@example.org"].lower()
 
 
 # --- low balance ----------------------------------------------------------------------------------------------------

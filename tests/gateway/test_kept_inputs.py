@@ -377,6 +377,11 @@ def test_an_outage_loses_the_refusals_and_nothing_else(
             {"tags": ["a", "b"], "other": ["metadata", "codebuff_metadata"]},
         ),
         ({"metadata": {"secret": "x"}, "user": "someone"}, {"other": ["metadata", "user"]}),
+        # the conversation of Anthropic's and of Responses requests is kept as messages
+        (
+            {"system": "Be brief", "instructions": "Answer", "input": "Hello", "max_tokens": 5},
+            {"max_tokens": 5},
+        ),
     ],
 )
 def test_parameters_are_bounded_and_without_texts(body: Any, kept: dict[str, Any]) -> None:

@@ -259,6 +259,45 @@ def test_json_routes(
     assert web.get(path, headers=alice.headers).json == {"keys": []}
 
 
+def test_json_routes_of_an_organisation(
+    web: FlaskClient, fake: FakeUpstream, acme: Org, cast: dict[str, Person], session: OrmSession
+) -> None:
+    """Owner and admin manage its keys; others get what the page says, before their body is read."""
+    path, body = "/api/v1/provider-keys", {"provider": "openai", "name": "Ours", "key": SECRET}
+    alice, bob = cast["alice"], cast["bob"]
+    made = web.post(f"{path}?org=acme", json=body | {"userIds": [bob.id]}, headers=alice.headers)
+    assert made.status_code == 201
+    assert made.json
+    row = session.scalars(select(ProviderKey)).one()
+    assert (row.org_id, row.user_id, made.json["userIds"]) == (acme.id, None, [bob.id])
+    one = f"{path}/{row.id}"
+    of_acme = {"authorization": f"Bearer {factories.token(alice.user, org_id=acme.id)}"}  # type: ignore[arg-type]
+    people = {"alice": 200, "carol": 200, "bob": 403, "dave": 403, "mallory": 404, "anonymous": 401}
+    callers = [(cast[name].headers, status) for name, status in people.items()]
+    for headers, status in [*callers, (of_acme, 403)]:
+        for org in ("acme", acme.id):
+            assert web.get(f"{path}?org={org}", headers=headers).status_code == status
+        assert web.patch(f"{one}?org=acme", json={"priority": 7}, headers=headers).status_code == status
+        own = status if headers is of_acme or status == 401 else 404  # nor is it a key of the person's
+        assert web.patch(one, json={"priority": 1}, headers=headers).status_code == own
+        if status != 200:
+            assert web.post(f"{path}?org=acme", json=5, headers=headers).status_code == status
+            assert web.delete(f"{one}?org=acme", headers=headers).status_code == status
+    for org in ("nowhere", "%00", "", "x" * 5000):
+        assert web.get(f"{path}?org={org}", headers=alice.headers).status_code == 404
+    for wrong in ({"userIds": [cast["mallory"].id]}, {"apiKeys": [hash_token(bob.token)]}, {"userIds": "x"}):
+        assert web.post(f"{path}?org=acme", json=body | wrong, headers=alice.headers).status_code == 400
+    acme.sso_enforced_at = factories.now()
+    session.commit()
+    refused = web.get(f"{path}?org=acme", headers=alice.headers)
+    assert (refused.status_code, "single sign-on" in refused.text) == (403, True)
+    acme.sso_enforced_at = None
+    session.commit()
+    assert web.get(path, headers=alice.headers).json == {"keys": []}
+    assert web.delete(f"{one}?org=acme", headers=cast["carol"].headers).json == {"success": True}
+    assert {entry.org_id for entry in session.scalars(select(AuditLog))} == {acme.id}
+
+
 def test_persons_key_pays_and_fails_as_theirs(
     web: FlaskClient, fake: FakeUpstream, gateway_app: Flask, rich: Person, bob: Person, facts: Any
 ) -> None:

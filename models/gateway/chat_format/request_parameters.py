@@ -29,6 +29,10 @@ OBJECTS = {
     "stream_options": ("include_usage",),
 }
 """Keys of objects, and the keys in them that are stored."""
+CONVERSATION = frozenset(
+    ("messages", "system", "instructions", "input", "contents", "systemInstruction", "system_instruction")
+)
+"""Keys of the conversation, by the formats of requests: it is kept as messages."""
 MAX_KEYS = 200
 """Keys of a body that are looked at."""
 MAX_TEXT = 100
@@ -45,7 +49,7 @@ def request_parameters(body: Any) -> dict[str, Any]:
     other: list[str] = []
     tags = [tag for key in ("metadata", "codebuff_metadata") for tag in tags_of_metadata(body.get(key))]
     for key, given in islice(body.items(), MAX_KEYS):
-        if key == "model" or key == "messages" or given is None:
+        if key == "model" or key in CONVERSATION or given is None:
             continue
         if key in VALUES:
             if (value := _value(given)) is not None:

@@ -13,6 +13,8 @@ from views.accounts.pages.blueprint import bp
 from views.web.guards import audit, cookie_credential, cookie_user, from_browser, limiter, settings
 from views.web.htmx import render, see_other
 
+_LOOPBACK = {"127.0.0.1", "::1"}
+
 
 @dataclass(frozen=True)
 class DeviceFacts:
@@ -28,8 +30,9 @@ class DeviceFacts:
 
     @property
     def from_here(self) -> bool:
-        """Whether it has the address of the browser that shows this."""
-        return self.address is not None and self.address == request.remote_addr
+        """Whether it has the address of the browser that shows this. IPv4 and IPv6 of this machine are the same."""
+        here = request.remote_addr
+        return self.address is not None and (self.address == here or {self.address, here} <= _LOOPBACK)
 
 
 def facts_of(code: DeviceCode | None) -> DeviceFacts | None:

@@ -1,32 +1,41 @@
-"""`/api/v1/provider-keys`: the caller's own keys at providers."""
+"""`/api/v1/provider-keys`: the caller's own keys at providers, and with `?org=` those of an organisation."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from flask import Blueprint, current_app, jsonify
+from flask import Blueprint, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from models.accounts import User, scopes
+from models.accounts import scopes
 from models.core.db import db
 from models.core.errors import DomainError
 from models.gateway import ProviderKey, provider_keys
 from models.gateway.provider_key_check import check_new_key
 from models.gateway.provider_keys import LAST_PRIORITY, USUAL_PRIORITY, ProviderKeyForm
 from models.ledger import Account
+from models.orgs import member_org, require
+from models.orgs.sso_keys import check_key
 from views.gateway.api.model_calls import gateway
 from views.web.body import Body, Count, Missing, read
 from views.web.error_bodies import door
 from views.web.format import iso
-from views.web.guards import caller_address, known_user, limiter, personal_key_user
-from views.web.operation import Operation, ResponseModel
+from views.web.guards import caller_address, key_credential, known_user, limiter, personal_key_user
+from views.web.operation import Operation, ResponseModel, query
 
 bp = Blueprint("provider_keys_api", __name__)
 
 LIMIT = "30/minute;200/day"
 Priority = Annotated[Count, Field(le=LAST_PRIORITY)]
 Names = Annotated[list[str], Field(max_length=100)]
-FORBIDDEN = "The key belongs to an organisation"
+FORBIDDEN = (
+    "The API key belongs to an organisation, or your role in the organisation does not manage its keys"
+)
+NO_ORG = "You belong to no such organisation"
+NO_KEY = "The account has no such provider key, or you belong to no such organisation"
+ORG = [
+    query("org", "Id or slug of an organisation, for its provider keys; its owners and admins manage them")
+]
 
 
 class NewProviderKey(Body):
@@ -36,7 +45,10 @@ class NewProviderKey(Body):
         description="The key at the provider. It is checked there, stored encrypted, and never returned"
     )
     models: Names = Field([], description="Patterns such as anthropic/*; empty: all models at this provider")
-    apiKeys: Names = Field([], description="Ids of your API keys that may use it; empty: all")
+    apiKeys: Names = Field([], description="Ids of API keys of the account that may use it; empty: all")
+    userIds: Names = Field(
+        [], description="Ids of members that may use it; empty: all. Of organisations only"
+    )
     priority: Priority = Field(USUAL_PRIORITY, description="0 is used first")
     useCredits: bool = Field(False, description="Whether your credits pay when the key fails")
 
@@ -56,6 +68,7 @@ class ProviderKeyRow(ResponseModel):
     key: str = Field(description="Masked: the last four characters")
     models: list[str]
     apiKeys: list[str]
+    userIds: list[str]
     active: bool
     priority: int
     useCredits: bool
@@ -75,15 +88,29 @@ def _caller() -> str:
     return user.id if user else caller_address()
 
 
-def _user() -> User:
-    user = personal_key_user()
+class _Place(NamedTuple):
+    """Who calls, and whose keys they manage: their own, or those of the organisation `?org=`."""
+
+    user_id: str
+    account: Account
+
+
+def _place() -> _Place:
+    user, key = personal_key_user(), request.args.get("org")
     if user is None:
         raise DomainError("Unauthorized", status=401)
-    return user
+    if key is None:
+        return _Place(user.id, Account(user_id=user.id))
+    org, member = member_org(user.id, key.replace("\0", ""))
+    caller = key_credential()
+    assert caller is not None
+    check_key(org, caller.session)
+    require(member, "manage_keys", "Only owners and admins manage the keys of the organisation.")
+    return _Place(user.id, Account(org_id=org.id))
 
 
 def _own(key_id: str) -> ProviderKey:
-    return provider_keys.provider_key(Account(user_id=_user().id), key_id)
+    return provider_keys.provider_key(_place().account, key_id)
 
 
 def _row(row: ProviderKey) -> dict[str, Any]:
@@ -94,6 +121,7 @@ def _row(row: ProviderKey) -> dict[str, Any]:
         "key": f"…{row.hint}",
         "models": row.models or [],
         "apiKeys": row.key_ids or [],
+        "userIds": row.user_ids or [],
         "active": row.is_active,
         "priority": row.priority,
         "useCredits": row.use_credits,
@@ -106,12 +134,17 @@ def _row(row: ProviderKey) -> dict[str, Any]:
     tag="Provider keys",
     caller="key",
     scope=scopes.KEYS_READ,
-    answers={200: ("Your keys, by provider and order of use", ProviderKeyRows), 403: FORBIDDEN},
+    parameters=ORG,
+    answers={
+        200: ("The keys, by provider and order of use", ProviderKeyRows),
+        403: FORBIDDEN,
+        404: NO_ORG,
+    },
     door=door(),
 )
 def list_own_provider_keys() -> ResponseReturnValue:
-    """List your provider keys, masked."""
-    rows = provider_keys.provider_keys(Account(user_id=_user().id))
+    """List your provider keys, or an organisation's, masked."""
+    rows = provider_keys.provider_keys(_place().account)
     return jsonify(keys=[_row(row) for row in rows])
 
 
@@ -121,34 +154,37 @@ def list_own_provider_keys() -> ResponseReturnValue:
     tag="Provider keys",
     caller="key",
     scope=scopes.KEYS_WRITE,
+    parameters=ORG,
     body=NewProviderKey,
     answers={
         201: ("The key", ProviderKeyRow),
         400: "The provider does not accept the key, or a value is invalid",
         403: FORBIDDEN,
-        409: "You have 50 provider keys",
+        404: NO_ORG,
+        409: "The account has 50 provider keys",
     },
     door=door(),
 )
 def add_own_provider_key() -> ResponseReturnValue:
-    """Add a key of your own at a provider, which then pays for your calls there.
+    """Add a key at a provider, your own or an organisation's, which then pays for calls there.
 
-    Your calls at the provider cost no credits; you need some for them to be admitted.
+    The account's calls at the provider cost no credits; it needs some for them to be admitted.
     """
-    user_id = _user().id
+    place = _place()
     body = read(NewProviderKey)
     form = ProviderKeyForm(
         provider=body.provider,
         name=body.name,
         secret=body.key,
         models=body.models,
+        user_ids=body.userIds,
         key_ids=body.apiKeys,
         priority=body.priority,
         use_credits=body.useCredits,
     )
     db.session.commit()  # no transaction during the check
     check_new_key(gateway(current_app).routes, form)
-    row = provider_keys.add_provider_key(Account(user_id=user_id), user_id, form)
+    row = provider_keys.add_provider_key(place.account, place.user_id, form)
     db.session.commit()
     return jsonify(_row(row)), 201
 
@@ -159,8 +195,9 @@ def add_own_provider_key() -> ResponseReturnValue:
     tag="Provider keys",
     caller="key",
     scope=scopes.KEYS_WRITE,
+    parameters=ORG,
     body=ProviderKeyEdit,
-    answers={200: ("The key", ProviderKeyRow), 403: FORBIDDEN, 404: "No such key of yours"},
+    answers={200: ("The key", ProviderKeyRow), 403: FORBIDDEN, 404: NO_KEY},
     door=door(),
 )
 def edit_own_provider_key(key_id: str) -> ResponseReturnValue:
@@ -180,7 +217,8 @@ def edit_own_provider_key(key_id: str) -> ResponseReturnValue:
     tag="Provider keys",
     caller="key",
     scope=scopes.KEYS_WRITE,
-    answers={200: ("Removed", ProviderKeyRemoved), 403: FORBIDDEN, 404: "No such key of yours"},
+    parameters=ORG,
+    answers={200: ("Removed", ProviderKeyRemoved), 403: FORBIDDEN, 404: NO_KEY},
     door=door(),
 )
 def remove_own_provider_key(key_id: str) -> ResponseReturnValue:
