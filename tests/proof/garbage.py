@@ -213,7 +213,7 @@ class KeepAliveConnection:
 def schemathesis(stage: Stage, person: Person, examples: int, seconds: int) -> str:
     """Test every operation with valid and invalid data. Excludes routes that end the caller's session, and three routes
     for which the contract requires a 500: run steps (duplicate number), and creating publishers and validating
-    definitions (invalid JSON). The many systematic cases of each route are for the long form. Returns the summary that schemathesis prints."""
+    definitions (invalid JSON). Also excludes telemetry, which is protobuf, and searches, which are not set up. The many systematic cases of each route are for the long form. Returns the summary that schemathesis prints."""
     command = [
         sys.executable,
         "-m",
@@ -227,7 +227,8 @@ def schemathesis(stage: Stage, person: Person, examples: int, seconds: int) -> s
         "--checks",
         "not_a_server_error",
         "--exclude-path-regex",
-        "logout|sessions|/steps|/api/publishers$|/api/agents/validate$|stripe|billing-portal|auto-topup",
+        "logout|sessions|/steps|/api/publishers$|/api/agents/validate$|stripe|billing-portal|auto-topup"
+        "|/v1/(logs|metrics|traces)$|(web|docs)-search$",
         "--phases",
         "examples,coverage,fuzzing" if seconds else "examples,fuzzing",
         "--max-examples",
@@ -246,7 +247,7 @@ def schemathesis(stage: Stage, person: Person, examples: int, seconds: int) -> s
             command, cwd=folder, capture_output=True, text=True, timeout=seconds * 2 + 110, check=False
         )
     output = done.stdout + done.stderr
-    assert done.returncode == 0, output[-6000:]
+    assert done.returncode == 0, output.partition("= WARNINGS =")[0][-6000:]
     found = re.search(r"Test cases:\s*\n\s*(.*)", output)
     return found[1].strip() if found else f"{examples} examples of each route"
 

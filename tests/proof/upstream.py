@@ -100,6 +100,36 @@ def running() -> Iterator[Upstream]:
 # -- inside the process --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Plain:
+    """The answer of a route without a script."""
+
+    body: bytes
+    stream: bytes = b""
+
+
+USED = {"input_tokens": 10, "output_tokens": 20, "total_tokens": 30}
+IMAGES = Plain(
+    json.dumps({"created": 1, "data": [{"b64_json": "aGk="}], "usage": USED}).encode(),
+    sse({"type": "image_generation.completed", "b64_json": "aGk=", "usage": USED}),
+)
+HEARD = Plain(json.dumps({"text": "Hi", "usage": {"type": "duration", "seconds": 1}}).encode())
+PLAIN = {
+    "/images/generations": IMAGES,
+    "/images/edits": IMAGES,
+    "/audio/transcriptions": HEARD,
+    "/audio/translations": HEARD,
+    "/audio/speech": Plain(
+        b"audio",
+        sse({"type": "speech.audio.delta", "audio": "aGk="})
+        + sse({"type": "speech.audio.done", "usage": USED}),
+    ),
+    "/rerank": Plain(
+        json.dumps({"results": [{"index": 0, "relevance_score": 0.9}], "usage": {"search_units": 1}}).encode()
+    ),
+}
+
+
 class Provider:
     def __init__(self) -> None:
         self.log: dict[str, dict[str, int]] = {}
@@ -119,7 +149,14 @@ class Provider:
             await writer.drain()
             return True
         lengths = [line[15:] for line in head.split("\r\n") if line.lower().startswith("content-length:")]
-        body = json.loads(await reader.readexactly(int(lengths[0])))
+        raw = await reader.readexactly(int(lengths[0]))
+        path = head.split(" ", 2)[1]
+        if plain := next((made for end, made in PLAIN.items() if path.endswith(end)), None):
+            events = b'"stream":true' in raw or b'"stream_format"' in raw
+            writer.write(response(plain.stream if events and plain.stream else plain.body))
+            await writer.drain()
+            return True
+        body = json.loads(raw)
         script = self.script(body)
         log = self.log.setdefault(script.id, {"requests": 0, "ended": 0})
         log["requests"] += 1
