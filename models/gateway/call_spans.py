@@ -109,7 +109,8 @@ class CallSpans:
         if parent is not None:
             trace, parent_id = parent
         elif run_id is not None:
-            trace, parent_id = trace_id(self._root(run_id) or run_id), span_id(run_id)
+            # all calls of a run and of its sub-agents are one trace; a run itself has no span
+            trace, parent_id = trace_id(self._root(run_id) or run_id), None
         else:
             trace, parent_id = trace_id(admission.request_id), None
         operation = OPERATIONS.get(admission.door, "chat")
