@@ -22,7 +22,7 @@ from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, chunks, completion, hang_up, silent, stream, usage
-from tests.gateway.conftest import MESSAGES, Facts
+from tests.gateway.conftest import MESSAGES, Facts, wait
 
 BUSY = {"error": {"message": "Busy."}}
 PLAIN = answer(completion(use=usage()))
@@ -366,11 +366,19 @@ def test_calls_open_and_skip_a_failing_upstream(
 
 
 def test_streams_that_break_off_open_an_upstream(
-    routed: FlaskClient, rich: Person, fake: FakeUpstream, gateway: Gateway
+    routed: FlaskClient,
+    rich: Person,
+    fake: FakeUpstream,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # however long the ten calls take
+    monkeypatch.setattr("models.gateway.circuit_breaker.SLOT_SECONDS", 600.0)
     fake.will(stream(cut_after=3))
     for _ in range(10):
         assert b"upstream_cut" in post(routed, rich, "azure/mini", stream=True).data
+    # the last one is noted after the client got it
+    wait(lambda: [*gateway.routes.breakers.open()])
     assert [(provider, model) for provider, model, _ in gateway.routes.breakers.open()] == [
         ("azure", "our-mini")
     ]
