@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -33,6 +34,19 @@ def read(raw: bytes) -> ParsedJson:
         return ParsedJson(orjson.loads(raw), raw)
     except orjson.JSONDecodeError:
         return _read_leniently(raw)
+
+
+def read_all(raw: bytes) -> list[ParsedJson]:
+    """The JSON values of an event: one, or several that a provider wrote into the same event. What cannot be read is left out."""
+    try:
+        return [read(raw)]
+    except NotJson:
+        pass
+    values: list[ParsedJson] = []
+    for each in split(raw):
+        with suppress(NotJson):
+            values.append(read(each))
+    return values
 
 
 def split(raw: bytes) -> list[bytes]:

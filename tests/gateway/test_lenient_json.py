@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from models.gateway.lenient_json import NotJson, read, whole_text, write
+from models.gateway.lenient_json import NotJson, read, read_all, whole_text, write
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -49,6 +49,21 @@ def test_json_that_clients_read_is_read(raw: bytes, value: Any) -> None:
 def test_json_that_no_client_reads_is_refused(raw: bytes) -> None:
     with pytest.raises(NotJson):
         read(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "values"),
+    [
+        (b'{"a": 1}', [{"a": 1}]),
+        (b'{"a": NaN}', [{"a": None}]),
+        (b'{"a": 1}{"b": 2}', [{"a": 1}, {"b": 2}]),
+        (b'{"a": 1}\ndata: {"b": NaN}', [{"a": 1}, {"b": None}]),
+        (b'{"a": 1} [DONE]', [{"a": 1}]),
+        (b"<html>", []),
+    ],
+)
+def test_an_event_may_hold_several_values(raw: bytes, values: list[Any]) -> None:
+    assert [parsed.value for parsed in read_all(raw)] == values
 
 
 def test_bytes_of_ordinary_json_are_not_touched() -> None:

@@ -1,7 +1,6 @@
 """Collects a whole chat completion from a stream of chunks, and checks that an answer is one."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Protocol
 
 from models.gateway import lenient_json, sse
@@ -9,7 +8,7 @@ from models.gateway.call_errors import ProviderError, client_error, redact_keys
 from models.gateway.chat_format import Call, ProviderFailure, find_failure
 from models.gateway.chat_format.assembly import AnswerAssembler
 from models.gateway.dialects.dialect import WholeAnswer
-from models.gateway.lenient_json import NotJson, read, write
+from models.gateway.lenient_json import read, write
 from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 from models.gateway.upstream import BrokenConnection, EmptyAnswer
@@ -76,12 +75,8 @@ class ChatCollector:
             if sse.is_done(event.data):
                 self.done = True
                 return
-            try:
-                self._add_chunk(read(event.data), event)
-            except NotJson:
-                for each in lenient_json.split(event.data):
-                    with suppress(NotJson):
-                        self._add_chunk(read(each), event)
+            for parsed in lenient_json.read_all(event.data):
+                self._add_chunk(parsed, event)
 
     def _add_chunk(self, parsed: lenient_json.ParsedJson, event: SseEvent) -> None:
         chunk = parsed.value

@@ -1,17 +1,14 @@
 """Whole answers in formats other than chat completions: read from one body, or collected from a stream."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
-
-import orjson
 
 from models.gateway import lenient_json, sse
 from models.gateway.chat_format import Call, UsageMeter
 from models.gateway.dialects.dialect import WholeAnswer
 from models.gateway.dialects.reading import check_passed_answer, passed_error, read_passed_answer
 from models.gateway.formats.wire_formats import WIRE_FORMATS
-from models.gateway.lenient_json import NotJson, read, write
+from models.gateway.lenient_json import write
 from models.gateway.route import Route
 from models.gateway.sse import SseEvent
 from models.gateway.upstream import BrokenConnection
@@ -81,14 +78,8 @@ class FormatCollector:
         if sse.is_done(data):
             self.done = True
             return
-        try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            for each in lenient_json.split(data):
-                with suppress(NotJson):
-                    self._add_event(read(each).value, event)
-            return
-        self._add_event(value, event)
+        for parsed in lenient_json.read_all(data):
+            self._add_event(parsed.value, event)
 
     def _add_event(self, value: Any, event: SseEvent) -> None:
         if not isinstance(value, dict):

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import orjson
-
 from models.gateway import call_errors, lenient_json, sse
 from models.gateway.chat_format import Call, ProviderFailure, UsageMeter, parse_failure
 from models.gateway.route import Route
@@ -52,17 +50,14 @@ class FormatStream:
             self.done = True
             return []
         try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            try:
-                value = lenient_json.read(data).value
-            except lenient_json.NotJson:
-                return [
-                    out
-                    for each in lenient_json.split(data)
-                    if not self.done
-                    for out in self._parsed(each, SseEvent(each, b"", event.name))
-                ]
+            value = lenient_json.read(data).value
+        except lenient_json.NotJson:
+            return [
+                out
+                for each in lenient_json.split(data)
+                if not self.done
+                for out in self._parsed(each, SseEvent(each, b"", event.name))
+            ]
         if not isinstance(value, dict):
             return []
         failure = self.meter.failure
