@@ -50,6 +50,40 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
 
 
+DETAIL = {
+    "type": "reasoning.text",
+    "text": "So.",
+    "format": "anthropic-claude-v1",
+    "signature": "c2ln",
+    "index": 0,
+}
+EVERYTHING: dict[str, Any] = {
+    **BASE,
+    "messages": [
+        *BASE["messages"],
+        {"role": "assistant", "content": "So.", "reasoning_details": [DETAIL]},
+        {"role": "user", "name": "x", "content": [
+            {"type": "text", "text": "x"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa", "detail": "low"}},
+            {"type": "input_audio", "input_audio": {"data": "aaaa", "format": "wav"}},
+            {"type": "file", "file": {"filename": "x.pdf", "file_data": "data:application/pdf;base64,aaaa"}},
+        ]},
+    ],
+    "service_tier": "default",
+    "verbosity": "low",
+    "user": "x",
+    "metadata": {"a": "b"},
+    "modalities": ["text"],
+    "parallel_tool_calls": True,
+    "seed": 1,
+    "temperature": 0.5,
+    "thinking": {"type": "enabled", "budget_tokens": 2_000},
+    "google": {"thinking_config": {"thinking_level": "low", "thinking_budget": 5, "include_thoughts": True}},
+}  # fmt: skip
+"""Every part that is translated for another format."""
+ODD: tuple[Any, ...] = ([None], {"a": [1]}, 5, True, None, "", "\u00e9")
+
+
 values = st.recursive(
     st.none()
     | st.booleans()
@@ -79,6 +113,21 @@ def changed(path: tuple[Any, ...], value: Any, run_id: str, model: str) -> Any:
         node = node[key]
     node[path[-1]] = value
     return body
+
+
+@pytest.mark.parametrize("model", ["anthropic/claude-sonnet-4.5", "google/gemini-2.5-pro"])
+@pytest.mark.parametrize("path", places(EVERYTHING)[1:], ids=lambda path: "-".join(map(str, path)))
+def test_a_wrong_type_in_any_place_is_translated_or_refused(
+    web: FlaskClient, rich: Person, path: tuple[Any, ...], model: str
+) -> None:
+    for value in ODD:
+        body = copy.deepcopy(EVERYTHING) | {"model": model}
+        node: Any = body
+        for key in path[:-1]:
+            node = node[key]
+        node[path[-1]] = value
+        answer = web.post(DOORS[0], json=body, headers=rich.headers)
+        assert answer.status_code < 500, (path, value, answer.text)
 
 
 @settings(

@@ -75,7 +75,7 @@ def _extend(existing: list[Any], items: list[Any], depth: int) -> None:
 def _continued(existing: list[Any], item: Mapping[str, Any]) -> dict[str, Any] | None:
     """The entry that an item continues: that of its index, type and id; without an index the last one, if it is text."""
     index, kind = item.get("index"), item.get("type")
-    if index is None and kind not in _TEXT_TYPES:
+    if index is None and str(kind) not in _TEXT_TYPES:
         return None
     for entry in existing if index is not None else existing[-1:]:
         if (

@@ -407,7 +407,7 @@ def read_reasoning_details(details: list[Any]) -> Iterator[ReasoningPart]:
     for detail in details:
         if not isinstance(detail, dict):
             continue
-        origin = _ORIGINS.get(detail.get("format") or "", NAME)
+        origin = _ORIGINS.get(str(detail.get("format")), NAME)
         text = detail.get("text") or detail.get("summary") or ""
         part = ReasoningPart(
             text if isinstance(text, str) else "",
@@ -460,9 +460,9 @@ def _read_choice(choice: Any) -> ToolChoice | None:
 def _read_reasoning(body: Mapping[str, Any]) -> ReasoningRequest | None:
     reasoning, thinking = body.get("reasoning"), body.get("thinking")
     if isinstance(reasoning, dict):
-        budget = reasoning.get("max_tokens")
+        effort, budget = reasoning.get("effort"), reasoning.get("max_tokens")
         return ReasoningRequest(
-            reasoning.get("effort"),
+            effort if isinstance(effort, str) else None,
             budget if type(budget) is int else None,
             reasoning.get("enabled") is not False,
         )

@@ -216,7 +216,7 @@ def write_messages(conversation: Conversation) -> dict[str, Any]:
         "top_k": conversation.top_k,
         "stop_sequences": conversation.stop or None,
         "metadata": {"user_id": conversation.user} if conversation.user else None,
-        "service_tier": _TIERS.get(conversation.service_tier or ""),
+        "service_tier": _TIERS.get(str(conversation.service_tier)),
     }
     body |= {key: value for key, value in values.items() if value is not None}
     _write_reasoning(conversation, body)
@@ -228,7 +228,7 @@ def write_messages(conversation: Conversation) -> dict[str, Any]:
     for name, key in (("seed", "seed"), ("verbosity", "verbosity"), ("cache_key", "prompt_cache_key")):
         if getattr(conversation, name) is not None:
             conversation.leave_out(key)
-    if conversation.service_tier and conversation.service_tier not in _TIERS:
+    if conversation.service_tier and str(conversation.service_tier) not in _TIERS:
         conversation.leave_out("service_tier")
     if conversation.origin == NAME:
         return {**conversation.other, **body}
