@@ -78,7 +78,7 @@ def test_a_call_in_a_run(
     web: FlaskClient, fake: FakeUpstream, rich: Person, run: AgentRun, collector: Collector
 ) -> None:
     use = fakes.usage(100, 20, prompt_tokens_details={"cached_tokens": 40})
-    fake.will(fakes.answer(fakes.completion(use=use)))
+    fake.will(fakes.answer(fakes.completion(use=use), delay=0.01))
     headers = {**rich.headers, "x-stoa-run-id": run.id}
     assert web.post("/v1/chat/completions", json=BODY, headers=headers).status_code == 200
     (found,) = collector.received()
