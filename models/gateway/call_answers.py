@@ -75,7 +75,7 @@ def open_stream(
     biller: Biller,
     live: set[AnswerStream],
 ) -> AnswerStream:
-    """Send the request, and start to pass on its stream, which is in `live` while it reads. Raises ProviderError, UpstreamError."""
+    """Send the request. `start` passes on the stream, which is then in `live` while it reads. Raises ProviderError, UpstreamError."""
     route = attempt.route
     response = route.provider.upstream.send(replace(attempt.request, opened=in_flight.abort_with))
     try:
@@ -101,7 +101,6 @@ def open_stream(
     except BaseException:
         response.close()
         raise
-    stream.start()
     return stream
 
 

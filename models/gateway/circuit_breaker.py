@@ -78,16 +78,19 @@ class CircuitBreaker:
         slot = self._slot()
         slot[1] += 1
         slot[2] += 1
-        moment = time.monotonic()
         if self._open_until is not None:
             if self._probe_until:
                 self._open_seconds = min(2 * self._open_seconds, MAX_OPEN_SECONDS)
-                self._open_until, self._probe_until = moment + self._open_seconds, 0.0
+                self._open_until, self._probe_until = time.monotonic() + self._open_seconds, 0.0
             return
-        calls, failures = (sum(slot[index] for slot in self._slots) for index in (1, 2))
-        if calls >= MIN_CALLS and failures >= MAX_SHARE * calls:
-            self._open_until = moment + self._open_seconds
-            metrics.of(metrics.OPEN_UPSTREAMS, *self._key).set(1)
+        self._open_if_failing()
+
+    def broke_off(self, error: str) -> None:
+        """A call that counts as answered broke off: it counts as failed instead."""
+        self.last_error = error
+        if self._open_until is None:
+            self._slot()[2] += 1
+            self._open_if_failing()
 
     def ended(self) -> None:
         """A call ended without saying anything about the upstream."""
@@ -96,6 +99,12 @@ class CircuitBreaker:
     def rest(self, seconds: float) -> None:
         """The upstream asks to be left alone for so long (`Retry-After`)."""
         self._resting_until = time.monotonic() + min(seconds, MAX_RESTING)
+
+    def _open_if_failing(self) -> None:
+        calls, failures = (sum(slot[index] for slot in self._slots) for index in (1, 2))
+        if calls >= MIN_CALLS and failures >= MAX_SHARE * calls:
+            self._open_until = time.monotonic() + self._open_seconds
+            metrics.of(metrics.OPEN_UPSTREAMS, *self._key).set(1)
 
     def _slot(self) -> list[int]:
         """The current part of the window: its number, calls and failures."""

@@ -198,6 +198,9 @@ class Gateway:
             self.stopped_accounts.check(in_flight)
             answer = self._try_own_keys(request, attempt, in_flight)
             self._describe(answer, request, in_flight, limits or {})
+            if isinstance(answer, AnswerStream):
+                # only now: it may break off at once, and then takes back that it was answered
+                answer.start()
             return answer
         except CallRefused as error:
             status, message = self.refusals.answer_to(request, error)

@@ -257,7 +257,7 @@ class AnswerStream:
             return
         call = self.in_flight
         if call.breaker is not None and call.stop_error is None and is_fault(error):
-            call.breaker.failed(error.kind)
+            call.breaker.broke_off(error.kind)
         error = call.stop_error or error
         if self._meter.finished or self._meter.billed:
             self._end()

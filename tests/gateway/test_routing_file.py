@@ -22,7 +22,7 @@ from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, chunks, completion, hang_up, silent, stream, usage
-from tests.gateway.conftest import MESSAGES, Facts, wait
+from tests.gateway.conftest import MESSAGES, Facts
 
 BUSY = {"error": {"message": "Busy."}}
 PLAIN = answer(completion(use=usage()))
@@ -306,6 +306,32 @@ def test_a_breaker_opens_for_a_share_of_failures(calls: str, opens: bool) -> Non
     assert breaker.is_open == opens
 
 
+@pytest.mark.parametrize(
+    ("answered", "broken", "opens"),
+    [(0, 9, False), (0, 10, True), (1, 9, True), (10, 9, False), (10, 10, True), (11, 10, False)],
+)
+def test_an_answer_that_breaks_off_counts_once_as_failed(answered: int, broken: int, opens: bool) -> None:
+    breaker = CircuitBreaker("p", "m")
+    outcome(breaker, "+" * answered)
+    for _ in range(broken):
+        breaker.succeeded()  # its first byte came
+        breaker.broke_off("upstream_cut")
+    assert breaker.is_open == opens
+
+
+def test_an_old_answer_that_breaks_off_is_no_probe() -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clock = Clock(monkeypatch)
+        breaker = CircuitBreaker("p", "m")
+        outcome(breaker, "-" * 10)
+        clock.seconds += 10
+        assert breaker.admits()  # the probe
+        breaker.broke_off("upstream_cut")
+        assert breaker.is_open
+        breaker.succeeded()
+        assert not breaker.is_open
+
+
 def test_a_breaker_forgets_probes_and_closes() -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         clock = Clock(monkeypatch)
@@ -377,8 +403,6 @@ def test_streams_that_break_off_open_an_upstream(
     fake.will(stream(cut_after=3))
     for _ in range(10):
         assert b"upstream_cut" in post(routed, rich, "azure/mini", stream=True).data
-    # the last one is noted after the client got it
-    wait(lambda: [*gateway.routes.breakers.open()])
     assert [(provider, model) for provider, model, _ in gateway.routes.breakers.open()] == [
         ("azure", "our-mini")
     ]
