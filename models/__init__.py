@@ -1,10 +1,25 @@
 """The domain. Importing it imports every room, which completes the table metadata."""
 
-from models import accounts, admin, billing, gateway, ledger, orgs, playground, runs, store, usage
+from models import (
+    accounts,
+    admin,
+    assistants,
+    billing,
+    gateway,
+    ledger,
+    orgs,
+    playground,
+    runs,
+    store,
+    threads,
+    turns,
+    usage,
+)
 
 __all__ = [
     "accounts",
     "admin",
+    "assistants",
     "billing",
     "gateway",
     "ledger",
@@ -12,5 +27,7 @@ __all__ = [
     "playground",
     "runs",
     "store",
+    "threads",
+    "turns",
     "usage",
 ]

@@ -2,8 +2,8 @@
 
 from models.playground.agent_prefill import AgentPrefill, prefill_of
 from models.playground.call_code import CallCode, code_of
+from models.playground.playground_turn import EFFORTS, SIDES, PlaygroundTurn, plain_calls, read_turn
 from models.playground.stream_events import StreamedAnswer, TurnStopped
-from models.playground.turn import EFFORTS, SIDES, PlaygroundTurn, plain_calls, read_turn
 
 __all__ = [
     "EFFORTS",
