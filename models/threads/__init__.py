@@ -1,5 +1,36 @@
 """Threads: trees of messages with models and assistants."""
 
 from models.threads.thread import Thread, ThreadMessage, ThreadShare
+from models.threads.thread_settings import change_thread, create_thread, delete_thread, restore_thread
+from models.threads.tree import (
+    append,
+    fill,
+    lock,
+    message_json,
+    message_of,
+    newest_below,
+    own_thread,
+    path,
+    select_branch,
+    siblings,
+)
 
-__all__ = ["Thread", "ThreadMessage", "ThreadShare"]
+__all__ = [
+    "Thread",
+    "ThreadMessage",
+    "ThreadShare",
+    "append",
+    "change_thread",
+    "create_thread",
+    "delete_thread",
+    "fill",
+    "lock",
+    "message_json",
+    "message_of",
+    "newest_below",
+    "own_thread",
+    "path",
+    "restore_thread",
+    "select_branch",
+    "siblings",
+]

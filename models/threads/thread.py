@@ -26,7 +26,7 @@ class Thread(Base):
     """A conversation of one person, `user_id`; `account_id` pays for its turns: the person's own account or an organisation's.
 
     Its messages are a tree: `head_id` is the newest message of the branch that is shown, `last_seq` the number of the newest message. `storage_id` is an
-    id of the client's own choice, or the id in an outside store. `kind` is the door that made it: `thread`, `conversation` or `assistants`. `budget` is the most that its turns may spend in total, in credits,
+    id of the client's own choice, unique in the account, or the id in an outside store. `kind` is the door that made it: `thread`, `conversation` or `assistants`. `budget` is the most that its turns may spend in total, in credits,
     `spent` what those that ended did spend and `reserved` what the active ones have taken from it. Its row lock is the lock of its tree.
     """
 
@@ -46,7 +46,11 @@ class Thread(Base):
         Index("idx_thread_account", "account_id"),
         Index("idx_thread_deleted", "deleted_at", postgresql_where=text("(deleted_at IS NOT NULL)")),
         Index(
-            "idx_thread_storage", "storage_id", unique=True, postgresql_where=text("(storage_id IS NOT NULL)")
+            "idx_thread_storage",
+            "account_id",
+            "storage_id",
+            unique=True,
+            postgresql_where=text("(storage_id IS NOT NULL)"),
         ),
     )
 
