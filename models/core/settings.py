@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # PostgreSQL connections per process. Pools do not overflow, so their sum is the maximum.
 PAGES_POOL = 8
 GATEWAY_POOL = 8
-GATEWAY_LISTENER = 1  # hears of stopped accounts
+GATEWAY_LISTENER = 2  # hear of stopped accounts, and of turns
 JOBS_POOL = 8  # four concurrent jobs, the queue and its listener
 SPARE_CONNECTIONS = 15  # operators' commands, migrations and PostgreSQL's superuser reserve
 

@@ -2,6 +2,8 @@
 
 from models.threads.thread import Thread, ThreadMessage, ThreadShare
 from models.threads.thread_settings import change_thread, create_thread, delete_thread, restore_thread
+from models.threads.thread_turn import ThreadTurns
+from models.threads.thread_turn_start import TurnRequest, ask
 from models.threads.tree import (
     append,
     fill,
@@ -19,7 +21,10 @@ __all__ = [
     "Thread",
     "ThreadMessage",
     "ThreadShare",
+    "ThreadTurns",
+    "TurnRequest",
     "append",
+    "ask",
     "change_thread",
     "create_thread",
     "delete_thread",

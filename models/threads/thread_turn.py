@@ -233,10 +233,16 @@ class ThreadTurn:
     def _body(self, thread: Thread) -> dict[str, Any]:
         model = self.wanted.model or thread.model
         if not model:
-            raise DomainError("Neither the request nor the thread names a model. Send 'model'.", status=400, code="model_missing")
+            raise DomainError(
+                "Neither the request nor the thread names a model. Send 'model'.",
+                status=400,
+                code="model_missing",
+            )
         history = reversed(tree.path(thread, self.parent_id))
         system = [text for text in (thread.instructions, self.wanted.instructions) if text]
-        messages: list[dict[str, Any]] = [{"role": "system", "content": "\n\n".join(system)}] if system else []
+        messages: list[dict[str, Any]] = (
+            [{"role": "system", "content": "\n\n".join(system)}] if system else []
+        )
         messages += [chat_message(message) for message in history]
         return {**self.wanted.params, "model": model, "messages": messages}
 

@@ -82,7 +82,9 @@ def ask(
     return turn
 
 
-def add_messages(thread: Thread, messages: Sequence[Mapping[str, Any]], parent_id: str | None) -> ThreadMessage:
+def add_messages(
+    thread: Thread, messages: Sequence[Mapping[str, Any]], parent_id: str | None
+) -> ThreadMessage:
     """Add messages one below the other. Returns the last one. Raises Invalid, Conflict."""
     last: ThreadMessage | None = None
     for message in messages:
@@ -92,7 +94,12 @@ def add_messages(thread: Thread, messages: Sequence[Mapping[str, Any]], parent_i
 
 
 def _answer_again(
-    thread: Thread, wanted: TurnRequest, parent: ThreadMessage | None, new: NewTurn, owner: str, on_busy: OnBusy
+    thread: Thread,
+    wanted: TurnRequest,
+    parent: ThreadMessage | None,
+    new: NewTurn,
+    owner: str,
+    on_busy: OnBusy,
 ) -> Turn:
     if parent is None:
         raise Invalid("The thread has no message yet. Send one.", fields={"messages": "Send a message."})

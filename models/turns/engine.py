@@ -92,22 +92,22 @@ class TurnHandle:
                 raise LeaseLost
             self._staged = []
             yield turn
-            state, pending = turn.state, self._log.unwritten()
             first = self._log.last_seq + 1
             staged = [LoggedEvent(first + number, *each) for number, each in enumerate(self._staged)]
-            if state != "running":
+            if turn.state != "running":
                 turn.lease_owner = turn.lease_until = None
-            log.write(self._log, [*pending, *staged])
+            written = log.write(self._log, staged)
             db.session.commit()
         self._log.receive(staged)
-        if pending:
-            self._log.written = max(self._log.written, pending[-1].seq)
+        self._log.written = max(self._log.written, written)
 
     def record(self, type: str, data: Mapping[str, Any]) -> None:
         """Within `step`: an event of its transaction, told when it is committed."""
         self._staged.append((type, data))
 
-    def end(self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None, **data: Any) -> None:
+    def end(
+        self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None, **data: Any
+    ) -> None:
         """Within `step`: end the turn, with its last event."""
         turn_verbs.ended(turn, state, code=code, message=message)
         self.record(
@@ -163,9 +163,7 @@ class TurnEngine:
     def run(self, turn_id: str, *, taken_over: bool = False) -> None:
         """Run a turn that is leased to this process, in a thread of its own. Call it after the commit."""
         self.start()
-        thread = threading.Thread(
-            target=self._run, args=(turn_id, taken_over), name="stoa-turn", daemon=True
-        )
+        thread = threading.Thread(target=self._run, args=(turn_id, taken_over), name="stoa-turn", daemon=True)
         with self._lock:
             if self._closing:
                 # its lease ends by itself, and another worker runs it

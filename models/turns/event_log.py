@@ -120,9 +120,9 @@ class TurnLog:
         with self.changed:
             return self._events[bisect_right(self._events, seq, key=attrgetter("seq")) :]
 
-    def unwritten(self) -> list[LoggedEvent]:
-        """The events that the table does not have yet, without pieces of messages that are whole by now."""
-        found = self.since(self.written)
+    def unwritten(self, more: Sequence[LoggedEvent] = ()) -> list[LoggedEvent]:
+        """The events that the table does not have yet, and `more`, without pieces of messages that are whole by now."""
+        found = [*self.since(self.written), *more]
         whole = {event.data["message"]["id"] for event in found if event.type == "message.completed"}
         return [event for event in found if not (event.type in DELTAS and event.data["message_id"] in whole)]
 
@@ -167,11 +167,14 @@ class EventLog:
         """There are new events to write."""
         self._writing.set()
 
-    def write(self, own: TurnLog, events: list[LoggedEvent]) -> None:
-        """Write events in the current transaction, which holds the turn's lock and has checked its lease; the other processes are told
-        at its commit."""
-        if events:
+    def write(self, own: TurnLog, more: Sequence[LoggedEvent]) -> int:
+        """Write what is not written yet, and `more`, in the current transaction, which holds the turn's lock and has checked its lease; the
+        other processes are told at its commit. Returns the number of the newest event that is written then."""
+        newest = own.last_seq
+        if events := own.unwritten(more):
             self._write([(own, events)], locked=True)
+            newest = max(newest, events[-1].seq)
+        return newest
 
     def _write(self, batch: Sequence[tuple[TurnLog, list[LoggedEvent]]], *, locked: bool = False) -> None:
         rows = [
@@ -287,9 +290,8 @@ class EventLog:
                 with self._pool.connect() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     failing = False
-                    while True:
-                        for notice in connection.notifies(timeout=REFRESH_SECONDS, stop_after=1):
-                            self._notice(notice.payload)
+                    for notice in connection.notifies():
+                        self._notice(notice.payload)
             except Exception as error:
                 if not failing:
                     log.warning("not listening for turns: %s", type(error).__name__)

@@ -27,7 +27,12 @@ class TurnCallFailed(DomainError):
 
 
 def open_call(
-    handle: TurnHandle, body: dict[str, Any], request_id: str, settings: Settings, *, org_id: str | None = None
+    handle: TurnHandle,
+    body: dict[str, Any],
+    request_id: str,
+    settings: Settings,
+    *,
+    org_id: str | None = None,
 ) -> StreamedAnswer:
     """Make the call of one round: `body` as `/v1/chat/completions` takes it, paid by the organisation `org_id`, if the key may, in the run
     that its header would name. Holds no transaction. Raises TurnCallFailed."""
@@ -50,4 +55,6 @@ def failure_of(error: Exception, request_id: str, settings: Settings) -> TurnCal
     answer = TURNS.error(error, ErrorContext(request_id, {}, settings))
     found = answer.body.get("error") if isinstance(answer.body, dict) else None
     code = found.get("code") or found.get("type") if isinstance(found, dict) else None
-    return TurnCallFailed(answer_message(answer.body), status=answer.status, code=str(code or "upstream_error"))
+    return TurnCallFailed(
+        answer_message(answer.body), status=answer.status, code=str(code or "upstream_error")
+    )

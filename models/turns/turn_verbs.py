@@ -59,7 +59,9 @@ class NewTurn:
 
 def active_turn(branch_id: str) -> Turn | None:
     """The active turn of a branch."""
-    return db.session.scalars(select(Turn).where(Turn.branch_id == branch_id, Turn.state.in_(ACTIVE))).one_or_none()
+    return db.session.scalars(
+        select(Turn).where(Turn.branch_id == branch_id, Turn.state.in_(ACTIVE))
+    ).one_or_none()
 
 
 def begin_turn(new: NewTurn, *, owner: str, on_busy: OnBusy = "reject") -> Turn:
@@ -84,7 +86,9 @@ def begin_turn(new: NewTurn, *, owner: str, on_busy: OnBusy = "reject") -> Turn:
         try:
             db.session.flush()
         except IntegrityError as error:
-            raise TurnInProgress("Another turn of this branch has just begun. Wait for it, or send on_busy.") from error
+            raise TurnInProgress(
+                "Another turn of this branch has just begun. Wait for it, or send on_busy."
+            ) from error
         return turn
     if on_busy == "reject":
         raise TurnInProgress(
@@ -125,6 +129,16 @@ def request_stop(turn: Turn, how: Literal["stop", "interrupt"] = "stop") -> bool
         return False
     db.session.execute(update(Turn).where(Turn.id == turn.id, Turn.stop.is_(None)).values(stop=how))
     db.session.execute(select(func.pg_notify(CHANNEL, STOP + turn.id)))
+    return True
+
+
+def take_to_end(turn: Turn, owner: str) -> bool:
+    """Lease a turn that waits, to be ended by its work as if it was stopped: its run and its budgets end too. Returns False if it does not wait."""
+    if turn.state not in ("queued", "requires_action", "paused"):
+        return False
+    _lease(turn, owner)
+    turn.stop = turn.stop or "stop"
+    db.session.flush()
     return True
 
 
@@ -191,7 +205,7 @@ WHERE id IN (
 def renew(owner: str, ids: list[str]) -> dict[str, str | None]:
     """Renew the leases of these turns. Returns those that `owner` still has, with how each is to be stopped, if it is."""
     rows = db.session.execute(_RENEW, {"owner": owner, "ids": ids, "seconds": LEASE_SECONDS})
-    return {id: stop for id, stop in rows}
+    return {row.id: row.stop for row in rows}
 
 
 def reclaim(owner: str, count: int = 4) -> list[NextTurn]:
@@ -212,7 +226,9 @@ def take_forgotten(owner: str, count: int = 10) -> list[NextTurn]:
     return [found for branch in branches if (found := next_queued(branch, owner))]
 
 
-def ended(turn: Turn, state: str, *, code: str | None = None, message: str | None = None, at: datetime | None = None) -> None:
+def ended(
+    turn: Turn, state: str, *, code: str | None = None, message: str | None = None, at: datetime | None = None
+) -> None:
     """Set the state of an active or queued turn to its last one."""
     turn.state, turn.error_code, turn.error_message = state, code, message
     turn.lease_owner = turn.lease_until = turn.call_id = turn.required_action = turn.expires_at = None
