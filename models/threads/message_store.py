@@ -1,9 +1,10 @@
 """Where the messages of threads are held: the interface of a store, and the one of PostgreSQL."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from sqlalchemy import Integer, Select, bindparam, delete, literal, select, true
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import aliased
 
 from models.core.db import db
@@ -18,8 +19,8 @@ class MessageStore(Protocol):
     must be undone, or be harmless, when the transaction rolls back.
     """
 
-    def append(self, message: ThreadMessage) -> None:
-        """Add a message whose `seq`, `parent_id` and `branch_id` are set."""
+    def append(self, *messages: ThreadMessage) -> None:
+        """Add messages whose `seq`, `parent_id` and `branch_id` are set, parents first."""
 
     def read_page(
         self, thread: Thread, leaf_id: str, *, after: int | None, limit: int | None
@@ -34,9 +35,9 @@ class MessageStore(Protocol):
 class PostgresMessages:
     """Messages in `thread_message`."""
 
-    def append(self, message: ThreadMessage) -> None:
+    def append(self, *messages: ThreadMessage) -> None:
         """See `MessageStore`. Flushes."""
-        db.session.add(message)
+        db.session.add_all(messages)
         db.session.flush()
 
     def read_page(
@@ -54,6 +55,23 @@ class PostgresMessages:
             delete(ThreadMessage).where(ThreadMessage.thread_id == thread.id),
             execution_options={"synchronize_session": False},
         )
+
+
+def stream_path(thread_id: str, leaf_id: str, size: int = 200) -> Iterator[Mapping[str, Any]]:
+    """The columns of the messages from the first to `leaf_id`, in batches, each on its own connection that is returned before the batch is
+    yielded. Needs the application context only when called."""
+    return _batches(db.engine, {"thread": thread_id, "leaf": leaf_id, "most": size})
+
+
+def _batches(engine: Engine, values: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
+    last = 0
+    while True:
+        with engine.connect() as connection:
+            rows = connection.execute(_OLDEST_FIRST, {**values, "after": last}).mappings().all()
+        yield from rows
+        if len(rows) < values["most"]:
+            return
+        last = rows[-1]["seq"]
 
 
 def _page(*, newest_first: bool) -> Select[ThreadMessage]:
