@@ -38,6 +38,8 @@ from views.gateway.api import rerank as gateway_rerank
 from views.gateway.api import responses as gateway_responses
 from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
+from views.index import api as files_api
+from views.index import commands as document_commands
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -111,6 +113,7 @@ def register(app: Flask) -> None:
     store_commands.init_app(app)
     orgs_commands.init_app(app)
     admin_commands.init_app(app)
+    document_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
@@ -119,6 +122,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(playground_pages.bp)
     app.register_blueprint(runs_api.bp)
+    app.register_blueprint(files_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)
