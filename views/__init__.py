@@ -10,6 +10,7 @@ from views.admin import api as admin_api
 from views.admin import commands as admin_commands
 from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
+from views.assistants import api as assistants_api
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import api_keys_api, budget_requests_api, key_limits_api
@@ -134,6 +135,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(budget_requests_api.bp)
     app.register_blueprint(key_limits_api.bp)
     app.register_blueprint(api_keys_api.bp)
+    app.register_blueprint(assistants_api.bp)
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(budget_pages.bp)

@@ -15,6 +15,7 @@ class Scope(NamedTuple):
 
 CHAT, EMBEDDINGS = "inference:chat", "inference:embeddings"
 IMAGES, AUDIO = "inference:images", "inference:audio"
+AGENTS_READ, AGENTS_WRITE = "agents:read", "agents:write"
 AGENTS_RUN, AGENTS_PUBLISH = "agents:run", "agents:publish"
 USAGE_READ, KEYS_READ, KEYS_WRITE = "usage:read", "keys:read", "keys:write"
 ORG_ADMIN = "org:admin"
@@ -26,8 +27,8 @@ SCOPES = (
     Scope(AUDIO, "Speech, transcription, translation"),
     Scope(THREADS_READ, "Read threads, their messages and documents"),
     Scope(THREADS_WRITE, "Write threads and messages, upload documents"),
-    Scope("agents:read", "Read private agents"),
-    Scope("agents:write", "Change private agents"),
+    Scope(AGENTS_READ, "Read assistants, their tools and the names of secrets"),
+    Scope(AGENTS_WRITE, "Change assistants, their tools and secrets"),
     Scope(AGENTS_RUN, "Start and finish runs and steps"),
     Scope(AGENTS_PUBLISH, "Publish, withdraw and deprecate agents"),
     Scope(USAGE_READ, "Read usage, runs, calls and the plan"),

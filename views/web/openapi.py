@@ -33,6 +33,7 @@ TAGS = {
     "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",
     "Provider keys": "Your own keys at providers, which pay for your calls",
     "Files": "Documents: upload, read, search and cite them",
+    "Assistants": "Saved assistants, their versions, tools and secrets",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",
