@@ -13,7 +13,7 @@ from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.assistants import api as assistants_api
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
-from views.billing.api import api_keys_api, budget_requests_api, key_limits_api
+from views.billing.api import api_key_usage_route, api_keys_api, budget_requests_api, key_limits_api
 from views.billing.api import organisation_credits as organisation_credits_api
 from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
@@ -71,6 +71,7 @@ from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
+from views.usage import usage_row_routes, usage_sum_routes
 from views.web import (
     api_reference as api_reference,  # its routes
 )
@@ -129,6 +130,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
+    app.register_blueprint(usage_row_routes.bp)
+    app.register_blueprint(usage_sum_routes.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(gateway_api.bp)
@@ -136,6 +139,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(key_limits_api.bp)
     app.register_blueprint(api_keys_api.bp)
     app.register_blueprint(assistants_api.bp)
+    app.register_blueprint(api_key_usage_route.bp)
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(budget_pages.bp)
