@@ -12,7 +12,7 @@ from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
-from views.billing.api import api_keys_api, budget_requests_api, key_limits_api
+from views.billing.api import api_key_usage_route, api_keys_api, budget_requests_api, key_limits_api
 from views.billing.api import organisation_credits as organisation_credits_api
 from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
@@ -123,12 +123,15 @@ def register(app: Flask) -> None:
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
+    app.register_blueprint(usage_api.usage_row_routes.bp)
+    app.register_blueprint(usage_api.usage_sum_routes.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(gateway_api.bp)
     app.register_blueprint(budget_requests_api.bp)
     app.register_blueprint(key_limits_api.bp)
     app.register_blueprint(api_keys_api.bp)
+    app.register_blueprint(api_key_usage_route.bp)
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(budget_pages.bp)
