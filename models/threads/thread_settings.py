@@ -1,0 +1,143 @@
+"""A thread itself: making it, changing its name, instructions, model and budget, deleting and restoring it."""
+
+from collections.abc import Mapping
+from typing import Any, TypedDict, Unpack
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from models.assistants.assistant import Assistant
+from models.core.db import db, now
+from models.core.errors import Conflict, Invalid, NotFound
+from models.ledger import Account, lock_account
+from models.threads.message_content import check_storable, checked_metadata
+from models.threads.thread import Thread
+from models.threads.tree import lock
+
+KINDS = ("thread", "conversation", "assistants")
+MAX_NAME = 255
+MAX_INSTRUCTIONS_BYTES = 64 << 10
+MAX_MODEL = 200
+MAX_STORAGE_ID = 200
+MAX_BUDGET = 2**53 - 1
+"""Credits; what every JSON reader reads exactly."""
+
+
+class ThreadSettings(TypedDict, total=False):
+    """What may be set of a thread: see `Thread`. `metadata` is at most 16 pairs of text, `budget` credits."""
+
+    name: str
+    instructions: str | None
+    model: str | None
+    assistant_id: str | None
+    storage_id: str | None
+    metadata: Mapping[str, Any]
+    budget: int | None
+
+
+def create_thread(
+    user_id: str, account: Account, *, kind: str = "thread", **settings: Unpack[ThreadSettings]
+) -> Thread:
+    """A new, empty thread of the person, paid by the account. `name` is required. Locks the account; flushes.
+
+    Raises Invalid, NotFound for an assistant that the account does not have, and Conflict (`storage_id_taken`) for a `storage_id` that
+    another thread of the account has, a deleted one included.
+    """
+    assert kind in KINDS
+    lock_account(account)  # makes its row on first use
+    thread = Thread(user_id=user_id, account_id=account.id, kind=kind)
+    _set(thread, {"name": "", **settings})
+    _store(thread)
+    return thread
+
+
+def change_thread(thread: Thread, **settings: Unpack[ThreadSettings]) -> Thread:
+    """Change what is given. A budget below what was spent pauses the turns that follow. Locks the thread; flushes. Raises as `create_thread`."""
+    thread = lock(thread)
+    _set(thread, settings)
+    thread.updated_at = now()
+    _store(thread)
+    return thread
+
+
+def delete_thread(thread: Thread) -> Thread:
+    """Hide the thread from lists and close its links, until it is restored or purged. Locks it; flushes; again, it changes nothing."""
+    thread = lock(thread)
+    if thread.deleted_at is None:
+        thread.deleted_at = thread.updated_at = now()
+        db.session.flush()
+    return thread
+
+
+def restore_thread(thread: Thread) -> Thread:
+    """Take the deletion back. Locks the thread; flushes. Raises Conflict for a thread that is not deleted."""
+    thread = lock(thread)
+    if thread.deleted_at is None:
+        raise Conflict("This thread is not deleted.", code="not_deleted")
+    thread.deleted_at, thread.updated_at = None, now()
+    db.session.flush()
+    return thread
+
+
+def _set(thread: Thread, settings: ThreadSettings) -> None:
+    for field, value in settings.items():
+        check_storable(value, field)
+    if "name" in settings:
+        thread.name = settings["name"].strip()
+        _check(
+            1 <= len(thread.name) <= MAX_NAME, "name", f"Enter a name, with at most {MAX_NAME} characters."
+        )
+    if "instructions" in settings:
+        thread.instructions = settings["instructions"] or None
+        size = len((thread.instructions or "").encode())
+        _check(size <= MAX_INSTRUCTIONS_BYTES, "instructions", "The instructions have more than 64 KiB.")
+    if "model" in settings:
+        thread.model = settings["model"] or None
+        _check(
+            len(thread.model or "") <= MAX_MODEL,
+            "model",
+            f"A model's name has at most {MAX_MODEL} characters.",
+        )
+    if "storage_id" in settings:
+        thread.storage_id = settings["storage_id"]
+        fits = thread.storage_id is None or 1 <= len(thread.storage_id) <= MAX_STORAGE_ID
+        _check(fits, "storage_id", f"A storage_id has 1 to {MAX_STORAGE_ID} characters.")
+    if "metadata" in settings:
+        thread.metadata_ = checked_metadata(settings["metadata"])
+    if "budget" in settings:
+        thread.budget = settings["budget"]
+        _check(
+            0 <= (thread.budget or 0) <= MAX_BUDGET,
+            "budget",
+            "A budget is a number of credits from 0, or null.",
+        )
+    if "assistant_id" in settings:
+        thread.assistant_id = _assistant(thread.account_id, settings["assistant_id"])
+
+
+def _assistant(account_id: str, id: str | None) -> str | None:
+    if id is None:
+        return None
+    query = select(Assistant.id).where(
+        Assistant.id == id, Assistant.account_id == account_id, Assistant.deleted_at.is_(None)
+    )
+    if db.session.scalar(query) is None:
+        raise NotFound("There is no such assistant.")
+    return id
+
+
+def _check(fits: bool, field: str, problem: str) -> None:
+    if not fits:
+        raise Invalid(problem, fields={field: problem})
+
+
+def _store(thread: Thread) -> None:
+    """Flush the thread; what it is to become is undone if another has its `storage_id`."""
+    try:
+        with db.session.begin_nested():
+            db.session.add(thread)
+    except IntegrityError as error:
+        if "idx_thread_storage" not in str(error.orig):
+            raise
+        problem = "Another thread of this account has this storage_id; it may be deleted."
+        raise Conflict(problem, code="storage_id_taken") from None
