@@ -7,6 +7,7 @@ from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_settings import change_thread, create_thread, delete_thread, restore_thread
 from models.threads.thread_share import ThreadShare
 from models.threads.tree import (
+    add_message,
     append,
     fill,
     lock,
@@ -24,6 +25,7 @@ __all__ = [
     "Thread",
     "ThreadMessage",
     "ThreadShare",
+    "add_message",
     "append",
     "change_thread",
     "create_thread",
