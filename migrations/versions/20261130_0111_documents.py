@@ -1,13 +1,13 @@
 """Documents, their text in chunks, and the words of it.
 
 Revision: 0111
-Revises: 0108
+Revises: 0117
 """
 
 from migrations.replacing import run_script
 
 revision = "0111"
-down_revision = "0110"
+down_revision = "0117"
 branch_labels = None
 depends_on = None
 
