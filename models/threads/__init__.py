@@ -1,5 +1,6 @@
 """Threads: trees of messages with models and assistants."""
 
+from models.threads.assistant_call import AssistantCalls
 from models.threads.thread import Thread, ThreadMessage, ThreadShare
 from models.threads.thread_settings import change_thread, create_thread, delete_thread, restore_thread
 from models.threads.thread_turn import ThreadTurns
@@ -18,6 +19,7 @@ from models.threads.tree import (
 )
 
 __all__ = [
+    "AssistantCalls",
     "Thread",
     "ThreadMessage",
     "ThreadShare",

@@ -243,6 +243,11 @@ class ThreadTurn:
         return self._limit if any(map(self._setup.runs, calls)) else MAX_ROUNDS
 
     @property
+    def tool_seconds(self) -> float:
+        """How long a tool of the server may take."""
+        return self.settings.stoa_tool_seconds
+
+    @property
     def _limit(self) -> int:
         return self.wanted.max_rounds or self.settings.stoa_turn_rounds
 
@@ -259,8 +264,7 @@ class ThreadTurn:
             function = call["function"]
             facts = {"name": function["name"], "arguments": function["arguments"]}
             handle.emit("tool.started", {"tool_call_id": call["id"], **facts})
-        seconds = self.settings.stoa_tool_seconds
-        results = run_tools(own, setup.server, handle.context, seconds, handle.on_stop)
+        results = run_tools(own, setup.server, handle.context, self.tool_seconds, handle.on_stop)
         with handle.step() as turn:
             thread = db.session.get_one(Thread, handle.subject_id)
             for call, text in zip(own, results, strict=True):

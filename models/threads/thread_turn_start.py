@@ -1,8 +1,9 @@
 """Begins turns in threads: a new message of the person, or another answer to an old one."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -15,7 +16,7 @@ from models.threads import tree
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.turn_setup import chosen_assistant, chosen_model
 from models.turns import ACTIVE, Turn
-from models.turns.turn_verbs import NewTurn, OnBusy, active_turn, begin_turn, take_to_end
+from models.turns.turn_verbs import NewTurn, OnBusy, TurnInProgress, active_turn, begin_turn, take_to_end
 
 KIND = "thread"
 
@@ -63,27 +64,30 @@ def ask(
     owner: str,
     on_busy: OnBusy = "reject",
     budget: int | None = None,
+    behind_waiting: bool = True,
 ) -> Turn:
     """Begin a turn. `messages` (`role`, `content` and other fields of `tree.append`) are added below `parent_id`, by default below the
     newest message shown; without any, `parent_id` is answered once more, beside its other answers. While a turn of that branch is active,
-    `on_busy` decides: a queued turn keeps its messages until it starts. The assistant's version is the one of now. Locks the thread; flushes; the caller commits, then runs the
+    `on_busy` decides: a queued turn keeps its messages until it starts; without `behind_waiting`, none is queued behind a turn that
+    waits for somebody itself. The assistant's version is the one of now. Locks the thread; flushes; the caller commits, then runs the
     turn if it is running. Raises TurnInProgress, NotFound, Invalid, Conflict, AgentDeleted, and DomainError without a model."""
     wanted = _checked(wanted, thread)
     if on_busy == "interrupt":
         _lock_active(thread)
     thread = tree.lock(thread)
+    begin = partial(_begin, owner=owner, on_busy=on_busy, behind_waiting=behind_waiting)
     parent = tree.message_of(thread, parent_id) if parent_id else _head(thread)
     answer_id = f"msg_{uuid.uuid4()}"
     new = NewTurn(KIND, thread.id, answer_id, thread.account_id, thread.user_id, key, {}, budget)
     if not messages:
-        return _answer_again(thread, wanted, parent, new, owner, on_busy)
+        return _answer_again(thread, wanted, parent, new, begin)
     continues = parent is not None and not _has_children(thread, parent)
     if continues and parent is not None and active_turn(parent.branch_id) is not None:
         queued = {**asdict(wanted), "input": list(messages), "answer_id": answer_id}
-        return _begin(_with(new, parent.branch_id, queued), owner, on_busy)
+        return begin(_with(new, parent.branch_id, queued))
     last = add_messages(thread, messages, parent.id if parent else None)
     request = {**asdict(wanted), "parent_id": last.id, "answer_id": answer_id}
-    turn = _begin(_with(new, last.branch_id, request), owner, on_busy)
+    turn = begin(_with(new, last.branch_id, request))
     last.turn_id = turn.id
     return turn
 
@@ -104,14 +108,13 @@ def _answer_again(
     wanted: TurnRequest,
     parent: ThreadMessage | None,
     new: NewTurn,
-    owner: str,
-    on_busy: OnBusy,
+    begin: Callable[[NewTurn], Turn],
 ) -> Turn:
     if parent is None:
         raise Invalid("The thread has no message yet. Send one.", fields={"messages": "Send a message."})
     branch = new.branch_id if _has_children(thread, parent) else parent.branch_id
     request = {**asdict(wanted), "parent_id": parent.id, "answer_id": new.branch_id}
-    return _begin(_with(new, branch, request), owner, on_busy)
+    return begin(_with(new, branch, request))
 
 
 def _checked(wanted: TurnRequest, thread: Thread) -> TurnRequest:
@@ -130,11 +133,16 @@ def _lock_active(thread: Thread) -> None:
     db.session.execute(active.with_for_update())
 
 
-def _begin(new: NewTurn, owner: str, on_busy: OnBusy) -> Turn:
+def _begin(new: NewTurn, *, owner: str, on_busy: OnBusy, behind_waiting: bool) -> Turn:
     """Begin the turn. One that it interrupts while that waits is ended by the next worker that looks."""
-    busy = active_turn(new.branch_id) if on_busy == "interrupt" else None
+    busy = active_turn(new.branch_id)
+    if busy is not None and on_busy == "queue" and not behind_waiting and busy.state != "running":
+        waits_for = "results of tool calls" if busy.state == "requires_action" else "somebody to resume it"
+        raise TurnInProgress(
+            f"A turn of this branch waits for {waits_for} ({busy.id}). Answer it, stop it, or send 'on_busy' with 'interrupt'."
+        )
     turn = begin_turn(new, owner=owner, on_busy=on_busy)
-    if busy is not None and take_to_end(busy, owner):
+    if busy is not None and on_busy == "interrupt" and take_to_end(busy, owner):
         busy.lease_until = now()
         db.session.flush()
     return turn

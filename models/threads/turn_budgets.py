@@ -2,7 +2,7 @@
 
 A turn with a budget above it, or one of its own, runs in an envelope (`models.ledger.run_budgets`) of what it has reserved, which the ledger
 enforces within each answer. So turns that run at once never spend more than is there. Amounts are credits. Each function is
-called within `TurnHandle.step`, and locks the thread, then the assistant.
+called within `TurnHandle.step`, and locks the thread, if there is one, then the assistant.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class _Level:
     left: int
 
 
-def reserve(turn: Turn, thread: Thread, assistant_id: str | None, wanted: int = AT_ONCE) -> Shortage | None:
+def reserve(turn: Turn, thread: Thread | None, assistant_id: str | None, wanted: int = AT_ONCE) -> Shortage | None:
     """Let the turn have `wanted` credits that it has not spent, or as many as its budgets leave; its run's envelope grows alike. Returns
     the smallest budget if they leave nothing. Without any budget, nothing is reserved."""
     rows = list(_locked(thread, assistant_id))
@@ -58,7 +58,7 @@ def reserve(turn: Turn, thread: Thread, assistant_id: str | None, wanted: int = 
     return None
 
 
-def short_of(turn: Turn, thread: Thread, assistant_id: str | None) -> Shortage | None:
+def short_of(turn: Turn, thread: Thread | None, assistant_id: str | None) -> Shortage | None:
     """The smallest of the turn's budgets, if it has any."""
     levels = _levels(turn, list(_locked(thread, assistant_id)))
     if not levels:
@@ -67,14 +67,14 @@ def short_of(turn: Turn, thread: Thread, assistant_id: str | None) -> Shortage |
     return Shortage(least.level, least.budget)
 
 
-def give_back(turn: Turn, thread: Thread, assistant_id: str | None) -> None:
+def give_back(turn: Turn, thread: Thread | None, assistant_id: str | None) -> None:
     """Return what the turn has reserved and not spent: it waits. Idempotent."""
     unspent = turn.reserved - (turn.credits or 0)
     if unspent > 0:
         _move(turn, list(_locked(thread, assistant_id)), -unspent)
 
 
-def settle(turn: Turn, thread: Thread, assistant_id: str | None) -> None:
+def settle(turn: Turn, thread: Thread | None, assistant_id: str | None) -> None:
     """The turn ends: return what it has reserved, and count what it spent."""
     for row in _locked(thread, assistant_id):
         row.reserved -= turn.reserved
@@ -83,8 +83,9 @@ def settle(turn: Turn, thread: Thread, assistant_id: str | None) -> None:
     db.session.flush()
 
 
-def _locked(thread: Thread, assistant_id: str | None) -> Iterator[Thread | Assistant]:
-    yield tree.lock(thread)
+def _locked(thread: Thread | None, assistant_id: str | None) -> Iterator[Thread | Assistant]:
+    if thread is not None:
+        yield tree.lock(thread)
     if assistant_id is not None:
         query = select(Assistant).where(Assistant.id == assistant_id).with_for_update(key_share=True)
         assistant = db.session.scalar(query.execution_options(populate_existing=True))
