@@ -64,6 +64,7 @@ from views.store.pages import (
     readme,
     versions,
 )
+from views.threads import api as threads_api
 from views.threads.api import remembered_chat
 from views.turns import api as turns_api
 from views.usage import api as usage_api
@@ -143,6 +144,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
+    app.register_blueprint(threads_api.bp)
     app.register_blueprint(orgs_pages.bp)
     app.register_blueprint(orgs_api.bp)
     app.register_blueprint(scim_routes.bp)

@@ -1,13 +1,13 @@
 """Documents, their text in chunks, and the words of it.
 
 Revision: 0111
-Revises: 0117
+Revises: 0118
 """
 
 from migrations.replacing import run_script
 
 revision = "0111"
-down_revision = "0117"
+down_revision = "0118"
 branch_labels = None
 depends_on = None
 

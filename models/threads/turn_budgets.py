@@ -42,7 +42,9 @@ class _Level:
     left: int
 
 
-def reserve(turn: Turn, thread: Thread | None, assistant_id: str | None, wanted: int = AT_ONCE) -> Shortage | None:
+def reserve(
+    turn: Turn, thread: Thread | None, assistant_id: str | None, wanted: int = AT_ONCE
+) -> Shortage | None:
     """Let the turn have `wanted` credits that it has not spent, or as many as its budgets leave; its run's envelope grows alike. Returns
     the smallest budget if they leave nothing. Without any budget, nothing is reserved."""
     rows = list(_locked(thread, assistant_id))

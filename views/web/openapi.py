@@ -33,6 +33,7 @@ TAGS = {
     "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",
     "Provider keys": "Your own keys at providers, which pay for your calls",
     "Runs": "Agent runs: start, steps, finish, cost",
+    "Threads": "Threads and their messages: read, write, search, export, share",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",
     "Publishing": "Validate and publish agents; withdraw and deprecate versions",

@@ -62,7 +62,9 @@ class ChatBody(BaseModel):
     n: Missing[int] = Field(None, ge=1, le=128, description="Number of choices")
     tools: Missing[list[dict[str, Any]]] = None
     thread_id: Missing[str] = Field(None, description="A thread of yours that this continues")
-    agent_id: Missing[str] = Field(None, description="An assistant of yours that answers; by default the thread's")
+    agent_id: Missing[str] = Field(
+        None, description="An assistant of yours that answers; by default the thread's"
+    )
     on_busy: Missing[str] = Field(
         None, description="While the thread has an answer in progress: queue (default), reject or interrupt"
     )
