@@ -1,13 +1,13 @@
 """Documents, their text in chunks, and the words of it.
 
 Revision: 0111
-Revises: 0118
+Revises: 0110
 """
 
 from migrations.replacing import run_script
 
 revision = "0111"
-down_revision = "0118"
+down_revision = "0110"
 branch_labels = None
 depends_on = None
 

@@ -588,7 +588,7 @@ def count_providers(timestamp: int) -> None:
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="usage.recount_accounts", queueing_lock="usage.recount_accounts", retry=Backoff(600))
 def recount_accounts(timestamp: int) -> None:
-    """Count rollups from before they had keys and errors anew, a day of an account in each transaction."""
+    """Count rollups from before they had keys, errors, providers and types anew, a day of an account in each transaction."""
     from models.usage import rollup_recount
 
     more = True
