@@ -91,6 +91,7 @@ class AssistantCall:
             with self.handle.step() as turn:
                 self._end(turn, "failed", code=setup.code, message=setup.message, status=setup.status)
             return
+        setup = setup.with_tools()
         while (body := self._begin_round(setup)) is not None:
             message_id, request_id = f"msg_{uuid.uuid4()}", uuid.uuid4().hex
             try:
@@ -131,7 +132,7 @@ class AssistantCall:
             turn.rounds += 1
             most = self.wanted.max_rounds or self.settings.stoa_turn_rounds
             return setup.body(
-                self.messages, first=turn.rounds == 1, last=turn.rounds >= most and bool(setup.server)
+                self.messages, first=turn.rounds == 1, last=turn.rounds >= most and setup.runs_any
             )
 
     def _stream(self, message_id: str, answer: StreamedAnswer) -> None:
@@ -195,7 +196,7 @@ class AssistantCall:
         self, setup: TurnSetup, calls: Sequence[Mapping[str, Any]], answer: StreamedAnswer
     ) -> None:
         handle, seconds = self.handle, self.settings.stoa_tool_seconds
-        results = run_tools(calls, setup.server, handle.context, seconds, handle.on_stop)
+        results = run_tools(calls, setup.call, handle.context, seconds, handle.on_stop)
         self.messages.append(answer.message)
         self.messages += [
             {"role": "tool", "tool_call_id": call["id"], "content": text}

@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import select
 
 from models import index
+from models.assistants.builtin_tools import register_builtin
 from models.core.db import db
 from models.core.errors import Invalid
 from models.index import Document, DocumentReader, IndexScope
 from models.threads.thread import Thread
-from models.threads.turn_tools import ServerTool
 
 FILE_SEARCH = "file_search"
 WHOLE_TOKENS = 8_000
@@ -33,11 +33,6 @@ class TurnDocuments:
 
     scopes: Sequence[IndexScope] = ()
     system: str = ""
-
-    @property
-    def tool(self) -> ServerTool:
-        """The tool that searches them."""
-        return ServerTool(FILE_SEARCH, DEFINITION, self.search)
 
     def search(self, arguments: Mapping[str, Any]) -> str:
         """The passages that fit `query`, each after its chunk id."""
@@ -98,21 +93,11 @@ def _fenced(document_id: str, text: str) -> str:
     return f"<{mark}>\n{text}\n</{mark}>"
 
 
-DEFINITION: Mapping[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": FILE_SEARCH,
-        "description": "Search the documents of this conversation. Returns passages with the ids to cite them by.",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "query": {"type": "string", "description": "What to look for, in a few words"},
-                "top_k": {"type": "integer", "minimum": 1, "maximum": 10, "description": "Passages"},
-            },
-            "required": ["query"],
-        },
-    },
-}
+def _search(documents: TurnDocuments, arguments: Mapping[str, Any]) -> str:
+    return documents.search(arguments)
+
+
+register_builtin(FILE_SEARCH, _search)
 
 
 def _own_thread(reader: DocumentReader, id: str) -> str | None:

@@ -71,10 +71,30 @@ class ThreadTurn:
         if taken_over and interrupted_answer(self) is not None:
             return
         calls: Calls | None = () if self.handle.run_id is None else self._where_it_was()
+        if calls is not None and not self._prepare():
+            return
         while calls is not None:
             if calls and not self._answer_calls(calls):
                 return
             calls = self._round()
+
+    def _prepare(self) -> bool:
+        """Resolve what the calls are made of. False: that cannot be, and the turn has ended."""
+        handle = self.handle
+        try:
+            with handle.context():
+                thread = db.session.get_one(Thread, handle.subject_id)
+                setup = self.setup(thread)
+                db.session.rollback()
+        except DomainError as error:
+            with handle.step() as turn:
+                if handle.stopped:
+                    self._end_stopped(turn)
+                else:
+                    self.end(turn, "failed", code=error.code, message=error.message, status=error.status)
+            return False
+        self._setup = setup.with_tools()
+        return True
 
     def _where_it_was(self) -> Calls | None:
         """The tool calls that have no results yet, of a turn that goes on. None: it is to end."""
@@ -256,15 +276,14 @@ class ThreadTurn:
     def _answer_calls(self, calls: Calls) -> bool:
         """Run the server's tools, and wait for the client's. Returns whether another round follows."""
         handle = self.handle
-        with handle.context():
-            setup = self.setup(db.session.get_one(Thread, handle.subject_id))
-            db.session.rollback()
+        setup = self._setup
+        assert setup is not None
         own = [call for call in calls if setup.runs(call)]
         for call in own:
             function = call["function"]
             facts = {"name": function["name"], "arguments": function["arguments"]}
             handle.emit("tool.started", {"tool_call_id": call["id"], **facts})
-        results = run_tools(own, setup.server, handle.context, self.tool_seconds, handle.on_stop)
+        results = run_tools(own, setup.call, handle.context, self.tool_seconds, handle.on_stop)
         with handle.step() as turn:
             thread = db.session.get_one(Thread, handle.subject_id)
             for call, text in zip(own, results, strict=True):
@@ -379,7 +398,7 @@ class ThreadTurn:
     def _body_of(self, window: HistoryWindow, number: int) -> dict[str, Any]:
         assert self._setup is not None
         return self._setup.body(
-            window.messages, first=number == 1, last=number >= self._limit and bool(self._setup.server)
+            window.messages, first=number == 1, last=number >= self._limit and self._setup.runs_any
         )
 
 

@@ -4,13 +4,14 @@ The more specific one wins: request, thread, assistant. The system text is the a
 instructions and those of the request.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from models import assistants
 from models.assistants import SavedAssistant
+from models.assistants.toolbox import Toolbox, open_toolbox
 from models.core.errors import DomainError, Invalid
 from models.gateway.route import Route
 from models.gateway.routing import Router
@@ -18,7 +19,6 @@ from models.ledger import Account
 from models.threads.history_window import HistoryWindow, history_window, room_for_history
 from models.threads.thread import Thread
 from models.threads.thread_documents import FILE_SEARCH, TurnDocuments, documents_for
-from models.threads.turn_tools import ServerTool
 
 if TYPE_CHECKING:
     from models.threads.thread_turn_start import TurnRequest
@@ -32,18 +32,22 @@ CONTINUE = "Your last answer was cut off. Continue it exactly where it ended, wi
 
 @dataclass(frozen=True)
 class TurnSetup:
-    """`offered` are the definitions of all tools; those of `server` are run by this server, the others by the client."""
+    """`offered` are the definitions of all tools; `toolbox` knows which of them this server runs. The others are the client's."""
 
     model: str
     params: Mapping[str, Any]
     system: str
-    offered: Sequence[Mapping[str, Any]]
-    server: Mapping[str, ServerTool]
+    toolbox: Toolbox
     tool_choice: Any
     documents: TurnDocuments
     context: int | None
     max_output: int | None
     saved: SavedAssistant | None
+    offered: Sequence[Mapping[str, Any]] = ()
+
+    def with_tools(self) -> "TurnSetup":
+        """With the definitions of its tools. Asks MCP servers: call it outside of any transaction."""
+        return replace(self, offered=self.toolbox.definitions())
 
     @property
     def agent_id(self) -> str:
@@ -53,7 +57,16 @@ class TurnSetup:
     def runs(self, call: Mapping[str, Any]) -> bool:
         """Whether this server answers a tool call: with the tool, or by saying that there is none."""
         name = call["function"]["name"]
-        return name in self.server or all(_name(each) != name for each in self.offered)
+        return self.toolbox.is_server_tool(name) or all(_name(each) != name for each in self.offered)
+
+    @property
+    def runs_any(self) -> bool:
+        """Whether this server has tools in it."""
+        return any(self.toolbox.is_server_tool(_name(each)) for each in self.offered)
+
+    def call(self, name: str, arguments: str) -> str:
+        """Run a tool of this server. Needs the application context, and no transaction. Raises ToolFailed, DomainError."""
+        return self.toolbox.call(name, arguments, self.documents)
 
     def window(self, thread: Thread, leaf_id: str) -> HistoryWindow:
         """The history that fits."""
@@ -72,7 +85,7 @@ class TurnSetup:
             body["messages"].append({"role": "user", "content": CONTINUE})
         if not self.offered:
             return body
-        client = [each for each in self.offered if _name(each) not in self.server]
+        client = [each for each in self.offered if not self.toolbox.is_server_tool(_name(each))]
         body["tools"] = client if last and client else list(self.offered)
         if last and not client:
             body["tool_choice"] = "none"
@@ -86,7 +99,6 @@ def set_up(
 ) -> TurnSetup:
     """Resolve what a turn is asked for. Raises NotFound, Forbidden and AgentDeleted for the assistant, Invalid for its variables and for
     tools, and DomainError (`model_missing`) if nothing names a model."""
-    account = _account(user_id, account_id)
     saved = chosen_assistant(wanted, user_id, account_id, thread)
     version = saved.version if saved else None
     model = chosen_model(wanted, thread, saved)
@@ -95,15 +107,13 @@ def set_up(
         # the gateway says it, if the caller's own keys do not serve the model either
         route = routes.find(model)
     documents = documents_for(account_id, thread and thread.id, saved and saved.assistant.id)
-    offered, server = _tools(wanted, saved, account, documents)
     params = _params(version.model_params if version else {}, wanted.params)
     system = _system(wanted, saved, thread, documents)
     return TurnSetup(
         model=model,
         params=params,
         system=system,
-        offered=offered,
-        server=server,
+        toolbox=_toolbox(wanted, saved, account_id, documents),
         tool_choice=wanted.tool_choice,
         documents=documents,
         context=route.context_window if route else None,
@@ -162,37 +172,14 @@ def _system(
     return "\n\n".join(part for part in parts if part)
 
 
-def _tools(
-    wanted: "TurnRequest", saved: SavedAssistant | None, account: Account, documents: TurnDocuments
-) -> tuple[list[Mapping[str, Any]], dict[str, ServerTool]]:
-    """The assistant's tools and the request's by name; the request wins."""
-    server: dict[str, ServerTool] = {}
-    offered: dict[str, Mapping[str, Any]] = {}
-    for tool in _own_tools(saved, account, documents):
-        if isinstance(tool, ServerTool):
-            server[tool.name], offered[tool.name] = tool, tool.definition
-        else:
-            offered[_name(tool)] = tool
-    for each in wanted.tools:
-        offered[_name(each)] = each
-        server.pop(_name(each), None)
-    if len(offered) > MAX_TOOLS:
-        raise Invalid(f"A turn has at most {MAX_TOOLS} tools, with those of the assistant.")
-    return list(offered.values()), server
-
-
-def _own_tools(
-    saved: SavedAssistant | None, account: Account, documents: TurnDocuments
-) -> Iterator[ServerTool | Mapping[str, Any]]:
-    if documents.scopes:
-        yield documents.tool
-    if saved is None:
-        return
-    for each in saved.version.tools:
-        if isinstance(each, Mapping):
-            yield each
-        elif each == FILE_SEARCH:
-            continue
+def _toolbox(
+    wanted: "TurnRequest", saved: SavedAssistant | None, account_id: str, documents: TurnDocuments
+) -> Toolbox:
+    """The assistant's tools and the request's by name; the request wins. Documents are searched if there are any."""
+    tools = [each for each in (saved.version.tools if saved else ()) if each != FILE_SEARCH]
+    searched = [FILE_SEARCH] if documents.scopes else []
+    servers = saved.version.mcp_servers if saved else []
+    return open_toolbox(account_id, [*searched, *tools], servers, wanted.tools)
 
 
 def _name(tool: Mapping[str, Any]) -> str:

@@ -5,11 +5,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from models.assistants.tool_requests import ToolFailed
 from models.core.db import db
 from models.core.errors import DomainError
 from models.core.job_queue import Context
@@ -23,19 +21,13 @@ MAX_CALLS = 32
 STOPPED = "The turn was stopped before this tool had ended."
 
 
-@dataclass(frozen=True)
-class ServerTool:
-    """A tool that the server runs: its definition for the model, and what runs it, with the model's arguments, outside of any transaction. It may
-    raise DomainError, whose message the model gets."""
-
-    name: str
-    definition: Mapping[str, Any]
-    call: Callable[[Mapping[str, Any]], str]
+Run = Callable[[str, str], str]
+"""Runs a tool: its name, and the model's arguments as it wrote them."""
 
 
 def run_tools(
     calls: Sequence[Mapping[str, Any]],
-    tools: Mapping[str, ServerTool],
+    run: Run,
     context: Context,
     seconds: float,
     on_stop: Callable[[Callable[[], None] | None], None],
@@ -46,7 +38,7 @@ def run_tools(
     done: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
     for place, call in enumerate(calls[:MAX_CALLS]):
         threading.Thread(
-            target=lambda place=place, call=call: done.put((place, _result(call, tools, context))),
+            target=lambda place=place, call=call: done.put((place, _result(call, run, context))),
             name="stoa-turn-tool",
             daemon=True,
         ).start()
@@ -68,27 +60,20 @@ def run_tools(
     return [found.get(place, missing if place < MAX_CALLS else too_many) for place in range(len(calls))]
 
 
-def _result(call: Mapping[str, Any], tools: Mapping[str, ServerTool], context: Context) -> str:
-    function = call["function"]
-    tool = tools.get(function["name"])
-    if tool is None:
-        return f"There is no tool '{function['name'][:80]}'."
-    try:
-        arguments = orjson.loads(function["arguments"] or "{}")
-    except orjson.JSONDecodeError:
-        return "The arguments are not valid JSON. Call the tool again with a JSON object."
-    if not isinstance(arguments, dict):
-        return "The arguments must be a JSON object."
+def _result(call: Mapping[str, Any], run: Run, context: Context) -> str:
+    name = call["function"]["name"]
     try:
         with context():
             try:
-                text = tool.call(arguments)
+                text = run(name, call["function"]["arguments"])
             finally:
                 db.session.rollback()
+    except ToolFailed as failed:
+        text = failed.message
     except DomainError as error:
-        return f"Error: {error.message}"
+        text = f"Error: {error.message}"
     except Exception:
-        log.exception("the tool %s failed", tool.name)
-        return "Error: the tool failed."
+        log.exception("the tool %s failed", name[:80])
+        text = "Error: the tool failed."
     text = text.replace("\x00", "").encode("utf-8", "replace").decode()
     return text if len(text) <= MAX_RESULT else f"{text[:MAX_RESULT]}\n[cut]"

@@ -1,5 +1,6 @@
 """Turns of alice's threads, answered by a scripted provider."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,10 +11,10 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import threads
 from models.accounts.key_format import present
+from models.assistants.toolbox import Toolbox, open_toolbox
 from models.core.db import db
 from models.gateway import GatewayCall
 from models.threads import Thread, ThreadMessage, TurnRequest
-from models.threads.turn_tools import ServerTool
 from models.turns import Turn, TurnEngine
 from tests import factories
 from tests.factories import Person
@@ -23,7 +24,9 @@ from tests.gateway.conftest import fake, fake_server, gateway_app, gateway_setti
 
 __all__ = ["fake", "fake_server", "gateway_app", "gateway_settings", "web"]
 
-MODEL = "openai/house-model"
+MODEL = "openai/tiered-model"
+USAGE = fakes.usage(10_000, 500)
+"""15 credits without the margin."""
 CLIENT_TOOL = {
     "type": "function",
     "function": {"name": "ask_user", "description": "Ask", "parameters": {"type": "object"}},
@@ -40,7 +43,7 @@ def calls(*named: tuple[str, str], text: str = "") -> Behaviour:
         fakes.chunk({"role": "assistant", "content": text}),
         fakes.chunk({"tool_calls": called}),
         fakes.chunk({}, "tool_calls"),
-        fakes.chunk(None, usage=fakes.usage()),
+        fakes.chunk(None, usage=USAGE),
         "[DONE]",
     ]
     return fakes.stream(events)
@@ -48,7 +51,7 @@ def calls(*named: tuple[str, str], text: str = "") -> Behaviour:
 
 def says(text: str) -> Behaviour:
     """An answer of text."""
-    return fakes.stream(fakes.chunks(text, use=fakes.usage()))
+    return fakes.stream(fakes.chunks(text, use=USAGE))
 
 
 class Turns:
@@ -63,7 +66,9 @@ class Turns:
         db.session.rollback()
         return db.session.get_one(Thread, self.thread_id, populate_existing=True)
 
-    def begin(self, text: str | None = "What is a stoa?", *, thread: Thread | None = None, **wanted: Any) -> Turn:
+    def begin(
+        self, text: str | None = "What is a stoa?", *, thread: Thread | None = None, **wanted: Any
+    ) -> Turn:
         """Begin a turn."""
         options = {key: wanted.pop(key) for key in ("on_busy", "budget", "parent_id") if key in wanted}
         wanted.setdefault("model", MODEL)
@@ -122,7 +127,12 @@ def engine_of_turns(gateway_app: Flask) -> TurnEngine:
 
 @pytest.fixture
 def turns(
-    session: OrmSession, alice: Person, thread: Thread, engine_of_turns: TurnEngine, web: Any, fake: FakeUpstream
+    session: OrmSession,
+    alice: Person,
+    thread: Thread,
+    engine_of_turns: TurnEngine,
+    web: Any,
+    fake: FakeUpstream,
 ) -> Turns:
     """Turns in alice's thread, who has credits."""
     factories.grant(alice.user, 1_000_000)
@@ -136,10 +146,15 @@ def server_tools(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives every turn these tools of the server, by name."""
 
     def give(**tools: Callable[[Any], str]) -> None:
-        made = [
-            ServerTool(name, {"type": "function", "function": {"name": name, "parameters": {}}}, call)
-            for name, call in tools.items()
-        ]
-        monkeypatch.setattr("models.threads.turn_setup._own_tools", lambda *_: iter(made))
+        def open(*args: Any) -> Toolbox:
+            box = open_toolbox(*args)
+            for name in tools:
+                box._offer(name, {"type": "function", "function": {"name": name, "parameters": {}}})
+            monkeypatch.setattr(
+                box, "call", lambda name, arguments, _: tools[name](json.loads(arguments))
+            ) if tools else None
+            return box
+
+        monkeypatch.setattr("models.threads.turn_setup.open_toolbox", open)
 
     return give

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def test_five_rounds_are_five_billed_calls_whose_sum_is_the_turns_charge(
         call.message_id for call in billed
     ]
     assert {message.text for message in found if message.role == "tool"} == {"seen 1"}
-    for above, message in zip(found, found[1:], strict=False):
+    for above, message in pairwise(found):
         assert message.parent_id == above.id
     run = db.session.get_one(AgentRun, turn.run_id)
     steps = db.session.query(AgentStep).filter_by(agent_run_id=run.id).order_by(AgentStep.step_number).all()
