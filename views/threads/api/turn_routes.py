@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import after_this_request, jsonify
+from flask import after_this_request, has_request_context, jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 from werkzeug import Response
@@ -240,7 +240,9 @@ def resume_turns(*, thread_id: str | None = None, assistant_id: str | None = Non
 
 @assistant_budget_changed.connect
 def _budget_changed(assistant: Assistant) -> None:
-    """The budget is another one once this request has committed it."""
+    """The budget is another one once this request has committed it. Other callers resume turns themselves."""
+    if not has_request_context():
+        return
     id = assistant.id
 
     @after_this_request
