@@ -174,10 +174,10 @@ def _scan_end(execute: Execute, source: CallSource, scan: int) -> Cursor | None:
     if source.merged:
         last = source.query.offset(scan - 1).limit(1).subquery().c
         end = execute(select(last.cost, last.finished_at))
-        return (*end[0], "") if end else None  # all that equal it were looked through
+        return (end[0].cost, end[0].finished_at, "") if end else None  # all that equal it were looked through
     calls = source.query.with_only_columns(*position(GatewayCall, NEWEST))
     end = execute(calls.offset(scan - 1).limit(1))
-    return (*end[0],) if end else None
+    return (end[0].finished_at, end[0].request_id) if end else None
 
 
 def _text_rows(
