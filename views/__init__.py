@@ -42,6 +42,7 @@ from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
 from views.index import api as files_api
 from views.index import commands as document_commands
+from views.index import pages as document_pages
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -68,11 +69,12 @@ from views.store.pages import (
     readme,
     versions,
 )
+from views.threads import api as threads_api
+from views.threads.api import remembered_chat
 from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
-from views.usage import usage_row_routes, usage_sum_routes
 from views.web import (
     api_reference as api_reference,  # its routes
 )
@@ -127,13 +129,14 @@ def register(app: Flask) -> None:
     app.register_blueprint(playground_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
+    app.register_blueprint(document_pages.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
-    app.register_blueprint(usage_row_routes.bp)
-    app.register_blueprint(usage_sum_routes.bp)
+    app.register_blueprint(usage_api.usage_row_routes.bp)
+    app.register_blueprint(usage_api.usage_sum_routes.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(gateway_api.bp)
@@ -154,6 +157,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
+    app.register_blueprint(threads_api.bp)
     app.register_blueprint(orgs_pages.bp)
     app.register_blueprint(orgs_api.bp)
     app.register_blueprint(scim_routes.bp)
@@ -176,6 +180,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(feeds.bp)
     model_calls.init_app(app)
     turns_api.init_app(app)
+    remembered_chat.init_app(app)
     app.register_blueprint(turns_api.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
