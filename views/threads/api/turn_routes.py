@@ -240,10 +240,10 @@ def resume_turns(*, thread_id: str | None = None, assistant_id: str | None = Non
 
 @assistant_budget_changed.connect
 def _budget_changed(assistant: Assistant) -> None:
-    """The budget is another one once this request has committed it. Other callers resume turns themselves."""
+    """The budget is another one once this request has committed it; a command leaves its paused turns to `resume`."""
+    id = assistant.id
     if not has_request_context():
         return
-    id = assistant.id
 
     @after_this_request
     def resume_after(response: Response) -> Response:
