@@ -290,7 +290,7 @@ def _wait_for_writers() -> None:
     wait_for_requests()
     deadline = time.monotonic() + STREAM_SECONDS
     for thread in threading.enumerate():
-        if thread.name == "stoa-pump":
+        if thread.name in ("stoa-pump", "stoa-turn"):
             thread.join(max(0.0, deadline - time.monotonic()))
 
 

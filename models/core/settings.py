@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # PostgreSQL connections per process. Pools do not overflow, so their sum is the maximum.
 PAGES_POOL = 8
 GATEWAY_POOL = 8
-GATEWAY_LISTENER = 1  # hears of stopped accounts
+GATEWAY_LISTENER = 2  # hear of stopped accounts, and of turns
 JOBS_POOL = 8  # four concurrent jobs, the queue and its listener
 SPARE_CONNECTIONS = 15  # operators' commands, migrations and PostgreSQL's superuser reserve
 
@@ -155,6 +155,9 @@ class Settings(BaseSettings):
     stoa_threads_per_day: int = Field(10_000, ge=1, le=10**9)
     stoa_thread_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
     stoa_deleted_thread_days: int = Field(30, ge=0, le=3650)
+    stoa_assistants_per_account: int = Field(1_000, ge=1, le=10**6)
+    stoa_assistant_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
+    stoa_assistant_days: int = Field(30, ge=0, le=3650)
     stoa_cli_sessions_per_account: int = Field(1_000, ge=1, le=10**6)
     stoa_keys_per_account: int = Field(500, ge=1, le=10**6)
     stoa_publishers_per_account: int = Field(100, ge=1, le=10**6)
@@ -164,6 +167,9 @@ class Settings(BaseSettings):
     stoa_publish_bytes_per_day: int = Field(200_000_000, ge=1_000, le=10**12)
     stoa_store_changes_per_day: int = Field(2_000, ge=1, le=10**9)
     stoa_listed_agents: int = Field(100, ge=1, le=10_000)
+
+    stoa_documents_per_account: int = Field(1_000, ge=0, le=10**6)
+    stoa_document_bytes_per_account: int = Field(1_000_000_000, ge=0, le=10**13)
 
     stoa_files_url: str = ""
     stoa_remote_avatars: bool = True

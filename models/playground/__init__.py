@@ -3,7 +3,6 @@
 from models.playground.agent_prefill import AgentPrefill, prefill_of
 from models.playground.call_code import CallCode, code_of
 from models.playground.playground_turn import EFFORTS, SIDES, PlaygroundTurn, plain_calls, read_turn
-from models.playground.stream_events import StreamedAnswer, TurnStopped
 
 __all__ = [
     "EFFORTS",
@@ -11,8 +10,6 @@ __all__ = [
     "AgentPrefill",
     "CallCode",
     "PlaygroundTurn",
-    "StreamedAnswer",
-    "TurnStopped",
     "code_of",
     "plain_calls",
     "prefill_of",

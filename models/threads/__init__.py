@@ -6,6 +6,8 @@ from models.threads.exported_threads import thread_json
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_settings import change_thread, create_thread, delete_thread, restore_thread
 from models.threads.thread_share import ThreadShare
+from models.threads.thread_turn import ThreadTurns
+from models.threads.thread_turn_start import TurnRequest, ask
 from models.threads.tree import (
     add_message,
     append,
@@ -25,8 +27,11 @@ __all__ = [
     "Thread",
     "ThreadMessage",
     "ThreadShare",
+    "ThreadTurns",
+    "TurnRequest",
     "add_message",
     "append",
+    "ask",
     "change_thread",
     "create_thread",
     "delete_thread",

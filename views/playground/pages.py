@@ -29,6 +29,7 @@ from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingR
 from models.gateway.dialects.error_shapes import answer_message
 from models.gateway.model_suggestion import suggested_model
 from models.gateway.stream import AnswerStream
+from models.gateway.streamed_answer import StreamedAnswer
 from models.gateway.upstream import UpstreamError
 from models.ledger.payers import PayerHint
 from models.orgs import require
@@ -37,7 +38,6 @@ from models.playground import (
     SIDES,
     AgentPrefill,
     PlaygroundTurn,
-    StreamedAnswer,
     code_of,
     plain_calls,
     prefill_of,

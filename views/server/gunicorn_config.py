@@ -418,7 +418,9 @@ class StoaWorker(GeventWorker):
         gevent.spawn(self._close_idle)
         gevent.spawn(self._release_memory)
         gevent.spawn(self._evict_expired)
+        self.wsgi.extensions["turns"].start()
         super().run()
+        self.wsgi.extensions["turns"].close()
         self.wsgi.extensions["gateway"].close()
 
     def _evict_expired(self) -> None:
@@ -440,6 +442,7 @@ class StoaWorker(GeventWorker):
             for greenlet, timeout in list(self.idle.items()):
                 greenlet.kill(timeout, block=False)
             if time.monotonic() > stream_deadline:
+                self.wsgi.extensions["turns"].close()
                 self.wsgi.extensions["gateway"].close()
             gevent.sleep(0.25)
 

@@ -1,6 +1,6 @@
 """Dialects: the API formats of clients, one per file."""
 
-from models.gateway.dialects.chat import ChatDialect, PlaygroundDialect
+from models.gateway.dialects.chat import ChatDialect, PlaygroundDialect, TurnsDialect
 from models.gateway.dialects.codebuff import CodebuffDialect
 from models.gateway.dialects.compaction import CompactionDialect
 from models.gateway.dialects.completions import CompletionsDialect
@@ -14,7 +14,7 @@ from models.gateway.dialects.searches import DocsSearchDialect, WebSearchDialect
 from models.gateway.dialects.speech import SpeechDialect
 from models.gateway.dialects.transcriptions import TranscriptionsDialect
 
-CHAT, CODEBUFF, PLAYGROUND = ChatDialect(), CodebuffDialect(), PlaygroundDialect()
+CHAT, CODEBUFF, PLAYGROUND, TURNS = ChatDialect(), CodebuffDialect(), PlaygroundDialect(), TurnsDialect()
 MESSAGES, RESPONSES = MessagesDialect(), ResponsesDialect()
 COMPACTION = CompactionDialect()
 EMBEDDINGS, COMPLETIONS = EmbeddingsDialect(), CompletionsDialect()

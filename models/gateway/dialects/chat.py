@@ -228,6 +228,12 @@ class PlaygroundDialect(ChatDialect):
     door = "playground"
 
 
+class TurnsDialect(ChatDialect):
+    """Chat completions that the server makes for turns of conversations."""
+
+    door = "turns"
+
+
 def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
     if admission.outcome in PLAN_OUTCOMES:
         return plan_refusal(admission)

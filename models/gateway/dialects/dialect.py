@@ -109,12 +109,14 @@ class CallRequest:
     idempotency: IdempotencyKey | None = None
     headers: RequestHeaders | None = field(default=None, repr=False)
     """Of a call with an idempotency key or a session: the form of an error that is stored depends on them."""
+    acts_for: PresentedKey | None = field(default=None, repr=False)
+    """The key of a call that the server makes on its own, when it does not have the key itself."""
     _presented: PresentedKey | None = field(default=None, init=False, repr=False)
 
     @property
     def presented(self) -> PresentedKey:
         """The public id of the key and its secret's hash. Raises MistypedKey."""
-        found = self._presented
+        found = self._presented or self.acts_for
         if found is None:
             found = present(self.key)
             object.__setattr__(self, "_presented", found)

@@ -1,0 +1,60 @@
+"""One model call of a turn, through the gateway like those of clients: admitted, held, streamed, settled."""
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from models.core.errors import DomainError
+from models.core.settings import Settings
+from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
+from models.gateway.dialects import TURNS
+from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingRequest
+from models.gateway.dialects.error_shapes import answer_message
+from models.gateway.stream import AnswerStream
+from models.gateway.streamed_answer import StreamedAnswer
+from models.gateway.upstream import UpstreamError
+from models.ledger.payers import PayerHint
+from models.turns.engine import TurnHandle
+
+FAILURES = (CallRefused, ProviderError, UpstreamError, DomainError, RelayFailed)
+PAUSING = ("insufficient_credits", "budget_exceeded", "credits_held", "rate_limit_exceeded")
+"""Codes after which the same call may succeed later, once somebody has raised a limit or time has passed."""
+
+
+class TurnCallFailed(DomainError):
+    """A model call of a turn was refused, or failed before its answer began. Status, code and message are those of `/v1/chat/completions`."""
+
+
+def open_call(
+    handle: TurnHandle,
+    body: dict[str, Any],
+    request_id: str,
+    settings: Settings,
+    *,
+    org_id: str | None = None,
+) -> StreamedAnswer:
+    """Make the call of one round: `body` as `/v1/chat/completions` takes it, paid by the organisation `org_id`, if the key may, in the run
+    that its header would name. Holds no transaction. Raises TurnCallFailed."""
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    headers = {"x-stoa-run-id": handle.run_id} if handle.run_id else {}
+    received = IncomingRequest(request_id, handle.key.id, headers, streamed, orjson.dumps(streamed))
+    request: CallRequest = replace(
+        TURNS.read(received), acts_for=handle.key, payer=PayerHint(org_id) if org_id else PayerHint()
+    )
+    try:
+        answer = handle.gateway.open(request)
+    except FAILURES as error:
+        raise failure_of(error, request_id, settings) from error
+    assert isinstance(answer, AnswerStream)
+    return StreamedAnswer(answer)
+
+
+def failure_of(error: Exception, request_id: str, settings: Settings) -> TurnCallFailed:
+    """An error of the gateway as its answer says it."""
+    answer = TURNS.error(error, ErrorContext(request_id, {}, settings))
+    found = answer.body.get("error") if isinstance(answer.body, dict) else None
+    code = found.get("code") or found.get("type") if isinstance(found, dict) else None
+    return TurnCallFailed(
+        answer_message(answer.body), status=answer.status, code=str(code or "upstream_error")
+    )
