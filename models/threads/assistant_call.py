@@ -86,7 +86,6 @@ class AssistantCall:
             return
         with self.handle.context():
             setup = self._set_up()
-            db.session.rollback()
         if isinstance(setup, DomainError):
             with self.handle.step() as turn:
                 self._end(turn, "failed", code=setup.code, message=setup.message, status=setup.status)

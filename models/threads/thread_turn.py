@@ -85,7 +85,6 @@ class ThreadTurn:
             with handle.context():
                 thread = db.session.get_one(Thread, handle.subject_id)
                 setup = self.setup(thread)
-                db.session.rollback()
         except DomainError as error:
             with handle.step() as turn:
                 if handle.stopped:

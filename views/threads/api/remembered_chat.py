@@ -67,7 +67,7 @@ class RememberedBody(Body):
     on_busy: Missing[OnBusy] = None
     budget: Missing[int] = Field(None, ge=1, le=10**12)
     max_rounds: Missing[int] = Field(None, ge=1, le=100)
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Objects = Field(min_length=1)
     model: Missing[str] = Field(None, min_length=1, max_length=300)
     stream: Missing[bool] = None
     n: Missing[int] = None

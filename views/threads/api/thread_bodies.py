@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from views.web.body import Body, Missing
+from views.web.body import Body, Missing, Objects
 from views.web.operation import ResponseModel
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -50,7 +50,7 @@ class NewMessage(Body):
     model_config = STRICT
 
     role: Literal["user", "assistant", "system", "tool"]
-    content: str | list[dict[str, Any]] = Field(
+    content: str | Objects = Field(
         description="Text, or parts: `{type: text, text}`, `{type: image_url, image_url: {url}}`,"
         " `{type: file, document_id, name}`, `{type: reasoning, text}`"
     )
@@ -59,7 +59,7 @@ class NewMessage(Body):
         description="The message that it follows; by default the newest shown. null: it begins the thread anew",
     )
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = Field(None, description="As in chat completions")
+    tool_calls: Objects | None = Field(None, description="As in chat completions")
     tool_call_id: str | None = Field(None, description="The call that a tool's message answers")
     metadata: Missing[dict[str, str]] = None
 
