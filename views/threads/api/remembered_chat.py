@@ -14,7 +14,7 @@ from models.accounts.api_keys import check_use
 from models.accounts.key_format import PresentedKey, present
 from models.core.db import db, now
 from models.core.errors import Conflict, DomainError, Invalid
-from models.core.strict_models import Body, InvalidBody, Missing, parse
+from models.core.strict_models import Body, InvalidBody, Missing, Objects, parse
 from models.gateway import sse
 from models.gateway.dialects import CHAT
 from models.gateway.dialects.dialect import ErrorContext
