@@ -71,7 +71,7 @@ def share(id: str) -> ResponseReturnValue:
     """
     found = thread_caller().thread(id)
     body = read(ShareBody)
-    made = share_thread(found, body.lifetime, body.message_id)
+    made = share_thread(found, body.lifetime, body.message_id, with_documents=bool(body.with_documents))
     audit("thread.shared", found.id, user=key_user(), after={"share": made.id})
     db.session.commit()
     return _private(_share(made)), 201
@@ -151,8 +151,8 @@ def shared(token: str) -> ResponseReturnValue:
     link, thread = shared_thread(token, count=before is None)
     data, following = shared_page(link, thread, before=before, limit=limit)
     db.session.commit()
-    answer = {"name": thread.name, "expires_at": iso(link.expires_at), "data": data, "next_cursor": following}
-    return _private(answer)
+    answer = {"name": thread.name, "expires_at": iso(link.expires_at), "with_documents": link.with_documents}
+    return _private({**answer, "data": data, "next_cursor": following})
 
 
 @bp.post("/api/v1/shared-threads/<token>/copy")
@@ -162,7 +162,11 @@ def shared(token: str) -> ResponseReturnValue:
     caller="key",
     scope=WRITE,
     parameters=[TOKEN],
-    answers={201: ("Your thread", ThreadAnswer), 404: NO_LINK, 409: "It is too long to be copied"},
+    answers={
+        201: ("Your thread", ThreadAnswer),
+        404: NO_LINK,
+        409: "It is too long to be copied, or your account has no room for its documents",
+    },
     door=MANAGEMENT,
 )
 def copy(token: str) -> ResponseReturnValue:
@@ -180,6 +184,7 @@ def _share(share: ThreadShare) -> dict[str, Any]:
         "message_id": share.head_id,
         "url": f"{settings().base_url}/shared/threads/{share.token}",
         "views": share.views,
+        "with_documents": share.with_documents,
         "created_at": iso(share.created_at),
         "expires_at": iso(share.expires_at),
         "revoked_at": iso(share.revoked_at),
