@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import jsonify, request
+from flask import Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
@@ -51,7 +51,7 @@ NO_LINK = "The link does not work: it is unknown, expired or revoked"
 @bp.post("/api/v1/threads/<id>/shares")
 @limiter.limit("30/minute", key_func=caller_id)
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[THREAD_ID],
@@ -79,7 +79,7 @@ def share(id: str) -> ResponseReturnValue:
 
 @bp.get("/api/v1/threads/<id>/shares")
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[THREAD_ID],
@@ -96,7 +96,7 @@ def shares(id: str) -> ResponseReturnValue:
 
 @bp.get("/api/v1/thread-shares")
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[CURSOR, LIMIT],
@@ -118,7 +118,7 @@ def all_shares() -> ResponseReturnValue:
 @bp.delete("/api/v1/threads/<id>/shares/<share_id>")
 @limiter.limit("60/minute", key_func=caller_id)
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[THREAD_ID, SHARE_ID],
@@ -140,7 +140,7 @@ def revoke(id: str, share_id: str) -> ResponseReturnValue:
 @bp.get("/api/v1/shared-threads/<token>")
 @limiter.limit("120/minute", key_func=caller_address)
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     parameters=[TOKEN, query("before", "Those above this message"), LIMIT],
     answers={200: ("A page of what the link shows", SharedThread), 404: NO_LINK, 422: "A parameter is wrong"},
     door=MANAGEMENT,
@@ -158,7 +158,7 @@ def shared(token: str) -> ResponseReturnValue:
 @bp.post("/api/v1/shared-threads/<token>/copy")
 @limiter.limit("10/minute", key_func=caller_id)
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[TOKEN],
@@ -191,7 +191,7 @@ def _share(share: ThreadShare) -> dict[str, Any]:
     }
 
 
-def _private(body: dict[str, Any]) -> Any:
+def _private(body: dict[str, Any]) -> Response:
     response = jsonify(body)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Robots-Tag"] = "noindex, nofollow"

@@ -119,7 +119,7 @@ def create_with_assistant(assistant_id: str) -> ResponseReturnValue:
     caller = thread_caller()
     readable_assistant(caller.user_id, caller.account, assistant_id)
     settings = _settings(read(NewAssistantThread)) | {"assistant_id": assistant_id}
-    return _saved(threads.create_thread(caller.user_id, caller.account, **settings), 201)  # type: ignore[arg-type]
+    return _saved(threads.create_thread(caller.user_id, caller.account, **settings), 201)
 
 
 @bp.get("/api/v1/threads/<id>")
