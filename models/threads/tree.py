@@ -6,7 +6,7 @@ from datetime import datetime
 from types import EllipsisType
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from sqlalchemy import func, literal, or_, select, true
+from sqlalchemy import ColumnElement, func, literal, or_, select, true
 from sqlalchemy.orm import aliased
 
 from models.core.csv_text import csv_cell
@@ -65,7 +65,7 @@ class Siblings(NamedTuple):
     """A message among the answers to the same message: its place from 1, how many there are, and its neighbours."""
 
     place: int
-    count: int
+    count: int  # type: ignore[assignment]  # nobody counts in it
     previous_id: str | None
     next_id: str | None
 
@@ -221,7 +221,7 @@ def siblings(thread: Thread, messages: Iterable[ThreadMessage]) -> dict[str, Sib
     shown = list(messages)
     parents = {message.parent_id for message in shown}
     known = [parent for parent in parents if parent is not None]
-    below = ThreadMessage.parent_id.in_(known)
+    below: ColumnElement[bool] = ThreadMessage.parent_id.in_(known)
     if None in parents:
         below = or_(below, ThreadMessage.parent_id.is_(None))
     window: dict[str, Any] = {"partition_by": ThreadMessage.parent_id, "order_by": ThreadMessage.seq}
@@ -262,7 +262,7 @@ def newest_below(thread: Thread, message_id: str) -> str:
         .lateral()
     )
     query = select(last.c.id).select_from(branch.join(last, true())).order_by(last.c.seq.desc()).limit(1)
-    return db.session.scalars(query).one()
+    return str(db.session.scalars(query).one())
 
 
 def select_branch(thread: Thread, message_id: str) -> str:

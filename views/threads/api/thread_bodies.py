@@ -71,6 +71,9 @@ class ShareBody(Body):
     message_id: Missing[str] = Field(
         None, description="The last message to show; by default the newest shown"
     )
+    with_documents: Missing[bool] = Field(
+        None, description="Copies get the documents that the shown messages attach, whole; by default not"
+    )
 
 
 class ThreadAnswer(ResponseModel):
@@ -162,6 +165,7 @@ class ShareAnswer(ResponseModel):
     message_id: str = Field(description="The last message that it shows")
     url: str = Field(description="Whoever has it may read; keep it secret")
     views: int
+    with_documents: bool
     created_at: datetime
     expires_at: datetime | None = Field(description="null: never")
     revoked_at: datetime | None
@@ -195,5 +199,6 @@ class SharedMessage(ResponseModel):
 class SharedThread(ResponseModel):
     name: str
     expires_at: datetime | None
+    with_documents: bool = Field(description="Whether a copy has the attached documents")
     data: list[SharedMessage] = Field(description="Newest first")
     next_cursor: str | None = Field(description="The `before` of the next page")

@@ -38,7 +38,7 @@ from views.web.guards import api_key, limiter
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, ResponseModel, path
 
-TURN_ID = path("turn_id", "`id` of the turn, such as `turn_…`")
+TURN_ID = path("turnId", "`id` of the turn, such as `turn_…`")
 MAX_CREDITS = 10**12
 PARAMS = (
     *("temperature", "top_p", "max_tokens", "max_completion_tokens", "reasoning_effort", "response_format"),
