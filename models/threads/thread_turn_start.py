@@ -141,7 +141,7 @@ def _begin(new: NewTurn, *, owner: str, on_busy: OnBusy, behind_waiting: bool) -
         raise TurnInProgress(
             f"A turn of this branch waits for {waits_for} ({busy.id}). Answer it, stop it, or send 'on_busy' with 'interrupt'."
         )
-    turn = begin_turn(new, owner=owner, on_busy=on_busy)
+    turn = begin_turn(new, owner=owner, on_busy=on_busy, busy=busy)
     if busy is not None and on_busy == "interrupt" and take_to_end(busy, owner):
         busy.lease_until = now()
         db.session.flush()
