@@ -219,7 +219,7 @@ def file_content(id: str) -> Response:
 
 
 @bp.post("/api/v1/files/search")
-@limiter.limit("300/minute", key_func=lambda: _caller_id())
+@limiter.limit("600/minute", key_func=lambda: _caller_id())
 @Operation(
     tag="Files",
     caller="key",
