@@ -50,7 +50,7 @@ def begin_call(
     }
     branch = f"call_{uuid.uuid4()}"
     return begin_turn(
-        NewTurn(KIND, saved.assistant.id, branch, account_id, user_id, key, request), owner=owner
+        NewTurn(KIND, saved.assistant.id, branch, account_id, user_id, key, request), owner=owner, busy=None
     )
 
 

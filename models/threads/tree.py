@@ -83,11 +83,19 @@ def own_thread(user_id: str, account_id: str, id: str, *, deleted: bool = False)
 
 def lock(thread: Thread) -> Thread:
     """Lock the thread's row until the transaction ends, and read it anew: two that write to one thread do so one after the other.
-    Raises NotFound if it was purged."""
+    Free if this transaction has locked it already. Raises NotFound if it was purged."""
+    session = db.session()
+    # a savepoint that is undone gives its locks back
+    transaction = None if session.in_nested_transaction() else session.get_transaction()
+    held: tuple[Any, Thread] | None = session.info.get(("locked thread", thread.id))
+    if held is not None and held[0] is transaction is not None:
+        return held[1]
     query = select(Thread).where(Thread.id == thread.id).with_for_update(key_share=True)
-    locked = db.session.scalar(query.execution_options(populate_existing=True))
+    locked = session.scalar(query.execution_options(populate_existing=True))
     if locked is None:
         raise NotFound("There is no such thread.")
+    if not session.in_nested_transaction():
+        session.info["locked thread", thread.id] = session.get_transaction(), locked
     return locked
 
 
@@ -181,9 +189,8 @@ def fill(
 
 def message_of(thread: Thread, id: str) -> ThreadMessage:
     """The message of the thread. Raises NotFound."""
-    query = select(ThreadMessage).where(ThreadMessage.thread_id == thread.id, ThreadMessage.id == id)
-    message = None if "\x00" in id else db.session.scalar(query)
-    if message is None:
+    message = None if "\x00" in id else db.session.get(ThreadMessage, id)
+    if message is None or message.thread_id != thread.id:
         raise NotFound("There is no such message in this thread.")
     return message
 

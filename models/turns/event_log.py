@@ -222,13 +222,18 @@ class EventLog:
         The caller has checked who may see it. Holds no connection while it waits."""
         yield from self.watch_now(turn_id, after)
 
-    def watch_now(self, turn_id: str, after: int = 0) -> Iterator[LoggedEvent | None]:
-        """As `watch`, from this moment on, also if the turn is deleted before the first event is asked for. The caller asks for one."""
+    def watch_now(
+        self, turn_id: str, after: int = 0, *, begins: bool = False
+    ) -> Iterator[LoggedEvent | None]:
+        """As `watch`, from this moment on, also if the turn is deleted before the first event is asked for. The caller asks for one.
+        `begins`: it has no events yet."""
         self._start()
         with self._lock:
             found = self._running.get(turn_id) or self._watched.get(turn_id)
             if found is None:
                 found = self._watched[turn_id] = TurnLog(turn_id)
+                if begins:
+                    found.read_at = time.monotonic()
             found.watchers += 1
         return self._watch(found, after)
 

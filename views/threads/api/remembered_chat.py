@@ -119,7 +119,7 @@ def _answer(context: RequestContext, key: str, raw: dict[str, Any]) -> Response:
     turn_id, running = started.turn.id, started.turn.state == "running"
     extra = {"turn_id": turn_id, "thread_id": body.thread_id} if body.thread_id is not None else {}
     db.session.rollback()
-    watched = engine.log.watch_now(turn_id, started.after)
+    watched = engine.log.watch_now(turn_id, started.after, begins=started.after == 0)
     if running:
         engine.run(turn_id)
     chat = TurnAsChat(f"chatcmpl-{context.id}", body.model or "", extra)
