@@ -147,6 +147,18 @@ def prove_ledger(timestamp: int) -> None:
     record_ledger_proof()
 
 
+@queue.periodic(cron="51 * * * *")
+@queue.task(name="assistants.purge", queueing_lock="assistants.purge", retry=Backoff(60, 600))
+def purge_assistants(timestamp: int) -> None:
+    """Remove the contents of assistants that were deleted long ago."""
+    from models.assistants.assistant_editing import purge_assistants as purge
+
+    purged = 1
+    while purged:
+        with transaction():
+            purged = purge(now(), get_settings().stoa_assistant_days)
+
+
 @queue.periodic(cron="57 1 * * *")
 @queue.task(name="store.prove", queueing_lock="store.prove", retry=Backoff(3600))
 def prove_store(timestamp: int) -> None:
