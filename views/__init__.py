@@ -64,6 +64,7 @@ from views.store.pages import (
     readme,
     versions,
 )
+from views.threads.api import conversations as openai_conversations
 from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
@@ -165,6 +166,7 @@ def register(app: Flask) -> None:
     model_calls.init_app(app)
     turns_api.init_app(app)
     app.register_blueprint(turns_api.bp)
+    app.register_blueprint(openai_conversations.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
     app.register_blueprint(gateway_images.bp)

@@ -5,9 +5,9 @@ from models.threads import purging as purging  # its receiver
 from models.threads.exported_threads import thread_json
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_settings import change_thread, create_thread, delete_thread, restore_thread
+from models.threads.thread_share import ThreadShare
 from models.threads.thread_turn import ThreadTurns
 from models.threads.thread_turn_start import TurnRequest, ask
-from models.threads.thread_share import ThreadShare
 from models.threads.tree import (
     append,
     fill,

@@ -28,6 +28,9 @@ Schema = dict[str, Any]
 TAGS = {
     "Gateway": "Model calls: chat completions, models, and what limits a key",
     "Responses": "OpenAI's Responses API: create, continue, read and compact responses, and WebSockets",
+    "Turns": "Turns of threads: their events as they come, and stopping them",
+    "Conversations": "OpenAI's Conversations API: create and read conversations that responses continue",
+    "Assistants API": "OpenAI's Assistants API, for clients that were written for it: assistants, threads, messages, runs",
     "Embeddings and media": "Embeddings, ranking, moderation, plain completions, images, speech and transcription",
     "Search and feedback": "Search the web and documentation; feedback, and what else Codebuff's clients send",
     "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",
@@ -62,6 +65,7 @@ SECURITY: dict[str, list[dict[str, list[str]]]] = {
 }
 PARAMETERS = {
     "runId": "The run id returned by START",
+    "conversation_id": "The conversation's id, `conv_…`",
     "publisher": "The publisher's id",
     "agent": "The agent's id",
     "version": "For example 1.0.0",

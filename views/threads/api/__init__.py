@@ -1,0 +1,1 @@
+"""JSON API of threads, and OpenAI's APIs on the same tables."""
