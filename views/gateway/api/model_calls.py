@@ -1,7 +1,7 @@
 """Model calls over HTTP, in any dialect: the request read, the gateway's answer or error as a response."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from flask import Flask
@@ -125,11 +125,25 @@ def gateway(app: Flask) -> Gateway:
     return cast(Gateway, app.extensions["gateway"])
 
 
-def call_model(context: RequestContext, dialect: Dialect) -> Response:
+@dataclass(frozen=True, slots=True)
+class StatefulCalls:
+    """Requests that are no plain call: those with a value for one of `keys` in their body, which `answer` answers, or raises an error."""
+
+    keys: tuple[str, ...]
+    answer: Callable[[RequestContext, str, dict[str, Any]], Response]
+
+    def takes(self, body: Any) -> bool:
+        """Whether it answers a request with this body."""
+        return isinstance(body, dict) and any(body.get(key) for key in self.keys)
+
+
+def call_model(context: RequestContext, dialect: Dialect, stateful: StatefulCalls | None = None) -> Response:
     """Make one call in a dialect, with checks in the order of contract 5.2."""
-    request: CallRequest | None = None
+    request: CallRequest | Response | None = None
     try:
-        request = _read_call(context, dialect)
+        request = _read_call(context, dialect, stateful)
+        if isinstance(request, Response):
+            return request
         return _to_response(gateway(context.app).open(request), dialect)
     except Exception as error:
         return _error_response(context, dialect, error, unread=request is None)
@@ -183,7 +197,9 @@ def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Re
     return response
 
 
-def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
+def _read_call(
+    context: RequestContext, dialect: Dialect, stateful: StatefulCalls | None
+) -> CallRequest | Response:
     request = context.request
     key = guards.single_api_key(request.environ)
     if key:
@@ -216,6 +232,8 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         dialect.check_body(body)
     if not key:
         raise MissingApiKey
+    if stateful is not None and stateful.takes(body):
+        return stateful.answer(context, key, body)
     call = dialect.read(
         IncomingRequest(
             context.id,
