@@ -1,13 +1,13 @@
 """Tools and secrets of assistants, and assistants that were purged.
 
 Revision: 0114
-Revises: 0110
+Revises: 0112
 """
 
 from migrations.replacing import run_script
 
 revision = "0114"
-down_revision = "0110"
+down_revision = "0112"
 branch_labels = None
 depends_on = None
 

@@ -166,6 +166,9 @@ class Settings(BaseSettings):
     stoa_store_changes_per_day: int = Field(2_000, ge=1, le=10**9)
     stoa_listed_agents: int = Field(100, ge=1, le=10_000)
 
+    stoa_documents_per_account: int = Field(1_000, ge=0, le=10**6)
+    stoa_document_bytes_per_account: int = Field(1_000_000_000, ge=0, le=10**13)
+
     stoa_files_url: str = ""
     stoa_remote_avatars: bool = True
     s3_endpoint: str | None = None

@@ -101,6 +101,10 @@ class TurnHandle:
         self._log.receive(staged)
         self._log.written = max(self._log.written, written)
 
+    def events(self) -> list[LoggedEvent]:
+        """The events so far, also those of a worker that had the turn before."""
+        return self._log.since(0)
+
     def record(self, type: str, data: Mapping[str, Any]) -> None:
         """Within `step`: an event of its transaction, told when it is committed."""
         self._staged.append((type, data))

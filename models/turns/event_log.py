@@ -274,12 +274,10 @@ class EventLog:
     # -- notifications ---------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        if self._started:
-            return
         with self._lock:
-            if self._started:
-                return
-            self._started = True
+            started, self._started = self._started, True
+        if started:
+            return
         threading.Thread(target=self._run_writer, name="stoa-turn-events", daemon=True).start()
         threading.Thread(target=self._listen, name="stoa-turn-listener", daemon=True).start()
 
