@@ -67,6 +67,7 @@ from views.store.pages import (
     readme,
     versions,
 )
+from views.threads import api as threads_api
 from views.threads.api import conversations as openai_conversations
 from views.turns import api as turns_api
 from views.usage import api as usage_api
@@ -153,6 +154,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
+    app.register_blueprint(threads_api.bp)
     app.register_blueprint(orgs_pages.bp)
     app.register_blueprint(orgs_api.bp)
     app.register_blueprint(scim_routes.bp)

@@ -9,6 +9,7 @@ from models.threads.thread_share import ThreadShare
 from models.threads.thread_turn import ThreadTurns
 from models.threads.thread_turn_start import TurnRequest, ask
 from models.threads.tree import (
+    add_message,
     append,
     fill,
     lock,
@@ -28,6 +29,7 @@ __all__ = [
     "ThreadShare",
     "ThreadTurns",
     "TurnRequest",
+    "add_message",
     "append",
     "ask",
     "change_thread",

@@ -1,1 +1,1 @@
-"""Entry points of threads."""
+"""Doors of threads."""
