@@ -11,6 +11,7 @@ from models.core.db import db
 from models.core.errors import NotFound
 from models.gateway.chat_format import BadCall
 from models.gateway.formats.body_checks import check_content
+from models.ledger.sanitizing import clean_json
 from models.threads import tree
 from models.threads.message_content import check_storable
 from models.threads.thread import Thread, ThreadMessage
@@ -75,6 +76,16 @@ def checked_items(given: Any, *, limit: int | None = MAX_ITEMS, name: str = "ite
     if limit is not None and len(given) > limit:
         raise BadCall(f"'{name}' has more than {limit} items. Add the others after them.", param=name)
     return [_checked(item, f"{name}[{number}]") for number, item in enumerate(given)]
+
+
+def check_storable_request(body: Mapping[str, Any]) -> None:
+    """Raise BadCall for a body that PostgreSQL cannot store: with NUL, or nested too deeply."""
+    try:
+        raw = orjson.dumps(body)
+    except (orjson.JSONEncodeError, RecursionError):
+        raise BadCall("The body must be JSON that is not nested too deeply.") from None
+    if b"\\u0000" in raw and clean_json(body) != body:
+        raise BadCall("The body has a NUL character. Remove it.")
 
 
 def _checked(item: Any, name: str) -> dict[str, Any]:

@@ -1,12 +1,9 @@
 """`/v1/conversations`, driven by OpenAI's own client."""
 
-from collections.abc import Callable
 from typing import Any
 
-import httpx2
 import openai
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
@@ -14,8 +11,8 @@ from sqlalchemy.orm import Session as OrmSession
 from models.threads import Thread, ThreadMessage
 from tests import factories
 from tests.factories import Person
+from tests.threads.thread_calls import Gpt
 
-Gpt = Callable[..., openai.OpenAI]
 CALL: Any = {"type": "function_call", "call_id": "c1", "name": "ls", "arguments": '{"p": 1}'}
 OUTPUT: Any = {"type": "function_call_output", "call_id": "c1", "output": "a.txt"}
 REASONING: Any = {
@@ -24,19 +21,6 @@ REASONING: Any = {
     "encrypted_content": "sealed",
 }
 HELLO: Any = {"type": "message", "role": "user", "content": "Hello"}
-
-
-@pytest.fixture
-def gpt(app: Flask) -> Gpt:
-    """OpenAI's client with the key of a person."""
-
-    def made(person: Person) -> openai.OpenAI:
-        http = httpx2.Client(transport=httpx2.WSGITransport(app=app))
-        return openai.OpenAI(
-            api_key=person.token, base_url="http://localhost:8000/v1", http_client=http, max_retries=0
-        )
-
-    return made
 
 
 def test_a_conversation_is_created_changed_and_deleted(alice: Person, gpt: Gpt) -> None:
@@ -123,7 +107,7 @@ ROUTES: list[tuple[str, str, Any]] = [
 
 
 def test_a_conversation_is_only_its_owners(
-    web: FlaskClient, alice: Person, bob: Person, mallory: Person, anonymous: Person, gpt: Gpt
+    client: FlaskClient, alice: Person, bob: Person, mallory: Person, anonymous: Person, gpt: Gpt
 ) -> None:
     made = gpt(alice).conversations.create(items=[HELLO])
     (item,) = gpt(alice).conversations.items.list(made.id)
@@ -131,27 +115,27 @@ def test_a_conversation_is_only_its_owners(
         address = f"/v1/conversations/{made.id}{more.format(item=item.id)}"
         unknown = address.replace(made.id, "conv_unknown")
         for stranger in (bob, mallory):
-            refused = web.open(address, method=method, json=body, headers=stranger.headers)
-            nothing = web.open(unknown, method=method, json=body, headers=stranger.headers)
+            refused = client.open(address, method=method, json=body, headers=stranger.headers)
+            nothing = client.open(unknown, method=method, json=body, headers=stranger.headers)
             assert (refused.status_code, nothing.status_code) == (404, 404)
             assert refused.json["error"]["message"].replace(made.id, "") == nothing.json["error"][
                 "message"
             ].replace("conv_unknown", "")
         for headers in ({}, {"authorization": "Bearer unknown"}):
-            refused = web.open(address, method=method, data="{", headers=headers)
+            refused = client.open(address, method=method, data="{", headers=headers)
             assert (refused.status_code, refused.json["error"]["type"]) == (401, "authentication_error")
-    assert web.post("/v1/conversations", data="{").status_code == 401
+    assert client.post("/v1/conversations", data="{").status_code == 401
     assert [found.id for found in gpt(alice).conversations.items.list(made.id)] == [item.id]
 
 
-def test_scopes(web: FlaskClient, alice: Person, gpt: Gpt) -> None:
+def test_scopes(client: FlaskClient, alice: Person, gpt: Gpt) -> None:
     made = gpt(alice).conversations.create()
     assert alice.user is not None
     reads = {"authorization": f"Bearer {factories.api_key(alice.user, permissions=('threads:read',))}"}
     chats = {"authorization": f"Bearer {factories.api_key(alice.user, permissions=('inference:chat',))}"}
-    assert web.get(f"/v1/conversations/{made.id}", headers=reads).status_code == 200
+    assert client.get(f"/v1/conversations/{made.id}", headers=reads).status_code == 200
     for headers, method in ((reads, "POST"), (reads, "DELETE"), (chats, "GET")):
-        refused = web.open(f"/v1/conversations/{made.id}", method=method, headers=headers)
+        refused = client.open(f"/v1/conversations/{made.id}", method=method, headers=headers)
         assert (refused.status_code, refused.json["error"]["code"]) == (403, "insufficient_permissions")
 
 
@@ -180,9 +164,9 @@ BAD: list[tuple[Any, str | None]] = [
 
 @pytest.mark.parametrize(("body", "param"), BAD)
 def test_wrong_bodies_are_refused_with_the_parameter(
-    web: FlaskClient, alice: Person, session: OrmSession, body: Any, param: str | None
+    client: FlaskClient, alice: Person, session: OrmSession, body: Any, param: str | None
 ) -> None:
-    refused = web.post("/v1/conversations", json=body, headers=alice.headers)
+    refused = client.post("/v1/conversations", json=body, headers=alice.headers)
     assert refused.status_code == 400, refused.json
     assert refused.json["error"]["param"] == param
     assert refused.json["error"]["message"]
@@ -192,13 +176,8 @@ def test_wrong_bodies_are_refused_with_the_parameter(
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=101", "limit=x", "order=up", "include=all", "after=msg_1"]
 )
-def test_wrong_queries_are_refused(web: FlaskClient, alice: Person, gpt: Gpt, query: str) -> None:
+def test_wrong_queries_are_refused(client: FlaskClient, alice: Person, gpt: Gpt, query: str) -> None:
     made = gpt(alice).conversations.create()
-    refused = web.get(f"/v1/conversations/{made.id}/items?{query}", headers=alice.headers)
+    refused = client.get(f"/v1/conversations/{made.id}/items?{query}", headers=alice.headers)
     assert refused.status_code in (400, 404)
     assert refused.json["error"]["message"]
-
-
-@pytest.fixture
-def web(app: Flask) -> FlaskClient:
-    return app.test_client()

@@ -31,9 +31,7 @@ def parse_responses(body: Any, size: int) -> Call:
     for key in ("stream", "background", "parallel_tool_calls", "store"):
         check(body, key, bool, "true or false")
     if body.get("background"):
-        raise BadCall(
-            "'background' is not served here: send it to POST /v1/responses.", param="background"
-        )
+        raise BadCall("'background' is not served here: send it to POST /v1/responses.", param="background")
     for key, mend in _ELSEWHERE.items():
         if body.get(key) is not None:
             raise BadCall(f"'{key}' is not served here: {mend}.", param=key)
