@@ -69,6 +69,7 @@ from views.store.pages import (
 )
 from views.threads import api as threads_api
 from views.threads.api import conversations as openai_conversations
+from views.threads.api import remembered_chat
 from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
@@ -177,6 +178,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(feeds.bp)
     model_calls.init_app(app)
     turns_api.init_app(app)
+    remembered_chat.init_app(app)
     app.register_blueprint(turns_api.bp)
     app.register_blueprint(openai_conversations.bp)
     app.register_blueprint(gateway_embeddings.bp)

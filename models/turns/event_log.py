@@ -220,27 +220,26 @@ class EventLog:
     def watch(self, turn_id: str, after: int = 0) -> Iterator[LoggedEvent | None]:
         """The events of a turn after number `after`, as they come, until its last one; None every `HEARTBEAT_SECONDS` without one.
         The caller has checked who may see it. Holds no connection while it waits."""
-        yield from self.watch_from_now(turn_id, after)
+        yield from self.watch_now(turn_id, after)
 
-    def watch_from_now(self, turn_id: str, after: int = 0) -> Iterator[LoggedEvent | None]:
-        """As `watch`, from this call on: of a turn that begins and ends before the first event is read, nothing is missed, even if its
-        events are deleted at its end. The caller must read at least one."""
+    def watch_now(self, turn_id: str, after: int = 0) -> Iterator[LoggedEvent | None]:
+        """As `watch`, from this moment on, also if the turn is deleted before the first event is asked for. The caller asks for one."""
         self._start()
         with self._lock:
             found = self._running.get(turn_id) or self._watched.get(turn_id)
             if found is None:
                 found = self._watched[turn_id] = TurnLog(turn_id)
             found.watchers += 1
-        return self._watching(turn_id, found, after)
+        return self._watch(found, after)
 
-    def _watching(self, turn_id: str, found: TurnLog, after: int) -> Iterator[LoggedEvent | None]:
+    def _watch(self, found: TurnLog, after: int) -> Iterator[LoggedEvent | None]:
         try:
             yield from self._events(found, after)
         finally:
             with self._lock:
                 found.watchers -= 1
-                if not found.watchers and self._watched.get(turn_id) is found:
-                    del self._watched[turn_id]
+                if not found.watchers and self._watched.get(found.turn_id) is found:
+                    del self._watched[found.turn_id]
 
     def _events(self, found: TurnLog, after: int) -> Iterator[LoggedEvent | None]:
         quiet = time.monotonic()

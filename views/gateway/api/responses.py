@@ -112,7 +112,7 @@ def responses(context: RequestContext) -> Response:
     continued with `previous_response_id` or belong to a `conversation`, of which one response is written at a time
     (`conversation_locked`). A response in the `background` survives its client. What a provider of another format cannot be sent is left out and named in `X-Stoa-Dropped`.
     """
-    return call_model(context, RESPONSES, STATEFUL)
+    return call_model(context, RESPONSES, stateful=STATEFUL)
 
 
 @fast_route(bp, "/responses/compact")

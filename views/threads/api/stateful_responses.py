@@ -65,7 +65,7 @@ def _answer(context: RequestContext, key: str, body: dict[str, Any]) -> Response
     if body.get("background") and not body.get("stream"):
         engine.run(turn_id)
         return json_answer(queued)
-    watched = engine.log.watch_from_now(turn_id)
+    watched = engine.log.watch_now(turn_id)
     engine.run(turn_id)
     events = _after(watched, -1)
     if body.get("background"):
