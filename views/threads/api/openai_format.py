@@ -17,6 +17,7 @@ from models.gateway.dialects.dialect import MissingApiKey
 from models.gateway.dialects.error_shapes import model_error
 from models.ledger import Account
 from models.ledger.payers import payer_hint
+from models.threads.assistants_api_queries import CursorPage
 from views.web import body, guards
 from views.web.body import BadJson
 from views.web.error_bodies import ModelError, retry_header
@@ -68,15 +69,6 @@ class OpenAICaller(NamedTuple):
     key: PresentedKey
 
 
-class Page(NamedTuple):
-    """Which part of a list is asked for."""
-
-    limit: int
-    newest_first: bool
-    after: str | None
-    before: str | None
-
-
 def openai_caller() -> OpenAICaller:
     """The caller. Raises MissingApiKey, and a DomainError (401) for an unknown key."""
     token = guards.single_api_key(request.environ)
@@ -100,7 +92,7 @@ def read_body(model: type[M], *, optional: bool = False) -> M:
     return body.read(model)
 
 
-def page() -> Page:
+def page() -> CursorPage:
     """The page that the query asks for. Raises BadCall."""
     text, order = request.args.get("limit", "20"), request.args.get("order", "desc")
     if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MAX_PAGE):
@@ -108,7 +100,7 @@ def page() -> Page:
     if order not in ("asc", "desc"):
         raise BadCall("'order' must be 'asc' or 'desc'.", param="order")
     after, before = request.args.get("after") or None, request.args.get("before") or None
-    return Page(int(text), order == "desc", after, before)
+    return CursorPage(int(text), order == "desc", after, before)
 
 
 def listed(data: Sequence[Mapping[str, Any]], *, more: bool) -> dict[str, Any]:
