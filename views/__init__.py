@@ -41,6 +41,7 @@ from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
 from views.index import api as files_api
 from views.index import commands as document_commands
+from views.index import pages as document_pages
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -74,7 +75,6 @@ from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
-from views.usage import usage_row_routes, usage_sum_routes
 from views.web import (
     api_reference as api_reference,  # its routes
 )
@@ -128,13 +128,14 @@ def register(app: Flask) -> None:
     app.register_blueprint(playground_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
+    app.register_blueprint(document_pages.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
-    app.register_blueprint(usage_row_routes.bp)
-    app.register_blueprint(usage_sum_routes.bp)
+    app.register_blueprint(usage_api.usage_row_routes.bp)
+    app.register_blueprint(usage_api.usage_sum_routes.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(gateway_api.bp)

@@ -74,7 +74,6 @@ def _charge(running: "ThreadTurn", parent_id: str, text: str, thinking: str) -> 
         except DomainError:
             # what it was asked with is gone; the text still is what it wrote
             body = {"model": turn.request.get("model") or thread.model or "", "messages": []}
-        db.session.rollback()
     if call_id is None:
         return KilledCall(None, None)
     try:

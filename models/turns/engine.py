@@ -214,7 +214,6 @@ class TurnEngine:
             if turn is None or turn.lease_owner != self.owner:
                 return None
             handle = TurnHandle(self, turn)
-            db.session.rollback()
         with self._lock:
             self._handles[turn_id] = handle
         return handle
@@ -294,7 +293,6 @@ class TurnEngine:
     def _check_lost(self, handle: TurnHandle) -> None:
         with self.context():
             owner = db.session.scalar(select(Turn.lease_owner).where(Turn.id == handle.id))
-            db.session.rollback()
         if owner is not None and owner != self.owner:
             handle.lose()
 

@@ -273,7 +273,6 @@ class EventLog:
             )
             events = [LoggedEvent(*row) for row in db.session.execute(query)]
             exists = db.session.scalar(select(Turn.id).where(Turn.id == found.turn_id)) is not None
-            db.session.rollback()
         found.receive(events)
         if not exists:
             found.cut()

@@ -41,7 +41,7 @@ from views.web.guards import limiter
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, path, query
 
-ASSISTANT_ID = path("assistant_id", "`id` of the assistant, such as `agnt_…`")
+ASSISTANT_ID = path("assistantId", "`id` of the assistant, such as `agnt_…`")
 
 
 @bp.post("/api/v1/threads")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import after_this_request, jsonify
+from flask import after_this_request, has_request_context, jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 from werkzeug import Response
@@ -240,8 +240,10 @@ def resume_turns(*, thread_id: str | None = None, assistant_id: str | None = Non
 
 @assistant_budget_changed.connect
 def _budget_changed(assistant: Assistant) -> None:
-    """The budget is another one once this request has committed it."""
+    """The budget is another one once this request has committed it; a command leaves its paused turns to `resume`."""
     id = assistant.id
+    if not has_request_context():
+        return
 
     @after_this_request
     def resume_after(response: Response) -> Response:
