@@ -11,6 +11,7 @@ from views.admin import commands as admin_commands
 from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.assistants import api as assistants_api
+from views.assistants import commands as assistants_commands
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import api_key_usage_route, api_keys_api, budget_requests_api, key_limits_api
@@ -119,6 +120,7 @@ def register(app: Flask) -> None:
     orgs_commands.init_app(app)
     admin_commands.init_app(app)
     document_commands.init_app(app)
+    assistants_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
