@@ -10,6 +10,7 @@ from models import index
 from models.accounts.key_format import PresentedKey
 from models.assistants import Assistant, AssistantVersion, SavedAssistant
 from models.assistants.assistant_access import check_capability, readable_assistant, runnable_assistant
+from models.assistants.assistant_import import imported_id
 from models.assistants.instruction_variables import render_instructions
 from models.core.db import db
 from models.core.errors import NotFound
@@ -227,7 +228,7 @@ class RunRequest:
 def begin_run(thread: Thread, account: Account, asked: RunRequest, key: PresentedKey, owner: str) -> Turn:
     """Begin a run, as `ask` does. One that a budget has paused makes room for it. Raises BadCall while another one of the thread is active,
     NotFound, Forbidden, AgentDeleted, Invalid."""
-    saved = runnable_assistant(thread.user_id, account, asked.assistant_id)
+    saved = runnable_assistant(thread.user_id, account, imported_id(account, asked.assistant_id))
     version = saved.version
     texts = [asked.instructions, asked.additional_instructions]
     tools = None if asked.tools is None else [tool for tool in asked.tools if not isinstance(tool, str)]

@@ -5,6 +5,7 @@ from typing import Any
 
 from models.assistants.assistant import AssistantVersion
 from models.assistants.assistant_access import SavedAssistant, runnable_assistant
+from models.assistants.assistant_import import imported_id
 from models.assistants.instruction_variables import render_instructions
 from models.core.errors import Invalid
 from models.gateway.chat_format import BadCall
@@ -19,7 +20,7 @@ def with_prompt(
     """The body with what the prompt says and the request does not, and the prompt as the response names it. Raises BadCall, NotFound,
     Forbidden, AgentDeleted."""
     id, version, values = _checked(prompt)
-    saved = runnable_assistant(user_id, account, id, version)
+    saved = runnable_assistant(user_id, account, imported_id(account, id), version)
     try:
         instructions = render_instructions(saved.version, values)
     except Invalid as error:

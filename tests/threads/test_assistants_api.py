@@ -12,9 +12,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.assistants import Assistant
+from models.assistants.assistant_import import import_assistants
 from models.core.db import db
 from models.gateway import GatewayCall
-from models.ledger import CreditHold
+from models.ledger import Account, CreditHold
 from models.threads import Thread
 from models.turns import Turn, TurnEngine
 from tests import factories
@@ -130,6 +131,21 @@ def test_wrong_assistants_are_refused(
     assert session.scalars(select(Assistant)).all() == []
 
 
+def test_an_imported_assistant_answers_to_its_old_id(
+    beta: Any, gpt: Gpt, rich: Person, bob: Person, app: Flask, turns: TurnEngine
+) -> None:
+    old = {"id": "asst_abc", "name": "Old", "instructions": "Greet.", "model": MODEL}
+    (made,) = import_assistants(rich.id, Account(user_id=rich.id), old, app.extensions["settings"])
+    db.session.commit()
+    assert beta.assistants.retrieve("asst_abc").id == made.id
+    thread = beta.threads.create(messages=[{"role": "user", "content": "Hi"}])
+    assert beta.threads.runs.create(thread.id, assistant_id="asst_abc").assistant_id == made.id
+    assert turns.idle(20)
+    assert gpt(rich).responses.create(prompt={"id": "asst_abc"}, input="Hi").instructions == "Greet."
+    with pytest.raises(openai.NotFoundError):
+        gpt(bob).beta.assistants.retrieve("asst_abc")
+
+
 # -- threads and messages ------------------------------------------------------------------------------------
 
 
@@ -178,7 +194,7 @@ BAD_MESSAGES: list[Row] = [
     ({"role": "user", "content": "x", "attachments": [{"file_id": "file-1"}]}, "attachments[0].file_id"),
     ({"role": "user", "content": "x", "attachments": "x"}, "attachments"),
     ({"role": "user", "content": "x", "metadata": {"a": 1}}, "metadata.a"),
-    ({"role": "user", "content": "x" * (1 << 20)}, "content"),
+    ({"role": "user", "content": "x" * (2 << 20)}, "content"),
 ]
 
 
@@ -308,7 +324,7 @@ def test_a_run_is_streamed(beta: Any, agent: str) -> None:
         (message,) = stream.get_final_messages()
         run = stream.get_final_run()
         (step,) = stream.get_final_run_steps()
-    assert (run.status, step.status) == ("completed", "completed")
+    assert (run.status, step.type) == ("completed", "message_creation")
     assert heard.said == message.content[0].text.value
     deltas = [name for name in heard.names if name == "thread.message.delta"]
     assert len(deltas) > 1

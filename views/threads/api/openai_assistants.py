@@ -9,6 +9,7 @@ from pydantic import Field
 
 from models.assistants import create_assistant, delete_assistant, update_assistant
 from models.assistants.assistant_access import readable_assistant
+from models.assistants.assistant_import import imported_id
 from models.core.db import db
 from models.gateway.chat_format import BadCall
 from models.threads.assistants_api_objects import assistant_object
@@ -20,14 +21,16 @@ from views.threads.api.openai_format import (
     REFUSED,
     ListedObjects,
     Objects,
+    OpenAICaller,
     OpenAIObject,
     listed,
     openai_caller,
     page,
     read_body,
 )
+from views.threads.api.threads_api_blueprint import caller_id
 from views.web.body import Body
-from views.web.guards import settings
+from views.web.guards import limiter, settings
 from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("openai_assistants", __name__, url_prefix="/v1/assistants")
@@ -62,6 +65,7 @@ class DeletedAssistant(ResponseModel):
 
 
 @bp.post("")
+@limiter.limit("60/minute", key_func=caller_id)
 @Operation(
     tag="Assistants API",
     caller="key",
@@ -108,11 +112,12 @@ def assistants() -> ResponseReturnValue:
 )
 def retrieve(assistant_id: str) -> ResponseReturnValue:
     """Get an assistant."""
-    caller = openai_caller()
-    return assistant_object(readable_assistant(caller.user_id, caller.account, assistant_id))
+    caller, id = _named(assistant_id)
+    return assistant_object(readable_assistant(caller.user_id, caller.account, id))
 
 
 @bp.post("/<assistant_id>")
+@limiter.limit("120/minute", key_func=caller_id)
 @Operation(
     tag="Assistants API",
     caller="key",
@@ -123,12 +128,12 @@ def retrieve(assistant_id: str) -> ResponseReturnValue:
 )
 def update(assistant_id: str) -> ResponseReturnValue:
     """Change an assistant. It becomes a new version."""
-    caller = openai_caller()
-    saved = readable_assistant(caller.user_id, caller.account, assistant_id)
+    caller, id = _named(assistant_id)
+    saved = readable_assistant(caller.user_id, caller.account, id)
     body = read_body(AssistantBody)
     fields = _fields(body, saved.version.model_params)
     if fields:
-        saved = update_assistant(caller.user_id, caller.account, assistant_id, fields, settings())
+        saved = update_assistant(caller.user_id, caller.account, id, fields, settings())
         db.session.commit()
     return assistant_object(saved)
 
@@ -143,10 +148,16 @@ def update(assistant_id: str) -> ResponseReturnValue:
 )
 def delete(assistant_id: str) -> ResponseReturnValue:
     """Delete an assistant."""
-    caller = openai_caller()
-    delete_assistant(caller.user_id, caller.account, assistant_id)
+    caller, id = _named(assistant_id)
+    delete_assistant(caller.user_id, caller.account, id)
     db.session.commit()
     return {"id": assistant_id, "object": "assistant.deleted", "deleted": True}
+
+
+def _named(id: str) -> tuple[OpenAICaller, str]:
+    """The caller, and the id of an assistant that may be that of the original of an imported one."""
+    caller = openai_caller()
+    return caller, imported_id(caller.account, id)
 
 
 def _fields(body: AssistantBody, params: Mapping[str, Any]) -> dict[str, Any]:
