@@ -70,7 +70,8 @@ from views.store.pages import (
     versions,
 )
 from views.threads import api as threads_api
-from views.threads.api import remembered_chat
+from views.threads.api import conversations as openai_conversations
+from views.threads.api import openai_assistants, openai_runs, openai_threads, remembered_chat
 from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
@@ -182,6 +183,10 @@ def register(app: Flask) -> None:
     turns_api.init_app(app)
     remembered_chat.init_app(app)
     app.register_blueprint(turns_api.bp)
+    app.register_blueprint(openai_conversations.bp)
+    app.register_blueprint(openai_assistants.bp)
+    app.register_blueprint(openai_threads.bp)
+    app.register_blueprint(openai_runs.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
     app.register_blueprint(gateway_images.bp)

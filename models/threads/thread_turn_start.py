@@ -45,6 +45,8 @@ class TurnRequest:
     """Model calls after which the server runs no more tools; by default that of the settings."""
     org_id: str | None = None
     """The organisation that pays, if it is not the key's own."""
+    replaces: Sequence[str] = ()
+    """Which of `instructions` and `tools` stand in the place of the assistant's, instead of beside them."""
     parent_id: str | None = None
     answer_id: str | None = None
     input: Sequence[Mapping[str, Any]] = ()

@@ -59,6 +59,7 @@ class MessageFields(TypedDict, total=False):
     credits: int | None
     usage: dict[str, Any] | None
     metadata: Mapping[str, Any]
+    item: dict[str, Any] | None
 
 
 class Siblings(NamedTuple):
@@ -185,6 +186,16 @@ def fill(
     message.content, message.text, message.tool_calls = parts, text_of(parts), tool_calls
     message.state, message.completed_at = state, None if state == "in_progress" else now()
     return message
+
+
+def remove(thread: Thread, message: ThreadMessage) -> None:
+    """Take a message out of its branch, with what it holds; what follows it stays. Locks the thread; flushes; again, it changes nothing."""
+    lock(thread)
+    if message.removed_at is None:
+        message.content, message.text, message.metadata_ = [], "", {}
+        message.tool_calls = message.citations = message.item = None
+        message.removed_at = now()
+        db.session.flush()
 
 
 def message_of(thread: Thread, id: str) -> ThreadMessage:
