@@ -31,6 +31,7 @@ _RULES = (
         "STOA_RESPONSE_DAYS after the last one of their chain",
         "gateway.prune_responses",
     ),
+    Retention("Deleted threads", "STOA_DELETED_THREAD_DAYS", "threads.purge"),
     Retention("Responses of forms", "5 minutes, the rest after a day", "core.forget_submissions"),
     Retention("Expired sessions, sign-in links and codes", "A day after they end", "accounts.forget_expired"),
     Retention("Deleted accounts", "After their grace", "accounts.erase"),

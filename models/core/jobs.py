@@ -489,6 +489,18 @@ def prune_responses(timestamp: int) -> None:
             start = prune(now(), get_settings().stoa_response_days, start=start)
 
 
+@queue.periodic(cron="52 3 * * *")
+@queue.task(name="threads.purge", queueing_lock="threads.purge", retry=Backoff(600, 3600))
+def purge_threads(timestamp: int) -> None:
+    """Delete threads for good that were deleted long ago."""
+    from models.threads.purging import purge_deleted
+
+    purged = 1
+    while purged:
+        with transaction():
+            purged = purge_deleted(now() - timedelta(days=get_settings().stoa_deleted_thread_days))
+
+
 @queue.periodic(cron="* * * * *")
 @queue.task(name="billing.watch_balances", queueing_lock="billing.watch_balances", retry=Backoff())
 def watch_balances(timestamp: int) -> None:

@@ -152,6 +152,7 @@ class Settings(BaseSettings):
     stoa_run_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
     stoa_response_days: int = Field(30, ge=0, le=3650)
     stoa_response_bytes: int = Field(100_000_000, ge=1_000_000, le=10**12)
+    stoa_deleted_thread_days: int = Field(30, ge=0, le=3650)
     stoa_cli_sessions_per_account: int = Field(1_000, ge=1, le=10**6)
     stoa_keys_per_account: int = Field(500, ge=1, le=10**6)
     stoa_publishers_per_account: int = Field(100, ge=1, le=10**6)

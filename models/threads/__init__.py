@@ -1,7 +1,11 @@
 """Threads: trees of messages with models and assistants."""
 
-from models.threads.thread import Thread, ThreadMessage, ThreadShare
+from models.threads import exported_threads as exported_threads  # its files of the export
+from models.threads import purging as purging  # its receiver
+from models.threads.exported_threads import thread_json
+from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_settings import change_thread, create_thread, delete_thread, restore_thread
+from models.threads.thread_share import ThreadShare
 from models.threads.thread_turn import ThreadTurns
 from models.threads.thread_turn_start import TurnRequest, ask
 from models.threads.tree import (
@@ -15,6 +19,7 @@ from models.threads.tree import (
     path,
     select_branch,
     siblings,
+    walk,
 )
 
 __all__ = [
@@ -38,4 +43,6 @@ __all__ = [
     "restore_thread",
     "select_branch",
     "siblings",
+    "thread_json",
+    "walk",
 ]

@@ -19,6 +19,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.core.db import NOW, Base, BigInt
 
 ROLES = ("user", "assistant", "system", "tool")
+OWNER_TERM = " "
+"""What begins the term of the owner: no word of a text begins with a space."""
 MESSAGE_STATES = ("in_progress", "completed", "incomplete")
 
 
@@ -34,14 +36,7 @@ class Thread(Base):
     __table_args__ = (
         CheckConstraint("((budget IS NULL) OR (budget >= 0))", name="budget_not_negative"),
         CheckConstraint("((spent >= 0) AND (reserved >= 0))", name="spent_not_negative"),
-        Index(
-            "idx_thread_user",
-            "user_id",
-            "account_id",
-            "active_at",
-            "id",
-            postgresql_where=text("(deleted_at IS NULL)"),
-        ),
+        Index("idx_thread_user", "user_id", "account_id", "active_at", "id"),
         Index("idx_thread_assistant", "assistant_id", "active_at"),
         Index("idx_thread_account", "account_id"),
         Index("idx_thread_deleted", "deleted_at", postgresql_where=text("(deleted_at IS NOT NULL)")),
@@ -80,7 +75,7 @@ class Thread(Base):
 class ThreadMessage(Base):
     """A message. `seq` numbers the messages of the thread from 1 without gaps, in the order in which they were added; `parent_id` is the
     message that it answers or follows. `branch_id` is the first message of its branch: its parent's, unless it is a sibling that was
-    added later, which begins a branch of its own.
+    added later, which begins a branch of its own. `user_id` is the thread's.
 
     `content` is a list of parts: `{"type": "text", "text"}`, `{"type": "image_url", …}`, `{"type": "file", "document_id", "name"}`,
     `{"type": "reasoning", "text"}`. `tool_calls` are those of chat completions, `tool_call_id` is the call that a `tool` message answers. `turn_id` is the turn that wrote it,
@@ -119,6 +114,7 @@ class ThreadMessage(Base):
         primary_key=True, server_default=text("('msg_'::text || gen_random_uuid())")
     )
     thread_id: Mapped[str] = mapped_column(ForeignKey("thread.id", ondelete="CASCADE"))
+    user_id: Mapped[str]
     seq: Mapped[int]
     parent_id: Mapped[str | None]
     branch_id: Mapped[str]
@@ -140,27 +136,12 @@ class ThreadMessage(Base):
     """The text parts of the content, for the search."""
     terms: Mapped[Any] = mapped_column(
         TSVECTOR,
-        Computed("to_tsvector('simple'::regconfig, \"left\"(text, 200000))", persisted=True),
+        Computed(
+            "(to_tsvector('simple'::regconfig, \"left\"(text, 200000)) || array_to_tsvector(ARRAY[(' '::text || user_id)]))",
+            persisted=True,
+        ),
         deferred=True,
     )
+    """The words, and `OWNER_TERM` with the owner's id, so that the search in one person's messages costs nothing for those of others."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW, default=func.clock_timestamp())
     completed_at: Mapped[datetime | None]
-
-
-class ThreadShare(Base):
-    """A link that shows a thread's messages up to `head_id`, on that branch, to who has it: `token_hash` is the SHA-256 of its secret. It ends
-    when it is revoked, expires, or the thread is deleted."""
-
-    __tablename__ = "thread_share"
-    __table_args__ = (Index("idx_thread_share_thread", "thread_id", "created_at"),)
-
-    token_hash: Mapped[str] = mapped_column(primary_key=True)
-    thread_id: Mapped[str] = mapped_column(ForeignKey("thread.id", ondelete="CASCADE"))
-    head_id: Mapped[str]
-    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
-    hint: Mapped[str]
-    """The last characters of the secret."""
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
-    views: Mapped[int] = mapped_column(server_default=text("0"))

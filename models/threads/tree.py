@@ -1,7 +1,8 @@
 """The tree of a thread's messages: adding to it, reading a branch of it, and choosing the branch that is shown."""
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import EllipsisType
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -17,6 +18,31 @@ from models.threads.thread import MESSAGE_STATES, ROLES, Thread, ThreadMessage
 
 MAX_MESSAGES = 100_000
 """Messages of a thread, in all its branches."""
+
+MESSAGE_KEYS = (
+    "id",
+    "thread_id",
+    "seq",
+    "parent_id",
+    "branch_id",
+    "role",
+    "state",
+    "content",
+    "tool_calls",
+    "tool_call_id",
+    "name",
+    "model",
+    "finish_reason",
+    "citations",
+    "turn_id",
+    "message_id",
+    "credits",
+    "usage",
+    "metadata",
+    "created_at",
+    "completed_at",
+)
+"""What others see of a message; `metadata` is the attribute `metadata_`."""
 
 
 class MessageFields(TypedDict, total=False):
@@ -93,7 +119,7 @@ def append(
         raise Conflict(
             f"A thread has at most {MAX_MESSAGES:,} messages. Begin a new one.", code="thread_full"
         )
-    message.thread_id = thread.id
+    message.thread_id, message.user_id = thread.id, thread.user_id
     message.parent_id = thread.head_id if isinstance(parent_id, EllipsisType) else parent_id
     continued = _continued_branch(thread, message.parent_id)
     message.branch_id = continued or message.id
@@ -151,6 +177,17 @@ def path(
     if leaf_id is None:
         return []
     return MESSAGES.read_page(thread, leaf_id, after=newer_than, limit=limit)
+
+
+def walk(thread: Thread, head_id: str | None = None, size: int = 500) -> Iterator[ThreadMessage]:
+    """The messages from the first to `head_id` (default: the newest shown), read `size` at a time."""
+    leaf_id, last = head_id or thread.head_id, 0
+    while leaf_id is not None:
+        page = MESSAGES.read_page(thread, leaf_id, after=last, limit=size)
+        yield from page
+        if len(page) < size:
+            return
+        last = page[-1].seq
 
 
 def siblings(thread: Thread, messages: Iterable[ThreadMessage]) -> dict[str, Siblings]:
@@ -212,29 +249,8 @@ def select_branch(thread: Thread, message_id: str) -> str:
 
 def message_json(message: ThreadMessage) -> dict[str, Any]:
     """The message as the API and the events give it. `credits` is its charge; times are UTC."""
-    return {
-        "id": message.id,
-        "thread_id": message.thread_id,
-        "seq": message.seq,
-        "parent_id": message.parent_id,
-        "branch_id": message.branch_id,
-        "role": message.role,
-        "state": message.state,
-        "content": message.content,
-        "tool_calls": message.tool_calls,
-        "tool_call_id": message.tool_call_id,
-        "name": message.name,
-        "model": message.model,
-        "finish_reason": message.finish_reason,
-        "citations": message.citations,
-        "turn_id": message.turn_id,
-        "message_id": message.message_id,
-        "credits": message.credits,
-        "usage": message.usage,
-        "metadata": message.metadata_,
-        "created_at": csv_cell(message.created_at),
-        "completed_at": message.completed_at and csv_cell(message.completed_at),
-    }
+    values = {key: getattr(message, "metadata_" if key == "metadata" else key) for key in MESSAGE_KEYS}
+    return {key: csv_cell(value) if isinstance(value, datetime) else value for key, value in values.items()}
 
 
 def _known_role(role: str) -> str:
