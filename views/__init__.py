@@ -64,6 +64,7 @@ from views.store.pages import (
     readme,
     versions,
 )
+from views.threads import pages as thread_pages
 from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
@@ -118,6 +119,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(playground_pages.bp)
+    app.register_blueprint(thread_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)

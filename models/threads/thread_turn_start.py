@@ -56,17 +56,18 @@ def ask(
     *,
     messages: Sequence[Mapping[str, Any]] = (),
     parent_id: str | None = None,
+    first: bool = False,
     key: PresentedKey,
     owner: str,
     on_busy: OnBusy = "reject",
     budget: int | None = None,
 ) -> Turn:
     """Begin a turn. `messages` (`role`, `content` and other fields of `tree.append`) are added below `parent_id`, by default below the
-    newest message shown; without any, `parent_id` is answered once more, beside its other answers. While a turn of that branch is active,
+    newest message shown, or (`first`) beside the thread's first message; without any, `parent_id` is answered once more, beside its other answers. While a turn of that branch is active,
     `on_busy` decides: a queued turn keeps its messages until it starts. Locks the thread; flushes; the caller commits, then runs the
     turn if it is running. Raises TurnInProgress, NotFound, Invalid, Conflict."""
     thread = tree.lock(thread)
-    parent = tree.message_of(thread, parent_id) if parent_id else _head(thread)
+    parent = tree.message_of(thread, parent_id) if parent_id else None if first else _head(thread)
     answer_id = f"msg_{uuid.uuid4()}"
     new = NewTurn(KIND, thread.id, answer_id, thread.account_id, thread.user_id, key, {}, budget)
     if not messages:

@@ -220,6 +220,13 @@ class EventLog:
     def watch(self, turn_id: str, after: int = 0) -> Iterator[LoggedEvent | None]:
         """The events of a turn after number `after`, as they come, until its last one; None every `HEARTBEAT_SECONDS` without one.
         The caller has checked who may see it. Holds no connection while it waits."""
+        for batch in self.watch_batches(turn_id, after):
+            if not batch:
+                yield None
+            yield from batch
+
+    def watch_batches(self, turn_id: str, after: int = 0) -> Iterator[list[LoggedEvent]]:
+        """`watch`, with the events that are there together: a reader that pauses between two batches gets what came meanwhile at once."""
         self._start()
         with self._lock:
             found = self._running.get(turn_id) or self._watched.get(turn_id)
@@ -234,16 +241,14 @@ class EventLog:
                 if not found.watchers and self._watched.get(turn_id) is found:
                     del self._watched[turn_id]
 
-    def _events(self, found: TurnLog, after: int) -> Iterator[LoggedEvent | None]:
+    def _events(self, found: TurnLog, after: int) -> Iterator[list[LoggedEvent]]:
         quiet = time.monotonic()
         while True:
             if not (found.live or found.over) and time.monotonic() - found.read_at >= REFRESH_SECONDS:
                 self._refresh(found)
-            events = found.since(after)
-            for event in events:
-                yield event
-                after = event.seq
-            if events:
+            if events := found.since(after):
+                yield events
+                after = events[-1].seq
                 quiet = time.monotonic()
                 continue
             if found.over:
@@ -253,7 +258,7 @@ class EventLog:
                     found.changed.wait(timeout=min(HEARTBEAT_SECONDS, REFRESH_SECONDS))
             if time.monotonic() - quiet >= HEARTBEAT_SECONDS:
                 quiet = time.monotonic()
-                yield None
+                yield []
 
     def _refresh(self, found: TurnLog) -> None:
         """Read new events from the table, for all watchers of this process."""

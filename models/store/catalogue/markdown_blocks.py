@@ -90,7 +90,7 @@ def with_links(html: Markup, links: Mapping[int, str]) -> Markup:
         href = links.get(number)
         if href is None:
             return ""
-        return Markup('<a class="cite" href="{}" data-cite>{}</a>').format(href, number)
+        return Markup('<a class="cite" href="{}" data-panel-link>{}</a>').format(href, number)
 
     return Markup(_MARK.sub(link, html))  # noqa: S704 - of two safe parts
 
