@@ -245,10 +245,10 @@ BEGIN
 
     INSERT INTO usage_rollup (
         account_id, grain, bucket, user_id, model, agent_id, key_id, calls, input_tokens, cache_write_tokens, cache_read_tokens,
-        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist, latency_max
+        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist, latency_max, provider, type
     )
     SELECT a.id, s.grain, s.bucket, s.user_id, s.model, s.agent_id, s.key_id, s.calls, s.input, s.cache_write, s.cache_read, s.output,
-        s.reasoning, s.cost, s.credits, s.latency_ms, s.ttft_ms, s.ttft_calls, s.hist, s.latency_max
+        s.reasoning, s.cost, s.credits, s.latency_ms, s.ttft_ms, s.ttft_calls, s.hist, s.latency_max, split_part(s.model, '/', 1), 'chat'
     FROM (
         SELECT c.account, g.grain, date_trunc(g.grain, c.finished_at, 'UTC') AS bucket, c.model, coalesce(c.agent_id, '') AS agent_id,
             k.user_id, k.key_id, count(*) AS calls, sum(c.uncached) AS input, sum(c.cache_write) AS cache_write, sum(c.cache_read) AS cache_read,
@@ -269,7 +269,7 @@ CREATE FUNCTION fill_weeks() RETURNS void
 LANGUAGE sql AS $$
     INSERT INTO usage_rollup (
         account_id, grain, bucket, user_id, model, agent_id, key_id, calls, input_tokens, cache_write_tokens, cache_read_tokens,
-        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist, latency_max
+        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist, latency_max, provider, type
     )
     SELECT account_id, 'week', date_trunc('week', bucket, 'UTC'), user_id, model, agent_id, key_id, sum(calls), sum(input_tokens),
         sum(cache_write_tokens), sum(cache_read_tokens), sum(output_tokens), sum(reasoning_tokens), sum(cost), sum(credits),
@@ -277,18 +277,18 @@ LANGUAGE sql AS $$
             sum(latency_hist[1]), sum(latency_hist[2]), sum(latency_hist[3]), sum(latency_hist[4]), sum(latency_hist[5]), sum(latency_hist[6]),
             sum(latency_hist[7]), sum(latency_hist[8]), sum(latency_hist[9]), sum(latency_hist[10]), sum(latency_hist[11]), sum(latency_hist[12]),
             sum(latency_hist[13]), sum(latency_hist[14]), sum(latency_hist[15]), sum(latency_hist[16])
-        ], max(latency_max)
+        ], max(latency_max), provider, type
     FROM usage_rollup
     WHERE grain = 'day' AND error = ''
-    GROUP BY account_id, date_trunc('week', bucket, 'UTC'), user_id, model, agent_id, key_id;
-    INSERT INTO usage_rollup (account_id, grain, bucket, user_id, model, agent_id, key_id, error, failed)
+    GROUP BY account_id, date_trunc('week', bucket, 'UTC'), user_id, model, agent_id, key_id, provider, type;
+    INSERT INTO usage_rollup (account_id, grain, bucket, user_id, model, agent_id, key_id, error, failed, provider, type)
     SELECT c.account_id, g.grain, date_trunc(g.grain, c.finished_at, 'UTC'), c.user_id, c.model,
-        coalesce(r.agent_id, ''), c.key_id, coalesce(c.error, 'failed'), count(*)
+        coalesce(r.agent_id, ''), c.key_id, coalesce(c.error, 'failed'), count(*), c.provider, usage_type(c.door)
     FROM gateway_call c JOIN fill_account a ON a.id = c.account_id
     -- a subquery would read all runs for each call, because their indexes are disabled
     LEFT JOIN agent_run r ON r.id = c.run_id, (VALUES ('hour'), ('day'), ('week')) g (grain)
     WHERE c.state = 'failed'
-    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 10, 11;
     -- runs have their settled credits already
     INSERT INTO run_credit_mark (id, counted_until) VALUES (1, now() AT TIME ZONE 'UTC')
     ON CONFLICT (id) DO UPDATE SET counted_until = excluded.counted_until;

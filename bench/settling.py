@@ -131,7 +131,7 @@ def _rollup(account: str, grain: str) -> str:
     return (
         f"INSERT INTO usage_rollup AS r (account_id, grain, bucket, user_id, model, agent_id, key_id, {', '.join(columns)}) "
         f"VALUES ({account}, '{grain}', date_trunc('{grain}', now(), 'UTC'), {account}, 'gpt-4o', '', 'bench', "
-        f"{', '.join(columns.values())}) ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id, key_id, error) "
+        f"{', '.join(columns.values())}) ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id, key_id, error, provider, type) "
         f"DO UPDATE SET {changes}, latency_hist[1] = r.latency_hist[1] + 1;"
     )
 

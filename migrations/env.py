@@ -8,24 +8,36 @@ from alembic.migration import MigrationContext
 from alembic.util import CommandError
 from flask import current_app
 from sqlalchemy import create_engine, text
+from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import NullPool
+from sqlalchemy.types import NullType
 
 # Advisory lock held while migrating, so that several machines may start at once.
 MIGRATION_LOCK = 7_866_001
 LOCK_TIMEOUT = 120  # seconds
 
 
+class HalfVector(NullType):
+    """The type of the table of vectors, which is read with all other tables before it is excluded below."""
+
+    def __init__(self, dimensions: str = "") -> None:
+        super().__init__()
+
+
+ischema_names.update({"halfvec": HalfVector, "extensions.halfvec": HalfVector})
+
+
 def include_object(
     obj: object, name: str | None, kind: str, reflected: bool, compare_to: object | None
 ) -> bool:
-    """Exclude the job queue's objects, which its library owns."""
-    return not (name or "").startswith(("procrastinate_", "idx_procrastinate_"))
+    """Exclude the job queue's objects, which its library owns, and the table of vectors, which only some databases have."""
+    return not (name or "").startswith(("procrastinate_", "idx_procrastinate_", "chunk_vector"))
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
     """Like `include_object`, but before reflection."""
-    return kind != "table" or not (name or "").startswith("procrastinate_")
+    return kind != "table" or not (name or "").startswith(("procrastinate_", "chunk_vector"))
 
 
 def process_revision_directives(migration: Any, revision: Any, directives: list[Any]) -> None:

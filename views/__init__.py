@@ -10,9 +10,10 @@ from views.admin import api as admin_api
 from views.admin import commands as admin_commands
 from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
+from views.assistants import api as assistants_api
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
-from views.billing.api import api_keys_api, budget_requests_api, key_limits_api
+from views.billing.api import api_key_usage_route, api_keys_api, budget_requests_api, key_limits_api
 from views.billing.api import organisation_credits as organisation_credits_api
 from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
@@ -38,6 +39,8 @@ from views.gateway.api import rerank as gateway_rerank
 from views.gateway.api import responses as gateway_responses
 from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
+from views.index import api as files_api
+from views.index import commands as document_commands
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -69,6 +72,7 @@ from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
+from views.usage import usage_row_routes, usage_sum_routes
 from views.web import (
     api_reference as api_reference,  # its routes
 )
@@ -112,6 +116,7 @@ def register(app: Flask) -> None:
     store_commands.init_app(app)
     orgs_commands.init_app(app)
     admin_commands.init_app(app)
+    document_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
@@ -121,17 +126,22 @@ def register(app: Flask) -> None:
     app.register_blueprint(playground_pages.bp)
     app.register_blueprint(thread_pages.bp)
     app.register_blueprint(runs_api.bp)
+    app.register_blueprint(files_api.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
+    app.register_blueprint(usage_row_routes.bp)
+    app.register_blueprint(usage_sum_routes.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(gateway_api.bp)
     app.register_blueprint(budget_requests_api.bp)
     app.register_blueprint(key_limits_api.bp)
     app.register_blueprint(api_keys_api.bp)
+    app.register_blueprint(assistants_api.bp)
+    app.register_blueprint(api_key_usage_route.bp)
     app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(budget_pages.bp)

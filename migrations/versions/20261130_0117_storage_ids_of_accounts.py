@@ -1,13 +1,13 @@
 """A storage_id is unique in its account: another tenant's choice neither blocks nor shows.
 
 Revision: 0117
-Revises: 0110
+Revises: 0116
 """
 
 from alembic import op
 
 revision = "0117"
-down_revision = "0110"
+down_revision = "0116"
 branch_labels = None
 depends_on = None
 

@@ -15,18 +15,20 @@ class Scope(NamedTuple):
 
 CHAT, EMBEDDINGS = "inference:chat", "inference:embeddings"
 IMAGES, AUDIO = "inference:images", "inference:audio"
+AGENTS_READ, AGENTS_WRITE = "agents:read", "agents:write"
 AGENTS_RUN, AGENTS_PUBLISH = "agents:run", "agents:publish"
 USAGE_READ, KEYS_READ, KEYS_WRITE = "usage:read", "keys:read", "keys:write"
 ORG_ADMIN = "org:admin"
+THREADS_READ, THREADS_WRITE = "threads:read", "threads:write"
 SCOPES = (
     Scope(CHAT, "Chat, messages, responses, token counts"),
     Scope(EMBEDDINGS, "Embeddings and reranking"),
     Scope(IMAGES, "Generate and edit images"),
     Scope(AUDIO, "Speech, transcription, translation"),
-    Scope("threads:read", "Read threads and their messages"),
-    Scope("threads:write", "Write threads and messages"),
-    Scope("agents:read", "Read private agents"),
-    Scope("agents:write", "Change private agents"),
+    Scope(THREADS_READ, "Read threads, their messages and documents"),
+    Scope(THREADS_WRITE, "Write threads and messages, upload documents"),
+    Scope(AGENTS_READ, "Read assistants, their tools and the names of secrets"),
+    Scope(AGENTS_WRITE, "Change assistants, their tools and secrets"),
     Scope(AGENTS_RUN, "Start and finish runs and steps"),
     Scope(AGENTS_PUBLISH, "Publish, withdraw and deprecate agents"),
     Scope(USAGE_READ, "Read usage, runs, calls and the plan"),
@@ -43,7 +45,7 @@ ANY_INFERENCE = "inference"
 """A route that a key with any scope for model calls may use."""
 ANY = "any"
 """A route that a key with any scope may use."""
-OLD_WORDS = {"chat": (CHAT,), "image": (IMAGES,), "thread": ("threads:read", "threads:write")}
+OLD_WORDS = {"chat": (CHAT,), "image": (IMAGES,), "thread": (THREADS_READ, THREADS_WRITE)}
 
 
 class MissingScope(Forbidden):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -13,25 +13,21 @@ from models.core.db import NOW, Base, BigInt
 class Assistant(Base):
     """An assistant of a person's or an organisation's account. `version` is its current one, `name` that version's name.
     `published_as` is `publisher/agent@version` in the store. `budget` is the most that its turns may spend in total, in credits,
-    `spent` what those that ended did spend and `reserved` what the active ones have taken from it."""
+    `spent` what those that ended did spend and `reserved` what the active ones have taken from it.
+
+    A deleted one can be restored until it is purged: then its versions and its name are gone, and the row stays so that its threads still
+    say that it was deleted."""
 
     __tablename__ = "assistant"
     __table_args__ = (
         CheckConstraint("(version > 0)", name="version_positive"),
         CheckConstraint("((budget IS NULL) OR (budget >= 0))", name="budget_not_negative"),
         CheckConstraint("((spent >= 0) AND (reserved >= 0))", name="spent_not_negative"),
+        Index("idx_assistant_list", "account_id", "created_at", "id"),
         Index(
-            "idx_assistant_account",
-            "account_id",
-            "updated_at",
-            "id",
-            postgresql_where=text("(deleted_at IS NULL)"),
-        ),
-        Index(
-            "idx_assistant_deleted",
-            "account_id",
+            "idx_assistant_purge",
             "deleted_at",
-            postgresql_where=text("(deleted_at IS NOT NULL)"),
+            postgresql_where=text("((deleted_at IS NOT NULL) AND (purged_at IS NULL))"),
         ),
         Index("idx_assistant_user", "user_id"),
     )
@@ -47,9 +43,10 @@ class Assistant(Base):
     budget: Mapped[int | None] = mapped_column(BigInt)
     spent: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     reserved: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW, default=func.clock_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
     deleted_at: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]
 
 
 class AssistantVersion(Base):

@@ -147,6 +147,18 @@ def prove_ledger(timestamp: int) -> None:
     record_ledger_proof()
 
 
+@queue.periodic(cron="51 * * * *")
+@queue.task(name="assistants.purge", queueing_lock="assistants.purge", retry=Backoff(60, 600))
+def purge_assistants(timestamp: int) -> None:
+    """Remove the contents of assistants that were deleted long ago."""
+    from models.assistants.assistant_editing import purge_assistants as purge
+
+    purged = 1
+    while purged:
+        with transaction():
+            purged = purge(now(), get_settings().stoa_assistant_days)
+
+
 @queue.periodic(cron="57 1 * * *")
 @queue.task(name="store.prove", queueing_lock="store.prove", retry=Backoff(3600))
 def prove_store(timestamp: int) -> None:
@@ -576,7 +588,7 @@ def count_providers(timestamp: int) -> None:
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="usage.recount_accounts", queueing_lock="usage.recount_accounts", retry=Backoff(600))
 def recount_accounts(timestamp: int) -> None:
-    """Count rollups from before they had keys and errors anew, a day of an account in each transaction."""
+    """Count rollups from before they had keys, errors, providers and types anew, a day of an account in each transaction."""
     from models.usage import rollup_recount
 
     more = True
@@ -727,3 +739,29 @@ async def rescue_stalled(context: procrastinate.JobContext, timestamp: int) -> N
     for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_AFTER):
         log.warning("job %s (%s) lost its worker, restarting", job.task_name, job.id)
         await manager.retry_job(job)
+
+
+@queue.task(name="index.parse", retry=Backoff(5, 30, 120, 600, 3600))
+def parse_document(document_id: str) -> None:
+    """Make the text of an uploaded document."""
+    from models.index import document_parsing
+
+    document_parsing.parse_document(transaction, document_id)
+
+
+@queue.task(name="index.embed", queueing_lock="index.embed", retry=Backoff(60, 600, 3600))
+def embed_documents(timestamp: int = 0) -> None:
+    """Make the vectors that texts lack."""
+    from models.index import document_parsing
+
+    document_parsing.embed_missing(transaction)
+
+
+@queue.periodic(cron="36 * * * *")
+@queue.task(name="index.purge", queueing_lock="index.purge", retry=Backoff(60, 600))
+def purge_documents(timestamp: int) -> None:
+    """Remove deleted documents, and the texts and files that no document has any more."""
+    from models.core.files import files
+    from models.index import document_purge
+
+    document_purge.purge_documents(transaction, files(get_settings()), now())

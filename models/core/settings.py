@@ -153,6 +153,9 @@ class Settings(BaseSettings):
     stoa_response_days: int = Field(30, ge=0, le=3650)
     stoa_response_bytes: int = Field(100_000_000, ge=1_000_000, le=10**12)
     stoa_deleted_thread_days: int = Field(30, ge=0, le=3650)
+    stoa_assistants_per_account: int = Field(1_000, ge=1, le=10**6)
+    stoa_assistant_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
+    stoa_assistant_days: int = Field(30, ge=0, le=3650)
     stoa_cli_sessions_per_account: int = Field(1_000, ge=1, le=10**6)
     stoa_keys_per_account: int = Field(500, ge=1, le=10**6)
     stoa_publishers_per_account: int = Field(100, ge=1, le=10**6)
@@ -162,6 +165,9 @@ class Settings(BaseSettings):
     stoa_publish_bytes_per_day: int = Field(200_000_000, ge=1_000, le=10**12)
     stoa_store_changes_per_day: int = Field(2_000, ge=1, le=10**9)
     stoa_listed_agents: int = Field(100, ge=1, le=10_000)
+
+    stoa_documents_per_account: int = Field(1_000, ge=0, le=10**6)
+    stoa_document_bytes_per_account: int = Field(1_000_000_000, ge=0, le=10**13)
 
     stoa_files_url: str = ""
     stoa_remote_avatars: bool = True

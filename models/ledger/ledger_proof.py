@@ -178,24 +178,26 @@ _CHECKS = {
     "rollups are the sums of messages": f"""
         WITH facts AS MATERIALIZED (
             SELECT c.account_id, date_trunc('hour', m.finished_at) AS hour, c.user_id, m.model,
-                coalesce(m.agent_id, '') AS agent_id, coalesce(m.key_id, '') AS key_id, width_bucket(c.latency_ms, {_EDGES}) AS latency_bucket,
+                coalesce(m.agent_id, '') AS agent_id, coalesce(m.key_id, '') AS key_id, coalesce(c.provider, '') AS provider,
+                usage_type(c.door) AS type, width_bucket(c.latency_ms, {_EDGES}) AS latency_bucket,
                 c.uncached_input_tokens, c.cache_write_tokens, c.cache_read_tokens, c.output_tokens, c.reasoning_tokens,
                 c.cost, CASE WHEN m.byok THEN 0 ELSE m.credits END AS credits, c.latency_ms, c.ttft_ms
             FROM message m JOIN gateway_call c ON c.message_id = m.id AND c.state = 'settled'
             WHERE c.account_id NOT IN (SELECT account_id FROM usage_recounting)
         ),
         sums AS (
-            SELECT account_id, grain, date_trunc(grain, hour) AS bucket, user_id, model, agent_id, key_id, count(*) AS calls,
+            SELECT account_id, grain, date_trunc(grain, hour) AS bucket, user_id, model, agent_id, key_id,
+                provider, type, count(*) AS calls,
                 sum(uncached_input_tokens) AS input_tokens, sum(cache_write_tokens) AS cache_write_tokens,
                 sum(cache_read_tokens) AS cache_read_tokens, sum(output_tokens) AS output_tokens,
                 sum(reasoning_tokens) AS reasoning_tokens, sum(cost) AS cost, sum(credits) AS credits,
                 sum(latency_ms) AS latency_ms, coalesce(sum(ttft_ms), 0) AS ttft_ms, count(ttft_ms) AS ttft_calls,
                 {_HISTOGRAM} AS latency_hist, max(latency_ms) AS latency_max
             FROM facts, (VALUES ('hour'), ('day'), ('week')) AS grains (grain)
-            GROUP BY 1, 2, 3, 4, 5, 6, 7
+            GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
         ),
         stored AS (
-            SELECT account_id, grain, bucket AT TIME ZONE 'UTC' AS bucket, user_id, model, agent_id, key_id, {_MEASURES}
+            SELECT account_id, grain, bucket AT TIME ZONE 'UTC' AS bucket, user_id, model, agent_id, key_id, provider, type, {_MEASURES}
             FROM usage_rollup WHERE error = '' AND grain IN ('hour', 'day', 'week')
                 AND account_id NOT IN (SELECT account_id FROM usage_recounting)
         )
@@ -206,7 +208,7 @@ _CHECKS = {
             CASE WHEN k.calls IS NULL THEN 'none' ELSE
                 (k.calls, k.input_tokens, k.cache_write_tokens, k.cache_read_tokens, k.output_tokens, k.reasoning_tokens,
                  k.cost, k.credits, k.latency_ms, k.ttft_ms, k.ttft_calls, k.latency_hist, k.latency_max)::text END
-        FROM sums s FULL JOIN stored k USING (account_id, grain, bucket, user_id, model, agent_id, key_id)
+        FROM sums s FULL JOIN stored k USING (account_id, grain, bucket, user_id, model, agent_id, key_id, provider, type)
         WHERE s.calls IS NULL OR k.calls IS NULL OR s.calls <> k.calls OR s.input_tokens <> k.input_tokens
             OR s.cache_write_tokens <> k.cache_write_tokens OR s.cache_read_tokens <> k.cache_read_tokens
             OR s.output_tokens <> k.output_tokens OR s.reasoning_tokens <> k.reasoning_tokens OR s.cost <> k.cost

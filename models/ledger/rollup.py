@@ -10,8 +10,8 @@ from models.core.db import Base, BigInt
 
 
 class UsageRollup(Base):
-    """Usage of an account in one bucket (a UTC hour, day or week, named by its start), per user, model, agent and key, and
-    per error of the failed calls. The grain of days and weeks of another time zone ends in its name (models/usage/zone_rollups.py).
+    """Usage of an account in one bucket (a UTC hour, day or week, named by its start), per user, model, agent, key,
+    provider and type of call (`usage_type`), and per error of the failed calls. The grain of days and weeks of another time zone ends in its name (models/usage/zone_rollups.py).
 
     A row counts either settled calls, with an empty `error`, or `failed` ones, which used nothing.
 
@@ -38,6 +38,8 @@ class UsageRollup(Base):
     agent_id: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
     key_id: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
     error: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
+    provider: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
+    type: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
     calls: Mapped[int] = mapped_column(server_default=text("0"))
     input_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     cache_write_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
@@ -58,7 +60,8 @@ class UsageRollup(Base):
 
 
 class UsageRecounting(Base):
-    """An account whose rollups up to `day` were written before they had keys and errors, and are still to be counted anew."""
+    """An account whose rollups up to `day` were written before they had keys and errors, or providers and types, and are still to be
+    counted anew."""
 
     __tablename__ = "usage_recounting"
 

@@ -6,6 +6,7 @@ from models.orgs.org import OrgMember
 _OWNER = frozenset({"owner"})
 _ADMINS = frozenset({"owner", "admin"})
 _MONEY = frozenset({"owner", "admin", "billing"})
+_WORKERS = frozenset({"owner", "admin", "member", "service"})
 
 CAN: dict[str, frozenset[str]] = {
     "edit_settings": _ADMINS,
@@ -23,7 +24,12 @@ CAN: dict[str, frozenset[str]] = {
     "see_all_usage": _MONEY,
     "read_messages": _ADMINS,
     "buy": frozenset({"owner", "billing"}),
-    "spend": frozenset({"owner", "admin", "member", "service"}),
+    "spend": _WORKERS,
+    "see_assistants": _WORKERS | {"viewer"},
+    "run_assistants": _WORKERS,
+    "edit_assistants": _WORKERS,
+    "delete_assistants": _ADMINS,  # and whoever made one
+    "manage_tools": _ADMINS,  # whoever chooses where a secret is sent could read it
     "manage_sso": _OWNER,  # whoever chooses the identity provider can sign in as anybody of its domains, owners too
     "keep_audit": _OWNER,
     "transfer": _OWNER,

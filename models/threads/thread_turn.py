@@ -20,6 +20,7 @@ from models.runs.recording import StepReport
 from models.threads import tree
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_turn_start import KIND, TurnRequest, add_messages
+from models.threads.turn_recovery import interrupted_answer
 from models.turns import Turn
 from models.turns.engine import TurnHandle, register_kind
 from models.turns.turn_call import PAUSING, TurnCallFailed, open_call
@@ -60,6 +61,8 @@ class ThreadTurn:
 
     def run(self, *, taken_over: bool = False) -> None:
         """Run it to its end, or until it waits."""
+        if taken_over and interrupted_answer(self) is not None:
+            return
         while (current := self._begin_round()) is not None:
             try:
                 answer = open_call(
@@ -85,12 +88,12 @@ class ThreadTurn:
                 if turn.run_id is None:
                     handle.run_id = turn.run_id = self._start_run(thread)
                     handle.record("turn.started", {})
-                body = self._body(thread)
+                body = self.body(thread)
             except DomainError as error:
-                self._end(turn, "failed", code=error.code, message=error.message)
+                self.end(turn, "failed", code=error.code, message=error.message)
                 return None
             if handle.stopped:
-                self._end(turn, "cancelled")
+                self.end(turn, "cancelled")
                 return None
             request_id = uuid.uuid4().hex
             turn.call_id, turn.rounds = request_id, turn.rounds + 1
@@ -145,17 +148,17 @@ class ThreadTurn:
             if cut:
                 self._end_early(turn, answer)
             else:
-                self._end(turn, "completed")
+                self.end(turn, "completed")
         return False
 
     def _end_early(self, turn: Turn, answer: StreamedAnswer) -> None:
         stopped = self.handle.stopped
         if stopped == "shutdown":
-            self._end(turn, "interrupted", code="server_stopping", message=answer.error)
+            self.end(turn, "interrupted", code="server_stopping", message=answer.error)
         elif stopped:
-            self._end(turn, "cancelled")
+            self.end(turn, "cancelled")
         else:
-            self._end(turn, "failed", code=answer.code, message=answer.error)
+            self.end(turn, "failed", code=answer.code, message=answer.error)
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -163,15 +166,15 @@ class ThreadTurn:
         """The call was refused, or failed before its answer began."""
         with self.handle.step() as turn:
             if self.handle.stopped:
-                self._end(turn, "cancelled")
+                self.end(turn, "cancelled")
             elif error.code in PAUSING:
                 turn.state, turn.call_id = "paused", None
                 turn.error_code, turn.error_message = error.code, error.message
                 self.handle.record("turn.paused", {"code": error.code, "message": error.message})
             else:
-                self._end(turn, "failed", code=error.code, message=error.message)
+                self.end(turn, "failed", code=error.code, message=error.message)
 
-    def _end(self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None) -> None:
+    def end(self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None) -> None:
         """Within a step: end the turn and its run."""
         turn.credits = turn.credits or 0
         thread = db.session.get_one(Thread, self.handle.subject_id)
@@ -230,7 +233,8 @@ class ThreadTurn:
         turn.request = {**turn.request, "parent_id": message.id, "input": []}
         return message.id
 
-    def _body(self, thread: Thread) -> dict[str, Any]:
+    def body(self, thread: Thread) -> dict[str, Any]:
+        """The chat completion that answers `parent_id`. Raises DomainError."""
         model = self.wanted.model or thread.model
         if not model:
             raise DomainError(

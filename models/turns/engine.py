@@ -101,6 +101,10 @@ class TurnHandle:
         self._log.receive(staged)
         self._log.written = max(self._log.written, written)
 
+    def events(self) -> list[LoggedEvent]:
+        """The events so far, also those of a worker that had the turn before."""
+        return self._log.since(0)
+
     def record(self, type: str, data: Mapping[str, Any]) -> None:
         """Within `step`: an event of its transaction, told when it is committed."""
         self._staged.append((type, data))
@@ -210,7 +214,6 @@ class TurnEngine:
             if turn is None or turn.lease_owner != self.owner:
                 return None
             handle = TurnHandle(self, turn)
-            db.session.rollback()
         with self._lock:
             self._handles[turn_id] = handle
         return handle
@@ -290,7 +293,6 @@ class TurnEngine:
     def _check_lost(self, handle: TurnHandle) -> None:
         with self.context():
             owner = db.session.scalar(select(Turn.lease_owner).where(Turn.id == handle.id))
-            db.session.rollback()
         if owner is not None and owner != self.owner:
             handle.lose()
 

@@ -271,7 +271,6 @@ class EventLog:
             )
             events = [LoggedEvent(*row) for row in db.session.execute(query)]
             exists = db.session.scalar(select(Turn.id).where(Turn.id == found.turn_id)) is not None
-            db.session.rollback()
         found.receive(events)
         if not exists:
             found.cut()
@@ -279,12 +278,10 @@ class EventLog:
     # -- notifications ---------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        if self._started:
-            return
         with self._lock:
-            if self._started:
-                return
-            self._started = True
+            started, self._started = self._started, True
+        if started:
+            return
         threading.Thread(target=self._run_writer, name="stoa-turn-events", daemon=True).start()
         threading.Thread(target=self._listen, name="stoa-turn-listener", daemon=True).start()
 

@@ -34,7 +34,20 @@ from models.usage import zone_rollups
 from models.usage.period import Period, Step
 from models.usage.usage_rows import rollup_key, rollup_parameters, rollup_rows, total_columns
 
-By = Literal["model", "agent", "version", "member", "team", "key", "repository", "error", "run", "package"]
+By = Literal[
+    "model",
+    "agent",
+    "version",
+    "member",
+    "team",
+    "key",
+    "repository",
+    "error",
+    "run",
+    "package",
+    "provider",
+    "type",
+]
 
 MAX_SERIES = 7
 """Number of named series of an account, and of coloured ones; the rest is shown as Other."""

@@ -28,7 +28,19 @@ from models.ledger.latency import BUCKETS
 from models.ledger.rollup import UsageRollup
 from models.usage.period import Period, PeriodPart
 
-CALL_DIMENSIONS = ("member", "key", "team", "repository", "model", "version", "agent", "run", "error")
+CALL_DIMENSIONS = (
+    "member",
+    "key",
+    "team",
+    "repository",
+    "model",
+    "version",
+    "agent",
+    "run",
+    "error",
+    "provider",
+    "type",
+)
 CALL_COUNTS = (
     *("calls", "failed", "input_tokens", "cache_write_tokens", "cache_read_tokens", "output_tokens"),
     *("reasoning_tokens", "credits", "latency_ms"),
@@ -37,7 +49,7 @@ CALL_COUNTS = (
 
 
 _PART = ("start", "end", "column")
-ROLLUP_KEYS = ("model", "agent_id", "key_id", "error", "user_id")
+ROLLUP_KEYS = ("model", "agent_id", "key_id", "error", "user_id", "provider", "type")
 _SUMS = (
     *(
         "calls",
@@ -49,7 +61,15 @@ _SUMS = (
     ),
     *("credits", "cost", "failed", "latency_max", "latency_hist"),
 )
-_COLUMNS = {"model": "model", "agent": "agent_id", "key": "key_id", "error": "error", "member": "user_id"}
+_COLUMNS = {
+    "model": "model",
+    "agent": "agent_id",
+    "key": "key_id",
+    "error": "error",
+    "member": "user_id",
+    "provider": "provider",
+    "type": "type",
+}
 """The column of a rollup for each dimension; `package` is an agent with all its versions."""
 
 
@@ -58,7 +78,13 @@ def rollup_parameters(
 ) -> tuple[dict[str, Any], bool]:
     """Parameters of `rollup_rows`, and whether the period splits hours: their calls are read one by one. The days of its zone before
     `counted` are in rollups of their own."""
-    parts = period.parts(counted)
+    return part_parameters(account_id, period.parts(counted), filters)
+
+
+def part_parameters(
+    account_id: str, parts: Sequence[PeriodPart], filters: Mapping[str, str]
+) -> tuple[dict[str, Any], bool]:
+    """As `rollup_parameters`, of any parts."""
     rolled = [part for part in parts if part.grain != "call"]
     calls = [part for part in parts if part.grain == "call"]
     values = {
@@ -173,9 +199,9 @@ def usage_calls(start: Any, end: Any) -> Any:
     moment = TIMESTAMP(timezone=True)
     types: dict[str, Any] = dict.fromkeys(CALL_DIMENSIONS, Text) | dict.fromkeys(CALL_COUNTS, BigInt)
     types |= {"finished_at": moment, "cost": Numeric, "slot": Integer}
-    order = ("finished_at", *CALL_DIMENSIONS, *CALL_COUNTS[:-1], "cost", "latency_ms", "slot")
+    names = ("finished_at", *CALL_DIMENSIONS, *CALL_COUNTS[:-1], "cost", "latency_ms", "slot")
     function = func.usage_calls(bindparam("account", type_=Text), start, end)
-    return function.table_valued(*(column(name, types[name]) for name in order))
+    return function.table_valued(*(column(name, types[name]) for name in names))
 
 
 def slot_counts(slot: Any) -> list[Any]:

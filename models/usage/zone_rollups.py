@@ -25,6 +25,8 @@ LAG = timedelta(hours=1)
 """How long after midnight a day is counted."""
 AGAIN = timedelta(days=2)
 """Days that are counted again each day, in case a call was stored late."""
+MOST_ZONES = 20
+"""Zones of an account whose days are counted; those of further ones are read by hour."""
 STEP = timedelta(days=31)
 """Days that one transaction counts."""
 
@@ -58,6 +60,8 @@ def note_view(account_id: str, zone: tzinfo, now: datetime) -> None:
         return
     found = db.session.get(UsageZone, (account_id, str(zone)))
     if found is not None and found.viewed_at > now - timedelta(days=1):
+        return
+    if found is None and _viewed_zones(account_id) >= MOST_ZONES:
         return
     row = insert(UsageZone).values(account_id=account_id, time_zone=str(zone), viewed_at=now)
     key = [UsageZone.account_id, UsageZone.time_zone]
@@ -97,6 +101,11 @@ def count_days(account_id: str, time_zone: str, now: datetime) -> bool:
     state.counted_until = midnight(until, zone)
     db.session.flush()
     return until < last
+
+
+def _viewed_zones(account_id: str) -> int:
+    query = select(func.count()).select_from(UsageZone).where(UsageZone.account_id == account_id)
+    return db.session.scalar(query) or 0
 
 
 def _first_day(state: UsageZone, zone: ZoneInfo) -> date | None:

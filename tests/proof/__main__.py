@@ -31,6 +31,7 @@ from tests.proof.soak import soak
 from tests.proof.stage import Result, Serve, Stage, serving
 from tests.proof.stops import stops
 from tests.proof.topups import topups
+from tests.proof.turns import killed_turns, watched
 from tests.proof.webhooks import webhooks
 
 Proof = Callable[[Serve, Stage], Result]
@@ -51,6 +52,8 @@ LONG: dict[str, Proof] = {
     "hostile": lambda server, stage: hostile(stage, server.web_workers(), times=20, slow=4100, floods=2000),
     "soak": lambda server, stage: soak(stage, server.web_workers(), seconds=600, clients=24),
     "clients": lambda server, stage: clients(stage),
+    "watched": lambda server, stage: watched(stage),
+    "killed-turns": killed_turns,
 }
 
 SHORT: dict[str, Proof] = {
@@ -63,6 +66,8 @@ SHORT: dict[str, Proof] = {
     "garbage": lambda server, stage: garbage(stage),
     "hostile": lambda server, stage: hostile(stage, server.web_workers(), times=2, slow=200, floods=60),
     "soak": lambda server, stage: soak(stage, server.web_workers(), seconds=10),
+    "watched": lambda server, stage: watched(stage, watchers=60, words=8),
+    "killed-turns": lambda server, stage: killed_turns(server, stage, kills=2, people=3),
 }
 
 LONG_OF_PAYMENTS: dict[str, PaymentProof] = {

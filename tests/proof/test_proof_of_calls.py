@@ -20,6 +20,7 @@ from tests.proof.race import race
 from tests.proof.soak import soak
 from tests.proof.stage import Stage, settings_for
 from tests.proof.stops import stops
+from tests.proof.turns import watched
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -77,3 +78,7 @@ def test_health_checks_respond_during_hostile_input(
 ) -> None:
     # other tests may run on the machine; `make prove` allows one second
     hostile(stage, started[1], times=1, max_wait=5.0, everywhere=False)
+
+
+def test_many_watch_one_turn_and_the_model_is_called_once(stage: Stage) -> None:
+    watched(stage, watchers=40, words=6)

@@ -1,6 +1,7 @@
 """Turns of threads: answered, charged, watched, stopped, queued and taken over."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -153,7 +154,7 @@ def test_a_second_message_is_rejected_queued_or_interrupts(
     assert [message.seq for message in found] == list(range(1, len(found) + 1))
     assert [message.text for message in found if message.role == "user"] == ["One", "Two", "Three", "Four"]
     assert len({message.branch_id for message in found}) == 1
-    for before, message in zip(found, found[1:], strict=False):
+    for before, message in pairwise(found):
         assert message.parent_id == before.id
 
 

@@ -34,7 +34,7 @@ def pool(postgres_url: str) -> Iterator[Pool]:
 
 def rollups(session: Session) -> list[Any]:
     session.expire_all()
-    return list(map(tuple, session.execute(select(*COLUMNS).order_by(*COLUMNS[:8])).all()))
+    return list(map(tuple, session.execute(select(*COLUMNS).order_by(*COLUMNS[:10])).all()))
 
 
 def history(session: Session, pool: Pool, alice: Payer) -> None:
@@ -68,9 +68,9 @@ def test_counting_anew_finds_what_settling_and_failing_wrote(session: Session, p
     assert {row[-2] for row in written} >= {0, 1}
     assert prove().clean
 
-    # as an older release wrote them: no keys, no failures, no largest latency
+    # as an older release wrote them: no failures, no largest latency, no providers and types
     session.execute(UsageRollup.__table__.delete().where(UsageRollup.error != ""))
-    session.execute(UsageRollup.__table__.update().values(latency_max=0))
+    session.execute(UsageRollup.__table__.update().values(latency_max=0, provider="", type=""))
     account = session.scalars(select(CreditAccount.id)).one()
     session.add(UsageRecounting(account_id=account, day=NOW + timedelta(days=1)))
     session.commit()

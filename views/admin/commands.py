@@ -6,6 +6,7 @@ from flask.cli import with_appcontext
 
 from models.admin import job_review
 from models.gateway.server_check import check_server
+from models.index import vector_state
 from views.admin.pages.admin_overview import needs_attention
 from views.admin.pages.proof_pages import summaries
 from views.gateway.api.model_calls import gateway
@@ -25,6 +26,7 @@ def commands() -> None:
         click.echo("Nothing needs attention.")
     for server in gateway(current_app).routes.configured.values():
         click.echo(f"server {server.name}  {check_server(server)}")
+    click.echo(f"documents  searched by {vector_state()}")
     click.echo(f"job worker  last report {moment(job_review.last_heartbeat())}")
     for proof in summaries():
         last = proof.last

@@ -32,6 +32,8 @@ TAGS = {
     "Search and feedback": "Search the web and documentation; feedback, and what else Codebuff's clients send",
     "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",
     "Provider keys": "Your own keys at providers, which pay for your calls",
+    "Files": "Documents: upload, read, search and cite them",
+    "Assistants": "Saved assistants, their versions, tools and secrets",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",

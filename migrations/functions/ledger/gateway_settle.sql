@@ -13,6 +13,8 @@ DECLARE
     v_account text := coalesce(f.org_id, f.user_id);
     v_agent text := coalesce(f.agent_id, '');
     v_key text := coalesce(f.key_id, '');
+    v_provider text := coalesce(f.provider, '');
+    v_type text := usage_type(f.door);
     v_carry int;
     v_hold credit_hold;
     v_envelope text;
@@ -142,19 +144,19 @@ BEGIN
     INSERT INTO usage_rollup AS r (
         account_id, grain, bucket, user_id, model, agent_id, calls, input_tokens, cache_write_tokens,
         cache_read_tokens, output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist,
-        key_id, latency_max
+        key_id, latency_max, provider, type
     )
     VALUES
         (v_account, 'hour', date_trunc('hour', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
          f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
-         f.latency_ms, v_ttft, v_ttft_calls, v_hist, v_key, f.latency_ms),
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist, v_key, f.latency_ms, v_provider, v_type),
         (v_account, 'day', date_trunc('day', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
          f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
-         f.latency_ms, v_ttft, v_ttft_calls, v_hist, v_key, f.latency_ms),
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist, v_key, f.latency_ms, v_provider, v_type),
         (v_account, 'week', date_trunc('week', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
          f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
-         f.latency_ms, v_ttft, v_ttft_calls, v_hist, v_key, f.latency_ms)
-    ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id, key_id, error) DO UPDATE SET
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist, v_key, f.latency_ms, v_provider, v_type)
+    ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id, key_id, error, provider, type) DO UPDATE SET
         calls = r.calls + 1,
         input_tokens = r.input_tokens + excluded.input_tokens,
         cache_write_tokens = r.cache_write_tokens + excluded.cache_write_tokens,

@@ -6,12 +6,13 @@ DECLARE
     c gateway_call := CASE TG_OP WHEN 'INSERT' THEN NEW ELSE OLD END;
     v_change int := CASE TG_OP WHEN 'INSERT' THEN 1 ELSE -1 END;
 BEGIN
-    INSERT INTO usage_rollup AS r (account_id, grain, bucket, user_id, model, agent_id, key_id, error, failed)
+    INSERT INTO usage_rollup AS r (account_id, grain, bucket, user_id, model, agent_id, key_id, error, failed, provider, type)
     SELECT c.account_id, g.grain, date_trunc(g.grain, c.finished_at, 'UTC'), c.user_id, coalesce(c.model, c.requested_model),
         coalesce((SELECT a.agent_id FROM agent_run a WHERE a.id = c.run_id), ''), coalesce(c.key_id, ''),
-        coalesce(nullif(left(c.error, 64), ''), 'failed'), v_change
+        coalesce(nullif(left(c.error, 64), ''), 'failed'), v_change, coalesce(c.provider, ''),
+        usage_type(c.door)
     FROM (VALUES ('hour'), ('day'), ('week')) g (grain)
-    ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id, key_id, error) DO UPDATE SET
+    ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id, key_id, error, provider, type) DO UPDATE SET
         failed = r.failed + excluded.failed;
     IF v_change < 0 THEN
         DELETE FROM usage_rollup r USING (VALUES ('hour'), ('day'), ('week')) g (grain)

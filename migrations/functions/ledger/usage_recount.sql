@@ -10,11 +10,12 @@ BEGIN
         AND (r.grain IN ('hour', 'day') AND r.bucket >= v_day AND r.bucket < v_day + interval '24 hours'
             OR r.grain = 'week' AND r.bucket = v_week);
     INSERT INTO usage_rollup (
-        account_id, grain, bucket, user_id, model, agent_id, key_id, error, calls, failed, input_tokens, cache_write_tokens,
+        account_id, grain, bucket, user_id, model, agent_id, key_id, error, provider, type, calls, failed, input_tokens, cache_write_tokens,
         cache_read_tokens, output_tokens, reasoning_tokens, cost, credits, latency_ms, latency_max, ttft_ms, ttft_calls, latency_hist
     )
     SELECT p_account, g.grain, date_trunc(g.grain, c.finished_at, 'UTC'), c.user_id, c.model, c.agent_id, c.key_id, c.error,
-        count(*) FILTER (WHERE c.error = ''), count(*) FILTER (WHERE c.error <> ''), sum(c.input_tokens), sum(c.cache_write_tokens),
+        c.provider, c.type, count(*) FILTER (WHERE c.error = ''), count(*) FILTER (WHERE c.error <> ''), sum(c.input_tokens),
+        sum(c.cache_write_tokens),
         sum(c.cache_read_tokens), sum(c.output_tokens), sum(c.reasoning_tokens), sum(c.cost), sum(c.credits),
         coalesce(sum(c.latency_ms), 0), coalesce(max(c.latency_ms), 0), coalesce(sum(c.ttft_ms), 0), count(c.ttft_ms),
         ARRAY[
@@ -29,6 +30,7 @@ BEGIN
         ]
     FROM (
         SELECT c.finished_at, c.user_id, m.model, coalesce(m.agent_id, '') AS agent_id, coalesce(m.key_id, '') AS key_id, '' AS error,
+            coalesce(c.provider, '') AS provider, usage_type(c.door) AS type,
             c.uncached_input_tokens::bigint AS input_tokens, c.cache_write_tokens::bigint AS cache_write_tokens, c.cache_read_tokens::bigint AS cache_read_tokens,
             c.output_tokens::bigint AS output_tokens, c.reasoning_tokens::bigint AS reasoning_tokens, c.cost,
             CASE WHEN m.byok THEN 0 ELSE m.credits END::bigint AS credits, c.latency_ms, c.ttft_ms::bigint AS ttft_ms,
@@ -39,16 +41,17 @@ BEGIN
         UNION ALL
         SELECT c.finished_at, c.user_id, coalesce(c.model, c.requested_model),
             coalesce((SELECT a.agent_id FROM agent_run a WHERE a.id = c.run_id), ''), coalesce(c.key_id, ''),
-            coalesce(nullif(left(c.error, 64), ''), 'failed'), 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL
+            coalesce(nullif(left(c.error, 64), ''), 'failed'), coalesce(c.provider, ''), usage_type(c.door),
+            0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL
         FROM gateway_call c
         WHERE c.account_id = p_account AND c.state = 'failed' AND c.finished_at >= v_day AND c.finished_at < v_day + interval '24 hours'
     ) c, (VALUES ('hour'), ('day')) g (grain)
-    GROUP BY g.grain, 3, c.user_id, c.model, c.agent_id, c.key_id, c.error;
+    GROUP BY g.grain, 3, c.user_id, c.model, c.agent_id, c.key_id, c.error, c.provider, c.type;
     INSERT INTO usage_rollup (
-        account_id, grain, bucket, user_id, model, agent_id, key_id, error, calls, failed, input_tokens, cache_write_tokens,
+        account_id, grain, bucket, user_id, model, agent_id, key_id, error, provider, type, calls, failed, input_tokens, cache_write_tokens,
         cache_read_tokens, output_tokens, reasoning_tokens, cost, credits, latency_ms, latency_max, ttft_ms, ttft_calls, latency_hist
     )
-    SELECT p_account, 'week', v_week, r.user_id, r.model, r.agent_id, r.key_id, r.error, sum(r.calls), sum(r.failed),
+    SELECT p_account, 'week', v_week, r.user_id, r.model, r.agent_id, r.key_id, r.error, r.provider, r.type, sum(r.calls), sum(r.failed),
         sum(r.input_tokens), sum(r.cache_write_tokens), sum(r.cache_read_tokens), sum(r.output_tokens), sum(r.reasoning_tokens),
         sum(r.cost), sum(r.credits), sum(r.latency_ms), max(r.latency_max), sum(r.ttft_ms), sum(r.ttft_calls), ARRAY[
             sum(r.latency_hist[1]), sum(r.latency_hist[2]), sum(r.latency_hist[3]), sum(r.latency_hist[4]),
@@ -58,5 +61,5 @@ BEGIN
         ]
     FROM usage_rollup r
     WHERE r.account_id = p_account AND r.grain = 'day' AND r.bucket >= v_week AND r.bucket < v_week + interval '168 hours'
-    GROUP BY r.user_id, r.model, r.agent_id, r.key_id, r.error;
+    GROUP BY r.user_id, r.model, r.agent_id, r.key_id, r.error, r.provider, r.type;
 END $$;

@@ -1,4 +1,4 @@
-"""`/api/v1/api-keys`: keys with scopes, managed by a key (crafely contract 2.8). A key never makes or opens a wider key."""
+"""`/api/v1/api-keys`: keys with scopes, managed by a key (crafely contract 2.8; usage: api_key_usage_route). A key never makes or opens a wider key."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -280,6 +280,11 @@ def revoke_api_key(id: str) -> ResponseReturnValue:
         db.session.commit()
         key = _find(_place(None), id)
     return jsonify(_answers([key])[0])
+
+
+def key_record(id: str) -> KeyRecord:
+    """The key with this id that the key of the request manages. Raises NotFound, DomainError (401)."""
+    return _find(_place(None), id)
 
 
 # -- parts ---------------------------------------------------------------------------------------------------

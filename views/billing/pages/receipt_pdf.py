@@ -6,7 +6,7 @@ from views.billing.pages.pdf_layout import QUIET, Rows, blank_pdf, paragraph, ru
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class ReceiptDocument:
     """The text of a receipt or credit note. `changes` and `net` follow the total of a receipt with refunds or disputes."""
 
     title: str
@@ -21,7 +21,7 @@ class Document:
     test: str | None = None
 
 
-def document_pdf(document: Document) -> bytes:
+def document_pdf(document: ReceiptDocument) -> bytes:
     """The PDF file."""
     pdf = blank_pdf(f"{document.title} {document.number}")
     paragraph(pdf, document.title, 22, bold=True)

@@ -18,7 +18,7 @@ from views.billing.pages.billing_blueprint import (
     reason_text,
     user,
 )
-from views.billing.pages.receipt_pdf import Document, document_pdf
+from views.billing.pages.receipt_pdf import ReceiptDocument, document_pdf
 from views.web import format
 from views.web.guards import limiter, login_required, settings
 from views.web.htmx import page_balance
@@ -78,7 +78,7 @@ def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
         name = bought.taxes[0][0] if len(bought.taxes) == 1 else "Tax"
         lines.append((name, format.cents(-tax, bought.currency)))
     return _pdf(
-        Document(
+        ReceiptDocument(
             title="Credit note",
             number=found.id,
             seller=_seller(),
@@ -92,7 +92,7 @@ def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
     )
 
 
-def _receipt(record: PurchaseRecord) -> Document:
+def _receipt(record: PurchaseRecord) -> ReceiptDocument:
     bought = record.purchase
     money = _price_lines(bought)
     returned = [
@@ -112,7 +112,7 @@ def _receipt(record: PurchaseRecord) -> Document:
         if each.withdrawn_cents
     ]
     net = bought.amount_cents - bought.refunded_cents - bought.disputed_cents
-    return Document(
+    return ReceiptDocument(
         title="Receipt",
         number=bought.id,
         seller=_seller(),
@@ -168,7 +168,7 @@ def _test_note() -> str | None:
     return "Test payment: no money moved." if billing.test_mode() else None
 
 
-def _pdf(document: Document, name: str) -> Response:
+def _pdf(document: ReceiptDocument, name: str) -> Response:
     response = Response(document_pdf(document), mimetype="application/pdf")
     safe = re.sub(r"[^A-Za-z0-9_-]", "_", name)
     response.headers["Content-Disposition"] = f'inline; filename="{safe}.pdf"'

@@ -20,7 +20,7 @@ from models.store.publishing.dependencies import DependencyNode
 from models.store.publishing.takedowns import TakenDown
 from models.store.statistics import agent_costs
 from models.store.tables import Agent
-from views.store.pages import previews, snippets, tree
+from views.store.pages import previews, snippets, subagent_tree
 from views.store.pages.typescript import module_of
 from views.web.charts import Chart, ChartSeries, stacked_chart
 from views.web.error_handlers import answer as error_answer
@@ -167,7 +167,7 @@ def _context(detail: AgentPage) -> dict[str, Any]:
     root = DependencyNode(detail.full_id, agent.name)
     if detail.data.get("spawnableAgents"):
         root = dependencies.outline_of(detail.full_id, MAX_TREE_NODES)
-    nodes = list(tree.walk(root))
+    nodes = list(subagent_tree.walk(root))
     code = module_of(detail.data)
     versions = agent_page.versions_of(agent)
     license = str(detail.data.get("license") or "")[: licences.MAX_CHARS]
@@ -187,7 +187,7 @@ def _context(detail: AgentPage) -> dict[str, Any]:
         "tree": root,
         "spawned": len({node.full_id for node in nodes} - {detail.full_id}),
         "taken_down": sorted({node.full_id for node in nodes if node.taken_down}),
-        "drawing": tree.drawing(root),
+        "drawing": subagent_tree.drawing(root),
         "dependents": dependencies.dependents_of(agent.publisher_id, agent.id, SHOWN_DEPENDENTS),
         "prompts": _prompts(detail.data),
         "tools": _names(detail.data, "toolNames"),

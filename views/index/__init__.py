@@ -1,0 +1,1 @@
+"""Entry points of documents: their pages, JSON routes and commands."""
