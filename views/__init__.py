@@ -41,6 +41,7 @@ from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
 from views.index import api as files_api
 from views.index import commands as document_commands
+from views.index import pages as document_pages
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -127,6 +128,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(thread_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
+    app.register_blueprint(document_pages.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)
