@@ -68,7 +68,9 @@ from views.store.pages import (
     readme,
     versions,
 )
+from views.threads import api as threads_api
 from views.threads import pages as thread_pages
+from views.threads.api import remembered_chat
 from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
@@ -156,6 +158,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
+    app.register_blueprint(threads_api.bp)
     app.register_blueprint(orgs_pages.bp)
     app.register_blueprint(orgs_api.bp)
     app.register_blueprint(scim_routes.bp)
@@ -178,6 +181,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(feeds.bp)
     model_calls.init_app(app)
     turns_api.init_app(app)
+    remembered_chat.init_app(app)
     app.register_blueprint(turns_api.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
