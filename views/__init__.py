@@ -75,7 +75,6 @@ from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
-from views.usage import usage_row_routes, usage_sum_routes
 from views.web import (
     api_reference as api_reference,  # its routes
 )
@@ -136,8 +135,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
-    app.register_blueprint(usage_row_routes.bp)
-    app.register_blueprint(usage_sum_routes.bp)
+    app.register_blueprint(usage_api.usage_row_routes.bp)
+    app.register_blueprint(usage_api.usage_sum_routes.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(gateway_api.bp)
