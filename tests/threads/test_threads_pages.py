@@ -18,8 +18,12 @@ from models.turns import Turn, TurnEngine
 from tests import factories
 from tests.factories import Person
 
-SAME = {"Sec-Fetch-Site": "same-origin"}
 Post = Callable[..., Any]
+
+
+def send(browser: FlaskClient, path: str, fields: dict[str, Any]) -> Any:
+    token = (browser.get("/api/auth/csrf").json or {}).get("csrfToken", "")
+    return browser.post(path, data={"csrf_token": token, **fields})
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def post(alice: Person, engine_of_turns: TurnEngine) -> Post:
     db.session.commit()
 
     def post(path: str, *, by: FlaskClient | None = None, **fields: Any) -> Any:
-        answer = (by or alice.browser).post(path, data={"model": "stoa/demo", **fields}, headers=SAME)
+        answer = send(by or alice.browser, path, {"model": "stoa/demo", **fields})
         assert engine_of_turns.idle(20)
         db.session.rollback()
         return answer
@@ -204,27 +208,27 @@ def test_files_are_attached_and_removed(asked: str, post: Post, alice: Person) -
 
 
 def test_a_link_shows_the_messages_and_nothing_else(
-    asked: str, post: Post, alice: Person, mallory: Person, anonymous: FlaskClient
+    asked: str, post: Post, alice: Person, mallory: Person, anonymous: Person
 ) -> None:
     assert post(f"{asked}/share", lifetime="week").status_code == 303
     link = re.findall(r"/shared/threads/[\w-]+", alice.browser.get(f"{asked}/share").text)[0]
     post(f"{asked}/messages", content="A secret")
-    page = anonymous.get(link)
+    page = anonymous.browser.get(link)
     assert page.status_code == 200
     assert "What is a stoa?" in page.text
     assert "A secret" not in page.text
     assert "credits</a>" not in page.text
     assert alice.user.email not in page.text
     assert page.headers["X-Robots-Tag"] == "noindex, nofollow"
-    assert anonymous.post(f"{link}/copies", headers=SAME).status_code in (302, 303)
-    copied = mallory.browser.post(f"{link}/copies", headers=SAME)
+    assert send(anonymous.browser, f"{link}/copies", {}).status_code in (302, 303)
+    copied = send(mallory.browser, f"{link}/copies", {})
     assert copied.status_code == 303
     assert "What is a stoa?" in mallory.browser.get(copied.location).text
     links = alice.browser.get("/threads/links").text
     assert "Works" in links
     share_id = re.findall(r"/shares/([\w-]+)/revocation", links)[0]
     assert post(f"{asked}/shares/{share_id}/revocation", back="1").location == "/threads/links"
-    assert anonymous.get(link).status_code == 404
+    assert anonymous.browser.get(link).status_code == 404
     assert "Revoked" in alice.browser.get("/threads/links").text
     assert post(f"{asked}/share", lifetime="ever").status_code == 422
 
@@ -244,18 +248,18 @@ FORMS = (
 )
 
 
-def test_others_find_nothing(asked: str, mallory: Person, bob: Person, anonymous: FlaskClient) -> None:
+def test_others_find_nothing(asked: str, mallory: Person, bob: Person, anonymous: Person) -> None:
     turn = db.session.query(Turn.id).scalar()
     pages = [*PAGES, f"/turns/{turn}/events"]
     for who in (mallory, bob):
         assert {who.browser.get(asked + page).status_code for page in pages} == {404}
         fields = {"content": "x", "model": "stoa/demo", "turn": turn, "name": "x"}
         for form in (*FORMS, "shares/x/revocation", "documents/x/deletion"):
-            assert who.browser.post(f"{asked}/{form}", data=fields, headers=SAME).status_code == 404, form
+            assert send(who.browser, f"{asked}/{form}", fields).status_code == 404, form
         assert asked not in who.browser.get("/threads").text
     for page in pages:
-        assert "/login" in anonymous.get(asked + page).location
-    assert "/login" in anonymous.post(f"{asked}/messages", data={"content": "x"}, headers=SAME).location
+        assert "/login" in anonymous.browser.get(asked + page).location
+    assert "/login" in send(anonymous.browser, f"{asked}/messages", {"content": "x"}).location
     assert len(messages(asked)) == 2
 
 

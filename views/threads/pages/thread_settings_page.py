@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from flask import Response, request, url_for
+from flask import Response, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db
@@ -18,6 +18,7 @@ from views.turns.api import turn_engine
 from views.web.htmx import render, see_other, toast
 from views.web.org_guards import viewed_account
 
+FIELDS = ("name", "instructions", "model", "assistant", "budget")
 EXPORTS = {"json": "application/json", "md": "text/markdown; charset=utf-8"}
 
 
@@ -25,14 +26,14 @@ EXPORTS = {"json": "application/json", "md": "text/markdown; charset=utf-8"}
 def settings(thread_id: str) -> ResponseReturnValue:
     """The settings of a thread. Raises NotFound."""
     found = viewed_thread(thread_id)
-    values = {
+    saved = {
         "name": found.name,
         "instructions": found.instructions or "",
         "model": found.model or "",
         "assistant": found.assistant_id or "",
         "budget": str(found.budget) if found.budget is not None else "",
     }
-    return _page(found, values)
+    return _page(found, saved)
 
 
 @thread_form("/<thread_id>/settings", "60/minute")
@@ -53,7 +54,7 @@ def save_settings(thread_id: str) -> ResponseReturnValue:
     except (Invalid, NotFound) as error:
         db.session.rollback()
         fields = error.fields if isinstance(error, Invalid) else {"assistant": error.message}
-        return _page(found, request.form, errors=fields)
+        return _page(found, {name: entered(name) for name in FIELDS}, errors=fields)
     resumed = resume_paused(engine.owner, thread_id=found.id)
     db.session.commit()
     for each in resumed:
