@@ -70,6 +70,7 @@ from views.store.pages import (
     versions,
 )
 from views.threads import api as threads_api
+from views.threads import pages as thread_pages
 from views.threads.api import conversations as openai_conversations
 from views.threads.api import openai_assistants, openai_runs, openai_threads, remembered_chat
 from views.turns import api as turns_api
@@ -128,6 +129,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(playground_pages.bp)
+    app.register_blueprint(thread_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
     app.register_blueprint(document_pages.bp)
