@@ -29,6 +29,7 @@ from models.assistants.assistant_fields import (
     new_fields,
     wrong,
 )
+from models.assistants.tool_registry import check_references
 from models.core.db import db, now
 from models.core.errors import Conflict
 from models.core.settings import Settings
@@ -61,16 +62,8 @@ def create_assistant(
     (409 for the number of assistants, 413 or 429 for bytes a day)."""
     check_capability(user_id, account, "edit_assistants")
     fields, credits = new_fields(raw), checked_budget(budget)
-    lock_account(account)
-    _check_count(account, limits)
-    _consume(user_id, fields, limits)
-    assistant = Assistant(account_id=account.id, user_id=user_id, name=fields["name"], budget=credits)
-    db.session.add(assistant)
-    db.session.flush()
-    version = _add_version(assistant, 1, user_id, fields)
-    db.session.refresh(assistant)
-    _record(account, "created", assistant)
-    return SavedAssistant(assistant, version)
+    check_references(account, fields)
+    return _create(user_id, account, fields, limits, credits)
 
 
 def update_assistant(
@@ -90,6 +83,7 @@ def update_assistant(
     check_capability(user_id, account, "edit_assistants")
     readable_assistant(user_id, account, id)  # before the fields: whose it is comes first
     fields = checked_fields(raw)
+    check_references(account, fields)
     if not fields and budget is False:
         raise wrong("", "Send at least one field to change.")
     if fields:
@@ -121,7 +115,8 @@ def duplicate_assistant(
     """A new assistant of the same account with the current content of this one, without its budget. Raises as `create_assistant` does."""
     fields = _content(readable_assistant(user_id, account, id).version)
     fields["name"] = name if name is not None else f"{fields['name'][: MAX_NAME - 7]} (copy)"
-    return create_assistant(user_id, account, fields, limits)
+    check_capability(user_id, account, "edit_assistants")
+    return _create(user_id, account, new_fields(fields), limits)
 
 
 def delete_assistant(user_id: str, account: Account, id: str) -> SavedAssistant:
@@ -167,6 +162,21 @@ def purge_assistants(moment: datetime, days: int) -> int:
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
+
+
+def _create(
+    user_id: str, account: Account, fields: Mapping[str, Any], limits: Settings, budget: int | None = None
+) -> SavedAssistant:
+    lock_account(account)
+    _check_count(account, limits)
+    _consume(user_id, fields, limits)
+    assistant = Assistant(account_id=account.id, user_id=user_id, name=fields["name"], budget=budget)
+    db.session.add(assistant)
+    db.session.flush()
+    version = _add_version(assistant, 1, user_id, fields)
+    db.session.refresh(assistant)
+    _record(account, "created", assistant)
+    return SavedAssistant(assistant, version)
 
 
 def _next_version(

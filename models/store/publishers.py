@@ -25,8 +25,8 @@ TAKEN = "This publisher ID is already taken"
 BIO_LENGTH = 1000
 EMAIL_LENGTH = 254
 URL_LENGTH = 2000
-RESERVED = frozenset({"new"})
-"""Ids that collide with routes; they count as taken."""
+RESERVED = frozenset({"new", "private"})
+"""Ids that collide with a route, and with the name of runs of private assistants; they count as taken."""
 PAGE_SIZE = 50
 _VISIBLE = ~covers(Agent.publisher_id, Agent.id)
 _TAKEN_DOWN = covers(Publisher.id, "")
