@@ -41,6 +41,7 @@ from views.gateway.api import searches as gateway_searches
 from views.gateway.api import stored_responses as gateway_stored_responses
 from views.index import api as files_api
 from views.index import commands as document_commands
+from views.index import pages as document_pages
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -67,6 +68,9 @@ from views.store.pages import (
     readme,
     versions,
 )
+from views.threads import api as threads_api
+from views.threads import pages as thread_pages
+from views.threads.api import remembered_chat
 from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
@@ -123,8 +127,10 @@ def register(app: Flask) -> None:
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(playground_pages.bp)
+    app.register_blueprint(thread_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
+    app.register_blueprint(document_pages.bp)
     app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)
@@ -152,6 +158,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
+    app.register_blueprint(threads_api.bp)
     app.register_blueprint(orgs_pages.bp)
     app.register_blueprint(orgs_api.bp)
     app.register_blueprint(scim_routes.bp)
@@ -174,6 +181,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(feeds.bp)
     model_calls.init_app(app)
     turns_api.init_app(app)
+    remembered_chat.init_app(app)
     app.register_blueprint(turns_api.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)

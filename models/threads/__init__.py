@@ -2,6 +2,7 @@
 
 from models.threads import exported_threads as exported_threads  # its files of the export
 from models.threads import purging as purging  # its receiver
+from models.threads.assistant_call import AssistantCalls
 from models.threads.exported_threads import thread_json
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_settings import change_thread, create_thread, delete_thread, restore_thread
@@ -9,6 +10,7 @@ from models.threads.thread_share import ThreadShare
 from models.threads.thread_turn import ThreadTurns
 from models.threads.thread_turn_start import TurnRequest, ask
 from models.threads.tree import (
+    add_message,
     append,
     fill,
     lock,
@@ -23,11 +25,13 @@ from models.threads.tree import (
 )
 
 __all__ = [
+    "AssistantCalls",
     "Thread",
     "ThreadMessage",
     "ThreadShare",
     "ThreadTurns",
     "TurnRequest",
+    "add_message",
     "append",
     "ask",
     "change_thread",

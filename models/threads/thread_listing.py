@@ -15,7 +15,7 @@ from models.threads.thread import OWNER_TERM, Thread, ThreadMessage
 MAX_QUERY = 200
 BEFORE, AFTER = 60, 140
 """Characters of a snippet before and after the first word found."""
-MOST_MARKS = 20
+_WORD = re.compile(r"\w+")
 
 
 class ThreadFilter(NamedTuple):
@@ -89,10 +89,10 @@ def _search(filter: ThreadFilter, query: Select[Thread]) -> list[ListedThread]:
 
 
 def _terms(words: str) -> str:
-    """What the words mean to PostgreSQL: all of them, "quoted" ones in this order, -without some; the last may go on. Empty for no word."""
+    """What the words mean to PostgreSQL: all of them, "quoted" ones in this order, -without some. Whole words only: the beginning of one would
+    be looked for among everybody's. Empty for no word."""
     parsed = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), words)
-    text = str(db.session.scalar(select(parsed.cast(Text))))
-    return f"{text}:*" if text.endswith("'") else text
+    return str(db.session.scalar(select(parsed.cast(Text))))
 
 
 def _of_owner(terms: str, user_id: str) -> ColumnElement[Any]:
@@ -113,17 +113,16 @@ def _snippets(hits: list[tuple[str, int]], words: str) -> dict[str, Snippet]:
 
 def snippet(text: str, words: str) -> list[str]:
     """The surroundings of the first of the words in the text, in pieces: every second one, from the second on, is a word found."""
-    found = sorted({re.escape(word) for word in re.findall(r"\w+", words)}, key=len, reverse=True)
-    pattern = re.compile(rf"\b(?:{'|'.join(found)})\w*", re.IGNORECASE) if found else None
-    first = pattern.search(text) if pattern else None
-    start = max(first.start() - BEFORE, 0) if first else 0
-    end = (first.start() if first else 0) + AFTER
-    piece = " ".join(text[start:end].split())
-    pieces = (
-        re.split(rf"({pattern.pattern})", piece, maxsplit=MOST_MARKS, flags=re.IGNORECASE)
-        if pattern
-        else [piece]
-    )
+    wanted = {word.lower() for word in _WORD.findall(words)}
+    first = next((each.start() for each in _WORD.finditer(text) if each[0].lower() in wanted), 0)
+    start, end = max(first - BEFORE, 0), first + AFTER
+    piece, last = " ".join(text[start:end].split()), 0
+    pieces = []
+    for each in _WORD.finditer(piece):
+        if each[0].lower() in wanted:
+            pieces += [piece[last : each.start()], each[0]]
+            last = each.end()
+    pieces.append(piece[last:])
     pieces[0] = ("… " if start else "") + pieces[0]
     pieces[-1] += " …" if end < len(text) else ""
     return pieces

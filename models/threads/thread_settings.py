@@ -1,6 +1,6 @@
 """A thread itself: making it, changing its name, instructions, model and budget, deleting and restoring it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import select
@@ -79,51 +79,53 @@ def restore_thread(thread: Thread) -> Thread:
     return thread
 
 
-def _set(thread: Thread, settings: ThreadSettings) -> None:
-    for field, value in settings.items():
-        check_storable(value, field)
-    if "name" in settings:
-        thread.name = settings["name"].strip()
-        _check(
-            1 <= len(thread.name) <= MAX_NAME, "name", f"Enter a name, with at most {MAX_NAME} characters."
-        )
-    if "instructions" in settings:
-        thread.instructions = settings["instructions"] or None
-        size = len((thread.instructions or "").encode())
-        _check(size <= MAX_INSTRUCTIONS_BYTES, "instructions", "The instructions have more than 64 KiB.")
-    if "model" in settings:
-        thread.model = settings["model"] or None
-        _check(
-            len(thread.model or "") <= MAX_MODEL,
-            "model",
-            f"A model's name has at most {MAX_MODEL} characters.",
-        )
-    if "storage_id" in settings:
-        thread.storage_id = settings["storage_id"]
-        fits = thread.storage_id is None or 1 <= len(thread.storage_id) <= MAX_STORAGE_ID
-        _check(fits, "storage_id", f"A storage_id has 1 to {MAX_STORAGE_ID} characters.")
-    if "metadata" in settings:
-        thread.metadata_ = checked_metadata(settings["metadata"])
-    if "budget" in settings:
-        thread.budget = settings["budget"]
-        _check(
-            0 <= (thread.budget or 0) <= MAX_BUDGET,
-            "budget",
-            "A budget is a number of credits from 0, or null.",
-        )
-    if "assistant_id" in settings:
-        thread.assistant_id = _assistant(thread.account_id, settings["assistant_id"])
-
-
-def _assistant(account_id: str, id: str | None) -> str | None:
-    if id is None:
-        return None
+def check_assistant(account_id: str, id: str) -> None:
+    """Raise NotFound unless the account has this assistant; a deleted one does not count."""
     query = select(Assistant.id).where(
         Assistant.id == id, Assistant.account_id == account_id, Assistant.deleted_at.is_(None)
     )
-    if db.session.scalar(query) is None:
+    if "\x00" in id or db.session.scalar(query) is None:
         raise NotFound("There is no such assistant.")
+
+
+def _set(thread: Thread, settings: ThreadSettings) -> None:
+    """Set what is given, all or nothing. Raises Invalid and NotFound."""
+    values: dict[str, Any] = {}
+    for field, value in settings.items():
+        check_storable(value, field)
+        values["metadata_" if field == "metadata" else field] = _CHECKS[field](value)
+    if values.get("assistant_id") is not None:
+        check_assistant(thread.account_id, values["assistant_id"])
+    for name, value in values.items():
+        setattr(thread, name, value)
+
+
+def _name(name: str) -> str:
+    name = name.strip()
+    _check(1 <= len(name) <= MAX_NAME, "name", f"Enter a name, with at most {MAX_NAME} characters.")
+    return name
+
+
+def _instructions(instructions: str | None) -> str | None:
+    size = len((instructions or "").encode())
+    _check(size <= MAX_INSTRUCTIONS_BYTES, "instructions", "The instructions have more than 64 KiB.")
+    return instructions or None
+
+
+def _model(model: str | None) -> str | None:
+    _check(len(model or "") <= MAX_MODEL, "model", f"A model's name has at most {MAX_MODEL} characters.")
+    return model or None
+
+
+def _storage_id(id: str | None) -> str | None:
+    fits = id is None or 1 <= len(id) <= MAX_STORAGE_ID
+    _check(fits, "storage_id", f"A storage_id has 1 to {MAX_STORAGE_ID} characters.")
     return id
+
+
+def _budget(budget: int | None) -> int | None:
+    _check(0 <= (budget or 0) <= MAX_BUDGET, "budget", "A budget is a number of credits from 0, or null.")
+    return budget
 
 
 def _check(fits: bool, field: str, problem: str) -> None:
@@ -141,3 +143,14 @@ def _store(thread: Thread) -> None:
             raise
         problem = "Another thread of this account has this storage_id; it may be deleted."
         raise Conflict(problem, code="storage_id_taken") from None
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "name": _name,
+    "instructions": _instructions,
+    "model": _model,
+    "assistant_id": lambda id: id,
+    "storage_id": _storage_id,
+    "metadata": checked_metadata,
+    "budget": _budget,
+}

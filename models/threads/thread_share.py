@@ -63,6 +63,10 @@ class ThreadShare(Base):
         digest = hmac.digest(key, f"thread-share:{self.id}".encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
+    def works(self, moment: datetime) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > moment)
+
 
 def share_thread(thread: Thread, lifetime: str, message_id: str | None = None) -> ThreadShare:
     """Create a link to the branch that ends with the message; by default to what is shown now. `lifetime` is a key of `LIFETIMES`. Locks the

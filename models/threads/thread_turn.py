@@ -1,32 +1,38 @@
 """Runs the turns of threads: rounds of a model call and the server's tools, until the answer is whole or the client has to do something."""
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
 
-from models.accounts.sessions import Session
-from models.core.db import db, extension
+from models.core.db import db, extension, now
 from models.core.errors import DomainError
 from models.core.settings import Settings
+from models.gateway.call_errors import CallRefused
 from models.gateway.streamed_answer import AnswerStopped, StreamedAnswer
 from models.gateway.upstream import UpstreamError
-from models.ledger.payers import PayerHint
-from models.runs import recording
-from models.runs.recording import StepReport
-from models.threads import tree
+from models.threads import tree, turn_budgets
+from models.threads.answer_citations import check_answer
+from models.threads.history_window import HistoryWindow
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_turn_start import KIND, TurnRequest, add_messages
+from models.threads.turn_budgets import Shortage
 from models.threads.turn_recovery import interrupted_answer
+from models.threads.turn_run import finish_run, start_run
+from models.threads.turn_setup import TurnSetup, set_up
+from models.threads.turn_tools import run_tools
 from models.turns import Turn
 from models.turns.engine import TurnHandle, register_kind
 from models.turns.turn_call import PAUSING, TurnCallFailed, open_call
 
-AGENT = "thread"
-"""What runs of threads without an assistant are called."""
+MAX_ROUNDS = 100
+"""Model calls of a turn, also of one whose tools the client runs."""
+MAX_TEXT = 900_000
+"""Characters of an answer that are kept."""
+Calls = Sequence[Mapping[str, Any]]
 
 
 @dataclass
@@ -58,49 +64,139 @@ class ThreadTurn:
         self.wanted = TurnRequest.read(handle.request)
         self.parent_id = self.wanted.parent_id
         self.next_id = self.wanted.answer_id or f"msg_{uuid.uuid4()}"
+        self._setup: TurnSetup | None = None
 
     def run(self, *, taken_over: bool = False) -> None:
         """Run it to its end, or until it waits."""
         if taken_over and interrupted_answer(self) is not None:
             return
-        while (current := self._begin_round()) is not None:
-            try:
-                answer = open_call(
-                    self.handle, current.body, current.request_id, self.settings, org_id=self.wanted.org_id
-                )
-            except TurnCallFailed as error:
-                self._fail(error)
+        calls: Calls | None = () if self.handle.run_id is None else self._where_it_was()
+        if calls is not None and not self._prepare():
+            return
+        while calls is not None:
+            if calls and not self._answer_calls(calls):
                 return
-            self._stream(current, answer)
-            if not self._finish_round(current, answer):
-                return
+            calls = self._round()
+
+    def _prepare(self) -> bool:
+        """Resolve what the calls are made of. False: that cannot be, and the turn has ended."""
+        handle = self.handle
+        try:
+            with handle.context():
+                thread = db.session.get_one(Thread, handle.subject_id)
+                setup = self.setup(thread)
+                db.session.rollback()
+        except DomainError as error:
+            with handle.step() as turn:
+                if handle.stopped:
+                    self._end_stopped(turn)
+                else:
+                    self.end(turn, "failed", code=error.code, message=error.message, status=error.status)
+            return False
+        self._setup = setup.with_tools()
+        return True
+
+    def _where_it_was(self) -> Calls | None:
+        """The tool calls that have no results yet, of a turn that goes on. None: it is to end."""
+        handle = self.handle
+        with handle.step() as turn:
+            if handle.stopped:
+                self._end_stopped(turn)
+                return None
+            for message_id in turn.request.get("answered", ()):
+                message = db.session.get_one(ThreadMessage, message_id)
+                handle.record("tool.completed", {"message": tree.message_json(message)})
+            turn.request = {key: value for key, value in turn.request.items() if key != "answered"}
+            written = db.session.scalars(
+                select(ThreadMessage)
+                .where(ThreadMessage.turn_id == turn.id, ThreadMessage.role.in_(("assistant", "tool")))
+                .order_by(ThreadMessage.seq)
+            ).all()
+            answers = [message for message in written if message.role == "assistant"]
+            if not answers:
+                return ()
+            self.parent_id, self.next_id = written[-1].id, f"msg_{uuid.uuid4()}"
+            done = {message.tool_call_id for message in written}
+            return [call for call in answers[-1].tool_calls or () if call["id"] not in done]
 
     # -- a round ---------------------------------------------------------------------------------------------
 
+    def _round(self) -> Calls | None:
+        """One model call. Returns the tool calls that are to be answered; None: the turn has ended, or waits."""
+        current = self._begin_round()
+        answer = current and self._open(current)
+        if current is None or answer is None:
+            return None
+        self._stream(current, answer)
+        return self._finish_round(current, answer)
+
     def _begin_round(self) -> Round | None:
-        """Prepare the next call, and note it, so that whoever takes the turn over knows of it. None: the turn has ended."""
+        """Prepare the next call, and note it, so that whoever takes the turn over knows of it. None: the turn has ended, or waits."""
         handle = self.handle
         with handle.step() as turn:
+            if handle.stopped:
+                self._end_stopped(turn)
+                return None
             thread = db.session.get_one(Thread, handle.subject_id)
             try:
                 if self.parent_id is None:
                     self.parent_id = self._add_input(thread, turn)
+                setup = self.setup(thread)
+                shortage = turn_budgets.reserve(turn, thread, self.wanted.assistant_id)
+                if shortage is not None:
+                    self._pause_short(turn, thread, shortage)
+                    return None
+                window = setup.window(thread, self.parent_id)
                 if turn.run_id is None:
-                    handle.run_id = turn.run_id = self._start_run(thread)
-                    handle.record("turn.started", {})
-                body = self.body(thread)
+                    handle.run_id = turn.run_id = start_run(
+                        turn, setup.agent_id, self.wanted.org_id, self.settings
+                    )
+                    handle.record("turn.started", {"dropped_messages": window.dropped})
             except DomainError as error:
-                self.end(turn, "failed", code=error.code, message=error.message)
+                self.end(turn, "failed", code=error.code, message=error.message, status=error.status)
                 return None
-            if handle.stopped:
-                self.end(turn, "cancelled")
-                return None
-            request_id = uuid.uuid4().hex
-            turn.call_id, turn.rounds = request_id, turn.rounds + 1
-            current = Round(body, self.next_id, self.parent_id, request_id)
+            turn.call_id, turn.rounds = uuid.uuid4().hex, turn.rounds + 1
+            body = self._body_of(window, turn.rounds)
+            current = Round(body, self.next_id, self.parent_id, turn.call_id)
             facts = {"message_id": current.message_id, "role": "assistant", "parent_id": self.parent_id}
             handle.record("message.started", {**facts, "model": body["model"]})
         return current
+
+    def _open(self, current: Round) -> StreamedAnswer | None:
+        """Make the call. None: it was refused or failed, and the turn has ended, or waits."""
+        while True:
+            try:
+                return open_call(
+                    self.handle, current.body, current.request_id, self.settings, org_id=self.wanted.org_id
+                )
+            except TurnCallFailed as error:
+                current.request_id = uuid.uuid4().hex
+                if not self._may_repeat(error, current.request_id):
+                    return None
+
+    def _may_repeat(self, error: TurnCallFailed, request_id: str) -> bool:
+        """The call was refused, or failed before its answer began: whether the same one is made again, since more of the budgets was reserved
+        for it."""
+        with self.handle.step() as turn:
+            turn.call_id = None
+            thread = db.session.get_one(Thread, self.handle.subject_id)
+            if self.handle.stopped:
+                self._end_stopped(turn)
+            elif (needed := _needed(error)) is not None:
+                had = turn.reserved
+                turn_budgets.reserve(
+                    turn, thread, self.wanted.assistant_id, max(needed, turn_budgets.AT_ONCE)
+                )
+                if turn.reserved > had:
+                    turn.call_id = request_id
+                    return True
+                shortage = turn_budgets.short_of(turn, thread, self.wanted.assistant_id)
+                self._pause_short(turn, thread, shortage or Shortage("turn", turn.reserved))
+            elif error.code in PAUSING:
+                self._pause(turn, thread, error.code, error.message, status=error.status)
+            else:
+                self.end(turn, "failed", code=error.code, message=error.message, status=error.status)
+        return False
 
     def _stream(self, current: Round, answer: StreamedAnswer) -> None:
         handle = self.handle
@@ -120,102 +216,155 @@ class ThreadTurn:
             return AnswerStopped("This server is stopping, so the answer ends here.")
         return AnswerStopped("The answer was stopped.")
 
-    def _finish_round(self, current: Round, answer: StreamedAnswer) -> bool:
-        """Keep the round's message, with its charge. Returns whether another round follows."""
-        handle, calls = self.handle, answer.message.get("tool_calls")
-        cut = bool(answer.error)
+    def _finish_round(self, current: Round, answer: StreamedAnswer) -> Calls | None:
+        """Keep the round's message, with its charge. Returns the tool calls to answer; None: the turn has ended, or waits."""
+        handle, cut = self.handle, bool(answer.error)
+        calls = None if cut else _with_ids(answer.message.get("tool_calls"))
         with handle.step() as turn:
             thread = db.session.get_one(Thread, handle.subject_id)
             settled = answer.settled
             turn.call_id = None
             turn.credits = (turn.credits or 0) + (settled.credits if settled else 0)
+            text, citations = _clean(answer.text), None
+            if (documents := self.setup(thread).documents).scopes and text:
+                text, citations = check_answer(text, documents.scopes)
             message = tree.append(
                 thread,
                 role="assistant",
-                content=_parts(answer),
+                content=_parts(_clean(answer.thinking), text),
                 parent_id=current.parent_id,
-                tool_calls=None if cut else calls,
+                tool_calls=calls,
                 state="incomplete" if cut else "completed",
                 turn_id=turn.id,
                 id=current.message_id,
                 model=answer.model or current.body["model"],
                 finish_reason="interrupted" if cut else answer.finish_reason or "stop",
+                citations=citations or None,
                 message_id=settled.message_id if settled else None,
                 credits=settled.credits if settled else 0,
                 usage=answer.usage,
             )
+            self.parent_id, self.next_id = message.id, f"msg_{uuid.uuid4()}"
             handle.record("message.completed", {"message": tree.message_json(message)})
             if cut:
-                self._end_early(turn, answer)
-            else:
+                self._end_early(turn, thread, answer)
+            elif not calls:
                 self.end(turn, "completed")
-        return False
+            elif turn.rounds >= self._most_rounds(calls):
+                problem = f"The model still asked for tools after {turn.rounds} rounds."
+                self.end(turn, "failed", code="max_rounds_reached", message=problem)
+            else:
+                return calls
+        return None
 
-    def _end_early(self, turn: Turn, answer: StreamedAnswer) -> None:
-        stopped = self.handle.stopped
-        if stopped == "shutdown":
-            self.end(turn, "interrupted", code="server_stopping", message=answer.error)
-        elif stopped:
-            self.end(turn, "cancelled")
-        else:
-            self.end(turn, "failed", code=answer.code, message=answer.error)
+    def _most_rounds(self, calls: Calls) -> int:
+        """The client bounds the rounds of its own tools."""
+        assert self._setup is not None
+        return self._limit if any(map(self._setup.runs, calls)) else MAX_ROUNDS
+
+    @property
+    def tool_seconds(self) -> float:
+        """How long a tool of the server may take."""
+        return self.settings.stoa_tool_seconds
+
+    @property
+    def _limit(self) -> int:
+        return self.wanted.max_rounds or self.settings.stoa_turn_rounds
+
+    # -- tools -----------------------------------------------------------------------------------------------
+
+    def _answer_calls(self, calls: Calls) -> bool:
+        """Run the server's tools, and wait for the client's. Returns whether another round follows."""
+        handle = self.handle
+        setup = self._setup
+        assert setup is not None
+        own = [call for call in calls if setup.runs(call)]
+        for call in own:
+            function = call["function"]
+            facts = {"name": function["name"], "arguments": function["arguments"]}
+            handle.emit("tool.started", {"tool_call_id": call["id"], **facts})
+        results = run_tools(own, setup.call, handle.context, self.tool_seconds, handle.on_stop)
+        with handle.step() as turn:
+            thread = db.session.get_one(Thread, handle.subject_id)
+            for call, text in zip(own, results, strict=True):
+                message = tree.append(
+                    thread,
+                    role="tool",
+                    content=text or " ",
+                    parent_id=self.parent_id,
+                    tool_call_id=call["id"],
+                    name=call["function"]["name"][:200],
+                    turn_id=turn.id,
+                )
+                self.parent_id = message.id
+                handle.record("tool.completed", {"message": tree.message_json(message)})
+            if handle.stopped:
+                self._end_stopped(turn)
+                return False
+            owed = [call for call in calls if call not in own]
+            if owed:
+                self._wait_for_client(turn, thread, owed)
+            return not owed
+
+    def _wait_for_client(self, turn: Turn, thread: Thread, calls: Calls) -> None:
+        turn.state = "requires_action"
+        turn.required_action = {"type": "submit_tool_outputs", "tool_calls": list(calls)}
+        turn.expires_at = now() + timedelta(seconds=self.settings.stoa_tool_wait_seconds)
+        turn_budgets.give_back(turn, thread, self.wanted.assistant_id)
+        waits = {
+            "tool_calls": list(calls),
+            "expires_at": turn.expires_at.isoformat(),
+            "credits": turn.credits or 0,
+        }
+        self.handle.record("turn.requires_action", waits)
 
     # -- the end ---------------------------------------------------------------------------------------------
 
-    def _fail(self, error: TurnCallFailed) -> None:
-        """The call was refused, or failed before its answer began."""
-        with self.handle.step() as turn:
-            if self.handle.stopped:
-                self.end(turn, "cancelled")
-            elif error.code in PAUSING:
-                turn.state, turn.call_id = "paused", None
-                turn.error_code, turn.error_message = error.code, error.message
-                self.handle.record("turn.paused", {"code": error.code, "message": error.message})
-            else:
-                self.end(turn, "failed", code=error.code, message=error.message)
+    def _end_stopped(self, turn: Turn) -> None:
+        """End a turn that was stopped, or whose client did not send what it owed in time."""
+        if self.handle.stopped == "shutdown":
+            self.end(
+                turn, "interrupted", code="server_stopping", message="The server stopped during this turn."
+            )
+        elif turn.required_action and turn.expires_at is not None and turn.expires_at <= now():
+            message = "The results of the tool calls did not come in time."
+            self.end(turn, "expired", code="tool_outputs_expired", message=message)
+        else:
+            self.end(turn, "cancelled")
 
-    def end(self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None) -> None:
-        """Within a step: end the turn and its run."""
+    def _end_early(self, turn: Turn, thread: Thread, answer: StreamedAnswer) -> None:
+        if self.handle.stopped:
+            self._end_stopped(turn)
+        elif answer.code == turn_budgets.CODE:
+            shortage = turn_budgets.short_of(turn, thread, self.wanted.assistant_id)
+            if shortage is not None:
+                self._pause_short(turn, thread, shortage)
+            else:
+                self._pause(turn, thread, answer.code, answer.error, status=402)
+        elif answer.code in PAUSING:
+            self._pause(turn, thread, answer.code, answer.error, status=402)
+        else:
+            self.end(turn, "failed", code=answer.code, message=answer.error, status=502)
+
+    def _pause_short(self, turn: Turn, thread: Thread, shortage: Shortage) -> None:
+        self._pause(turn, thread, turn_budgets.CODE, shortage.message, status=402, level=shortage.level)
+
+    def _pause(self, turn: Turn, thread: Thread, code: str, message: str, **more: Any) -> None:
+        turn.state, turn.call_id = "paused", None
+        turn.error_code, turn.error_message = code, message
+        turn_budgets.give_back(turn, thread, self.wanted.assistant_id)
+        why = {"code": code, "message": message, "credits": turn.credits or 0, **more}
+        self.handle.record("turn.paused", why)
+
+    def end(
+        self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None, **more: Any
+    ) -> None:
+        """Within a step: end the turn, its run and what it has reserved."""
         turn.credits = turn.credits or 0
         thread = db.session.get_one(Thread, self.handle.subject_id)
-        self._finish_run(turn, state, message)
-        self.handle.end(turn, state, code=code, message=message, head_id=thread.head_id)
-
-    # -- the run ---------------------------------------------------------------------------------------------
-
-    def _start_run(self, thread: Thread) -> str:
-        session = self._session()
-        return recording.start(
-            thread.user_id,
-            AGENT,
-            [],
-            self.settings,
-            org_id=session.org_id if session else None,
-            team_id=session.team_id if session else None,
-            hint=PayerHint(self.wanted.org_id) if self.wanted.org_id else PayerHint(),
-            key_id=self.handle.key.id,
-        )
-
-    def _finish_run(self, turn: Turn, state: str, message: str | None) -> None:
-        if turn.run_id is None:
-            return
-        session = self._session()
-        status = {"completed": "completed", "cancelled": "cancelled"}.get(state, "failed")
-        recording.finish(
-            turn.user_id,
-            turn.run_id,
-            status=status,  # type: ignore[arg-type]
-            total_steps=turn.rounds,
-            direct_credits=Decimal(turn.credits or 0),
-            total_credits=Decimal(turn.credits or 0),
-            settings=self.settings,
-            org_id=session.org_id if session else None,
-            error_message=message,
-            steps=_steps(turn),
-        )
-
-    def _session(self) -> Session | None:
-        return db.session.get(Session, self.handle.key.id)
+        turn_budgets.settle(turn, thread, self.wanted.assistant_id)
+        finish_run(turn, state, message, self.settings)
+        self.handle.end(turn, state, code=code, message=message, head_id=thread.head_id, **more)
 
     # -- what is sent ----------------------------------------------------------------------------------------
 
@@ -230,56 +379,56 @@ class ThreadTurn:
         ).one_or_none()
         message = add_messages(thread, self.wanted.input, last)
         message.turn_id = turn.id
+        self.wanted = replace(self.wanted, parent_id=message.id, input=())
         turn.request = {**turn.request, "parent_id": message.id, "input": []}
         return message.id
 
+    def setup(self, thread: Thread) -> TurnSetup:
+        """What its calls are made of. Raises DomainError."""
+        if self._setup is None:
+            routes = self.handle.gateway.routes
+            self._setup = set_up(self.wanted, routes, thread.user_id, thread.account_id, thread)
+        return self._setup
+
     def body(self, thread: Thread) -> dict[str, Any]:
         """The chat completion that answers `parent_id`. Raises DomainError."""
-        model = self.wanted.model or thread.model
-        if not model:
-            raise DomainError(
-                "Neither the request nor the thread names a model. Send 'model'.",
-                status=400,
-                code="model_missing",
-            )
-        history = reversed(tree.path(thread, self.parent_id))
-        system = [text for text in (thread.instructions, self.wanted.instructions) if text]
-        messages: list[dict[str, Any]] = (
-            [{"role": "system", "content": "\n\n".join(system)}] if system else []
+        assert self.parent_id is not None
+        return self._body_of(self.setup(thread).window(thread, self.parent_id), 1)
+
+    def _body_of(self, window: HistoryWindow, number: int) -> dict[str, Any]:
+        assert self._setup is not None
+        return self._setup.body(
+            window.messages, first=number == 1, last=number >= self._limit and self._setup.runs_any
         )
-        messages += [chat_message(message) for message in history]
-        return {**self.wanted.params, "model": model, "messages": messages}
 
 
-def chat_message(message: ThreadMessage) -> dict[str, Any]:
-    """A message as chat completions take it."""
-    parts = [part for part in message.content if part["type"] in ("text", "image_url")]
-    only_text = all(part["type"] == "text" for part in parts)
-    content: Any = "\n".join(part["text"] for part in parts) if only_text else parts
-    found: dict[str, Any] = {"role": message.role, "content": content}
-    if message.tool_calls:
-        found |= {"tool_calls": message.tool_calls, "content": content or None}
-    if message.tool_call_id:
-        found["tool_call_id"] = message.tool_call_id
-    return found
+def _needed(error: TurnCallFailed) -> int | None:
+    """The credits that the call needs, if it was the run's envelope that refused it."""
+    refused = error.__cause__
+    if not isinstance(refused, CallRefused) or refused.admission.budget is None:
+        return None
+    budget = refused.admission.budget
+    return budget.needed if budget.level == "run" and budget.budget_id is None else None
 
 
-def _parts(answer: StreamedAnswer) -> Sequence[dict[str, Any]]:
-    thinking = [{"type": "reasoning", "text": answer.thinking}] if answer.thinking else []
-    return [*thinking, *([{"type": "text", "text": answer.text}] if answer.text else [])]
+def _with_ids(calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The tool calls, each with an id of its own: some providers send none."""
+    seen: set[str] = set()
+    for call in calls or ():
+        if not call["id"] or call["id"] in seen:
+            call["id"] = f"call_{uuid.uuid4().hex[:24]}"
+        seen.add(call["id"])
+        call["function"]["arguments"] = _clean(call["function"]["arguments"])
+    return calls or None
 
 
-def _steps(turn: Turn) -> list[StepReport]:
-    """The rounds of the turn as steps of its run."""
-    query = (
-        select(ThreadMessage.message_id, ThreadMessage.credits)
-        .where(ThreadMessage.turn_id == turn.id, ThreadMessage.role == "assistant")
-        .order_by(ThreadMessage.seq)
-    )
-    return [
-        StepReport(number, Decimal(credits or 0), message_id=message_id)
-        for number, (message_id, credits) in enumerate(db.session.execute(query), 1)
-    ]
+def _clean(text: str) -> str:
+    return text.replace("\x00", "")[:MAX_TEXT]
+
+
+def _parts(thinking: str, text: str) -> list[dict[str, Any]]:
+    parts = [{"type": "reasoning", "text": thinking[: max(MAX_TEXT - len(text), 0)]}] if thinking else []
+    return [*parts, *([{"type": "text", "text": text}] if text else [])]
 
 
 register_kind(KIND, ThreadTurns())

@@ -1,19 +1,22 @@
 """Begins turns in threads: a new message of the person, or another answer to an old one."""
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
 
 from models.accounts.key_format import PresentedKey
-from models.core.db import db
+from models.assistants import render_instructions
+from models.core.db import db, now
 from models.core.errors import Invalid
 from models.threads import tree
 from models.threads.thread import Thread, ThreadMessage
-from models.turns import Turn
-from models.turns.turn_verbs import NewTurn, OnBusy, active_turn, begin_turn
+from models.threads.turn_setup import chosen_assistant, chosen_model
+from models.turns import ACTIVE, Turn
+from models.turns.turn_verbs import NewTurn, OnBusy, TurnInProgress, active_turn, begin_turn, take_to_end
 
 KIND = "thread"
 
@@ -37,7 +40,8 @@ class TurnRequest:
     assistant_id: str | None = None
     assistant_version: int | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
-    max_rounds: int = 5
+    max_rounds: int | None = None
+    """Model calls after which the server runs no more tools; by default that of the settings."""
     org_id: str | None = None
     """The organisation that pays, if it is not the key's own."""
     parent_id: str | None = None
@@ -56,28 +60,36 @@ def ask(
     *,
     messages: Sequence[Mapping[str, Any]] = (),
     parent_id: str | None = None,
+    first: bool = False,
     key: PresentedKey,
     owner: str,
     on_busy: OnBusy = "reject",
     budget: int | None = None,
+    behind_waiting: bool = True,
 ) -> Turn:
     """Begin a turn. `messages` (`role`, `content` and other fields of `tree.append`) are added below `parent_id`, by default below the
-    newest message shown; without any, `parent_id` is answered once more, beside its other answers. While a turn of that branch is active,
-    `on_busy` decides: a queued turn keeps its messages until it starts. Locks the thread; flushes; the caller commits, then runs the
-    turn if it is running. Raises TurnInProgress, NotFound, Invalid, Conflict."""
+    newest message shown, or (`first`) beside the thread's first message; without any, `parent_id` is answered once more, beside its other
+    answers. While a turn of that branch is active,
+    `on_busy` decides: a queued turn keeps its messages until it starts; without `behind_waiting`, none is queued behind a turn that
+    waits for somebody itself. The assistant's version is the one of now. Locks the thread; flushes; the caller commits, then runs the
+    turn if it is running. Raises TurnInProgress, NotFound, Invalid, Conflict, AgentDeleted, and DomainError without a model."""
+    wanted = _checked(wanted, thread)
+    if on_busy == "interrupt":
+        _lock_active(thread)
     thread = tree.lock(thread)
-    parent = tree.message_of(thread, parent_id) if parent_id else _head(thread)
+    begin = partial(_begin, owner=owner, on_busy=on_busy, behind_waiting=behind_waiting)
+    parent = tree.message_of(thread, parent_id) if parent_id else None if first else _head(thread)
     answer_id = f"msg_{uuid.uuid4()}"
     new = NewTurn(KIND, thread.id, answer_id, thread.account_id, thread.user_id, key, {}, budget)
     if not messages:
-        return _answer_again(thread, wanted, parent, new, owner, on_busy)
+        return _answer_again(thread, wanted, parent, new, begin)
     continues = parent is not None and not _has_children(thread, parent)
     if continues and parent is not None and active_turn(parent.branch_id) is not None:
         queued = {**asdict(wanted), "input": list(messages), "answer_id": answer_id}
-        return begin_turn(_with(new, parent.branch_id, queued), owner=owner, on_busy=on_busy)
+        return begin(_with(new, parent.branch_id, queued))
     last = add_messages(thread, messages, parent.id if parent else None)
     request = {**asdict(wanted), "parent_id": last.id, "answer_id": answer_id}
-    turn = begin_turn(_with(new, last.branch_id, request), owner=owner, on_busy=on_busy)
+    turn = begin(_with(new, last.branch_id, request))
     last.turn_id = turn.id
     return turn
 
@@ -98,14 +110,44 @@ def _answer_again(
     wanted: TurnRequest,
     parent: ThreadMessage | None,
     new: NewTurn,
-    owner: str,
-    on_busy: OnBusy,
+    begin: Callable[[NewTurn], Turn],
 ) -> Turn:
     if parent is None:
         raise Invalid("The thread has no message yet. Send one.", fields={"messages": "Send a message."})
     branch = new.branch_id if _has_children(thread, parent) else parent.branch_id
     request = {**asdict(wanted), "parent_id": parent.id, "answer_id": new.branch_id}
-    return begin_turn(_with(new, branch, request), owner=owner, on_busy=on_busy)
+    return begin(_with(new, branch, request))
+
+
+def _checked(wanted: TurnRequest, thread: Thread) -> TurnRequest:
+    """The request with the version of its assistant, or the thread's, fixed."""
+    saved = chosen_assistant(wanted, thread.user_id, thread.account_id, thread)
+    chosen_model(wanted, thread, saved)
+    if saved is None:
+        return wanted
+    render_instructions(saved.version, wanted.variables)
+    return replace(wanted, assistant_id=saved.assistant.id, assistant_version=saved.version.version)
+
+
+def _lock_active(thread: Thread) -> None:
+    """Lock the active turns before the thread, as those do that run them."""
+    active = select(Turn.id).where(Turn.subject_id == thread.id, Turn.state.in_(ACTIVE)).order_by(Turn.id)
+    db.session.execute(active.with_for_update())
+
+
+def _begin(new: NewTurn, *, owner: str, on_busy: OnBusy, behind_waiting: bool) -> Turn:
+    """Begin the turn. One that it interrupts while that waits is ended by the next worker that looks."""
+    busy = active_turn(new.branch_id)
+    if busy is not None and on_busy == "queue" and not behind_waiting and busy.state != "running":
+        waits_for = "results of tool calls" if busy.state == "requires_action" else "somebody to resume it"
+        raise TurnInProgress(
+            f"A turn of this branch waits for {waits_for} ({busy.id}). Answer it, stop it, or send 'on_busy' with 'interrupt'."
+        )
+    turn = begin_turn(new, owner=owner, on_busy=on_busy)
+    if busy is not None and on_busy == "interrupt" and take_to_end(busy, owner):
+        busy.lease_until = now()
+        db.session.flush()
+    return turn
 
 
 def _with(new: NewTurn, branch_id: str, request: Mapping[str, Any]) -> NewTurn:

@@ -15,6 +15,7 @@ from models.core.errors import Conflict, Invalid, NotFound
 from models.threads.message_content import check_storable, checked_metadata, content_parts, text_of
 from models.threads.message_store import MESSAGES
 from models.threads.thread import MESSAGE_STATES, ROLES, Thread, ThreadMessage
+from models.turns.turn import ACTIVE, Turn
 
 MAX_MESSAGES = 100_000
 """Messages of a thread, in all its branches."""
@@ -129,6 +130,22 @@ def append(
     thread.active_at = message.created_at
     MESSAGES.append(message)
     return message
+
+
+def add_message(
+    thread: Thread, *, parent_id: str | EllipsisType | None = ..., **message: Any
+) -> ThreadMessage:
+    """`append` what nobody's turn wrote. Raises Conflict (`turn_in_progress`) too, while a turn is active at this end of the thread: its answer
+    comes next."""
+    thread = lock(thread)
+    below = thread.head_id if isinstance(parent_id, EllipsisType) else parent_id
+    branch_id = _continued_branch(thread, below)
+    busy = select(Turn.id).where(Turn.branch_id == branch_id, Turn.state.in_(ACTIVE))
+    if branch_id is not None and db.session.scalar(busy) is not None:
+        raise Conflict(
+            "A turn is in progress here. Wait for its answer, or stop it.", code="turn_in_progress"
+        )
+    return append(thread, parent_id=below, **message)
 
 
 def fill(

@@ -23,6 +23,9 @@ from models.core.pool import Pool
 from models.demo import demo_org, demo_people
 from models.gateway.price_imports import propose, read_prices
 from models.gateway.provider_keys import ProviderKeyForm, add_provider_key
+from models.index import Document
+from models.index.chunking import chunked
+from models.index.document_sources import write_source
 from models.ledger import Account, budgets
 from models.ledger.account_stops import AccountStop
 from models.orgs import Org, invites
@@ -176,6 +179,22 @@ def _runs(delia: User) -> dict[str, str]:
     }
 
 
+def _document(delia: User) -> dict[str, str]:
+    """A document of two pages, of which one is a picture."""
+    words = f"# Pipes\n{WORDS}\n"
+    starts, chunks = chunked("page", [words, ""])
+    report = {"unit": "page", "parts": 2, "characters": len(words), "tokens": 40, "chunks": 1}
+    report |= {"notes": ["Page 2 is a picture: no text."], "pictures": [2]}
+    sha256 = "0" * 64
+    source = write_source(delia.id, sha256, unit="page", part_starts=starts, chunks=chunks, report=report)
+    row = Document(
+        id=f"file-{'0' * 32}", account_id=delia.id, user_id=delia.id, scope_kind="account", scope_id=delia.id,
+        name="pipes.pdf", media_type="application/pdf", bytes=2_000_000, sha256=sha256, state="ready",
+        source_id=source.id, report=report,
+    )  # fmt: skip
+    return {"documents/id": factories.save(row).id}
+
+
 def _account(delia: User) -> dict[str, str]:
     key = factories.token(delia, name="Laptop of the long-distance reviewer")
     browser = factories.token(delia, type="web")
@@ -193,7 +212,7 @@ def _account(delia: User) -> dict[str, str]:
     budget = budgets.create_budget(Account(user_id=delia.id), "account", "month", 5_000, created_by=delia.id)
     form = ProviderKeyForm("openai", "Research", "sk-of-delia-1234", models=["openai/*"], priority=1)
     provider = factories.save(add_provider_key(Account(user_id=delia.id), delia.id, form))
-    return {
+    return _document(delia) | {
         "key_id": hash_token(key),
         "keys/identifier": hash_token(key),
         "sessions/identifier": hash_token(browser),

@@ -35,6 +35,7 @@ TAGS = {
     "Files": "Documents: upload, read, search and cite them",
     "Assistants": "Saved assistants, their versions, tools and secrets",
     "Runs": "Agent runs: start, steps, finish, cost",
+    "Threads": "Threads and their messages: read, write, search, export, share",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",
     "Publishing": "Validate and publish agents; withdraw and deprecate versions",

@@ -97,9 +97,9 @@ CODEBUFF_DOOR = ErrorFormat(
 def chat_completions(context: RequestContext) -> Response:
     """Complete a chat within a run.
 
-    For the Codebuff SDK. With x-openrouter-api-key your own OpenRouter key pays for the call.
+    For the Codebuff SDK; with `thread_id` or `agent_id` as `/v1/chat/completions`. With x-openrouter-api-key your own OpenRouter key pays for the call.
     """
-    return call_model(context, CODEBUFF)
+    return call_model(context, CODEBUFF, remembers=True)
 
 
 class TokenCountBody(Body):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from flask import Flask
 from gunicorn.http.errors import ParseException
@@ -107,6 +107,11 @@ CALL_ERRORS: Mapping[Status, Any] = {
 }
 """What a model call answers when it does not succeed."""
 
+MEMORY = frozenset({"thread_id", "agent_id"})
+"""Keys of a chat completion that continues a thread, or is answered by an assistant."""
+MemoryDoor = Callable[[RequestContext, str, dict[str, Any]], Response]
+"""Answers such a request: its context, API key and body."""
+
 DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, ModelError)
 
 
@@ -120,16 +125,26 @@ def init_app(app: Flask) -> None:
     app.extensions["gateway"] = Gateway(settings, pool, KeyLimits(cast(Storage, storage), settings))
 
 
+def remember(app: Flask, door: MemoryDoor) -> None:
+    """Let a later room answer the chat completions that name a thread or an assistant."""
+    app.extensions["memory_door"] = door
+
+
 def gateway(app: Flask) -> Gateway:
     """The gateway of this process."""
     return cast(Gateway, app.extensions["gateway"])
 
 
-def call_model(context: RequestContext, dialect: Dialect) -> Response:
-    """Make one call in a dialect, with checks in the order of contract 5.2."""
+def call_model(context: RequestContext, dialect: Dialect, *, remembers: bool = False) -> Response:
+    """Make one call in a dialect, with checks in the order of contract 5.2. `remembers`: a body that names a thread or an assistant is answered
+    by what `remember` has set."""
     request: CallRequest | None = None
     try:
-        request = _read_call(context, dialect)
+        received = _read_body(context, dialect)
+        if remembers and isinstance(received.body, dict) and not MEMORY.isdisjoint(received.body):
+            door: MemoryDoor = context.app.extensions["memory_door"]
+            return door(context, received.key, received.body)
+        request = _read_call(context, dialect, received)
         return _to_response(gateway(context.app).open(request), dialect)
     except Exception as error:
         return _error_response(context, dialect, error, unread=request is None)
@@ -183,7 +198,15 @@ def refuse_in(context: RequestContext, dialect: Dialect, error: Exception) -> Re
     return response
 
 
-def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
+class _Received(NamedTuple):
+    key: str
+    body: Any
+    raw: bytes
+    files: tuple[UploadedFile, ...]
+    form: bool
+
+
+def _read_body(context: RequestContext, dialect: Dialect) -> _Received:
     request = context.request
     key = guards.single_api_key(request.environ)
     if key:
@@ -216,6 +239,11 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
         dialect.check_body(body)
     if not key:
         raise MissingApiKey
+    return _Received(key, body, raw, files, form)
+
+
+def _read_call(context: RequestContext, dialect: Dialect, received: _Received) -> CallRequest:
+    request, (key, body, raw, files, form) = context.request, received
     call = dialect.read(
         IncomingRequest(
             context.id,
@@ -256,7 +284,7 @@ def _to_response(answer: Reply | AnswerStream | Replay, dialect: Dialect) -> Res
     elif isinstance(answer, Replay):
         return _replayed(answer, dialect)
     else:
-        response = _stream_response(answer, answer.content_type)
+        response = stream_response(answer, answer.content_type)
     response.headers.update(answer.limits)
     if answer.served is not None:
         response.headers[SERVED] = answer.served
@@ -269,7 +297,7 @@ def _replayed(replay: Replay, dialect: Dialect) -> Response:
     """A stored answer as an HTTP response: a stream as a stream."""
     stored = replay.answer
     if replay.streamed:
-        response = _stream_response(replay.blocks(dialect.greeting()))
+        response = stream_response(replay.blocks(dialect.greeting()))
     else:
         response = FastResponse(b"".join(replay.blocks()), stored.status, content_type=stored.content_type)
     response.headers.update(stored.headers)
@@ -278,7 +306,8 @@ def _replayed(replay: Replay, dialect: Dialect) -> Response:
     return response
 
 
-def _stream_response(blocks: Iterable[bytes], content_type: str = EVENT_STREAM) -> FastResponse:
+def stream_response(blocks: Iterable[bytes], content_type: str = EVENT_STREAM) -> FastResponse:
+    """A response that is sent as it is produced."""
     return FastResponse(
         blocks,
         direct_passthrough=True,

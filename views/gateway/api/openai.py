@@ -61,6 +61,13 @@ class ChatBody(BaseModel):
     max_completion_tokens: Missing[Tokens] = None
     n: Missing[int] = Field(None, ge=1, le=128, description="Number of choices")
     tools: Missing[list[dict[str, Any]]] = None
+    thread_id: Missing[str] = Field(None, description="A thread of yours that this continues")
+    agent_id: Missing[str] = Field(
+        None, description="An assistant of yours that answers; by default the thread's"
+    )
+    on_busy: Missing[str] = Field(
+        None, description="While the thread has an answer in progress: queue (default), reject or interrupt"
+    )
     temperature: Missing[float] = None
     stop: Missing[str | list[str]] = None
 
@@ -110,8 +117,12 @@ def chat_completions(context: RequestContext) -> Response:
     Works with any OpenAI client. Credits are checked and held before the provider is called; the call is billed before
     you receive the chunk with its usage. With `stream` the response is text/event-stream. All URLs below /v1 and /api/v1
     support CORS, for the origins that the operator allows. `X-Stoa-Served` says which provider and model answered, and why.
+
+    With `thread_id` the messages are only the new ones: the server sends the thread's history with them, and stores the answer. Closing the connection
+    does not stop it. With `agent_id` an assistant's settings apply, and the server runs its tools. The last chunk has, in `stoa`, the credits charged, and
+    the ids of the billed call, the turn and the message. Tool calls of yours are answered by the next request, with their `tool` messages.
     """
-    return call_model(context, CHAT)
+    return call_model(context, CHAT, remembers=True)
 
 
 @bp.get("/models")

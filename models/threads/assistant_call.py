@@ -1,0 +1,213 @@
+"""Runs chat completions that name an assistant and no thread: rounds of model calls and the server's tools, of which nothing is kept but what they cost.
+
+It is a turn while it runs, so that it can be stopped, and its budget is kept; then it is deleted.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import delete
+
+from models.accounts.key_format import PresentedKey
+from models.core.db import db, extension
+from models.core.errors import DomainError
+from models.core.settings import Settings
+from models.gateway.streamed_answer import AnswerStopped, StreamedAnswer
+from models.threads import turn_budgets
+from models.threads.answer_citations import check_answer
+from models.threads.thread_turn_start import TurnRequest
+from models.threads.turn_run import finish_run, start_run
+from models.threads.turn_setup import TurnSetup, chosen_assistant, chosen_model, set_up
+from models.threads.turn_tools import run_tools
+from models.turns import Turn
+from models.turns.engine import TurnHandle, register_kind
+from models.turns.turn_call import TurnCallFailed, open_call
+from models.turns.turn_verbs import NewTurn, begin_turn
+
+KIND = "assistant_call"
+
+
+def begin_call(
+    user_id: str,
+    account_id: str,
+    wanted: TurnRequest,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    key: PresentedKey,
+    owner: str,
+) -> Turn:
+    """Begin a call with the assistant of `wanted`. The caller commits, then runs it. Raises NotFound, Forbidden, AgentDeleted, Invalid,
+    and DomainError without a model."""
+    saved = chosen_assistant(wanted, user_id, account_id, None)
+    chosen_model(wanted, None, saved)
+    assert saved is not None
+    request = {
+        **asdict(wanted),
+        "assistant_version": saved.version.version,
+        "messages": [dict(each) for each in messages],
+    }
+    branch = f"call_{uuid.uuid4()}"
+    return begin_turn(
+        NewTurn(KIND, saved.assistant.id, branch, account_id, user_id, key, request), owner=owner
+    )
+
+
+class AssistantCalls:
+    """The work of calls without a thread."""
+
+    def run(self, handle: TurnHandle, *, taken_over: bool) -> None:
+        """See `TurnWork`."""
+        with handle.context():
+            settings: Settings = extension("settings")
+        try:
+            AssistantCall(handle, settings).run(taken_over=taken_over)
+        finally:
+            with handle.context():
+                db.session.execute(delete(Turn).where(Turn.id == handle.id, Turn.ended_at.is_not(None)))
+                db.session.commit()
+
+
+class AssistantCall:
+    """One call, while this process runs it."""
+
+    def __init__(self, handle: TurnHandle, settings: Settings) -> None:
+        self.handle = handle
+        self.settings = settings
+        self.wanted = TurnRequest.read(handle.request)
+        self.messages: list[Mapping[str, Any]] = list(handle.request["messages"])
+
+    def run(self, *, taken_over: bool = False) -> None:
+        """Run it to its end. One that was taken over ends: its client is gone with the worker."""
+        if taken_over:
+            with self.handle.step() as turn:
+                self._end(turn, "interrupted", code="worker_died", message="The server stopped.")
+            return
+        with self.handle.context():
+            setup = self._set_up()
+            db.session.rollback()
+        if isinstance(setup, DomainError):
+            with self.handle.step() as turn:
+                self._end(turn, "failed", code=setup.code, message=setup.message, status=setup.status)
+            return
+        setup = setup.with_tools()
+        while (body := self._begin_round(setup)) is not None:
+            message_id, request_id = f"msg_{uuid.uuid4()}", uuid.uuid4().hex
+            try:
+                answer = open_call(self.handle, body, request_id, self.settings, org_id=self.wanted.org_id)
+            except TurnCallFailed as error:
+                with self.handle.step() as turn:
+                    self._end(turn, "failed", code=error.code, message=error.message, status=error.status)
+                return
+            self._stream(message_id, answer)
+            if not self._finish_round(setup, message_id, answer):
+                return
+
+    def _set_up(self) -> TurnSetup | DomainError:
+        handle = self.handle
+        try:
+            return set_up(self.wanted, handle.gateway.routes, handle.user_id, handle.account_id)
+        except DomainError as error:
+            return error
+
+    def _begin_round(self, setup: TurnSetup) -> dict[str, Any] | None:
+        handle = self.handle
+        with handle.step() as turn:
+            if handle.stopped:
+                self._end(turn, "cancelled")
+                return None
+            try:
+                shortage = turn_budgets.reserve(turn, None, self.wanted.assistant_id)
+                if shortage is not None:
+                    self._end(turn, "failed", code=turn_budgets.CODE, message=shortage.message, status=402)
+                    return None
+                if turn.run_id is None:
+                    handle.run_id = turn.run_id = start_run(
+                        turn, setup.agent_id, self.wanted.org_id, self.settings
+                    )
+            except DomainError as error:
+                self._end(turn, "failed", code=error.code, message=error.message, status=error.status)
+                return None
+            turn.rounds += 1
+            most = self.wanted.max_rounds or self.settings.stoa_turn_rounds
+            return setup.body(
+                self.messages, first=turn.rounds == 1, last=turn.rounds >= most and setup.runs_any
+            )
+
+    def _stream(self, message_id: str, answer: StreamedAnswer) -> None:
+        handle = self.handle
+        handle.on_stop(lambda: answer.stop(AnswerStopped("The answer was stopped.")))
+        try:
+            for kind, piece in answer:
+                if kind:
+                    handle.emit(f"{kind}.delta", {"message_id": message_id, "text": piece})
+        except ConnectionResetError:
+            # said by `answer.error`
+            pass
+        finally:
+            handle.on_stop(None)
+
+    def _finish_round(self, setup: TurnSetup, message_id: str, answer: StreamedAnswer) -> bool:
+        """Returns whether another round follows."""
+        handle, cut = self.handle, bool(answer.error)
+        calls = [] if cut else answer.message.get("tool_calls", [])
+        own = [call for call in calls if setup.runs(call)]
+        # of a mixture the client gets its part: nothing keeps results of the others until it answers
+        theirs = [call for call in calls if call not in own]
+        with handle.step() as turn:
+            self._record(turn, setup, message_id, answer)
+            if cut and handle.stopped:
+                self._end(turn, "cancelled")
+            elif cut:
+                self._end(turn, "failed", code=answer.code, message=answer.error, status=502)
+            elif theirs:
+                handle.record("turn.requires_action", {"tool_calls": theirs, "credits": turn.credits})
+                self._end(turn, "completed")
+            elif not calls:
+                self._end(turn, "completed")
+            elif turn.rounds >= (self.wanted.max_rounds or self.settings.stoa_turn_rounds):
+                problem = f"The model still asked for tools after {turn.rounds} rounds."
+                self._end(turn, "failed", code="max_rounds_reached", message=problem, status=502)
+            if turn.state != "running":
+                return False
+        self._run_tools(setup, own, answer)
+        return True
+
+    def _record(self, turn: Turn, setup: TurnSetup, message_id: str, answer: StreamedAnswer) -> None:
+        settled, text, citations = answer.settled, answer.text, None
+        turn.credits = (turn.credits or 0) + (settled.credits if settled else 0)
+        if setup.documents.scopes and text:
+            text, citations = check_answer(text, setup.documents.scopes)
+        message = {
+            "id": message_id,
+            "role": "assistant",
+            "content": [{"type": "text", "text": text}] if text else [],
+            "model": answer.model or setup.model,
+            "finish_reason": answer.finish_reason or "stop",
+            "citations": citations or None,
+            "message_id": settled.message_id if settled else None,
+            "credits": settled.credits if settled else 0,
+            "usage": answer.usage,
+        }
+        self.handle.record("message.completed", {"message": message})
+
+    def _run_tools(
+        self, setup: TurnSetup, calls: Sequence[Mapping[str, Any]], answer: StreamedAnswer
+    ) -> None:
+        handle, seconds = self.handle, self.settings.stoa_tool_seconds
+        results = run_tools(calls, setup.call, handle.context, seconds, handle.on_stop)
+        self.messages.append(answer.message)
+        self.messages += [
+            {"role": "tool", "tool_call_id": call["id"], "content": text}
+            for call, text in zip(calls, results, strict=True)
+        ]
+
+    def _end(self, turn: Turn, state: str, **why: Any) -> None:
+        turn.credits = turn.credits or 0
+        turn_budgets.settle(turn, None, self.wanted.assistant_id)
+        finish_run(turn, state, why.get("message"), self.settings)
+        self.handle.end(turn, state, **why)
+
+
+register_kind(KIND, AssistantCalls())

@@ -1,0 +1,1 @@
+"""Threads: their trees, API, search, files and links."""
