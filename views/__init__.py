@@ -11,6 +11,7 @@ from views.admin import commands as admin_commands
 from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.assistants import api as assistants_api
+from views.assistants import commands as assistants_commands
 from views.assistants import pages as assistant_pages
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
@@ -76,7 +77,6 @@ from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
-from views.usage import usage_row_routes, usage_sum_routes
 from views.web import (
     api_reference as api_reference,  # its routes
 )
@@ -121,6 +121,7 @@ def register(app: Flask) -> None:
     orgs_commands.init_app(app)
     admin_commands.init_app(app)
     document_commands.init_app(app)
+    assistants_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
@@ -138,8 +139,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
-    app.register_blueprint(usage_row_routes.bp)
-    app.register_blueprint(usage_sum_routes.bp)
+    app.register_blueprint(usage_api.usage_row_routes.bp)
+    app.register_blueprint(usage_api.usage_sum_routes.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(gateway_api.bp)

@@ -72,7 +72,7 @@ CREATE INDEX idx_chunk_terms ON chunk USING gin (terms) WITH (fastupdate = off);
 
 CREATE TABLE source_term (
     source_id bigint NOT NULL CONSTRAINT source_term_source_id_fk REFERENCES document_source (id) ON DELETE CASCADE,
-    term text NOT NULL,
+    term text COLLATE "C" NOT NULL,
     chunks integer NOT NULL,
     CONSTRAINT source_term_pk PRIMARY KEY (source_id, term)
 );

@@ -4,10 +4,9 @@ PostgreSQL's own ranks are of little use (docs/performance.md), so its index onl
 How rare a word is, is computed from what is searched.
 """
 
-import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import select, text, tuple_
@@ -16,6 +15,7 @@ from models.core.db import db
 from models.index.document_sources import ACCOUNT_MARK, WITHOUT_TERMS, Chunk, DocumentSource, quoted
 from models.index.documents import Document, IndexScope
 from models.index.embedders import embedder
+from models.index.query_forms import QueryTerm, terms_in
 from models.index.terms import query_terms, words
 from models.index.vectors import NearChunk, near_chunks
 
@@ -33,6 +33,8 @@ NAME_BONUS = 0.15
 """Added to the score by words, as a share of it, for each word of the query in the document's name, up to two."""
 MIN_COVERED, MIN_COSINE = 0.3, 0.3
 """The best chunk has this share of the query's information, or its vector this cosine; else nothing was found."""
+NEAR_COSINE = 0.2
+"""Vectors of unrelated texts have cosines up to this."""
 Key = tuple[int, int]
 
 
@@ -41,7 +43,7 @@ class Hit:
     """A chunk that fits the query, and the chunks around it.
 
     `chunk_id` is what a citation names (`<document id>#<number>`). `first` and `last` are pages, slides, sheets or lines of `text`, as
-    `unit` says; `passage` is the text with its neighbours, so that a sentence that was cut is whole.
+    `unit` says; `passage` is the text with its neighbours, unless they are in a better hit, so that a sentence that was cut is whole.
     """
 
     chunk_id: str
@@ -84,16 +86,17 @@ def search(scopes: Sequence[IndexScope], query: str, top_k: int = 5) -> SearchAn
     """
     query = query[:MAX_QUERY].replace("\x00", " ")
     searched = _searched(scopes)
-    terms = query_terms(query)
-    if not searched.chunks or not terms:
+    wanted = query_terms(query)
+    if not searched.chunks or not wanted:
         return SearchAnswer()
-    frequencies = _frequencies(searched, terms)
-    weights = {term: _idf(frequencies.get(term, 0), searched.chunks) for term in terms}
-    ranked, covered = _by_words(searched, frequencies, weights)
-    vector = embedder().query(query, lambda term: weights.get(term, 0.5))
+    terms = terms_in(list(searched.documents), searched.chunks, wanted)
+    ranked, covered = _by_words(searched, terms)
+    weights = {term.word: term.weight for term in terms}
+    vector = embedder().query(query, lambda word: weights.get(word, 0.5))
     near = near_chunks(list(searched.documents), searched.chunks, vector, NEAREST)
     if covered < MIN_COVERED and (not near or near[0].cosine < MIN_COSINE):
         return SearchAnswer()
+    near = [chunk for chunk in near if chunk.cosine >= NEAR_COSINE]
     order = _fused(ranked, near)
     return SearchAnswer(_hits(searched, order, max(1, min(top_k, MAX_TOP_K))))
 
@@ -124,31 +127,19 @@ def _searched(scopes: Sequence[IndexScope]) -> _Searched:
     return _Searched(documents, chunks, length / chunks if chunks else 1.0, accounts)
 
 
-def _idf(chunks_with: int, chunks: int) -> float:
-    return math.log(1 + (chunks - chunks_with + 0.5) / (chunks_with + 0.5))
-
-
-def _frequencies(searched: _Searched, terms: Sequence[str]) -> dict[str, int]:
-    """In how many chunks each word occurs."""
-    values = {"ids": list(searched.documents), "terms": list(terms)}
-    return {term: int(count) for term, count in db.session.execute(_FREQUENCIES, values)}
-
-
-def _by_words(
-    searched: _Searched, frequencies: Mapping[str, int], weights: Mapping[str, float]
-) -> tuple[list[Key], float]:
+def _by_words(searched: _Searched, terms: Sequence[QueryTerm]) -> tuple[list[Key], float]:
     """Chunks by BM25, best first, and the largest share of the query's information that one of them has."""
-    rows = _candidates(searched, frequencies)
     scores: dict[Key, float] = {}
-    most, total = 0.0, sum(weights.values())
-    bonus = {id: _name_bonus(name, weights) for id, (_, name, _) in searched.documents.items()}
-    finders = [(weights[term], re.compile(re.escape(quoted(term)) + r"(?::(\d+))?")) for term in frequencies]
-    for source_id, seq, length, stored in rows:
+    most, total = 0.0, sum(term.weight for term in terms)
+    known = {form for term in terms for form in (term.word, *term.forms)}
+    bonus = {id: _name_bonus(name, known) for id, (_, name, _) in searched.documents.items()}
+    finders = [(term.weight, [_finder(form) for form in term.forms]) for term in terms if term.forms]
+    for source_id, seq, length, stored in _candidates(searched, terms):
         score = covered = 0.0
         norm = K1 * (1 - B + B * length / searched.mean_length)
-        for weight, finder in finders:
-            if (match := finder.search(stored)) is not None:
-                count = int(match[1] or 1)
+        for weight, forms in finders:
+            count = sum(int(match[1]) for form in forms if (match := form.search(stored)) is not None)
+            if count:
                 score += weight * count * (K1 + 1) / (count + norm)
                 covered += weight
         scores[source_id, seq] = score * bonus[source_id]
@@ -156,25 +147,32 @@ def _by_words(
     return sorted(scores, key=lambda key: (-scores[key], key)), most / total if total else 0.0
 
 
-def _name_bonus(name: str, weights: Mapping[str, float]) -> float:
-    return 1 + NAME_BONUS * min(2, sum(term in weights for term in set(words(name))))
+def _finder(form: str) -> re.Pattern[str]:
+    """Finds how often a word occurs, in the text form of `chunk.terms`."""
+    return re.compile(re.escape(quoted(form)) + r":(\d+)")
 
 
-def _candidates(searched: _Searched, frequencies: Mapping[str, int]) -> Iterable[tuple[int, int, int, str]]:
+def _name_bonus(name: str, known: Collection[str]) -> float:
+    return 1 + NAME_BONUS * min(2, sum(term in known for term in set(words(name))))
+
+
+def _candidates(searched: _Searched, terms: Sequence[QueryTerm]) -> Iterable[tuple[int, int, int, str]]:
     """Chunks with one of the rarest words; if even the rarest is frequent, those with the next rarest too."""
-    rarest = sorted(frequencies, key=lambda term: (frequencies[term], term))
+    rarest = sorted((term for term in terms if term.forms), key=lambda term: (term.chunks, term.word))
     if not rarest:
         return ()
-    chosen: list[str] = []
-    for term in rarest[:RAREST]:
-        if chosen and sum(frequencies[each] for each in chosen) + frequencies[term] > CANDIDATES:
+    chosen, found = rarest[:1], rarest[0].chunks
+    for term in rarest[1:RAREST]:
+        found += term.chunks
+        if found > CANDIDATES:
             break
         chosen.append(term)
-    together = " & " if frequencies[rarest[0]] > CANDIDATES and len(rarest) > 1 else " | "
-    if together == " & ":
-        chosen = rarest[:2]
+    together = " | "
+    if rarest[0].chunks > CANDIDATES and len(rarest) > 1:
+        together, chosen = " & ", rarest[:2]
     accounts = " | ".join(quoted(ACCOUNT_MARK + account) for account in searched.accounts)
-    query = f"({accounts}) & ({together.join(map(quoted, chosen))})"
+    each = (f"({' | '.join(map(quoted, term.forms))})" for term in chosen)
+    query = f"({accounts}) & ({together.join(each)})"
     values = {"query": query, "ids": list(searched.documents), "limit": CANDIDATES}
     return [tuple(row) for row in db.session.execute(_CANDIDATES, values)]
 
@@ -202,16 +200,30 @@ def _hits(searched: _Searched, order: Sequence[tuple[Key, float]], top_k: int) -
             break
         if (source_id, seq) not in shown:
             chosen[source_id, seq] = score
-            shown.update((source_id, each) for each in (seq - 1, seq, seq + 1))
+            shown.update(_neighbours((source_id, seq)))
     texts = _texts(chosen)
-    return [_hit(searched, key, score, texts) for key, score in chosen.items() if key in texts]
+    hits, used = [], set(chosen)
+    for key, score in chosen.items():
+        if key in texts:
+            around = [
+                each for each in _neighbours(key) if each in texts and (each == key or each not in used)
+            ]
+            used.update(around)
+            hits.append(_hit(searched, key, score, texts, around))
+    return hits
 
 
-def _hit(searched: _Searched, key: Key, score: float, texts: Mapping[Key, Chunk]) -> Hit:
+def _neighbours(key: Key) -> tuple[Key, Key, Key]:
+    source_id, seq = key
+    return (source_id, seq - 1), key, (source_id, seq + 1)
+
+
+def _hit(
+    searched: _Searched, key: Key, score: float, texts: Mapping[Key, Chunk], around: Iterable[Key]
+) -> Hit:
     source_id, seq = key
     document_id, name, unit = searched.documents[source_id]
     chunk = texts[key]
-    around = [texts[each] for each in ((source_id, seq - 1), key, (source_id, seq + 1)) if each in texts]
     return Hit(
         chunk_id=f"{document_id}#{seq}",
         document_id=document_id,
@@ -220,23 +232,19 @@ def _hit(searched: _Searched, key: Key, score: float, texts: Mapping[Key, Chunk]
         first=chunk.first,
         last=chunk.last,
         text=chunk.text.strip("\n"),
-        passage="".join(each.text for each in around).strip("\n"),
+        passage="".join(texts[each].text for each in around).strip("\n"),
         score=round(score * (RANK_CONSTANT + 1) / (WORDS_WEIGHT + VECTORS_WEIGHT), 4),
     )
 
 
 def _texts(keys: Iterable[Key]) -> dict[Key, Chunk]:
-    wanted = {(source_id, each) for source_id, seq in keys for each in (seq - 1, seq, seq + 1)}
+    wanted = {each for key in keys for each in _neighbours(key)}
     rows = db.session.scalars(
         select(Chunk).options(WITHOUT_TERMS).where(tuple_(Chunk.source_id, Chunk.seq).in_(wanted))
     )
     return {(row.source_id, row.seq): row for row in rows}
 
 
-_FREQUENCIES = text(
-    "SELECT term, sum(chunks) FROM source_term"
-    " WHERE source_id = ANY(:ids) AND term = ANY(:terms) GROUP BY term"
-)
 _CANDIDATES = text(
     "SELECT source_id, seq, length, terms::text FROM chunk"
     " WHERE terms @@ CAST(:query AS tsquery) AND source_id = ANY(:ids) LIMIT :limit"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Identity, Index, Integer, UniqueConstraint, delete, select, text
+from sqlalchemy import ForeignKey, Identity, Index, Integer, Text, UniqueConstraint, delete, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, defer, mapped_column
 
@@ -76,7 +76,7 @@ class SourceTerm(Base):
     source_id: Mapped[int] = mapped_column(
         BigInt, ForeignKey("document_source.id", ondelete="CASCADE"), primary_key=True
     )
-    term: Mapped[str] = mapped_column(primary_key=True)
+    term: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     chunks: Mapped[int]
 
 

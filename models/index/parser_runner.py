@@ -18,7 +18,9 @@ log = logging.getLogger("stoa.index")
 
 PROGRAM = Path(__file__).parent / "parsing" / "parser_process.py"
 WALL_SECONDS = 120.0
-CPU_SECONDS = 60
+CPU_SECONDS = {"pdf": 60}
+"""Seconds of processor time by kind; others have `OTHER_SECONDS`."""
+OTHER_SECONDS = 20
 MAX_LINE = 16 << 20
 
 
@@ -35,9 +37,7 @@ class ParserOutput:
     error: str | None = None
 
 
-def run_parser(
-    kind: str, data: bytes, *, wall_seconds: float = WALL_SECONDS, cpu_seconds: int = CPU_SECONDS
-) -> ParserOutput:
+def run_parser(kind: str, data: bytes, *, wall_seconds: float = WALL_SECONDS) -> ParserOutput:
     """Parse a document of this kind (`document_types`). Blocks up to `wall_seconds`; raises nothing for any document."""
     with (
         tempfile.TemporaryFile() as source,
@@ -47,7 +47,7 @@ def run_parser(
         source.write(data)
         source.seek(0)
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-I", "-B", str(PROGRAM), kind, str(cpu_seconds)],
+            [sys.executable, "-I", "-B", str(PROGRAM), kind, str(CPU_SECONDS.get(kind, OTHER_SECONDS))],
             stdin=source,
             stdout=target,
             stderr=errors,

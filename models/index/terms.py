@@ -146,7 +146,7 @@ def words(text: str) -> list[str]:
         if not whole:
             continue
         found.append(whole[:MAX_TERM])
-        if len(word) > 3 and not (word.islower() or word.istitle() or word.isdigit()):
+        if len(word) > 3 and ("_" in word or not (word.islower() or word.istitle() or word.isdigit())):
             pieces = [piece.casefold() for piece in _PIECE.findall(word)]
             if len(pieces) > 1:
                 found += [piece[:MAX_TERM] for piece in pieces if len(piece) > 1]

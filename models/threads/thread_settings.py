@@ -12,6 +12,7 @@ from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger import Account, lock_account
 from models.threads.message_content import check_storable, checked_metadata
 from models.threads.thread import Thread
+from models.threads.thread_limits import count_written
 from models.threads.tree import lock
 
 KINDS = ("thread", "conversation", "assistants")
@@ -40,10 +41,11 @@ def create_thread(
 ) -> Thread:
     """A new, empty thread of the person, paid by the account. `name` is required. Locks the account; flushes.
 
-    Raises Invalid, NotFound for an assistant that the account does not have, and Conflict (`storage_id_taken`) for a `storage_id` that
-    another thread of the account has, a deleted one included.
+    Raises Invalid, NotFound for an assistant that the account does not have, Conflict (`storage_id_taken`) for a `storage_id` that
+    another thread of the account has, a deleted one included, and WriteLimitExceeded.
     """
     assert kind in KINDS
+    count_written(user_id, threads=1)
     lock_account(account)  # makes its row on first use
     thread = Thread(user_id=user_id, account_id=account.id, kind=kind)
     _set(thread, {"name": "", **settings})

@@ -21,6 +21,7 @@ from models.runs.run_share import LIFETIMES
 from models.threads.message_content import text_of
 from models.threads.message_store import MESSAGES
 from models.threads.thread import Thread, ThreadMessage
+from models.threads.thread_limits import count_written
 from models.threads.thread_settings import create_thread
 from models.threads.tree import lock, message_of, path, walk
 
@@ -185,7 +186,7 @@ def shared_message(message: ThreadMessage) -> dict[str, Any] | None:
 
 def copy_shared(token: str, user_id: str, account: Account) -> Thread:
     """A thread of the person with what the link shows, to go on with: its branch only, without files and what tools did. Locks the account;
-    flushes. Raises NotFound as `shared_thread`, and Conflict for more than 10,000 messages."""
+    flushes. Raises NotFound as `shared_thread`, Conflict for more than 10,000 messages, and WriteLimitExceeded."""
     share, thread = shared_thread(token)
     copy = create_thread(user_id, account, name=thread.name, model=thread.model)
     copies: list[ThreadMessage] = []
@@ -198,6 +199,8 @@ def copy_shared(token: str, user_id: str, account: Account) -> Thread:
             raise Conflict(
                 f"A thread of more than {MAX_COPIED:,} messages cannot be copied.", code="too_long"
             )
+    size = sum(len(part.get("text", "")) for each in copies for part in each.content)
+    count_written(user_id, messages=len(copies), size=size)
     MESSAGES.append(*copies)
     if copies:
         copy.last_seq, copy.head_id = copies[-1].seq, copies[-1].id

@@ -15,6 +15,7 @@ from models.core.errors import Conflict, Invalid, NotFound
 from models.threads.message_content import check_storable, checked_metadata, content_parts, text_of
 from models.threads.message_store import MESSAGES
 from models.threads.thread import MESSAGE_STATES, ROLES, Thread, ThreadMessage
+from models.threads.thread_limits import count_written
 from models.turns.turn import ACTIVE, Turn
 
 MAX_MESSAGES = 100_000
@@ -133,10 +134,18 @@ def append(
 
 
 def add_message(
-    thread: Thread, *, parent_id: str | EllipsisType | None = ..., **message: Any
+    thread: Thread,
+    *,
+    role: str,
+    content: str | Sequence[Mapping[str, Any]],
+    parent_id: str | EllipsisType | None = ...,
+    tool_calls: list[Any] | None = None,
+    **fields: Unpack[MessageFields],
 ) -> ThreadMessage:
-    """`append` what nobody's turn wrote. Raises Conflict (`turn_in_progress`) too, while a turn is active at this end of the thread: its answer
-    comes next."""
+    """`append` a message that no turn wrote. Raises Conflict (`turn_in_progress`) too, while a turn is active at this end of the thread: its
+    answer comes next; and WriteLimitExceeded."""
+    size = check_storable([content, tool_calls], "message")
+    count_written(thread.user_id, messages=1, size=size)
     thread = lock(thread)
     below = thread.head_id if isinstance(parent_id, EllipsisType) else parent_id
     branch_id = _continued_branch(thread, below)
@@ -145,7 +154,7 @@ def add_message(
         raise Conflict(
             "A turn is in progress here. Wait for its answer, or stop it.", code="turn_in_progress"
         )
-    return append(thread, parent_id=below, **message)
+    return append(thread, role=role, content=content, parent_id=below, tool_calls=tool_calls, **fields)
 
 
 def fill(

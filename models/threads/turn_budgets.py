@@ -24,15 +24,17 @@ AT_ONCE = 1_000
 
 @dataclass(frozen=True)
 class Shortage:
-    """The budget that leaves nothing: of the `turn`, `thread` or `assistant`."""
+    """The budget that leaves nothing, or too little: of the `turn`, `thread` or `assistant`."""
 
     level: str
     budget: int
+    left: int = 0
 
     @property
     def message(self) -> str:
         """What happened, and what helps."""
-        return f"The budget of this {self.level} ({self.budget:,} credits) is used up. Raise it, then resume the turn."
+        state = "leaves too little for the next call" if self.left > 0 else "is used up"
+        return f"The budget of this {self.level} ({self.budget:,} credits) {state}. Raise it, then resume the turn."
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def short_of(turn: Turn, thread: Thread | None, assistant_id: str | None) -> Sho
     if not levels:
         return None
     least = min(levels, key=lambda each: each.left)
-    return Shortage(least.level, least.budget)
+    return Shortage(least.level, least.budget, least.left + turn.reserved - (turn.credits or 0))
 
 
 def give_back(turn: Turn, thread: Thread | None, assistant_id: str | None) -> None:

@@ -42,17 +42,13 @@ class TurnSetup:
     documents: TurnDocuments
     context: int | None
     max_output: int | None
-    saved: SavedAssistant | None
+    agent_id: str
+    """How the run is called: `private/<assistant>@<version>`."""
     offered: Sequence[Mapping[str, Any]] = ()
 
     def with_tools(self) -> "TurnSetup":
         """With the definitions of its tools. Asks MCP servers: call it outside of any transaction."""
         return replace(self, offered=self.toolbox.definitions())
-
-    @property
-    def agent_id(self) -> str:
-        """How the run is called: `private/<assistant>@<version>`."""
-        return self.saved.agent_id if self.saved else AGENT
 
     def runs(self, call: Mapping[str, Any]) -> bool:
         """Whether this server answers a tool call: with the tool, or by saying that there is none."""
@@ -118,7 +114,7 @@ def set_up(
         documents=documents,
         context=route.context_window if route else None,
         max_output=route.price.max_output if route and route.price else None,
-        saved=saved,
+        agent_id=saved.agent_id if saved else AGENT,
     )
 
 

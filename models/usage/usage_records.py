@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, Row, Select, func, literal, select, tuple_
+from sqlalchemy import Engine, Row, Select, func, literal, literal_column, select, tuple_
 
 from models.accounts import ApiKey, Session
 from models.core.db import db
@@ -135,7 +135,9 @@ def _scanned(
         if name in filters:
             query = query.where(*conditions)
             break
-    return query.order_by(c.finished_at.desc(), c.request_id.desc()).limit(SCAN)
+    # not a parameter: without its value, the planner might prepare for all calls of the account
+    most: Any = literal_column(str(SCAN))
+    return query.order_by(c.finished_at.desc(), c.request_id.desc()).limit(most)
 
 
 def _indexed(account_id: str, filters: Mapping[str, str]) -> dict[str, Sequence[Any]]:

@@ -23,7 +23,7 @@ def changed() -> ModuleType:
     ("path", "tests"),
     [
         ("models/gateway/sse.py", {"tests/gateway"}),
-        ("views/usage/api.py", {"tests/usage"}),
+        ("views/usage/api/balance_routes.py", {"tests/usage"}),
         ("templates/runs/runs.html", {"tests/runs"}),
         ("tests/store/listings.py", {"tests/store"}),
         ("tests/store/test_readme.py", {"tests/store/test_readme.py"}),

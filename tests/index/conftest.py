@@ -10,8 +10,9 @@ from fpdf import FPDF
 from models import index
 from models.core.db import db
 from models.core.job_queue import transaction
-from models.index import Document
+from models.index import Document, document_parsing
 from models.index.document_parsing import parse_document
+from models.index.parser_runner import ParserOutput
 from tests.factories import Person
 
 Upload = Callable[..., Document]
@@ -93,3 +94,14 @@ def docx(*paragraphs: str, more: dict[str, bytes | str] | None = None, head: str
         "word/document.xml": document,
     }
     return archive(files | (more or {}))
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are read here, form feeds between pages; a process takes a second."""
+
+    def read(kind: str, data: bytes) -> ParserOutput:
+        pages = data.decode().split("\f")
+        return ParserOutput("page" if len(pages) > 1 else "line", pages)
+
+    monkeypatch.setattr(document_parsing, "run_parser", read)

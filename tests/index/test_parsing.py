@@ -4,7 +4,6 @@ import io
 import os
 import signal
 import sys
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -155,13 +154,13 @@ def test_a_zip_without_office_files_is_refused() -> None:
 
 
 def zip_bomb() -> bytes:
-    return docx("x", more={"word/media.xml": b"<a>" + b" " * (40 << 20) + b"</a>"})
+    return docx("x", more={"word/media.xml": b"<a>" + b" " * (8 << 20) + b"</a>"})
 
 
 def lying_zip() -> bytes:
     """An entry that says that it has ten bytes."""
-    bomb = docx("x", more={"word/big.xml": b" " * (30 << 20)})
-    size = (30 << 20).to_bytes(4, "little")
+    bomb = docx("x", more={"word/big.xml": b" " * (3 << 20)})
+    size = (3 << 20).to_bytes(4, "little")
     return bomb.replace(size, (10).to_bytes(4, "little"))
 
 
@@ -205,7 +204,7 @@ def pdf_of_pages(count: int) -> bytes:
 
 def flate_bomb() -> bytes:
     """A page whose content is four deflated layers of spaces."""
-    content = zlib.compress(zlib.compress(b" " * (400 << 20)))
+    content = zlib.compress(zlib.compress(b" " * (40 << 20)))
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Contents 4 0 R>>"
     stream = b"<</Length %d/Filter[/FlateDecode/FlateDecode]>>stream\n%s\nendstream" % (len(content), content)
     return raw_pdf([b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[3 0 R]/Count 1>>", page, stream])
@@ -301,9 +300,13 @@ def test_reading_stops_after_so_many_characters() -> None:
     assert output.notes == ["Stopped after 2,000,000 characters."]
 
 
-def test_html_nested_a_million_deep_ends() -> None:
+def test_html_nested_a_million_deep_is_refused() -> None:
     output = parsed(b"<html>" + b"<div>" * 1_000_000 + b"pipes")
-    assert output.error or "pipes" in output.parts[0]
+    assert "elements within one another" in (output.error or "")
+
+
+def test_html_with_many_elements_that_nobody_closes_is_read() -> None:
+    assert "pipes" in parsed(b"<html><ul>" + b"<li><p>one<br>" * 5_000 + b"pipes").parts[0]
 
 
 def test_instructions_in_a_document_are_only_text() -> None:
@@ -370,8 +373,3 @@ def test_a_parser_sees_no_environment_and_leaves_no_file(
     )
     monkeypatch.setattr(parser_runner, "PROGRAM", program)
     assert run_parser("text", b"").parts == ["{'LC_ALL': 'C.UTF-8'}/"]
-
-
-def test_the_archive_of_a_bomb_is_small() -> None:
-    assert len(zip_bomb()) < 1 << 20
-    assert zipfile.is_zipfile(io.BytesIO(lying_zip()))

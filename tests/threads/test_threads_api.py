@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import func, select
 
@@ -415,3 +416,20 @@ def test_a_persons_export_holds_their_threads(call: Caller, stranger: Caller, al
     assert (said["thread"], said["content"][0]["text"]) == (id, "hello")
     assert link["id"] in files["thread_shares.csv"]
     assert link["url"].rsplit("/", 1)[1] not in "".join(files.values())
+
+
+def test_a_day_has_limits(
+    app: Flask, call: Caller, stranger: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"stoa_threads_per_day": 2, "stoa_thread_bytes_per_day": 1_000}
+    monkeypatch.setitem(app.extensions, "settings", app.extensions["settings"].model_copy(update=limits))
+    id = call.made(name="1")["id"]
+    call.made(name="2")
+    status, answer = call("post", "/threads", {"name": "3"})
+    assert (status, "STOA_THREADS_PER_DAY" in answer["error"]["message"]) == (429, True)
+    stranger.made(name="1")
+    call.said(id, "x" * 500)
+    path = f"/threads/{id}/messages"
+    assert call("post", path, {"role": "user", "content": "x" * 500})[0] == 429
+    assert call("post", path, {"role": "user", "content": "x" * 1_000})[0] == 413
+    call.said(id, "x")

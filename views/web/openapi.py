@@ -36,6 +36,7 @@ TAGS = {
     "Assistants": "Saved assistants, their versions, tools and secrets",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Threads": "Threads and their messages: read, write, search, export, share",
+    "Turns": "Answers in threads: begin, watch, stop and resume them",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",
     "Publishing": "Validate and publish agents; withdraw and deprecate versions",

@@ -19,7 +19,6 @@ MEMORY = 1 << 30
 """Bytes of address space."""
 OUTPUT = 64 << 20
 """Bytes that the process may write to a file."""
-CPU_SECONDS = 60
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 PARSERS = {
     "pdf": "pdf_parser",

@@ -1,5 +1,7 @@
 """Reads HTML and plain text of any encoding."""
 
+import re
+
 from charset_normalizer import from_bytes
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -66,6 +68,38 @@ BLOCKS = frozenset(
 )
 HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 MAX_NODES = 2_000_000
+MAX_DEPTH = 2_000
+"""Elements within one another. The time to parse grows with the square of the depth."""
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+_SELF_CLOSING = frozenset(
+    [
+        "area",
+        "base",
+        "br",
+        "col",
+        "embed",
+        "hr",
+        "img",
+        "input",
+        "link",
+        "meta",
+        "source",
+        "track",
+        "wbr",
+        "p",
+        "li",
+        "dt",
+        "dd",
+        "tr",
+        "td",
+        "th",
+        "thead",
+        "tbody",
+        "tfoot",
+        "option",
+        "optgroup",
+    ]
+)
 
 
 def parse(kind: str, data: bytes) -> tuple[Parsed, Parts]:
@@ -95,6 +129,8 @@ def decoded(data: bytes, parsed: Parsed) -> str:
 
 def html_text(source: str, parsed: Parsed) -> str:
     """What an HTML document shows, a line for each block. Nothing is run or fetched."""
+    if _too_deep(source):
+        raise Unreadable(f"This page has more than {MAX_DEPTH:,} elements within one another.")
     tree = LexborHTMLParser(source)
     scripts = len(tree.css("script"))
     if scripts:
@@ -105,6 +141,18 @@ def html_text(source: str, parsed: Parsed) -> str:
         node.decompose()
     root = tree.root
     return _shown(root, parsed) if root is not None else ""
+
+
+def _too_deep(source: str) -> bool:
+    """Whether more elements are open at a time than `MAX_DEPTH`, apart from those that need not be closed."""
+    depth = 0
+    for match in _TAG.finditer(source):
+        if match[2].lower() in _SELF_CLOSING:
+            continue
+        depth = max(depth - 1, 0) if match[1] else depth + 1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def _shown(root: LexborNode, parsed: Parsed) -> str:

@@ -6,9 +6,9 @@ from flask.typing import ResponseReturnValue
 from models.accounts import scopes
 from models.usage.usage_scope import scope_of_key
 from views.billing.api.api_keys_api import KEY_ID, key_record
-from views.usage.usage_answers import UsageSeriesAnswer
-from views.usage.usage_params import ERRORS, NARROWED, RANGE, USAGE_DOOR
-from views.usage.usage_sum_routes import GROUP_BY, SPLIT, series_answer
+from views.usage.api.usage_answers import UsageSeriesAnswer
+from views.usage.api.usage_params import ERRORS, NARROWED, RANGE, USAGE_DOOR
+from views.usage.api.usage_sum_routes import GROUP_BY, SPLIT, series_answer
 from views.web.operation import Operation
 
 bp = Blueprint("api_key_usage_api", __name__)

@@ -70,7 +70,7 @@ def messages(id: str) -> ResponseReturnValue:
     tag="Threads",
     caller="key",
     scope=READ,
-    parameters=[THREAD_ID, path("message_id", "`id` of the message, such as `msg_…`")],
+    parameters=[THREAD_ID, path("messageId", "`id` of the message, such as `msg_…`")],
     answers={200: ("The message", MessageAnswer), 404: NOT_FOUND},
     door=MANAGEMENT,
 )

@@ -43,7 +43,7 @@ from views.web.guards import audit, caller_address, key_user, limiter, settings
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, path, query
 
-SHARE_ID = path("share_id", "`id` of the link")
+SHARE_ID = path("shareId", "`id` of the link")
 TOKEN = path("token", "The last part of the link's address")
 NO_LINK = "The link does not work: it is unknown, expired or revoked"
 

@@ -35,12 +35,13 @@ from views.threads.api.threads_api_blueprint import (
     page_size,
     thread_caller,
 )
+from views.threads.api.turn_routes import resume_turns
 from views.web.body import read
 from views.web.guards import limiter
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, path, query
 
-ASSISTANT_ID = path("assistant_id", "`id` of the assistant, such as `agnt_…`")
+ASSISTANT_ID = path("assistantId", "`id` of the assistant, such as `agnt_…`")
 
 
 @bp.post("/api/v1/threads")
@@ -145,7 +146,10 @@ def thread(id: str) -> ResponseReturnValue:
     door=MANAGEMENT,
 )
 def change(id: str) -> ResponseReturnValue:
-    """Change a thread: its name, instructions, model, assistant, metadata, budget, or which branch it shows."""
+    """Change a thread: its name, instructions, model, assistant, metadata, budget, or which branch it shows.
+
+    Turns that its budget had paused resume when it changes.
+    """
     found = thread_caller().thread(id)
     body = read(ThreadChanges)
     settings = _settings(body)
@@ -153,7 +157,10 @@ def change(id: str) -> ResponseReturnValue:
         found = threads.change_thread(found, **settings)
     if body.head_id is not None:
         threads.select_branch(found, body.head_id)
-    return _saved(found)
+    answer = _saved(found)
+    if "budget" in settings:
+        resume_turns(thread_id=id)
+    return answer
 
 
 @bp.delete("/api/v1/threads/<id>")

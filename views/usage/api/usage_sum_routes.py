@@ -16,7 +16,7 @@ from models.usage.usage_scope import UsageScope, scope_of, shown_keys
 from models.usage.usage_sums import SeriesDate, UsageSum, add_up, usage_by, usage_series
 from models.usage.usage_window import GROUPS, Group, UsageWindow
 from models.usage.zone_rollups import note_view
-from views.usage.usage_answers import (
+from views.usage.api.usage_answers import (
     OrganisationUsageAnswer,
     UsageSeriesAnswer,
     UsageSummaryAnswer,
@@ -24,7 +24,7 @@ from views.usage.usage_answers import (
     sum_facts,
     total_facts,
 )
-from views.usage.usage_params import (
+from views.usage.api.usage_params import (
     ERRORS,
     NARROWED,
     RANGE,

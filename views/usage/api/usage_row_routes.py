@@ -1,6 +1,6 @@
 """`/api/v1/usage`, `/{id}` and `/export`: usage as rows, one for each settled call (crafely contract 9.3).
 
-`POST /api/v1/usage` beside them is the balance of the Codebuff command line (`views/usage/api.py`), and creates nothing: usage is
+`POST /api/v1/usage` beside them is the balance of the Codebuff command line (`balance_routes.py`), and creates nothing: usage is
 written by the server only, so there is no other POST, and no DELETE (405)."""
 
 import json
@@ -13,8 +13,8 @@ from models.accounts import scopes
 from models.core.csv_text import csv_lines
 from models.core.db import db
 from models.usage.usage_records import BATCH, UsageRecord, exported_records, record_by_id, records_page
-from views.usage.usage_answers import UsageRowAnswer, UsageRowList, row_facts
-from views.usage.usage_params import (
+from views.usage.api.usage_answers import UsageRowAnswer, UsageRowList, row_facts
+from views.usage.api.usage_params import (
     ERRORS,
     MAX_PAGE,
     NARROWED,
