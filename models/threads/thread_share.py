@@ -178,7 +178,9 @@ def shared_message(message: ThreadMessage) -> dict[str, Any] | None:
         "tools": tools,
         "model": message.model,
         "citations": [
-            {key: cited.get(key) for key in ("name", "quote", "page")} for cited in message.citations or ()
+            {key: cited.get(key) for key in ("number", "name", "quote", "unit", "first", "last")}
+            for cited in message.citations or ()
+            if cited.get("valid")
         ],
         "created_at": csv_cell(message.created_at),
     }

@@ -100,21 +100,23 @@ def _drop_empty_links(state: Any) -> None:
 
 
 def _mark_sources(state: Any) -> None:
-    """With `marks` in the environment, replace `【id】` in texts, but not in links and code, by the mark of the source with this id."""
-    marks: Mapping[str, int] | None = state.env.get("marks")
-    if marks is None:
+    """With `marks` in the environment, replace `【id】` of its ids in texts, but not in links and code, by the mark of that source."""
+    marks: Mapping[str, int] = state.env.get("marks", {})
+    if not marks:
         return
     for token in state.tokens:
         links = 0
         for child in token.children or ():
             links += {"link_open": 1, "link_close": -1}.get(child.type, 0)
             if child.type == "text" and not links:
-                child.content = CITED.sub(lambda found: mark_of(marks.get(found[1])), child.content)
+                child.content = CITED.sub(
+                    lambda found: mark_of(marks[found[1]]) if found[1] in marks else found[0], child.content
+                )
 
 
-def mark_of(number: int | None) -> str:
-    """What stands in the HTML for a source, to be replaced after it is sanitised; nothing for an unknown one."""
-    return "" if number is None else f"\ue000{number}\ue001"
+def mark_of(number: int) -> str:
+    """What stands in the HTML for a source, to be replaced after it is sanitised."""
+    return f"\ue000{number}\ue001"
 
 
 def _parser() -> MarkdownIt:

@@ -21,6 +21,8 @@ MAX_CACHED = 20_000
 BELOW = ("h0",)
 """Headings of a text begin at `h3`, below the page's and the one of its message."""
 _MARK = re.compile("\\ue000([0-9]{1,4})\\ue001")
+_UNCHECKED = re.compile(r"【\s*file-[^【】]{1,2400}】")
+_OPEN = re.compile(r"【\s*(?:f[^【】]{0,2400})?\Z")
 _PRIVATE = re.compile("[\\ue000\\ue001\\r]")
 
 
@@ -34,8 +36,8 @@ class MarkdownBlock(NamedTuple):
 
 
 class GrowingMarkdown:
-    """A text that grows. `marks` are the numbers of its sources by id: `【id】` in it becomes the mark of the source, and nothing if there is
-    no such source."""
+    """A text that grows. `marks` are the numbers of its sources by id: `【id】` in it becomes the mark of the source. What models write to
+    cite a document, `【file-…】`, is left out until it was checked."""
 
     def __init__(self, marks: Mapping[str, int] | None = None) -> None:
         self._marks = dict(marks or {})
@@ -44,7 +46,7 @@ class GrowingMarkdown:
 
     def add(self, text: str) -> None:
         """What was written since."""
-        self._rest += _PRIVATE.sub("", CONTROLS.sub("", text))
+        self._rest = _UNCHECKED.sub("", self._rest + _PRIVATE.sub("", CONTROLS.sub("", text)))
 
     def take(self) -> tuple[list[MarkdownBlock], list[MarkdownBlock]]:
         """The blocks that became final since the last call; and what is not final yet, as it looks now: seldom more than one block."""
@@ -57,7 +59,7 @@ class GrowingMarkdown:
         return final, growing
 
     def _parsed(self) -> tuple[list[MarkdownBlock], int, list[MarkdownBlock]]:
-        text = self._rest
+        text = _OPEN.sub("", self._rest)
         env: dict[str, Any] = {"above": list(self._above), "marks": self._marks}
         with heavy(len(text), HEAVY_LENGTH):
             groups = list(_groups(PARSER.parse(text, env)))
@@ -83,13 +85,13 @@ def blocks_of(text: str, marks: Mapping[str, int] | None = None) -> Sequence[Mar
 
 
 def with_links(html: Markup, links: Mapping[int, str]) -> Markup:
-    """The HTML of a block with a link for each mark of a source; `links` are their addresses by number."""
+    """The HTML of a block with the numbers of its sources; `links` are their addresses by number."""
 
     def link(found: re.Match[str]) -> str:
         number = int(found[1])
         href = links.get(number)
         if href is None:
-            return ""
+            return Markup('<span class="cite">{}</span>').format(number)
         return Markup('<a class="cite" href="{}" data-panel-link>{}</a>').format(href, number)
 
     return Markup(_MARK.sub(link, html))  # noqa: S704 - of two safe parts

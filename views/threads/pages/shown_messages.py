@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +98,7 @@ def _shown(
         model=message.model,
         tools=[shown_tool(each, results) for each in message.tool_calls or ()],
         files=[
-            (part["name"], _document_href(part["document_id"]))
+            (part["name"] or "File", url_for("documents.document", id=part["document_id"]))
             for part in message.content
             if part["type"] == "file"
         ],
@@ -117,10 +118,8 @@ def shown_tool(call: Mapping[str, Any], results: Mapping[str | None, str]) -> Sh
     function = call.get("function") or {}
     arguments = str(function.get("arguments") or "")
     if len(arguments) <= MAX_TOOL_TEXT:
-        try:
+        with suppress(ValueError, RecursionError):
             arguments = json.dumps(json.loads(arguments), indent=2, ensure_ascii=False)
-        except (ValueError, RecursionError):
-            pass
     result = results.get(call.get("id"))
     return ShownTool(
         str(function.get("name") or "a tool"),
@@ -130,44 +129,27 @@ def shown_tool(call: Mapping[str, Any], results: Mapping[str | None, str]) -> Sh
 
 
 def sources_of(citations: Sequence[Any] | None) -> dict[str, ShownSource]:
-    """The sources of an answer that were checked, by what its text names them, in the order of their first mention."""
+    """The sources of an answer that were found there, by what its text names them."""
     found: dict[str, ShownSource] = {}
     for cited in citations or ():
-        if not isinstance(cited, Mapping) or cited.get("valid") is False:
+        if not isinstance(cited, Mapping) or not cited.get("valid"):
             continue
-        id = str(cited.get("chunk_id") or cited.get("id") or "")
-        if not id or id in found:
-            continue
-        found[id] = ShownSource(
-            len(found) + 1,
-            str(cited.get("name") or "Document"),
-            str(cited.get("quote") or ""),
-            _place(cited),
-            _cited_href(cited, id),
+        number = int(cited["number"])
+        quote = str(cited.get("quote") or "")
+        href = None
+        if document_id := cited.get("document_id"):
+            chunk = str(cited["chunk_id"]).rpartition("#")[2]
+            href = url_for(
+                "documents.document", id=document_id, chunk=chunk, quote=quote or None, _anchor="cited"
+            )
+        found[str(number)] = ShownSource(
+            number, str(cited.get("name") or "Document"), quote, _place(cited), href
         )
     return found
 
 
 def _place(cited: Mapping[str, Any]) -> str:
-    if cited.get("page"):
-        return f"Page {cited['page']}"
-    first, last = cited.get("first_line") or cited.get("line"), cited.get("last_line")
-    if first:
-        return f"Lines {first}–{last}" if last and last != first else f"Line {first}"
-    return ""
-
-
-def _cited_href(cited: Mapping[str, Any], id: str) -> str | None:
-    document = cited.get("document_id")
-    if not document:
-        return None
-    href = _document_href(str(document), chunk=id, quote=cited.get("quote") or None)
-    return f"{href}#page-{cited['page']}" if href and cited.get("page") else href
-
-
-def _document_href(document_id: str, **query: Any) -> str | None:
-    from flask import current_app
-
-    if "documents.document" not in current_app.view_functions:
-        return None
-    return url_for("documents.document", document_id=document_id, **query)
+    if not (unit := cited.get("unit")):
+        return ""
+    first, last = cited.get("first"), cited.get("last")
+    return f"{unit.capitalize()}s {first}–{last}" if first != last else f"{unit.capitalize()} {first}"

@@ -1,13 +1,13 @@
 """Forms of a thread: sending and editing messages, answering again, choosing a branch, stopping, and deleting."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flask import g, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts.key_format import PresentedKey, present
 from models.core.db import db
-from models.core.errors import Conflict, DomainError, Invalid
+from models.core.errors import DomainError, Invalid
 from models.threads import (
     Thread,
     TurnRequest,
@@ -18,10 +18,11 @@ from models.threads import (
     restore_thread,
     select_branch,
 )
+from models.threads.turn_resuming import resume_turn
 from models.turns import Turn
-from models.turns.turn_verbs import OnBusy
 from views.threads.pages.composer import composer_context
 from views.threads.pages.thread_blueprint import check_spending, thread_form, thread_page, viewed_thread
+from views.threads.pages.thread_files import Upload, attached, file_parts, uploaded
 from views.threads.pages.thread_list import listed_threads
 from views.threads.pages.thread_page import show_thread, viewed_turn
 from views.turns.api import stop_turn, turn_engine
@@ -29,36 +30,32 @@ from views.web.guards import cookie_token
 from views.web.htmx import render, see_other, toast, wants_fragment
 from views.web.org_guards import signed_in, viewed_account
 
+MAX_DIGITS = 15
 MAX_NAME = 60
 """Characters of the first message that become the thread's name."""
 
 
 @thread_form("")
 def begin_thread() -> ResponseReturnValue:
-    """Begin a thread with its first message. 422 with what was entered if it cannot be sent. Raises Forbidden."""
+    """Begin a thread with its first message, and `files` that it may read. 422 with what was entered if it cannot be sent. Raises Forbidden."""
     check_spending()
-    text = entered("content").strip()
+    text, found = entered("content").strip(), None
     try:
-        wanted = _wanted(text)
+        wanted, uploads = _wanted(text), uploaded()
         found = create_thread(
             signed_in().id,
             viewed_account(),
             name=_name_of(text),
             model=wanted.model,
-            assistant_id=entered("assistant") or None,
+            assistant_id=wanted.assistant_id,
         )
-        turn = ask(found, wanted, messages=[_message(text)], key=_key(), owner=turn_engine().owner)
-        db.session.commit()
-    except Invalid as error:
-        db.session.rollback()
-        errors = error.fields or {"content": error.message}
+        turn = _asked(found, wanted, text, uploads)
+    except DomainError as error:
+        _drop(found)
+        fields = _fields_of(error)
+        context = composer_context(None, values=request.form, errors=fields or {"content": error.message})
         return render(
-            "threads/threads.html",
-            status=422,
-            listing=listed_threads(),
-            shown=None,
-            begins=True,
-            **composer_context(None, values=request.form, errors=errors),
+            "threads/threads.html", status=422, listing=listed_threads(), shown=None, begins=True, **context
         )
     _run(turn)
     return see_other(url_for("threads.thread", thread_id=found.id))
@@ -71,23 +68,16 @@ def send_message(thread_id: str) -> ResponseReturnValue:
     check_spending()
     found = viewed_thread(thread_id)
     text = entered("content").strip()
-    on_busy: OnBusy = "interrupt" if request.form.get("on_busy") == "interrupt" else "queue"
+    parent_id: str | None = entered("parent") or None
+    edits = entered("edits")
+    if edits:
+        parent_id = message_of(found, edits).parent_id
     try:
-        if edits := entered("edits"):
-            parent_id = message_of(found, edits).parent_id
-            turn = _ask_beside(found, _wanted(text), text, parent_id)
-        else:
-            turn = ask(
-                found,
-                _wanted(text),
-                messages=[_message(text)],
-                parent_id=entered("parent") or None,
-                key=_key(),
-                owner=turn_engine().owner,
-                on_busy=on_busy,
-            )
-        db.session.commit()
-    except (Invalid, Conflict) as error:
+        wanted, uploads = _wanted(text), uploaded()
+        turn = _asked(
+            found, wanted, text, uploads, parent_id=parent_id, first=bool(edits) and parent_id is None
+        )
+    except DomainError as error:
         return _refused(found, error)
     _run(turn)
     return shown_again(found)
@@ -99,11 +89,11 @@ def answer_again(thread_id: str) -> ResponseReturnValue:
     check_spending()
     found = viewed_thread(thread_id)
     try:
-        wanted = TurnRequest(model=entered("model").strip() or found.model, **_payer())
+        wanted = TurnRequest(model=entered("model").strip() or None, **_payer())
         parent = message_of(found, entered("parent"))
         turn = ask(found, wanted, parent_id=parent.id, key=_key(), owner=turn_engine().owner)
         db.session.commit()
-    except (Invalid, Conflict) as error:
+    except DomainError as error:
         return _refused(found, error)
     _run(turn)
     return shown_again(found)
@@ -125,6 +115,21 @@ def stop_answer(thread_id: str) -> ResponseReturnValue:
     stop_turn(viewed_turn(found, entered("turn"), lock=True))
     if wants_fragment() and not entered("show"):
         return "", 204
+    return shown_again(found)
+
+
+@thread_form("/<thread_id>/resumption")
+def resume(thread_id: str) -> ResponseReturnValue:
+    """Let the paused turn `turn` go on, with a new `budget` in credits if one is entered. 422 for one that it has spent. Raises NotFound and Forbidden."""
+    check_spending()
+    found = viewed_thread(thread_id)
+    turn = viewed_turn(found, entered("turn"), lock=True)
+    try:
+        resume_turn(turn, turn_engine().owner, budget=credits_of("budget"))
+        db.session.commit()
+    except DomainError as error:
+        return _refused(found, error)
+    _run(turn)
     return shown_again(found)
 
 
@@ -168,17 +173,66 @@ def shown_again(found: Thread) -> ResponseReturnValue:
     return see_other(url_for("threads.thread", thread_id=found.id))
 
 
+def credits_of(name: str) -> int | None:
+    """Whole credits that were entered, from 0; None for an empty field. Raises Invalid."""
+    text = entered(name).replace(",", "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
+        return int(text)
+    problem = "Enter whole credits, such as 2,000, or nothing."
+    raise Invalid(problem, fields={name: problem})
+
+
 def _refused(found: Thread, error: DomainError) -> ResponseReturnValue:
+    if error.status not in (400, 402, 409, 413, 415, 422):
+        raise error
     db.session.rollback()
-    fields: Mapping[str, str] = error.fields or {} if isinstance(error, Invalid) else {}
-    known = {name: text for name, text in fields.items() if name in ("content", "model")}
-    return show_thread(
+    known = _fields_of(error)
+    refused = "" if known else error.message
+    return show_thread(found, status=422, values=request.form, errors=known, refused=refused)
+
+
+def _fields_of(error: DomainError) -> dict[str, str]:
+    """What is wrong with which field of the composer."""
+    if error.code == "model_missing":
+        return {"model": "Choose a model."}
+    fields: Mapping[str, str] = error.fields if isinstance(error, Invalid) else {}
+    return {name: text for name, text in fields.items() if name in ("content", "model")}
+
+
+def _drop(found: Thread | None) -> None:
+    """Undo a thread whose first message could not be sent; its files go with it."""
+    db.session.rollback()
+    if found is not None and (kept := db.session.get(Thread, found.id)) is not None:
+        delete_thread(kept)
+        db.session.commit()
+
+
+def _asked(
+    found: Thread,
+    wanted: TurnRequest,
+    text: str,
+    uploads: Sequence[Upload],
+    *,
+    parent_id: str | None = None,
+    first: bool = False,
+) -> Turn:
+    """Store the files and ask. Commits."""
+    files = file_parts(attached(found, uploads)) if uploads else []
+    said = [{"type": "text", "text": text.replace("\r\n", "\n")}]
+    turn = ask(
         found,
-        status=422,
-        values=request.form,
-        errors=known,
-        refused="" if known else error.message,
+        wanted,
+        messages=[{"role": "user", "content": [*files, *said]}],
+        parent_id=parent_id,
+        first=first,
+        key=_key(),
+        owner=turn_engine().owner,
+        on_busy="interrupt" if request.form.get("on_busy") == "interrupt" else "queue",
     )
+    db.session.commit()
+    return turn
 
 
 def _wanted(text: str) -> TurnRequest:
@@ -186,8 +240,7 @@ def _wanted(text: str) -> TurnRequest:
     errors = {}
     if not text:
         errors["content"] = "Enter a message."
-    if not (model := entered("model").strip()) and not entered("assistant"):
-        errors["model"] = "Choose a model."
+    model = entered("model").strip()
     if errors:
         raise Invalid("The message is not complete.", fields=errors)
     return TurnRequest(model=model or None, assistant_id=entered("assistant") or None, **_payer())
@@ -195,24 +248,6 @@ def _wanted(text: str) -> TurnRequest:
 
 def _payer() -> dict[str, str]:
     return {"org_id": g.org.id} if "org" in g else {}
-
-
-def _message(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text.replace("\r\n", "\n")}
-
-
-def _ask_beside(found: Thread, wanted: TurnRequest, text: str, parent_id: str | None) -> Turn:
-    """Ask with a message beside others below `parent_id`; None: beside the first one."""
-    return ask(
-        found,
-        wanted,
-        messages=[_message(text)],
-        parent_id=parent_id,
-        first=parent_id is None,
-        key=_key(),
-        owner=turn_engine().owner,
-        on_busy="queue",
-    )
 
 
 def _key() -> PresentedKey:

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Response, request, url_for
 from flask.typing import ResponseReturnValue
 
+from models import index
 from models.core.errors import NotFound
 from models.store.catalogue.markdown_blocks import blocks_of
 from models.threads import Thread
@@ -99,6 +100,7 @@ def show_thread(
         shown=shown,
         listing=listed_threads(found.id),
         refused=refused,
+        documents=index.documents_of("thread", found.id),
         **composer_context(found, values=values, errors=errors, last_model=models[-1] if models else None),
     )
 
