@@ -147,7 +147,7 @@ def test_a_document_is_of_its_own_assistant_only(session: OrmSession, alice: Per
 @pytest.mark.parametrize(("role", "manages", "edits"), [("admin", True, True), ("member", False, True), ("viewer", False, False)])  # fmt: skip
 def test_roles_manage_tools_and_documents(session: OrmSession, acme: Org, alice: Person, bob: Person, role: str, manages: bool, edits: bool) -> None:  # fmt: skip
     assert bob.user
-    factories.membership(acme, bob.user).role = role
+    factories.membership(acme, bob.id).role = role
     session.commit()
     start = "/orgs/acme/assistants"
     path = made(alice, "/orgs/acme")

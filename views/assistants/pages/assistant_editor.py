@@ -32,10 +32,10 @@ from views.assistants.pages.assistant_form import (
     form_choices,
     form_of,
     parsed_form,
+    placed_problems,
 )
-from views.threads.pages.composer import composer_context
 from views.threads.pages.thread_blueprint import check_spending
-from views.threads.pages.thread_page import shown_thread
+from views.threads.pages.thread_page import thread_context
 from views.web.guards import settings
 from views.web.htmx import render, see_other, toast, wants_fragment
 from views.web.org_guards import signed_in, viewed_account
@@ -65,7 +65,9 @@ def save(assistant_id: str) -> ResponseReturnValue:
         return _stale(viewed_assistant(assistant_id), form, raw)
     except (Invalid, Conflict, WriteLimitExceeded) as error:
         db.session.rollback()
-        return _page(viewed_assistant(assistant_id), form, problems_of(error, "name"), status=422)
+        return _page(
+            viewed_assistant(assistant_id), form, placed_problems(problems_of(error, "name")), status=422
+        )
     db.session.commit()
     return _editor_with(saved, test)
 
@@ -164,14 +166,12 @@ def _page(
     if wants_fragment() and request.method == "POST":
         return render("assistants/_form.html", status=status, test_id=test_id, **common)
     runs = viewer_may("run_assistants") and viewer_may("spend") and saved.assistant.deleted_at is None
-    shown = shown_thread(test) if test is not None and runs else None
     return render(
         "assistants/editor.html",
         status=status,
         test_id=test_id,
-        shown=shown,
+        tested=thread_context(test) if test is not None and runs else None,
         may_run=runs,
         may_delete=viewer_may("delete_assistants") or saved.assistant.user_id == signed_in().id,
-        composer=composer_context(test) if shown is not None else {},
         **common,
     )

@@ -131,7 +131,7 @@ def parsed_form(form: AssistantForm) -> tuple[dict[str, Any], int | None]:
         try:
             checked_fields({name: value})
         except Invalid as error:
-            problems |= _placed(error.fields or {name: error.message})
+            problems |= placed_problems(error.fields or {name: error.message})
     budget = values["budget"].strip().replace(",", "")
     if budget and not (re.fullmatch(r"\d{1,10}", budget, re.ASCII) and int(budget) <= MAX_BUDGET):
         problems["budget"] = f"Enter a whole number of credits up to {MAX_BUDGET:,}, or nothing."
@@ -157,6 +157,19 @@ def form_choices(form: AssistantForm) -> dict[str, Any]:
         "secrets": [each.name for each in tool_secrets(user_id, account)],
         "efforts": [("", "As the model does"), *((each, each.capitalize()) for each in EFFORTS)],
     }
+
+
+def placed_problems(problems: Mapping[str, str]) -> dict[str, str]:
+    """Problems of parameters beside their own fields, of tools beside the functions."""
+    found = {}
+    for name, text in problems.items():
+        param, colon, rest = text.partition(": ")
+        if name == "model_params":
+            own = colon and param in PARAMS
+            found[param if own else "params"] = f"Enter {rest}" if own else text
+        else:
+            found["functions" if name == "tools" else name] = text
+    return found
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
@@ -290,19 +303,6 @@ def read_json(text: str, name: str, what: str) -> Any:
         raise Invalid("", fields={name: f"This is not JSON for {what}.{place}"}) from None
     except (RecursionError, ValueError):
         raise Invalid("", fields={name: f"This is not JSON for {what}: it is nested too deep."}) from None
-
-
-def _placed(problems: Mapping[str, str]) -> dict[str, str]:
-    """Problems of parameters beside their own fields, of tools beside the functions."""
-    found = {}
-    for name, text in problems.items():
-        param, colon, rest = text.partition(": ")
-        if name == "model_params":
-            own = colon and param in PARAMS
-            found[param if own else "params"] = f"Enter {rest}" if own else text
-        else:
-            found["functions" if name == "tools" else name] = text
-    return found
 
 
 def _pretty(value: Any) -> str:

@@ -23,6 +23,7 @@ from views.assistants.pages.assistant_form import (
     entered_form,
     form_choices,
     parsed_form,
+    placed_problems,
 )
 from views.web.guards import settings
 from views.web.htmx import render, see_other, toast, wants_fragment
@@ -73,7 +74,7 @@ def add_assistant() -> ResponseReturnValue:
         made = create_assistant(signed_in().id, viewed_account(), raw, settings(), budget=budget)
     except (Invalid, WriteLimitExceeded) as error:
         db.session.rollback()
-        return _form(form, problems_of(error, "name"), status=422)
+        return _form(form, placed_problems(problems_of(error, "name")), status=422)
     db.session.commit()
     toast(f"“{made.assistant.name[:80]}” is saved. Test it beside the editor.")
     return see_other(url_for("assistants.editor", assistant_id=made.assistant.id))
