@@ -1,14 +1,16 @@
 """Bodies and answers of the JSON API of threads."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from views.web.body import Body, Missing, Objects
+from models.threads.message_content import MAX_PARTS
+from views.web.body import Body, Missing
 from views.web.operation import ResponseModel
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+MAX_CALLS = 128
 NAME = "1 to 255 characters"
 
 
@@ -50,7 +52,7 @@ class NewMessage(Body):
     model_config = STRICT
 
     role: Literal["user", "assistant", "system", "tool"]
-    content: str | Objects = Field(
+    content: str | Annotated[list[dict[str, Any]], Field(max_length=MAX_PARTS)] = Field(
         description="Text, or parts: `{type: text, text}`, `{type: image_url, image_url: {url}}`,"
         " `{type: file, document_id, name}`, `{type: reasoning, text}`"
     )
@@ -59,7 +61,9 @@ class NewMessage(Body):
         description="The message that it follows; by default the newest shown. null: it begins the thread anew",
     )
     name: str | None = None
-    tool_calls: Objects | None = Field(None, description="As in chat completions")
+    tool_calls: Annotated[list[dict[str, Any]], Field(max_length=MAX_CALLS)] | None = Field(
+        None, description="As in chat completions"
+    )
     tool_call_id: str | None = Field(None, description="The call that a tool's message answers")
     metadata: Missing[dict[str, str]] = None
 
