@@ -1,4 +1,4 @@
-"""Search in documents: 50,000 chunks of one account, and a thread with a part of them; and the parser of PDF files."""
+"""Search in the documents of an account, of 50,000 chunks, and the parser of PDF files."""
 
 import argparse
 import hashlib
@@ -31,8 +31,6 @@ from models.index.parser_runner import run_parser
 from models.index.vectors import write_vectors
 
 CHUNKS, PER_DOCUMENT, WORDS = 50_000, 100, 120
-PART = 0.3
-"""The share of the documents that the thread has."""
 VOCABULARY = 30_000
 QUERIES = 100
 PAGES = 500
@@ -91,7 +89,7 @@ def fill(server: Stoa, chunks: int) -> list[str]:
         documents = chunks // PER_DOCUMENT
         for number in range(documents):
             texts = [" ".join(chance.choices(words, cum_weights=ranks, k=WORDS)) for _ in range(PER_DOCUMENT)]
-            _document(number, texts, number < documents * PART)
+            _document(number, texts)
             db.session.commit()
         db.engine.dispose()
     with server.sql() as connection:
@@ -104,7 +102,7 @@ def fill(server: Stoa, chunks: int) -> list[str]:
     return words
 
 
-def _document(number: int, texts: list[str], in_thread: bool) -> None:
+def _document(number: int, texts: list[str]) -> None:
     chunks, at = [], 0
     for page, text in enumerate(texts, 1):
         chunks.append(TextChunk(at, at + len(text), page, page, 300, text))
@@ -114,14 +112,13 @@ def _document(number: int, texts: list[str], in_thread: bool) -> None:
     starts = [chunk.start for chunk in chunks]
     source = write_source(USER, sha256, unit="page", part_starts=starts, chunks=chunks, report=report)
     write_vectors(source.id, texts)
-    for kind, scope in (("account", USER), ("project", "part"))[: 1 + in_thread]:
-        db.session.add(
-            Document(
-                id=f"file-{uuid.uuid4().hex}", account_id=USER, user_id=USER, scope_kind=kind, scope_id=scope,
-                name=f"document {number}.pdf", media_type="application/pdf", bytes=at, sha256=sha256,
-                state="ready", source_id=source.id, report=report,
-            )
-        )  # fmt: skip
+    db.session.add(
+        Document(
+            id=f"file-{uuid.uuid4().hex}", account_id=USER, user_id=USER, scope_kind="account", scope_id=USER,
+            name=f"document {number}.pdf", media_type="application/pdf", bytes=at, sha256=sha256,
+            state="ready", source_id=source.id, report=report,
+        )
+    )  # fmt: skip
 
 
 def _search(server: Stoa, result: SearchResult, words: list[str], queries: int) -> None:

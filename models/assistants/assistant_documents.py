@@ -1,4 +1,4 @@
-"""Documents of assistants: whoever may run one has its files searched and may read them; whoever may edit it adds and deletes them."""
+"""Documents of assistants: whoever may see an assistant reads them, whoever may edit it adds and deletes them."""
 
 from models import index
 from models.assistants.assistant_access import check_capability, readable_assistant
@@ -6,8 +6,18 @@ from models.core.errors import DomainError
 from models.index import DocumentReader
 from models.ledger import Account
 
+SCOPE = "assistant"
 
-def _account(reader: DocumentReader, id: str, capability: str) -> str | None:
+
+def _reads(reader: DocumentReader, id: str) -> str | None:
+    return _account_for(reader, id, "see_assistants")
+
+
+def _writes(reader: DocumentReader, id: str) -> str | None:
+    return _account_for(reader, id, "edit_assistants")
+
+
+def _account_for(reader: DocumentReader, id: str, capability: str) -> str | None:
     if reader.user_id is None:
         return None
     own = reader.account_id == reader.user_id
@@ -17,17 +27,7 @@ def _account(reader: DocumentReader, id: str, capability: str) -> str | None:
         check_capability(reader.user_id, account, capability)
     except DomainError:
         return None
-    return account.id
+    return reader.account_id
 
 
-def may_read(reader: DocumentReader, id: str) -> str | None:
-    """The account of the assistant, if the reader may run it."""
-    return _account(reader, id, "run_assistants")
-
-
-def may_write(reader: DocumentReader, id: str) -> str | None:
-    """The account of the assistant, if the reader may edit it."""
-    return _account(reader, id, "edit_assistants")
-
-
-index.register_scope("assistant", may_read, may_write)
+index.register_scope(SCOPE, _reads, _writes)

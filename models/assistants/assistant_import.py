@@ -79,6 +79,21 @@ def import_assistants(user_id: str, account: Account, raw: Any, limits: Settings
     return [_imported(user_id, account, each, limits, existing) for each in items]
 
 
+def imported_id(account: Account, id: str) -> str:
+    """The id of the account's newest assistant that was imported under this id, if it is not one of ours; else the id itself."""
+    if id.startswith("agnt_") or "\0" in id:
+        return id
+    query = (
+        select(Assistant.id)
+        .join(AssistantVersion, AssistantVersion.assistant_id == Assistant.id)
+        .where(AssistantVersion.version == Assistant.version, AssistantVersion.metadata_[ORIGIN].astext == id)
+        .where(Assistant.account_id == account.id, Assistant.deleted_at.is_(None))
+        .order_by(Assistant.created_at.desc(), Assistant.id)
+        .limit(1)
+    )
+    return db.session.scalar(query) or id
+
+
 def _items(raw: Any) -> list[Any]:
     if isinstance(raw, dict) and isinstance(raw.get("data"), list):
         raw = raw["data"]

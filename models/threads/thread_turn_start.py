@@ -45,6 +45,8 @@ class TurnRequest:
     """Model calls after which the server runs no more tools; by default that of the settings."""
     org_id: str | None = None
     """The organisation that pays, if it is not the key's own."""
+    replaces: Sequence[str] = ()
+    """Which of `instructions` and `tools` stand in the place of the assistant's, instead of beside them."""
     parent_id: str | None = None
     answer_id: str | None = None
     input: Sequence[Mapping[str, Any]] = ()
@@ -61,6 +63,7 @@ def ask(
     *,
     messages: Sequence[Mapping[str, Any]] = (),
     parent_id: str | None = None,
+    first: bool = False,
     key: PresentedKey,
     owner: str,
     on_busy: OnBusy = "reject",
@@ -68,7 +71,8 @@ def ask(
     behind_waiting: bool = True,
 ) -> Turn:
     """Begin a turn. `messages` (`role`, `content` and other fields of `tree.append`) are added below `parent_id`, by default below the
-    newest message shown; without any, `parent_id` is answered once more, beside its other answers. While a turn of that branch is active,
+    newest message shown, or (`first`) beside the thread's first message; without any, `parent_id` is answered once more, beside its other
+    answers. While a turn of that branch is active,
     `on_busy` decides: a queued turn keeps its messages until it starts; without `behind_waiting`, none is queued behind a turn that
     waits for somebody itself. The assistant's version is the one of now. Locks the thread; flushes; the caller commits, then runs the
     turn if it is running. Raises TurnInProgress, NotFound, Invalid, Conflict, AgentDeleted, and DomainError without a model."""
@@ -77,7 +81,7 @@ def ask(
         _lock_active(thread)
     thread = tree.lock(thread)
     begin = partial(_begin, owner=owner, on_busy=on_busy, behind_waiting=behind_waiting)
-    parent = tree.message_of(thread, parent_id) if parent_id else _head(thread)
+    parent = tree.message_of(thread, parent_id) if parent_id else None if first else _head(thread)
     answer_id = f"msg_{uuid.uuid4()}"
     new = NewTurn(KIND, thread.id, answer_id, thread.account_id, thread.user_id, key, {}, budget)
     if not messages:

@@ -6,7 +6,7 @@ from datetime import datetime
 from types import EllipsisType
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from sqlalchemy import func, literal, or_, select, true
+from sqlalchemy import ColumnElement, func, literal, or_, select, true
 from sqlalchemy.orm import aliased
 
 from models.core.csv_text import csv_cell
@@ -59,13 +59,14 @@ class MessageFields(TypedDict, total=False):
     credits: int | None
     usage: dict[str, Any] | None
     metadata: Mapping[str, Any]
+    item: dict[str, Any] | None
 
 
 class Siblings(NamedTuple):
     """A message among the answers to the same message: its place from 1, how many there are, and its neighbours."""
 
     place: int
-    count: int
+    count: int  # type: ignore[assignment]  # nobody counts in it
     previous_id: str | None
     next_id: str | None
 
@@ -187,6 +188,16 @@ def fill(
     return message
 
 
+def remove(thread: Thread, message: ThreadMessage) -> None:
+    """Take a message out of its branch, with what it holds; what follows it stays. Locks the thread; flushes; again, it changes nothing."""
+    lock(thread)
+    if message.removed_at is None:
+        message.content, message.text, message.metadata_ = [], "", {}
+        message.tool_calls = message.citations = message.item = None
+        message.removed_at = now()
+        db.session.flush()
+
+
 def message_of(thread: Thread, id: str) -> ThreadMessage:
     """The message of the thread. Raises NotFound."""
     message = None if "\x00" in id else db.session.get(ThreadMessage, id)
@@ -228,7 +239,7 @@ def siblings(thread: Thread, messages: Iterable[ThreadMessage]) -> dict[str, Sib
     shown = list(messages)
     parents = {message.parent_id for message in shown}
     known = [parent for parent in parents if parent is not None]
-    below = ThreadMessage.parent_id.in_(known)
+    below: ColumnElement[bool] = ThreadMessage.parent_id.in_(known)
     if None in parents:
         below = or_(below, ThreadMessage.parent_id.is_(None))
     window: dict[str, Any] = {"partition_by": ThreadMessage.parent_id, "order_by": ThreadMessage.seq}
@@ -269,7 +280,7 @@ def newest_below(thread: Thread, message_id: str) -> str:
         .lateral()
     )
     query = select(last.c.id).select_from(branch.join(last, true())).order_by(last.c.seq.desc()).limit(1)
-    return db.session.scalars(query).one()
+    return str(db.session.scalars(query).one())
 
 
 def select_branch(thread: Thread, message_id: str) -> str:

@@ -160,7 +160,8 @@ def _system(
 ) -> str:
     parts: list[str | None] = []
     if saved is not None:
-        parts.append(assistants.render_instructions(saved.version, wanted.variables))
+        if "instructions" not in wanted.replaces:
+            parts.append(assistants.render_instructions(saved.version, wanted.variables))
         if saved.version.context:
             parts.append(f"<context>\n{saved.version.context}\n</context>")
     parts.append(documents.system)
@@ -172,9 +173,10 @@ def _toolbox(
     wanted: "TurnRequest", saved: SavedAssistant | None, account_id: str, documents: TurnDocuments
 ) -> Toolbox:
     """The assistant's tools and the request's by name; the request wins. Documents are searched if there are any."""
-    tools = [each for each in (saved.version.tools if saved else ()) if each != FILE_SEARCH]
+    version = saved.version if saved and "tools" not in wanted.replaces else None
+    tools = [each for each in (version.tools if version else ()) if each != FILE_SEARCH]
     searched = [FILE_SEARCH] if documents.scopes else []
-    servers = saved.version.mcp_servers if saved else []
+    servers = version.mcp_servers if version else []
     return open_toolbox(account_id, [*searched, *tools], servers, wanted.tools)
 
 

@@ -8,7 +8,6 @@ import orjson
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
-from models.gateway.chat_format import Call
 from models.gateway.dialects import TURNS
 from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingRequest
 from models.gateway.dialects.error_shapes import answer_message
@@ -39,13 +38,11 @@ def open_call(
     that its header would name. Holds no transaction. Raises TurnCallFailed."""
     streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
     headers = {"x-stoa-run-id": handle.run_id} if handle.run_id else {}
-    # of the key there is its id alone, which would read like a mistyped one
-    received = IncomingRequest(request_id, f"turn {handle.key.id}", headers, streamed, orjson.dumps(streamed))
-    request: CallRequest = replace(
-        TURNS.read(received), acts_for=handle.key, payer=PayerHint(org_id) if org_id else PayerHint()
+    received = IncomingRequest(
+        request_id, handle.key.id, headers, streamed, orjson.dumps(streamed), acts_for=handle.key
     )
-    if isinstance(request.call, Call):
-        request = replace(request, call=replace(request.call, caller=handle.key.id))
+    payer = PayerHint(org_id) if org_id else PayerHint()
+    request: CallRequest = replace(TURNS.read(received), payer=payer)
     try:
         answer = handle.gateway.open(request)
     except FAILURES as error:

@@ -16,8 +16,8 @@ from models.core.errors import DomainError, Invalid
 from models.index import Document, DocumentReader, DocumentTooLarge, IndexScope
 from models.ledger import Account
 from views.billing.api.plans import MANAGEMENT
-from views.index.file_download import file_response
 from views.web.body import Body, Int32, Missing, read
+from views.web.file_download import file_response
 from views.web.format import iso
 from views.web.guards import caller_address, key_credential, known_key, limiter
 from views.web.keyset import cursor, cursor_text

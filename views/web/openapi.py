@@ -28,6 +28,8 @@ Schema = dict[str, Any]
 TAGS = {
     "Gateway": "Model calls: chat completions, models, and what limits a key",
     "Responses": "OpenAI's Responses API: create, continue, read and compact responses, and WebSockets",
+    "Conversations": "OpenAI's Conversations API: create and read conversations that responses continue",
+    "Assistants API": "OpenAI's Assistants API, for clients that were written for it: assistants, threads, messages, runs",
     "Embeddings and media": "Embeddings, ranking, moderation, plain completions, images, speech and transcription",
     "Search and feedback": "Search the web and documentation; feedback, and what else Codebuff's clients send",
     "Coding clients": "What Claude Code asks beside model calls: usage, managed settings, telemetry",
@@ -35,7 +37,8 @@ TAGS = {
     "Files": "Documents: upload, read, search and cite them",
     "Assistants": "Saved assistants, their versions, tools and secrets",
     "Runs": "Agent runs: start, steps, finish, cost",
-    "Threads": "Threads and their messages: read, write, search, export, share",
+    "Threads": "Threads and their messages: read, write, search, export",
+    "Links to threads": "Links that show a thread to whoever has them, and copies of what they show",
     "Turns": "Answers in threads: begin, watch, stop and resume them",
     "Usage": "Balance and usage of an account",
     "Store": "Browse agents, their versions and statistics",
@@ -66,6 +69,12 @@ SECURITY: dict[str, list[dict[str, list[str]]]] = {
 }
 PARAMETERS = {
     "runId": "The run id returned by START",
+    "conversation_id": "The conversation's id, `conv_…`",
+    "assistant_id": "The assistant's id, `agnt_…`",
+    "thread_id": "The thread's id, `thrd_…`",
+    "message_id": "The message's id, `msg_…`",
+    "run_id": "The run's id, `run_…`",
+    "step_id": "The step's id, `step_…`",
     "publisher": "The publisher's id",
     "agent": "The agent's id",
     "version": "For example 1.0.0",

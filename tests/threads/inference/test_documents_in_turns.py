@@ -123,9 +123,9 @@ def test_a_document_of_an_assistant_is_searched_by_whoever_runs_it(
     parse_document(transaction, document.id)
     for person, expected in ((alice, org.id), (bob, org.id), (mallory, None)):
         reader = DocumentReader(org.id, person.id)
-        assert assistant_documents.may_read(reader, made.assistant.id) == expected
-        assert assistant_documents.may_write(reader, made.assistant.id) == expected
-        assert assistant_documents.may_read(reader, "agnt_0\x00") is None
+        assert assistant_documents._reads(reader, made.assistant.id) == expected
+        assert assistant_documents._writes(reader, made.assistant.id) == expected
+        assert assistant_documents._reads(reader, "agnt_0\x00") is None
     assert document.id in documents_for(org.id, None, made.assistant.id).system
     assert documents_for(alice.id, None, made.assistant.id).scopes == ()
 

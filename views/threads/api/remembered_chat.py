@@ -14,7 +14,7 @@ from models.accounts.api_keys import check_use
 from models.accounts.key_format import PresentedKey, present
 from models.core.db import db, now
 from models.core.errors import Conflict, DomainError, Invalid
-from models.core.strict_models import Body, InvalidBody, Missing, parse
+from models.core.strict_models import Body, InvalidBody, Missing, Objects, parse
 from models.gateway import sse
 from models.gateway.dialects import CHAT
 from models.gateway.dialects.dialect import ErrorContext
@@ -67,7 +67,7 @@ class RememberedBody(Body):
     on_busy: Missing[OnBusy] = None
     budget: Missing[int] = Field(None, ge=1, le=10**12)
     max_rounds: Missing[int] = Field(None, ge=1, le=100)
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Objects = Field(min_length=1)
     model: Missing[str] = Field(None, min_length=1, max_length=300)
     stream: Missing[bool] = None
     n: Missing[int] = None
