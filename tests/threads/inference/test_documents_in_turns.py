@@ -7,13 +7,16 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from models import index
-from models.core.db import db
+from models import assistants, index
+from models.assistants import assistant_documents
+from models.core.db import db, extension
 from models.core.job_queue import transaction
-from models.index import Document
+from models.index import Document, DocumentReader
 from models.index.document_parsing import parse_document
+from models.ledger import Account
 from models.threads.answer_citations import check_answer
 from models.threads.thread_documents import NOTHING, documents_for
+from tests import factories
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream
 from tests.threads.inference.conftest import Turns, calls, says
@@ -105,6 +108,26 @@ def test_a_document_of_a_thread_is_its_owners(
             headers=person.headers,
         )
         assert answer.status_code == expected, answer.get_data()
+
+
+def test_a_document_of_an_assistant_is_searched_by_whoever_runs_it(
+    turns: Turns, fake: FakeUpstream, client: FlaskClient, alice: Person, bob: Person, mallory: Person
+) -> None:
+    org = factories.org(alice.user, members=(bob.user,))
+    fields = {"name": "Helper", "instructions": "Be brief."}
+    made = assistants.create_assistant(alice.id, Account(org_id=org.id), fields, extension("settings"))
+    document = index.add_document(
+        org.id, alice.id, "assistant", made.assistant.id, "policy.txt", POLICY.encode()
+    )
+    db.session.commit()
+    parse_document(transaction, document.id)
+    for person, expected in ((alice, org.id), (bob, org.id), (mallory, None)):
+        reader = DocumentReader(org.id, person.id)
+        assert assistant_documents._reads(reader, made.assistant.id) == expected
+        assert assistant_documents._writes(reader, made.assistant.id) == expected
+        assert assistant_documents._reads(reader, "agnt_0\x00") is None
+    assert document.id in documents_for(org.id, None, made.assistant.id).system
+    assert documents_for(alice.id, None, made.assistant.id).scopes == ()
 
 
 @pytest.mark.parametrize(
