@@ -12,6 +12,7 @@ from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.assistants import api as assistants_api
 from views.assistants import commands as assistants_commands
+from views.assistants import pages as assistant_pages
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import api_key_usage_route, api_keys_api, budget_requests_api, key_limits_api
@@ -70,6 +71,7 @@ from views.store.pages import (
     versions,
 )
 from views.threads import api as threads_api
+from views.threads import pages as thread_pages
 from views.threads.api import conversations as openai_conversations
 from views.threads.api import openai_assistants, openai_runs, openai_threads, remembered_chat
 from views.turns import api as turns_api
@@ -128,6 +130,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(run_pages.bp)
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(playground_pages.bp)
+    app.register_blueprint(thread_pages.bp)
+    app.register_blueprint(assistant_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
     app.register_blueprint(document_pages.bp)

@@ -1,7 +1,7 @@
 """Messages keep the item of OpenAI's Conversations API that they are, and may be removed from their branch.
 
 Revision: 0120
-Revises: 0118
+Revises: 0119
 
 The table is new: no release has filled it.
 """
@@ -9,7 +9,7 @@ The table is new: no release has filled it.
 from alembic import op
 
 revision = "0120"
-down_revision = "0118"
+down_revision = "0119"
 branch_labels = None
 depends_on = None
 

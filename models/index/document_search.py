@@ -149,7 +149,7 @@ def _by_words(searched: _Searched, terms: Sequence[QueryTerm]) -> tuple[list[Key
 
 def _finder(form: str) -> re.Pattern[str]:
     """Finds how often a word occurs, in the text form of `chunk.terms`."""
-    return re.compile(re.escape(quoted(form)) + r":(\d+)")
+    return re.compile(rf"{re.escape(quoted(form))}:(\d+)")
 
 
 def _name_bonus(name: str, known: Collection[str]) -> float:

@@ -67,7 +67,9 @@ def _batches(engine: Engine, values: dict[str, Any]) -> Iterator[Mapping[str, An
     last = 0
     while True:
         with engine.connect() as connection:
-            rows = connection.execute(_OLDEST_FIRST, {**values, "after": last}).mappings().all()
+            rows: Sequence[Any] = (
+                connection.execute(_OLDEST_FIRST, {**values, "after": last}).mappings().all()
+            )
         yield from rows
         if len(rows) < values["most"]:
             return

@@ -85,7 +85,6 @@ class ThreadTurn:
             with handle.context():
                 thread = db.session.get_one(Thread, handle.subject_id)
                 setup = self.setup(thread)
-                db.session.rollback()
         except DomainError as error:
             with handle.step() as turn:
                 if handle.stopped:
@@ -93,6 +92,7 @@ class ThreadTurn:
                 else:
                     self.end(turn, "failed", code=error.code, message=error.message, status=error.status)
             return False
+        setup.toolbox.pay_with(handle, self.wanted.org_id)
         self._setup = setup.with_tools()
         return True
 
@@ -287,6 +287,7 @@ class ThreadTurn:
             handle.emit("tool.started", {"tool_call_id": call["id"], **facts})
         results = run_tools(own, setup.call, handle.context, self.tool_seconds, handle.on_stop)
         with handle.step() as turn:
+            turn.credits = (turn.credits or 0) + setup.toolbox.take_credits()
             thread = db.session.get_one(Thread, handle.subject_id)
             for call, text in zip(own, results, strict=True):
                 message = tree.append(

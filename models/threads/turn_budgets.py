@@ -48,7 +48,9 @@ def reserve(
     turn: Turn, thread: Thread | None, assistant_id: str | None, wanted: int = AT_ONCE
 ) -> Shortage | None:
     """Let the turn have `wanted` credits that it has not spent, or as many as its budgets leave; its run's envelope grows alike. Returns
-    the smallest budget if they leave nothing. Without any budget, nothing is reserved."""
+    the smallest budget if they leave nothing. Without any budget, nothing is reserved, and nothing locked."""
+    if turn.budget is None and (thread is None or thread.budget is None) and not _limited(assistant_id):
+        return None
     rows = list(_locked(thread, assistant_id))
     levels = _levels(turn, rows)
     if not levels:
@@ -85,6 +87,11 @@ def settle(turn: Turn, thread: Thread | None, assistant_id: str | None) -> None:
         row.spent += turn.credits or 0
     turn.reserved = 0
     db.session.flush()
+
+
+def _limited(assistant_id: str | None) -> bool:
+    limit = select(Assistant.budget).where(Assistant.id == assistant_id)
+    return assistant_id is not None and db.session.scalar(limit) is not None
 
 
 def _locked(thread: Thread | None, assistant_id: str | None) -> Iterator[Thread | Assistant]:

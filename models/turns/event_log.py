@@ -222,17 +222,29 @@ class EventLog:
         The caller has checked who may see it. Holds no connection while it waits."""
         yield from self.watch_now(turn_id, after)
 
-    def watch_now(self, turn_id: str, after: int = 0) -> Iterator[LoggedEvent | None]:
-        """As `watch`, from this moment on, also if the turn is deleted before the first event is asked for. The caller asks for one."""
+    def watch_now(
+        self, turn_id: str, after: int = 0, *, begins: bool = False
+    ) -> Iterator[LoggedEvent | None]:
+        """As `watch`, from this moment on, also if the turn is deleted before the first event is asked for. The caller asks for one.
+        `begins`: it has no events yet."""
+        return _one_by_one(self.watch_batches(turn_id, after, begins=begins))
+
+    def watch_batches(
+        self, turn_id: str, after: int = 0, *, begins: bool = False
+    ) -> Iterator[list[LoggedEvent]]:
+        """As `watch_now`, with the events that are there together, none for a heartbeat: a reader that pauses between two batches gets what came
+        meanwhile at once."""
         self._start()
         with self._lock:
             found = self._running.get(turn_id) or self._watched.get(turn_id)
             if found is None:
                 found = self._watched[turn_id] = TurnLog(turn_id)
+                if begins:
+                    found.read_at = time.monotonic()
             found.watchers += 1
         return self._watch(found, after)
 
-    def _watch(self, found: TurnLog, after: int) -> Iterator[LoggedEvent | None]:
+    def _watch(self, found: TurnLog, after: int) -> Iterator[list[LoggedEvent]]:
         try:
             yield from self._events(found, after)
         finally:
@@ -241,16 +253,14 @@ class EventLog:
                 if not found.watchers and self._watched.get(found.turn_id) is found:
                     del self._watched[found.turn_id]
 
-    def _events(self, found: TurnLog, after: int) -> Iterator[LoggedEvent | None]:
+    def _events(self, found: TurnLog, after: int) -> Iterator[list[LoggedEvent]]:
         quiet = time.monotonic()
         while True:
             if not (found.live or found.over) and time.monotonic() - found.read_at >= REFRESH_SECONDS:
                 self._refresh(found)
-            events = found.since(after)
-            for event in events:
-                yield event
-                after = event.seq
-            if events:
+            if events := found.since(after):
+                yield events
+                after = events[-1].seq
                 quiet = time.monotonic()
                 continue
             if found.over:
@@ -260,7 +270,7 @@ class EventLog:
                     found.changed.wait(timeout=min(HEARTBEAT_SECONDS, REFRESH_SECONDS))
             if time.monotonic() - quiet >= HEARTBEAT_SECONDS:
                 quiet = time.monotonic()
-                yield None
+                yield []
 
     def _refresh(self, found: TurnLog) -> None:
         """Read new events from the table, for all watchers of this process."""
@@ -313,3 +323,10 @@ class EventLog:
             except Exception as error:
                 # its watchers read it themselves a little later
                 log.warning("events of a turn could not be read: %s", type(error).__name__)
+
+
+def _one_by_one(batches: Iterator[list[LoggedEvent]]) -> Iterator[LoggedEvent | None]:
+    for batch in batches:
+        if not batch:
+            yield None
+        yield from batch

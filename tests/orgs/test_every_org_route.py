@@ -59,12 +59,14 @@ orgs_api.remove_repository orgs_api.remove_team_member orgs_api.resend_invitatio
 orgs_api.withdraw_invitation
 """
 MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
-SPENDERS = "budgets.ask playground.send"
+SPENDERS = "budgets.ask playground.send threads.answer_again threads.begin_thread threads.resume threads.send_message"
 THEMSELVES = """
 credits.dismiss orgs.authorize_personal_key
 orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore
 orgs.change_org_key_rules orgs.revoke_org_key orgs.rotate_org_key orgs.set_key_team orgs_api.create_org_key orgs_api.dismiss_org_alert orgs_api.edit_org_key
 orgs_api.revoke_org_key runs.revoke runs.score runs.share runs.tags
+threads.attach threads.choose_branch threads.delete threads.detach threads.restore threads.revoke_link threads.save_settings
+threads.share threads.stop_answer
 """
 """For oneself: keys, alerts, runs and memberships of others do not exist here (tested with the parts)."""
 BODY_FIRST = "orgs_api.add_members organisation_credits_api.buy_organisation_credits"

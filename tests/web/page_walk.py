@@ -20,7 +20,7 @@ NOT_PAGES = {
         accounts.download_export admin_audit.file agent.card agent.definition assets.stylesheet avatars.avatar billing.credit_note_pdf
         billing.receipt_pdf billing.statement_file billing.statement_pdf documents.content feeds.everything feeds.of_publisher feeds.part
         feeds.sitemap health.prometheus health.readyz launcher.download ledger.heads orgs.archive orgs.audit_file
-        orgs.export_usage pages.favicon pages.robots publishers.card runs.export static store.picture usage.call_request
+        orgs.export_usage pages.favicon pages.robots publishers.card runs.export static store.picture threads.export usage.call_request
         usage.calls_export usage.export
     """,
     "a redirect": """
@@ -28,6 +28,7 @@ NOT_PAGES = {
         billing.seat_setup billing.statement_address budgets.find_budget codebuff_extras.config codebuff_extras.releases orgs.sso_callback orgs.start_sso pages.api_keys
         orgs.analytics pages.docs pages.usage referrals.moved versions.choose
     """,
+    "a stream": "threads.turn_events",
     "a fragment": "playground.figures runs.row",
     "JSON for a script": "accounts.new_passkey_options accounts.passkey_options",
     "needs a state of Stripe; tests/billing opens it": """
@@ -45,6 +46,7 @@ OF_A_PERSON_ONLY = {"billing.purchase", "billing.review", "billing.ask_removal",
 MORE = [
     ("anonymous", "/nothing-here"),
     ("anonymous", "/shared/nothing"),
+    ("anonymous", "/shared/threads/nothing"),
     ("anonymous", "/login/link/none"),
     ("anonymous", "/docs/api?q=usage"),
     ("anonymous", "/store?q=zzz"),
@@ -52,6 +54,9 @@ MORE = [
     ("anonymous", "/publishers/harbor/agents/code-reviewer/2.4.1"),
     ("person", "/calls?status=failed"),
     ("person", "/runs?agent=zzz"),
+    ("person", "/threads?deleted=1"),
+    ("person", "/threads?q=columns"),
+    ("person", "/threads?q=zzz"),
     ("person", "/runs?when=custom&from=2026-02-20&to=2026-02-01&spawned=1"),
     ("person", "/profile?tab=usage&by=key&range=30d"),
     ("operator", "/admin?q=example.org"),
@@ -60,6 +65,7 @@ MORE = [
 STATUSES = {
     "/nothing-here": 404,
     "/shared/nothing": 404,
+    "/shared/threads/nothing": 404,
     "/login/link/none": 410,
     "/publishers/delia/owner": 409,
     "/admin/evals/comparison": 422,

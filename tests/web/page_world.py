@@ -38,6 +38,7 @@ from tests.billing.subscribers import Plans
 from tests.billing.test_plans import PRO
 from tests.factories import Person, now
 from tests.orgs.org_rows import rows_of
+from tests.threads.thread_rows import thread_rows
 
 DEMO_DAYS = 4
 """A month of runs takes three seconds more."""
@@ -69,7 +70,7 @@ def build(desk: Desk, people: Mapping[str, User], acme: Org) -> PageWorld:
     with factories.one_commit():
         org_rows = rows_of(acme, people["alice"], people["bob"], people["carol"])
         delia = db.session.get_one(User, demo.USER_ID)
-        own = _public(desk, delia, acme) | _runs(delia) | _account(delia)
+        own = _public(desk, delia, acme) | _runs(delia) | _account(delia) | _threads(delia)
         newcomer = factories.user("newcomer")
         factories.org(newcomer, "Newco")
         result = factories.save(
@@ -193,6 +194,10 @@ def _document(delia: User) -> dict[str, str]:
         source_id=source.id, report=report,
     )  # fmt: skip
     return {"documents/id": factories.save(row).id}
+
+
+def _threads(delia: User) -> dict[str, str]:
+    return thread_rows(delia.id, Account(user_id=delia.id))
 
 
 def _account(delia: User) -> dict[str, str]:

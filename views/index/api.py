@@ -16,8 +16,8 @@ from models.core.errors import DomainError, Invalid
 from models.index import Document, DocumentReader, DocumentTooLarge, IndexScope
 from models.ledger import Account
 from views.billing.api.plans import MANAGEMENT
-from views.index.file_download import file_response
 from views.web.body import Body, Int32, Missing, read
+from views.web.file_download import file_response
 from views.web.format import iso
 from views.web.guards import caller_address, key_credential, known_key, limiter
 from views.web.keyset import cursor, cursor_text
@@ -219,7 +219,7 @@ def file_content(id: str) -> Response:
 
 
 @bp.post("/api/v1/files/search")
-@limiter.limit("300/minute", key_func=lambda: _caller_id())
+@limiter.limit("600/minute", key_func=lambda: _caller_id())
 @Operation(
     tag="Files",
     caller="key",

@@ -6,7 +6,7 @@ of elements, in case of a bug in either.
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +32,9 @@ bound the parsing time."""
 SAFE_LINK = re.compile(r"(?:https?://|mailto:)[^\s]+", re.IGNORECASE)
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control and bidirectional override characters, which are removed."""
+
+CITED = re.compile(r"【([^】\n]{1,200})】")
+"""How a model names a source."""
 
 ELEMENTS = {
     *("h2", "h3", "h4", "h5", "h6", "p", "br", "hr", "ul", "ol", "li", "blockquote", "pre", "code"),
@@ -67,13 +70,15 @@ def _is_safe_link(url: str) -> bool:
 
 
 def _shift_headings(state: Any) -> None:
-    """Start headings at level two, below the page's own, without skipping levels."""
-    above: list[str] = []
+    """Start headings at level two, below the page's own, without skipping levels; with `above` in the environment, below those. It
+    then has the headings above what follows."""
+    above: list[str] = state.env.setdefault("above", [])
     for token in state.tokens:
         if token.type == "heading_open":
             while above and above[-1] >= token.tag:
                 above.pop()
             above.append(token.tag)
+            token.meta["above"] = above.copy()
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(len(above) + 1, 6)}"
 
@@ -94,6 +99,26 @@ def _drop_empty_links(state: Any) -> None:
             token.children = children
 
 
+def _mark_sources(state: Any) -> None:
+    """With `marks` in the environment, replace `【id】` of its ids in texts, but not in links and code, by the mark of that source."""
+    marks: Mapping[str, int] = state.env.get("marks", {})
+    if not marks:
+        return
+    for token in state.tokens:
+        links = 0
+        for child in token.children or ():
+            links += {"link_open": 1, "link_close": -1}.get(child.type, 0)
+            if child.type == "text" and not links:
+                child.content = CITED.sub(
+                    lambda found: mark_of(marks[found[1]]) if found[1] in marks else found[0], child.content
+                )
+
+
+def mark_of(number: int) -> str:
+    """What stands in the HTML for a source, to be replaced after it is sanitised."""
+    return f"\ue000{number}\ue001"
+
+
 def _parser() -> MarkdownIt:
     parser = MarkdownIt(
         "commonmark", {"html": False, "maxNesting": MAX_NESTING}, renderer_cls=_Renderer
@@ -101,10 +126,11 @@ def _parser() -> MarkdownIt:
     parser.validateLink = _is_safe_link  # type: ignore[method-assign]
     parser.core.ruler.push("shift_headings", _shift_headings)
     parser.core.ruler.push("drop_empty_links", _drop_empty_links)
+    parser.core.ruler.push("mark_sources", _mark_sources)
     return parser
 
 
-_PARSER = _parser()
+PARSER = _parser()
 
 
 def normalize(text: str) -> str:
@@ -153,8 +179,13 @@ def _rendered(text: str) -> Markup:
     text = normalize(text)
     if problem_in(text):
         return Markup('<pre tabindex="0"><code>{}</code></pre>').format(text[:MAX_LENGTH])
+    return sanitised(PARSER.render(text))
+
+
+def sanitised(rendered: str) -> Markup:
+    """The HTML of the parser with the allowed elements and attributes only."""
     clean = nh3.clean(
-        _PARSER.render(text),
+        rendered,
         tags=ELEMENTS,
         attributes=ATTRIBUTES,
         url_schemes={"http", "https", "mailto"},

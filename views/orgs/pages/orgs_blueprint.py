@@ -8,7 +8,17 @@ from models.orgs import can
 
 bp = Blueprint("orgs", __name__)
 
-KEPT = ("orgs.", "provider_keys.", "runs.", "usage.call", "usage.new_key", "credits.", "playground.")
+KEPT = (
+    "orgs.",
+    "assistants.",
+    "provider_keys.",
+    "runs.",
+    "usage.call",
+    "usage.new_key",
+    "credits.",
+    "playground.",
+    "threads.",
+)
 """Endpoints, or how they begin, whose links stay with the organisation."""
 
 
