@@ -45,7 +45,10 @@ class Listed(NamedTuple):
 
 
 def _keyset(
-    query: Select[Any], table: type[Assistant] | type[Turn], page: CursorPage, find: Callable[[str], Any]
+    query: Select[*tuple[Any, ...]],
+    table: type[Assistant] | type[Turn],
+    page: CursorPage,
+    find: Callable[[str], Any],
 ) -> tuple[list[Any], bool]:
     """The rows of a page by time and id. `find` returns the row of a cursor. Raises NotFound."""
     backwards = page.after is None and page.before is not None

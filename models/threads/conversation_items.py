@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from models.core.db import db
-from models.core.errors import NotFound
+from models.core.errors import Invalid, NotFound
 from models.gateway.chat_format import BadCall
 from models.gateway.formats.body_checks import check_content
 from models.ledger.sanitizing import clean_json
@@ -67,8 +67,7 @@ def own_conversation(user_id: str, account_id: str, id: str) -> Thread:
 
 
 def checked_items(given: Any, *, limit: int | None = MAX_ITEMS, name: str = "items") -> list[dict[str, Any]]:
-    """The items of a request, or of a response's input. Raises BadCall, which names the item that is wrong, and Invalid for one that
-    is too large or has NUL."""
+    """The items of a request, or of a response's input. Raises BadCall, which names the item that is wrong."""
     if isinstance(given, str):
         return [{"type": "message", "role": "user", "content": given}]
     if not isinstance(given, list):
@@ -96,7 +95,10 @@ def _checked(item: Any, name: str) -> dict[str, Any]:
         raise BadCall(f"'{name}.type' must be the kind of an item, such as 'message'.", param=f"{name}.type")
     if kind == "item_reference":
         raise BadCall(f"'{name}' refers to an item: send the item itself.", param=name)
-    check_storable(item, name)
+    try:
+        check_storable(item, name)
+    except Invalid as error:
+        raise BadCall(error.message, param=name) from None
     if kind == "message" and item.get("role") not in _ROLES:
         raise BadCall(f"'{name}.role' must be one of {', '.join(_ROLES)}.", param=f"{name}.role")
     for key in _NEEDED.get(kind, ()):

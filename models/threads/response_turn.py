@@ -29,7 +29,7 @@ from models.gateway.stream import AnswerStream
 from models.gateway.streamed_answer import AnswerStopped
 from models.gateway.upstream import UpstreamError
 from models.ledger.sanitizing import clean_json
-from models.threads import conversation_items
+from models.threads import conversation_items, tree
 from models.threads.thread import Thread
 from models.turns import Turn, TurnEvent
 from models.turns.engine import TurnHandle, register_kind
@@ -117,12 +117,12 @@ class ResponseTurns:
         """See `TurnWork`."""
         with handle.context():
             settings: Settings = extension("settings")
-        ResponseTurn(handle, settings).run()
+        RunningResponse(handle, settings).run()
         if not ResponseRequest.read(handle.request).background:
             _forget(handle)
 
 
-class ResponseTurn:
+class RunningResponse:
     """One response, while this process runs it."""
 
     def __init__(self, handle: TurnHandle, settings: Settings) -> None:
@@ -296,6 +296,12 @@ class ResponseTurn:
                 message=_text(shown.get("message")),
             )
 
+    def _charge_conversation(self, turn: Turn) -> None:
+        """Add what the response cost to what the conversation has spent."""
+        thread = db.session.get(Thread, self.wanted.thread_id) if self.wanted.thread_id else None
+        if thread is not None and turn.credits:
+            tree.lock(thread).spent += turn.credits
+
     def _add_to_conversation(self, turn: Turn, response: Mapping[str, Any]) -> None:
         """The response was paid for, so it ends as it is, even if the conversation cannot take it."""
         thread = db.session.get(Thread, self.wanted.thread_id) if self.wanted.thread_id else None
@@ -338,6 +344,7 @@ class ResponseTurn:
         """Within a step: the last event of the response, and the end of its turn."""
         self.handle.record(kind, clean_json(self._numbered({"type": kind, "response": response, **more})))
         turn.credits = turn.credits or 0
+        self._charge_conversation(turn)
         self.handle.end(turn, state, code=code, message=message)
 
 
@@ -354,16 +361,11 @@ def _text(value: Any) -> str | None:
 
 def _forget(handle: TurnHandle) -> None:
     """The client has its answer: what it says is kept as a response or in its conversation only."""
-    with handle.context():
-        turn = db.session.get(Turn, handle.id)
-        if turn is not None and turn.ended_at is not None:
-            db.session.execute(
-                delete(TurnEvent).where(
-                    TurnEvent.turn_id == handle.id, TurnEvent.type.startswith("response.")
-                )
-            )
+    with handle.after_end() as turn:
+        if turn is not None:
+            told = TurnEvent.turn_id == handle.id, TurnEvent.type.startswith("response.")
+            db.session.execute(delete(TurnEvent).where(*told))
             turn.request = {key: turn.request[key] for key in ("request_id", "facts") if key in turn.request}
-        db.session.commit()
 
 
 register_kind(KIND, ResponseTurns())

@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 
 from models.accounts.key_format import PresentedKey
 from models.core.db import db
-from models.core.errors import Conflict
+from models.core.errors import Conflict, DomainError
 from models.gateway.chat_format import BadCall
 from models.gateway.formats.responses_parsing import parse_responses
 from models.gateway.lenient_json import write
@@ -59,10 +59,11 @@ class ResponseCall:
 def begin_response(call: ResponseCall, owner: str) -> Turn:
     """Begin the turn of a response, leased to the worker `owner`, which runs it after the commit. Locks the conversation; flushes.
 
-    Raises BadCall, Invalid, NotFound, Forbidden, and ConversationLocked while another response of the conversation is written."""
+    Raises BadCall, NotFound, Forbidden, DomainError (`budget_exceeded`), and ConversationLocked while another response of the conversation is written."""
     body = dict(call.body)
     background, conversation, prompt = (body.pop(key, None) for key in KEYS)
     _check_background(background, body, keeps=call.keeps)
+    conversation_items.check_storable_request(body)
     facts: dict[str, Any] = {"background": background is True, "created_at": int(time.time())}
     if prompt:
         body, facts["prompt"] = with_prompt(call.user_id, call.own, body, prompt)
@@ -73,7 +74,6 @@ def begin_response(call: ResponseCall, owner: str) -> Turn:
         given = _given(body)
     probe = {**body, "input": body.get("input") or "-"} if thread is not None and thread.head_id else body
     parse_responses(probe, len(write(body)))
-    conversation_items.check_storable_request(body)
     wanted = ResponseRequest(
         call.request_id,
         body,
@@ -111,7 +111,14 @@ def _conversation(call: ResponseCall, given: Any, body: Mapping[str, Any]) -> Th
             "'conversation' and 'previous_response_id' exclude each other. Send one of them.",
             param="previous_response_id",
         )
-    return tree.lock(conversation_items.own_conversation(call.user_id, call.own.id, id))
+    thread = tree.lock(conversation_items.own_conversation(call.user_id, call.own.id, id))
+    if thread.budget is not None and thread.spent + thread.reserved >= thread.budget:
+        raise DomainError(
+            f"The budget of this conversation, {thread.budget:,} credits, is used up. Raise it.",
+            status=402,
+            code="budget_exceeded",
+        )
+    return thread
 
 
 def _given(body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from models.core.db import db, now
 from models.gateway import GatewayCall
 from models.gateway.response_state import StoredResponse
 from models.ledger import Account, CreditHold
+from models.threads import Thread
 from models.threads.response_turn_start import prune_response_turns
 from models.turns import Turn, TurnEngine, TurnEvent
 from models.usage import Message
@@ -289,6 +290,8 @@ BAD: list[tuple[Body, str | None]] = [
     ({"conversation": "CONV", "model": None}, "model"),
     ({"background": True, "input": []}, "input"),
     ({"background": True, "input": "a\x00b"}, None),
+    ({"conversation": "CONV", "input": "a\x00b"}, None),
+    ({"conversation": "CONV", "input": [{"role": "user", "content": "x" * (2 << 20)}]}, "input[0]"),
     ({"background": True, "temperature": "hot"}, "temperature"),
 ]
 
@@ -348,14 +351,31 @@ def test_scopes_of_stateful_responses(
     assert refused.status_code == 403
 
 
-def test_idempotency_keys_are_refused(client: FlaskClient, rich: Person) -> None:
+@pytest.mark.parametrize("name", ["Idempotency-Key", "x-openrouter-api-key"])
+def test_headers_that_turns_do_not_have_are_refused(client: FlaskClient, rich: Person, name: str) -> None:
     refused = client.post(
         "/v1/responses",
         json={"model": MODEL, "input": "Hi", "background": True},
-        headers={**rich.headers, "Idempotency-Key": "a"},
+        headers={**rich.headers, name: "a"},
     )
     assert refused.status_code == 400
-    assert "Idempotency-Key" in refused.json["error"]["message"]
+    assert name in refused.json["error"]["message"]
+
+
+def test_the_budget_of_a_conversation_ends_it(
+    client_of_alice: openai.OpenAI, session: OrmSession, turns: TurnEngine
+) -> None:
+    gpt = client_of_alice
+    conversation = gpt.conversations.create().id
+    gpt.responses.create(model=MODEL, input="Hi", conversation=conversation)
+    assert turns.idle(20)
+    thread = session.scalars(select(Thread)).one()
+    assert thread.spent == session.scalars(select(Turn)).one().credits
+    thread.budget = thread.spent
+    session.commit()
+    with pytest.raises(openai.APIStatusError) as ended:
+        gpt.responses.create(model=MODEL, input="Hi", conversation=conversation)
+    assert (ended.value.status_code, ended.value.code) == (402, "budget_exceeded")
 
 
 def test_old_turns_of_responses_are_pruned(

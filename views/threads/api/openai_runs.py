@@ -101,7 +101,7 @@ RUN_ANSWERS: Mapping[Any, Any] = {
 @bp.post("/runs")
 @limiter.limit("120/minute", key_func=caller_id)
 @Operation(
-    tag="Assistants API",
+    tag="Assistants API runs",
     caller="key",
     scope=WRITE,
     body=ThreadRunBody,
@@ -119,7 +119,7 @@ def create_thread_and_run() -> ResponseReturnValue:
 @bp.post("/<thread_id>/runs")
 @limiter.limit("120/minute", key_func=caller_id)
 @Operation(
-    tag="Assistants API",
+    tag="Assistants API runs",
     caller="key",
     scope=WRITE,
     body=RunBody,
@@ -137,7 +137,7 @@ def create_run(thread_id: str) -> ResponseReturnValue:
 
 @bp.get("/<thread_id>/runs")
 @Operation(
-    tag="Assistants API",
+    tag="Assistants API runs",
     caller="key",
     scope=READ,
     parameters=PAGE_BOTH_WAYS,
@@ -152,7 +152,7 @@ def runs(thread_id: str) -> ResponseReturnValue:
 
 @bp.get("/<thread_id>/runs/<run_id>")
 @Operation(
-    tag="Assistants API",
+    tag="Assistants API runs",
     caller="key",
     scope=READ,
     answers={200: ("The run", OpenAIObject), **REFUSED},
@@ -166,7 +166,7 @@ def run(thread_id: str, run_id: str) -> ResponseReturnValue:
 @bp.post("/<thread_id>/runs/<run_id>")
 @limiter.limit("240/minute", key_func=caller_id)
 @Operation(
-    tag="Assistants API",
+    tag="Assistants API runs",
     caller="key",
     scope=WRITE,
     body=MetadataBody,
@@ -186,7 +186,7 @@ def update_run(thread_id: str, run_id: str) -> ResponseReturnValue:
 @bp.post("/<thread_id>/runs/<run_id>/cancel")
 @limiter.limit("240/minute", key_func=caller_id)
 @Operation(
-    tag="Assistants API",
+    tag="Assistants API runs",
     caller="key",
     scope=WRITE,
     answers={200: ("The run; it ends in a moment", OpenAIObject), **REFUSED},
@@ -204,7 +204,7 @@ def cancel_run(thread_id: str, run_id: str) -> ResponseReturnValue:
 @bp.post("/<thread_id>/runs/<run_id>/submit_tool_outputs")
 @limiter.limit("240/minute", key_func=caller_id)
 @Operation(
-    tag="Assistants API",
+    tag="Assistants API runs",
     caller="key",
     scope=WRITE,
     body=RunOutputs,
@@ -227,7 +227,7 @@ def submit_tool_outputs(thread_id: str, run_id: str) -> ResponseReturnValue:
 
 @bp.get("/<thread_id>/runs/<run_id>/steps")
 @Operation(
-    tag="Assistants API",
+    tag="Assistants API runs",
     caller="key",
     scope=READ,
     parameters=PAGE_BOTH_WAYS,
@@ -242,7 +242,7 @@ def steps(thread_id: str, run_id: str) -> ResponseReturnValue:
 
 @bp.get("/<thread_id>/runs/<run_id>/steps/<step_id>")
 @Operation(
-    tag="Assistants API",
+    tag="Assistants API runs",
     caller="key",
     scope=READ,
     answers={200: ("The step", OpenAIObject), **REFUSED},

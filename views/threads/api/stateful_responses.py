@@ -13,6 +13,7 @@ from models.accounts.key_format import present
 from models.core.db import db, now
 from models.core.errors import DomainError
 from models.gateway import sse
+from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.chat_format import BadCall
 from models.gateway.response_state.response_store import ResponseOwner
 from models.ledger import Account
@@ -32,10 +33,7 @@ from models.turns.turn_verbs import request_stop, take_to_end
 from views.gateway.api.model_calls import StatefulCalls, gateway, json_answer, response_owner
 from views.web.fast_path import FastResponse, RequestContext
 
-SENT_ON = (
-    *("x-stoa-org", "x-stoa-repo", "x-stoa-run-id", "x-stoa-run-budget", "x-openrouter-api-key"),
-    "traceparent",
-)
+SENT_ON = ("x-stoa-org", "x-stoa-repo", "x-stoa-run-id", RUN_BUDGET, "traceparent")
 """Headers of the request that its call has, too."""
 STREAM_HEADERS = {"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"}
 ENDED_SECONDS = 5
@@ -56,6 +54,11 @@ def _answer(context: RequestContext, key: str, body: dict[str, Any]) -> Response
     if context.request.headers.get("Idempotency-Key") is not None:
         raise BadCall(
             "'Idempotency-Key' is not served together with 'background', 'conversation' or 'prompt'. Leave it out."
+        )
+    if context.request.headers.get("x-openrouter-api-key"):
+        raise BadCall(
+            "A key in 'x-openrouter-api-key' is not kept, so it is not served together with 'background', 'conversation' or 'prompt'. Store "
+            "it as a provider key."
         )
     engine = _engine(context.app)
     with context.app.app_context():
