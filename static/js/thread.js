@@ -88,11 +88,23 @@
 
   function begin() {
     for (const each of document.querySelectorAll("[data-keys]")) each.hidden = false;
+    const address = thread()?.dataset.events;
+    if (address && source?.url === new URL(address, location.href).href) return;
     source?.close();
     source = null;
-    const address = thread()?.dataset.events;
     if (address) connect(address);
   }
+
+  // What is being written goes on in the new page of the same thread, which may be a moment older.
+  let before = null;
+  listen("htmx:beforeSwap", (event) => event.detail.target.id === "thread" && (before = find("#messages")));
+  listen("htmx:afterSwap", (event) => {
+    if (event.target.id !== "thread" || !before) return;
+    const fresh = find('#messages > [aria-busy="true"]');
+    const written = fresh && source && find(`#${CSS.escape(fresh.id)}`, before);
+    if (written) fresh.replaceWith(written);
+    before = null;
+  });
 
   // What is sent is seen at once, and comes back into the field if it could not be sent.
   let pending = null;

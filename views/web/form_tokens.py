@@ -52,7 +52,13 @@ ONCE = frozenset(
         "publish_form.publish",
         "publishers.create",
         "runs.share",
-        *("threads.answer_again", "threads.begin_thread", "threads.copy", "threads.send_message", "threads.share"),
+        *(
+            "threads.answer_again",
+            "threads.begin_thread",
+            "threads.copy",
+            "threads.send_message",
+            "threads.share",
+        ),
     }
 )
 """Endpoints that make something new: their forms act once a day, also after "back". Other forms set a state, or have an
