@@ -56,6 +56,8 @@
     end({ state, next, turn }) {
       source.close();
       source = null;
+      // begun, and never written
+      for (const each of document.querySelectorAll('#messages > [aria-busy="true"]')) each.remove();
       announce({ completed: "Answer finished", failed: "No answer", cancelled: "Stopped" }[state] ?? "The answer ended");
       find('#stop [name="turn"]').value = turn ?? "";
       setBusy(Boolean(next));
@@ -92,11 +94,23 @@
 
   function begin() {
     for (const each of document.querySelectorAll("[data-keys]")) each.hidden = false;
+    const address = thread()?.dataset.events;
+    if (address && source?.url === new URL(address, location.href).href) return;
     source?.close();
     source = null;
-    const address = thread()?.dataset.events;
     if (address) connect(address);
   }
+
+  // What is being written goes on in the new page of the same thread, which may be a moment older.
+  let before = null;
+  listen("htmx:beforeSwap", (event) => event.detail.target.id === "thread" && (before = find("#messages")));
+  listen("htmx:afterSwap", (event) => {
+    if (event.target.id !== "thread" || !before) return;
+    const fresh = find('#messages > [aria-busy="true"]');
+    const written = fresh && source && find(`#${CSS.escape(fresh.id)}`, before);
+    if (written) fresh.replaceWith(written);
+    before = null;
+  });
 
   // What is sent is seen at once, and comes back into the field if it could not be sent.
   let pending = null;
@@ -153,44 +167,6 @@
     announce("Copied");
     setTimeout(() => (word.textContent = "Copy"), 2000);
   });
-
-  // Files: into an open thread at once, with progress; into a new one with its first message.
-  function attach(input) {
-    const note = find("[data-file-names]", input.form);
-    const names = [...input.files].map((file) => file.name).join(", ");
-    note.textContent = names;
-    if (!input.dataset.upload || !input.files.length) return;
-    const data = new FormData();
-    for (const file of input.files) data.append("files", file);
-    data.set("csrf_token", input.form.elements.namedItem("csrf_token").value);
-    input.value = "";
-    const sent = new XMLHttpRequest();
-    sent.open("POST", input.dataset.upload);
-    sent.setRequestHeader("HX-Request", "true");
-    sent.upload.onprogress = ({ loaded, total }) => (note.textContent = `${names} ${Math.round((100 * loaded) / total)} %`);
-    sent.onloadend = () => {
-      const fresh = parsed(sent.responseText).querySelector("#attached");
-      note.textContent = fresh ? "" : "Not uploaded. Try again.";
-      if (!fresh) return;
-      find("#attached").replaceWith(fresh);
-      window.htmx.process(fresh);
-      announce(find("[role=alert]", fresh)?.textContent ?? "Attached");
-    };
-    sent.send(data);
-  }
-  listen("change", (event) => event.target.matches("[data-files]") && attach(event.target));
-  for (const type of ["dragover", "dragleave", "drop"]) {
-    listen(type, (event) => {
-      const form = find("[data-prompt]");
-      const input = form && find("[data-files]", form);
-      if (!input || !event.dataTransfer?.types.includes("Files")) return;
-      event.preventDefault();
-      form.toggleAttribute("data-drop", type === "dragover");
-      if (type !== "drop") return;
-      input.files = event.dataTransfer.files;
-      attach(input);
-    });
-  }
 
   // A source opens where its words are.
   listen("htmx:afterSettle", (event) => event.target.matches("[data-panel-body]") && find("#cited", event.target)?.scrollIntoView({ block: "center" }));

@@ -63,6 +63,11 @@ class ShownMessage:
     created_at: Any = None
     links: Mapping[int, str] = field(default_factory=dict)
 
+    @property
+    def is_step(self) -> bool:
+        """Whether it only calls tools: the answer follows."""
+        return bool(self.tools) and not self.blocks and self.role == "assistant"
+
     def html(self, block: MarkdownBlock) -> Markup:
         """A block with links to its sources."""
         return with_links(block.html, self.links)
