@@ -30,6 +30,7 @@ from views.assistants.pages.assistant_form import (
     AssistantForm,
     entered_form,
     form_choices,
+    form_fragment,
     form_of,
     parsed_form,
     placed_problems,
@@ -54,7 +55,7 @@ def save(assistant_id: str) -> ResponseReturnValue:
     if somebody saved meanwhile. Raises NotFound, Forbidden."""
     check_capability(signed_in().id, viewed_account(), "edit_assistants")
     saved, form = viewed_assistant(assistant_id), entered_form()
-    if form.asks_for_rows:
+    if form.more:
         return _page(saved, form, {})
     try:
         raw, budget = parsed_form(form)
@@ -164,7 +165,7 @@ def _page(
     test = _test_of(saved)
     test_id = test.id if test is not None else None
     if wants_fragment() and request.method == "POST":
-        return render("assistants/_form.html", status=status, test_id=test_id, **common)
+        return form_fragment(status=status, test_id=test_id, **common)
     runs = viewer_may("run_assistants") and viewer_may("spend") and saved.assistant.deleted_at is None
     return render(
         "assistants/editor.html",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from flask import current_app, request
+from flask import Response, current_app, request
 
 from models.assistants import BUILTIN_TOOLS, SavedAssistant, placeholders, tool_registry
 from models.assistants.assistant_fields import EFFORTS, MAX_BUDGET, MAX_SERVERS, checked_fields
@@ -16,6 +16,7 @@ from models.assistants.tool_secrets import tool_secrets
 from models.core.errors import Invalid
 from views.assistants.pages.assistant_blueprint import form_text
 from views.gateway.api.model_calls import gateway
+from views.web.htmx import render
 from views.web.org_guards import signed_in, viewed_account
 
 MAX_SUGGESTED = 400
@@ -26,8 +27,8 @@ PARAMS = (*NUMBERS, "reasoning_effort")
 """Parameters with a field of their own; the others are JSON in `params`."""
 VARIABLE = ("name", "type", "required", "default", "description", "values")
 SERVER = ("name", "url", "headers", "allowed")
-MORE = 2
-"""Empty rows for new variables."""
+
+BLANK = {"name": "Enter a name.", "instructions": "Enter instructions."}
 
 Row = Mapping[str, str]
 
@@ -35,14 +36,14 @@ Row = Mapping[str, str]
 @dataclass(frozen=True)
 class AssistantForm:
     """The form's fields as text. `tools` are names of registered tools and of this server's, `functions` definitions in JSON; `version` is what
-    the fields were read from."""
+    the fields were read from, `more` the rows that were asked for: variables or servers."""
 
     values: Mapping[str, str]
     variables: list[Row] = field(default_factory=list)
     servers: list[Row] = field(default_factory=list)
     tools: list[str] = field(default_factory=list)
     version: int | None = None
-    asks_for_rows: bool = False
+    more: str = ""
 
     @property
     def unknown_placeholders(self) -> list[str]:
@@ -55,7 +56,7 @@ def blank_form() -> AssistantForm:
     """The form of a new assistant. Query: `name` and `model` to begin with."""
     values = dict.fromkeys((*TEXTS, *PARAMS, "params"), "")
     values |= {name: request.args.get(name, "").replace("\0", "")[:255] for name in ("name", "model")}
-    return AssistantForm(values, _with_blanks([], VARIABLE, MORE, MAX_VARIABLES), [_blank(SERVER)])
+    return AssistantForm(values)
 
 
 def form_of(saved: SavedAssistant) -> AssistantForm:
@@ -77,13 +78,8 @@ def form_of(saved: SavedAssistant) -> AssistantForm:
     }
     return AssistantForm(
         values,
-        _with_blanks(
-            [_variable_row(name, each) for name, each in version.variables.items()],
-            VARIABLE,
-            MORE,
-            MAX_VARIABLES,
-        ),
-        _with_blanks([_server_row(each) for each in version.mcp_servers], SERVER, 1, MAX_SERVERS),
+        [_variable_row(name, each) for name, each in version.variables.items()],
+        [_server_row(each) for each in version.mcp_servers],
         [each for each in version.tools if isinstance(each, str)],
         version.version,
     )
@@ -95,18 +91,11 @@ def entered_form() -> AssistantForm:
     number = request.form.get("version", "")
     return AssistantForm(
         {name: form_text(name) for name in (*TEXTS, *PARAMS, "params")},
-        _with_blanks(
-            _rows("variable", VARIABLE, MAX_VARIABLES),
-            VARIABLE,
-            2 * MORE if more == "variables" else MORE,
-            MAX_VARIABLES,
-        ),
-        _with_blanks(
-            _rows("server", SERVER, MAX_SERVERS), SERVER, 2 if more == "servers" else 1, MAX_SERVERS
-        ),
+        _with_blanks("variable", VARIABLE, MAX_VARIABLES, 2 if more == "variables" else 0),
+        _with_blanks("server", SERVER, MAX_SERVERS, 1 if more == "servers" else 0),
         [each.replace("\0", "")[:64] for each in request.form.getlist("tool")],
         int(number) if re.fullmatch(r"\d{1,9}", number, re.ASCII) else None,
-        asks_for_rows=bool(more),
+        more,
     )
 
 
@@ -127,7 +116,10 @@ def parsed_form(form: AssistantForm) -> tuple[dict[str, Any], int | None]:
             raw[name] = read(form)
         except Invalid as error:
             problems |= error.fields or {}
+    problems |= {name: text for name, text in BLANK.items() if not values[name].strip()}
     for name, value in raw.items():
+        if name in problems:
+            continue
         try:
             checked_fields({name: value})
         except Invalid as error:
@@ -155,8 +147,16 @@ def form_choices(form: AssistantForm) -> dict[str, Any]:
         "models": [each.requested for each in gateway(current_app).routes.models()][:MAX_SUGGESTED],
         "offered_tools": [*offered, *gone],
         "secrets": [each.name for each in tool_secrets(user_id, account)],
-        "efforts": [("", "As the model does"), *((each, each.capitalize()) for each in EFFORTS)],
+        "efforts": [("", "Default"), *((each, each.capitalize()) for each in EFFORTS)],
     }
+
+
+def form_fragment(*, status: int, form: AssistantForm, **context: Any) -> Response:
+    """The form alone. When it asked for rows, the page stays where it is."""
+    response = render("assistants/_form.html", status=status, form=form, **context)
+    if form.more:
+        response.headers["HX-Reswap"] = "outerHTML show:none"
+    return response
 
 
 def placed_problems(problems: Mapping[str, str]) -> dict[str, str]:
@@ -189,7 +189,8 @@ def _rows(kind: str, fields: Iterable[str], most: int) -> list[Row]:
     return rows
 
 
-def _with_blanks(rows: list[Row], fields: tuple[str, ...], blanks: int, most: int) -> list[Row]:
+def _with_blanks(kind: str, fields: tuple[str, ...], most: int, blanks: int) -> list[Row]:
+    rows = _rows(kind, fields, most)
     return [*rows, *(_blank(fields) for _ in range(min(blanks, most - len(rows))))]
 
 

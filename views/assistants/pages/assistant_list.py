@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
@@ -22,6 +23,7 @@ from views.assistants.pages.assistant_form import (
     blank_form,
     entered_form,
     form_choices,
+    form_fragment,
     parsed_form,
     placed_problems,
 )
@@ -67,7 +69,7 @@ def add_assistant() -> ResponseReturnValue:
     """Make an assistant. 422 with what was entered if it cannot be saved. Raises Forbidden."""
     check_capability(signed_in().id, viewed_account(), "edit_assistants")
     form = entered_form()
-    if form.asks_for_rows:
+    if form.more:
         return _form(form, {}, status=200)
     try:
         raw, budget = parsed_form(form)
@@ -81,18 +83,11 @@ def add_assistant() -> ResponseReturnValue:
 
 
 def _form(form: AssistantForm, errors: Mapping[str, str], status: int = 200) -> ResponseReturnValue:
-    return render(
-        "assistants/new.html",
-        partial="assistants/_form.html" if wants_fragment() else None,
-        status=status,
-        saved=None,
-        form=form,
-        errors=errors,
-        stale=None,
-        may_edit=True,
-        test_id=None,
-        **form_choices(form),
-    )
+    context: dict[str, Any] = {"saved": None, "form": form, "errors": errors, "stale": None, "may_edit": True}
+    context |= {"test_id": None, **form_choices(form)}
+    if wants_fragment() and request.method == "POST":
+        return form_fragment(status=status, **context)
+    return render("assistants/new.html", status=status, **context)
 
 
 def _listed() -> AssistantList:
