@@ -11,6 +11,8 @@ from views.admin import commands as admin_commands
 from views.admin import pages as admin_pages
 from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.assistants import api as assistants_api
+from views.assistants import commands as assistants_commands
+from views.assistants import pages as assistant_pages
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import api_key_usage_route, api_keys_api, budget_requests_api, key_limits_api
@@ -70,7 +72,8 @@ from views.store.pages import (
 )
 from views.threads import api as threads_api
 from views.threads import pages as thread_pages
-from views.threads.api import remembered_chat
+from views.threads.api import conversations as openai_conversations
+from views.threads.api import openai_assistants, openai_runs, openai_threads, remembered_chat
 from views.turns import api as turns_api
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
@@ -119,6 +122,7 @@ def register(app: Flask) -> None:
     orgs_commands.init_app(app)
     admin_commands.init_app(app)
     document_commands.init_app(app)
+    assistants_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
@@ -127,6 +131,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(stop_pages.bp)
     app.register_blueprint(playground_pages.bp)
     app.register_blueprint(thread_pages.bp)
+    app.register_blueprint(assistant_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
     app.register_blueprint(document_pages.bp)
@@ -182,6 +187,10 @@ def register(app: Flask) -> None:
     turns_api.init_app(app)
     remembered_chat.init_app(app)
     app.register_blueprint(turns_api.bp)
+    app.register_blueprint(openai_conversations.bp)
+    app.register_blueprint(openai_assistants.bp)
+    app.register_blueprint(openai_threads.bp)
+    app.register_blueprint(openai_runs.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
     app.register_blueprint(gateway_images.bp)

@@ -1,13 +1,13 @@
 """Turns, assistants and threads.
 
 Revision: 0110
-Revises: 0108
+Revises: 0109
 """
 
 from migrations.replacing import run_script
 
 revision = "0110"
-down_revision = "0108"
+down_revision = "0109"
 branch_labels = None
 depends_on = None
 

@@ -45,6 +45,7 @@ _RULES = (
     Retention("Spending of past budget windows", "When the window is long over", "ledger.prune_budgets"),
     Retention("Who downloaded an agent", "The day after; numbers stay", "store.forget_downloads"),
     Retention("Unused pictures", "A day", "store.forget_pictures"),
+    Retention("Deleted documents, their texts and files", "7 days", "index.purge"),
     Retention(
         "Figures of providers",
         "15 days by 6 hours, 3 days by hour, 3 hours by 5 minutes",

@@ -1,6 +1,7 @@
 """Assistants: saved instructions, tools and settings of a person or an organisation, in versions."""
 
-from models.assistants import exported_assistants, tool_registry, tool_secrets
+from models.assistants import assistant_documents as assistant_documents
+from models.assistants import erased_assistants, exported_assistants, tool_registry, tool_secrets
 from models.assistants.assistant import Assistant, AssistantVersion
 from models.assistants.assistant_access import (
     AgentDeleted,
@@ -44,6 +45,7 @@ __all__ = [
     "create_assistant",
     "delete_assistant",
     "duplicate_assistant",
+    "erased_assistants",
     "exported_assistants",
     "open_toolbox",
     "placeholders",

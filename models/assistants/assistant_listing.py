@@ -21,12 +21,14 @@ def assistants_page(
     *,
     search: str = "",
     deleted: bool = False,
+    only_deleted: bool = False,
     before: tuple[datetime, str] | None = None,
     limit: int = PAGE,
 ) -> list[SavedAssistant]:
     """Assistants of the account, newest first, from the one after `before` (its time of creation and id), without their context.
 
-    `search` finds parts of names and descriptions; `deleted`: those too that are deleted and not purged. Raises NotFound, Forbidden."""
+    `search` finds parts of names and descriptions; `deleted`: those too that are deleted and not purged, `only_deleted`: those
+    alone. Raises NotFound, Forbidden."""
     check_capability(user_id, account, "see_assistants")
     query = (
         select(Assistant, AssistantVersion)
@@ -35,7 +37,9 @@ def assistants_page(
         .where(Assistant.account_id == account.id, Assistant.purged_at.is_(None))
         .options(defer(AssistantVersion.context))
     )
-    if not deleted:
+    if only_deleted:
+        query = query.where(Assistant.deleted_at.is_not(None))
+    elif not deleted:
         query = query.where(Assistant.deleted_at.is_(None))
     if search := search.replace("\0", "").strip()[:MAX_SEARCH]:
         found = (Assistant.name, AssistantVersion.description)

@@ -1,6 +1,6 @@
 """The tools that an account registers for its assistants: list, add, change, remove."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sqlalchemy import func, select
@@ -132,7 +132,7 @@ def _check_headers(account: Account, headers: Mapping[str, str], url: str, field
 
 
 def _checked(raw: Mapping[str, Any]) -> dict[str, Any]:
-    checks = {
+    checks: dict[str, Callable[[Any], Any]] = {
         "name": _name,
         "description": _description,
         "parameters": lambda value: checked_schema(value, "parameters", "parameters"),

@@ -13,9 +13,11 @@ from models.assistants.tool import Tool
 from models.assistants.tool_registry import registered
 from models.assistants.tool_requests import ToolFailed, ToolHttp, call_endpoint
 from models.assistants.tool_secrets import OpenedSecret, opened_secrets
+from models.assistants.turn_searches import DIALECTS, TurnSearches
 from models.core.db import extension
 from models.core.errors import Invalid
 from models.core.settings import Settings
+from models.turns.engine import TurnHandle
 
 MAX_DESCRIPTION = 4_000
 
@@ -67,6 +69,8 @@ class Toolbox:
         self._server_tools: set[str] = set()
         self._mcp_servers: Sequence[Mapping[str, Any]] = ()
         self._mcp: dict[str, tuple[McpClient, str]] = {}
+        self._wanted_searches: list[str] = []
+        self._searches: TurnSearches | None = None
 
     def add(
         self,
@@ -85,11 +89,26 @@ class Toolbox:
                 self._definitions[name] = each
             elif name in self._endpoints:
                 self._offer(name, self._endpoints[name].definition)
+            elif name in DIALECTS:
+                self._wanted_searches.append(name)
             elif builtin_call(name):
                 self._offer(name, BUILTIN_TOOLS[name])
             else:
                 self.problems.append(f"The tool '{name}' is not there.")
         self._mcp_servers = mcp_servers
+
+    def pay_with(self, handle: TurnHandle, org_id: str | None) -> None:
+        """Offer searches, if this server has a service for them: calls of the gateway that the turn pays. Call it before `definitions`."""
+        self._searches = TurnSearches(handle, org_id)
+        for name in self._wanted_searches:
+            if self._searches.offers(name):
+                self._offer(name, BUILTIN_TOOLS[name])
+            else:
+                self.problems.append(f"The tool '{name}' is not set up on this server.")
+
+    def take_credits(self) -> int:
+        """What searches have cost since the last time, in credits."""
+        return self._searches.take_credits() if self._searches else 0
 
     def definitions(self) -> list[dict[str, Any]]:
         """The functions for the model. Asks MCP servers that were not asked in the last five minutes; one that fails offers nothing. Blocks."""
@@ -120,6 +139,9 @@ class Toolbox:
             return call_endpoint(
                 http, endpoint.method, sent, seconds=endpoint.seconds, retries=endpoint.retries
             )
+        if name in DIALECTS:
+            assert self._searches is not None, "searches are offered by `pay_with`"
+            return self._searches.search(name, sent)
         run = builtin_call(name)
         assert run is not None, "a tool of this server is offered only if it is registered"
         return run(context, sent)

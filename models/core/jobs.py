@@ -499,6 +499,12 @@ def prune_responses(timestamp: int) -> None:
     while start is not None:
         with transaction():
             start = prune(now(), get_settings().stoa_response_days, start=start)
+    from models.threads.response_turn_start import prune_response_turns
+
+    pruned = 1
+    while pruned:
+        with transaction():
+            pruned = prune_response_turns(now(), get_settings().stoa_response_days)
 
 
 @queue.periodic(cron="52 3 * * *")

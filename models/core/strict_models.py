@@ -52,6 +52,10 @@ class InvalidBody(Exception):
         return root
 
 
+Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
+"""A list of JSON objects."""
+
+
 class Body(BaseModel):
     """Base of request bodies: no coercion, unknown keys ignored. Fields are named like the JSON keys."""
 

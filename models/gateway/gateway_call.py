@@ -69,6 +69,15 @@ class GatewayCall(Base):
                 "((state = 'failed'::text) OR (error IS NOT NULL) OR (http_status <> 200))"
             ),
         ),
+        # the dearest calls (models/runs/dearest_calls.py)
+        Index(
+            "idx_gateway_call_dearest",
+            "account_id",
+            text("date_trunc('month'::text, (finished_at AT TIME ZONE 'UTC'::text))"),
+            text("cost DESC"),
+            text("finished_at DESC"),
+            postgresql_where=text("(cost > (0)::numeric)"),
+        ),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
         # of providers (models/gateway/provider_health.py)
         Index(

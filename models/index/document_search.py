@@ -4,7 +4,6 @@ PostgreSQL's own ranks are of little use (docs/performance.md), so its index onl
 How rare a word is, is computed from what is searched.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,12 +132,12 @@ def _by_words(searched: _Searched, terms: Sequence[QueryTerm]) -> tuple[list[Key
     most, total = 0.0, sum(term.weight for term in terms)
     known = {form for term in terms for form in (term.word, *term.forms)}
     bonus = {id: _name_bonus(name, known) for id, (_, name, _) in searched.documents.items()}
-    finders = [(term.weight, [_finder(form) for form in term.forms]) for term in terms if term.forms]
+    marks = [(term.weight, [f"{quoted(form)}:" for form in term.forms]) for term in terms if term.forms]
     for source_id, seq, length, stored in _candidates(searched, terms):
         score = covered = 0.0
         norm = K1 * (1 - B + B * length / searched.mean_length)
-        for weight, forms in finders:
-            count = sum(int(match[1]) for form in forms if (match := form.search(stored)) is not None)
+        for weight, forms in marks:
+            count = sum(_occurrences(stored, mark) for mark in forms)
             if count:
                 score += weight * count * (K1 + 1) / (count + norm)
                 covered += weight
@@ -147,9 +146,13 @@ def _by_words(searched: _Searched, terms: Sequence[QueryTerm]) -> tuple[list[Key
     return sorted(scores, key=lambda key: (-scores[key], key)), most / total if total else 0.0
 
 
-def _finder(form: str) -> re.Pattern[str]:
-    """Finds how often a word occurs, in the text form of `chunk.terms`."""
-    return re.compile(re.escape(quoted(form)) + r":(\d+)")
+def _occurrences(stored: str, mark: str) -> int:
+    """How often a word occurs, in the text form of `chunk.terms`; `mark` is how it stands there."""
+    at = stored.find(mark)
+    if at < 0:
+        return 0
+    end = stored.find(" ", at + len(mark))
+    return int(stored[at + len(mark) : end if end >= 0 else len(stored)])
 
 
 def _name_bonus(name: str, known: Collection[str]) -> float:

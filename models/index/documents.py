@@ -4,6 +4,7 @@ import hashlib
 import re
 import unicodedata
 import uuid
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -153,16 +154,20 @@ def delete_scope(kind: str, id: str) -> None:
 
 
 def copy_documents(
-    from_scope: IndexScope, to_scope: IndexScope, user_id: str | None = None
+    from_scope: IndexScope,
+    to_scope: IndexScope,
+    user_id: str | None = None,
+    *,
+    only: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """Add the documents of one scope to another, also of another account; returns the new id of each old one.
+    """Add the documents of one scope, or `only` those with these ids, to another, also of another account; returns the new id of each old one.
 
     Bytes are shared; in another account the text is made again. Raises DocumentsFull (409).
     """
     found = [
         each
         for each in documents_of(from_scope.kind, from_scope.id)
-        if each.account_id == from_scope.account_id
+        if each.account_id == from_scope.account_id and (only is None or each.id in only)
     ]
     if not found:
         return {}

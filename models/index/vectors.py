@@ -104,13 +104,12 @@ _INSERT = """
     VALUES (:source_id, :seq, :model, CAST(:vector AS extensions.halfvec))
     ON CONFLICT (source_id, seq) DO UPDATE SET model = excluded.model, embedding = excluded.embedding
 """
-# materialized: else the planner may take the approximate index, which finds a tenth of a filtered scope
+# plus zero: else the planner may take the approximate index, which finds a tenth of a filtered scope
 _EXACT = """
-    WITH near AS MATERIALIZED (
+    SELECT source_id, seq, 1 - distance FROM (
         SELECT source_id, seq, embedding OPERATOR(extensions.<=>) CAST(:vector AS extensions.halfvec) AS distance
         FROM chunk_vector WHERE source_id = ANY(:ids) AND model = :model
-    )
-    SELECT source_id, seq, 1 - distance FROM near ORDER BY distance LIMIT :limit
+    ) AS each ORDER BY distance + 0 LIMIT :limit
 """
 # the index returns nearly ordered rows with this setting; the outer query orders them
 _APPROXIMATE = """

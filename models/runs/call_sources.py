@@ -1,14 +1,12 @@
 """Where a search for calls reads: one index of calls or messages that one filter of the search selects, newest first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Row,
-    Select,
     and_,
     func,
     literal,
@@ -21,6 +19,7 @@ from sqlalchemy import (
 
 from models.gateway import GatewayCall
 from models.ledger.message import Message
+from models.runs.call_order import NEWEST, Columns, Cursor, Execute, Query, descending, follows
 
 NONE = "none"
 """The value of a filter for calls without a key, agent, run, team or repository."""
@@ -35,11 +34,6 @@ PROBE = 2_000
 DEAR = 5_000_000
 """Micro-credits of a call from which an index has it: most calls cost less, and need not pay for it when they settle."""
 
-Cursor = tuple[datetime, str]
-Columns = Any
-Query = Select[*tuple[Any, ...]]
-Execute = Callable[[Query], Sequence[Row[Any]]]
-
 # as in the indexes idx_gateway_call_faulty and idx_gateway_call_cost, so that every plan uses them
 _FAULTY = text(
     "(gateway_call.state = 'failed' OR gateway_call.error IS NOT NULL OR gateway_call.http_status <> 200)"
@@ -53,7 +47,7 @@ class CallFilter:
     without its version; `error` is a part of the code or the message of the error, ignoring case, `code` the whole code as in reports
     of usage; `above` is in micro-credits. `text` is a part of the last
     message or of the answer, ignoring case, searched in the calls of `reader` only if that is not empty. `user_id`, if not empty,
-    leaves only this member's calls."""
+    leaves only this member's calls. `sort` is the order of a list (`call_order`)."""
 
     start: datetime | None = None
     end: datetime | None = None
@@ -73,6 +67,7 @@ class CallFilter:
     text: str = ""
     reader: str = ""
     user_id: str = ""
+    sort: str = NEWEST
 
     @property
     def tests(self) -> list[str]:
@@ -106,15 +101,21 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class CallSource:
-    """A query for calls by one index, newest first, and how many of them to look through; `name` is its filter. `whole`: a source of
-    few calls, not in order. `failed`: only failed ones of these are meant. `rows`: what to count instead of the query."""
+    """A query for calls by one index, in the order of the list, and how many of them to look through; `name` is its filter. `whole`: a
+    source of few calls, not in order. `merged`: in order but for calls with the same cost and time. `failed`: only failed ones of these
+    are meant. `rows`: what to count instead of the query."""
 
     name: str
     query: Query
     scan: int
     whole: bool = False
+    merged: bool = False
     failed: bool = False
     rows: Query | None = None
+
+    def first(self, count: int) -> Query:
+        """Its first calls, with those that equal the last."""
+        return self.query.fetch(count, with_ties=True) if self.merged else self.query.limit(count)
 
     def narrowed(self, filter: CallFilter) -> CallFilter:
         """The filter of the calls that are looked through."""
@@ -134,12 +135,12 @@ def agent_of(m: Columns, r: Columns) -> ColumnElement[str]:
 def sources_of(
     account_id: str, filter: CallFilter, after: Cursor | None, execute: Execute
 ) -> list[CallSource]:
-    """The sources that together have all calls that can match: of the filters with an index, that which selects the fewest. One
-    query to choose if there are several."""
-    choices = _choices(account_id, filter, after)
+    """The sources that together have all calls that can match, newest first: of the filters with an index, that which selects the
+    fewest. One query to choose if there are several."""
+    choices = choices_of(account_id, filter, after)
     chosen = choices[0]
     if len(choices) > 1:
-        counts = [_count(choice) for choice in choices]
+        counts = [count_of(choice, PROBE) for choice in choices]
         found = execute(select(*counts))[0]
         fewest = min(
             found[index] for index, choice in enumerate(choices) if not choice.whole or found[index] < PROBE
@@ -151,13 +152,19 @@ def sources_of(
     return [chosen]
 
 
-def _count(choice: CallSource) -> Any:
+def most_scanned(filter: CallFilter) -> int:
+    """The number of calls that a page looks through."""
+    return MESSAGE_SCAN if filter.reads_messages else SCAN
+
+
+def count_of(choice: CallSource, most: int) -> Any:
+    """The number of calls of a source, at most `most`."""
     query = choice.query if choice.rows is None else choice.rows
-    rows = query.with_only_columns(literal(1)).order_by(None).limit(PROBE)
+    rows = query.with_only_columns(literal(1)).order_by(None).limit(most)
     return select(func.count()).select_from(rows.subquery()).scalar_subquery()
 
 
-def _choices(account_id: str, filter: CallFilter, after: Cursor | None) -> list[CallSource]:
+def choices_of(account_id: str, filter: CallFilter, after: Cursor | None) -> list[CallSource]:
     """The sources by each filter that has an index; by time alone if there is none."""
     found: list[CallSource] = []
 
@@ -216,20 +223,17 @@ def _calls(
     name: str, account_id: str, filter: CallFilter, after: Cursor | None, *conditions: Any
 ) -> CallSource:
     c = GatewayCall
-    query: Query = select(c).where(c.account_id == account_id, *conditions, *_period(c.finished_at, filter))
+    query: Query = select(c).where(c.account_id == account_id, *conditions, *in_period(c.finished_at, filter))
     if after is not None:
-        query = query.where(
-            tuple_(c.finished_at, c.request_id) < tuple_(literal(after[0]), literal(after[1]))
-        )
-    scan = MESSAGE_SCAN if filter.reads_messages else SCAN
-    return CallSource(name, query.order_by(c.finished_at.desc(), c.request_id.desc()), scan)
+        query = query.where(follows(c, NEWEST, after))
+    return CallSource(name, query.order_by(*descending(c, NEWEST)), most_scanned(filter))
 
 
 def _messages(
     name: str, account_id: str, filter: CallFilter, after: Cursor | None, condition: Any
 ) -> CallSource:
     m, c = Message, GatewayCall
-    rows: Query = select(m).where(m.account_id == account_id, condition, *_period(m.finished_at, filter))
+    rows: Query = select(m).where(m.account_id == account_id, condition, *in_period(m.finished_at, filter))
     query: Query = rows.join(c, c.message_id == m.id).with_only_columns(c)
     if after is not None:
         time, request_id = literal(after[0], m.finished_at.type), literal(after[1])
@@ -240,7 +244,8 @@ def _messages(
     return CallSource(name, ordered, MESSAGE_SCAN, rows=rows)
 
 
-def _period(column: Any, filter: CallFilter) -> Sequence[Any]:
+def in_period(column: Any, filter: CallFilter) -> Sequence[Any]:
+    """The conditions of the period on the time of a call."""
     start = [] if filter.start is None else [column >= filter.start]
     return start if filter.end is None else [*start, column < filter.end]
 

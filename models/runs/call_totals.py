@@ -13,8 +13,9 @@ from models.core.db import db
 from models.ledger.message import Message
 from models.ledger.rollup import UsageRecounting, UsageRollup
 from models.orgs import Org
+from models.runs.call_order import Query
 from models.runs.call_search import CallPage, execute, with_conditions
-from models.runs.call_sources import NONE, CallFilter, CallSource, Query, sources_of
+from models.runs.call_sources import NONE, CallFilter, CallSource, sources_of
 from models.usage.org_day_sums import counted_days, sum_days
 from models.usage.org_usage import OrgUsage
 from models.usage.period import PeriodPart, utc_parts

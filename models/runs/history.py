@@ -179,8 +179,9 @@ def _decode_position(cursor: str, *, sorted: bool) -> tuple[Any, ...]:
 
 def agents_of_runs(account_id: str, run_ids: Sequence[str]) -> dict[str, str]:
     """The name of the agent of each of these runs that is the account's."""
-    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id.in_(run_ids))
-    return {run.id: agent_name_of(run) for run in db.session.scalars(query)}
+    # with a condition on the account too, a prepared statement reads all its runs: the plan is made for an account of average size
+    found = db.session.scalars(select(AgentRun).where(AgentRun.id.in_(run_ids)))
+    return {run.id: agent_name_of(run) for run in found if (run.org_id or run.user_id) == account_id}
 
 
 def agents_of(account_id: str, limit: int = 50, *, user_id: str = "") -> Sequence[str]:

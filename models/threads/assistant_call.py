@@ -50,7 +50,7 @@ def begin_call(
     }
     branch = f"call_{uuid.uuid4()}"
     return begin_turn(
-        NewTurn(KIND, saved.assistant.id, branch, account_id, user_id, key, request), owner=owner
+        NewTurn(KIND, saved.assistant.id, branch, account_id, user_id, key, request), owner=owner, busy=None
     )
 
 
@@ -86,11 +86,11 @@ class AssistantCall:
             return
         with self.handle.context():
             setup = self._set_up()
-            db.session.rollback()
         if isinstance(setup, DomainError):
             with self.handle.step() as turn:
                 self._end(turn, "failed", code=setup.code, message=setup.message, status=setup.status)
             return
+        setup.toolbox.pay_with(self.handle, self.wanted.org_id)
         setup = setup.with_tools()
         while (body := self._begin_round(setup)) is not None:
             message_id, request_id = f"msg_{uuid.uuid4()}", uuid.uuid4().hex
@@ -114,6 +114,7 @@ class AssistantCall:
     def _begin_round(self, setup: TurnSetup) -> dict[str, Any] | None:
         handle = self.handle
         with handle.step() as turn:
+            turn.credits = (turn.credits or 0) + setup.toolbox.take_credits()
             if handle.stopped:
                 self._end(turn, "cancelled")
                 return None

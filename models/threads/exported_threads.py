@@ -84,7 +84,8 @@ def _markdown(name: str, instructions: str | None, messages: Iterable[Mapping[st
             function = call.get("function", {})
             yield "\n" + _fenced(f"{function.get('name')}({function.get('arguments')})")
         for cited in message["citations"] or ():
-            yield "\n" + _quoted(f"{cited.get('quote', '')} ({cited.get('name', '')})")
+            if cited.get("valid"):
+                yield "\n" + _quoted(f"【{cited['number']}】 {cited['quote']} ({cited['name']})")
         if message["state"] != "completed":
             yield f"\n*{message['finish_reason'] or message['state'].replace('_', ' ')}*\n"
 

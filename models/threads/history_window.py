@@ -146,16 +146,10 @@ def _size(messages: list[dict[str, Any]], exact: bool) -> int:
 
 def _tokens(value: Sequence[Any], *, exact: bool) -> int:
     """Tokens of the texts; unless `exact`, their bytes, which are never fewer. A picture has a fixed number."""
-    found = 0
-    texts: list[str] = []
-    for text in tokens.texts(list(value)):
-        if text.startswith(("data:image/", "https://")) and len(text) > 200:
-            found += tokens.IMAGE_INPUT_TOKENS
-        else:
-            texts.append(text)
+    texts = list(tokens.texts(list(value)))
     if exact:
-        return found + tokens.count("\n".join(texts))
-    return found + sum(len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts)
+        return tokens.count("\n".join(texts))
+    return sum(len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts)
 
 
 def _above(thread: Thread, message: ThreadMessage) -> int:

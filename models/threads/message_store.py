@@ -26,7 +26,7 @@ class MessageStore(Protocol):
         self, thread: Thread, leaf_id: str, *, after: int | None, limit: int | None
     ) -> Sequence[ThreadMessage]:
         """The message `leaf_id` and those above it up to the root, newest first, at most `limit`; or (`after`) those of them with
-        a greater `seq` than it, oldest first."""
+        a greater `seq` than it, oldest first. Without those that were removed."""
 
     def delete_all(self, thread: Thread) -> None:
         """Delete the messages of the thread; harmless if there are none."""
@@ -67,7 +67,9 @@ def _batches(engine: Engine, values: dict[str, Any]) -> Iterator[Mapping[str, An
     last = 0
     while True:
         with engine.connect() as connection:
-            rows = connection.execute(_OLDEST_FIRST, {**values, "after": last}).mappings().all()
+            rows: Sequence[Any] = (
+                connection.execute(_OLDEST_FIRST, {**values, "after": last}).mappings().all()
+            )
         yield from rows
         if len(rows) < values["most"]:
             return
@@ -90,7 +92,9 @@ def _page(*, newest_first: bool) -> Select[ThreadMessage]:
     )
     stretch = stretch.union_all(above.where(stretch.c.depth < most if newest_first else parent.seq > after))
     part = select(ThreadMessage).where(
-        ThreadMessage.branch_id == stretch.c.branch_id, ThreadMessage.seq <= stretch.c.last_seq
+        ThreadMessage.branch_id == stretch.c.branch_id,
+        ThreadMessage.seq <= stretch.c.last_seq,
+        ThreadMessage.removed_at.is_(None),
     )
     part = part if newest_first else part.where(ThreadMessage.seq > after)
     part = part.order_by(ThreadMessage.seq.desc() if newest_first else ThreadMessage.seq).limit(most)

@@ -8,6 +8,7 @@ from sqlalchemy import delete, select
 from models.accounts.account_deletion import account_erasing
 from models.accounts.users import User
 from models.core.db import db
+from models.index import delete_scope
 from models.threads.message_store import MESSAGES
 from models.threads.thread import Thread
 from models.turns.turn import Turn
@@ -17,7 +18,7 @@ BATCH = 20
 
 
 def purge_deleted(before: datetime) -> int:
-    """Delete threads that were deleted before this time, with their messages, turns and links; returns how many, 0 when there are no more.
+    """Delete threads that were deleted before this time, with their messages, documents, turns and links; returns how many, 0 when there are no more.
     Commit after each batch. Skips threads locked by another run; flushes."""
     query = select(Thread).where(Thread.deleted_at < before).order_by(Thread.deleted_at).limit(BATCH)
     return _purge(db.session.scalars(query.with_for_update(skip_locked=True)).all())
@@ -33,6 +34,7 @@ def _erasing(user: User, *, now: datetime) -> None:
 def _purge(threads: Sequence[Thread]) -> int:
     for thread in threads:
         MESSAGES.delete_all(thread)
+        delete_scope("thread", thread.id)
     ids = [thread.id for thread in threads]
     for table, column in ((Turn, Turn.subject_id), (Thread, Thread.id)):
         db.session.execute(

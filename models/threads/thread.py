@@ -80,6 +80,8 @@ class ThreadMessage(Base):
     `content` is a list of parts: `{"type": "text", "text"}`, `{"type": "image_url", …}`, `{"type": "file", "document_id", "name"}`,
     `{"type": "reasoning", "text"}`. `tool_calls` are those of chat completions, `tool_call_id` is the call that a `tool` message answers. `turn_id` is the turn that wrote it,
     `message_id` the billed call (`message.id`) and `credits` its charge. `citations` are checked: each names a chunk, and the words quoted from it.
+    `item` is the item of OpenAI's Conversations API that it is, with all fields. `removed_at`: it was removed, its content is gone, and
+    branches are read without it.
     """
 
     __tablename__ = "thread_message"
@@ -132,6 +134,8 @@ class ThreadMessage(Base):
     credits: Mapped[int | None] = mapped_column(BigInt)
     usage: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default=text("'{}'::jsonb"))
+    item: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    removed_at: Mapped[datetime | None]
     text: Mapped[str] = mapped_column(server_default=text("''::text"))
     """The text parts of the content, for the search."""
     terms: Mapped[Any] = mapped_column(

@@ -49,7 +49,7 @@ def threads_page(filter: ThreadFilter, before: tuple[datetime, str] | None, limi
     if len(filter.words) > MAX_QUERY:
         problem = f"Search for at most {MAX_QUERY} characters."
         raise Invalid(problem, fields={"q": problem})
-    if any("\x00" in (text or "") for text in filter[:5]):  # type: ignore[operator]
+    if any("\x00" in (text or "") for text in filter[:5]):
         return []
     query = _own(filter)
     if before:

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from models.assistants.assistant import Assistant
+from models.assistants.assistant_access import readable_assistant
 from models.core.db import db, now
-from models.core.errors import Conflict, Invalid, NotFound
+from models.core.errors import Conflict, Invalid
 from models.ledger import Account, lock_account
 from models.threads.message_content import check_storable, checked_metadata
 from models.threads.thread import Thread
+from models.threads.thread_limits import count_written
 from models.threads.tree import lock
 
 KINDS = ("thread", "conversation", "assistants")
@@ -40,10 +40,11 @@ def create_thread(
 ) -> Thread:
     """A new, empty thread of the person, paid by the account. `name` is required. Locks the account; flushes.
 
-    Raises Invalid, NotFound for an assistant that the account does not have, and Conflict (`storage_id_taken`) for a `storage_id` that
-    another thread of the account has, a deleted one included.
+    Raises Invalid, NotFound for an assistant that the account does not have, Forbidden for one that the person's role does not show, Conflict (`storage_id_taken`) for a `storage_id` that
+    another thread of the account has, a deleted one included, and WriteLimitExceeded.
     """
     assert kind in KINDS
+    count_written(user_id, threads=1)
     lock_account(account)  # makes its row on first use
     thread = Thread(user_id=user_id, account_id=account.id, kind=kind)
     _set(thread, {"name": "", **settings})
@@ -79,15 +80,6 @@ def restore_thread(thread: Thread) -> Thread:
     return thread
 
 
-def check_assistant(account_id: str, id: str) -> None:
-    """Raise NotFound unless the account has this assistant; a deleted one does not count."""
-    query = select(Assistant.id).where(
-        Assistant.id == id, Assistant.account_id == account_id, Assistant.deleted_at.is_(None)
-    )
-    if "\x00" in id or db.session.scalar(query) is None:
-        raise NotFound("There is no such assistant.")
-
-
 def _set(thread: Thread, settings: ThreadSettings) -> None:
     """Set what is given, all or nothing. Raises Invalid and NotFound."""
     values: dict[str, Any] = {}
@@ -95,7 +87,9 @@ def _set(thread: Thread, settings: ThreadSettings) -> None:
         check_storable(value, field)
         values["metadata_" if field == "metadata" else field] = _CHECKS[field](value)
     if values.get("assistant_id") is not None:
-        check_assistant(thread.account_id, values["assistant_id"])
+        own = thread.account_id == thread.user_id
+        account = Account(user_id=thread.user_id) if own else Account(org_id=thread.account_id)
+        readable_assistant(thread.user_id, account, values["assistant_id"])
     for name, value in values.items():
         setattr(thread, name, value)
 

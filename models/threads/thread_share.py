@@ -4,8 +4,9 @@ import base64
 import hashlib
 import hmac
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, ForeignKey, ForeignKeyConstraint, Index, select, text, tuple_, update
@@ -15,12 +16,14 @@ from models.accounts.credentials import hash_token
 from models.core.csv_text import csv_cell
 from models.core.db import NEW_ID, NOW, Base, db, extension, now
 from models.core.errors import Conflict, Invalid, NotFound
+from models.index import IndexScope, copy_documents
 from models.ledger import Account
 from models.orgs.offboarding import member_leaving
 from models.runs.run_share import LIFETIMES
 from models.threads.message_content import text_of
 from models.threads.message_store import MESSAGES
 from models.threads.thread import Thread, ThreadMessage
+from models.threads.thread_limits import count_written
 from models.threads.thread_settings import create_thread
 from models.threads.tree import lock, message_of, path, walk
 
@@ -28,11 +31,14 @@ MAX_LINKS = 20
 """Links of a thread that work at the same time."""
 MAX_COPIED = 10_000
 """Messages of a copy."""
+CITED = ("number", "name", "unit", "first", "last", "quote")
+"""What a link shows of a citation."""
 
 
 class ThreadShare(Base):
     """A link that shows a thread's messages up to `head_id`, on that branch; what is added later stays private. Its token is derived from
-    the id and the server's secret, and only its SHA-256 is stored. It ends when it is revoked, expires, or the thread is deleted."""
+    the id and the server's secret, and only its SHA-256 is stored. `with_documents`: copies of what it shows have the documents that its
+    messages attach. It ends when it is revoked, expires, or the thread is deleted."""
 
     __tablename__ = "thread_share"
     __table_args__ = (
@@ -55,6 +61,7 @@ class ThreadShare(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     views: Mapped[int] = mapped_column(server_default=text("0"))
+    with_documents: Mapped[bool] = mapped_column(server_default=text("false"))
 
     @property
     def token(self) -> str:
@@ -68,7 +75,9 @@ class ThreadShare(Base):
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > moment)
 
 
-def share_thread(thread: Thread, lifetime: str, message_id: str | None = None) -> ThreadShare:
+def share_thread(
+    thread: Thread, lifetime: str, message_id: str | None = None, *, with_documents: bool = False
+) -> ThreadShare:
     """Create a link to the branch that ends with the message; by default to what is shown now. `lifetime` is a key of `LIFETIMES`. Locks the
     thread. Raises Invalid for an unknown lifetime and an empty thread, NotFound for a message of another thread, and Conflict when the
     thread has 20 links that work."""
@@ -90,6 +99,7 @@ def share_thread(thread: Thread, lifetime: str, message_id: str | None = None) -
         created_at=moment,
         expires_at=moment + span if span else None,
         views=0,
+        with_documents=with_documents,
     )
     share.token_hash = hash_token(share.token)
     db.session.add(share)
@@ -177,29 +187,29 @@ def shared_message(message: ThreadMessage) -> dict[str, Any] | None:
         "tools": tools,
         "model": message.model,
         "citations": [
-            {key: cited.get(key) for key in ("number", "name", "quote", "unit", "first", "last")}
-            for cited in message.citations or ()
-            if cited.get("valid")
+            {key: cited.get(key) for key in CITED} for cited in message.citations or () if cited.get("valid")
         ],
         "created_at": csv_cell(message.created_at),
     }
 
 
 def copy_shared(token: str, user_id: str, account: Account) -> Thread:
-    """A thread of the person with what the link shows, to go on with: its branch only, without files and what tools did. Locks the account;
-    flushes. Raises NotFound as `shared_thread`, and Conflict for more than 10,000 messages."""
+    """A thread of the person with what the link shows, to go on with: its branch only, without what tools did, and with the documents if the
+    link gives them. Locks the account; flushes. Raises NotFound as `shared_thread`, Conflict for more than 10,000 messages, DocumentsFull
+    and WriteLimitExceeded."""
     share, thread = shared_thread(token)
+    shown = [
+        message for message in islice(walk(thread, share.head_id), MAX_COPIED + 1) if shared_message(message)
+    ]
+    if len(shown) > MAX_COPIED:
+        raise Conflict(f"A thread of more than {MAX_COPIED:,} messages cannot be copied.", code="too_long")
     copy = create_thread(user_id, account, name=thread.name, model=thread.model)
+    documents = _copied_documents(thread, copy, shown) if share.with_documents else {}
     copies: list[ThreadMessage] = []
-    for message in walk(thread, share.head_id):
-        shown = shared_message(message)
-        parts = [part for part in shown["content"] if part["type"] != "file"] if shown else []
-        if parts:
+    for message in shown:
+        if parts := _copied_parts(message, documents):
             copies.append(_copy(copy, message, parts, copies[-1] if copies else None))
-        if len(copies) > MAX_COPIED:
-            raise Conflict(
-                f"A thread of more than {MAX_COPIED:,} messages cannot be copied.", code="too_long"
-            )
+    count_written(user_id, messages=len(copies), size=sum(len(each.text) for each in copies))
     MESSAGES.append(*copies)
     if copies:
         copy.last_seq, copy.head_id = copies[-1].seq, copies[-1].id
@@ -220,6 +230,25 @@ def _member_leaving(org_id: str, *, user_id: str, now: datetime) -> dict[str, An
     """End the links of a leaving member."""
     revoke_thread_shares(user_id, now, account_id=org_id)
     return {"totals": {}, "keys": {}}
+
+
+def _copied_documents(thread: Thread, copy: Thread, shown: Sequence[ThreadMessage]) -> dict[str, str]:
+    """Copies of the documents that the messages attach: the new id of each old one."""
+    attached = {
+        part["document_id"] for message in shown for part in message.content if part["type"] == "file"
+    }
+    scope = IndexScope(thread.account_id, "thread", thread.id)
+    return copy_documents(scope, IndexScope(copy.account_id, "thread", copy.id), copy.user_id, only=attached)
+
+
+def _copied_parts(message: ThreadMessage, documents: Mapping[str, str]) -> list[dict[str, Any]]:
+    parts = []
+    for part in message.content:
+        if part["type"] in ("text", "image_url"):
+            parts.append(part)
+        elif part["type"] == "file" and part["document_id"] in documents:
+            parts.append({**part, "document_id": documents[part["document_id"]]})
+    return parts
 
 
 def _copy(

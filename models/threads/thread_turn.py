@@ -85,7 +85,6 @@ class ThreadTurn:
             with handle.context():
                 thread = db.session.get_one(Thread, handle.subject_id)
                 setup = self.setup(thread)
-                db.session.rollback()
         except DomainError as error:
             with handle.step() as turn:
                 if handle.stopped:
@@ -93,6 +92,7 @@ class ThreadTurn:
                 else:
                     self.end(turn, "failed", code=error.code, message=error.message, status=error.status)
             return False
+        setup.toolbox.pay_with(handle, self.wanted.org_id)
         self._setup = setup.with_tools()
         return True
 
@@ -191,8 +191,10 @@ class ThreadTurn:
                     turn.call_id = request_id
                     return True
                 shortage = turn_budgets.short_of(turn, thread, self.wanted.assistant_id)
+                turn.rounds -= 1
                 self._pause_short(turn, thread, shortage or Shortage("turn", turn.reserved))
             elif error.code in PAUSING:
+                turn.rounds -= 1
                 self._pause(turn, thread, error.code, error.message, status=error.status)
             else:
                 self.end(turn, "failed", code=error.code, message=error.message, status=error.status)
@@ -285,6 +287,7 @@ class ThreadTurn:
             handle.emit("tool.started", {"tool_call_id": call["id"], **facts})
         results = run_tools(own, setup.call, handle.context, self.tool_seconds, handle.on_stop)
         with handle.step() as turn:
+            turn.credits = (turn.credits or 0) + setup.toolbox.take_credits()
             thread = db.session.get_one(Thread, handle.subject_id)
             for call, text in zip(own, results, strict=True):
                 message = tree.append(
@@ -307,10 +310,10 @@ class ThreadTurn:
             return not owed
 
     def _wait_for_client(self, turn: Turn, thread: Thread, calls: Calls) -> None:
+        turn_budgets.give_back(turn, thread, self.wanted.assistant_id)
         turn.state = "requires_action"
         turn.required_action = {"type": "submit_tool_outputs", "tool_calls": list(calls)}
         turn.expires_at = now() + timedelta(seconds=self.settings.stoa_tool_wait_seconds)
-        turn_budgets.give_back(turn, thread, self.wanted.assistant_id)
         waits = {
             "tool_calls": list(calls),
             "expires_at": turn.expires_at.isoformat(),
@@ -350,9 +353,9 @@ class ThreadTurn:
         self._pause(turn, thread, turn_budgets.CODE, shortage.message, status=402, level=shortage.level)
 
     def _pause(self, turn: Turn, thread: Thread, code: str, message: str, **more: Any) -> None:
+        turn_budgets.give_back(turn, thread, self.wanted.assistant_id)
         turn.state, turn.call_id = "paused", None
         turn.error_code, turn.error_message = code, message
-        turn_budgets.give_back(turn, thread, self.wanted.assistant_id)
         why = {"code": code, "message": message, "credits": turn.credits or 0, **more}
         self.handle.record("turn.paused", why)
 

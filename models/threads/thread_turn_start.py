@@ -13,6 +13,7 @@ from models.assistants import render_instructions
 from models.core.db import db, now
 from models.core.errors import Invalid
 from models.threads import tree
+from models.threads.message_content import content_parts
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.turn_setup import chosen_assistant, chosen_model
 from models.turns import ACTIVE, Turn
@@ -44,6 +45,8 @@ class TurnRequest:
     """Model calls after which the server runs no more tools; by default that of the settings."""
     org_id: str | None = None
     """The organisation that pays, if it is not the key's own."""
+    replaces: Sequence[str] = ()
+    """Which of `instructions` and `tools` stand in the place of the assistant's, instead of beside them."""
     parent_id: str | None = None
     answer_id: str | None = None
     input: Sequence[Mapping[str, Any]] = ()
@@ -84,12 +87,15 @@ def ask(
     if not messages:
         return _answer_again(thread, wanted, parent, new, begin)
     continues = parent is not None and not _has_children(thread, parent)
-    if continues and parent is not None and active_turn(parent.branch_id) is not None:
+    busy = active_turn(parent.branch_id) if continues and parent is not None else None
+    if busy is not None:
+        for message in messages:
+            content_parts(message["content"])
         queued = {**asdict(wanted), "input": list(messages), "answer_id": answer_id}
-        return begin(_with(new, parent.branch_id, queued))
+        return begin(_with(new, busy.branch_id, queued), busy)
     last = add_messages(thread, messages, parent.id if parent else None)
     request = {**asdict(wanted), "parent_id": last.id, "answer_id": answer_id}
-    turn = begin(_with(new, last.branch_id, request))
+    turn = begin(_with(new, last.branch_id, request), None)
     last.turn_id = turn.id
     return turn
 
@@ -110,13 +116,13 @@ def _answer_again(
     wanted: TurnRequest,
     parent: ThreadMessage | None,
     new: NewTurn,
-    begin: Callable[[NewTurn], Turn],
+    begin: Callable[[NewTurn, Turn | None], Turn],
 ) -> Turn:
     if parent is None:
         raise Invalid("The thread has no message yet. Send one.", fields={"messages": "Send a message."})
     branch = new.branch_id if _has_children(thread, parent) else parent.branch_id
     request = {**asdict(wanted), "parent_id": parent.id, "answer_id": new.branch_id}
-    return begin(_with(new, branch, request))
+    return begin(_with(new, branch, request), active_turn(branch))
 
 
 def _checked(wanted: TurnRequest, thread: Thread) -> TurnRequest:
@@ -135,15 +141,14 @@ def _lock_active(thread: Thread) -> None:
     db.session.execute(active.with_for_update())
 
 
-def _begin(new: NewTurn, *, owner: str, on_busy: OnBusy, behind_waiting: bool) -> Turn:
-    """Begin the turn. One that it interrupts while that waits is ended by the next worker that looks."""
-    busy = active_turn(new.branch_id)
+def _begin(new: NewTurn, busy: Turn | None, *, owner: str, on_busy: OnBusy, behind_waiting: bool) -> Turn:
+    """Begin the turn while `busy` is the active one. If that waits and is interrupted, the next worker that looks ends it."""
     if busy is not None and on_busy == "queue" and not behind_waiting and busy.state != "running":
         waits_for = "results of tool calls" if busy.state == "requires_action" else "somebody to resume it"
         raise TurnInProgress(
             f"A turn of this branch waits for {waits_for} ({busy.id}). Answer it, stop it, or send 'on_busy' with 'interrupt'."
         )
-    turn = begin_turn(new, owner=owner, on_busy=on_busy)
+    turn = begin_turn(new, owner=owner, on_busy=on_busy, busy=busy)
     if busy is not None and on_busy == "interrupt" and take_to_end(busy, owner):
         busy.lease_until = now()
         db.session.flush()

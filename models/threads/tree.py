@@ -6,7 +6,7 @@ from datetime import datetime
 from types import EllipsisType
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from sqlalchemy import func, literal, or_, select, true
+from sqlalchemy import ColumnElement, func, literal, or_, select, true
 from sqlalchemy.orm import aliased
 
 from models.core.csv_text import csv_cell
@@ -15,6 +15,7 @@ from models.core.errors import Conflict, Invalid, NotFound
 from models.threads.message_content import check_storable, checked_metadata, content_parts, text_of
 from models.threads.message_store import MESSAGES
 from models.threads.thread import MESSAGE_STATES, ROLES, Thread, ThreadMessage
+from models.threads.thread_limits import count_written
 from models.turns.turn import ACTIVE, Turn
 
 MAX_MESSAGES = 100_000
@@ -58,13 +59,14 @@ class MessageFields(TypedDict, total=False):
     credits: int | None
     usage: dict[str, Any] | None
     metadata: Mapping[str, Any]
+    item: dict[str, Any] | None
 
 
 class Siblings(NamedTuple):
     """A message among the answers to the same message: its place from 1, how many there are, and its neighbours."""
 
     place: int
-    count: int
+    count: int  # type: ignore[assignment]  # nobody counts in it
     previous_id: str | None
     next_id: str | None
 
@@ -82,11 +84,19 @@ def own_thread(user_id: str, account_id: str, id: str, *, deleted: bool = False)
 
 def lock(thread: Thread) -> Thread:
     """Lock the thread's row until the transaction ends, and read it anew: two that write to one thread do so one after the other.
-    Raises NotFound if it was purged."""
+    Free if this transaction has locked it already. Raises NotFound if it was purged."""
+    session = db.session()
+    # a savepoint that is undone gives its locks back
+    transaction = None if session.in_nested_transaction() else session.get_transaction()
+    held: tuple[Any, Thread] | None = session.info.get(("locked thread", thread.id))
+    if held is not None and held[0] is transaction is not None:
+        return held[1]
     query = select(Thread).where(Thread.id == thread.id).with_for_update(key_share=True)
-    locked = db.session.scalar(query.execution_options(populate_existing=True))
+    locked = session.scalar(query.execution_options(populate_existing=True))
     if locked is None:
         raise NotFound("There is no such thread.")
+    if not session.in_nested_transaction():
+        session.info["locked thread", thread.id] = session.get_transaction(), locked
     return locked
 
 
@@ -133,10 +143,18 @@ def append(
 
 
 def add_message(
-    thread: Thread, *, parent_id: str | EllipsisType | None = ..., **message: Any
+    thread: Thread,
+    *,
+    role: str,
+    content: str | Sequence[Mapping[str, Any]],
+    parent_id: str | EllipsisType | None = ...,
+    tool_calls: list[Any] | None = None,
+    **fields: Unpack[MessageFields],
 ) -> ThreadMessage:
-    """`append` what nobody's turn wrote. Raises Conflict (`turn_in_progress`) too, while a turn is active at this end of the thread: its answer
-    comes next."""
+    """`append` a message that no turn wrote. Raises Conflict (`turn_in_progress`) too, while a turn is active at this end of the thread: its
+    answer comes next; and WriteLimitExceeded."""
+    size = check_storable([content, tool_calls], "message")
+    count_written(thread.user_id, messages=1, size=size)
     thread = lock(thread)
     below = thread.head_id if isinstance(parent_id, EllipsisType) else parent_id
     branch_id = _continued_branch(thread, below)
@@ -145,7 +163,7 @@ def add_message(
         raise Conflict(
             "A turn is in progress here. Wait for its answer, or stop it.", code="turn_in_progress"
         )
-    return append(thread, parent_id=below, **message)
+    return append(thread, role=role, content=content, parent_id=below, tool_calls=tool_calls, **fields)
 
 
 def fill(
@@ -170,11 +188,20 @@ def fill(
     return message
 
 
+def remove(thread: Thread, message: ThreadMessage) -> None:
+    """Take a message out of its branch, with what it holds; what follows it stays. Locks the thread; flushes; again, it changes nothing."""
+    lock(thread)
+    if message.removed_at is None:
+        message.content, message.text, message.metadata_ = [], "", {}
+        message.tool_calls = message.citations = message.item = None
+        message.removed_at = now()
+        db.session.flush()
+
+
 def message_of(thread: Thread, id: str) -> ThreadMessage:
     """The message of the thread. Raises NotFound."""
-    query = select(ThreadMessage).where(ThreadMessage.thread_id == thread.id, ThreadMessage.id == id)
-    message = None if "\x00" in id else db.session.scalar(query)
-    if message is None:
+    message = None if "\x00" in id else db.session.get(ThreadMessage, id)
+    if message is None or message.thread_id != thread.id:
         raise NotFound("There is no such message in this thread.")
     return message
 
@@ -212,7 +239,7 @@ def siblings(thread: Thread, messages: Iterable[ThreadMessage]) -> dict[str, Sib
     shown = list(messages)
     parents = {message.parent_id for message in shown}
     known = [parent for parent in parents if parent is not None]
-    below = ThreadMessage.parent_id.in_(known)
+    below: ColumnElement[bool] = ThreadMessage.parent_id.in_(known)
     if None in parents:
         below = or_(below, ThreadMessage.parent_id.is_(None))
     window: dict[str, Any] = {"partition_by": ThreadMessage.parent_id, "order_by": ThreadMessage.seq}
@@ -253,7 +280,7 @@ def newest_below(thread: Thread, message_id: str) -> str:
         .lateral()
     )
     query = select(last.c.id).select_from(branch.join(last, true())).order_by(last.c.seq.desc()).limit(1)
-    return db.session.scalars(query).one()
+    return str(db.session.scalars(query).one())
 
 
 def select_branch(thread: Thread, message_id: str) -> str:

@@ -24,15 +24,17 @@ AT_ONCE = 1_000
 
 @dataclass(frozen=True)
 class Shortage:
-    """The budget that leaves nothing: of the `turn`, `thread` or `assistant`."""
+    """The budget that leaves nothing, or too little: of the `turn`, `thread` or `assistant`."""
 
     level: str
     budget: int
+    left: int = 0
 
     @property
     def message(self) -> str:
         """What happened, and what helps."""
-        return f"The budget of this {self.level} ({self.budget:,} credits) is used up. Raise it, then resume the turn."
+        state = "leaves too little for the next call" if self.left > 0 else "is used up"
+        return f"The budget of this {self.level} ({self.budget:,} credits) {state}. Raise it, then resume the turn."
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ def reserve(
     turn: Turn, thread: Thread | None, assistant_id: str | None, wanted: int = AT_ONCE
 ) -> Shortage | None:
     """Let the turn have `wanted` credits that it has not spent, or as many as its budgets leave; its run's envelope grows alike. Returns
-    the smallest budget if they leave nothing. Without any budget, nothing is reserved."""
+    the smallest budget if they leave nothing. Without any budget, nothing is reserved, and nothing locked."""
+    if turn.budget is None and (thread is None or thread.budget is None) and not _limited(assistant_id):
+        return None
     rows = list(_locked(thread, assistant_id))
     levels = _levels(turn, rows)
     if not levels:
@@ -66,7 +70,7 @@ def short_of(turn: Turn, thread: Thread | None, assistant_id: str | None) -> Sho
     if not levels:
         return None
     least = min(levels, key=lambda each: each.left)
-    return Shortage(least.level, least.budget)
+    return Shortage(least.level, least.budget, least.left + turn.reserved - (turn.credits or 0))
 
 
 def give_back(turn: Turn, thread: Thread | None, assistant_id: str | None) -> None:
@@ -83,6 +87,11 @@ def settle(turn: Turn, thread: Thread | None, assistant_id: str | None) -> None:
         row.spent += turn.credits or 0
     turn.reserved = 0
     db.session.flush()
+
+
+def _limited(assistant_id: str | None) -> bool:
+    limit = select(Assistant.budget).where(Assistant.id == assistant_id)
+    return assistant_id is not None and db.session.scalar(limit) is not None
 
 
 def _locked(thread: Thread | None, assistant_id: str | None) -> Iterator[Thread | Assistant]:

@@ -42,17 +42,13 @@ class TurnSetup:
     documents: TurnDocuments
     context: int | None
     max_output: int | None
-    saved: SavedAssistant | None
+    agent_id: str
+    """How the run is called: `private/<assistant>@<version>`."""
     offered: Sequence[Mapping[str, Any]] = ()
 
     def with_tools(self) -> "TurnSetup":
         """With the definitions of its tools. Asks MCP servers: call it outside of any transaction."""
         return replace(self, offered=self.toolbox.definitions())
-
-    @property
-    def agent_id(self) -> str:
-        """How the run is called: `private/<assistant>@<version>`."""
-        return self.saved.agent_id if self.saved else AGENT
 
     def runs(self, call: Mapping[str, Any]) -> bool:
         """Whether this server answers a tool call: with the tool, or by saying that there is none."""
@@ -118,7 +114,7 @@ def set_up(
         documents=documents,
         context=route.context_window if route else None,
         max_output=route.price.max_output if route and route.price else None,
-        saved=saved,
+        agent_id=saved.agent_id if saved else AGENT,
     )
 
 
@@ -164,7 +160,8 @@ def _system(
 ) -> str:
     parts: list[str | None] = []
     if saved is not None:
-        parts.append(assistants.render_instructions(saved.version, wanted.variables))
+        if "instructions" not in wanted.replaces:
+            parts.append(assistants.render_instructions(saved.version, wanted.variables))
         if saved.version.context:
             parts.append(f"<context>\n{saved.version.context}\n</context>")
     parts.append(documents.system)
@@ -176,9 +173,10 @@ def _toolbox(
     wanted: "TurnRequest", saved: SavedAssistant | None, account_id: str, documents: TurnDocuments
 ) -> Toolbox:
     """The assistant's tools and the request's by name; the request wins. Documents are searched if there are any."""
-    tools = [each for each in (saved.version.tools if saved else ()) if each != FILE_SEARCH]
+    version = saved.version if saved and "tools" not in wanted.replaces else None
+    tools = [each for each in (version.tools if version else ()) if each != FILE_SEARCH]
     searched = [FILE_SEARCH] if documents.scopes else []
-    servers = saved.version.mcp_servers if saved else []
+    servers = version.mcp_servers if version else []
     return open_toolbox(account_id, [*searched, *tools], servers, wanted.tools)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from models.assistants.tool_requests import ToolFailed
-from models.core.db import db
 from models.core.errors import DomainError
 from models.core.job_queue import Context
 
@@ -64,10 +63,7 @@ def _result(call: Mapping[str, Any], run: Run, context: Context) -> str:
     name = call["function"]["name"]
     try:
         with context():
-            try:
-                text = run(name, call["function"]["arguments"])
-            finally:
-                db.session.rollback()
+            text = run(name, call["function"]["arguments"])
     except ToolFailed as failed:
         text = failed.message
     except DomainError as error:

@@ -119,6 +119,14 @@ class TurnHandle:
             {"state": state, "code": code, "message": message, "credits": turn.credits, **data},
         )
 
+    @contextmanager
+    def after_end(self) -> Iterator[Turn | None]:
+        """A transaction with the turn's row locked, once it has ended, committed at the end. None: it waits, or was deleted."""
+        with self.context():
+            ended = select(Turn).where(Turn.id == self.id, Turn.ended_at.is_not(None))
+            yield db.session.scalars(ended.with_for_update()).one_or_none()
+            db.session.commit()
+
     def on_stop(self, stop: Callable[[], None] | None) -> None:
         """What to do at once when the turn is to end: a function that is safe to call from any thread."""
         self._on_stop = stop

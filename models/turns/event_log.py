@@ -222,11 +222,16 @@ class EventLog:
         The caller has checked who may see it. Holds no connection while it waits."""
         yield from self.watch_now(turn_id, after)
 
-    def watch_now(self, turn_id: str, after: int = 0) -> Iterator[LoggedEvent | None]:
-        """As `watch`, from this moment on, also if the turn is deleted before the first event is asked for. The caller asks for one."""
-        return _one_by_one(self.watch_batches(turn_id, after))
+    def watch_now(
+        self, turn_id: str, after: int = 0, *, begins: bool = False
+    ) -> Iterator[LoggedEvent | None]:
+        """As `watch`, from this moment on, also if the turn is deleted before the first event is asked for. The caller asks for one.
+        `begins`: it has no events yet."""
+        return _one_by_one(self.watch_batches(turn_id, after, begins=begins))
 
-    def watch_batches(self, turn_id: str, after: int = 0) -> Iterator[list[LoggedEvent]]:
+    def watch_batches(
+        self, turn_id: str, after: int = 0, *, begins: bool = False
+    ) -> Iterator[list[LoggedEvent]]:
         """As `watch_now`, with the events that are there together, none for a heartbeat: a reader that pauses between two batches gets what came
         meanwhile at once."""
         self._start()
@@ -234,6 +239,8 @@ class EventLog:
             found = self._running.get(turn_id) or self._watched.get(turn_id)
             if found is None:
                 found = self._watched[turn_id] = TurnLog(turn_id)
+                if begins:
+                    found.read_at = time.monotonic()
             found.watchers += 1
         return self._watch(found, after)
 

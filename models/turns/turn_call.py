@@ -38,10 +38,11 @@ def open_call(
     that its header would name. Holds no transaction. Raises TurnCallFailed."""
     streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
     headers = {"x-stoa-run-id": handle.run_id} if handle.run_id else {}
-    received = IncomingRequest(request_id, handle.key.id, headers, streamed, orjson.dumps(streamed))
-    request: CallRequest = replace(
-        TURNS.read(received), acts_for=handle.key, payer=PayerHint(org_id) if org_id else PayerHint()
+    received = IncomingRequest(
+        request_id, handle.key.id, headers, streamed, orjson.dumps(streamed), acts_for=handle.key
     )
+    payer = PayerHint(org_id) if org_id else PayerHint()
+    request: CallRequest = replace(TURNS.read(received), payer=payer)
     try:
         answer = handle.gateway.open(request)
     except FAILURES as error:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import EllipsisType
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import func, select, text, update
@@ -64,10 +65,13 @@ def active_turn(branch_id: str) -> Turn | None:
     ).one_or_none()
 
 
-def begin_turn(new: NewTurn, *, owner: str, on_busy: OnBusy = "reject") -> Turn:
+def begin_turn(
+    new: NewTurn, *, owner: str, on_busy: OnBusy = "reject", busy: Turn | EllipsisType | None = ...
+) -> Turn:
     """Begin a turn, leased to the worker `owner`, which runs it after the commit; while another turn of the branch is active: a queued one. `interrupt` also asks the active one to stop. The caller holds
-    the lock of the conversation. Raises TurnInProgress."""
-    busy = active_turn(new.branch_id)
+    the lock of the conversation, and may know the active one, `busy`, already. Raises TurnInProgress."""
+    if isinstance(busy, EllipsisType):
+        busy = active_turn(new.branch_id)
     turn = Turn(
         kind=new.kind,
         subject_id=new.subject_id,

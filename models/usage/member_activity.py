@@ -1,58 +1,51 @@
-"""What members spent from an account, and when they last called, from the rollups."""
+"""What members of an organisation spent this month, and when they last called."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import String, func, select, true
+from sqlalchemy.dialects.postgresql import ARRAY, array
 
-from models.core.db import db, midnight
-from models.ledger.rollup import UsageRollup
+from models.core.db import db
+from models.gateway import GatewayCall
+from models.orgs import Org
+from models.usage.org_figures import month_of, totals_by
 
 LOOKBACK = timedelta(days=90)
 
 
 class MemberActivity(NamedTuple):
-    """Credits since the start of the period, and the UTC day of the last call within 90 days, or None."""
+    """Credits of this month on the organisation's clock, and the last call within 90 days, or None."""
 
     credits: int
-    last_day: datetime | None
+    last_call: datetime | None
 
 
 NO_ACTIVITY = MemberActivity(0, None)
 
 
-def member_activity(
-    account_id: str, user_ids: Sequence[str], since: datetime, now: datetime
-) -> dict[str, MemberActivity]:
-    """What each of the users spent from the account since a whole hour, and when they last called it. One statement."""
-    hourly, daily = _since(since)
-    recent = and_(UsageRollup.grain == "day", UsageRollup.bucket >= now - LOOKBACK)
-    rows = db.session.execute(
-        select(
-            UsageRollup.user_id,
-            func.coalesce(func.sum(UsageRollup.credits).filter(or_(hourly, daily)), 0),
-            func.max(UsageRollup.bucket).filter(recent),
-        )
+def member_activity(org: Org, user_ids: Sequence[str], now: datetime) -> dict[str, MemberActivity]:
+    """What each of the users spent from the organisation this month, and when they last called, failed calls included. Two
+    statements: the counted usage of the month by member, and the last call of each by an index."""
+    if not user_ids:
+        return {}
+    spent = {total.key: total.credits for total in totals_by(org, "member", *month_of(org, now), limit=None)}
+    member = func.unnest(array(list(user_ids), type_=ARRAY(String))).table_valued("id", name="member")
+    member = member.render_derived()
+    last = (
+        select(GatewayCall.finished_at)
         .where(
-            UsageRollup.account_id == account_id,
-            UsageRollup.user_id.in_(user_ids),
-            or_(hourly, daily, recent),
+            GatewayCall.user_id == member.c.id,
+            GatewayCall.account_id == org.id,
+            GatewayCall.user_id != GatewayCall.account_id,
+            GatewayCall.finished_at >= now - LOOKBACK,
         )
-        .group_by(UsageRollup.user_id)
+        .order_by(GatewayCall.finished_at.desc())
+        .limit(1)
+        .lateral("last")
     )
-    return {user_id: MemberActivity(int(credits), last) for user_id, credits, last in rows}
-
-
-def spent_since(account_id: str, since: datetime) -> int:
-    """Credits spent from the account since a whole hour."""
-    query = select(func.coalesce(func.sum(UsageRollup.credits), 0))
-    return int(db.session.scalar(query.where(UsageRollup.account_id == account_id, or_(*_since(since)))) or 0)
-
-
-def _since(since: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Hours up to the first UTC midnight, then days."""
-    start = since.astimezone(UTC)
-    day = midnight((start + timedelta(days=1) - timedelta(microseconds=1)).date())
-    hourly = and_(UsageRollup.grain == "hour", UsageRollup.bucket >= start, UsageRollup.bucket < day)
-    return hourly, and_(UsageRollup.grain == "day", UsageRollup.bucket >= day)
+    rows = db.session.execute(
+        select(member.c.id, last.c.finished_at).select_from(member.outerjoin(last, true()))
+    )
+    return {id: MemberActivity(spent.get(id, 0), last_call) for id, last_call in rows}

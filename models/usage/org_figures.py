@@ -18,7 +18,7 @@ from models.usage.org_usage_rows import org_usage_rows
 
 PACE_DAYS = 7
 FOREVER = timedelta(days=366)
-RUNS_PER_DAY = 20
+RUNS_PER_DAY, MOST_DAYS = 20, 40
 
 
 class KeyTotal(NamedTuple):
@@ -162,7 +162,8 @@ def health(org: Org, since: datetime, *, user_id: str = "") -> CallHealth:
 def largest_runs(
     org: Org, start: datetime, end: datetime, *, user_id: str = "", limit: int = 10
 ) -> Sequence[KeyTotal]:
-    """The runs that used most from `start` to `end`, days on the organisation's clock, among the 20 largest of each day."""
+    """The runs that used most from `start` to `end`, days on the organisation's clock, among the 20 largest of each of the 40 days
+    that have the largest."""
     since = counted_until(org)
     parameters = {
         "org": org.id,
@@ -174,6 +175,7 @@ def largest_runs(
         "counted_org": org.id if since > BEGINNING else "",
         "limit": limit,
         "each": RUNS_PER_DAY,
+        "most": MOST_DAYS,
     }
     rows = db.session.execute(_LARGEST_RUNS, parameters)
     return [KeyTotal(row.key, row.calls, row.credits) for row in rows]
@@ -182,11 +184,18 @@ def largest_runs(
 _LARGEST_RUNS = text("""
     WITH days AS (
         SELECT generate_series(date_trunc('day', CAST(:start AS timestamptz), :zone), CAST(:end AS timestamptz), '1 day', :zone) AS day
+    ), largest_days AS (
+        SELECT days.day FROM days CROSS JOIN LATERAL (
+            SELECT u.credits FROM org_usage u
+            WHERE u.org_id = :counted_org AND u.user_id = :user AND u.dimension = 'run' AND u.bucket = days.day AND u.key <> ''
+            ORDER BY u.credits DESC LIMIT 1
+        ) largest
+        WHERE days.day < :end ORDER BY largest.credits DESC, days.day LIMIT :most
     ), found AS (
         SELECT largest.key, largest.calls, largest.credits
-        FROM days CROSS JOIN LATERAL (
+        FROM largest_days CROSS JOIN LATERAL (
             SELECT u.key, u.calls, u.credits FROM org_usage u
-            WHERE u.org_id = :counted_org AND u.user_id = :user AND u.dimension = 'run' AND u.bucket = days.day AND days.day < :end
+            WHERE u.org_id = :counted_org AND u.user_id = :user AND u.dimension = 'run' AND u.bucket = largest_days.day AND u.key <> ''
             ORDER BY u.credits DESC LIMIT :each
         ) largest
         UNION ALL

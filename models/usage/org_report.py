@@ -16,7 +16,7 @@ from sqlalchemy import ARRAY, Select, Text, any_, bindparam, cast, func, select
 from models.core.db import BigInt, db
 from models.orgs import Org
 from models.usage.org_usage import BEGINNING, counted_until
-from models.usage.org_usage_rows import org_usage_rows
+from models.usage.org_usage_rows import org_usage_ranges, org_usage_rows
 from models.usage.period import Period, Step
 from models.usage.usage_facts import before_from_calls, report_from_calls
 from models.usage.usage_report import (
@@ -27,8 +27,8 @@ from models.usage.usage_report import (
     UsageTotals,
     before_of,
     column_index,
+    column_parts,
     column_start,
-    in_columns,
     period_times,
     report_of,
     rolled_name,
@@ -170,8 +170,7 @@ def _rest(
 @cache
 def _ranked(step: Step, limit: int) -> Select[str]:
     """Keys by credits in the period."""
-    rows = org_usage_rows().c
-    return _by_credits(in_columns(rows, step)).limit(limit)
+    return _by_credits(_rows(step)).limit(limit)
 
 
 @cache
@@ -179,11 +178,16 @@ def _ranked_by_month() -> Select[str]:
     """Keys by credits in the last 30 days."""
     rows = org_usage_rows().c
     days = rows.grain == "day", rows.bucket >= bindparam("month_ago"), rows.bucket < bindparam("now")
-    return _by_credits(*days).limit(MAX_SERIES)
+    return _by_credits(rows, *days).limit(MAX_SERIES)
 
 
-def _by_credits(*conditions: Any) -> Select[str]:
-    rows = org_usage_rows().c
+@cache
+def _rows(step: Step) -> Any:
+    """The columns of the rows that make up the columns of a chart."""
+    return org_usage_ranges(lambda rows: column_parts(rows, step)).c
+
+
+def _by_credits(rows: Any, *conditions: Any) -> Select[str]:
     order = (
         func.sum(rows.credits).desc(),
         func.sum(rows.calls).desc(),
@@ -196,7 +200,7 @@ def _by_credits(*conditions: Any) -> Select[str]:
 @cache
 def _cells(step: Step) -> Select[*tuple[Any, ...]]:
     """`UsageTotals` by key and start of the column, of the parameter `keys`."""
-    rows = org_usage_rows().c
+    rows = _rows(step)
     keys = cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text))
     return _totals(step, rows.key).where(rows.key == any_(keys)).group_by(rows.key)
 
@@ -204,10 +208,10 @@ def _cells(step: Step) -> Select[*tuple[Any, ...]]:
 @cache
 def _keys(step: Step) -> Select[*tuple[Any, ...]]:
     """Credits by key, of the parameter `keys`."""
-    rows = org_usage_rows().c
+    rows = _rows(step)
     keys = cast(bindparam("keys", type_=ARRAY(Text)), ARRAY(Text))
     query: Select[*tuple[Any, ...]] = select(rows.key, cast(func.sum(rows.credits), BigInt).label("credits"))
-    return query.where(in_columns(rows, step), rows.key == any_(keys)).group_by(rows.key)
+    return query.where(rows.key == any_(keys)).group_by(rows.key)
 
 
 @cache
@@ -217,7 +221,7 @@ def _sums(step: Step) -> Select[*tuple[Any, ...]]:
 
 
 def _totals(step: Step, *more: Any) -> Select[*tuple[Any, ...]]:
-    rows = org_usage_rows().c
+    rows = _rows(step)
     start = column_start(rows.bucket, step, bindparam("zone", type_=Text)).label("start")
     query: Select[*tuple[Any, ...]] = select(*more, start, *total_columns(rows, rows.histogram))
-    return query.where(in_columns(rows, step)).group_by("start").order_by("start")
+    return query.group_by("start").order_by("start")

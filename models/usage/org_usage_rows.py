@@ -1,9 +1,24 @@
 """The usage of an organisation as rows to select from: its counted cells, and the calls that are not counted yet."""
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Integer, Numeric, Subquery, Text, bindparam, column, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    Numeric,
+    Subquery,
+    Text,
+    bindparam,
+    column,
+    func,
+    or_,
+    select,
+    true,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from models.core.db import BigInt
@@ -47,6 +62,12 @@ def org_usage_rows() -> Subquery:
 
     Parameters of the statement: `org`, `user` (empty: all members), `dimension`, `zone`, `since` (until when calls are
     counted), `until`, and `counted_org`: `org`, or empty if its cells do not apply."""
+    return org_usage_ranges(lambda rows: [true()])
+
+
+def org_usage_ranges(ranges: Callable[[Any], Sequence[ColumnElement[bool]]]) -> Subquery:
+    """As `org_usage_rows`, of some ranges of buckets that are disjoint. Each is a scan of its own: of one scan with all ranges as
+    alternatives, and a condition on the key, the plan reads the buckets of every grain."""
     user, dimension = bindparam("user", type_=Text), bindparam("dimension", type_=Text)
     stored = select(*(getattr(OrgUsage, name) for name in COLUMNS)).where(
         OrgUsage.org_id == bindparam("counted_org", type_=Text),
@@ -61,6 +82,7 @@ def org_usage_rows() -> Subquery:
         bindparam("until", type_=moment),
     ).table_valued(*(column(name, _TYPES.get(name, BigInt)) for name in ("user_id", *COLUMNS)))
     recent = select(*(cells.c[name] for name in COLUMNS)).where(
-        cells.c.user_id == user, cells.c.dimension == dimension
+        cells.c.user_id == user, cells.c.dimension == dimension, or_(*ranges(cells.c))
     )
-    return stored.union_all(select(recent.cte("recent"))).subquery("rows")
+    counted = (stored.where(each) for each in ranges(OrgUsage))
+    return union_all(*counted, select(recent.cte("recent"))).subquery("rows")

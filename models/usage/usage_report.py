@@ -346,10 +346,15 @@ def cells_before(rows: Any, key: Any, histogram: Any) -> Select[*tuple[Any, ...]
 
 def in_columns(rows: Any, step: Step) -> ColumnElement[bool]:
     """Selects the rollups that make up a period's columns, by the parameters of `period_times`."""
+    return or_(*column_parts(rows, step))
+
+
+def column_parts(rows: Any, step: Step) -> list[ColumnElement[bool]]:
+    """As `in_columns`: a condition for each range of rollups, which are disjoint."""
     whole = _rollups(rows, step, "whole_from", "whole_to")
     if step != "week":
-        return whole
-    return or_(whole, _rollups(rows, "day", "start", "whole_from"), _rollups(rows, "day", "whole_to", "end"))
+        return [whole]
+    return [whole, _rollups(rows, "day", "start", "whole_from"), _rollups(rows, "day", "whole_to", "end")]
 
 
 def column_start(bucket: Any, step: Step, zone: Any) -> Any:

@@ -9,14 +9,18 @@
   const touch = window.matchMedia("(pointer: coarse)");
   let source = null;
 
+  // What scrolls: the page, or the pane that the thread is in.
+  const scroller = () => thread()?.closest("[data-scrolls]") ?? document.documentElement;
+
   function toEnd() {
-    window.scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+    const root = scroller();
+    root.scrollTo({ top: root.scrollHeight, behavior: "instant" });
   }
 
   // Who reads the end goes on to do so; who has scrolled up stays there.
   function follow(change) {
-    const root = document.documentElement;
-    const atEnd = root.scrollHeight - window.scrollY - window.innerHeight < 120;
+    const root = scroller();
+    const atEnd = root.scrollHeight - root.scrollTop - root.clientHeight < 120;
     change();
     if (atEnd) toEnd();
   }

@@ -9,11 +9,13 @@ from sqlalchemy.orm import Session
 from models import demo, ledger, store
 from models.accounts import Session as Key
 from models.accounts import User
+from models.assistants import Assistant
 from models.billing import public_plans, retire_plan
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.demo import demo_agents, demo_org, demo_people
 from models.gateway import GatewayCall
+from models.index import Document
 from models.ledger import CreditEntry, budgets
 from models.orgs import Org, OrgMember
 from models.runs import AgentRun
@@ -22,6 +24,7 @@ from models.store.catalogue.markdown import problem_in
 from models.store.publishing import spawning
 from models.store.publishing.definition import Definition, conflicts
 from models.store.statistics import store_proof
+from models.threads import Thread, ThreadMessage
 from models.usage import Message, UsageRollup
 from tests import factories
 
@@ -69,12 +72,14 @@ def test_the_demo_fills_the_store_proves_and_is_removed_completely(
     check_organisation(session)
     check_store(session)
     check_dependencies(session)
+    check_threads(session)
     # it is created once and removed completely; to create it takes seconds
     assert seeded(session, postgres_url, settings) == 0
     assert count(session, Message) == calls
     assert demo.remove()
     session.commit()
     made = (User, Message, AgentRun, CreditEntry, UsageRollup, GatewayCall, Org, Publisher, Agent)
+    made += (Assistant, Thread, ThreadMessage, Document)
     counted = (store.AgentConfig, store.AgentVersion, store.AgentRunBill, store.AgentDay, store.AgentUser)
     for table in (*made, *counted):
         assert count(session, table) == 0, table
@@ -90,6 +95,21 @@ def test_the_commands_seed_and_remove(app: Flask, session: Session) -> None:
     assert "removed" in runner.invoke(args=["demo", "remove"]).output
     assert "no demo" in runner.invoke(args=["demo", "remove"]).output
     assert count(session, User) == 0
+
+
+def check_threads(session: Session) -> None:
+    """Three assistants, threads with branches, and a citation of a page of the handbook."""
+    assert count(session, Assistant) == 3
+    document = session.scalars(select(Document)).one()
+    assert (document.state, document.report["parts"]) == ("ready", 3)
+    cited = session.scalars(select(ThreadMessage).where(ThreadMessage.citations.is_not(None))).one()
+    assert [(each["valid"], each["first"], each["document_id"]) for each in cited.citations or ()] == [
+        (True, 2, document.id)
+    ]
+    assert "【1】" in cited.text
+    query = select(ThreadMessage.thread_id, func.count(ThreadMessage.branch_id.distinct()))
+    found = session.execute(query.group_by(ThreadMessage.thread_id)).all()
+    assert sorted(branches for _, branches in found) == [1, 2, 2]
 
 
 def check_organisation(session: Session) -> None:

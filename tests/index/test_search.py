@@ -168,6 +168,19 @@ def test_a_filtered_approximate_search_finds_the_whole_scope(
     assert [chunk.cosine for chunk in found] == sorted((chunk.cosine for chunk in found), reverse=True)
 
 
+def test_an_exact_search_never_takes_the_approximate_index(upload: Upload, session: OrmSession) -> None:
+    if vectors.vector_schema() is None:
+        pytest.skip("PostgreSQL has no pgvector")
+    upload("big.txt", "\f".join(f"copper pipe {number}" for number in range(300)), kind="thread", scope="big")
+    small = upload("small.txt", "\f".join(f"zinc {number}" for number in range(20)), kind="thread", scope="s")
+    session.refresh(small)
+    for setting in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
+        session.execute(text(f"SET LOCAL {setting} = off"))
+    vector = HashingEmbedder().query("copper pipe", lambda term: 1.0)
+    assert small.source_id is not None
+    assert len(near_chunks([small.source_id], 20, vector, 50)) == 20
+
+
 # -- words and vectors ------------------------------------------------------------------------------------------------
 
 

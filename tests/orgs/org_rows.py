@@ -21,6 +21,7 @@ from models.orgs.team_editing import add_to_team, create_team
 from models.orgs.webhooks import OrgWebhook, WebhookDelivery
 from models.runs import RunShare
 from tests import factories
+from tests.assistants.assistant_rows import assistant_rows
 from tests.threads.thread_rows import thread_rows
 
 RECEIPT: dict[str, Any] = dict.fromkeys(("calls", "credits", "live_calls", "held", "invites"), 0) | {
@@ -84,9 +85,11 @@ def rows_of(organisation: Org, owner: User, member: User, applicant: User) -> di
         call = factories.call(user, org_id=org, message=message, run_id=run.id)
         token = factories.token(user, org_id=org)
         thread = thread_rows(owner.id, Account(org_id=org))
+        assistant = assistant_rows(owner.id, Account(org_id=org))
     found = {name: str(row.id) for name, row in rows.items()}
     return found | {
         **thread,
+        **assistant,
         "team_id": team.id,
         "user_id": member.id,
         "service-accounts/user_id": service.user_id,

@@ -64,6 +64,7 @@ def _call(n: int, acme: Org, who: Any, run_id: str | None, agent: str | None) ->
             agent_id=agent,
             key_id=key,
             model=model,
+            cost=Decimal(n % 6) / 100,
             input_tokens=n + 1,
             cache_read_input_tokens=1,
             output_tokens=2,
@@ -148,9 +149,16 @@ FILTERS: list[tuple[dict[str, Any], Callable[[Row], bool]]] = [
 BY_ROLLUPS = (["key"], ["model"], ["agent"], ["state", "code", "model"])
 
 
+@pytest.mark.parametrize("sort", ["newest", "dearest"])
 @pytest.mark.parametrize("small", [False, True], ids=["whole", "cut"])
 def test_every_filter_finds_what_a_loop_finds(
-    app: Flask, acme: Org, bob: Person, rows: list[Row], monkeypatch: pytest.MonkeyPatch, small: bool
+    app: Flask,
+    acme: Org,
+    bob: Person,
+    rows: list[Row],
+    monkeypatch: pytest.MonkeyPatch,
+    small: bool,
+    sort: str,
 ) -> None:
     if small:  # each page looks through very few calls
         for module, name, value in (
@@ -165,16 +173,19 @@ def test_every_filter_finds_what_a_loop_finds(
     order = sorted(rows, key=lambda row: (row[0].finished_at, row[0].request_id), reverse=True)
     for values, matches in FILTERS:
         for member in ("", bob.id) if len(values) == 1 else ("",):
-            filter = CallFilter(**values, user_id=member)
+            filter = CallFilter(**values, user_id=member, sort=sort)
             expected = [row[0] for row in order if matches(row) and member in ("", row[0].user_id)]
-            ids = [call.request_id for call in expected]
+            listed = expected
+            if sort == "dearest":
+                listed = sorted((call for call in expected if call.cost), key=lambda call: -call.cost)
+            ids = [call.request_id for call in listed]
             found, after, pages = [], None, 0
             while after is not None or not pages:
                 page = calls_page(acme.id, filter, after, limit=30)
                 found += [row.request_id for row in page.calls]
                 after, pages = page.next, pages + 1
                 assert pages < 300, values
-            assert found == ids, values
+            assert found == ids, (values, sort)
             if not filter.text and (not small or filter.tests in BY_ROLLUPS):
                 _check_totals(acme, filter, expected, rows)
             if not member:
@@ -214,3 +225,17 @@ def test_other_accounts_are_not_searched(
     assert call_choices(mallory.id).models == []
     assert call_choices(acme.id).models == ["north/large", "north/rare", "north/small"]
     assert call_choices(acme.id).agents == ["acme/fixer", "local"]
+
+
+def test_few_dear_calls_are_paged_in_order(app: Flask, acme: Org, rows: list[Row]) -> None:
+    for sort in ("newest", "dearest"):
+        filter, after, found = CallFilter(above=5_000_000, sort=sort), None, list[str]()
+        whole = [row.request_id for row in calls_page(acme.id, filter).calls]
+        for _ in range(20):
+            page = calls_page(acme.id, filter, after, limit=3)
+            found += [row.request_id for row in page.calls]
+            after = page.next
+            if after is None:
+                break
+        assert len(whole) > 10
+        assert found == whole

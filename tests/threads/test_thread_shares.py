@@ -10,6 +10,7 @@ from sqlalchemy import select
 from models import threads
 from models.core.audit_log import AuditLog
 from models.core.db import db, now
+from models.index import add_document, documents_of
 from models.orgs import Org
 from models.orgs.offboarding import offboard
 from models.threads import Thread, ThreadMessage, ThreadShare
@@ -76,7 +77,18 @@ def test_a_link_hides_money_documents_and_instructions(call: Caller, visitor: Ca
         message_id="hidden",
         usage={"hidden": 1},
         citations=[
-            {"chunk_id": "hidden", "document_id": "hidden", "name": "a.pdf", "page": 7, "quote": "quote"}
+            {"valid": False, "chunk_id": "hidden", "quote": "hidden"},
+            {
+                "valid": True,
+                "number": 1,
+                "chunk_id": "hidden",
+                "document_id": "hidden",
+                "name": "a.pdf",
+                "unit": "page",
+                "first": 7,
+                "last": 7,
+                "quote": "quote",
+            },
         ],
     )
     db.session.commit()
@@ -88,7 +100,9 @@ def test_a_link_hides_money_documents_and_instructions(call: Caller, visitor: Ca
     assert thread.user_id not in str(answer)
     last, tool, question = answer["data"]
     assert last["model"] == "stoa/demo"
-    assert last["citations"] == [{"name": "a.pdf", "quote": "quote", "page": 7}]
+    assert last["citations"] == [
+        {"number": 1, "name": "a.pdf", "unit": "page", "first": 7, "last": 7, "quote": "quote"}
+    ]
     assert tool["tools"] == ["file_search"]
     assert question["content"][1] == {"type": "file", "name": "a.pdf"}
 
@@ -248,3 +262,30 @@ def test_a_copy_of_a_long_thread_is_refused(
     with pytest.raises(Conflict):
         copy_shared(shown.rsplit("/", 1)[1], mallory.id, mallory.account)
     assert shared_thread(shown.rsplit("/", 1)[1])[1].id == thread.id
+
+
+def test_a_copy_has_the_documents_only_if_the_link_gives_them(
+    call: Caller, stranger: Caller, mallory: Person, thread: Thread
+) -> None:
+    shown, unseen = (
+        add_document(thread.account_id, thread.user_id, "thread", thread.id, name, name.encode())
+        for name in ("shown.txt", "unseen.txt")
+    )
+    db.session.commit()
+    attach = [
+        {"type": "text", "text": "Read this"},
+        {"type": "file", "document_id": shown.id, "name": "shown.txt"},
+    ]
+    call.said(thread.id, attach)  # type: ignore[arg-type]
+    _, without = link(call, thread.id)
+    made, given = link(call, thread.id, with_documents=True)
+    assert made["with_documents"] is True
+    call.said(thread.id, [{"type": "file", "document_id": unseen.id, "name": "unseen.txt"}])  # type: ignore[arg-type]
+    bare = stranger.made(f"{without}/copy")["id"]
+    assert documents_of("thread", bare) == []
+    full = stranger.made(f"{given}/copy")["id"]
+    (document,) = documents_of("thread", full)
+    assert (document.name, document.account_id, document.user_id) == ("shown.txt", mallory.id, mallory.id)
+    (message,) = stranger("get", f"/threads/{full}/messages")[1]["data"]
+    assert message["content"][1] == {"type": "file", "document_id": document.id, "name": "shown.txt"}
+    assert shown.id not in str(stranger("get", given))

@@ -5,13 +5,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import func, select
 
 from models.accounts import User
-from models.assistants import Assistant
+from models.assistants import create_assistant, delete_assistant
 from models.core.db import db, now
 from models.core.jobs import purge_threads
+from models.core.settings import load_settings
+from models.index import add_document, documents_of
+from models.ledger import Account
 from models.orgs import Org
 from models.threads import Thread, ThreadMessage
 from models.turns import Turn
@@ -22,8 +26,14 @@ from tests.threads.thread_calls import Caller
 RANDOM = "thrd_00000000-0000-0000-0000-000000000000"
 
 
-def assistant(account_id: str, **kw: Any) -> Assistant:
-    return factories.save(Assistant(account_id=account_id, name="Helper", **kw))
+def assistant(account: Account, by: str, *, deleted: bool = False) -> str:
+    """The id of an assistant."""
+    fields = {"name": "Helper", "instructions": "Help."}
+    id = create_assistant(by, account, fields, load_settings(_env_file=None)).assistant.id
+    if deleted:
+        delete_assistant(by, account, id)
+    db.session.commit()
+    return id
 
 
 def test_a_thread_lives_from_creation_to_restoration(call: Caller, alice: Person) -> None:
@@ -188,20 +198,24 @@ def test_a_storage_id_is_unique_in_the_account(call: Caller, stranger: Caller) -
 
 
 def test_threads_of_an_assistant(call: Caller, stranger: Caller, alice: Person, mallory: Person) -> None:
-    for caller in (call, stranger):
-        caller.made(name="without an assistant")
-    mine, theirs, gone = assistant(alice.id), assistant(mallory.id), assistant(alice.id, deleted_at=now())
-    one = call.made(name="one", agent_id=mine.id)
-    two = call.made(f"/assistants/{mine.id}/threads", name="two")
-    assert (one["agent_id"], two["agent_id"]) == (mine.id, mine.id)
-    for path, query in ((f"/assistants/{mine.id}/threads", {}), ("/threads", {"agent_id": mine.id})):
+    mine, theirs = assistant(alice.account, alice.id), assistant(mallory.account, mallory.id)
+    gone = assistant(alice.account, alice.id, deleted=True)
+    one = call.made(name="one", agent_id=mine)
+    two = call.made(f"/assistants/{mine}/threads", name="two")
+    assert (one["agent_id"], two["agent_id"]) == (mine, mine)
+    call.made(name="without an assistant")
+    for path, query in ((f"/assistants/{mine}/threads", {}), ("/threads", {"agent_id": mine})):
         assert [row["name"] for row in call("get", path, **query)[1]["data"]] == ["two", "one"]
-    for id in (theirs.id, gone.id, "agnt_none", "a\0"):
-        assert call("post", "/threads", {"name": "x", "agent_id": id})[0] in (404, 400)
-        assert call("patch", f"/threads/{one['id']}", {"agent_id": id})[0] in (404, 400)
-        assert call("get", f"/assistants/{id}/threads")[0] == 404
+    for id in (theirs, gone, "agnt_none"):
+        assert call("post", "/threads", {"name": "x", "agent_id": id})[0] == 404
+        assert call("patch", f"/threads/{one['id']}", {"agent_id": id})[0] == 404
         assert call("post", f"/assistants/{id}/threads", {"name": "x"})[0] == 404
-    assert stranger("get", f"/assistants/{mine.id}/threads")[0] == 404
+    for id in (theirs, "agnt_none", "a\0"):
+        assert call("get", f"/assistants/{id}/threads")[0] == 404
+    assert stranger("get", f"/assistants/{mine}/threads")[0] == 404
+    delete_assistant(alice.id, alice.account, mine)
+    db.session.commit()
+    assert len(call("get", f"/assistants/{mine}/threads")[1]["data"]) == 2, "they stay readable"
     assert call("patch", f"/threads/{one['id']}", {"agent_id": None})[1]["agent_id"] is None
 
 
@@ -377,8 +391,10 @@ def test_deleted_threads_are_purged_after_their_time(call: Caller, alice: Person
             state="completed",
         )
     )
+    scopes = [add_document(alice.id, alice.id, "thread", id, "a.txt", b"text").scope for id in (kept, ids[2])]
     db.session.commit()
     purge_threads(0)
+    assert [len(documents_of("thread", scope.id)) for scope in scopes] == [1, 0]
     assert set(db.session.scalars(select(Thread.id))) == {kept, recent}
     assert db.session.scalar(select(func.count()).select_from(ThreadMessage)) == 2
     assert db.session.scalar(select(func.count()).select_from(Turn)) == 0
@@ -415,3 +431,20 @@ def test_a_persons_export_holds_their_threads(call: Caller, stranger: Caller, al
     assert (said["thread"], said["content"][0]["text"]) == (id, "hello")
     assert link["id"] in files["thread_shares.csv"]
     assert link["url"].rsplit("/", 1)[1] not in "".join(files.values())
+
+
+def test_a_day_has_limits(
+    app: Flask, call: Caller, stranger: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"stoa_threads_per_day": 2, "stoa_thread_bytes_per_day": 1_000}
+    monkeypatch.setitem(app.extensions, "settings", app.extensions["settings"].model_copy(update=limits))
+    id = call.made(name="1")["id"]
+    call.made(name="2")
+    status, answer = call("post", "/threads", {"name": "3"})
+    assert (status, "STOA_THREADS_PER_DAY" in answer["error"]["message"]) == (429, True)
+    stranger.made(name="1")
+    call.said(id, "x" * 500)
+    path = f"/threads/{id}/messages"
+    assert call("post", path, {"role": "user", "content": "x" * 500})[0] == 429
+    assert call("post", path, {"role": "user", "content": "x" * 1_000})[0] == 413
+    call.said(id, "x")

@@ -1,8 +1,15 @@
-"""A caller of the JSON API of threads."""
+"""Callers of the JSON API of threads, and of OpenAI's on them."""
 
+from collections.abc import Callable
 from typing import Any
 
+import openai
 from flask.testing import FlaskClient
+
+from tests.factories import Person
+
+Gpt = Callable[[Person], openai.OpenAI]
+"""Makes OpenAI's client with the key of a person."""
 
 
 class Caller:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from models.gateway import GatewayCall
 from models.orgs import Org
 from tests import factories
 from tests.factories import Person, now
+from tests.usage.billed_calls import Call, insert_calls
 
 HTMX = {"HX-Request": "true"}
 HOSTILE = "<script>alert(1)</script>\"'{{7*7}}"
@@ -109,6 +111,56 @@ def test_older_calls_follow(session: OrmSession, alice: Person) -> None:
     assert "Load more" not in whole
 
 
+@pytest.mark.usefixtures("kind")
+def test_calls_are_sorted_by_cost(session: OrmSession, alice: Person) -> None:
+    with factories.one_commit():
+        costs = [Decimal(n % 4) / 100 for n in range(120)]  # 30 of each cost, a quarter of nothing
+        calls = [add_call(alice, n + 1, cost=cost, model=f"north/{n % 2}") for n, cost in enumerate(costs)]
+        add_failure(alice)
+        add_call(alice, 60 * 24 * 20, cost=Decimal(5), model="north/1")
+    dearest = sorted(
+        (call for call in calls if call.cost and call.model == "north/1"), key=lambda call: -call.cost
+    )
+    ids = [call.request_id for call in dearest]
+    query = "sort=dearest&model=north/1&range=7d"
+    first = alice.browser.get(f"/calls?{query}").text
+    assert _ids(first) == ids[:50]
+    heads = dict(re.findall(r"<th([^>]*)><a class=\"sort\" href=\"[^\"]*\">(\w+)", first))
+    assert 'aria-sort="descending"' in next(head for head, name in heads.items() if name == "Cost")
+    assert f'href="{alice.home}/calls?range=7d&amp;model=north/1">Finished' in first  # the filters stay
+    href = html.unescape(first.split("data-load-more")[1].split('href="')[1].split('"')[0])
+    more = alice.browser.get(href, headers=HTMX).text
+    assert _ids(more) == ids[50:]
+    assert "Load more" not in more
+    for kind in ("csv", "json"):
+        text = alice.browser.get(f"/calls/export?{query}&format={kind}").text
+        rows = list(csv.DictReader(io.StringIO(text))) if kind == "csv" else json.loads(text)
+        assert [row["call"] for row in rows] == ids
+    assert "Calls that cost nothing" in first
+    assert "that cost something" in alice.browser.get("/calls?sort=dearest&state=failed").text
+    newest = alice.browser.get("/calls?model=north/1").text
+    assert f'href="{alice.home}/calls?sort=dearest&amp;model=north/1">Cost' in newest
+
+
+def test_usage_leads_to_the_dearest_calls_of_its_period(
+    session: OrmSession, alice: Person, acme: Org
+) -> None:
+    link = re.compile(r'href="([^"]*)"[^>]*>Dearest calls<')
+    assert not link.search(alice.browser.get("/profile?tab=usage").text)
+    insert_calls(session, alice.id, [Call(now(), model="north/a")])
+    message = factories.message(alice.user, finished_at=now(), model="north/a", org_id=acme.id)
+    factories.call(alice.user, message=message, org_id=acme.id, model="north/a")
+    session.commit()
+    for page, filter in (("/profile?tab=usage&range=7d", "model=north/a"), ("/orgs/acme/usage?range=7d", "")):
+        found = link.search(alice.browser.get(f"{page}&{filter}").text)
+        assert found, page
+        address = html.unescape(found[1])
+        for part in ("/calls?", "sort=dearest", filter):
+            assert part in address
+        assert "range=7d" in address or "range=custom" in address
+        assert "north/a" in alice.browser.get(address).text.partition('id="call-rows"')[2]
+
+
 @pytest.mark.parametrize(
     ("query", "field", "message"),
     [
@@ -118,6 +170,7 @@ def test_older_calls_follow(session: OrmSession, alice: Person) -> None:
         ("from=0001-01-01T00:00", "from", "Enter a time like"),
         ("range=custom&from=2026-11-20&to=2026-11-19", "to", "after the first"),
         ("state=refused", "state", "Choose a state"),
+        ("sort=cheapest", "sort", "Choose an order"),
         ("status=4x", "status", "100 to 599"),
         ("status=99999999999999999999", "status", "100 to 599"),
         ("above=-1", "above", "such as 2"),
@@ -170,6 +223,15 @@ def test_hostile_values_are_text(session: OrmSession, alice: Person) -> None:
             assert "<script>alert" not in answer.text
     for after in ("x", "2026-11-20T00:00:00+00:00~", "2026-11-20~a", "~", "9999-12-31T23:59:59+00:00~\0"):
         assert alice.browser.get("/calls", query_string={"after": after}).status_code == 422, after
+    for after in (
+        "1~2026-11-20T00:00:00~a",
+        "-1~2026-11-20T00:00:00+00:00~a",
+        "1e9~2026-11-20T00:00:00+00:00~a",
+        "NaN~x~y",
+        "~~",
+    ):
+        query = {"after": after, "sort": "dearest"}
+        assert alice.browser.get("/calls", query_string=query).status_code == 422, after
     assert alice.browser.get("/calls?column=nothing&column=%00&range=%00").status_code == 200
 
 
@@ -207,6 +269,8 @@ def test_members_see_what_their_role_sees(session: OrmSession, acme: Org, cast: 
         assert ("north/alice" in seen[name].text) is all_of, name
         member = cast[name].browser.get(f"/orgs/acme/calls?member={cast['alice'].id}").text
         assert ("north/alice" in member.partition('id="calls"')[2]) is all_of
+        dearest = cast[name].browser.get("/orgs/acme/calls?sort=dearest").text
+        assert ("north/alice" in dearest.partition('id="calls"')[2]) is all_of, name
         exported = cast[name].browser.get("/orgs/acme/calls/export").text
         assert ("north/alice" in exported) is all_of
         found = cast[name].browser.get("/orgs/acme/calls?text=secret").text
@@ -214,6 +278,7 @@ def test_members_see_what_their_role_sees(session: OrmSession, acme: Org, cast: 
         assert ("north/alice" in found.partition('id="calls"')[2]) is (name in ("alice", "carol")), name
     for name, status in (("mallory", 404), ("anonymous", 302)):
         assert cast[name].browser.get("/orgs/acme/calls/export").status_code == status
+        assert cast[name].browser.get("/orgs/acme/calls?sort=dearest").status_code == status
     assert cast["anonymous"].browser.get("/calls").status_code == 302
     assert "north/" not in cast["alice"].browser.get("/calls").text
 

@@ -54,6 +54,8 @@ MORE = [
     ("anonymous", "/publishers/harbor/agents/code-reviewer/2.4.1"),
     ("person", "/calls?status=failed"),
     ("person", "/runs?agent=zzz"),
+    ("person", "/assistants?deleted=1"),
+    ("person", "/assistants?q=zzz"),
     ("person", "/threads?deleted=1"),
     ("person", "/threads?q=columns"),
     ("person", "/threads?q=zzz"),

@@ -33,6 +33,7 @@ from models.runs.run_share import share_run
 from models.store import Agent
 from models.store.catalogue.agent_page import versions_of
 from tests import factories
+from tests.assistants.assistant_rows import assistant_rows
 from tests.billing.stage import Desk
 from tests.billing.subscribers import Plans
 from tests.billing.test_plans import PRO
@@ -197,7 +198,8 @@ def _document(delia: User) -> dict[str, str]:
 
 
 def _threads(delia: User) -> dict[str, str]:
-    return thread_rows(delia.id, Account(user_id=delia.id))
+    account = Account(user_id=delia.id)
+    return thread_rows(delia.id, account) | assistant_rows(delia.id, account)
 
 
 def _account(delia: User) -> dict[str, str]:

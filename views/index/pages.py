@@ -10,7 +10,7 @@ from models.core.errors import NotFound
 from models.index import Document, DocumentReader
 from models.index.document_text import chunk_spot, document_text
 from models.orgs import memberships
-from views.index.file_download import file_response
+from views.index.api import file_response
 from views.web.guards import current_account, login_required
 from views.web.htmx import render
 

@@ -28,6 +28,7 @@ from models.core.strict_models import (
     M,
     Missing,
     Number,
+    Objects,
     parse,
     parse_tagged,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "InvalidBody",
     "Missing",
     "Number",
+    "Objects",
     "UndecodableBody",
     "allow_anonymous",
     "limit_anonymous_body",

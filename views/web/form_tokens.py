@@ -36,6 +36,8 @@ HIDDEN_FIELDS = frozenset({"csrf_token", FIELD})
 ONCE = frozenset(
     {
         *("accounts.add_passkey", "accounts.create_key", "accounts.rotate_key"),
+        *("assistants.add_assistant", "assistants.add_tool", "assistants.begin_test", "assistants.duplicate"),
+        *("assistants.new_secret", "assistants.publish"),
         *("admin.grant", "admin.create_link", "admin.propose_prices"),
         *("budgets.add_raise", "budgets.ask", "budgets.create"),
         *(
@@ -64,7 +66,7 @@ ONCE = frozenset(
 """Endpoints that make something new: their forms act once a day, also after "back". Other forms set a state, or have an
 idempotency key of their own, as payments do: sent again after `DOUBLE_CLICK` they act again, because the state may have changed."""
 
-WITHOUT_EFFECT = frozenset({"ledger.verify_file"})
+WITHOUT_EFFECT = frozenset({"assistants.call_tool", "ledger.verify_file"})
 """Endpoints that change nothing, and work for so long that they should hold no transaction."""
 
 ONCE_FOR = timedelta(days=1)

@@ -1,6 +1,9 @@
-"""Cursors of keyset pages in URLs: the time and the id of the last row of a page."""
+"""Cursors of keyset pages in URLs: the time and the id of the last row of a page, after its cost in a list by cost."""
 
+import re
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 from flask import request
 
@@ -28,3 +31,26 @@ def cursor(parameter: str = "before") -> Cursor | None:
 def cursor_text(time: datetime, id: str) -> str:
     """The `before` of the page after a row."""
     return f"{time.isoformat()}~{id}"
+
+
+def cost_cursor(parameter: str = "after") -> tuple[Decimal, datetime, str] | None:
+    """As `cursor`, of a list by cost. Raises Invalid."""
+    text = request.args.get(parameter)
+    if not text:
+        return None
+    cost, _, rest = text.partition("~")
+    time, _, id = rest.partition("~")
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        moment = None
+    known = re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,40})?", cost, re.ASCII)
+    if known is None or moment is None or moment.tzinfo is None or "\0" in id:
+        raise Invalid(f"Invalid page: '{parameter}' must be a cost, a time and an id.")
+    return Decimal(cost), moment, id
+
+
+def position_text(position: tuple[Any, ...]) -> str:
+    """The cursor of the page after this position, of either list."""
+    *cost, time, id = position
+    return "".join(f"{each:f}~" for each in cost) + cursor_text(time, id)

@@ -74,6 +74,13 @@ class IncomingRequest:
     memory: ResponseMemory | None = field(default=None, repr=False)
     files: tuple[UploadedFile, ...] = field(default=(), repr=False)
     is_form: bool = False
+    acts_for: PresentedKey | None = field(default=None, repr=False)
+    """The key of a call that the server makes on its own."""
+
+    @property
+    def presented(self) -> PresentedKey:
+        """The public id of the key and its secret's hash. Raises MistypedKey."""
+        return self.acts_for or present(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +292,7 @@ class Dialect(ABC):
             address=received.address,
             trace_parent=headers.get("traceparent"),
             payer=payer or payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
+            acts_for=received.acts_for,
         )
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:

@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from models.accounts.key_format import present
 from models.core.errors import DomainError
 from models.gateway.call_errors import ProviderError, client_error, redact_keys
 from models.gateway.chat_format import BadCall, Call, ProviderFailure, UsageMeter, find_failure
@@ -31,7 +30,7 @@ def read_request(
     call: Call | DomainError = received.body
     if not isinstance(call, DomainError):
         try:
-            call = replace(parse(received), caller=present(received.key).id)
+            call = replace(parse(received), caller=received.presented.id)
         except BadCall as error:
             call = error
     return dialect.request(received, call, run_id=run_id, client_id=client_id, payer=payer)

@@ -16,10 +16,10 @@ from models.gateway.formats.responses_request import NAME
 
 MAX_OUTPUT_TOKENS = 1 << 31
 _ELSEWHERE = {
-    "conversation": "continue a response with 'previous_response_id'",
+    "conversation": "send it to POST /v1/responses",
     "prompt": "send the text of the prompt as 'instructions' and 'input'",
 }
-"""Keys that refer to what only OpenAI keeps, and what to send instead."""
+"""Keys that only turns of conversations have (`models/threads/response_turn.py`), and what to do instead."""
 _OBJECTS = ("reasoning", "text", "metadata", "stream_options")
 
 
@@ -31,9 +31,7 @@ def parse_responses(body: Any, size: int) -> Call:
     for key in ("stream", "background", "parallel_tool_calls", "store"):
         check(body, key, bool, "true or false")
     if body.get("background"):
-        raise BadCall(
-            "'background' is not served here: ask for a stream, or wait for the answer.", param="background"
-        )
+        raise BadCall("'background' is not served here: send it to POST /v1/responses.", param="background")
     for key, mend in _ELSEWHERE.items():
         if body.get(key) is not None:
             raise BadCall(f"'{key}' is not served here: {mend}.", param=key)

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from models.gateway.lenient_json import read, write
@@ -78,6 +79,9 @@ class RememberedResponses:
 
 class ConnectionMemory:
     """The memory of one connection, in front of the database. See `ResponseMemory`. `ended` is told of each response that is kept."""
+
+    context: Sequence[Mapping[str, Any]] = ()
+    facts: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from models.gateway.chat_format import BadCall, KeptAnswer
+from models.gateway.lenient_json import write
 from models.gateway.response_state.response_items import REFERENCE, references, sent_again, with_references
 from models.gateway.response_state.response_store import (
     MAX_CONTEXT,
@@ -43,10 +44,11 @@ class RequestState:
 
     @property
     def refers(self) -> bool:
-        """Whether the request refers to kept responses."""
+        """Whether the request refers to kept responses, or continues a conversation."""
         given = self.body.get("input")
         items: Sequence[Any] = given if isinstance(given, list) else ()
-        return self.previous_id is not None or any(item.get("type") == REFERENCE for item in items)
+        referring = any(item.get("type") == REFERENCE for item in items)
+        return self.previous_id is not None or bool(self.memory.context) or referring
 
     def resolve(self, owner: ResponseOwner) -> ResolvedBody:
         """The body with all that it refers to. The instructions of earlier responses are not inherited. Raises BadCall,
@@ -55,9 +57,12 @@ class RequestState:
         given = self.body.get("input") or []
         found = self.memory.items(owner, references(given))
         own = [{"role": "user", "content": given}] if isinstance(given, str) else given
-        items = [*map(sent_again, chain.items), *with_references(own, found)]
+        before = [*self.memory.context, *chain.items]
+        items = [*map(sent_again, before), *with_references(own, found)]
         body = {key: value for key, value in self.body.items() if key != "previous_response_id"}
         size = self.size + chain.size
+        if self.memory.context:
+            size += len(write(list(self.memory.context)))
         if size > MAX_CONTEXT:
             message = f"With what it continues, the request has more than {MAX_CONTEXT >> 20} MB."
             raise BadCall(message, param="previous_response_id")
@@ -69,9 +74,9 @@ class RequestState:
             return None
         id = f"resp_{self.request_id}"
         store = self.memory.stores(self.body)
-        facts = {"id": id, "store": store, "previous_response_id": self.previous_id}
+        facts = {"id": id, "store": store, "previous_response_id": self.previous_id, **self.memory.facts}
 
-        def write(response: Mapping[str, Any], raw: bytes) -> None:
+        def keep(response: Mapping[str, Any], raw: bytes) -> None:
             output = response.get("output")
             items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
             status = response.get("status")
@@ -90,4 +95,4 @@ class RequestState:
                 )
                 self.memory.keep(record)
 
-        return KeptAnswer(id, facts, write)
+        return KeptAnswer(id, facts, keep)

@@ -7,6 +7,7 @@ server is killed in between, only the kept copy is lost.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -147,7 +148,12 @@ class ResponseRecord:
 
 
 class ResponseMemory(Protocol):
-    """Where responses are kept: the database, or the memory of a connection in front of it."""
+    """Where responses are kept: the database, or the memory of a connection or of a conversation in front of it.
+
+    `context` are items that come before those of the request, `facts` what responses say about where they are kept besides their ids."""
+
+    context: Sequence[Mapping[str, Any]]
+    facts: Mapping[str, Any]
 
     def keeps(self, body: Mapping[str, Any]) -> bool:
         """Whether the answer to this request is kept."""
@@ -167,6 +173,9 @@ class ResponseMemory(Protocol):
 
 class ResponseStore:
     """The database. Safe for threads and greenlets. `limit`: bytes that each account may keep."""
+
+    context: Sequence[Mapping[str, Any]] = ()
+    facts: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, pool: Pool, *, limit: int, days: int) -> None:
         self._pool = pool

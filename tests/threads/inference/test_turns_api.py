@@ -96,7 +96,7 @@ def test_outputs_and_resuming_by_the_api(api: Api, turns: Turns, fake: FakeUpstr
     body = {"content": "Hi", "model": MODEL, "tools": [CLIENT_TOOL]}
     id = api("post", f"/threads/{turns.thread_id}/turns", body)[1]["id"]
     turns.after(id)
-    status, turn = api("get", f"/turns/{id}")
+    turn = api("get", f"/turns/{id}")[1]
     assert [call["id"] for call in turn["required_action"]["tool_calls"]] == ["c1"]
     path = f"/turns/{id}/tool_outputs"
     assert api("post", path, {"tool_outputs": [{"tool_call_id": "c9", "output": "x"}]})[0] == 422

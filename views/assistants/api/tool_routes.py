@@ -112,7 +112,7 @@ class ToolRemoved(ResponseModel):
 
 @bp.get("/api/v1/tools")
 @Operation(
-    tag="Assistants",
+    tag="Tools",
     caller="key",
     scope=scopes.AGENTS_READ,
     parameters=[ORG],
@@ -127,7 +127,7 @@ def list_tools() -> ResponseReturnValue:
 @bp.post("/api/v1/tools")
 @limiter.limit(LIMIT, key_func=caller_id)
 @Operation(
-    tag="Assistants",
+    tag="Tools",
     caller="key",
     scope=scopes.AGENTS_WRITE,
     parameters=[ORG],
@@ -148,7 +148,7 @@ def add_a_tool() -> ResponseReturnValue:
 
 @bp.get("/api/v1/tools/<id>")
 @Operation(
-    tag="Assistants",
+    tag="Tools",
     caller="key",
     scope=scopes.AGENTS_READ,
     parameters=[TOOL_ID, ORG],
@@ -163,7 +163,7 @@ def get_tool(id: str) -> ResponseReturnValue:
 @bp.patch("/api/v1/tools/<id>")
 @limiter.limit(LIMIT, key_func=caller_id)
 @Operation(
-    tag="Assistants",
+    tag="Tools",
     caller="key",
     scope=scopes.AGENTS_WRITE,
     parameters=[TOOL_ID, ORG],
@@ -183,7 +183,7 @@ def change_a_tool(id: str) -> ResponseReturnValue:
 @bp.delete("/api/v1/tools/<id>")
 @limiter.limit(LIMIT, key_func=caller_id)
 @Operation(
-    tag="Assistants",
+    tag="Tools",
     caller="key",
     scope=scopes.AGENTS_WRITE,
     parameters=[TOOL_ID, ORG],
@@ -199,7 +199,7 @@ def remove_a_tool(id: str) -> ResponseReturnValue:
 
 @bp.get("/api/v1/tool-secrets")
 @Operation(
-    tag="Assistants",
+    tag="Tools",
     caller="key",
     scope=scopes.AGENTS_READ,
     parameters=[ORG],
@@ -214,7 +214,7 @@ def list_tool_secrets() -> ResponseReturnValue:
 @bp.post("/api/v1/tool-secrets")
 @limiter.limit(LIMIT, key_func=caller_id)
 @Operation(
-    tag="Assistants",
+    tag="Tools",
     caller="key",
     scope=scopes.AGENTS_WRITE,
     parameters=[ORG],
@@ -237,7 +237,7 @@ def add_tool_secret() -> ResponseReturnValue:
 @bp.delete("/api/v1/tool-secrets/<name>")
 @limiter.limit(LIMIT, key_func=caller_id)
 @Operation(
-    tag="Assistants",
+    tag="Tools",
     caller="key",
     scope=scopes.AGENTS_WRITE,
     parameters=[SECRET_NAME, ORG],

@@ -1,7 +1,7 @@
 """Model calls over HTTP, in any dialect: the request read, the gateway's answer or error as a response."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from flask import Flask
@@ -135,15 +135,35 @@ def gateway(app: Flask) -> Gateway:
     return cast(Gateway, app.extensions["gateway"])
 
 
-def call_model(context: RequestContext, dialect: Dialect, *, remembers: bool = False) -> Response:
+@dataclass(frozen=True, slots=True)
+class StatefulCalls:
+    """Requests that are no plain call: those with a value for one of `keys` in their body, which `answer` answers, or raises an error."""
+
+    keys: tuple[str, ...]
+    answer: Callable[[RequestContext, str, dict[str, Any]], Response]
+
+    def takes(self, body: Any) -> bool:
+        """Whether it answers a request with this body."""
+        return isinstance(body, dict) and any(body.get(key) for key in self.keys)
+
+
+def call_model(
+    context: RequestContext,
+    dialect: Dialect,
+    *,
+    remembers: bool = False,
+    stateful: StatefulCalls | None = None,
+) -> Response:
     """Make one call in a dialect, with checks in the order of contract 5.2. `remembers`: a body that names a thread or an assistant is answered
-    by what `remember` has set."""
+    by what `remember` has set; `stateful` answers those that it takes."""
     request: CallRequest | None = None
     try:
         received = _read_body(context, dialect)
         if remembers and isinstance(received.body, dict) and not MEMORY.isdisjoint(received.body):
             door: MemoryDoor = context.app.extensions["memory_door"]
             return door(context, received.key, received.body)
+        if stateful is not None and stateful.takes(received.body):
+            return stateful.answer(context, received.key, received.body)
         request = _read_call(context, dialect, received)
         return _to_response(gateway(context.app).open(request), dialect)
     except Exception as error:

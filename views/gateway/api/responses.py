@@ -23,6 +23,7 @@ from views.gateway.api.model_calls import (
 )
 from views.gateway.api.openai import Tokens
 from views.gateway.api.response_sockets import serve_socket
+from views.threads.api.stateful_responses import STATEFUL
 from views.web.fast_path import RequestContext, fast_route
 from views.web.operation import Operation, ResponseModel
 
@@ -38,6 +39,13 @@ class ResponsesBody(BaseModel):
     stream: Missing[bool] = Field(None, description="Answer as server-sent events")
     store: Missing[bool] = Field(None, description="Keep the response; the default is true")
     previous_response_id: Missing[str] = Field(None, description="A kept response that this one continues")
+    conversation: Missing[str | dict[str, Any]] = Field(
+        None, description="A conversation whose items come first, and to which input and output are added"
+    )
+    prompt: Missing[dict[str, Any]] = Field(
+        None, description="A saved assistant: its `id`, and `version` and `variables`"
+    )
+    background: Missing[bool] = Field(None, description="Answer at once, and write the response meanwhile")
     max_output_tokens: Missing[Tokens] = None
     tools: Missing[list[dict[str, Any]]] = None
     reasoning: Missing[dict[str, Any]] = None
@@ -101,9 +109,10 @@ def responses(context: RequestContext) -> Response:
     """Create a response.
 
     Works with the OpenAI SDKs and with Codex, for the models of every vendor. Responses are kept, unless `store` is false, and can be
-    continued with `previous_response_id`. What a provider of another format cannot be sent is left out and named in `X-Stoa-Dropped`.
+    continued with `previous_response_id` or belong to a `conversation`, of which one response is written at a time
+    (`conversation_locked`). A response in the `background` survives its client. What a provider of another format cannot be sent is left out and named in `X-Stoa-Dropped`.
     """
-    return call_model(context, RESPONSES)
+    return call_model(context, RESPONSES, stateful=STATEFUL)
 
 
 @fast_route(bp, "/responses/compact")

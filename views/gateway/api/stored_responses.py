@@ -6,6 +6,7 @@ from typing import Any, Literal
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict
+from werkzeug import Response
 
 from models.accounts import scopes
 from models.core.errors import DomainError, NotFound
@@ -25,6 +26,13 @@ from views.gateway.api.model_calls import (
     response_owner,
 )
 from views.gateway.api.responses import ModelResponse
+from views.threads.api.stateful_responses import (
+    background_input,
+    cancel_background,
+    delete_background,
+    find_background,
+    stream_background,
+)
 from views.web.fast_path import current_context
 from views.web.operation import Answers, Operation, ResponseModel, query
 
@@ -39,6 +47,7 @@ INCLUDE = query("include", "Additional data, such as `reasoning.encrypted_conten
 GONE = "No such response of yours is kept"
 UNREACHABLE = "Kept responses cannot be reached"
 REFUSED: Answers = {403: FORBIDDEN, 404: GONE, 503: UNREACHABLE}
+IN_PROGRESS = "It is not complete: cancel it first"
 
 
 class DeletedResponse(ResponseModel):
@@ -66,7 +75,8 @@ class InputItems(ResponseModel):
     scope=scopes.CHAT,
     parameters=[
         INCLUDE,
-        query("stream", "Not served: responses are kept when they have ended"),
+        query("stream", "The events of a response in the background, from its first one"),
+        query("starting_after", "The `sequence_number` after which events are wanted"),
         *PAYER_HEADERS[:2],
     ],
     answers={200: ("The response", ModelResponse), 400: "A parameter is invalid", **REFUSED},
@@ -80,11 +90,18 @@ def response(id: str) -> ResponseReturnValue:
     """
 
     def found(store: ResponseStore, owner: ResponseOwner) -> Any:
-        if request.args.get("stream", "").lower() in ("true", "1"):
-            message = "Only responses that run in the background can be streamed again, and none do here."
-            raise BadCall(message, param="stream")
+        app = current_context().app
         _include()
-        return read(_kept(store, owner, id)).value
+        if request.args.get("stream", "").lower() in ("true", "1"):
+            if (streamed := stream_background(app, owner, id, _starting_after())) is not None:
+                return streamed
+            _kept(store, owner, id)
+            raise BadCall("Only responses in the background can be streamed again.", param="stream")
+        kept = store.find(owner, id)
+        whole = read(kept).value if kept is not None else find_background(app, owner, id)
+        if whole is None:
+            raise _unknown(id)
+        return whole
 
     return _answer(found)
 
@@ -95,7 +112,7 @@ def response(id: str) -> ResponseReturnValue:
     caller="key",
     scope=scopes.CHAT,
     parameters=[*PAYER_HEADERS[:2]],
-    answers={200: ("It is deleted", DeletedResponse), **REFUSED},
+    answers={200: ("It is deleted", DeletedResponse), 409: IN_PROGRESS, **REFUSED},
     door=DOOR,
 )
 def delete_response(id: str) -> ResponseReturnValue:
@@ -105,7 +122,8 @@ def delete_response(id: str) -> ResponseReturnValue:
     """
 
     def deleted(store: ResponseStore, owner: ResponseOwner) -> Any:
-        if not store.delete(owner, id):
+        ended = delete_background(current_context().app, owner, id)
+        if not (store.delete(owner, id) or ended):
             raise _unknown(id)
         return {"id": id, "object": "response", "deleted": True}
 
@@ -134,8 +152,13 @@ def input_items(id: str) -> ResponseReturnValue:
         include, limit, newest_first, after = _include(), _limit(), _newest_first(), request.args.get("after")
         if after is not None and not is_item_id(after):
             raise BadCall("'after' must be the id of an item.", param="after")
-        _kept(store, owner, id)
-        page = item_page(store.input_items(owner, id), limit=limit, newest_first=newest_first, after=after)
+        if store.find(owner, id) is not None:
+            items = store.input_items(owner, id)
+        elif (given := background_input(current_context().app, owner, id)) is not None:
+            items = given
+        else:
+            raise _unknown(id)
+        page = item_page(items, limit=limit, newest_first=newest_first, after=after)
         return {
             "object": "list",
             "data": [shown(item, include) for item in page.items],
@@ -155,7 +178,7 @@ def input_items(id: str) -> ResponseReturnValue:
     parameters=[*PAYER_HEADERS[:2]],
     answers={
         200: ("The response", ModelResponse),
-        400: "It has ended, as every kept response has: only those in the background can be cancelled",
+        400: "Only responses in the background can be cancelled",
         **REFUSED,
     },
     door=DOOR,
@@ -163,14 +186,17 @@ def input_items(id: str) -> ResponseReturnValue:
 def cancel_response(id: str) -> ResponseReturnValue:
     """Cancel a response.
 
-    To end one that is being generated, close its connection.
+    What was written is kept in it and charged. To end a response that is not in the background, close its connection. Has no effect on
+    one that has ended.
     """
 
-    def refused(store: ResponseStore, owner: ResponseOwner) -> Any:
+    def cancelled(store: ResponseStore, owner: ResponseOwner) -> Any:
+        if (found := cancel_background(current_context().app, owner, id)) is not None:
+            return found
         _kept(store, owner, id)
         raise BadCall("Cannot cancel a synchronous response.")
 
-    return _answer(refused)
+    return _answer(cancelled)
 
 
 def _answer(verb: Callable[[ResponseStore, ResponseOwner], Any]) -> ResponseReturnValue:
@@ -178,7 +204,8 @@ def _answer(verb: Callable[[ResponseStore, ResponseOwner], Any]) -> ResponseRetu
     context = current_context()
     try:
         owner = response_owner(context)
-        return json_answer(verb(gateway(context.app).responses, owner))
+        found = verb(gateway(context.app).responses, owner)
+        return found if isinstance(found, Response) else json_answer(found)
     except Exception as error:
         return refuse_in(context, RESPONSES, error)
 
@@ -206,6 +233,13 @@ def _limit() -> int:
     text = request.args.get("limit", "20")
     if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MAX_PAGE):
         raise BadCall(f"'limit' must be a whole number from 1 to {MAX_PAGE}.", param="limit")
+    return int(text)
+
+
+def _starting_after() -> int:
+    text = request.args.get("starting_after", "-1")
+    if text != "-1" and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadCall("'starting_after' must be the number of an event.", param="starting_after")
     return int(text)
 
 

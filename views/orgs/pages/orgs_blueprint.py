@@ -10,6 +10,7 @@ bp = Blueprint("orgs", __name__)
 
 KEPT = (
     "orgs.",
+    "assistants.",
     "provider_keys.",
     "runs.",
     "usage.call",

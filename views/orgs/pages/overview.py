@@ -13,8 +13,7 @@ from models.ledger.budgets import SubjectSpending
 from models.orgs import OrgMember, can, members
 from models.orgs.alerts import alerts_for
 from models.orgs.counts import OrgCounts, counts_of
-from models.usage.member_activity import member_activity, spent_since
-from models.usage.org_figures import KeyTotal, forecast, health, month_of, totals_by
+from models.usage.org_figures import KeyTotal, forecast, health, month_of, month_used, totals_by
 from models.usage.org_labels import labels_of
 from views.orgs.pages.org_usage_pages import forecast_text
 from views.orgs.pages.orgs_blueprint import bp
@@ -56,8 +55,7 @@ def overview() -> ResponseReturnValue:
     org, member, moment = current_org(), current_membership(), now()
     counts, funds = counts_of([org.id])[org.id], page_balance(org_account())
     since, own = org.month_start(moment), own_calls_of()
-    spent = spent_since(org.id, since)
-    mine = member_activity(org.id, [own], since, moment).get(own) if own else None
+    spent = month_used(org, moment)
     expected = forecast(org, funds.net_balance, moment)
     limits = _limits(member) if own else []
     closest = [] if own else _closest_budgets()
@@ -68,7 +66,7 @@ def overview() -> ResponseReturnValue:
         balance=funds,
         empty_at=forecast_text(expected, moment, spent),
         since=since,
-        spent=(mine.credits if mine else 0) if own else spent,
+        spent=month_used(org, moment, user_id=own) if own else spent,
         own=own,
         health=health(org, moment - timedelta(days=1), user_id=own),
         limits=limits,

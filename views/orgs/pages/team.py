@@ -11,8 +11,8 @@ from models.core.errors import DomainError, Invalid
 from models.ledger import BudgetLimit, budgets
 from models.ledger.budget_tables import PERIOD_NAMES
 from models.orgs import members
-from models.usage.member_activity import NO_ACTIVITY, member_activity, spent_since
-from models.usage.org_figures import forecast
+from models.usage.member_activity import NO_ACTIVITY, member_activity
+from models.usage.org_figures import forecast, month_used
 from views.orgs.pages.invite_pages import listed_invites
 from views.orgs.pages.joining import joining
 from views.orgs.pages.org_usage_pages import forecast_text
@@ -51,7 +51,7 @@ def team() -> ResponseReturnValue:
 def _page(*, status: int = 200, errors: dict[str, str] | None = None, **entered: str) -> ResponseReturnValue:
     org, moment = current_org(), now()
     since, funds = org.month_start(moment), page_balance(org_account())
-    spent = spent_since(org.id, since)
+    spent = month_used(org, moment)
     return render(
         "orgs/team.html",
         partial="orgs/_members.html",
@@ -75,7 +75,7 @@ def _members() -> dict[str, Any]:
     search = request.args.get("q", "").strip()[:100].replace("\0", "")
     page = members.people_page(org, search, cursor("after"))
     seen = [user.id for _, user in page.people if sees_figures(user.id)]
-    activity = member_activity(org.id, seen, org.month_start(moment), moment)
+    activity = member_activity(org, seen, moment)
     limits = budgets.member_limits(org_account(), seen, moment)
     return {
         "people": [

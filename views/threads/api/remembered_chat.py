@@ -14,7 +14,7 @@ from models.accounts.api_keys import check_use
 from models.accounts.key_format import PresentedKey, present
 from models.core.db import db, now
 from models.core.errors import Conflict, DomainError, Invalid
-from models.core.strict_models import Body, InvalidBody, Missing, parse
+from models.core.strict_models import Body, InvalidBody, Missing, Objects, parse
 from models.gateway import sse
 from models.gateway.dialects import CHAT
 from models.gateway.dialects.dialect import ErrorContext
@@ -67,7 +67,7 @@ class RememberedBody(Body):
     on_busy: Missing[OnBusy] = None
     budget: Missing[int] = Field(None, ge=1, le=10**12)
     max_rounds: Missing[int] = Field(None, ge=1, le=100)
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Objects = Field(min_length=1)
     model: Missing[str] = Field(None, min_length=1, max_length=300)
     stream: Missing[bool] = None
     n: Missing[int] = None
@@ -119,7 +119,7 @@ def _answer(context: RequestContext, key: str, raw: dict[str, Any]) -> Response:
     turn_id, running = started.turn.id, started.turn.state == "running"
     extra = {"turn_id": turn_id, "thread_id": body.thread_id} if body.thread_id is not None else {}
     db.session.rollback()
-    watched = engine.log.watch_now(turn_id, started.after)
+    watched = engine.log.watch_now(turn_id, started.after, begins=started.after == 0)
     if running:
         engine.run(turn_id)
     chat = TurnAsChat(f"chatcmpl-{context.id}", body.model or "", extra)

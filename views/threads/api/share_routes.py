@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import jsonify, request
+from flask import Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
@@ -51,7 +51,7 @@ NO_LINK = "The link does not work: it is unknown, expired or revoked"
 @bp.post("/api/v1/threads/<id>/shares")
 @limiter.limit("30/minute", key_func=caller_id)
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[THREAD_ID],
@@ -71,7 +71,7 @@ def share(id: str) -> ResponseReturnValue:
     """
     found = thread_caller().thread(id)
     body = read(ShareBody)
-    made = share_thread(found, body.lifetime, body.message_id)
+    made = share_thread(found, body.lifetime, body.message_id, with_documents=bool(body.with_documents))
     audit("thread.shared", found.id, user=key_user(), after={"share": made.id})
     db.session.commit()
     return _private(_share(made)), 201
@@ -79,7 +79,7 @@ def share(id: str) -> ResponseReturnValue:
 
 @bp.get("/api/v1/threads/<id>/shares")
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[THREAD_ID],
@@ -96,7 +96,7 @@ def shares(id: str) -> ResponseReturnValue:
 
 @bp.get("/api/v1/thread-shares")
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[CURSOR, LIMIT],
@@ -118,7 +118,7 @@ def all_shares() -> ResponseReturnValue:
 @bp.delete("/api/v1/threads/<id>/shares/<share_id>")
 @limiter.limit("60/minute", key_func=caller_id)
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[THREAD_ID, SHARE_ID],
@@ -140,7 +140,7 @@ def revoke(id: str, share_id: str) -> ResponseReturnValue:
 @bp.get("/api/v1/shared-threads/<token>")
 @limiter.limit("120/minute", key_func=caller_address)
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     parameters=[TOKEN, query("before", "Those above this message"), LIMIT],
     answers={200: ("A page of what the link shows", SharedThread), 404: NO_LINK, 422: "A parameter is wrong"},
     door=MANAGEMENT,
@@ -151,18 +151,22 @@ def shared(token: str) -> ResponseReturnValue:
     link, thread = shared_thread(token, count=before is None)
     data, following = shared_page(link, thread, before=before, limit=limit)
     db.session.commit()
-    answer = {"name": thread.name, "expires_at": iso(link.expires_at), "data": data, "next_cursor": following}
-    return _private(answer)
+    answer = {"name": thread.name, "expires_at": iso(link.expires_at), "with_documents": link.with_documents}
+    return _private({**answer, "data": data, "next_cursor": following})
 
 
 @bp.post("/api/v1/shared-threads/<token>/copy")
 @limiter.limit("10/minute", key_func=caller_id)
 @Operation(
-    tag="Threads",
+    tag="Links to threads",
     caller="key",
     scope=WRITE,
     parameters=[TOKEN],
-    answers={201: ("Your thread", ThreadAnswer), 404: NO_LINK, 409: "It is too long to be copied"},
+    answers={
+        201: ("Your thread", ThreadAnswer),
+        404: NO_LINK,
+        409: "It is too long to be copied, or your account has no room for its documents",
+    },
     door=MANAGEMENT,
 )
 def copy(token: str) -> ResponseReturnValue:
@@ -180,13 +184,14 @@ def _share(share: ThreadShare) -> dict[str, Any]:
         "message_id": share.head_id,
         "url": f"{settings().base_url}/shared/threads/{share.token}",
         "views": share.views,
+        "with_documents": share.with_documents,
         "created_at": iso(share.created_at),
         "expires_at": iso(share.expires_at),
         "revoked_at": iso(share.revoked_at),
     }
 
 
-def _private(body: dict[str, Any]) -> Any:
+def _private(body: dict[str, Any]) -> Response:
     response = jsonify(body)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Robots-Tag"] = "noindex, nofollow"

@@ -1,14 +1,16 @@
 """Bodies and answers of the JSON API of threads."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from models.threads.message_content import MAX_PARTS
 from views.web.body import Body, Missing
 from views.web.operation import ResponseModel
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+MAX_CALLS = 128
 NAME = "1 to 255 characters"
 
 
@@ -50,7 +52,7 @@ class NewMessage(Body):
     model_config = STRICT
 
     role: Literal["user", "assistant", "system", "tool"]
-    content: str | list[dict[str, Any]] = Field(
+    content: str | Annotated[list[dict[str, Any]], Field(max_length=MAX_PARTS)] = Field(
         description="Text, or parts: `{type: text, text}`, `{type: image_url, image_url: {url}}`,"
         " `{type: file, document_id, name}`, `{type: reasoning, text}`"
     )
@@ -59,7 +61,9 @@ class NewMessage(Body):
         description="The message that it follows; by default the newest shown. null: it begins the thread anew",
     )
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = Field(None, description="As in chat completions")
+    tool_calls: Annotated[list[dict[str, Any]], Field(max_length=MAX_CALLS)] | None = Field(
+        None, description="As in chat completions"
+    )
     tool_call_id: str | None = Field(None, description="The call that a tool's message answers")
     metadata: Missing[dict[str, str]] = None
 
@@ -70,6 +74,9 @@ class ShareBody(Body):
     lifetime: Literal["day", "week", "month", "never"]
     message_id: Missing[str] = Field(
         None, description="The last message to show; by default the newest shown"
+    )
+    with_documents: Missing[bool] = Field(
+        None, description="Copies get the documents that the shown messages attach, whole; by default not"
     )
 
 
@@ -162,6 +169,7 @@ class ShareAnswer(ResponseModel):
     message_id: str = Field(description="The last message that it shows")
     url: str = Field(description="Whoever has it may read; keep it secret")
     views: int
+    with_documents: bool
     created_at: datetime
     expires_at: datetime | None = Field(description="null: never")
     revoked_at: datetime | None
@@ -195,5 +203,6 @@ class SharedMessage(ResponseModel):
 class SharedThread(ResponseModel):
     name: str
     expires_at: datetime | None
+    with_documents: bool = Field(description="Whether a copy has the attached documents")
     data: list[SharedMessage] = Field(description="Newest first")
     next_cursor: str | None = Field(description="The `before` of the next page")

@@ -6,12 +6,13 @@ from flask import Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from models import threads
+from models.assistants import readable_assistant
 from models.core.db import db
 from models.core.errors import Invalid
 from models.threads import Thread, thread_json
 from models.threads.exported_threads import export_json, export_markdown
 from models.threads.thread_listing import ListedThread, ThreadFilter, threads_page
-from models.threads.thread_settings import ThreadSettings, check_assistant
+from models.threads.thread_settings import ThreadSettings
 from views.billing.api.plans import MANAGEMENT
 from views.threads.api.thread_bodies import (
     NewAssistantThread,
@@ -97,7 +98,8 @@ def listed() -> ResponseReturnValue:
 )
 def listed_of_assistant(assistant_id: str) -> ResponseReturnValue:
     """List your threads with an assistant."""
-    check_assistant(thread_caller().account.id, assistant_id)
+    caller = thread_caller()
+    readable_assistant(caller.user_id, caller.account, assistant_id, deleted=True)
     return _page(assistant_id)
 
 
@@ -115,9 +117,9 @@ def listed_of_assistant(assistant_id: str) -> ResponseReturnValue:
 def create_with_assistant(assistant_id: str) -> ResponseReturnValue:
     """Create a thread with an assistant."""
     caller = thread_caller()
-    check_assistant(caller.account.id, assistant_id)
+    readable_assistant(caller.user_id, caller.account, assistant_id)
     settings = _settings(read(NewAssistantThread)) | {"assistant_id": assistant_id}
-    return _saved(threads.create_thread(caller.user_id, caller.account, **settings), 201)  # type: ignore[arg-type]
+    return _saved(threads.create_thread(caller.user_id, caller.account, **settings), 201)
 
 
 @bp.get("/api/v1/threads/<id>")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import after_this_request, jsonify
+from flask import after_this_request, has_request_context, jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 from werkzeug import Response
@@ -33,12 +33,12 @@ from views.threads.api.threads_api_blueprint import (
     thread_caller,
 )
 from views.turns.api import TurnAnswer, event_stream, turn_engine, turn_json
-from views.web.body import Body, Missing, read
+from views.web.body import Body, Missing, Objects, read
 from views.web.guards import api_key, limiter
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, ResponseModel, path
 
-TURN_ID = path("turn_id", "`id` of the turn, such as `turn_…`")
+TURN_ID = path("turnId", "`id` of the turn, such as `turn_…`")
 MAX_CREDITS = 10**12
 PARAMS = (
     *("temperature", "top_p", "max_tokens", "max_completion_tokens", "reasoning_effort", "response_format"),
@@ -53,9 +53,7 @@ class NewTurnMessage(Body):
     model_config = STRICT
 
     role: str = Field(pattern="^(user|assistant)$")
-    content: str | list[dict[str, Any]] = Field(
-        description="Text, or parts as those of the thread's messages"
-    )
+    content: str | Objects = Field(description="Text, or parts as those of the thread's messages")
 
 
 class NewTurnBody(Body):
@@ -63,7 +61,7 @@ class NewTurnBody(Body):
 
     model_config = STRICT
 
-    content: Missing[str | list[dict[str, Any]]] = Field(None, description="A message of the user")
+    content: Missing[str | Objects] = Field(None, description="A message of the user")
     messages: Missing[list[NewTurnMessage]] = Field(None, min_length=1, max_length=200)
     parent_id: Missing[str] = Field(
         None,
@@ -71,7 +69,7 @@ class NewTurnBody(Body):
     )
     model: Missing[str] = Field(None, min_length=1, max_length=300)
     instructions: Missing[str] = Field(None, max_length=64 << 10, description="System text of this turn only")
-    tools: Missing[list[dict[str, Any]]] = Field(None, description="Functions that you run")
+    tools: Missing[Objects] = Field(None, description="Functions that you run")
     tool_choice: Missing[str | dict[str, Any]] = None
     params: Missing[dict[str, Any]] = Field(None, description=f"Parameters of the model: {', '.join(PARAMS)}")
     agent_id: Missing[str] = Field(None, description="The assistant that answers; by default the thread's")
@@ -240,8 +238,10 @@ def resume_turns(*, thread_id: str | None = None, assistant_id: str | None = Non
 
 @assistant_budget_changed.connect
 def _budget_changed(assistant: Assistant) -> None:
-    """The budget is another one once this request has committed it."""
+    """The budget is another one once this request has committed it; a command leaves its paused turns to `resume`."""
     id = assistant.id
+    if not has_request_context():
+        return
 
     @after_this_request
     def resume_after(response: Response) -> Response:

@@ -90,19 +90,32 @@ def show_thread(
     refused: str = "",
 ) -> Response:
     """The page of a thread, or its fragment; with what was entered in its composer and why that was refused."""
-    branch_id, before = request.args.get("branch") or None, request.args.get("before") or None
-    shown = shown_thread(found, branch_id, before)
-    models = [each.model for each in shown.messages if each.role == "assistant" and each.model]
     return render(
         "threads/thread.html",
         partial="threads/_thread.html",
         status=status,
-        shown=shown,
         listing=listed_threads(found.id),
-        refused=refused,
-        documents=index.documents_of("thread", found.id),
-        **composer_context(found, values=values, errors=errors, last_model=models[-1] if models else None),
+        **thread_context(found, values=values, errors=errors, refused=refused),
     )
+
+
+def thread_context(
+    found: Thread,
+    *,
+    values: Mapping[str, str] | None = None,
+    errors: Mapping[str, str] | None = None,
+    refused: str = "",
+) -> dict[str, Any]:
+    """What `_thread.html` needs, for a page of the thread's own or one with the thread beside something else."""
+    branch_id, before = request.args.get("branch") or None, request.args.get("before") or None
+    shown = shown_thread(found, branch_id, before)
+    models = [each.model for each in shown.messages if each.role == "assistant" and each.model]
+    return {
+        "shown": shown,
+        "refused": refused,
+        "documents": index.documents_of("thread", found.id),
+        **composer_context(found, values=values, errors=errors, last_model=models[-1] if models else None),
+    }
 
 
 def shown_thread(found: Thread, branch_id: str | None = None, before: str | None = None) -> ShownThread:

@@ -10,6 +10,7 @@ from typing import Any
 from flask import request, url_for
 
 from models.core.db import midnight
+from models.runs.call_order import DEAREST, NEWEST, SORTS
 from models.runs.call_search import NONE, CallFilter
 from models.usage.period import PRESETS, preset
 
@@ -38,6 +39,7 @@ NAMES = {
     "code": "Error code",
     "above": "Cost above",
 }
+ORDERS = {"": "Newest first", DEAREST: "Dearest first"}
 MAX_LENGTH = 200
 MAX_CREDITS = Decimal(1_000_000_000)
 COLUMNS = {
@@ -83,6 +85,8 @@ class CallFilterForm:
             values |= {"from": "", "to": ""}
         if values.get("range") == "all":
             values["range"] = ""
+        if values.get("sort") == NEWEST:
+            values["sort"] = ""
         if self.columns != DEFAULT_COLUMNS or endpoint != "usage.calls":
             values["column"] = list(self.columns)
         return url_for(endpoint, **{name: value for name, value in values.items() if value})
@@ -93,6 +97,13 @@ class CallFilterForm:
         if not entered or "T" in entered or name in self.errors:
             return entered
         return entered + ("T00:00" if name == "from" else "T23:59")
+
+    def sorting(self, column: str) -> dict[str, str]:
+        """What the head of a column needs to sort by it: the address, and the order if the list is in it."""
+        sort = {"finished": NEWEST, "cost": DEAREST}.get(column)
+        if sort is None:
+            return {}
+        return {"href": self.href(sort=sort)} | ({"sort": "descending"} if self.filter.sort == sort else {})
 
     @property
     def active(self) -> list[str]:
@@ -132,7 +143,7 @@ def requested_filter(moment: datetime, zone: tzinfo, *, user_id: str, reader: st
     """The form of the current request. Empty fields count as missing; `agent` may be given as `version`, as usage pages do."""
     values = {
         name: request.args.get(name, "").replace("\x00", "").strip()
-        for name in ("range", "from", "to", *NAMES)
+        for name in ("range", "from", "to", "sort", *NAMES)
     }
     values["agent"] = values["agent"] or request.args.get("version", "").replace("\x00", "").strip()
     values["range"] = values["range"] or ("custom" if values["from"] or values["to"] else "all")
@@ -142,6 +153,9 @@ def requested_filter(moment: datetime, zone: tzinfo, *, user_id: str, reader: st
     start, end = _period(values, moment, zone, errors)
     if values["state"] and values["state"] not in STATES:
         errors["state"] = "Choose a state from the list"
+    values["sort"] = values["sort"] or NEWEST
+    if values["sort"] not in SORTS:
+        errors["sort"] = "Choose an order from the list"
     filter = CallFilter(
         start=start,
         end=end,
@@ -153,6 +167,7 @@ def requested_filter(moment: datetime, zone: tzinfo, *, user_id: str, reader: st
         text=values["text"],
         reader=reader,
         user_id=user_id,
+        sort=values["sort"],
         **{
             name: values[name] or None
             for name in ("model", "provider", "key", "agent", "run", "member", "team", "repository")

@@ -12,14 +12,23 @@ from models.core.db import db, now
 from models.core.errors import Invalid
 from models.orgs import can
 from models.runs import call_search, call_totals
+from models.runs.call_order import DEAREST
 from models.runs.call_search import NONE, CallPage
 from models.runs.call_sources import MESSAGE_SCAN, SCAN
 from models.usage.export import json_lines
 from models.usage.org_labels import labels_of
-from views.usage.pages.call_filters import COLUMNS, COOKIE, RANGES, STATES, CallFilterForm, requested_filter
+from views.usage.pages.call_filters import (
+    COLUMNS,
+    COOKIE,
+    ORDERS,
+    RANGES,
+    STATES,
+    CallFilterForm,
+    requested_filter,
+)
 from views.usage.pages.own_usage import bp
 from views.web.htmx import render, wants_fragment
-from views.web.keyset import cursor, cursor_text
+from views.web.keyset import cost_cursor, cursor, position_text
 from views.web.org_guards import (
     account_page,
     current_membership,
@@ -37,12 +46,13 @@ YEAR = 365 * 86_400
 @bp.get("/orgs/<slug>/calls")
 @account_page
 def calls() -> ResponseReturnValue:
-    """List the account's model calls, newest first, refused and failed ones included. Query: the fields of the filter form, `column`
-    for each column to show, `after`. Members of an organisation without the capability `see_all_usage` see their own. Text is searched
+    """List the account's model calls, newest first, refused and failed ones included, or with `sort=dearest` those that cost most. Query:
+    the fields of the filter form, `column` for each column to show, `after`. Members of an organisation without the capability `see_all_usage` see their own. Text is searched
     in messages that the viewer may read. htmx gets the list alone, or after a cursor only the next rows. Bad values: 422 with the
     input kept."""
     form = _form()
-    account_id, after = viewed_account().id, cursor("after")
+    account_id = viewed_account().id
+    after = cost_cursor() if form.filter.sort == DEAREST else cursor("after")
     context: dict[str, Any] = {
         "form": form,
         "listing": None,
@@ -54,6 +64,8 @@ def calls() -> ResponseReturnValue:
         "columns": COLUMNS,
         "ranges": RANGES,
         "states": STATES,
+        "orders": ORDERS,
+        "dearest": form.filter.sort == DEAREST,
         "zone": str(viewer_zone()),
         "own_only": bool(viewed_member()),
     }
@@ -78,7 +90,7 @@ def calls() -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/calls/export")
 @account_page
 def calls_export() -> ResponseReturnValue:
-    """Stream all calls of the list, with its filters and columns, as CSV, or JSON with `format=json`. Raises Invalid (422)."""
+    """Stream all calls of the list, with its filters, order and columns, as CSV, or JSON with `format=json`. Raises Invalid (422)."""
     form, kind = _form(), request.args.get("format") or "csv"
     if kind not in ("csv", "json"):
         raise Invalid("Choose the format csv or json.")
@@ -117,7 +129,7 @@ def _listing(account_id: str, form: CallFilterForm, page: CallPage) -> dict[str,
             if form.filter.text
             else call_totals.call_totals(account_id, form.filter)
         )
-    filtered = bool(form.active) or form.values["range"] != "all"
+    filtered = bool(form.active) or form.values["range"] != "all" or form.filter.sort == DEAREST
     return {
         "listing": page,
         "totals": totals,
@@ -126,7 +138,7 @@ def _listing(account_id: str, form: CallFilterForm, page: CallPage) -> dict[str,
         "nothing_yet": not (
             page.calls or after or (filtered and call_search.has_calls(account_id, viewed_member()))
         ),
-        "next_href": form.href(after=cursor_text(*page.next)) if page.next else None,
+        "next_href": form.href(after=position_text(page.next)) if page.next else None,
         "exports": [
             (f"Export {kind.upper()}", form.href("usage.calls_export", format=kind))
             for kind in ("csv", "json")

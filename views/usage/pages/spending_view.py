@@ -185,6 +185,7 @@ def spending_context(
         "before_dates": _date_range(before.period, moment),
         "all_calls": calls(),
         "all_failed": calls(state="failed"),
+        "dearest_calls": calls(sort="dearest"),
         "total_change": change_of(report.total.credits, before.total.credits),
         "zone": str(period.zone),
     }
