@@ -8,12 +8,11 @@ begins with all that is known, so that one which is opened late, again, or on an
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from flask import Response, copy_current_request_context, g, get_template_attribute, url_for
 from flask.typing import ResponseReturnValue
-from markupsafe import Markup
 
 from models.core.db import db
 from models.core.job_queue import Context
@@ -242,9 +241,9 @@ def _in_request(read: Callable[..., list[Frame]]) -> Callable[..., list[Frame]]:
 
 
 def _html(blocks: Sequence[MarkdownBlock]) -> str:
-    return Markup("").join(_part("block", each) for each in blocks)
+    return "".join(_part("block", each) for each in blocks)
 
 
-def _part(name: str, *values: Any) -> Markup:
+def _part(name: str, *values: Any) -> str:
     """A macro of `_parts.html`, without the context of pages, which reads the database."""
-    return Markup(get_template_attribute("threads/_parts.html", name)(*values))  # noqa: S704 - a template
+    return cast(str, get_template_attribute("threads/_parts.html", name)(*values))
