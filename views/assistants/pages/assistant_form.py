@@ -101,7 +101,8 @@ def entered_form() -> AssistantForm:
 
 def parsed_form(form: AssistantForm) -> tuple[dict[str, Any], int | None]:
     """The fields of the assistant, checked one by one, and its budget. Raises Invalid (422) with the message of each field that is wrong."""
-    values, problems = form.values, {}
+    values = form.values
+    problems: dict[str, str] = {}
     raw: dict[str, Any] = {
         "name": values["name"],
         "description": values["description"],
@@ -181,7 +182,7 @@ def _about(name: str) -> str:
 
 def _rows(kind: str, fields: Iterable[str], most: int) -> list[Row]:
     """The rows that are not empty, at most one more than may be saved, so that the check says so."""
-    rows = []
+    rows: list[Row] = []
     for number in range(most + 1):
         row = {name: form_text(f"{kind}-{number}-{name}") for name in fields}
         if row["name"].strip() or row.get("url", "").strip():
