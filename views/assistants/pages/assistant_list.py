@@ -99,7 +99,7 @@ def _listed() -> AssistantList:
     next_href = None
     if len(rows) > PAGE:
         last = rows[PAGE - 1].assistant
-        query = {"q": words or None, "deleted": "1" if deleted else None}
+        query: dict[str, Any] = {"q": words or None, "deleted": "1" if deleted else None}
         next_href = url_for(
             "assistants.assistant_list", before=cursor_text(last.created_at, last.id), **query
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
@@ -71,6 +72,6 @@ def listed_threads(current: str | None = None) -> ThreadRows:
     next_href = None
     if len(rows) > PAGE:
         last = rows[PAGE - 1].thread
-        query = {"q": words or None, "deleted": "1" if deleted else None}
+        query: dict[str, Any] = {"q": words or None, "deleted": "1" if deleted else None}
         next_href = url_for("threads.thread_list", before=cursor_text(last.active_at, last.id), **query)
     return ThreadRows(rows[:PAGE], words, "", deleted, next_href, before is not None, current)

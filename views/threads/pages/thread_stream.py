@@ -43,8 +43,14 @@ def turn_events(thread_id: str, turn_id: str) -> ResponseReturnValue:
     stream = TurnStream(found.id, turn.id, last_event_id())
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     viewer_locale()  # read once, for the figures
-    reads = map(_in_request, (stream.completed, stream.changed, stream.ended))
-    frames = stream.frames(turn_engine().log.watch_batches(turn.id), turn_engine().context, *reads)
+    completed, changed, ended = (
+        _in_request(stream.completed),
+        _in_request(stream.changed),
+        _in_request(stream.ended),
+    )
+    frames = stream.frames(
+        turn_engine().log.watch_batches(turn.id), turn_engine().context, completed, changed, ended
+    )
     db.session.rollback()
     return Response(frames, content_type=EVENTS, headers=headers)
 
@@ -151,7 +157,7 @@ class TurnStream:
             return [sse.frame(b"{}", b"end")]
         end: dict[str, Any] = {"state": turn.state}
         if following := turn_after(turn):
-            ids = {"thread_id": self._thread_id, "turn_id": following.id}
+            ids: dict[str, Any] = {"thread_id": self._thread_id, "turn_id": following.id}
             end |= {"next": url_for("threads.turn_events", **ids), "turn": following.id}
         return [*self.changed(), sse.frame(orjson.dumps(end), b"end")]
 
