@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models import index
@@ -144,6 +145,37 @@ def test_an_organisations_key_reaches_the_organisations_files(
     assert made["scope_id"] == acme.id
     assert alice.browser.get(f"/api/v1/files/{made['id']}", headers=own).status_code == 200
     assert alice.browser.get(f"/api/v1/files/{made['id']}", headers=alice.headers).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("role", "reads", "writes"),
+    [("admin", True, True), ("member", True, True), ("viewer", True, False), ("billing", False, False)],
+)
+def test_the_role_says_who_reads_and_changes_an_organisations_files(
+    upload: Upload,
+    acme: Org,
+    alice: Person,
+    bob: Person,
+    session: OrmSession,
+    role: str,
+    reads: bool,
+    writes: bool,
+) -> None:
+    document = upload("a.txt", TEXT, account=acme.id)
+    session.execute(
+        text("UPDATE org_member SET role = :role WHERE user_id = :id"), {"role": role, "id": bob.id}
+    )
+    session.commit()
+    bob.headers["authorization"] = f"Bearer {factories.token(bob.user, org_id=acme.id)}"
+    address = f"/api/v1/files/{document.id}"
+    for status in (
+        bob.browser.get(address, headers=bob.headers).status_code,
+        bob.browser.get("/api/v1/files", headers=bob.headers).status_code,
+        bob.browser.post("/api/v1/files/search", json={"query": "copper"}, headers=bob.headers).status_code,
+    ):
+        assert status == (200 if reads else 404)
+    assert post(bob, b"more", "b.txt").status_code == (201 if writes else 404)
+    assert bob.browser.delete(address, headers=bob.headers).status_code == (200 if writes else 404)
 
 
 @pytest.mark.parametrize(
