@@ -114,7 +114,9 @@ def _batches(
 
 def record_by_id(key: Session, message_id: str) -> UsageRecord:
     """The row of a message that the key may read in any scope. Raises NotFound, also for those of others."""
-    query = _rows(GatewayCall, GatewayCall).where(GatewayCall.message_id == message_id, GatewayCall.state == "settled")
+    query = _rows(GatewayCall, GatewayCall).where(
+        GatewayCall.message_id == message_id, GatewayCall.state == "settled"
+    )
     row = None if "\0" in message_id else db.session.execute(query).first()
     if row is None or not may_read(key, row.account_id, row.user_id):
         raise NotFound("There is no such usage row. It does not exist, or it is not yours.")

@@ -1,6 +1,7 @@
 """The JSON routes of documents: who may do what, what is answered, and what is refused."""
 
 import io
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models import index
+from models.core.files import files
 from models.core.job_queue import transaction
 from models.index import DocumentReader, scope_access
 from models.index.document_parsing import parse_document
+from models.index.documents import FOLDER
 from models.orgs import Org
 from tests import factories
 from tests.factories import Person
@@ -281,6 +284,8 @@ def test_limits_of_files_and_bytes(
     refused = post(alice, b"z")
     assert refused.status_code == 409
     assert refused.get_json()["error"]["code"] == "document_limit_reached"
+    stored = files(app.extensions["settings"]).names(FOLDER)
+    assert len(stored.keys() & {sha256(each).hexdigest() for each in (b"x" * 60, b"y" * 60, b"z")}) == 2
     first = alice.browser.get("/api/v1/files", headers=alice.headers).get_json()["data"][0]["id"]
     alice.browser.delete(f"/api/v1/files/{first}", headers=alice.headers)
     assert post(alice, b"z").status_code == 201
