@@ -252,5 +252,6 @@ def _insert(
     db.session.add(document)
     db.session.flush()
     if source is None:
-        jobs.enqueue(jobs.parse_document, document_id=document.id)
+        lock = f"index.parse {scope.account_id}"
+        jobs.enqueue(jobs.parse_document, lock=lock, document_id=document.id)
     return document

@@ -68,8 +68,9 @@ def test_an_upload_is_read_searched_and_cited(app: Flask, alice: Person, session
 
 def test_the_upload_enqueues_its_job(alice: Person, session: OrmSession) -> None:
     post(alice)
-    names = session.connection().exec_driver_sql("SELECT task_name FROM procrastinate_jobs").scalars().all()
-    assert names == ["index.parse"]
+    query = "SELECT task_name, lock, priority < 0 FROM procrastinate_jobs"
+    found = session.connection().exec_driver_sql(query).all()
+    assert [tuple(each) for each in found] == [("index.parse", f"index.parse {alice.id}", True)]
 
 
 def test_content_is_returned_as_a_download_that_nothing_runs(alice: Person) -> None:
