@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, literal, tuple_
+from sqlalchemy import ColumnElement, Select, literal, tuple_
 
 NEWEST, DEAREST = "newest", "dearest"
 SORTS = (NEWEST, DEAREST)
@@ -15,7 +15,7 @@ Cursor = tuple[datetime, str] | tuple[Decimal, datetime, str]
 """Time and request id; of the dearest, cost before them."""
 Columns = Any
 Query = Select[*tuple[Any, ...]]
-Execute = Callable[[Query], Sequence[Row[Any]]]
+Execute = Callable[[Query], Sequence[Any]]
 
 
 def position(c: Columns, sort: str) -> tuple[Any, ...]:

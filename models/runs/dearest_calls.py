@@ -54,8 +54,8 @@ def _ends(account_id: str, filter: CallFilter, execute: Execute) -> tuple[dateti
     ends = select(func.min(c.finished_at), func.max(c.finished_at)).where(
         c.account_id == account_id, *in_period(c.finished_at, filter)
     )
-    row = execute(ends)[0]
-    return row[0], row[1]
+    ((first, last),) = execute(ends)
+    return first, last
 
 
 def _months(first: datetime, last: datetime) -> Iterator[date]:

@@ -75,7 +75,7 @@ def history_window(thread: Thread, leaf_id: str, room: int, *, model: str) -> Hi
 
 def chat_message(message: ThreadMessage) -> dict[str, Any]:
     """A message as chat completions take it."""
-    parts = [found for part in message.content if (found := _part(part)) is not None]
+    parts = [known for part in message.content if (known := _part(part)) is not None]
     only_text = all(part["type"] == "text" for part in parts)
     content: Any = "\n".join(part["text"] for part in parts) if only_text else parts
     found: dict[str, Any] = {"role": message.role, "content": content}

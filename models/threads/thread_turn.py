@@ -124,8 +124,10 @@ class ThreadTurn:
     def _round(self) -> Calls | None:
         """One model call. Returns the tool calls that are to be answered; None: the turn has ended, or waits."""
         current = self._begin_round()
-        answer = current and self._open(current)
-        if current is None or answer is None:
+        if current is None:
+            return None
+        answer = self._open(current)
+        if answer is None:
             return None
         self._stream(current, answer)
         return self._finish_round(current, answer)

@@ -102,7 +102,9 @@ def set_up(
     with suppress(DomainError):
         # the gateway says it, if the caller's own keys do not serve the model either
         route = routes.find(model)
-    documents = documents_for(account_id, thread and thread.id, saved and saved.assistant.id)
+    documents = documents_for(
+        account_id, thread.id if thread else None, saved.assistant.id if saved else None
+    )
     params = _params(version.model_params if version else {}, wanted.params)
     system = _system(wanted, saved, thread, documents)
     return TurnSetup(

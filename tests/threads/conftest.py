@@ -1,5 +1,8 @@
 """A thread of alice, and callers of the JSON API."""
 
+from contextvars import Context
+from typing import Any
+
 import httpx2
 import openai
 import pytest
@@ -39,10 +42,13 @@ def stranger(client: FlaskClient, mallory: Person) -> Caller:
 
 @pytest.fixture
 def gpt(app: Flask) -> Gpt:
-    """OpenAI's client with the key of a person, against the application in this process."""
+    """OpenAI's client with the key of a person, against the application in this process. Its requests have sessions of their own."""
+
+    def apart(environ: Any, start_response: Any) -> Any:
+        return Context().run(app, environ, start_response)
 
     def made(person: Person) -> openai.OpenAI:
-        http = httpx2.Client(transport=httpx2.WSGITransport(app=app))
+        http = httpx2.Client(transport=httpx2.WSGITransport(app=apart))
         return openai.OpenAI(
             api_key=person.token, base_url="http://localhost:8000/v1", http_client=http, max_retries=0
         )

@@ -71,12 +71,11 @@ SECURITY: dict[str, list[dict[str, list[str]]]] = {
 }
 PARAMETERS = {
     "runId": "The run id returned by START",
-    "conversation_id": "The conversation's id, `conv_…`",
-    "assistant_id": "The assistant's id, `agnt_…`",
-    "thread_id": "The thread's id, `thrd_…`",
-    "message_id": "The message's id, `msg_…`",
-    "run_id": "The run's id, `run_…`",
-    "step_id": "The step's id, `step_…`",
+    "conversationId": "The conversation's id, `conv_…`",
+    "assistantId": "The assistant's id, `agnt_…`",
+    "threadId": "The thread's id, `thrd_…`",
+    "messageId": "The message's id, `msg_…`",
+    "stepId": "The step's id, `step_…`",
     "publisher": "The publisher's id",
     "agent": "The agent's id",
     "version": "For example 1.0.0",

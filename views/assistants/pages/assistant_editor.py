@@ -133,9 +133,10 @@ def _test_of(saved: SavedAssistant) -> Thread | None:
 
 
 def _editor_with(saved: SavedAssistant, test: Thread | None) -> Response:
-    anchor = {"_anchor": "test"} if test is not None and request.form.get("then") == "test" else {}
-    query = {"test": test.id} if test is not None else {}
-    return see_other(url_for("assistants.editor", assistant_id=saved.assistant.id, **query, **anchor))
+    query: dict[str, Any] = {"test": test.id} if test is not None else {}
+    if test is not None and request.form.get("then") == "test":
+        query["_anchor"] = "test"
+    return see_other(url_for("assistants.editor", assistant_id=saved.assistant.id, **query))
 
 
 def _stale(saved: SavedAssistant, form: AssistantForm, raw: Mapping[str, Any]) -> ResponseReturnValue:

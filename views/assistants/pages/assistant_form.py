@@ -16,6 +16,7 @@ from models.assistants.tool_secrets import tool_secrets
 from models.core.errors import Invalid
 from views.assistants.pages.assistant_blueprint import form_text
 from views.gateway.api.model_calls import gateway
+from views.web.format import number as as_number
 from views.web.htmx import render
 from views.web.org_guards import signed_in, viewed_account
 
@@ -101,7 +102,8 @@ def entered_form() -> AssistantForm:
 
 def parsed_form(form: AssistantForm) -> tuple[dict[str, Any], int | None]:
     """The fields of the assistant, checked one by one, and its budget. Raises Invalid (422) with the message of each field that is wrong."""
-    values, problems = form.values, {}
+    values = form.values
+    problems: dict[str, str] = {}
     raw: dict[str, Any] = {
         "name": values["name"],
         "description": values["description"],
@@ -126,7 +128,7 @@ def parsed_form(form: AssistantForm) -> tuple[dict[str, Any], int | None]:
             problems |= placed_problems(error.fields or {name: error.message})
     budget = values["budget"].strip().replace(",", "")
     if budget and not (re.fullmatch(r"\d{1,10}", budget, re.ASCII) and int(budget) <= MAX_BUDGET):
-        problems["budget"] = f"Enter a whole number of credits up to {MAX_BUDGET:,}, or nothing."
+        problems["budget"] = f"Enter a whole number of credits up to {as_number(MAX_BUDGET)}, or nothing."
     if problems:
         raise Invalid("The assistant is not saved.", fields=problems)
     return raw, int(budget) if budget else None
@@ -181,7 +183,7 @@ def _about(name: str) -> str:
 
 def _rows(kind: str, fields: Iterable[str], most: int) -> list[Row]:
     """The rows that are not empty, at most one more than may be saved, so that the check says so."""
-    rows = []
+    rows: list[Row] = []
     for number in range(most + 1):
         row = {name: form_text(f"{kind}-{number}-{name}") for name in fields}
         if row["name"].strip() or row.get("url", "").strip():

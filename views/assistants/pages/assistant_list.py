@@ -36,7 +36,7 @@ PAGE = 30
 
 
 @dataclass(frozen=True)
-class AssistantList:
+class ListedAssistants:
     """A page of assistants. `words` are searched, `deleted`: the deleted ones alone."""
 
     rows: Sequence[SavedAssistant]
@@ -90,7 +90,7 @@ def _form(form: AssistantForm, errors: Mapping[str, str], status: int = 200) -> 
     return render("assistants/new.html", status=status, **context)
 
 
-def _listed() -> AssistantList:
+def _listed() -> ListedAssistants:
     words = request.args.get("q", "").replace("\0", "").strip()[:MAX_SEARCH]
     deleted, before = request.args.get("deleted") == "1", cursor()
     rows = assistants_page(
@@ -99,8 +99,8 @@ def _listed() -> AssistantList:
     next_href = None
     if len(rows) > PAGE:
         last = rows[PAGE - 1].assistant
-        query = {"q": words or None, "deleted": "1" if deleted else None}
+        query: dict[str, Any] = {"q": words or None, "deleted": "1" if deleted else None}
         next_href = url_for(
             "assistants.assistant_list", before=cursor_text(last.created_at, last.id), **query
         )
-    return AssistantList(rows[:PAGE], words, deleted, next_href, before is not None)
+    return ListedAssistants(rows[:PAGE], words, deleted, next_href, before is not None)

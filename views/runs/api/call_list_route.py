@@ -99,7 +99,7 @@ def list_calls() -> ResponseReturnValue:
 
 def _filter(key: Credential) -> CallFilter:
     names = ("model", "provider", "agent", "run", "state")
-    given = {name: request.args.get(name) or None for name in names}
+    given: dict[str, Any] = {name: request.args.get(name) or None for name in names}
     for name, value in given.items():
         if value and (len(value) > MAX_LENGTH or "\0" in value):
             raise Invalid(f"{name} must have at most {MAX_LENGTH} characters, none of them NUL.")

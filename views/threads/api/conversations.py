@@ -35,7 +35,7 @@ from views.web.guards import limiter
 from views.web.operation import Operation, ResponseModel, path
 
 bp = Blueprint("openai_conversations", __name__, url_prefix="/v1/conversations")
-ITEM = path("item_id", "The id of an item")
+ITEM = path("itemId", "The id of an item")
 FULL = "The conversation is full"
 
 

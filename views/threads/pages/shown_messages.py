@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask import url_for
-from markupsafe import Markup
 
 from models.gateway import GatewayCall
 from models.store.catalogue.markdown_blocks import MarkdownBlock, blocks_of, with_links
@@ -68,7 +67,7 @@ class ShownMessage:
         """Whether it only calls tools: the answer follows."""
         return bool(self.tools) and not self.blocks and self.role == "assistant"
 
-    def html(self, block: MarkdownBlock) -> Markup:
+    def html(self, block: MarkdownBlock) -> str:
         """A block with links to its sources."""
         return with_links(block.html, self.links)
 
@@ -76,7 +75,9 @@ class ShownMessage:
 def shown_messages(thread: Thread, messages: Sequence[ThreadMessage]) -> list[ShownMessage]:
     """Messages of a branch, oldest first, with results of tools in the messages that called them."""
     calls, places = calls_of(messages), siblings(thread, messages)
-    results = {each.tool_call_id: each.text for each in messages if each.role == "tool" and each.tool_call_id}
+    results: dict[str | None, str] = {
+        each.tool_call_id: each.text for each in messages if each.role == "tool" and each.tool_call_id
+    }
     asked = {call.get("id") for each in messages for call in each.tool_calls or ()}
     return [
         _shown(each, results, places.get(each.id, ALONE), calls.get(each.id))

@@ -89,7 +89,7 @@ def answer_again(thread_id: str) -> ResponseReturnValue:
     check_spending()
     found = viewed_thread(thread_id)
     try:
-        wanted = TurnRequest(model=entered("model").strip() or None, **_payer())
+        wanted = TurnRequest(model=entered("model").strip() or None, org_id=_payer())
         parent = message_of(found, entered("parent"))
         turn = ask(found, wanted, parent_id=parent.id, key=_key(), owner=turn_engine().owner)
         db.session.commit()
@@ -243,11 +243,11 @@ def _wanted(text: str) -> TurnRequest:
     model = entered("model").strip()
     if errors:
         raise Invalid("The message is not complete.", fields=errors)
-    return TurnRequest(model=model or None, assistant_id=entered("assistant") or None, **_payer())
+    return TurnRequest(model=model or None, assistant_id=entered("assistant") or None, org_id=_payer())
 
 
-def _payer() -> dict[str, str]:
-    return {"org_id": g.org.id} if "org" in g else {}
+def _payer() -> str | None:
+    return g.org.id if "org" in g else None
 
 
 def _key() -> PresentedKey:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
@@ -18,7 +19,7 @@ PAGE = 30
 
 
 @dataclass(frozen=True)
-class ThreadList:
+class ThreadRows:
     """A page of threads. `words` are searched, `error` says what is wrong with them; `current` is the id of the open thread."""
 
     rows: Sequence[ListedThread]
@@ -58,7 +59,7 @@ def new_thread() -> ResponseReturnValue:
     )
 
 
-def listed_threads(current: str | None = None) -> ThreadList:
+def listed_threads(current: str | None = None) -> ThreadRows:
     """The threads that the query asks for."""
     words = request.args.get("q", "").replace("\0", "").strip() if current is None else ""
     deleted = request.args.get("deleted") == "1" and current is None
@@ -67,10 +68,10 @@ def listed_threads(current: str | None = None) -> ThreadList:
     try:
         rows = threads_page(filter, before, PAGE + 1)
     except Invalid as error:
-        return ThreadList([], words[:300], error.message, deleted)
+        return ThreadRows([], words[:300], error.message, deleted)
     next_href = None
     if len(rows) > PAGE:
         last = rows[PAGE - 1].thread
-        query = {"q": words or None, "deleted": "1" if deleted else None}
+        query: dict[str, Any] = {"q": words or None, "deleted": "1" if deleted else None}
         next_href = url_for("threads.thread_list", before=cursor_text(last.active_at, last.id), **query)
-    return ThreadList(rows[:PAGE], words, "", deleted, next_href, before is not None, current)
+    return ThreadRows(rows[:PAGE], words, "", deleted, next_href, before is not None, current)

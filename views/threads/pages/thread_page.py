@@ -59,7 +59,7 @@ class ShownThread:
         """The page of the messages above."""
         if not self.branch.earlier:
             return None
-        query = {"branch": self.branch_id} if self.branch_id else {}
+        query: dict[str, Any] = {"branch": self.branch_id} if self.branch_id else {}
         return url_for("threads.thread", thread_id=self.thread.id, before=self.branch.messages[0].id, **query)
 
     @property
