@@ -126,7 +126,7 @@ def _imported(
     origin = raw["id"][:200] if isinstance(raw.get("id"), str) else ""
     name = raw["name"] if isinstance(raw.get("name"), str) else ""
     result = ImportedAssistant((origin or name or "?")[:200])
-    if origin in existing:
+    if origin and origin in existing:
         result.outcome, result.id = "exists", existing[origin]
         return result
     try:

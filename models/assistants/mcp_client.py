@@ -19,6 +19,8 @@ from models.assistants.tool_requests import ToolFailed, ToolHttp
 PROTOCOL = "2025-06-18"
 SECONDS = 60.0
 LIST_SECONDS = 10.0
+LISTING_SECONDS = 20.0
+"""After which a server is asked for no more pages of its tools."""
 KEPT_SECONDS = 300.0
 MAX_KEPT = 500
 MAX_PAGES = 10
@@ -85,7 +87,8 @@ class McpClient:
         return state
 
     def _connected(self) -> McpState:
-        state = McpState(time.monotonic() + KEPT_SECONDS)
+        began = time.monotonic()
+        state = McpState(began + KEPT_SECONDS)
         about = {"name": "Stoa", "version": "1"}
         params = {"protocolVersion": PROTOCOL, "capabilities": {}, "clientInfo": about}
         result = self._request(state, "initialize", params, LIST_SECONDS)
@@ -94,6 +97,8 @@ class McpClient:
         self._send(state, {"jsonrpc": "2.0", "method": "notifications/initialized"}, LIST_SECONDS)
         cursor: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
+            if time.monotonic() - began > LISTING_SECONDS:
+                raise self._failed("it takes too long to list its tools")
             page = self._request(state, "tools/list", cursor, LIST_SECONDS)
             listed = page.get("tools")
             state.tools += (
@@ -118,7 +123,7 @@ class McpClient:
             if answer.get("id") != 1:
                 continue
             if isinstance(answer.get("error"), dict):
-                raise self._failed(f"it refused: {str(answer['error'].get('message'))[:1_000]}")
+                raise self._failed(f"it refused: {_plain(answer['error'].get('message'))[:1_000]}")
             if isinstance(answer.get("result"), dict):
                 return dict(answer["result"])
         raise self._failed("its answer is no JSON-RPC response")
@@ -172,7 +177,10 @@ def _result_text(result: dict[str, Any]) -> str:
     parts = result.get("content")
     texts = [_part_text(each) for each in parts if isinstance(each, dict)] if isinstance(parts, list) else []
     if not any(texts) and result.get("structuredContent") is not None:
-        return orjson.dumps(result["structuredContent"]).decode()
+        try:
+            return orjson.dumps(result["structuredContent"]).decode()
+        except TypeError:  # deeper JSON can be read than written
+            raise ToolFailed("The answer of the tool is nested too deeply to be read.") from None
     return "\n\n".join(filter(None, texts)) or "(empty)"
 
 
@@ -181,5 +189,10 @@ def _part_text(part: dict[str, Any]) -> str:
     if isinstance(resource, dict) and isinstance(resource.get("text"), str):
         return str(resource["text"])
     if part.get("type") == "resource_link":
-        return str(part.get("uri") or "")[:2_000]
-    return f"[{str(part.get('type'))[:40]}: not shown]"
+        return _plain(part.get("uri"))[:2_000]
+    return f"[{_plain(part.get('type'))[:40]}: not shown]"
+
+
+def _plain(value: Any) -> str:
+    """A text of an answer; empty if it is anything else, such as a list so deep that it cannot be shown."""
+    return value if isinstance(value, str) else ""

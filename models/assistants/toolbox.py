@@ -6,7 +6,14 @@ from typing import Any
 
 import orjson
 
-from models.assistants.assistant_fields import MAX_TOOLS, TOOL_NAME, checked_schema, tool_name
+from models.assistants.assistant_fields import (
+    MAX_DEPTH,
+    MAX_TOOLS,
+    TOOL_NAME,
+    checked_schema,
+    is_deep,
+    tool_name,
+)
 from models.assistants.builtin_tools import BUILTIN_TOOLS, builtin_call
 from models.assistants.mcp_client import McpClient
 from models.assistants.tool import Tool
@@ -153,6 +160,8 @@ class Toolbox:
             sent = None
         if not isinstance(sent, dict):
             raise ToolFailed("The arguments are not a JSON object. Call the tool again with one.")
+        if is_deep(sent):  # deeper, JSON can be read, but not written
+            raise ToolFailed(f"The arguments are nested more than {MAX_DEPTH} levels deep.")
         schema = self._definitions[name]["function"].get("parameters", {})
         required: Iterable[str] = schema.get("required", ())
         if missing := [each for each in required if each not in sent]:

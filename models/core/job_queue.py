@@ -56,15 +56,19 @@ class Backoff(procrastinate.BaseRetryStrategy):
 
 
 def enqueue(
-    task: procrastinate.tasks.Task[..., Any, ...], *, at: datetime | None = None, **arguments: Any
+    task: procrastinate.tasks.Task[..., Any, ...],
+    *,
+    at: datetime | None = None,
+    lock: str | None = None,
+    **arguments: Any,
 ) -> int:
     """Enqueue a job in the current transaction; returns its id.
 
-    It runs only if the caller commits. `at` (aware) delays it. Arguments are stored as plain JSON: pass ids, and encrypt
+    It runs only if the caller commits. `at` (aware) delays it. Those with the same `lock` run one after the other. Arguments are stored as plain JSON: pass ids, and encrypt
     secrets.
     """
     connection = db.session.connection().connection.driver_connection
-    deferrer = task.configure(connection=connection, schedule_at=at)
+    deferrer = task.configure(connection=connection, schedule_at=at, lock=lock)
     deferrer.job_manager = JobManager(_borrowing)
     return deferrer.defer(**arguments)
 

@@ -747,9 +747,9 @@ async def rescue_stalled(context: procrastinate.JobContext, timestamp: int) -> N
         await manager.retry_job(job)
 
 
-@queue.task(name="index.parse", retry=Backoff(5, 30, 120, 600, 3600))
+@queue.task(name="index.parse", retry=Backoff(5, 30, 120, 600, 3600), priority=-1)
 def parse_document(document_id: str) -> None:
-    """Make the text of an uploaded document."""
+    """Make the text of an uploaded document. Takes up to two minutes of a worker: other jobs come first, and an account has one at a time."""
     from models.index import document_parsing
 
     document_parsing.parse_document(transaction, document_id)

@@ -37,9 +37,21 @@ def count(text: str) -> int:
     for start in range(0, len(head), CHUNK):
         tokens += len(tokenizer.encode_ordinary(head[start : start + CHUNK]))
         slices.pause()
-    if tokenizer.cache_len > MAX_CACHE:
-        tokenizer.clear_cache()
+    _limit_cache(tokenizer, len(head))
     return tokens if len(text) == len(head) else tokens * len(text) // len(head)
+
+
+_unchecked = 0
+"""Characters since the size of the cache was asked for, which takes a hundred times as long as counting a line."""
+
+
+def _limit_cache(tokenizer: Any, characters: int) -> None:
+    global _unchecked
+    _unchecked += characters
+    if _unchecked >= CHUNK:
+        _unchecked = 0
+        if tokenizer.cache_len > MAX_CACHE:
+            tokenizer.clear_cache()
 
 
 def count_output(output: GeneratedOutput) -> tuple[int, int]:

@@ -52,12 +52,14 @@ def chunked(unit: str, parts: Sequence[str]) -> tuple[list[int], list[TextChunk]
 def _spans(text: str) -> Iterator[tuple[int, int, int]]:
     """Begin, end and tokens of each chunk of one part."""
     begin = at = size = 0
+    blank = True  # so far; looked at piece by piece, because a text may have a million empty lines
     for piece in _pieces(text):
         count = tokens.count(piece)
-        blank = at == begin or not text[begin:at].strip()
-        if not blank and (size + count > MOST_TOKENS or (size >= ENOUGH_TOKENS and _HEADING.match(piece))):
+        full = size + count > MOST_TOKENS and (not blank or size > MOST_TOKENS)
+        if full or (not blank and size >= ENOUGH_TOKENS and _HEADING.match(piece)):
             yield begin, at, size
-            begin, size = at, 0
+            begin, size, blank = at, 0, True
+        blank = blank and piece.isspace()
         at += len(piece)
         size += count
     if at > begin:

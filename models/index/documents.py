@@ -111,6 +111,12 @@ def add_document(
     return _insert(scope, user_id, plain_name(name), media_type, len(data), sha256)
 
 
+def check_room(account_id: str, sizes: Collection[int]) -> None:
+    """Raise DocumentsFull (409) if files of these sizes do not fit into the account's limits. Ask before `add_document`, which stores the file
+    before it asks under its lock: else a full account fills the storage with files that no document has."""
+    _check_used(account_id, len(sizes), sum(sizes))
+
+
 def documents_of(scope_kind: str, scope_id: str) -> list[Document]:
     """The documents of a scope that are not deleted, oldest first."""
     query = select(Document).where(Document.scope_kind == scope_kind, Document.scope_id == scope_id)
@@ -207,10 +213,14 @@ def plain_name(name: str) -> str:
 
 
 def _check_limits(account_id: str, count: int, size: int) -> None:
-    settings = extension("settings")
     db.session.execute(
         select(func.pg_advisory_xact_lock(func.hashtextextended(f"documents {account_id}", 0)))
     )
+    _check_used(account_id, count, size)
+
+
+def _check_used(account_id: str, count: int, size: int) -> None:
+    settings = extension("settings")
     had, used = storage_used(account_id)
     if had + count > settings.stoa_documents_per_account:
         limit = f"{settings.stoa_documents_per_account:,} documents"
@@ -242,5 +252,6 @@ def _insert(
     db.session.add(document)
     db.session.flush()
     if source is None:
-        jobs.enqueue(jobs.parse_document, document_id=document.id)
+        lock = f"index.parse {scope.account_id}"
+        jobs.enqueue(jobs.parse_document, lock=lock, document_id=document.id)
     return document

@@ -1,10 +1,13 @@
-"""Who may read and write the documents of a scope: each room registers the kinds of scopes that it has."""
+"""Who may read and write the documents of a scope: each room registers the kinds of scopes that it has.
+
+Those of an organisation's account are for the roles that see and edit its assistants."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from models.core.errors import NotFound
 from models.index.documents import Document, IndexScope, document_by_id
+from models.orgs import can, membership
 
 
 class DocumentReader(NamedTuple):
@@ -53,8 +56,20 @@ def _scope(reader: DocumentReader, kind: str, id: str, place: int) -> IndexScope
     return IndexScope(account_id, kind, id)
 
 
-def _own_account(reader: DocumentReader, id: str) -> str | None:
-    return id if reader.account_id == id else None
+def _reads_account(reader: DocumentReader, id: str) -> str | None:
+    return id if reader.account_id == id and _may(reader, "see_assistants") else None
 
 
-register_scope("account", _own_account, _own_account)
+def _writes_account(reader: DocumentReader, id: str) -> str | None:
+    return id if reader.account_id == id and _may(reader, "edit_assistants") else None
+
+
+def _may(reader: DocumentReader, capability: str) -> bool:
+    """Whether the account is the reader's own, or that of an organisation where their role has the capability."""
+    if reader.user_id is None or reader.user_id == reader.account_id:
+        return True
+    member = membership(reader.user_id, reader.account_id)
+    return member is not None and can(member, capability)
+
+
+register_scope("account", _reads_account, _writes_account)

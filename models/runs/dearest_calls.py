@@ -41,12 +41,15 @@ def dearest_sources(
             few = few.where(follows(GatewayCall, DEAREST, after))
         return [CallSource(choices[place].name, few, most, whole=True)]
     scan = most if filter.tests or filter.text else limit
-    months = _months(*_ends(account_id, filter, execute))
+    first, last = _ends(account_id, filter, execute)
+    if first is None or last is None:  # what was counted are messages without calls
+        return []
+    months = _months(first, last)
     return [CallSource(DEAREST, _merged(account_id, months, filter, after, scan), scan, merged=True)]
 
 
-def _ends(account_id: str, filter: CallFilter, execute: Execute) -> tuple[datetime, datetime]:
-    """When the first and the last call of the period finished."""
+def _ends(account_id: str, filter: CallFilter, execute: Execute) -> tuple[datetime | None, datetime | None]:
+    """When the first and the last call of the period finished; None without calls."""
     c = GatewayCall
     ends = select(func.min(c.finished_at), func.max(c.finished_at)).where(
         c.account_id == account_id, *in_period(c.finished_at, filter)

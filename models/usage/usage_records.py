@@ -22,8 +22,9 @@ from models.usage.usage_window import UsageWindow
 
 SCAN = 5_000
 """Calls that one page looks through."""
-BATCH = 1_000
-"""Rows that an export reads at a time."""
+FIRST_BATCH, BATCH = 250, SCAN - 1
+"""Rows that an export reads at a time: at first few, so that it starts soon; then as many as one statement can find without a second one
+that asks where it stopped."""
 
 Cursor = tuple[datetime, str]
 Execute = Callable[[Any], Any]
@@ -100,19 +101,22 @@ def _batches(
     engine: Engine, scope: UsageScope, window: UsageWindow, filters: Mapping[str, str]
 ) -> Iterator[UsageRecord]:
     after: Cursor | None = None
+    limit = FIRST_BATCH
     while True:
         with engine.connect() as connection:
-            page = records_page(scope, window, filters, after, BATCH, connection.execute)
+            page = records_page(scope, window, filters, after, limit, connection.execute)
         yield from page.rows
         if page.following is None:
             return
-        after = page.following
+        after, limit = page.following, BATCH
         del page  # keeps only one batch in memory
 
 
 def record_by_id(key: Session, message_id: str) -> UsageRecord:
     """The row of a message that the key may read in any scope. Raises NotFound, also for those of others."""
-    query = _rows().where(GatewayCall.message_id == message_id, GatewayCall.state == "settled")
+    query = _rows(GatewayCall, GatewayCall).where(
+        GatewayCall.message_id == message_id, GatewayCall.state == "settled"
+    )
     row = None if "\0" in message_id else db.session.execute(query).first()
     if row is None or not may_read(key, row.account_id, row.user_id):
         raise NotFound("There is no such usage row. It does not exist, or it is not yours.")
@@ -122,9 +126,10 @@ def record_by_id(key: Session, message_id: str) -> UsageRecord:
 def _scanned(
     account_id: str, window: UsageWindow, filters: Mapping[str, str], after: Cursor | None
 ) -> Select[*tuple[Any, ...]]:
-    """The calls that a page looks through: in the order of one index."""
+    """The calls that a page looks through: in the order of one index. With all columns that a row shows, because finding each call again by
+    its id reads a page of another index for each."""
     c = GatewayCall
-    query: Select[*tuple[Any, ...]] = select(c.request_id, c.finished_at).where(
+    query: Select[*tuple[Any, ...]] = select(*(getattr(c, name) for name in _CALL_COLUMNS)).where(
         c.account_id == account_id, c.finished_at >= window.start, c.finished_at < window.end
     )
     if after is not None:
@@ -153,35 +158,42 @@ def _indexed(account_id: str, filters: Mapping[str, str]) -> dict[str, Sequence[
 
 def _found(scanned: Select[*tuple[Any, ...]], filters: Mapping[str, str]) -> Select[*tuple[Any, ...]]:
     calls = scanned.subquery("scanned")
+    c = calls.c
     columns: dict[str, Any] = {
-        "key": func.coalesce(GatewayCall.key_id, ""),
-        "member": GatewayCall.user_id,
+        "key": func.coalesce(c.key_id, ""),
+        "member": c.user_id,
         "model": Message.model,
-        "provider": func.coalesce(GatewayCall.provider, ""),
-        "type": func.usage_type(GatewayCall.door),
+        "provider": func.coalesce(c.provider, ""),
+        "type": func.usage_type(c.door),
         "agent": func.coalesce(Message.agent_id, ""),
     }
     return (
-        _rows()
-        .join(calls, calls.c.request_id == GatewayCall.request_id)
-        .where(GatewayCall.state == "settled", *(columns[name] == value for name, value in filters.items()))
-        .order_by(calls.c.finished_at.desc(), calls.c.request_id.desc())
+        _rows(calls, c)
+        .where(c.state == "settled", *(columns[name] == value for name, value in filters.items()))
+        .order_by(c.finished_at.desc(), c.request_id.desc())
     )
 
 
-def _rows() -> Select[*tuple[Any, ...]]:
-    c, m = GatewayCall, Message
+_SHOWN = (
+    *("request_id", "finished_at", "account_id", "user_id", "run_id", "provider", "requested_model"),
+    *("error", "usage_source", "stream", "latency_ms", "ttft_ms", "door"),
+    *("uncached_input_tokens", "cache_write_tokens", "cache_read_tokens", "output_tokens"),
+    *("reasoning_tokens", "cost", "credits", "micro_credits"),
+)
+_CALL_COLUMNS = (*_SHOWN, "state", "message_id", "key_id")
+
+
+def _rows(calls: Any, c: Any) -> Select[*tuple[Any, ...]]:
+    """The rows of calls, which are the table or a subquery of it, with its columns `c`."""
+    m = Message
     query: Select[*tuple[Any, ...]] = (
         select(
             *(m.id, m.model, m.agent_id, m.byok, m.client_id, m.repo_url, m.org_id),
-            *(c.request_id, c.finished_at, c.account_id, c.user_id, c.run_id, c.provider, c.requested_model),
-            *(c.error, c.usage_source, c.stream, c.latency_ms, c.ttft_ms, c.door),
-            *(c.uncached_input_tokens, c.cache_write_tokens, c.cache_read_tokens, c.output_tokens),
-            *(c.reasoning_tokens, c.cost, c.credits, c.micro_credits),
+            *(getattr(c, name) for name in _SHOWN),
             func.usage_type(c.door).label("type"),
             func.coalesce(ApiKey.id, c.key_id).label("api_key_id"),
         )
-        .select_from(c)
+        .select_from(calls)
         .join(m, m.id == c.message_id)
         .outerjoin(ApiKey, ApiKey.key_id == c.key_id)
     )

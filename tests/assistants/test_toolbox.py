@@ -23,6 +23,7 @@ from tests.assistants.conftest import ToolServer
 from tests.factories import Person
 from tests.fakes.mcp_server import FakeMcpServer
 
+DEEP = b"[" * 900 + b"]" * 900
 SECRET = "Bearer key-of-the-tool-1234"
 FUNCTION: dict[str, Any] = {
     "type": "function",
@@ -260,6 +261,7 @@ def test_an_ended_session_is_opened_again(box: Toolbox, mcp_server: FakeMcpServe
         b'{"id": 1}',
         b'{"id": 2, "result": {}}',
         b'{"id": 1, "error": {"message": "x"}}',
+        b'{"id": 1, "error": {"message": ' + DEEP + b"}}",
     ],
 )
 def test_a_broken_mcp_server_offers_nothing(
@@ -269,6 +271,37 @@ def test_a_broken_mcp_server_offers_nothing(
     box = open_toolbox(alice.id, [FUNCTION], [mcp(mcp_server)])
     assert box.definitions() == [FUNCTION]
     assert "The MCP server 'calc' failed" in box.problems[0]
+
+
+@pytest.mark.parametrize("result", [b'{"structuredContent": %b}', b'{"content": [{"type": %b, "uri": 7}]}'])
+def test_an_answer_that_is_nested_too_deeply_is_no_answer(
+    box: Toolbox, mcp_server: FakeMcpServer, result: bytes
+) -> None:
+    mcp_server.raw = b'{"id": 1, "result": %b}' % (result % DEEP)
+    try:
+        text = box.call("calc__echo", "{}")
+    except ToolFailed as failed:
+        text = failed.message
+    assert text in ("The answer of the tool is nested too deeply to be read.", "[: not shown]")
+
+
+def test_a_server_that_takes_too_long_to_list_its_tools_offers_nothing(
+    session: OrmSession,
+    open_network: Settings,
+    alice: Person,
+    mcp_server: FakeMcpServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mcp_client, "LISTING_SECONDS", 0)
+    box = open_toolbox(alice.id, [FUNCTION], [mcp(mcp_server)])
+    assert box.definitions() == [FUNCTION]
+    assert "takes too long to list its tools" in box.problems[0]
+
+
+def test_arguments_that_are_nested_too_deeply_are_refused(box: Toolbox, mcp_server: FakeMcpServer) -> None:
+    with pytest.raises(ToolFailed, match="nested more than 32 levels"):
+        box.call("calc__echo", f'{{"a": {DEEP.decode()}}}')
+    assert "tools/call" not in mcp_server.methods
 
 
 def test_unusable_tools_of_an_mcp_server_are_left_out(

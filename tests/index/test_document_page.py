@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import index
 from models.orgs import Org
+from tests import factories
 from tests.factories import Person
 from tests.index.conftest import Upload, pdf
 
@@ -89,3 +90,13 @@ def test_who_may_open_it(
             status = person.browser.get(f"/documents/{document.id}{address}").status_code
             assert status == (200 if person in people else 404)
         assert anonymous.browser.get(f"/documents/{document.id}{address}").location.startswith("/login")
+
+
+def test_where_single_sign_on_is_enforced_a_document_opens_only_through_it(
+    upload: Upload, acme: Org, bob: Person, session: OrmSession
+) -> None:
+    shared = upload("b.txt", "y", account=acme.id, parse=False)
+    acme.sso_enforced_at = factories.now()
+    session.commit()
+    for address in ("", "/content"):
+        assert bob.browser.get(f"/documents/{shared.id}{address}").status_code == 403

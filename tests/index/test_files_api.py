@@ -1,16 +1,20 @@
 """The JSON routes of documents: who may do what, what is answered, and what is refused."""
 
 import io
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models import index
+from models.core.files import files
 from models.core.job_queue import transaction
 from models.index import DocumentReader, scope_access
 from models.index.document_parsing import parse_document
+from models.index.documents import FOLDER
 from models.orgs import Org
 from tests import factories
 from tests.factories import Person
@@ -64,8 +68,9 @@ def test_an_upload_is_read_searched_and_cited(app: Flask, alice: Person, session
 
 def test_the_upload_enqueues_its_job(alice: Person, session: OrmSession) -> None:
     post(alice)
-    names = session.connection().exec_driver_sql("SELECT task_name FROM procrastinate_jobs").scalars().all()
-    assert names == ["index.parse"]
+    query = "SELECT task_name, lock, priority < 0 FROM procrastinate_jobs"
+    found = session.connection().exec_driver_sql(query).all()
+    assert [tuple(each) for each in found] == [("index.parse", f"index.parse {alice.id}", True)]
 
 
 def test_content_is_returned_as_a_download_that_nothing_runs(alice: Person) -> None:
@@ -144,6 +149,37 @@ def test_an_organisations_key_reaches_the_organisations_files(
     assert made["scope_id"] == acme.id
     assert alice.browser.get(f"/api/v1/files/{made['id']}", headers=own).status_code == 200
     assert alice.browser.get(f"/api/v1/files/{made['id']}", headers=alice.headers).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("role", "reads", "writes"),
+    [("admin", True, True), ("member", True, True), ("viewer", True, False), ("billing", False, False)],
+)
+def test_the_role_says_who_reads_and_changes_an_organisations_files(
+    upload: Upload,
+    acme: Org,
+    alice: Person,
+    bob: Person,
+    session: OrmSession,
+    role: str,
+    reads: bool,
+    writes: bool,
+) -> None:
+    document = upload("a.txt", TEXT, account=acme.id)
+    session.execute(
+        text("UPDATE org_member SET role = :role WHERE user_id = :id"), {"role": role, "id": bob.id}
+    )
+    session.commit()
+    bob.headers["authorization"] = f"Bearer {factories.token(bob.user, org_id=acme.id)}"
+    address = f"/api/v1/files/{document.id}"
+    for status in (
+        bob.browser.get(address, headers=bob.headers).status_code,
+        bob.browser.get("/api/v1/files", headers=bob.headers).status_code,
+        bob.browser.post("/api/v1/files/search", json={"query": "copper"}, headers=bob.headers).status_code,
+    ):
+        assert status == (200 if reads else 404)
+    assert post(bob, b"more", "b.txt").status_code == (201 if writes else 404)
+    assert bob.browser.delete(address, headers=bob.headers).status_code == (200 if writes else 404)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +285,8 @@ def test_limits_of_files_and_bytes(
     refused = post(alice, b"z")
     assert refused.status_code == 409
     assert refused.get_json()["error"]["code"] == "document_limit_reached"
+    stored = files(app.extensions["settings"]).names(FOLDER)
+    assert len(stored.keys() & {sha256(each).hexdigest() for each in (b"x" * 60, b"y" * 60, b"z")}) == 2
     first = alice.browser.get("/api/v1/files", headers=alice.headers).get_json()["data"][0]["id"]
     alice.browser.delete(f"/api/v1/files/{first}", headers=alice.headers)
     assert post(alice, b"z").status_code == 201

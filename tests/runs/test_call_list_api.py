@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts.users import User
 from models.orgs import Org
+from models.runs import call_sources
 from tests import factories
 from tests.factories import Person, now
 
@@ -104,6 +105,8 @@ def test_roles_see_the_calls_of_an_organisation(
         ("after=x", "after"),
         ("after=2026-11-20T00:00:00%2B00:00~a&sort=dearest", "after"),
         ("after=1~2026-11-20T00:00:00%2B00:00~a", "after"),
+        ("after=0001-01-01T00:00:00%2B14:00~a&agent=a/b", "after"),
+        ("after=1~9999-12-31T23:59:59-14:00~a&sort=dearest", "after"),
     ],
 )
 def test_bad_parameters_are_named(client: FlaskClient, alice: Person, query: str, named: str) -> None:
@@ -111,3 +114,13 @@ def test_bad_parameters_are_named(client: FlaskClient, alice: Person, query: str
     assert answer.status_code == 422, answer.text
     assert answer.json is not None
     assert named in answer.json["error"]
+
+
+def test_the_dearest_calls_of_messages_that_have_none(
+    session: OrmSession, client: FlaskClient, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_sources, "MESSAGE_SCAN", 2)
+    for _ in range(3):
+        factories.message(session.get_one(User, alice.id), agent_id="a/b@1.0.0")
+    page = client.get(f"{PATH}?sort=dearest&agent=a/b", headers=alice.headers)
+    assert (page.status_code, page.get_json()["calls"]) == (200, [])

@@ -111,3 +111,18 @@ def test_a_text_that_is_too_much_to_parse_is_shown_as_source() -> None:
     blocks = blocks_of("[" * 5_000 + "\n\nafter")
     assert blocks[0].code is not None
     assert sum(len(block.code or "") for block in blocks) >= 5_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a &#xE000;1&#xE001; b",
+        '[x](http://a "&#57344;1&#xE001; <b>")',
+        "![&#xE000;1&#xE001;](http://a)",
+        "# \ue0001\ue001",
+    ],
+)
+def test_a_text_forges_no_mark_of_a_source(text: str) -> None:
+    for block in blocks_of(text):
+        assert with_links(block.html, {1: "/documents/file-1"}) == block.html
+        assert "cite" not in block.html

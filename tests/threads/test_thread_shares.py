@@ -289,3 +289,17 @@ def test_a_copy_has_the_documents_only_if_the_link_gives_them(
     (message,) = stranger("get", f"/threads/{full}/messages")[1]["data"]
     assert message["content"][1] == {"type": "file", "document_id": document.id, "name": "shown.txt"}
     assert shown.id not in str(stranger("get", given))
+
+
+@pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,<b>", "https://stoa.test/a.png"])
+def test_the_address_of_a_picture_is_a_link_only_to_the_web(
+    call: Caller, visitor: Caller, client: FlaskClient, thread: Thread, address: str
+) -> None:
+    picture = [{"type": "image_url", "image_url": {"url": address}}]
+    call.made(f"/threads/{thread.id}/messages", role="user", content=picture)
+    made, _ = link(call, thread.id)
+    page = client.get("/shared/threads/" + made["url"].rsplit("/", 1)[1]).text
+    assert "Attached picture" in page
+    assert (f'href="{address}"' in page) == address.startswith("https:")
+    assert "javascript:" not in page
+    assert "data:text" not in page

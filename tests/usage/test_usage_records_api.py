@@ -316,6 +316,7 @@ def test_the_export_has_every_row_in_both_formats(
 ) -> None:
     history(pool, random.Random(8), [alice.token], 25)
     call_of(pool, alice.token, datetime(2026, 5, 4, tzinfo=UTC), client_id="=1+1")
+    monkeypatch.setattr(usage_records, "FIRST_BATCH", 3)
     monkeypatch.setattr(usage_records, "BATCH", 10)
     rows = all_rows(alice, **WHOLE)
     asked = {"query_string": WHOLE, "headers": alice.headers}

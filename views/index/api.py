@@ -137,6 +137,7 @@ def upload_file() -> ResponseReturnValue:
     reader = _reader()
     name, data, thread_id, assistant_id = _form()
     scope = _scope(reader, thread_id, assistant_id, write=True)
+    index.check_room(scope.account_id, [len(data)])
     db.session.commit()  # release the connection while the file is stored
     document = index.add_document(scope.account_id, reader.user_id, scope.kind, scope.id, name, data)
     body = file_json(document)

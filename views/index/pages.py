@@ -13,6 +13,7 @@ from models.orgs import memberships
 from views.index.api import file_response
 from views.web.guards import current_account, login_required
 from views.web.htmx import render
+from views.web.org_guards import check_sign_on
 
 bp = Blueprint("documents", __name__)
 
@@ -45,14 +46,18 @@ def content(id: str) -> Response:
 
 
 def _readable(id: str) -> Document:
-    """A document of the person's, or of one of their organisations'. Raises NotFound."""
+    """A document of the person's, or of one of their organisations'. Raises NotFound, and SsoRequired where the organisation opens only
+    through its identity provider."""
     own = current_account().id
-    accounts = [own, *(org.id for org, _ in memberships(own))]
-    for account_id in accounts:
+    orgs = {org.id: org for org, _ in memberships(own)}
+    for account_id in (own, *orgs):
         try:
-            return index.readable_document(DocumentReader(account_id, own), id)
+            found = index.readable_document(DocumentReader(account_id, own), id)
         except NotFound:
             continue
+        if account_id in orgs:
+            check_sign_on(orgs[account_id])
+        return found
     raise NotFound("Document not found.")
 
 

@@ -1,7 +1,7 @@
 """Cursors of keyset pages in URLs: the time and the id of the last row of a page, after its cost in a list by cost."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -19,11 +19,8 @@ def cursor(parameter: str = "before") -> Cursor | None:
     if not text:
         return None
     time, _, id = text.partition("~")
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or not id or "\0" in id:
+    moment = _moment(time)
+    if moment is None or not id or "\0" in id:
         raise Invalid(f"Invalid page: '{parameter}' must be a time and an id.")
     return moment, id
 
@@ -40,14 +37,20 @@ def cost_cursor(parameter: str = "after") -> tuple[Decimal, datetime, str] | Non
         return None
     cost, _, rest = text.partition("~")
     time, _, id = rest.partition("~")
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        moment = None
+    moment = _moment(time)
     known = re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,40})?", cost, re.ASCII)
-    if known is None or moment is None or moment.tzinfo is None or "\0" in id:
+    if known is None or moment is None or "\0" in id:
         raise Invalid(f"Invalid page: '{parameter}' must be a cost, a time and an id.")
     return Decimal(cost), moment, id
+
+
+def _moment(text: str) -> datetime | None:
+    """A time with an offset that can be taken off: at the ends of the calendar it cannot."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def position_text(position: tuple[Any, ...]) -> str:

@@ -35,6 +35,7 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-
 
 CITED = re.compile(r"【([^】\n]{1,200})】")
 """How a model names a source."""
+_MARK_SIGNS = re.compile("[\\ue000\\ue001]")
 
 ELEMENTS = {
     *("h2", "h3", "h4", "h5", "h6", "p", "br", "hr", "ul", "ol", "li", "blockquote", "pre", "code"),
@@ -99,6 +100,19 @@ def _drop_empty_links(state: Any) -> None:
             token.children = children
 
 
+def _drop_forged_marks(state: Any) -> None:
+    """Remove the signs of marks that a text has itself, as entities too: only checked sources have marks, and never within an attribute."""
+    waiting = [child for token in state.tokens for child in token.children or ()]
+    while waiting:
+        token = waiting.pop()
+        token.content = _MARK_SIGNS.sub("", token.content)
+        token.attrs = {
+            name: _MARK_SIGNS.sub("", value) if isinstance(value, str) else value
+            for name, value in token.attrs.items()
+        }
+        waiting += token.children or ()
+
+
 def _mark_sources(state: Any) -> None:
     """With `marks` in the environment, replace `【id】` of its ids in texts, but not in links and code, by the mark of that source."""
     marks: Mapping[str, int] = state.env.get("marks", {})
@@ -126,6 +140,7 @@ def _parser() -> MarkdownIt:
     parser.validateLink = _is_safe_link  # type: ignore[method-assign]
     parser.core.ruler.push("shift_headings", _shift_headings)
     parser.core.ruler.push("drop_empty_links", _drop_empty_links)
+    parser.core.ruler.push("drop_forged_marks", _drop_forged_marks)
     parser.core.ruler.push("mark_sources", _mark_sources)
     return parser
 

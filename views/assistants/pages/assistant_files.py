@@ -80,10 +80,11 @@ def _add(assistant_id: str, file: FileStorage) -> str | None:
     """Store a file and commit; what is wrong with it if it cannot be stored."""
     with heavy(request.content_length or index.MAX_BYTES):
         data = file.stream.read(index.MAX_BYTES + 1)
+    account_id, user_id = viewed_account().id, signed_in().id
     try:
-        index.add_document(
-            viewed_account().id, signed_in().id, SCOPE, assistant_id, file.filename or "document", data
-        )
+        index.check_room(account_id, [len(data)])
+        db.session.commit()  # release the connection while the file is stored
+        index.add_document(account_id, user_id, SCOPE, assistant_id, file.filename or "document", data)
     except DomainError as error:
         db.session.rollback()
         return f"{(file.filename or 'The file')[:100]}: {error.message}"

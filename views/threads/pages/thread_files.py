@@ -79,6 +79,7 @@ def uploaded() -> list[Upload]:
 def attached(thread: Thread, uploads: Sequence[Upload]) -> list[Document]:
     """Store files as documents of the thread. Raises DomainError, of a full account for example."""
     account_id, user_id, id = thread.account_id, signed_in().id, thread.id
+    index.check_room(account_id, [len(data) for _, data in uploads])
     db.session.commit()  # release the connection while files are stored
     return [index.add_document(account_id, user_id, "thread", id, name, data) for name, data in uploads]
 

@@ -12,7 +12,8 @@ from flask.typing import ResponseReturnValue
 from models.accounts import scopes
 from models.core.csv_text import csv_lines
 from models.core.db import db
-from models.usage.usage_records import BATCH, UsageRecord, exported_records, record_by_id, records_page
+from models.usage.export import LINES_PER_CHUNK
+from models.usage.usage_records import UsageRecord, exported_records, record_by_id, records_page
 from views.usage.api.usage_answers import UsageRowAnswer, UsageRowList, row_facts
 from views.usage.api.usage_params import (
     ERRORS,
@@ -145,7 +146,7 @@ def _json_lines(records: Iterator[UsageRecord]) -> Iterator[str]:
     lines: list[str] = []
     for record in records:
         lines.append(json.dumps(row_facts(record), ensure_ascii=False) + "\n")
-        if len(lines) == BATCH:
+        if len(lines) == LINES_PER_CHUNK:
             yield "".join(lines)
             lines = []
     yield "".join(lines)
