@@ -5,13 +5,40 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import func, select
 
-from models.core.db import db
+from models import assistants
+from models.core.db import db, extension
+from models.ledger import Account
+from models.runs import AgentRun
+from models.threads import Thread
+from models.threads.assistant_call import AssistantCall
 from models.threads.thread_turn import ThreadTurn
 from models.threads.turn_resuming import resume_turn
-from models.turns import TurnEngine, own_turn
+from models.turns import Turn, TurnEngine, own_turn
 from tests.factories import Person
-from tests.threads.inference.conftest import Turns
+from tests.threads.inference.conftest import MODEL, Turns
+
+
+def reserved() -> int:
+    """What turns have reserved of all budgets."""
+    db.session.rollback()
+    tables = (Thread, Turn, assistants.Assistant)
+    return sum(db.session.scalar(select(func.coalesce(func.sum(each.reserved), 0))) or 0 for each in tables)
+
+
+def assistant(alice: Person, **fields: Any) -> str:
+    """An assistant of alice."""
+    sent = {"name": "Helper", "instructions": "Be brief.", "model": MODEL}
+    made = assistants.create_assistant(
+        alice.id, Account(user_id=alice.id), sent, extension("settings"), **fields
+    )
+    db.session.commit()
+    return made.assistant.id
+
+
+def broken(*_: Any) -> None:
+    raise RuntimeError("broken")
 
 
 def test_a_queued_turn_is_stopped_while_its_branch_is_busy(
@@ -60,3 +87,46 @@ def test_a_turn_that_goes_on_at_once_is_still_its_workers(
     assert turns.after(turn).state == "completed"
     assert held == [True]
     assert len(turns.calls()) == 1
+
+
+def test_a_turn_that_fails_on_our_side_leaves_nothing_reserved(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ThreadTurn, "_open", broken)
+    turn = turns.ask(budget=5_000, assistant_id=assistant(turns.alice, budget=5_000))
+    assert (turn.state, turn.error_code, reserved()) == ("failed", "internal_error", 0)
+    assert db.session.get_one(AgentRun, turn.run_id).status == "failed"
+
+
+def test_a_call_that_fails_on_our_side_leaves_nothing_reserved(
+    turns: Turns, web: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AssistantCall, "_open", broken)
+    sent = {
+        "agent_id": assistant(turns.alice, budget=5_000),
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    answer = web.post(
+        "/v1/chat/completions", json=sent, headers={"Authorization": f"Bearer {turns.alice.token}"}
+    )
+    assert turns.engine.idle(20)
+    assert (answer.status_code, reserved()) == (500, 0)
+
+
+@pytest.mark.parametrize(("budget", "status"), [(1, 402), (10**6, 200)])
+def test_a_call_without_a_thread_has_a_budget(
+    turns: Turns, web: FlaskClient, budget: int, status: int
+) -> None:
+    """One call may need more than is reserved at a time."""
+    sent = {
+        "agent_id": assistant(turns.alice, budget=10**6),
+        "budget": budget,
+        "max_tokens": 30_000,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    answer = web.post(
+        "/v1/chat/completions", json=sent, headers={"Authorization": f"Bearer {turns.alice.token}"}
+    )
+    assert answer.status_code == status, answer.json
+    assert turns.engine.idle(20)
+    assert reserved() == 0
