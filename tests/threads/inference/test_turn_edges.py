@@ -17,7 +17,8 @@ from models.threads.thread_turn import ThreadTurn
 from models.threads.turn_resuming import resume_turn
 from models.turns import Turn, TurnEngine, own_turn
 from tests.factories import Person
-from tests.threads.inference.conftest import MODEL, Turns
+from tests.fakes.upstream import FakeUpstream
+from tests.threads.inference.conftest import MODEL, Turns, says
 
 
 def reserved() -> int:
@@ -130,3 +131,9 @@ def test_a_call_without_a_thread_has_a_budget(
     assert answer.status_code == status, answer.json
     assert turns.engine.idle(20)
     assert reserved() == 0
+
+
+def test_nul_of_a_model_is_left_out(turns: Turns, fake: FakeUpstream) -> None:
+    fake.will(says("port\x00ico"))
+    turn = turns.ask()
+    assert (turn.state, turns.messages()[-1].text) == ("completed", "portico")
