@@ -76,6 +76,7 @@ def own_thread(user_id: str, account_id: str, id: str, *, deleted: bool = False)
     query = select(Thread).where(Thread.id == id, Thread.user_id == user_id, Thread.account_id == account_id)
     if not deleted:
         query = query.where(Thread.deleted_at.is_(None))
+    query = query.execution_options(populate_existing=True)
     thread = None if "\x00" in id else db.session.scalar(query)
     if thread is None:
         raise NotFound("There is no such thread.")
