@@ -264,7 +264,7 @@ def new_thread(caller: OpenAICaller, body: ThreadBody) -> Thread:
         caller.user_id, caller.account, kind=KIND, name=NAME, metadata=body.metadata or {}
     )
     for fields in first:
-        tree.append(made, **fields)
+        threads.add_message(made, **fields)
     return made
 
 
