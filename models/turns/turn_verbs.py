@@ -120,7 +120,8 @@ def own_turn(user_id: str, account_id: str, turn_id: str, *, lock: bool = False)
     query = select(Turn).where(Turn.id == turn_id, Turn.user_id == user_id, Turn.account_id == account_id)
     if lock:
         query = query.with_for_update()
-    turn = db.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    query = query.execution_options(populate_existing=True)
+    turn = None if "\x00" in turn_id else db.session.scalars(query).one_or_none()
     if turn is None:
         raise NotFound(f"You have no turn '{turn_id[:80]}'.")
     return turn
