@@ -139,10 +139,11 @@ class ThreadTurn:
         """Prepare the next call, and note it, so that whoever takes the turn over knows of it. None: the turn has ended, or waits."""
         handle = self.handle
         with handle.step() as turn:
-            if handle.stopped:
+            thread = db.session.get_one(Thread, handle.subject_id)
+            if handle.stopped or thread.deleted_at is not None:
+                # a deleted thread keeps the answer that is being written, and spends no more
                 self._end_stopped(turn)
                 return None
-            thread = db.session.get_one(Thread, handle.subject_id)
             try:
                 if self.parent_id is None:
                     self.parent_id = self._add_input(thread, turn)

@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import func, select
 
-from models import assistants
+from models import assistants, threads
 from models.core.db import db, extension
 from models.ledger import Account
 from models.runs import AgentRun
@@ -18,7 +18,7 @@ from models.threads.turn_resuming import resume_turn
 from models.turns import Turn, TurnEngine, own_turn
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream
-from tests.threads.inference.conftest import MODEL, Turns, says
+from tests.threads.inference.conftest import MODEL, Turns, calls, says
 
 
 def reserved() -> int:
@@ -137,3 +137,24 @@ def test_nul_of_a_model_is_left_out(turns: Turns, fake: FakeUpstream) -> None:
     fake.will(says("port\x00ico"))
     turn = turns.ask()
     assert (turn.state, turns.messages()[-1].text) == ("completed", "portico")
+
+
+def test_a_deleted_thread_spends_no_more(turns: Turns, fake: FakeUpstream, server_tools: Any) -> None:
+    def look(_: Any) -> str:
+        threads.delete_thread(db.session.get_one(Thread, turns.thread_id))
+        db.session.commit()
+        return "seen"
+
+    server_tools(look=look)
+    fake.will(calls(("s1", "look")), says("Done."))
+    assert (turns.ask().state, len(turns.calls())) == ("cancelled", 1)
+
+
+@pytest.mark.parametrize("path", ["", "/events", "/stop"])
+def test_a_turn_with_nul_in_its_id_is_unknown(turns: Turns, web: FlaskClient, path: str) -> None:
+    answer = web.open(
+        f"/api/v1/turns/turn_%00{path}",
+        method="POST" if path == "/stop" else "GET",
+        headers={"Authorization": f"Bearer {turns.alice.token}"},
+    )
+    assert answer.status_code == 404
