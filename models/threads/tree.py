@@ -154,7 +154,7 @@ def add_message(
 ) -> ThreadMessage:
     """`append` a message that no turn wrote. Raises Conflict (`turn_in_progress`) too, while a turn is active at this end of the thread: its
     answer comes next; and WriteLimitExceeded."""
-    size = check_storable([content, tool_calls], "message")
+    size = check_storable(content, "content") + check_storable(tool_calls, "tool_calls")
     count_written(thread.user_id, messages=1, size=size)
     thread = lock(thread)
     below = thread.head_id if isinstance(parent_id, EllipsisType) else parent_id
