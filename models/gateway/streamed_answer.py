@@ -9,6 +9,7 @@ from models.gateway import sse
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import UpstreamError
 from models.ledger.holds import Settled
+from models.ledger.sanitizing import clean_json
 
 
 class AnswerStopped(UpstreamError):
@@ -81,6 +82,8 @@ class StreamedAnswer:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
             return
+        if b"\\u0000" in data:
+            chunk = clean_json(chunk)
         if isinstance(error := _get(chunk, "error"), dict):
             self.error = str(error.get("message") or "The answer ended early.")
             self.code = str(error.get("code") or error.get("type") or "upstream_error")

@@ -5,6 +5,7 @@ It is a turn while it runs, so that it can be stopped, and its budget is kept; t
 
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +23,7 @@ from models.threads.turn_run import finish_run, start_run
 from models.threads.turn_setup import TurnSetup, chosen_assistant, chosen_model, set_up
 from models.threads.turn_tools import run_tools
 from models.turns import Turn
-from models.turns.engine import TurnHandle, register_kind
+from models.turns.engine import FAILED, TurnHandle, register_kind
 from models.turns.turn_call import TurnCallFailed, open_call
 from models.turns.turn_verbs import NewTurn, begin_turn
 
@@ -37,8 +38,9 @@ def begin_call(
     *,
     key: PresentedKey,
     owner: str,
+    budget: int | None = None,
 ) -> Turn:
-    """Begin a call with the assistant of `wanted`. The caller commits, then runs it. Raises NotFound, Forbidden, AgentDeleted, Invalid,
+    """Begin a call with the assistant of `wanted`, that spends at most `budget` credits. The caller commits, then runs it. Raises NotFound, Forbidden, AgentDeleted, Invalid,
     and DomainError without a model."""
     saved = chosen_assistant(wanted, user_id, account_id, None)
     chosen_model(wanted, None, saved)
@@ -49,9 +51,8 @@ def begin_call(
         "messages": [dict(each) for each in messages],
     }
     branch = f"call_{uuid.uuid4()}"
-    return begin_turn(
-        NewTurn(KIND, saved.assistant.id, branch, account_id, user_id, key, request), owner=owner, busy=None
-    )
+    new = NewTurn(KIND, saved.assistant.id, branch, account_id, user_id, key, request, budget)
+    return begin_turn(new, owner=owner, busy=None)
 
 
 class AssistantCalls:
@@ -61,8 +62,12 @@ class AssistantCalls:
         """See `TurnWork`."""
         with handle.context():
             settings: Settings = extension("settings")
+        call = AssistantCall(handle, settings)
         try:
-            AssistantCall(handle, settings).run(taken_over=taken_over)
+            call.run(taken_over=taken_over)
+        except Exception:
+            call.fail()
+            raise
         finally:
             with handle.context():
                 db.session.execute(delete(Turn).where(Turn.id == handle.id, Turn.ended_at.is_not(None)))
@@ -93,12 +98,8 @@ class AssistantCall:
         setup.toolbox.pay_with(self.handle, self.wanted.org_id)
         setup = setup.with_tools()
         while (body := self._begin_round(setup)) is not None:
-            message_id, request_id = f"msg_{uuid.uuid4()}", uuid.uuid4().hex
-            try:
-                answer = open_call(self.handle, body, request_id, self.settings, org_id=self.wanted.org_id)
-            except TurnCallFailed as error:
-                with self.handle.step() as turn:
-                    self._end(turn, "failed", code=error.code, message=error.message, status=error.status)
+            message_id, answer = f"msg_{uuid.uuid4()}", self._open(body)
+            if answer is None:
                 return
             self._stream(message_id, answer)
             if not self._finish_round(setup, message_id, answer):
@@ -135,6 +136,27 @@ class AssistantCall:
             return setup.body(
                 self.messages, first=turn.rounds == 1, last=turn.rounds >= most and setup.runs_any
             )
+
+    def _open(self, body: dict[str, Any]) -> StreamedAnswer | None:
+        """Make the call. None: it was refused or failed, and the turn has ended."""
+        handle = self.handle
+        while True:
+            request_id = uuid.uuid4().hex
+            try:
+                return open_call(handle, body, request_id, self.settings, org_id=self.wanted.org_id)
+            except TurnCallFailed as error:
+                with handle.step() as turn:
+                    if not self._reserved_more(turn, error):
+                        self._end(turn, "failed", code=error.code, message=error.message, status=error.status)
+                        return None
+
+    def _reserved_more(self, turn: Turn, error: TurnCallFailed) -> bool:
+        """Whether the budgets left more for a call that needs more than was reserved."""
+        needed, had = turn_budgets.needed_by(error), turn.reserved
+        if needed is None or self.handle.stopped:
+            return False
+        turn_budgets.reserve(turn, None, self.wanted.assistant_id, max(needed, turn_budgets.AT_ONCE))
+        return turn.reserved > had
 
     def _stream(self, message_id: str, answer: StreamedAnswer) -> None:
         handle = self.handle
@@ -203,6 +225,12 @@ class AssistantCall:
             {"role": "tool", "tool_call_id": call["id"], "content": text}
             for call, text in zip(calls, results, strict=True)
         ]
+
+    def fail(self) -> None:
+        """End it after an error on our side, if this worker still has it: with its run and what it has reserved. Does its best."""
+        with suppress(Exception), self.handle.step() as turn:
+            if turn.state == "running":
+                self._end(turn, "failed", code="internal_error", message=FAILED, status=500)
 
     def _end(self, turn: Turn, state: str, **why: Any) -> None:
         turn.credits = turn.credits or 0

@@ -93,10 +93,12 @@ def messages_list(
     newest_first = page.newest_first != backwards
     cursor = page.before if backwards else page.after
     found: list[ThreadMessage] = []
-    for message in _older(thread, cursor) if newest_first else _newer(thread, cursor):
-        if _is_shown(message) and (
-            run is None or (message.turn_id == turn_id(run) and message.role != "user")
-        ):
+    if run is not None:
+        messages = _of_run(thread, run, cursor, newest_first)
+    else:
+        messages = _older(thread, cursor) if newest_first else _newer(thread, cursor)
+    for message in messages:
+        if _is_shown(message):
             found.append(message)
         if len(found) > page.limit:
             break
@@ -116,6 +118,23 @@ def _is_shown(message: ThreadMessage) -> bool:
     if message.role == "assistant":
         return bool(message.text) or not message.tool_calls
     return message.role == "user"
+
+
+def _of_run(thread: Thread, run: str, cursor: str | None, newest_first: bool) -> Iterator[ThreadMessage]:
+    """What a run wrote, which is little, however long the thread is."""
+    if "\x00" in run:
+        return
+    seq = ThreadMessage.seq
+    query = select(ThreadMessage).where(
+        ThreadMessage.thread_id == thread.id,
+        ThreadMessage.turn_id == turn_id(run),
+        ThreadMessage.role == "assistant",
+        ThreadMessage.removed_at.is_(None),
+    )
+    if cursor is not None:
+        at = tree.message_of(thread, cursor).seq
+        query = query.where(seq < at if newest_first else seq > at)
+    yield from db.session.scalars(query.order_by(seq.desc() if newest_first else seq))
 
 
 def _older(thread: Thread, before: str | None) -> Iterator[ThreadMessage]:

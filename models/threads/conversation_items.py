@@ -15,6 +15,7 @@ from models.ledger.sanitizing import clean_json
 from models.threads import tree
 from models.threads.message_content import check_storable
 from models.threads.thread import Thread, ThreadMessage
+from models.threads.thread_limits import count_written
 
 KIND = "conversation"
 PREFIX, THREAD_PREFIX = "conv_", "thrd_"
@@ -114,7 +115,10 @@ def add_items(
     thread: Thread, items: Sequence[Mapping[str, Any]], *, turn_id: str | None = None, keep_ids: bool = False
 ) -> list[dict[str, Any]]:
     """Add checked items at the end of the conversation. `keep_ids`: they have those that a response gave them, unless these are taken.
-    Returns them as they are listed. Locks the thread; flushes. Raises Conflict (`thread_full`), Invalid."""
+    Those that no turn wrote count against the person's limits of a day. Returns them as they are listed. Locks the thread; flushes. Raises
+    Conflict (`thread_full`), Invalid, WriteLimitExceeded."""
+    if turn_id is None and items:
+        count_written(thread.user_id, messages=len(items), size=len(orjson.dumps(items)))
     thread = tree.lock(thread)
     return [_add(thread, item, turn_id, keep_ids) for item in items]
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import delete
 
 from models.core.db import db, extension
 from models.core.errors import DomainError
+from models.core.sealing import SealBroken, open_sealed, seal
 from models.core.settings import Settings
 from models.gateway import sse
 from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
@@ -19,6 +21,7 @@ from models.gateway.formats.responses_answer import ResponseHead
 from models.gateway.formats.responses_meter import TERMINAL
 from models.gateway.killed_calls import settle_killed
 from models.gateway.lenient_json import read, write
+from models.gateway.response_state.response_items import REFERENCE
 from models.gateway.response_state.response_store import (
     ResponseChain,
     ResponseOwner,
@@ -43,6 +46,9 @@ CANCELLED = "response.cancelled"
 ENDS = (*TERMINAL, REFUSED, CANCELLED)
 """The last event of a response."""
 KILLED = "The server stopped while it wrote this response. What it had written was charged."
+SECRET_HEADERS = ("x-openrouter-api-key",)
+"""Headers of clients that hold a key of theirs."""
+_PURPOSE = "response"
 _FAILURES = (CallRefused, ProviderError, UpstreamError, DomainError, RelayFailed)
 _STATES = {"response.completed": "completed", "response.incomplete": "completed", "response.failed": "failed"}
 
@@ -79,6 +85,32 @@ class ResponseRequest:
         """What the response says about its request."""
         facts = {"id": self.response_id, "store": self.body.get("store") is not False, **self.facts}
         return ResponseHead(self.response_id, str(self.body.get("model")), self.body, facts)
+
+    def sent_headers(self) -> dict[str, str]:
+        """The headers of the client, with its secrets. One that was sealed with another key of the server is left out."""
+        found: dict[str, str] = {}
+        for name, value in self.headers.items():
+            if name not in SECRET_HEADERS:
+                found[name] = value
+                continue
+            with suppress(SealBroken):
+                opened = open_sealed(_secret_key(), _PURPOSE, value, context=self.response_id)
+                found[name] = opened.decode("latin-1")
+        return found
+
+
+def stored_headers(headers: Mapping[str, str], response_id: str) -> dict[str, str]:
+    """The headers of a request as they are stored with its turn: secrets are sealed for this response."""
+    return {
+        name: seal(_secret_key(), _PURPOSE, value.encode("latin-1", "replace"), context=response_id)
+        if name in SECRET_HEADERS
+        else value
+        for name, value in headers.items()
+    }
+
+
+def _secret_key() -> str:
+    return str(extension("settings").secret_key)
 
 
 class ConversationMemory:
@@ -181,7 +213,7 @@ class RunningResponse:
         received = IncomingRequest(
             wanted.request_id,
             self.handle.key.id,
-            _Headers(wanted.headers),
+            _Headers(wanted.sent_headers()),
             body,
             write(body),
             wanted.address,
@@ -215,7 +247,8 @@ class RunningResponse:
             if event.type == "response.output_text.delta" and isinstance(event.data.get("delta"), str)
         )
         try:
-            body = write_chat(RESPONSES.conversation({**self.wanted.body, "input": list(self.wanted.given)}))
+            sent = {key: value for key, value in self.wanted.body.items() if key != "previous_response_id"}
+            body = write_chat(RESPONSES.conversation({**sent, "input": self._input_of_killed()}))
             credits = settle_killed(
                 self.handle.gateway, call_id, {**body, "model": self.wanted.body["model"]}, text=text
             ).credits
@@ -233,6 +266,16 @@ class RunningResponse:
             self._tell_end(
                 turn, "response.failed", response, "interrupted", code="worker_died", message=KILLED
             )
+
+    def _input_of_killed(self) -> list[Any]:
+        """What the call had been sent, without the responses that it continues: the conversation, and its own items."""
+        own: Any = self.wanted.given or self.wanted.body.get("input") or []
+        if isinstance(own, str):
+            own = [{"type": "message", "role": "user", "content": own}]
+        with self.handle.context():
+            thread = db.session.get(Thread, self.wanted.thread_id) if self.wanted.thread_id else None
+            before = conversation_items.context_items(thread) if thread is not None else []
+        return [*before, *(item for item in own if item.get("type") != REFERENCE)]
 
     # -- the answer ------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from models.gateway.lenient_json import write
 from models.gateway.response_state.response_items import REFERENCE, kept_items
 from models.ledger import Account, lock_account
 from models.threads import conversation_items, tree
-from models.threads.response_turn import ENDS, KIND, ResponseRequest
+from models.threads.response_turn import ENDS, KIND, ResponseRequest, stored_headers
 from models.threads.saved_prompt import with_prompt
 from models.threads.thread import Thread
 from models.turns import Turn, TurnEvent, is_over
@@ -78,7 +78,7 @@ def begin_response(call: ResponseCall, owner: str) -> Turn:
         call.request_id,
         body,
         facts,
-        dict(call.headers),
+        stored_headers(call.headers, f"resp_{call.request_id}"),
         call.address,
         thread.id if thread is not None else None,
         given,

@@ -164,8 +164,11 @@ def shared_page(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """A page of what the link shows, newest first, as `shared_message` gives it, and the `before` of the next page. Raises NotFound for a
     `before` that the link does not show."""
-    if before is not None and message_of(thread, before).seq > message_of(thread, share.head_id).seq:
-        raise NotFound("There is no such message in this thread.")
+    if before is not None:
+        seq = message_of(thread, before).seq
+        shown_from = MESSAGES.read_page(thread, share.head_id, after=seq - 1, limit=1)
+        if [message.id for message in shown_from] != [before]:
+            raise NotFound("There is no such message in this thread.")
     found = path(thread, share.head_id, before=before, limit=limit + 1)
     page = found[:limit]
     shown = [shared_message(message) for message in page]

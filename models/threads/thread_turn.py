@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,6 @@ from sqlalchemy import select
 from models.core.db import db, extension, now
 from models.core.errors import DomainError
 from models.core.settings import Settings
-from models.gateway.call_errors import CallRefused
 from models.gateway.streamed_answer import AnswerStopped, StreamedAnswer
 from models.gateway.upstream import UpstreamError
 from models.threads import tree, turn_budgets
@@ -25,7 +25,7 @@ from models.threads.turn_run import finish_run, start_run
 from models.threads.turn_setup import TurnSetup, set_up
 from models.threads.turn_tools import run_tools
 from models.turns import Turn
-from models.turns.engine import TurnHandle, register_kind
+from models.turns.engine import FAILED, TurnHandle, register_kind
 from models.turns.turn_call import PAUSING, TurnCallFailed, open_call
 
 MAX_ROUNDS = 100
@@ -52,7 +52,12 @@ class ThreadTurns:
         """See `TurnWork`."""
         with handle.context():
             settings: Settings = extension("settings")
-        ThreadTurn(handle, settings).run(taken_over=taken_over)
+        turn = ThreadTurn(handle, settings)
+        try:
+            turn.run(taken_over=taken_over)
+        except Exception:
+            turn.fail()
+            raise
 
 
 class ThreadTurn:
@@ -136,10 +141,11 @@ class ThreadTurn:
         """Prepare the next call, and note it, so that whoever takes the turn over knows of it. None: the turn has ended, or waits."""
         handle = self.handle
         with handle.step() as turn:
-            if handle.stopped:
+            thread = db.session.get_one(Thread, handle.subject_id)
+            if handle.stopped or thread.deleted_at is not None:
+                # a deleted thread keeps the answer that is being written, and spends no more
                 self._end_stopped(turn)
                 return None
-            thread = db.session.get_one(Thread, handle.subject_id)
             try:
                 if self.parent_id is None:
                     self.parent_id = self._add_input(thread, turn)
@@ -184,7 +190,7 @@ class ThreadTurn:
             thread = db.session.get_one(Thread, self.handle.subject_id)
             if self.handle.stopped:
                 self._end_stopped(turn)
-            elif (needed := _needed(error)) is not None:
+            elif (needed := turn_budgets.needed_by(error)) is not None:
                 had = turn.reserved
                 turn_budgets.reserve(
                     turn, thread, self.wanted.assistant_id, max(needed, turn_budgets.AT_ONCE)
@@ -371,6 +377,12 @@ class ThreadTurn:
         finish_run(turn, state, message, self.settings)
         self.handle.end(turn, state, code=code, message=message, head_id=thread.head_id, **more)
 
+    def fail(self) -> None:
+        """End it after an error on our side, if this worker still has it: with its run and what it has reserved. Does its best."""
+        with suppress(Exception), self.handle.step() as turn:
+            if turn.state == "running":
+                self.end(turn, "failed", code="internal_error", message=FAILED)
+
     # -- what is sent ----------------------------------------------------------------------------------------
 
     def _add_input(self, thread: Thread, turn: Turn) -> str:
@@ -405,15 +417,6 @@ class ThreadTurn:
         return self._setup.body(
             window.messages, first=number == 1, last=number >= self._limit and self._setup.runs_any
         )
-
-
-def _needed(error: TurnCallFailed) -> int | None:
-    """The credits that the call needs, if it was the run's envelope that refused it."""
-    refused = error.__cause__
-    if not isinstance(refused, CallRefused) or refused.admission.budget is None:
-        return None
-    budget = refused.admission.budget
-    return budget.needed if budget.level == "run" and budget.budget_id is None else None
 
 
 def _with_ids(calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

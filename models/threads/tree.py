@@ -76,6 +76,7 @@ def own_thread(user_id: str, account_id: str, id: str, *, deleted: bool = False)
     query = select(Thread).where(Thread.id == id, Thread.user_id == user_id, Thread.account_id == account_id)
     if not deleted:
         query = query.where(Thread.deleted_at.is_(None))
+    query = query.execution_options(populate_existing=True)
     thread = None if "\x00" in id else db.session.scalar(query)
     if thread is None:
         raise NotFound("There is no such thread.")
@@ -153,7 +154,7 @@ def add_message(
 ) -> ThreadMessage:
     """`append` a message that no turn wrote. Raises Conflict (`turn_in_progress`) too, while a turn is active at this end of the thread: its
     answer comes next; and WriteLimitExceeded."""
-    size = check_storable([content, tool_calls], "message")
+    size = check_storable(content, "content") + check_storable(tool_calls, "tool_calls")
     count_written(thread.user_id, messages=1, size=size)
     thread = lock(thread)
     below = thread.head_id if isinstance(parent_id, EllipsisType) else parent_id

@@ -12,10 +12,12 @@ from sqlalchemy import select
 
 from models.assistants import Assistant
 from models.core.db import db
+from models.gateway.call_errors import CallRefused
 from models.ledger import run_budgets
 from models.threads import tree
 from models.threads.thread import Thread
 from models.turns import Turn
+from models.turns.turn_call import TurnCallFailed
 
 CODE = "budget_exceeded"
 AT_ONCE = 1_000
@@ -87,6 +89,15 @@ def settle(turn: Turn, thread: Thread | None, assistant_id: str | None) -> None:
         row.spent += turn.credits or 0
     turn.reserved = 0
     db.session.flush()
+
+
+def needed_by(error: TurnCallFailed) -> int | None:
+    """The credits that the call needs, if it was the run's envelope that refused it."""
+    refused = error.__cause__
+    if not isinstance(refused, CallRefused) or refused.admission.budget is None:
+        return None
+    budget = refused.admission.budget
+    return budget.needed if budget.level == "run" and budget.budget_id is None else None
 
 
 def _limited(assistant_id: str | None) -> bool:

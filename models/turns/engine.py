@@ -27,6 +27,7 @@ from models.turns.turn_verbs import STOP, NextTurn
 log = logging.getLogger("stoa.turns")
 
 TICK_SECONDS = 1.0
+FAILED = "The turn failed on our side."
 
 
 class LeaseLost(Exception):
@@ -175,13 +176,17 @@ class TurnEngine:
     def run(self, turn_id: str, *, taken_over: bool = False) -> None:
         """Run a turn that is leased to this process, in a thread of its own. Call it after the commit."""
         self.start()
-        thread = threading.Thread(target=self._run, args=(turn_id, taken_over), name="stoa-turn", daemon=True)
         with self._lock:
             if self._closing:
                 # its lease ends by itself, and another worker runs it
                 return
+            # a turn that waited goes on before the thread that it waited in has ended
+            before = self._threads.get(turn_id)
+            thread = threading.Thread(
+                target=self._run, args=(turn_id, taken_over, before), name="stoa-turn", daemon=True
+            )
             self._threads[turn_id] = thread
-        thread.start()
+            thread.start()
 
     def idle(self, timeout: float = 10.0) -> bool:
         """Wait until no turn runs here; False after `timeout` seconds."""
@@ -201,8 +206,10 @@ class TurnEngine:
 
     # -- one turn --------------------------------------------------------------------------------------------
 
-    def _run(self, turn_id: str, taken_over: bool) -> None:
+    def _run(self, turn_id: str, taken_over: bool, before: threading.Thread | None) -> None:
         handle: TurnHandle | None = None
+        if before is not None:
+            before.join()
         try:
             handle = self._open(turn_id)
             if handle is not None:
@@ -214,7 +221,9 @@ class TurnEngine:
                 self._handles.pop(turn_id, None)
             if handle is not None:
                 handle.close()
-            self._threads.pop(turn_id, None)
+            with self._lock:
+                if self._threads.get(turn_id) is threading.current_thread():
+                    del self._threads[turn_id]
 
     def _open(self, turn_id: str) -> TurnHandle | None:
         with self.context():
@@ -236,7 +245,7 @@ class TurnEngine:
             log.exception("turn %s failed", handle.id)
             with suppress(LeaseLost), handle.step() as turn:
                 if turn.state == "running":
-                    handle.end(turn, "failed", code="internal_error", message="The turn failed on our side.")
+                    handle.end(turn, "failed", code="internal_error", message=FAILED)
         self._run_next(handle.branch_id)
 
     def _run_next(self, branch_id: str) -> None:

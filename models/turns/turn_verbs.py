@@ -13,7 +13,7 @@ from models.accounts.key_format import PresentedKey
 from models.core.db import db, now
 from models.core.errors import Conflict, NotFound
 from models.turns.event_log import CHANNEL
-from models.turns.turn import ACTIVE, Turn
+from models.turns.turn import ACTIVE, Turn, TurnEvent
 
 LEASE_SECONDS = 3
 """How long a worker that is not heard of keeps its turns. It renews its leases every second."""
@@ -120,7 +120,8 @@ def own_turn(user_id: str, account_id: str, turn_id: str, *, lock: bool = False)
     query = select(Turn).where(Turn.id == turn_id, Turn.user_id == user_id, Turn.account_id == account_id)
     if lock:
         query = query.with_for_update()
-    turn = db.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    query = query.execution_options(populate_existing=True)
+    turn = None if "\x00" in turn_id else db.session.scalars(query).one_or_none()
     if turn is None:
         raise NotFound(f"You have no turn '{turn_id[:80]}'.")
     return turn
@@ -137,13 +138,25 @@ def request_stop(turn: Turn, how: Literal["stop", "interrupt"] = "stop") -> bool
 
 
 def take_to_end(turn: Turn, owner: str) -> bool:
-    """Lease a turn that waits, to be ended by its work as if it was stopped: its run and its budgets end too. Returns False if it does not wait."""
-    if turn.state not in ("queued", "requires_action", "paused"):
+    """Lease a turn that waits for somebody, to be ended by its work as if it was stopped: its run and its budgets end too. Returns False if it does
+    not wait. A queued one, whose branch may be busy, has neither: it is cancelled here."""
+    if turn.state == "queued":
+        _cancel_queued(turn)
+    if turn.state not in ("requires_action", "paused"):
         return False
     _lease(turn, owner)
     turn.stop = turn.stop or "stop"
     db.session.flush()
     return True
+
+
+def _cancel_queued(turn: Turn) -> None:
+    turn.stop, turn.credits, turn.last_seq = turn.stop or "stop", 0, turn.last_seq + 1
+    ended(turn, "cancelled")
+    told = {"state": "cancelled", "code": None, "message": None, "credits": 0}
+    db.session.add(TurnEvent(turn_id=turn.id, seq=turn.last_seq, type="turn.cancelled", data=told))
+    db.session.flush()
+    db.session.execute(select(func.pg_notify(CHANNEL, turn.id)))
 
 
 def lease_again(turn: Turn, owner: str) -> None:

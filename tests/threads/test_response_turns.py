@@ -15,8 +15,10 @@ from models.gateway import GatewayCall
 from models.gateway.response_state import StoredResponse
 from models.ledger import Account, CreditHold
 from models.threads import Thread
+from models.threads.response_turn import ResponseRequest, ResponseTurn, stored_headers
 from models.threads.response_turn_start import prune_response_turns
 from models.turns import Turn, TurnEngine, TurnEvent
+from models.turns.engine import TurnHandle
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
@@ -196,6 +198,27 @@ def test_a_killed_worker_ends_the_response_and_charges_what_it_wrote(
     session.expire_all()
     assert session.scalars(select(Turn)).one().state == "interrupted"
     assert session.scalar(select(func.count()).select_from(GatewayCall)) == 1
+
+
+def test_a_killed_response_is_charged_for_its_input(
+    app: Flask, client_of_alice: openai.OpenAI, turns: TurnEngine, session: OrmSession
+) -> None:
+    client_of_alice.responses.create(model=MODEL, input="word " * 2_000, background=True)
+    assert turns.idle(20)
+    handle = TurnHandle(turns, session.scalars(select(Turn)).one())
+    sent = ResponseTurn(handle, app.extensions["settings"])._input_of_killed()
+    handle.close()
+    assert [len(item["content"]) for item in sent] == [10_000]
+
+
+def test_the_clients_own_key_is_sealed(app: Flask) -> None:
+    with app.app_context():
+        kept = stored_headers({"x-openrouter-api-key": "sk-or-secret", "x-stoa-org": "acme"}, "resp_1")
+        assert kept["x-stoa-org"] == "acme"
+        assert "sk-or-secret" not in str(kept)
+        sent = ResponseRequest("1", {}, {}, kept).sent_headers()
+        assert sent == {"x-openrouter-api-key": "sk-or-secret", "x-stoa-org": "acme"}
+        assert ResponseRequest("2", {}, {}, kept).sent_headers() == {"x-stoa-org": "acme"}
 
 
 def test_refusals_are_those_of_plain_responses(client_of_alice: openai.OpenAI, turns: TurnEngine) -> None:

@@ -51,6 +51,22 @@ def test_a_link_shows_the_branch_up_to_its_message(call: Caller, visitor: Caller
     assert texts(visitor("get", shown, before=page["next_cursor"])) == ["1"]
     assert visitor("get", shown, before=later["id"])[0] == 404
     assert visitor("get", shown, before="msg_none")[0] == 404
+    # earlier than the link's last message, and on a branch that it does not show
+    assert visitor("get", shown, before=two["id"])[0] == 404
+
+
+def test_a_shared_page_is_safe_and_bounded(
+    call: Caller, visitor: Caller, thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.store.catalogue.markdown_blocks.MAX_ON_PAGE", 20)
+    picture = {"type": "image_url", "image_url": {"url": "javascript:alert(1)"}}
+    call.said(thread.id, [picture])  # type: ignore[arg-type]
+    call.said(thread.id, "**older** and longer", role="assistant")
+    call.said(thread.id, "**newest**", role="assistant")
+    made, _ = link(call, thread.id)
+    page = visitor.client.get(made["url"].removeprefix("http://localhost:8000")).get_data(as_text=True)
+    assert "javascript:" not in page
+    assert ("<strong>newest</strong>" in page, "**older** and longer" in page) == (True, True)
 
 
 def test_a_link_hides_money_documents_and_instructions(call: Caller, visitor: Caller, thread: Thread) -> None:

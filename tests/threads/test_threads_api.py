@@ -447,4 +447,14 @@ def test_a_day_has_limits(
     path = f"/threads/{id}/messages"
     assert call("post", path, {"role": "user", "content": "x" * 500})[0] == 429
     assert call("post", path, {"role": "user", "content": "x" * 1_000})[0] == 413
+    for door, body in (
+        ("/v1/conversations", {"items": [{"type": "message", "role": "user", "content": "x" * 500}]}),
+        ("/v1/threads", {"messages": [{"role": "user", "content": "x" * 500}]}),
+    ):
+        monkeypatch.setitem(
+            app.extensions,
+            "settings",
+            app.extensions["settings"].model_copy(update={"stoa_threads_per_day": 9}),
+        )
+        assert call.client.post(door, json=body, headers=call.headers).status_code == 429
     call.said(id, "x")

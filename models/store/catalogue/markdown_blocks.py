@@ -18,6 +18,8 @@ from models.store.catalogue.markdown import CONTROLS, HEAVY_LENGTH, PARSER, prob
 PIECE = 4_000
 """Characters of a whole text that are parsed at a time."""
 MAX_CACHED = 20_000
+MAX_ON_PAGE = 400_000
+"""Characters of all texts of a page that are parsed: some seconds at worst, for anybody who has a link to it."""
 BELOW = ("h0",)
 """Headings of a text begin at `h3`, below the page's and the one of its message."""
 _MARK = re.compile("\\ue000([0-9]{1,4})\\ue001")
@@ -82,6 +84,17 @@ def blocks_of(text: str, marks: Mapping[str, int] | None = None) -> Sequence[Mar
     """All blocks of a whole text. Never raises."""
     found = tuple(sorted((marks or {}).items()))
     return _cached(text, found) if len(text) <= MAX_CACHED else _all_blocks(text, found)
+
+
+def blocks_of_page(texts: Sequence[tuple[str, Mapping[str, int]]]) -> list[Sequence[MarkdownBlock]]:
+    """The blocks of the texts of one page, oldest first, each with its marks. Of the newest, as many are parsed as have `MAX_ON_PAGE`
+    characters together; the others are shown as they were written."""
+    left, found = MAX_ON_PAGE, []
+    for text, marks in reversed(texts):
+        fits = len(text) <= left
+        left -= len(text) if fits else 0
+        found.append(blocks_of(text, marks) if fits else [MarkdownBlock(Markup(), text)])
+    return found[::-1]
 
 
 def with_links(html: Markup, links: Mapping[int, str]) -> Markup:

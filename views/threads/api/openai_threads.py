@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import orjson
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
@@ -21,6 +22,7 @@ from models.threads.assistants_api_queries import (
 )
 from models.threads.message_content import checked_metadata
 from models.threads.thread import ThreadMessage
+from models.threads.thread_limits import count_written
 from views.threads.api.openai_assistants import refuse_resources
 from views.threads.api.openai_format import (
     OPENAI_DOOR,
@@ -263,8 +265,9 @@ def new_thread(caller: OpenAICaller, body: ThreadBody) -> Thread:
     made = threads.create_thread(
         caller.user_id, caller.account, kind=KIND, name=NAME, metadata=body.metadata or {}
     )
-    for fields in first:
-        tree.append(made, **fields)
+    added = [tree.append(made, **fields) for fields in first]
+    size = sum(len(orjson.dumps(message.content)) for message in added)
+    count_written(caller.user_id, messages=len(added), size=size)
     return made
 
 

@@ -142,7 +142,9 @@ def _start(
 ) -> _Started:
     messages = [each for each in body.messages if each.get("role") not in SYSTEM_ROLES]
     if body.thread_id is None:
-        turn = begin_call(user_id, account_id, wanted, messages, key=key, owner=engine.owner)
+        turn = begin_call(
+            user_id, account_id, wanted, messages, key=key, owner=engine.owner, budget=body.budget
+        )
         return _Started(turn, 0)
     thread = threads.own_thread(user_id, account_id, body.thread_id)
     if any(each.get("role") == "tool" for each in messages):

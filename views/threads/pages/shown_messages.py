@@ -9,7 +9,7 @@ from typing import Any
 from flask import url_for
 
 from models.gateway import GatewayCall
-from models.store.catalogue.markdown_blocks import MarkdownBlock, blocks_of, with_links
+from models.store.catalogue.markdown_blocks import MarkdownBlock, blocks_of_page, with_links
 from models.threads import Thread, ThreadMessage, siblings
 from models.threads.thread_reading import calls_of
 from models.threads.tree import Siblings
@@ -79,8 +79,11 @@ def shown_messages(thread: Thread, messages: Sequence[ThreadMessage]) -> list[Sh
         each.tool_call_id: each.text for each in messages if each.role == "tool" and each.tool_call_id
     }
     asked = {call.get("id") for each in messages for call in each.tool_calls or ()}
+    answers = [(each, sources_of(each.citations)) for each in messages if each.role == "assistant"]
+    marked = [(each.text, {id: source.number for id, source in found.items()}) for each, found in answers]
+    parsed = dict(zip([each.id for each, _ in answers], blocks_of_page(marked), strict=True))
     return [
-        _shown(each, results, places.get(each.id, ALONE), calls.get(each.id))
+        _shown(each, parsed.get(each.id, ()), results, places.get(each.id, ALONE), calls.get(each.id))
         for each in messages
         if each.role in ("user", "assistant") or (each.role == "tool" and each.tool_call_id not in asked)
     ]
@@ -88,16 +91,16 @@ def shown_messages(thread: Thread, messages: Sequence[ThreadMessage]) -> list[Sh
 
 def _shown(
     message: ThreadMessage,
+    blocks: Sequence[MarkdownBlock],
     results: Mapping[str | None, str],
     place: Siblings,
     call: GatewayCall | None,
 ) -> ShownMessage:
     sources = sources_of(message.citations)
-    answers = message.role == "assistant"
     return ShownMessage(
         id=message.id,
         role=message.role,
-        blocks=blocks_of(message.text, {id: each.number for id, each in sources.items()}) if answers else (),
+        blocks=blocks,
         text=message.text,
         thinking="\n".join(part["text"] for part in message.content if part["type"] == "reasoning"),
         state=message.state,

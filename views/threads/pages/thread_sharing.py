@@ -1,5 +1,6 @@
 """Links that show a branch of a thread: making, listing and revoking them, and the page that they open."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, request, url_for
@@ -8,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db, now
 from models.core.errors import Conflict, Invalid
 from models.runs.run_share import LIFETIMES
-from models.store.catalogue.markdown_blocks import blocks_of
+from models.store.catalogue.markdown_blocks import MarkdownBlock, blocks_of_page
 from models.threads import Thread
 from models.threads.thread_share import (
     ThreadShare,
@@ -21,7 +22,7 @@ from models.threads.thread_share import (
     shares_of,
 )
 from views.runs.pages.run_pages import LIFETIME_NAMES
-from views.threads.pages.shown_messages import ShownMessage, ShownTool, sources_of
+from views.threads.pages.shown_messages import ShownMessage, ShownSource, ShownTool, sources_of
 from views.threads.pages.thread_blueprint import bp, thread_form, thread_page, viewed_thread
 from views.threads.pages.thread_forms import entered
 from views.web.guards import caller_address, current_account, limiter, login_required
@@ -90,7 +91,7 @@ def shared(token: str) -> ResponseReturnValue:
         share=link,
         name=found.name,
         token=token,
-        messages=[_shown(each) for each in reversed(page)],
+        messages=_shown_page(page[::-1]),
         earlier_href=earlier and url_for("threads.shared", token=token, before=earlier),
         newest_href=before and url_for("threads.shared", token=token),
     )
@@ -127,19 +128,33 @@ def _share_page(
     )
 
 
-def _shown(message: dict[str, Any]) -> ShownMessage:
-    text = "\n".join(part["text"] for part in message["content"] if part["type"] == "text")
-    sources = sources_of([{"valid": True, **cited} for cited in message["citations"]])
-    answers = message["role"] == "assistant"
+def _shown_page(messages: Sequence[dict[str, Any]]) -> list[ShownMessage]:
+    """The messages of a link, oldest first."""
+    texts = [
+        "\n".join(part["text"] for part in each["content"] if part["type"] == "text") for each in messages
+    ]
+    sources = [sources_of([{"valid": True, **cited} for cited in each["citations"]]) for each in messages]
+    answers = [place for place, each in enumerate(messages) if each["role"] == "assistant"]
+    marked = [(texts[place], {id: each.number for id, each in sources[place].items()}) for place in answers]
+    blocks = dict(zip(answers, blocks_of_page(marked), strict=True))
+    return [
+        _shown(each, texts[place], blocks.get(place, ()), list(sources[place].values()))
+        for place, each in enumerate(messages)
+    ]
+
+
+def _shown(
+    message: dict[str, Any], text: str, blocks: Sequence[MarkdownBlock], sources: Sequence[ShownSource]
+) -> ShownMessage:
     return ShownMessage(
         id=message["id"],
         role=message["role"],
-        blocks=blocks_of(text, {id: each.number for id, each in sources.items()}) if answers else (),
+        blocks=blocks,
         text=text,
         state=message["state"],
         model=message["model"],
         tools=[ShownTool(name, "", "") for name in message["tools"]],
         files=[(part["name"], None) for part in message["content"] if part["type"] == "file"],
         pictures=[part["image_url"]["url"] for part in message["content"] if part["type"] == "image_url"],
-        sources=list(sources.values()),
+        sources=sources,
     )
