@@ -9,6 +9,8 @@ from models.core.errors import Invalid
 
 MAX_CONTENT_BYTES = 1 << 20
 """Bytes of a message's content and tool calls together, as JSON."""
+MAX_TEXT = 900_000
+"""Bytes, as JSON, of an answer's text that are kept."""
 MAX_PARTS = 1_000
 PART_TYPES = ("text", "image_url", "file", "reasoning")
 MAX_METADATA_PAIRS, MAX_METADATA_KEY, MAX_METADATA_VALUE = 16, 64, 512
@@ -47,6 +49,22 @@ def check_storable(value: Any, field: str) -> int:
     if b"\\u0000" in raw and any("\x00" in text for text in _texts(value)):
         raise _invalid(f"The {field} has a NUL character. Remove it.", field)
     return len(raw)
+
+
+def fitting(text: str, room: int = MAX_TEXT) -> str:
+    """What a model wrote, as a message can keep it: without NUL, and cut to so many bytes as JSON."""
+    text = text.replace("\x00", "")
+    while text and len(orjson.dumps(text)) > room:
+        text = text[: len(text) * 9 // 10]
+    return text
+
+
+def answer_parts(thinking: str, text: str) -> list[dict[str, Any]]:
+    """The parts of an answer: its text, cut to what a message may have, and as much of the reasoning as there is room for."""
+    text = fitting(text)
+    thinking = fitting(thinking, MAX_TEXT - len(orjson.dumps(text)))
+    parts = [{"type": "reasoning", "text": thinking}] if thinking else []
+    return [*parts, *([{"type": "text", "text": text}] if text else [])]
 
 
 def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:

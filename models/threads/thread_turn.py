@@ -17,6 +17,7 @@ from models.gateway.upstream import UpstreamError
 from models.threads import tree, turn_budgets
 from models.threads.answer_citations import check_answer
 from models.threads.history_window import HistoryWindow
+from models.threads.message_content import answer_parts, fitting
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_turn_start import KIND, TurnRequest, add_messages
 from models.threads.turn_budgets import Shortage
@@ -30,8 +31,6 @@ from models.turns.turn_call import PAUSING, TurnCallFailed, open_call
 
 MAX_ROUNDS = 100
 """Model calls of a turn, also of one whose tools the client runs."""
-MAX_TEXT = 900_000
-"""Characters of an answer that are kept."""
 Calls = Sequence[Mapping[str, Any]]
 
 
@@ -235,13 +234,13 @@ class ThreadTurn:
             settled = answer.settled
             turn.call_id = None
             turn.credits = (turn.credits or 0) + (settled.credits if settled else 0)
-            text, citations = _clean(answer.text), None
+            text, citations = fitting(answer.text), None
             if (documents := self.setup(thread).documents).scopes and text:
                 text, citations = check_answer(text, documents.scopes)
             message = tree.append(
                 thread,
                 role="assistant",
-                content=_parts(_clean(answer.thinking), text),
+                content=answer_parts(answer.thinking, text),
                 parent_id=current.parent_id,
                 tool_calls=calls,
                 state="incomplete" if cut else "completed",
@@ -426,17 +425,8 @@ def _with_ids(calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None
         if not call["id"] or call["id"] in seen:
             call["id"] = f"call_{uuid.uuid4().hex[:24]}"
         seen.add(call["id"])
-        call["function"]["arguments"] = _clean(call["function"]["arguments"])
+        call["function"]["arguments"] = fitting(call["function"]["arguments"])
     return calls or None
-
-
-def _clean(text: str) -> str:
-    return text.replace("\x00", "")[:MAX_TEXT]
-
-
-def _parts(thinking: str, text: str) -> list[dict[str, Any]]:
-    parts = [{"type": "reasoning", "text": thinking[: max(MAX_TEXT - len(text), 0)]}] if thinking else []
-    return [*parts, *([{"type": "text", "text": text}] if text else [])]
 
 
 register_kind(KIND, ThreadTurns())

@@ -13,8 +13,9 @@ from models.assistants import render_instructions
 from models.core.db import db, now
 from models.core.errors import Invalid
 from models.threads import tree
-from models.threads.message_content import content_parts
+from models.threads.message_content import check_storable, content_parts
 from models.threads.thread import Thread, ThreadMessage
+from models.threads.thread_limits import count_written
 from models.threads.turn_setup import chosen_assistant, chosen_model
 from models.turns import ACTIVE, Turn
 from models.turns.turn_verbs import NewTurn, OnBusy, TurnInProgress, active_turn, begin_turn, take_to_end
@@ -75,8 +76,11 @@ def ask(
     answers. While a turn of that branch is active,
     `on_busy` decides: a queued turn keeps its messages until it starts; without `behind_waiting`, none is queued behind a turn that
     waits for somebody itself. The assistant's version is the one of now. Locks the thread; flushes; the caller commits, then runs the
-    turn if it is running. Raises TurnInProgress, NotFound, Invalid, Conflict, AgentDeleted, and DomainError without a model."""
+    turn if it is running. Raises TurnInProgress, NotFound, Invalid, Conflict, AgentDeleted, WriteLimitExceeded, and DomainError without a model."""
     wanted = _checked(wanted, thread)
+    if messages:
+        size = sum(check_storable(message, "messages") for message in messages)
+        count_written(thread.user_id, messages=len(messages), size=size)
     if on_busy == "interrupt":
         _lock_active(thread)
     thread = tree.lock(thread)

@@ -6,6 +6,7 @@ from models.core.db import db
 from models.core.errors import DomainError
 from models.gateway.killed_calls import KilledCall, settle_killed
 from models.threads import tree
+from models.threads.message_content import answer_parts
 from models.threads.thread import Thread, ThreadMessage
 from models.turns import Turn
 
@@ -41,11 +42,10 @@ def interrupted_answer(running: "ThreadTurn") -> ThreadMessage | None:
     call = _charge(running, parent_id, text, thinking)
     with handle.step() as turn:
         thread = db.session.get_one(Thread, handle.subject_id)
-        parts = [{"type": "reasoning", "text": thinking}] if thinking else []
         message = tree.append(
             thread,
             role="assistant",
-            content=[*parts, *([{"type": "text", "text": text}] if text else [])],
+            content=answer_parts(thinking, text),
             parent_id=parent_id,
             state="incomplete",
             turn_id=turn.id,

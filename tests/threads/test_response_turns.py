@@ -15,7 +15,7 @@ from models.gateway import GatewayCall
 from models.gateway.response_state import StoredResponse
 from models.ledger import Account, CreditHold
 from models.threads import Thread
-from models.threads.response_turn import ResponseRequest, ResponseTurn, stored_headers
+from models.threads.response_turn import ResponseRequest, RunningResponse, stored_headers
 from models.threads.response_turn_start import prune_response_turns
 from models.turns import Turn, TurnEngine, TurnEvent
 from models.turns.engine import TurnHandle
@@ -206,7 +206,7 @@ def test_a_killed_response_is_charged_for_its_input(
     client_of_alice.responses.create(model=MODEL, input="word " * 2_000, background=True)
     assert turns.idle(20)
     handle = TurnHandle(turns, session.scalars(select(Turn)).one())
-    sent = ResponseTurn(handle, app.extensions["settings"])._input_of_killed()
+    sent = RunningResponse(handle, app.extensions["settings"])._input_of_killed()
     handle.close()
     assert [len(item["content"]) for item in sent] == [10_000]
 
