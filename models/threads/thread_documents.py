@@ -18,6 +18,8 @@ from models.index import Document, DocumentReader, IndexScope
 from models.threads.thread import Thread
 
 FILE_SEARCH = "file_search"
+MAX_WHOLE = 50
+"""Documents that are sent whole."""
 WHOLE_TOKENS = 8_000
 """Tokens of all documents together that are sent whole with each call."""
 LISTED = 50
@@ -78,8 +80,11 @@ def _whole(documents: Sequence[Document]) -> list[str]:
     """The documents that are small enough, chunk by chunk, so that they can be cited; none of the others."""
     texts, left = [], WHOLE_TOKENS
     for document in documents:
+        # without a query for each of the large ones
+        if not 0 < document.report.get("tokens", 0) <= left or len(texts) >= MAX_WHOLE:
+            continue
         source = index.source_of_document(document)
-        if source is None or source.tokens > left or index.whole_text(document) is None:
+        if source is None or index.whole_text(document) is None:
             continue
         left -= source.tokens
         chunks = [f"【{document.id}#{chunk.seq}】\n{chunk.text}" for chunk in index.chunks_of(source.id)]

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import select, tuple_
 
+from models.accounts.key_format import PresentedKey
 from models.core.db import db, now
 from models.core.errors import Invalid
 from models.threads import tree
@@ -63,9 +64,11 @@ def turn_owing(thread: Thread, call_ids: Sequence[str]) -> Turn | None:
     return None
 
 
-def resume_turn(turn: Turn, owner: str, *, budget: int | None = None) -> None:
+def resume_turn(
+    turn: Turn, owner: str, *, budget: int | None = None, key: PresentedKey | None = None
+) -> None:
     """Let a paused turn, whose row is locked, go on, with a new `budget` in credits if one is given: the most that it may spend, what it has spent
-    included. Raises TurnNotActive if it is not paused, Invalid for a budget that it has spent already."""
+    included. Its calls are made with `key` from now on: the one that began it may have ended. Raises TurnNotActive if it is not paused, Invalid for a budget that it has spent already."""
     if turn.state != "paused":
         raise TurnNotActive(f"This turn is {turn.state.replace('_', ' ')}: only a paused one is resumed.")
     if budget is not None:
@@ -73,6 +76,8 @@ def resume_turn(turn: Turn, owner: str, *, budget: int | None = None) -> None:
             problem = f"The turn has spent {turn.credits or 0:,} credits: its budget must be more."
             raise Invalid(problem, fields={"budget": problem})
         turn.budget = budget
+    if key is not None:
+        turn.key_id, turn.key_secret = key
     lease_again(turn, owner)
 
 

@@ -222,7 +222,8 @@ def resume(turn_id: str) -> ResponseReturnValue:
     """Resume a paused turn, such as one whose budget was used up. If nothing has changed, it pauses again."""
     turn = _own(turn_id)
     body = read(ResumeBody)
-    resume_turn(turn, turn_engine().owner, budget=body.budget)
+    key = present(api_key() or "")
+    resume_turn(turn, turn_engine().owner, budget=body.budget, key=key)
     db.session.commit()
     return _run(turn, 0)
 

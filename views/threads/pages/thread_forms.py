@@ -125,7 +125,7 @@ def resume(thread_id: str) -> ResponseReturnValue:
     found = viewed_thread(thread_id)
     turn = viewed_turn(found, entered("turn"), lock=True)
     try:
-        resume_turn(turn, turn_engine().owner, budget=credits_of("budget"))
+        resume_turn(turn, turn_engine().owner, budget=credits_of("budget"), key=_key())
         db.session.commit()
     except DomainError as error:
         return _refused(found, error)
