@@ -194,7 +194,7 @@ BAD_MESSAGES: list[Row] = [
     ({"role": "user", "content": "x", "attachments": [{"file_id": "file-1"}]}, "attachments[0].file_id"),
     ({"role": "user", "content": "x", "attachments": "x"}, "attachments"),
     ({"role": "user", "content": "x", "metadata": {"a": 1}}, "metadata.a"),
-    ({"role": "user", "content": "x" * (2 << 20)}, "message"),
+    ({"role": "user", "content": "x" * (2 << 20)}, "content"),
 ]
 
 
