@@ -44,6 +44,7 @@ orgs.new_scim_token orgs.prove_domain orgs.save_provider orgs.set_enforcement or
 orgs_api.delete orgs_api.delete_settings
 """
 ADMINS = """
+assistants.add_tool assistants.new_secret
 budgets.add_raise budgets.change budgets.create budgets.decide budgets.end orgs.add_member
 provider_keys.add_provider_key provider_keys.change_provider_key provider_keys.remove_provider_key
 orgs.add_repository orgs.add_to_team orgs.change_role orgs.create_service orgs.create_team orgs.create_webhook
@@ -59,7 +60,16 @@ orgs_api.remove_repository orgs_api.remove_team_member orgs_api.resend_invitatio
 orgs_api.withdraw_invitation
 """
 MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
-SPENDERS = "budgets.ask playground.send threads.answer_again threads.begin_thread threads.resume threads.send_message"
+SPENDERS = """
+budgets.ask playground.send threads.answer_again threads.begin_thread threads.resume threads.send_message
+assistants.add_assistant
+"""
+ROW_FIRST = """
+assistants.add_documents assistants.begin_test assistants.call_tool assistants.change_tool assistants.delete assistants.drop_secret
+assistants.duplicate assistants.publish assistants.remove_document assistants.remove_tool assistants.restore
+assistants.restore_content assistants.save
+"""
+"""Answer 404 for what is not there, whatever the role; tests/assistants tries their roles with rows."""
 THEMSELVES = """
 credits.dismiss orgs.authorize_personal_key
 orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore
@@ -84,6 +94,7 @@ REFUSED = {
     THEMSELVES: "",
     BODY_FIRST: "",
     WITH_STRIPE: "",
+    ROW_FIRST: "",
 }
 """Who in the organisation is refused."""
 
