@@ -163,19 +163,16 @@ class TurnEngine:
         self._handles: dict[str, TurnHandle] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._closing = False
-        self._ticking = False
+        self._ticking = self._serving = False
 
     def start(self) -> None:
-        """Begin to renew leases, and to take over turns of workers that are gone. Idempotent."""
-        with self._lock:
-            if self._ticking:
-                return
-            self._ticking = True
-        threading.Thread(target=self._tick_on, name="stoa-turn-leases", daemon=True).start()
+        """Take over turns of workers that are gone, from now on until `close`. Idempotent. A process that does not call it renews
+        the leases of its own turns while there are any."""
+        self._serving = True
+        self._keep_ticking()
 
     def run(self, turn_id: str, *, taken_over: bool = False) -> None:
         """Run a turn that is leased to this process, in a thread of its own. Call it after the commit."""
-        self.start()
         with self._lock:
             if self._closing:
                 # its lease ends by itself, and another worker runs it
@@ -187,6 +184,7 @@ class TurnEngine:
             )
             self._threads[turn_id] = thread
             thread.start()
+        self._keep_ticking()
 
     def idle(self, timeout: float = 10.0) -> bool:
         """Wait until no turn runs here; False after `timeout` seconds."""
@@ -264,9 +262,19 @@ class TurnEngine:
             if handle is not None:
                 self._renew([handle.id])
 
+    def _keep_ticking(self) -> None:
+        with self._lock:
+            ticking, self._ticking = self._ticking, True
+        if not ticking:
+            threading.Thread(target=self._tick_on, name="stoa-turn-leases", daemon=True).start()
+
     def _tick_on(self) -> None:
         failing = False
-        while not self._closing or self._threads:
+        while True:
+            with self._lock:
+                if not (self._threads or (self._serving and not self._closing)):
+                    self._ticking = False
+                    return
             try:
                 self.tick()
                 failing = False
