@@ -22,6 +22,7 @@ KEYS = "/profile?tab=api-keys"
 NO_PAGES = ("/api/", "/v1/", "/scim/")
 MAKES = re.compile(r"(create|add|new|name|ask|send_invites)(_|$)")
 NOT_ONCE = {
+    "assistants.add_documents": "the same form uploads the next files; a double click acts once",
     "billing.add_card": "leads to Stripe, whose session makes the card once",
 }
 
