@@ -15,6 +15,7 @@ from werkzeug.routing import MapAdapter, Rule
 
 from views.web import guards
 
+STATEFUL = re.compile(r"/v1/(assistants|conversations|threads)\b")
 PREFIX = re.compile(r"/*(?:api/+)?v1(?:/|$)", re.IGNORECASE)
 """Prefix of the model routes, and of all other routes below it."""
 _PARAMETERS = re.compile(r"[;?].*", re.DOTALL)
@@ -80,10 +81,12 @@ def not_found() -> str:
         parts.append(f"All routes are listed at {base_url}{url_for('docs.page')}.")
     else:
         root = f"/{family(path) or 'v1'}/"
-        rules = (rule for rule in _rules(app) if rule.rule.startswith(root))
+        # those of one conversation, thread or assistant are many: their lists stand for them
+        rules = (rule for rule in _rules(app) if rule.rule.startswith(root) and not STATEFUL.match(rule.rule))
         existing = sorted(f"{_verbs(rule.methods or ())} {rule.rule}" for rule in rules)
         parts.append(f"Routes below {root}: {', '.join(existing)}.")
         if root == "/v1/":
+            parts.append(f"Those of /v1/assistants, /v1/conversations and /v1/threads: {base_url}/docs/api.")
             parts.append(f"The base URL for OpenAI clients is {base_url}/v1.")
     return " ".join(parts)
 
