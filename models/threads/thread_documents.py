@@ -78,7 +78,8 @@ def _listed(documents: Sequence[Document]) -> str:
 
 def _whole(documents: Sequence[Document]) -> list[str]:
     """The documents that are small enough, chunk by chunk, so that they can be cited; none of the others."""
-    texts, left = [], WHOLE_TOKENS
+    texts: list[str] = []
+    left = WHOLE_TOKENS
     for document in documents:
         # without a query for each of the large ones
         if not 0 < document.report.get("tokens", 0) <= left or len(texts) >= MAX_WHOLE:
