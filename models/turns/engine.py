@@ -21,7 +21,7 @@ from models.gateway.in_flight import worker_name
 from models.gateway.relay import Gateway
 from models.turns import turn_verbs
 from models.turns.event_log import EventLog, LoggedEvent
-from models.turns.turn import ACTIVE, ENDED, Turn
+from models.turns.turn import ENDED, Turn
 from models.turns.turn_verbs import STOP, NextTurn
 
 log = logging.getLogger("stoa.turns")
@@ -325,8 +325,3 @@ class TurnEngine:
 def is_over(turn: Turn) -> bool:
     """Whether a turn has ended."""
     return turn.state in ENDED
-
-
-def is_active(turn: Turn) -> bool:
-    """Whether a turn occupies its branch."""
-    return turn.state in ACTIVE

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 
 from models.core.db import db
 from models.core.job_queue import Context
@@ -48,10 +48,12 @@ WITH event AS (
     DELETE FROM turn_event d USING whole w
     WHERE d.turn_id = w.turn_id AND d.seq < w.seq AND d.type = ANY (:deltas) AND d.data ->> 'message_id' = w.message_id
     AND w.turn_id IN (SELECT id FROM owned)
+), written AS (
+    INSERT INTO turn_event (turn_id, seq, type, data)
+    SELECT e.turn_id, e.seq, e.type, e.data FROM event e JOIN owned o ON o.id = e.turn_id ORDER BY e.turn_id, e.seq
+    ON CONFLICT DO NOTHING
 )
-INSERT INTO turn_event (turn_id, seq, type, data)
-SELECT e.turn_id, e.seq, e.type, e.data FROM event e JOIN owned o ON o.id = e.turn_id ORDER BY e.turn_id, e.seq
-ON CONFLICT DO NOTHING
+SELECT pg_notify(:channel, id) FROM owned
 """)
 
 
@@ -183,9 +185,7 @@ class EventLog:
             for each in events
         ]
         values = {"events": orjson.dumps(rows).decode(), "owner": self.owner, "locked": locked}
-        db.session.execute(_WRITE, {**values, "deltas": list(DELTAS)})
-        for own, _ in batch:
-            db.session.execute(select(func.pg_notify(CHANNEL, own.turn_id)))
+        db.session.execute(_WRITE, {**values, "deltas": list(DELTAS), "channel": CHANNEL})
 
     def flush(self) -> None:
         """Write what is not written yet. Raises errors of the database, and tries the same again at the next call."""
