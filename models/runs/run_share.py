@@ -50,9 +50,14 @@ class RunShare(Base):
     @property
     def token(self) -> str:
         """The token in its address; with another secret of the server, one that does not work."""
-        key = extension("settings").secret_key.encode()
-        digest = hmac.digest(key, f"run-share:{self.id}".encode(), hashlib.sha256)
-        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        return share_token("run-share", self.id)
+
+
+def share_token(kind: str, id: str) -> str:
+    """The token of a link with this id, derived from the server's secret."""
+    key = extension("settings").secret_key.encode()
+    digest = hmac.digest(key, f"{kind}:{id}".encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def share_run(run: AgentRun, by: User, lifetime: str, *, with_messages: bool) -> RunShare:

@@ -1,8 +1,5 @@
 """Links that show a branch of a thread to whoever has them, without signing in, until they expire or are revoked."""
 
-import base64
-import hashlib
-import hmac
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,12 +11,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.accounts.credentials import hash_token
 from models.core.csv_text import csv_cell
-from models.core.db import NEW_ID, NOW, Base, db, extension, now
+from models.core.db import NEW_ID, NOW, Base, db, now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.index import IndexScope, copy_documents
 from models.ledger import Account
 from models.orgs.offboarding import member_leaving
-from models.runs.run_share import LIFETIMES
+from models.runs.run_share import LIFETIMES, share_token
 from models.threads.message_content import text_of
 from models.threads.message_store import MESSAGES
 from models.threads.thread import Thread, ThreadMessage
@@ -66,9 +63,7 @@ class ThreadShare(Base):
     @property
     def token(self) -> str:
         """The token in its address; with another secret of the server, one that does not work."""
-        key = extension("settings").secret_key.encode()
-        digest = hmac.digest(key, f"thread-share:{self.id}".encode(), hashlib.sha256)
-        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        return share_token("thread-share", self.id)
 
     def works(self, moment: datetime) -> bool:
         """Whether it is neither revoked nor expired."""
