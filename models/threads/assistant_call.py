@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import delete
 
 from models.accounts.key_format import PresentedKey
-from models.core.db import db, extension
+from models.core.db import db
 from models.core.errors import DomainError
 from models.core.settings import Settings
-from models.gateway.streamed_answer import AnswerStopped, StreamedAnswer
+from models.gateway.streamed_answer import StreamedAnswer
 from models.threads import turn_budgets
 from models.threads.answer_citations import check_answer
 from models.threads.thread_turn_start import TurnRequest
@@ -24,7 +24,7 @@ from models.threads.turn_setup import TurnSetup, chosen_assistant, chosen_model,
 from models.threads.turn_tools import run_tools
 from models.turns import Turn
 from models.turns.engine import FAILED, TurnHandle, register_kind
-from models.turns.turn_call import TurnCallFailed, open_call
+from models.turns.turn_call import TurnCallFailed, open_call, tell_pieces
 from models.turns.turn_verbs import NewTurn, begin_turn
 
 KIND = "assistant_call"
@@ -60,9 +60,7 @@ class AssistantCalls:
 
     def run(self, handle: TurnHandle, *, taken_over: bool) -> None:
         """See `TurnWork`."""
-        with handle.context():
-            settings: Settings = extension("settings")
-        call = AssistantCall(handle, settings)
+        call = AssistantCall(handle, handle.gateway.settings)
         try:
             call.run(taken_over=taken_over)
         except Exception:
@@ -101,7 +99,7 @@ class AssistantCall:
             message_id, answer = f"msg_{uuid.uuid4()}", self._open(body)
             if answer is None:
                 return
-            self._stream(message_id, answer)
+            tell_pieces(self.handle, answer, message_id)
             if not self._finish_round(setup, message_id, answer):
                 return
 
@@ -157,19 +155,6 @@ class AssistantCall:
             return False
         turn_budgets.reserve(turn, None, self.wanted.assistant_id, max(needed, turn_budgets.AT_ONCE))
         return turn.reserved > had
-
-    def _stream(self, message_id: str, answer: StreamedAnswer) -> None:
-        handle = self.handle
-        handle.on_stop(lambda: answer.stop(AnswerStopped("The answer was stopped.")))
-        try:
-            for kind, piece in answer:
-                if kind:
-                    handle.emit(f"{kind}.delta", {"message_id": message_id, "text": piece})
-        except ConnectionResetError:
-            # said by `answer.error`
-            pass
-        finally:
-            handle.on_stop(None)
 
     def _finish_round(self, setup: TurnSetup, message_id: str, answer: StreamedAnswer) -> bool:
         """Returns whether another round follows."""

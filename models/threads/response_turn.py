@@ -147,9 +147,7 @@ class ResponseTurns:
 
     def run(self, handle: TurnHandle, *, taken_over: bool) -> None:
         """See `TurnWork`."""
-        with handle.context():
-            settings: Settings = extension("settings")
-        RunningResponse(handle, settings).run()
+        RunningResponse(handle, handle.gateway.settings).run()
         if not ResponseRequest.read(handle.request).background:
             _forget(handle)
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from models.core.db import db, extension, now
+from models.core.db import db, now
 from models.core.errors import DomainError
 from models.core.settings import Settings
-from models.gateway.streamed_answer import AnswerStopped, StreamedAnswer
-from models.gateway.upstream import UpstreamError
+from models.gateway.streamed_answer import StreamedAnswer
 from models.threads import tree, turn_budgets
 from models.threads.answer_citations import check_answer
 from models.threads.history_window import HistoryWindow
@@ -27,7 +26,7 @@ from models.threads.turn_setup import TurnSetup, set_up
 from models.threads.turn_tools import run_tools
 from models.turns import Turn
 from models.turns.engine import FAILED, TurnHandle, register_kind
-from models.turns.turn_call import PAUSING, TurnCallFailed, open_call
+from models.turns.turn_call import PAUSING, TurnCallFailed, open_call, tell_pieces
 
 MAX_ROUNDS = 100
 """Model calls of a turn, also of one whose tools the client runs."""
@@ -49,9 +48,7 @@ class ThreadTurns:
 
     def run(self, handle: TurnHandle, *, taken_over: bool) -> None:
         """See `TurnWork`."""
-        with handle.context():
-            settings: Settings = extension("settings")
-        turn = ThreadTurn(handle, settings)
+        turn = ThreadTurn(handle, handle.gateway.settings)
         try:
             turn.run(taken_over=taken_over)
         except Exception:
@@ -133,7 +130,7 @@ class ThreadTurn:
         answer = self._open(current)
         if answer is None:
             return None
-        self._stream(current, answer)
+        tell_pieces(self.handle, answer, current.message_id)
         return self._finish_round(current, answer)
 
     def _begin_round(self) -> Round | None:
@@ -206,24 +203,6 @@ class ThreadTurn:
             else:
                 self.end(turn, "failed", code=error.code, message=error.message, status=error.status)
         return False
-
-    def _stream(self, current: Round, answer: StreamedAnswer) -> None:
-        handle = self.handle
-        handle.on_stop(lambda: answer.stop(self._reason()))
-        try:
-            for kind, piece in answer:
-                if kind:
-                    handle.emit(f"{kind}.delta", {"message_id": current.message_id, "text": piece})
-        except ConnectionResetError:
-            # said by `answer.error`
-            pass
-        finally:
-            handle.on_stop(None)
-
-    def _reason(self) -> UpstreamError:
-        if self.handle.stopped == "shutdown":
-            return AnswerStopped("This server is stopping, so the answer ends here.")
-        return AnswerStopped("The answer was stopped.")
 
     def _finish_round(self, current: Round, answer: StreamedAnswer) -> Calls | None:
         """Keep the round's message, with its charge. Returns the tool calls to answer; None: the turn has ended, or waits."""

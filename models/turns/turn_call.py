@@ -12,7 +12,7 @@ from models.gateway.dialects import TURNS
 from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingRequest
 from models.gateway.dialects.error_shapes import answer_message
 from models.gateway.stream import AnswerStream
-from models.gateway.streamed_answer import StreamedAnswer
+from models.gateway.streamed_answer import AnswerStopped, StreamedAnswer
 from models.gateway.upstream import UpstreamError
 from models.ledger.payers import PayerHint
 from models.turns.engine import TurnHandle
@@ -49,6 +49,27 @@ def open_call(
         raise failure_of(error, request_id, settings) from error
     assert isinstance(answer, AnswerStream)
     return StreamedAnswer(answer)
+
+
+def tell_pieces(handle: TurnHandle, answer: StreamedAnswer, message_id: str) -> None:
+    """Tell the watchers what the model writes as it comes, until the answer ends or the turn is to end; `answer.error` then says why it
+    broke off."""
+    handle.on_stop(lambda: answer.stop(_stop_reason(handle)))
+    try:
+        for kind, piece in answer:
+            if kind:
+                handle.emit(f"{kind}.delta", {"message_id": message_id, "text": piece})
+    except ConnectionResetError:
+        # said by `answer.error`
+        pass
+    finally:
+        handle.on_stop(None)
+
+
+def _stop_reason(handle: TurnHandle) -> UpstreamError:
+    if handle.stopped == "shutdown":
+        return AnswerStopped("This server is stopping, so the answer ends here.")
+    return AnswerStopped("The answer was stopped.")
 
 
 def failure_of(error: Exception, request_id: str, settings: Settings) -> TurnCallFailed:

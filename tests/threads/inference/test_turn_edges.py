@@ -11,7 +11,7 @@ from models import assistants, threads
 from models.core.db import db, extension
 from models.ledger import Account
 from models.runs import AgentRun
-from models.threads import Thread
+from models.threads import Thread, thread_turn
 from models.threads.assistant_call import AssistantCall
 from models.threads.thread_turn import ThreadTurn
 from models.threads.turn_resuming import resume_turn
@@ -70,14 +70,14 @@ def test_a_turn_that_goes_on_at_once_is_still_its_workers(
     turn = turns.begin(budget=1)
     assert ending.wait(10)
     held: list[bool] = []
-    stream = ThreadTurn._stream
+    tell_pieces = thread_turn.tell_pieces
 
-    def watched(running: ThreadTurn, *args: Any) -> None:
+    def watched(*args: Any) -> None:
         before.join()
         held.append(turn.id in turns.engine._threads and turn.id in turns.engine._handles)
-        stream(running, *args)
+        tell_pieces(*args)
 
-    monkeypatch.setattr(ThreadTurn, "_stream", watched)
+    monkeypatch.setattr(thread_turn, "tell_pieces", watched)
     before = turns.engine._threads[turn.id]
     resume_turn(
         own_turn(turns.alice.id, turns.alice.id, turn.id, lock=True), turns.engine.owner, budget=10_000
