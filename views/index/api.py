@@ -13,14 +13,14 @@ from models import index
 from models.accounts import scopes
 from models.core.cooperative import heavy
 from models.core.db import db
-from models.core.errors import DomainError, Invalid, NotFound
+from models.core.errors import Invalid, NotFound
 from models.index import Document, DocumentReader, DocumentTooLarge, IndexScope
 from models.ledger import Account
 from views.billing.api.plans import MANAGEMENT
 from views.web.body import Body, Int32, Missing, read
 from views.web.format import iso
-from views.web.guards import caller_address, key_credential, known_key, limiter
-from views.web.keyset import cursor, cursor_text
+from views.web.guards import key_caller, limiter, require_key
+from views.web.keyset import cursor, cursor_text, page_limit
 from views.web.operation import Answers, Operation, ResponseModel, path, query
 
 bp = Blueprint("files_api", __name__)
@@ -110,7 +110,7 @@ class FilesFound(ResponseModel):
 
 
 @bp.post("/api/v1/files")
-@limiter.limit("60/minute;2000/day", key_func=lambda: _caller_id())
+@limiter.limit("60/minute;2000/day", key_func=key_caller)
 @Operation(
     tag="Files",
     caller="key",
@@ -162,11 +162,9 @@ def list_files() -> ResponseReturnValue:
     """List the documents of the key's account, of a thread, or of an assistant."""
     reader = _reader()
     scope = _scope(reader, request.args.get("thread_id"), request.args.get("assistant_id"))
-    limit = request.args.get("limit", str(PAGE))
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= MAX_PAGE):
-        raise Invalid(f"'limit' must be a number from 1 to {MAX_PAGE}.")
-    rows = index.documents_page(scope, cursor(), int(limit) + 1)
-    page = rows[: int(limit)]
+    limit = page_limit(PAGE, MAX_PAGE)
+    rows = index.documents_page(scope, cursor(), limit + 1)
+    page = rows[:limit]
     last = page[-1] if len(rows) > len(page) else None
     next_cursor = cursor_text(last.created_at, last.id) if last else None
     return jsonify(data=[file_json(each) for each in page], next_cursor=next_cursor)
@@ -220,7 +218,7 @@ def file_content(id: str) -> Response:
 
 
 @bp.post("/api/v1/files/search")
-@limiter.limit("600/minute", key_func=lambda: _caller_id())
+@limiter.limit("600/minute", key_func=key_caller)
 @Operation(
     tag="Files",
     caller="key",
@@ -281,9 +279,7 @@ def file_response(document: Document) -> Response:
 
 
 def _reader() -> DocumentReader:
-    caller = key_credential()
-    if caller is None:
-        raise DomainError("Missing, unknown or revoked API key.", code="invalid_api_key", status=401)
+    caller = require_key()
     return DocumentReader(Account.of(caller.session).id, caller.user.id)
 
 
@@ -313,8 +309,3 @@ def _form() -> tuple[str, bytes, str | None, str | None]:
     if file is None or data is None:
         raise Invalid("The form needs a file in the field 'file' (multipart/form-data).", code="file_missing")
     return file.filename or "document", data, form.get("thread_id") or None, form.get("assistant_id") or None
-
-
-def _caller_id() -> str:
-    caller = known_key()
-    return caller.user.id if caller else caller_address()

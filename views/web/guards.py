@@ -307,6 +307,20 @@ def known_key(token: str | None = None) -> Credential | None:
     return cast(Credential | None, g.key_credential)
 
 
+def require_key() -> Credential:
+    """The credential of the request's API key. Raises DomainError (401) without one, and as `key_credential` does."""
+    found = key_credential()
+    if found is None:
+        raise DomainError("Missing, unknown or revoked API key.", code="invalid_api_key", status=401)
+    return found
+
+
+def key_caller() -> str:
+    """Rate limit key of who calls with an API key: its user, whatever it may do, else the address."""
+    found = known_key()
+    return found.user.id if found else caller_address()
+
+
 def key_user(token: str | None = None) -> User | None:
     """The user of the request's API key (or of `token`); None if missing or unknown."""
     found = key_credential(token)

@@ -25,6 +25,14 @@ def cursor(parameter: str = "before") -> Cursor | None:
     return moment, id
 
 
+def page_limit(default: int, most: int) -> int:
+    """The query parameter `limit`: how many rows a page has at most, `most` being below a thousand. Raises Invalid."""
+    text = request.args.get("limit", str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= most):
+        raise Invalid(f"'limit' must be a number from 1 to {most}.")
+    return int(text)
+
+
 def cursor_text(time: datetime, id: str) -> str:
     """The `before` of the page after a row."""
     return f"{time.isoformat()}~{id}"

@@ -7,7 +7,7 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from models.assistants import StaleVersion
-from models.core.errors import DomainError, Invalid, NotFound
+from models.core.errors import Invalid, NotFound
 from models.ledger import Account
 from models.orgs import member_org
 from models.orgs.sso_keys import check_key
@@ -16,7 +16,7 @@ from views.web.body import InvalidBody
 from views.web.error_bodies import ServerError
 from views.web.error_handlers import answer
 from views.web.format import iso
-from views.web.guards import caller_address, key_credential, known_key
+from views.web.guards import require_key
 from views.web.operation import Answers, ErrorFormat, header, path, query
 
 LIMIT = "60/minute;2000/day"
@@ -46,9 +46,7 @@ class AssistantCaller(NamedTuple):
 def assistant_caller(org_key: str | None = None) -> AssistantCaller:
     """The caller, for the account of the key, or of the organisation `org_key`, else `?org_id=`. Raises DomainError (401), NotFound and
     Forbidden (`org_sso`)."""
-    caller = key_credential()
-    if caller is None:
-        raise DomainError("Missing, unknown or revoked API key.", code="invalid_api_key", status=401)
+    caller = require_key()
     org_key = org_key or request.args.get("org_id")
     if not org_key:
         return AssistantCaller(caller.user.id, Account.of(caller.session))
@@ -58,12 +56,6 @@ def assistant_caller(org_key: str | None = None) -> AssistantCaller:
     elif caller.session.org_id != org.id:
         raise NotFound("Organization not found")
     return AssistantCaller(caller.user.id, Account(org_id=org.id))
-
-
-def caller_id() -> str:
-    """The rate limit key."""
-    caller = known_key()
-    return caller.user.id if caller else caller_address()
 
 
 def expected_version() -> int | None:
@@ -81,14 +73,6 @@ def version_number(text: str) -> int:
     """The number of a version in the path. Raises NotFound."""
     if not is_number(text):
         raise NotFound("There is no such assistant.")
-    return int(text)
-
-
-def page_limit(default: int, most: int) -> int:
-    """The query parameter `limit`. Raises Invalid."""
-    text = request.args.get("limit", str(default))
-    if not is_number(text) or not 1 <= int(text) <= most:
-        raise Invalid(f"'limit' must be a number from 1 to {most}.")
     return int(text)
 
 

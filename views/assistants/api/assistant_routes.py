@@ -33,14 +33,12 @@ from views.assistants.api.assistant_caller import (
     ORG,
     STALE,
     assistant_caller,
-    caller_id,
     expected_version,
     flag,
-    page_limit,
 )
 from views.web.body import parse, read, read_json
-from views.web.guards import limiter, settings
-from views.web.keyset import cursor, cursor_text
+from views.web.guards import key_caller, limiter, settings
+from views.web.keyset import cursor, cursor_text, page_limit
 from views.web.operation import Operation, query
 
 bp = Blueprint("assistants_api", __name__)
@@ -83,7 +81,7 @@ def list_assistants() -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/assistants")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Assistants",
     caller="key",
@@ -128,7 +126,7 @@ def get_assistant(id: str) -> ResponseReturnValue:
 
 
 @bp.patch("/api/v1/assistants/<id>")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Assistants",
     caller="key",
@@ -161,7 +159,7 @@ def change_assistant(id: str) -> ResponseReturnValue:
 
 
 @bp.delete("/api/v1/assistants/<id>")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Assistants",
     caller="key",
@@ -181,7 +179,7 @@ def delete_an_assistant(id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/assistants/<id>/restore")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Assistants",
     caller="key",
@@ -202,7 +200,7 @@ def restore_an_assistant(id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/assistants/<id>/duplicate")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Assistants",
     caller="key",

@@ -8,10 +8,10 @@ from models.accounts import scopes
 from models.assistants import check_capability
 from models.assistants.assistant_import import import_assistants
 from models.core.db import db
-from views.assistants.api.assistant_caller import DOOR, ERRORS, ORG, assistant_caller, caller_id
+from views.assistants.api.assistant_caller import DOOR, ERRORS, ORG, assistant_caller
 from views.assistants.api.assistant_routes import bp
 from views.web.body import read_json
-from views.web.guards import limiter, settings
+from views.web.guards import key_caller, limiter, settings
 from views.web.operation import Operation, ResponseModel
 
 
@@ -27,7 +27,7 @@ class ImportOutcomes(ResponseModel):
 
 
 @bp.post("/api/v1/assistants/import")
-@limiter.limit("10/minute;100/day", key_func=caller_id)
+@limiter.limit("10/minute;100/day", key_func=key_caller)
 @Operation(
     tag="Assistants",
     caller="key",

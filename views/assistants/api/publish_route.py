@@ -14,11 +14,10 @@ from views.assistants.api.assistant_caller import (
     DOOR,
     ORG,
     assistant_caller,
-    caller_id,
 )
 from views.assistants.api.assistant_routes import bp
 from views.web.body import Body, Missing, read
-from views.web.guards import audit, key_credential, limiter, settings
+from views.web.guards import audit, key_caller, key_credential, limiter, settings
 from views.web.operation import Operation, ResponseModel
 
 
@@ -47,7 +46,7 @@ class PublishedAssistant(ResponseModel):
 
 
 @bp.post("/api/v1/assistants/<id>/publish")
-@limiter.limit("20/minute;200/day", key_func=caller_id)
+@limiter.limit("20/minute;200/day", key_func=key_caller)
 @Operation(
     tag="Assistants",
     caller="key",

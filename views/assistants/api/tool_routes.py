@@ -16,12 +16,11 @@ from views.assistants.api.assistant_caller import (
     LIMIT,
     ORG,
     assistant_caller,
-    caller_id,
     moment_text,
 )
 from views.assistants.api.assistant_routes import WRONG, bp
 from views.web.body import Body, Int32, Missing, read
-from views.web.guards import limiter
+from views.web.guards import key_caller, limiter
 from views.web.operation import Answers, Operation, ResponseModel, path
 
 TOOL_ID = path("id", "The id, `tool_…`")
@@ -125,7 +124,7 @@ def list_tools() -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/tools")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Tools",
     caller="key",
@@ -161,7 +160,7 @@ def get_tool(id: str) -> ResponseReturnValue:
 
 
 @bp.patch("/api/v1/tools/<id>")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Tools",
     caller="key",
@@ -181,7 +180,7 @@ def change_a_tool(id: str) -> ResponseReturnValue:
 
 
 @bp.delete("/api/v1/tools/<id>")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Tools",
     caller="key",
@@ -212,7 +211,7 @@ def list_tool_secrets() -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/tool-secrets")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Tools",
     caller="key",
@@ -235,7 +234,7 @@ def add_tool_secret() -> ResponseReturnValue:
 
 
 @bp.delete("/api/v1/tool-secrets/<name>")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Tools",
     caller="key",

@@ -26,14 +26,13 @@ from views.assistants.api.assistant_caller import (
     ORG,
     STALE,
     assistant_caller,
-    caller_id,
     expected_version,
     is_number,
-    page_limit,
     version_number,
 )
 from views.assistants.api.assistant_routes import bp
-from views.web.guards import limiter, settings
+from views.web.guards import key_caller, limiter, settings
+from views.web.keyset import page_limit
 from views.web.operation import Operation, query
 
 
@@ -78,7 +77,7 @@ def get_version(id: str, number: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/assistants/<id>/versions/<number>/restore")
-@limiter.limit(LIMIT, key_func=caller_id)
+@limiter.limit(LIMIT, key_func=key_caller)
 @Operation(
     tag="Assistants",
     caller="key",

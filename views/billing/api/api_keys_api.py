@@ -20,7 +20,7 @@ from models.accounts.key_changes import (
 from models.accounts.key_listing import KeyOf, KeyRecord, key_by_id, keys_page
 from models.accounts.sessions import NEVER, Session
 from models.core.db import db, now
-from models.core.errors import Conflict, DomainError, Invalid, NotFound
+from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger import Account, budgets
 from models.orgs import OrgMember, membership
 from models.orgs.org_keys import check_key_owner, record_key
@@ -37,8 +37,8 @@ from views.billing.api.api_key_bodies import (
 from views.billing.api.plans import MANAGEMENT
 from views.web.body import read
 from views.web.format import iso
-from views.web.guards import audit, caller_address, key_credential, known_key, limiter, settings
-from views.web.keyset import cursor, cursor_text
+from views.web.guards import audit, key_caller, key_credential, limiter, require_key, settings
+from views.web.keyset import cursor, cursor_text, page_limit
 from views.web.operation import Answers, Operation, path, query
 
 bp = Blueprint("api_keys_api", __name__)
@@ -71,9 +71,7 @@ class _Place(NamedTuple):
 
 
 def _place(org_id: str | None) -> _Place:
-    caller = key_credential()
-    if caller is None:
-        raise DomainError("Missing, unknown or revoked API key.", code="invalid_api_key", status=401)
+    caller = require_key()
     own = caller.session.org_id
     if org_id is not None and org_id != own:
         raise NotFound("Organisation not found. Use a key of the organisation.")
@@ -106,17 +104,15 @@ def list_api_keys() -> ResponseReturnValue:
     active = {None: None, "true": True, "false": False}.get(request.args.get("active"), "")
     if active == "":
         raise Invalid("'active' must be true or false.")
-    limit = request.args.get("limit", str(PAGE))
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= MAX_PAGE):
-        raise Invalid(f"'limit' must be a number from 1 to {MAX_PAGE}.")
-    rows = keys_page(place.owner, cursor(), active=active, limit=int(limit) + 1)  # type: ignore[arg-type]
-    page = rows[: int(limit)]
+    limit = page_limit(PAGE, MAX_PAGE)
+    rows = keys_page(place.owner, cursor(), active=active, limit=limit + 1)  # type: ignore[arg-type]
+    page = rows[:limit]
     last = page[-1].key if len(rows) > len(page) else None
     return jsonify(data=_answers(page), next_cursor=cursor_text(last.created_at, last.id) if last else None)
 
 
 @bp.post("/api/v1/api-keys")
-@limiter.limit("20/minute;200/hour", key_func=lambda: _caller_id())
+@limiter.limit("20/minute;200/hour", key_func=key_caller)
 @Operation(
     tag="API keys",
     caller="key",
@@ -174,7 +170,7 @@ def get_api_key(id: str) -> ResponseReturnValue:
 
 
 @bp.patch("/api/v1/api-keys/<id>")
-@limiter.limit("60/minute", key_func=lambda: _caller_id())
+@limiter.limit("60/minute", key_func=key_caller)
 @Operation(
     tag="API keys",
     caller="key",
@@ -204,7 +200,7 @@ def change_api_key(id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/api-keys/<id>/rotate")
-@limiter.limit("20/minute;200/hour", key_func=lambda: _caller_id())
+@limiter.limit("20/minute;200/hour", key_func=key_caller)
 @Operation(
     tag="API keys",
     caller="key",
@@ -231,7 +227,7 @@ def rotate_api_key(id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/api-keys/<id>/activate")
-@limiter.limit("60/minute", key_func=lambda: _caller_id())
+@limiter.limit("60/minute", key_func=key_caller)
 @Operation(
     tag="API keys",
     caller="key",
@@ -246,7 +242,7 @@ def activate_api_key(id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/api-keys/<id>/deactivate")
-@limiter.limit("60/minute", key_func=lambda: _caller_id())
+@limiter.limit("60/minute", key_func=key_caller)
 @Operation(
     tag="API keys",
     caller="key",
@@ -261,7 +257,7 @@ def deactivate_api_key(id: str) -> ResponseReturnValue:
 
 
 @bp.delete("/api/v1/api-keys/<id>")
-@limiter.limit("60/minute", key_func=lambda: _caller_id())
+@limiter.limit("60/minute", key_func=key_caller)
 @Operation(
     tag="API keys",
     caller="key",
@@ -288,11 +284,6 @@ def key_record(id: str) -> KeyRecord:
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
-
-
-def _caller_id() -> str:
-    caller = known_key()
-    return caller.user.id if caller else caller_address()
 
 
 def _find(place: _Place, id: str = "", *, key_id: str = "", lock: bool = False) -> KeyRecord:

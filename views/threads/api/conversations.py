@@ -29,9 +29,8 @@ from views.threads.api.openai_format import (
     read_body,
     unix,
 )
-from views.threads.api.threads_api_blueprint import caller_id
 from views.web.body import Body, Missing
-from views.web.guards import limiter
+from views.web.guards import key_caller, limiter
 from views.web.operation import Operation, ResponseModel, path
 
 bp = Blueprint("openai_conversations", __name__, url_prefix="/v1/conversations")
@@ -73,7 +72,7 @@ class ConversationItem(OpenAIObject):
 
 
 @bp.post("")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Conversations",
     caller="key",
@@ -112,7 +111,7 @@ def conversation(conversation_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/<conversation_id>")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Conversations",
     caller="key",
@@ -146,7 +145,7 @@ def delete_conversation(conversation_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/<conversation_id>/items")
-@limiter.limit("600/minute", key_func=caller_id)
+@limiter.limit("600/minute", key_func=key_caller)
 @Operation(
     tag="Conversations",
     caller="key",

@@ -18,12 +18,11 @@ from views.threads.api.threads_api_blueprint import (
     THREAD_ID,
     WRITE,
     bp,
-    caller_id,
     page_size,
     thread_caller,
 )
 from views.web.body import read
-from views.web.guards import limiter
+from views.web.guards import key_caller, limiter
 from views.web.operation import Operation, path, query
 
 NOT_FOUND = "No such thread of yours, or no such message in it"
@@ -80,7 +79,7 @@ def message(id: str, message_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/threads/<id>/messages")
-@limiter.limit("600/minute", key_func=caller_id)
+@limiter.limit("600/minute", key_func=key_caller)
 @Operation(
     tag="Threads",
     caller="key",

@@ -28,9 +28,8 @@ from views.threads.api.openai_format import (
     page,
     read_body,
 )
-from views.threads.api.threads_api_blueprint import caller_id
 from views.web.body import Body
-from views.web.guards import limiter, settings
+from views.web.guards import key_caller, limiter, settings
 from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("openai_assistants", __name__, url_prefix="/v1/assistants")
@@ -65,7 +64,7 @@ class DeletedAssistant(ResponseModel):
 
 
 @bp.post("")
-@limiter.limit("60/minute", key_func=caller_id)
+@limiter.limit("60/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API",
     caller="key",
@@ -117,7 +116,7 @@ def retrieve(assistant_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/<assistant_id>")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API",
     caller="key",

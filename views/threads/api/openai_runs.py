@@ -47,10 +47,9 @@ from views.threads.api.openai_format import (
     read_body,
 )
 from views.threads.api.openai_threads import MAX_MESSAGES, MetadataBody, ThreadBody, new_thread, own
-from views.threads.api.threads_api_blueprint import caller_id
 from views.turns.api import stop_turn, turn_engine
 from views.web.body import Body, parse
-from views.web.guards import limiter
+from views.web.guards import key_caller, limiter
 from views.web.operation import Operation
 
 bp = Blueprint("openai_runs", __name__, url_prefix="/v1/threads")
@@ -99,7 +98,7 @@ RUN_ANSWERS: Mapping[Any, Any] = {
 
 
 @bp.post("/runs")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API runs",
     caller="key",
@@ -117,7 +116,7 @@ def create_thread_and_run() -> ResponseReturnValue:
 
 
 @bp.post("/<thread_id>/runs")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API runs",
     caller="key",
@@ -164,7 +163,7 @@ def run(thread_id: str, run_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/<thread_id>/runs/<run_id>")
-@limiter.limit("240/minute", key_func=caller_id)
+@limiter.limit("240/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API runs",
     caller="key",
@@ -184,7 +183,7 @@ def update_run(thread_id: str, run_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/<thread_id>/runs/<run_id>/cancel")
-@limiter.limit("240/minute", key_func=caller_id)
+@limiter.limit("240/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API runs",
     caller="key",
@@ -202,7 +201,7 @@ def cancel_run(thread_id: str, run_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/<thread_id>/runs/<run_id>/submit_tool_outputs")
-@limiter.limit("240/minute", key_func=caller_id)
+@limiter.limit("240/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API runs",
     caller="key",

@@ -39,9 +39,8 @@ from views.threads.api.openai_format import (
     page,
     read_body,
 )
-from views.threads.api.threads_api_blueprint import caller_id
 from views.web.body import Body
-from views.web.guards import limiter
+from views.web.guards import key_caller, limiter
 from views.web.operation import Operation, ResponseModel, query
 
 bp = Blueprint("openai_threads", __name__, url_prefix="/v1/threads")
@@ -85,7 +84,7 @@ class DeletedMessage(ResponseModel):
 
 
 @bp.post("")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API",
     caller="key",
@@ -116,7 +115,7 @@ def thread(thread_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/<thread_id>")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API",
     caller="key",
@@ -155,7 +154,7 @@ def delete_thread(thread_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/<thread_id>/messages")
-@limiter.limit("600/minute", key_func=caller_id)
+@limiter.limit("600/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API",
     caller="key",
@@ -212,7 +211,7 @@ def message(thread_id: str, message_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/<thread_id>/messages/<message_id>")
-@limiter.limit("600/minute", key_func=caller_id)
+@limiter.limit("600/minute", key_func=key_caller)
 @Operation(
     tag="Assistants API",
     caller="key",

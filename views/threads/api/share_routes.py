@@ -33,13 +33,12 @@ from views.threads.api.threads_api_blueprint import (
     THREAD_ID,
     WRITE,
     bp,
-    caller_id,
     page_size,
     thread_caller,
 )
 from views.web.body import read
 from views.web.format import iso
-from views.web.guards import audit, caller_address, key_user, limiter, settings
+from views.web.guards import audit, caller_address, key_caller, key_user, limiter, settings
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, path, query
 
@@ -49,7 +48,7 @@ NO_LINK = "The link does not work: it is unknown, expired or revoked"
 
 
 @bp.post("/api/v1/threads/<id>/shares")
-@limiter.limit("30/minute", key_func=caller_id)
+@limiter.limit("30/minute", key_func=key_caller)
 @Operation(
     tag="Links to threads",
     caller="key",
@@ -116,7 +115,7 @@ def all_shares() -> ResponseReturnValue:
 
 
 @bp.delete("/api/v1/threads/<id>/shares/<share_id>")
-@limiter.limit("60/minute", key_func=caller_id)
+@limiter.limit("60/minute", key_func=key_caller)
 @Operation(
     tag="Links to threads",
     caller="key",
@@ -156,7 +155,7 @@ def shared(token: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/shared-threads/<token>/copy")
-@limiter.limit("10/minute", key_func=caller_id)
+@limiter.limit("10/minute", key_func=key_caller)
 @Operation(
     tag="Links to threads",
     caller="key",

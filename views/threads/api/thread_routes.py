@@ -31,14 +31,13 @@ from views.threads.api.threads_api_blueprint import (
     THREAD_ID,
     WRITE,
     bp,
-    caller_id,
     flag,
     page_size,
     thread_caller,
 )
 from views.threads.api.turn_routes import resume_turns
 from views.web.body import read
-from views.web.guards import limiter
+from views.web.guards import key_caller, limiter
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, path, query
 
@@ -46,7 +45,7 @@ ASSISTANT_ID = path("assistantId", "`id` of the assistant, such as `agnt_…`")
 
 
 @bp.post("/api/v1/threads")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Threads",
     caller="key",
@@ -104,7 +103,7 @@ def listed_of_assistant(assistant_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/assistants/<assistant_id>/threads")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Threads",
     caller="key",
@@ -137,7 +136,7 @@ def thread(id: str) -> ResponseReturnValue:
 
 
 @bp.patch("/api/v1/threads/<id>")
-@limiter.limit("240/minute", key_func=caller_id)
+@limiter.limit("240/minute", key_func=key_caller)
 @Operation(
     tag="Threads",
     caller="key",
@@ -166,7 +165,7 @@ def change(id: str) -> ResponseReturnValue:
 
 
 @bp.delete("/api/v1/threads/<id>")
-@limiter.limit("240/minute", key_func=caller_id)
+@limiter.limit("240/minute", key_func=key_caller)
 @Operation(
     tag="Threads",
     caller="key",
@@ -184,7 +183,7 @@ def delete(id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/threads/<id>/restore")
-@limiter.limit("240/minute", key_func=caller_id)
+@limiter.limit("240/minute", key_func=key_caller)
 @Operation(
     tag="Threads",
     caller="key",
@@ -199,7 +198,7 @@ def restore(id: str) -> ResponseReturnValue:
 
 
 @bp.get("/api/v1/threads/<id>/export")
-@limiter.limit("30/minute", key_func=caller_id)
+@limiter.limit("30/minute", key_func=key_caller)
 @Operation(
     tag="Threads",
     caller="key",

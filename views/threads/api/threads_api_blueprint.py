@@ -5,10 +5,11 @@ from typing import NamedTuple
 from flask import Blueprint, request
 
 from models import threads
-from models.core.errors import DomainError, Invalid
+from models.core.errors import Invalid
 from models.ledger import Account
 from models.threads import Thread
-from views.web.guards import caller_address, key_credential, known_key
+from views.web.guards import require_key
+from views.web.keyset import page_limit
 from views.web.operation import Answers, path, query
 
 bp = Blueprint("threads_api", __name__)
@@ -37,24 +38,13 @@ class ThreadCaller(NamedTuple):
 
 def thread_caller() -> ThreadCaller:
     """Who calls. Raises DomainError (401)."""
-    found = key_credential()
-    if found is None:
-        raise DomainError("Missing, unknown or revoked API key.", code="invalid_api_key", status=401)
+    found = require_key()
     return ThreadCaller(found.user.id, Account.of(found.session))
-
-
-def caller_id() -> str:
-    """The rate limit key of changes: the user, else the address."""
-    found = known_key()
-    return found.user.id if found else caller_address()
 
 
 def page_size() -> int:
     """The query parameter `limit`. Raises Invalid."""
-    text = request.args.get("limit", str(PAGE))
-    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_PAGE):
-        raise Invalid(f"'limit' must be a number from 1 to {MAX_PAGE}.")
-    return int(text)
+    return page_limit(PAGE, MAX_PAGE)
 
 
 def flag(name: str) -> bool:

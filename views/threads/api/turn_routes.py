@@ -28,13 +28,12 @@ from views.threads.api.threads_api_blueprint import (
     THREAD_ID,
     WRITE,
     bp,
-    caller_id,
     page_size,
     thread_caller,
 )
 from views.turns.api import TurnAnswer, event_stream, turn_engine, turn_json
 from views.web.body import Body, Missing, Objects, read
-from views.web.guards import api_key, limiter
+from views.web.guards import api_key, key_caller, limiter
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, ResponseModel, path
 
@@ -115,7 +114,7 @@ class TurnList(ResponseModel):
 
 
 @bp.post("/api/v1/threads/<id>/turns")
-@limiter.limit("120/minute", key_func=caller_id)
+@limiter.limit("120/minute", key_func=key_caller)
 @Operation(
     tag="Turns",
     caller="key",
@@ -177,7 +176,7 @@ def turns(id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/turns/<turn_id>/tool_outputs")
-@limiter.limit("240/minute", key_func=caller_id)
+@limiter.limit("240/minute", key_func=key_caller)
 @Operation(
     tag="Turns",
     caller="key",
@@ -203,7 +202,7 @@ def tool_outputs(turn_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/turns/<turn_id>/resume")
-@limiter.limit("240/minute", key_func=caller_id)
+@limiter.limit("240/minute", key_func=key_caller)
 @Operation(
     tag="Turns",
     caller="key",

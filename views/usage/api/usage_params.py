@@ -10,13 +10,13 @@ from flask.typing import ResponseReturnValue
 
 from models.accounts import Session
 from models.core.db import midnight, now
-from models.core.errors import DomainError, Invalid
+from models.core.errors import Invalid
 from models.core.time_zones import zone_named
 from models.usage.usage_scope import SCOPES, Scope, UsageScope, calls_key, scope_of
 from models.usage.usage_window import UsageWindow
 from views.web.error_bodies import ServerError
 from views.web.error_handlers import answer
-from views.web.guards import key_credential
+from views.web.guards import require_key
 from views.web.keyset import Cursor, cursor
 from views.web.operation import Answers, ErrorFormat, query
 
@@ -80,10 +80,7 @@ USAGE_DOOR = ErrorFormat(_error_response, ServerError, ServerError, ServerError,
 
 def asking_key() -> Session:
     """The key of the request. Raises DomainError (401)."""
-    found = key_credential()
-    if found is None:
-        raise DomainError("Missing, unknown or revoked API key.", code="invalid_api_key", status=401)
-    return found.session
+    return require_key().session
 
 
 def asked_scope(key: Session) -> UsageScope:

@@ -30,7 +30,7 @@ from views.usage.api.usage_params import (
     asking_key,
     one_of,
 )
-from views.web.guards import caller_address, known_key, limiter
+from views.web.guards import key_caller, limiter
 from views.web.keyset import cursor_text
 from views.web.operation import Operation, path, query
 
@@ -99,7 +99,7 @@ def usage_row(id: str) -> ResponseReturnValue:
 
 
 @bp.get("/api/v1/usage/export")
-@limiter.limit("30/minute", key_func=lambda: _caller_id())
+@limiter.limit("30/minute", key_func=key_caller)
 @Operation(
     tag="Usage",
     caller="key",
@@ -130,11 +130,6 @@ def export_usage() -> ResponseReturnValue:
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     response.headers["Cache-Control"] = "no-store"
     return response
-
-
-def _caller_id() -> str:
-    caller = known_key()
-    return caller.user.id if caller else caller_address()
 
 
 def _csv(records: Iterator[UsageRecord]) -> Iterator[str]:
