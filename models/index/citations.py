@@ -17,7 +17,7 @@ WHOLE_TOKENS = 4_000
 """Documents with at most as many tokens may go into a prompt whole."""
 MAX_QUOTE = 2_000
 _CHUNK_ID = re.compile(r"(file-[0-9a-f]{32})#(0|[1-9]\d{0,8})", re.ASCII)
-_ELLIPSIS = re.compile(r"\s*(?:\[\s*)?(?:\.\.\.|…)(?:\s*\])?\s*")
+_ELLIPSIS = re.compile(r"(?:\[\s?)?(?:\.\.\.|…)(?:\s?\])?")
 _SAME = {
     **dict.fromkeys("‘’‚‛′`´ʼ", "'"),
     **dict.fromkeys("“”„‟″«»", '"'),

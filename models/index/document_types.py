@@ -51,9 +51,9 @@ _TEXT_TYPES = {
     "tsv": "text/tab-separated-values",
     "json": "application/json",
 }
-_HTML = re.compile(
-    rb"\s*(<\?xml[^>]{0,200}\?>\s*)?(<!--.{0,2000}?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S
-)
+_SPACE = re.compile(rb"\s*")
+_HTML = re.compile(rb"<(!doctype\s+html|html|head|body)\b", re.I)
+_BEFORE_HTML = ((b"<?xml", b"?>"), (b"<!--", b"-->"))
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\x0b\x0c\r\x1b"))
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
@@ -74,7 +74,23 @@ def sniff(data: bytes, name: str) -> DocumentType:
         raise UnknownType("The file is empty.")
     if not head.startswith(_MARKS) and len(data.translate(None, _CONTROLS)) != len(data):
         raise UnknownType(f"This file is no text and no known document. Upload {READABLE} files.")
-    if _HTML.match(head.removeprefix(b"\xef\xbb\xbf")):
+    if _is_html(head.removeprefix(b"\xef\xbb\xbf")):
         return DocumentType("html", "text/html")
     ending = name.rpartition(".")[2].lower()
     return DocumentType("text", _TEXT_TYPES.get(ending, "text/plain"))
+
+
+def _is_html(head: bytes) -> bool:
+    """Whether the first element, after a declaration and comments, is one of HTML. No regular expression finds the ends of comments in
+    linear time."""
+    at = 0
+    while found := _SPACE.match(head, at):
+        at = found.end()
+        end = next((end for begin, end in _BEFORE_HTML if head.startswith(begin, at)), None)
+        if end is None:
+            return bool(_HTML.match(head, at))
+        closed = head.find(end, at)
+        if closed < 0:
+            return False
+        at = closed + len(end)
+    return False

@@ -10,8 +10,8 @@ from models.gateway.client_guide import code_examples
 
 _ARGUMENTS = {
     "curl": re.compile(r"-d '.*'", re.DOTALL),
-    "Python": re.compile(r"create\(\n.*?\n\)", re.DOTALL),
-    "TypeScript": re.compile(r"create\(\{\n.*?\n\}\)", re.DOTALL),
+    "Python": re.compile(r"create\(\n(?: .*\n)*\)"),
+    "TypeScript": re.compile(r"create\(\{\n(?: .*\n)*\}\)"),
 }
 
 

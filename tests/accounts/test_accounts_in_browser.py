@@ -185,7 +185,7 @@ def test_the_way_in_and_out(
 
 
 def _make_and_revoke(page: Page, script: bool) -> None:
-    page.get_by_label("Name").fill("laptop")
+    page.get_by_role("textbox", name="Name optional").fill("laptop")
     page.get_by_role("button", name="Create key").click()
     expect(page.get_by_text("Copy your new key now")).to_be_visible()
     expect(page.locator(".command code")).to_have_text(

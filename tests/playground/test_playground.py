@@ -14,8 +14,9 @@ from werkzeug.test import TestResponse
 
 from models.gateway import GatewayCall
 from models.gateway.demo_model import DemoModel
+from models.gateway.streamed_answer import StreamedAnswer
 from models.orgs import Org
-from models.playground import StreamedAnswer, code_of
+from models.playground import code_of
 from tests import factories
 from tests.chromium import OpenPage, judge
 from tests.factories import Person

@@ -28,7 +28,7 @@ from sqlalchemy.pool import NullPool
 from models import ledger
 from models.core.audit_log import SYSTEM
 from models.core.db import db, engine_options
-from models.core.settings import ROOT
+from models.core.settings import ROOT, load_settings
 from tests import factories
 from tests.proof import cast
 from tests.proof.cast import DELEGATED, OWN, Person
@@ -69,6 +69,7 @@ class Stage:
             "connect_args": engine_options(pool_size=1)["connect_args"],
         }
         self._app.extensions["audit_actor"] = lambda: SYSTEM
+        self._app.extensions["settings"] = load_settings(database_url=str(engine.url))
         db.init_app(self._app)
 
     @contextmanager

@@ -59,7 +59,7 @@ def test_a_call_is_found_and_opened(open_page: OpenPage, base: str, alice: Perso
         expect(rows).to_have_count(21)
         expect(page).to_have_url(f"{base}/calls?model=north/model-1")
         page.get_by_role("link", name="Remove filter: Model: north/model-1").focus()
-        for _ in range(3):  # the exports, then the first row: one stop
+        for _ in range(5):  # the exports, the columns to sort by, then the first row: one stop
             page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         panel = page.get_by_role("complementary", name="Call")
@@ -87,5 +87,5 @@ def test_calls_without_script(open_page: OpenPage, base: str, alice: Person) -> 
         page.locator("#state").select_option("failed")
         page.get_by_role("button", name="Show calls").click()
         expect(page.get_by_text("Insufficient credits").first).to_be_visible()
-        page.get_by_role("table", name="Calls").get_by_role("link").first.click()
+        page.locator("#call-rows").get_by_role("link").first.click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("Refused")

@@ -138,7 +138,7 @@ def _database_error(error: psycopg.Error) -> str:
         parts.append(_one_line(diag.message_primary or ""))
     names = {"constraint": diag.constraint_name, "table": diag.table_name, "column": diag.column_name}
     parts += [f"{what} {name}" for what, name in names.items() if name]
-    place = re.search(r"PL/pgSQL function (\w+)\(.*?\) line (\d+)", diag.context or "")
+    place = re.search(r"PL/pgSQL function (\w+)\([^()]*\) line (\d+)", diag.context or "")
     return " ".join([*parts, f"in {place[1]} line {place[2]}"] if place else parts)
 
 

@@ -86,7 +86,9 @@ def not_found() -> str:
         existing = sorted(f"{_verbs(rule.methods or ())} {rule.rule}" for rule in rules)
         parts.append(f"Routes below {root}: {', '.join(existing)}.")
         if root == "/v1/":
-            parts.append(f"Those of /v1/assistants, /v1/conversations and /v1/threads: {base_url}/docs/api.")
+            parts.append(
+                f"Those of /v1/assistants, /v1/conversations and /v1/threads: {base_url}{url_for('docs.page')}."
+            )
             parts.append(f"The base URL for OpenAI clients is {base_url}/v1.")
     return " ".join(parts)
 

@@ -33,7 +33,7 @@ SAFE_LINK = re.compile(r"(?:https?://|mailto:)[^\s]+", re.IGNORECASE)
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control and bidirectional override characters, which are removed."""
 
-CITED = re.compile(r"【([^】\n]{1,200})】")
+CITED = re.compile(r"【([^【】\n]{1,200})】")
 """How a model names a source."""
 _MARK_SIGNS = re.compile("[\\ue000\\ue001]")
 
