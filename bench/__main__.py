@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import growth, load, peers, settling, sockets, stoa, store
+from bench import conversations, growth, load, peers, search, settling, sockets, stoa, store
 from bench.load import Target, quantile
 
 CONNECTIONS = 64
@@ -121,6 +121,15 @@ class Bench:
                     self._settling(server)
             if "sockets" in self.parts:
                 self._sockets(upstream)
+            if "conversations" in self.parts:
+                found = conversations.measure(self.folder, upstream.port)
+                self.rows += [Row(*line) for line in conversations.lines(found)]
+            if "search" in self.parts:
+                searched = search.measure(
+                    self.folder, upstream.port, int(search.CHUNKS * min(1.0, self.plan.throughput / 10))
+                )
+                self.rows += [Row(*line) for line in search.lines(searched)]
+                self.notes += search.notes(searched)
             if "growth" in self.parts:
                 self._growth(upstream)
             if "store" in self.parts:
@@ -524,6 +533,8 @@ PARTS = (
     "first",
     "streams",
     "sockets",
+    "conversations",
+    "search",
     "memory",
     "settling",
     "growth",

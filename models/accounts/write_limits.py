@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ForeignKey, case
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ForeignKey, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import Base, BigInt, db, now
@@ -24,6 +23,19 @@ class WriteQuota(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     used: Mapped[int] = mapped_column(BigInt)
     until: Mapped[datetime]
+
+
+# an insert of many rows would be compiled for each request
+_COUNT = text("""
+INSERT INTO write_quota AS q (user_id, name, used, until)
+SELECT :user_id, a.name, a.used, a.until
+FROM unnest(CAST(:names AS text[]), CAST(:amounts AS bigint[]), CAST(:ends AS timestamptz[])) AS a (name, used, until)
+ORDER BY a.name
+ON CONFLICT (user_id, name) DO UPDATE SET
+    used = CASE WHEN q.until <= :moment THEN excluded.used ELSE q.used + excluded.used END,
+    until = CASE WHEN q.until <= :moment THEN excluded.until ELSE q.until END
+RETURNING name, used, until
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +78,15 @@ def consume(user_id: str, *amounts: tuple[WriteLimit, int], moment: datetime | N
             )
     if not requested:
         return
-    counted = insert(WriteQuota).values(
-        [
-            {"user_id": user_id, "name": name, "used": amount, "until": moment + limit.window}
-            for name, (limit, amount) in sorted(requested.items())
-        ]
-    )
-    expired = WriteQuota.until <= moment
-    counted = counted.on_conflict_do_update(
-        index_elements=[WriteQuota.user_id, WriteQuota.name],
-        set_={
-            "used": case((expired, counted.excluded.used), else_=WriteQuota.used + counted.excluded.used),
-            "until": case((expired, counted.excluded.until), else_=WriteQuota.until),
-        },
-    )
-    rows = db.session.execute(counted.returning(WriteQuota.name, WriteQuota.used, WriteQuota.until))
+    names = sorted(requested)
+    asked = {
+        "user_id": user_id,
+        "names": names,
+        "amounts": [requested[name][1] for name in names],
+        "ends": [moment + requested[name][0].window for name in names],
+        "moment": moment,
+    }
+    rows = db.session.execute(_COUNT, asked)
     for name, used, until in rows.all():
         limit, amount = requested[name]
         if used > limit.limit:

@@ -90,14 +90,14 @@ def ask(
     new = NewTurn(KIND, thread.id, answer_id, thread.account_id, thread.user_id, key, {}, budget)
     if not messages:
         return _answer_again(thread, wanted, parent, new, begin)
-    continues = parent is not None and not _has_children(thread, parent)
+    continues = parent is not None and not tree.has_children(thread, parent.id)
     busy = active_turn(parent.branch_id) if continues and parent is not None else None
     if busy is not None:
         for message in messages:
             content_parts(message["content"])
         queued = {**asdict(wanted), "input": list(messages), "answer_id": answer_id}
         return begin(_with(new, busy.branch_id, queued), busy)
-    last = add_messages(thread, messages, parent.id if parent else None)
+    last = add_messages(thread, messages, parent.id if parent else None, first_child=continues)
     request = {**asdict(wanted), "parent_id": last.id, "answer_id": answer_id}
     turn = begin(_with(new, last.branch_id, request), None)
     last.turn_id = turn.id
@@ -105,12 +105,18 @@ def ask(
 
 
 def add_messages(
-    thread: Thread, messages: Sequence[Mapping[str, Any]], parent_id: str | None
+    thread: Thread,
+    messages: Sequence[Mapping[str, Any]],
+    parent_id: str | None,
+    *,
+    first_child: bool | None = None,
 ) -> ThreadMessage:
-    """Add messages one below the other. Returns the last one. Raises Invalid, Conflict."""
+    """Add messages one below the other. Returns the last one. `first_child`: as in `tree.append`, of the first of them. Raises Invalid,
+    Conflict."""
     last: ThreadMessage | None = None
     for message in messages:
-        last = tree.append(thread, parent_id=last.id if last else parent_id, **message)
+        below, alone = (last.id, True) if last else (parent_id, first_child)
+        last = tree.append(thread, parent_id=below, first_child=alone, **message)
     assert last is not None
     return last
 
@@ -124,7 +130,7 @@ def _answer_again(
 ) -> Turn:
     if parent is None:
         raise Invalid("The thread has no message yet. Send one.", fields={"messages": "Send a message."})
-    branch = new.branch_id if _has_children(thread, parent) else parent.branch_id
+    branch = new.branch_id if tree.has_children(thread, parent.id) else parent.branch_id
     request = {**asdict(wanted), "parent_id": parent.id, "answer_id": new.branch_id}
     return begin(_with(new, branch, request), active_turn(branch))
 
@@ -167,10 +173,3 @@ def _with(new: NewTurn, branch_id: str, request: Mapping[str, Any]) -> NewTurn:
 
 def _head(thread: Thread) -> ThreadMessage | None:
     return tree.message_of(thread, thread.head_id) if thread.head_id else None
-
-
-def _has_children(thread: Thread, message: ThreadMessage) -> bool:
-    children = select(ThreadMessage.id).where(
-        ThreadMessage.thread_id == thread.id, ThreadMessage.parent_id == message.id
-    )
-    return bool(db.session.scalar(select(children.exists())))

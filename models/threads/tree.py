@@ -111,13 +111,15 @@ def append(
     state: str = "completed",
     turn_id: str | None = None,
     id: str | None = None,
+    first_child: bool | None = None,
     **fields: Unpack[MessageFields],
 ) -> ThreadMessage:
     """Add a message below `parent_id`: by default below the newest message shown; None begins the thread anew, beside its first message.
 
     It continues its parent's branch if it is the parent's first child, else it begins one. The thread shows it if it continues what is
     shown or begins a branch; a message that continues another branch leaves what is shown. Locks the thread; flushes. A deleted thread is
-    written to as well: a turn that runs keeps its answer.
+    written to as well: a turn that runs keeps its answer. `first_child`: whether it is its parent's first one, if the caller has looked
+    under the thread's lock.
 
     Raises NotFound for a parent that is not of this thread, Conflict (`thread_full`) from 100,000 messages on, and Invalid for content
     that is malformed, larger than 1 MB, or has NUL.
@@ -133,7 +135,7 @@ def append(
         )
     message.thread_id, message.user_id = thread.id, thread.user_id
     message.parent_id = thread.head_id if isinstance(parent_id, EllipsisType) else parent_id
-    continued = _continued_branch(thread, message.parent_id)
+    continued = _continued_branch(thread, message.parent_id, first_child)
     message.branch_id = continued or message.id
     thread.last_seq = message.seq = thread.last_seq + 1
     if continued is None or message.parent_id == thread.head_id:
@@ -305,12 +307,19 @@ def _known_role(role: str) -> str:
     return role
 
 
-def _continued_branch(thread: Thread, parent_id: str | None) -> str | None:
+def _continued_branch(thread: Thread, parent_id: str | None, first_child: bool | None = None) -> str | None:
     """The branch that a new child of the message continues; None if it begins one. Raises NotFound."""
     if parent_id is None:
         return None
     branch_id = message_of(thread, parent_id).branch_id
+    if first_child is None:
+        first_child = not has_children(thread, parent_id)
+    return branch_id if first_child else None
+
+
+def has_children(thread: Thread, message_id: str) -> bool:
+    """Whether a message of the thread follows this one."""
     children = select(ThreadMessage.id).where(
-        ThreadMessage.thread_id == thread.id, ThreadMessage.parent_id == parent_id
+        ThreadMessage.thread_id == thread.id, ThreadMessage.parent_id == message_id
     )
-    return None if db.session.scalar(select(children.exists())) else branch_id
+    return bool(db.session.scalar(select(children.exists())))

@@ -171,16 +171,20 @@ class TurnEngine:
         self._serving = True
         self._keep_ticking()
 
-    def run(self, turn_id: str, *, taken_over: bool = False) -> None:
-        """Run a turn that is leased to this process, in a thread of its own. Call it after the commit."""
+    def run(self, turn_id: str, *, taken_over: bool = False, leased: Turn | None = None) -> None:
+        """Run a turn that is leased to this process, in a thread of its own. Call it after the commit. `leased`: its row, as it was committed
+        a moment ago, which is then not read again."""
         with self._lock:
             if self._closing:
                 # its lease ends by itself, and another worker runs it
                 return
             # a turn that waited goes on before the thread that it waited in has ended
             before = self._threads.get(turn_id)
+            handle = TurnHandle(self, leased) if leased is not None and before is None else None
+            if handle is not None:
+                self._handles[turn_id] = handle
             thread = threading.Thread(
-                target=self._run, args=(turn_id, taken_over, before), name="stoa-turn", daemon=True
+                target=self._run, args=(turn_id, taken_over, before, handle), name="stoa-turn", daemon=True
             )
             self._threads[turn_id] = thread
             thread.start()
@@ -204,12 +208,13 @@ class TurnEngine:
 
     # -- one turn --------------------------------------------------------------------------------------------
 
-    def _run(self, turn_id: str, taken_over: bool, before: threading.Thread | None) -> None:
-        handle: TurnHandle | None = None
+    def _run(
+        self, turn_id: str, taken_over: bool, before: threading.Thread | None, handle: TurnHandle | None
+    ) -> None:
         if before is not None:
             before.join()
         try:
-            handle = self._open(turn_id)
+            handle = handle or self._open(turn_id)
             if handle is not None:
                 self._work(handle, taken_over)
         except Exception:

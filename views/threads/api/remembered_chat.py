@@ -118,10 +118,10 @@ def _answer(context: RequestContext, key: str, raw: dict[str, Any]) -> Response:
     db.session.commit()
     turn_id, running = started.turn.id, started.turn.state == "running"
     extra = {"turn_id": turn_id, "thread_id": body.thread_id} if body.thread_id is not None else {}
-    db.session.rollback()
     watched = engine.log.watch_now(turn_id, started.after, begins=started.after == 0)
     if running:
-        engine.run(turn_id)
+        engine.run(turn_id, leased=started.turn)
+    db.session.rollback()
     chat = TurnAsChat(f"chatcmpl-{context.id}", body.model or "", extra)
     ends = body.thread_id is None
     if body.stream:
