@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from models.gateway import demo_citations
+
 DEFAULT_WORDS = 70
 MAX_WORDS = 4_000
 MAX_DEPTH = 6
@@ -50,14 +52,20 @@ def next_turn(body: Mapping[str, Any]) -> DemoTurn:
     tools = _offered_tools(body)
     done = [name for message in current for name in _called_tools(message)]
     calls = sum(len(message.get("tool_calls") or []) for message in current)
+    results = [_text(message) for message in current if message.get("role") in ("tool", "function")]
+    system = [_text(message) for message in messages if message.get("role") == "system"]
+    found = demo_citations.passages([*system, *results])
     tool = _next_tool(body.get("tool_choice"), tools, prompt, done, calls)
+    if tool is None and not found and _may_search(body.get("tool_choice"), tools, done):
+        tool = demo_citations.SEARCH
     if tool is not None:
         arguments = _arguments(tool, tools[tool], prompt, messages)
         return DemoTurn(tool=tool, arguments=orjson.dumps(arguments).decode())
     schema = _answer_schema(body.get("response_format"))
     if schema is not None:
         return DemoTurn(orjson.dumps(_value(schema, "", _Hints(prompt), schema)).decode())
-    results = [_text(message) for message in current if message.get("role") in ("tool", "function")]
+    if found or demo_citations.SEARCH in done:
+        return DemoTurn(demo_citations.cited(prompt, found))
     return DemoTurn(_answer(prompt, results, done))
 
 
@@ -133,6 +141,11 @@ def _next_tool(choice: Any, tools: Mapping[str, Any], prompt: str, done: list[st
         if name not in called and calls < len(places):
             return name
     return next(iter(tools)) if choice == "required" and not done else None
+
+
+def _may_search(choice: Any, tools: Mapping[str, Any], done: list[str]) -> bool:
+    """Whether documents can be searched that were not sent whole."""
+    return demo_citations.SEARCH in tools and choice != "none" and not done
 
 
 def _first_mention(name: str, prompt: str) -> int | None:

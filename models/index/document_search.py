@@ -30,8 +30,9 @@ RANK_CONSTANT = 60
 WORDS_WEIGHT, VECTORS_WEIGHT = 1.0, 0.5
 NAME_BONUS = 0.15
 """Added to the score by words, as a share of it, for each word of the query in the document's name, up to two."""
-MIN_COVERED, MIN_COSINE = 0.3, 0.3
-"""The best chunk has this share of the query's information, or its vector this cosine; else nothing was found."""
+MIN_COVERED, MIN_WORDS, MIN_COSINE = 0.3, 0.5, 0.3
+"""The best chunk has this share of the query's information, or of its words, or its vector this cosine; else nothing was found. In documents
+about one thing the words for it say little, since all chunks have them, and one word that none has would outweigh them."""
 NEAR_COSINE = 0.2
 """Vectors of unrelated texts have cosines up to this."""
 Key = tuple[int, int]
@@ -89,11 +90,11 @@ def search(scopes: Sequence[IndexScope], query: str, top_k: int = 5) -> SearchAn
     if not searched.chunks or not wanted:
         return SearchAnswer()
     terms = terms_in(list(searched.documents), searched.chunks, wanted)
-    ranked, covered = _by_words(searched, terms)
+    ranked, covered, shared = _by_words(searched, terms)
     weights = {term.word: term.weight for term in terms}
     vector = embedder().query(query, lambda word: weights.get(word, 0.5))
     near = near_chunks(list(searched.documents), searched.chunks, vector, NEAREST)
-    if covered < MIN_COVERED and (not near or near[0].cosine < MIN_COSINE):
+    if covered < MIN_COVERED and shared < MIN_WORDS and (not near or near[0].cosine < MIN_COSINE):
         return SearchAnswer()
     near = [chunk for chunk in near if chunk.cosine >= NEAR_COSINE]
     order = _fused(ranked, near)
@@ -126,24 +127,26 @@ def _searched(scopes: Sequence[IndexScope]) -> _Searched:
     return _Searched(documents, chunks, length / chunks if chunks else 1.0, accounts)
 
 
-def _by_words(searched: _Searched, terms: Sequence[QueryTerm]) -> tuple[list[Key], float]:
-    """Chunks by BM25, best first, and the largest share of the query's information that one of them has."""
+def _by_words(searched: _Searched, terms: Sequence[QueryTerm]) -> tuple[list[Key], float, float]:
+    """Chunks by BM25, best first, and the largest shares of the query's information and of its words that one of them has."""
     scores: dict[Key, float] = {}
-    most, total = 0.0, sum(term.weight for term in terms)
+    most, words_found, total = 0.0, 0, sum(term.weight for term in terms)
     known = {form for term in terms for form in (term.word, *term.forms)}
     bonus = {id: _name_bonus(name, known) for id, (_, name, _) in searched.documents.items()}
     marks = [(term.weight, [f"{quoted(form)}:" for form in term.forms]) for term in terms if term.forms]
     for source_id, seq, length, stored in _candidates(searched, terms):
-        score = covered = 0.0
+        score, covered, matched = 0.0, 0.0, 0
         norm = K1 * (1 - B + B * length / searched.mean_length)
         for weight, forms in marks:
             count = sum(_occurrences(stored, mark) for mark in forms)
             if count:
                 score += weight * count * (K1 + 1) / (count + norm)
                 covered += weight
+                matched += 1
         scores[source_id, seq] = score * bonus[source_id]
-        most = max(most, covered)
-    return sorted(scores, key=lambda key: (-scores[key], key)), most / total if total else 0.0
+        most, words_found = max(most, covered), max(words_found, matched)
+    ranked = sorted(scores, key=lambda key: (-scores[key], key))
+    return ranked, most / total if total else 0.0, words_found / max(len(terms), 1)
 
 
 def _occurrences(stored: str, mark: str) -> int:

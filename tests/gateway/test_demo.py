@@ -197,3 +197,16 @@ def test_structured_answers() -> None:
 def test_odd_bodies_are_answered(body: dict[str, Any]) -> None:
     assert whole(body)["choices"]
     assert streamed(body)
+
+
+def test_documents_are_quoted_or_said_to_be_silent() -> None:
+    id = f"file-{'0a' * 16}#3"
+    system = f'Cite 【chunk id "words"】, such as 【file-0a1b#3 "x"】.\n【{id}】\nBoats leave at seven. The harbour closes at nine in winter.\n'
+
+    def said(question: str) -> str:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+        return next_turn({"messages": messages}).text
+
+    sentence = "The harbour closes at nine in winter."
+    assert said("When does the harbour close in winter?") == f'{sentence} 【{id} "{sentence}"】'
+    assert said("Who paints portraits?") == "The documents say nothing about this."

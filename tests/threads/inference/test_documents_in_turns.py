@@ -146,3 +146,14 @@ def test_arguments_of_the_wrong_type_are_answered(turns: Turns, fake: FakeUpstre
     tool = next(message for message in turns.messages() if message.role == "tool")
     assert "query" in tool.text
     assert json.dumps(tool.text)
+
+
+@pytest.mark.parametrize("repeated", [1, 300])
+def test_the_demo_model_cites_what_it_was_given(turns: Turns, alice: Person, repeated: int) -> None:
+    """A small document is sent whole, a large one is searched."""
+    document = upload(alice, "thread", turns.thread_id, POLICY * repeated)
+    turn = turns.ask("After how many days are refunds paid?", model="stoa/demo")
+    (answer,) = [each for each in turns.messages() if each.citations]
+    assert answer.text == "Refunds are paid within 30 days of the return. 【1】"
+    assert [each["document_id"] for each in answer.citations or ()] == [document.id]
+    assert turn.rounds == (1 if repeated == 1 else 2)
