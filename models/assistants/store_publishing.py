@@ -1,8 +1,8 @@
-"""Publish a version of an assistant in the store, and find the assistant of a published version."""
+"""Publish a version of an assistant in the store, and find the assistant of an agent there."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
@@ -14,7 +14,7 @@ from models.core.db import db
 from models.core.errors import DomainError, Forbidden, Invalid
 from models.core.settings import Settings
 from models.ledger import Account
-from models.orgs import record_org
+from models.orgs import Org, can, memberships, record_org
 from models.store import publishers
 from models.store.publishing import publish as store_publish
 from models.store.publishing import validation
@@ -24,6 +24,13 @@ from models.store.publishing.spawning import FullReference
 MAX_STORE_NAME = 200
 BACK_LINK = "Made from version {version} of the assistant `{id}`."
 """In the changelog of the store's version, which is public; the assistant stays private."""
+
+
+class PublishedSource(NamedTuple):
+    """The assistant of an agent in the store, and the organisation that owns it, if one does."""
+
+    assistant: Assistant
+    org: Org | None
 
 
 class PublicationRefused(DomainError):
@@ -46,7 +53,7 @@ def publish_assistant(
     limits: Settings,
 ) -> tuple[SavedAssistant, FullReference]:
     """Publish the current version as `publisher_id/agent_id`: its instructions become the system prompt, the names of its tools the tool
-    names. The context is published only if that is confirmed. An organisation's assistant goes to the organisation's publishers only.
+    names, its variables the parameters of the input; `{{name}}` stays as text. The context is published only if that is confirmed. An organisation's assistant goes to the organisation's publishers only.
     `credential` and `arrived` as in `publish`. Flushes; locks the publisher, then the assistant.
 
     Raises NotFound, Forbidden, Invalid (422) with the field, and PublicationRefused; roll back then."""
@@ -77,14 +84,17 @@ def publish_assistant(
     return found, reference
 
 
-def published_from(account_ids: Collection[str], reference: str) -> Assistant | None:
-    """The assistant of these accounts that was last published as `publisher/agent@version`."""
+def published_from(user_id: str, publisher_id: str, agent_id: str) -> PublishedSource | None:
+    """The assistant that was last published as a version of this agent, among those that the user may see: their own and those of their
+    organisations."""
+    orgs = {org.id: org for org, member in memberships(user_id) if can(member, "see_assistants")}
     query = select(Assistant).where(
-        Assistant.account_id.in_(account_ids),
-        Assistant.published_as == reference,
+        Assistant.account_id.in_([user_id, *orgs]),
+        Assistant.published_as.startswith(f"{publisher_id}/{agent_id}@", autoescape=True),
         Assistant.deleted_at.is_(None),
     )
-    return db.session.scalars(query.limit(1)).first()
+    found = db.session.scalars(query.order_by(Assistant.updated_at.desc(), Assistant.id).limit(1)).first()
+    return PublishedSource(found, orgs.get(found.account_id)) if found is not None else None
 
 
 def _check_publisher(by: User, account: Account, publisher_id: str) -> None:
@@ -118,6 +128,22 @@ def _definition(
         "model": content.model,
         "systemPrompt": prompt,
         "toolNames": [tool_name(each) for each in content.tools],
+        "inputSchema": _input_schema(content.variables) if content.variables else None,
         "changelog": BACK_LINK.format(version=content.version, id=content.assistant_id),
     }
     return {name: value for name, value in raw.items() if value is not None}
+
+
+def _input_schema(variables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The variables as JSON Schema of the agent's input."""
+    properties = {name: _property(each) for name, each in variables.items()}
+    required = [name for name, each in variables.items() if each["required"] and each["default"] is None]
+    params = {"type": "object", "properties": properties, **({"required": required} if required else {})}
+    return {"prompt": {"type": "string"}, "params": params}
+
+
+def _property(variable: Mapping[str, Any]) -> dict[str, Any]:
+    kind = variable["type"]
+    found = {"type": "string", "enum": variable["values"]} if kind == "enum" else {"type": kind}
+    more = {"default": variable["default"], "description": variable["description"]}
+    return {**found, **{key: value for key, value in more.items() if value is not None}}

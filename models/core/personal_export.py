@@ -1,4 +1,4 @@
-"""The files of the export of a user's data: each room registers its own, which list what they hold of one user.
+"""The files of the export of a user's data and of an organisation's archive: each room registers its own, which list what they hold of one owner.
 
 Rows are read in batches, each on a connection of its own that is returned before the batch is yielded: an export of millions of
 calls holds no transaction, and memory stays constant.
@@ -7,13 +7,15 @@ calls holds no transaction, and memory stays constant.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, literal, tuple_
+from sqlalchemy import ColumnElement, Engine, Select, literal, tuple_
 
 from models.core.csv_text import csv_cell, csv_lines
 from models.core.db import db
 
+Owner = Literal["person", "organisation"]
+PEOPLE: tuple[Owner, ...] = ("person",)
 Rows = Callable[[str], Iterable[Mapping[str, Any]]]
 BATCH = 1_000
 LINES_PER_CHUNK = 100
@@ -22,12 +24,14 @@ LINES_PER_CHUNK = 100
 @dataclass(frozen=True)
 class ExportFile:
     """One file: its name in the ZIP, what it holds, the meaning (with unit) of each column or field, and its text, in chunks, for
-    the user with this id. `chunks` runs in an application context."""
+    the owner with this id. `chunks` needs the application context when it is called, and for files of organisations only then.
+    `owners` says whose exports have it."""
 
     name: str
     about: str
     columns: Mapping[str, str]
     chunks: Callable[[str], Iterator[str]]
+    owners: tuple[Owner, ...] = PEOPLE
 
 
 _files: dict[str, ExportFile] = {}
@@ -38,32 +42,43 @@ def add_file(file: ExportFile) -> None:
     _files[file.name] = file
 
 
-def add_csv(name: str, about: str, columns: Mapping[str, str], rows: Rows) -> None:
+def add_csv(
+    name: str, about: str, columns: Mapping[str, str], rows: Rows, *, owners: tuple[Owner, ...] = PEOPLE
+) -> None:
     """Register a CSV file; `rows` yields mappings with at least these columns."""
-    add_file(ExportFile(name, about, columns, lambda user_id: csv_lines(tuple(columns), rows(user_id))))
+    names = tuple(columns)
+    add_file(ExportFile(name, about, columns, lambda id: csv_lines(names, rows(id)), owners))
 
 
-def add_json_lines(name: str, about: str, columns: Mapping[str, str], rows: Rows) -> None:
+def add_json_lines(
+    name: str, about: str, columns: Mapping[str, str], rows: Rows, *, owners: tuple[Owner, ...] = PEOPLE
+) -> None:
     """Register a file with one JSON object a line. Times are ISO 8601 in UTC; decimals are text, because they are exact."""
-    add_file(ExportFile(name, about, columns, lambda user_id: _json_lines(tuple(columns), rows(user_id))))
+    names = tuple(columns)
+    add_file(ExportFile(name, about, columns, lambda id: _json_lines(names, rows(id)), owners))
 
 
-def export_files() -> list[ExportFile]:
-    """The files, by name."""
-    return [_files[name] for name in sorted(_files)]
+def export_files(owner: Owner = "person") -> list[ExportFile]:
+    """The files of a person, or of an organisation, by name."""
+    return [_files[name] for name in sorted(_files) if owner in _files[name].owners]
 
 
 def batches(query: Select[*tuple[Any, ...]], *order: Any, size: int = BATCH) -> Iterator[Mapping[str, Any]]:
     """The rows of the query by these columns, which are unique together and not null, as mappings. An index must start with the
-    query's condition and the first of them."""
-    yield from keyset(query, order, lambda _: size)
+    query's condition and the first of them. Needs the application context only when called."""
+    return keyset(query, order, lambda _: size)
 
 
 def keyset(
     query: Select[*tuple[Any, ...]], order: tuple[Any, ...], size: Callable[[int], int]
 ) -> Iterator[Mapping[str, Any]]:
     """As `batches`; `size` returns how many rows the batch with this number has."""
-    engine = db.engine
+    return _keyset(db.engine, query, order, size)
+
+
+def _keyset(
+    engine: Engine, query: Select[*tuple[Any, ...]], order: tuple[Any, ...], size: Callable[[int], int]
+) -> Iterator[Mapping[str, Any]]:
     names = [f"position_{index}" for index in range(len(order))]
     query = query.add_columns(*(column.label(name) for column, name in zip(order, names, strict=True)))
     query = query.order_by(*order)

@@ -1,7 +1,9 @@
-"""Threads as files: all branches of one as JSON, a branch of it as Markdown, and all of a person's for the export of their data."""
+"""Threads as files: all branches of one as JSON, a branch of it as Markdown, all of a person's for the export of their data, and what an
+organisation paid for in its archive."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Select, select
@@ -208,4 +210,43 @@ add_csv(
         "views": "how often it was opened",
     },
     _shares,
+)
+
+
+# -- the archive of an organisation --------------------------------------------------------------------------
+
+
+def _threads_of_org(org_id: str) -> Iterable[Mapping[str, Any]]:
+    """What the organisation pays for, and nothing that was said: threads are private to their people."""
+    people = db.session.scalars(select(Thread.user_id).where(Thread.account_id == org_id).distinct()).all()
+    return chain.from_iterable([_threads_of_member(org_id, each) for each in sorted(people)])
+
+
+def _threads_of_member(org_id: str, user_id: str) -> Iterator[Mapping[str, Any]]:
+    query: Select[*tuple[Any, ...]] = select(
+        *(Thread.id, Thread.user_id, Thread.kind, Thread.assistant_id, Thread.model, Thread.budget),
+        *(Thread.spent, Thread.created_at, Thread.active_at, Thread.deleted_at),
+        Thread.last_seq.label("messages"),
+    ).where(Thread.user_id == user_id, Thread.account_id == org_id)
+    return batches(query, Thread.active_at, Thread.id)
+
+
+add_csv(
+    "threads.csv",
+    "Threads that the organisation pays for, without their names and messages, which only their people read.",
+    {
+        "id": "id of the thread",
+        "user_id": "whose it is",
+        "kind": "the door that made it",
+        "assistant_id": "assistant that answers",
+        "model": "model of the thread",
+        "messages": "number of its messages",
+        "budget": "most that its answers may cost, in credits",
+        "spent": "what its answers cost, in credits",
+        "created_at": "when it was made",
+        "active_at": "when its last message was added",
+        "deleted_at": "when it was deleted",
+    },
+    _threads_of_org,
+    owners=("organisation",),
 )

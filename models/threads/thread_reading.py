@@ -1,6 +1,6 @@
 """What a page shows of a thread beside its messages: the turns that are not over, what they have written so far, and what was charged."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -76,6 +76,14 @@ def _newest_turn(thread: Thread, page: Sequence[ThreadMessage]) -> Turn | None:
         return turn
     answers = turn.request.get("parent_id") in [message.id for message in page]
     return turn if answers and db.session.scalar(wrote.limit(1)) is None else None
+
+
+def last_variables(thread: Thread, assistant_id: str) -> Mapping[str, Any]:
+    """The values of variables that the thread's newest turn had, if this assistant answered it."""
+    query = select(Turn.request).where(Turn.subject_id == thread.id)
+    request = db.session.scalar(query.order_by(Turn.created_at.desc(), Turn.id.desc()).limit(1)) or {}
+    found = request.get("variables") if request.get("assistant_id") == assistant_id else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def open_turns_of(thread: Thread) -> Sequence[Turn]:

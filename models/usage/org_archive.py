@@ -1,4 +1,4 @@
-"""The archive of an organisation: a ZIP file with its members, repositories, calls, statement and audit log."""
+"""The archive of an organisation: a ZIP file with its members, repositories, calls, statement and audit log, and what other rooms hold of it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from models.core.audit_trail import EXPORT_COLUMNS, AuditFilter, exported_entries
 from models.core.csv_text import csv_lines
 from models.core.db import now
+from models.core.personal_export import export_files
 from models.core.zip_stream import zipped
 from models.orgs import Org, members, org_repos
 from models.usage.export import org_csv_of
@@ -28,6 +29,7 @@ def org_archive(org: Org) -> Iterator[bytes]:
             "calls.csv": org_csv_of(exported_calls(org.id, org.created_at, now())),
             "statement.csv": statement_csv(statement_range(org.id, None, None)),
             "audit.csv": csv_lines(EXPORT_COLUMNS, exported_entries(AuditFilter(org.id))),
+            **{file.name: file.chunks(org.id) for file in export_files("organisation")},
         }
     )
 

@@ -10,11 +10,16 @@
     return holder.content.querySelector("#attached");
   }
 
+  function announce(text) {
+    find("[data-announce]").textContent = text;
+  }
+
   // Files: into an open thread at once, with progress; into a new one with its first message.
   function attach(input) {
     const note = find("[data-file-names]", input.form);
     const names = [...input.files].map((file) => file.name).join(", ");
     note.textContent = names;
+    note.removeAttribute("data-failed");
     if (!input.dataset.upload || !input.files.length) return;
     const data = new FormData();
     for (const file of input.files) data.append("files", file);
@@ -23,14 +28,16 @@
     const sent = new XMLHttpRequest();
     sent.open("POST", input.dataset.upload);
     sent.setRequestHeader("HX-Request", "true");
-    sent.upload.onprogress = ({ loaded, total }) => (note.textContent = `${names} ${Math.round((100 * loaded) / total)} %`);
+    sent.upload.onprogress = ({ loaded, total }) => (note.textContent = `Uploading ${Math.round((100 * loaded) / total)} %: ${names}`);
     sent.onloadend = () => {
       const fresh = parsed(sent.responseText);
-      note.textContent = fresh ? "" : "Not uploaded. Try again.";
-      if (!fresh) return;
+      const problem = sent.status === 413 ? "Too large: attach at most 20 MB at a time." : "Not uploaded. Try again.";
+      note.textContent = fresh ? "" : problem;
+      note.toggleAttribute("data-failed", !fresh);
+      if (!fresh) return announce(problem);
       find("#attached").replaceWith(fresh);
       window.htmx.process(fresh);
-      find("[data-announce]").textContent = find("[role=alert]", fresh)?.textContent ?? "Attached";
+      announce(find("[role=alert]", fresh)?.textContent ?? "Attached");
     };
     sent.send(data);
   }

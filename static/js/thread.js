@@ -87,8 +87,9 @@
     if (!busy) delete root.dataset.events;
     const stop = find("[data-stop]");
     if (!stop) return;
-    if (!busy && stop === document.activeElement) find("#content").focus({ preventScroll: true });
-    stop.hidden = !busy;
+    const interrupt = find("[data-interrupt]");
+    if (!busy && [stop, interrupt].includes(document.activeElement)) find("#content").focus({ preventScroll: true });
+    stop.hidden = interrupt.hidden = !busy;
     find("[data-send-word]").textContent = busy ? "Queue" : "Send";
   }
 
@@ -140,18 +141,25 @@
     begin();
     if (/\/(messages|answers)$/.test(event.detail.pathInfo.requestPath)) {
       toEnd();
-      if (!touch.matches) find("#content")?.focus({ preventScroll: true });
+      if (!touch.matches) (find('#prompt [aria-invalid="true"]') ?? find("#content"))?.focus({ preventScroll: true });
     }
   });
 
-  // Forms of messages take the model that is chosen in the composer.
+  // Forms of messages take what is chosen in the composer: the model, the assistant and its variables.
   listen(
     "submit",
     (event) => {
-      if (!event.target.matches("[data-carries-model]")) return;
-      for (const name of ["model", "assistant"]) {
-        const [own, chosen] = [event.target.elements.namedItem(name), document.getElementById(name)];
+      const form = event.target;
+      if (!form.matches("[data-carries]")) return;
+      for (const name of form.dataset.carries.split(" ")) {
+        const [own, chosen] = [form.elements.namedItem(name), document.getElementById(name)];
         if (own && chosen?.value) own.value = chosen.value;
+      }
+      for (const old of form.querySelectorAll("[data-carried]")) old.remove();
+      for (const { name, value } of document.querySelectorAll("#variables [name]")) {
+        const copy = Object.assign(document.createElement("input"), { type: "hidden", name, value });
+        copy.dataset.carried = "";
+        form.append(copy);
       }
     },
     true,
@@ -171,7 +179,15 @@
   // A source opens where its words are.
   listen("htmx:afterSettle", (event) => event.target.matches("[data-panel-body]") && find("#cited", event.target)?.scrollIntoView({ block: "center" }));
 
-  listen("toggle", (event) => event.target.open && find("textarea, input:not([type=hidden])", event.target)?.focus(), true);
+  listen(
+    "toggle",
+    (event) => {
+      if (!event.target.matches(".msg__more[open]")) return;
+      find("textarea, input:not([type=hidden])", event.target)?.focus({ preventScroll: true });
+      find("form", event.target)?.scrollIntoView({ block: "nearest" });
+    },
+    true,
+  );
 
   const keys = {
     n: () => find("[data-new-thread]")?.click(),
@@ -184,7 +200,15 @@
   };
 
   listen("keydown", (event) => {
-    if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.defaultPrevented || event.isComposing || event.altKey) return;
+    if (event.ctrlKey || event.metaKey) {
+      if (event.key !== "Enter" || !hit(event, "[data-enter-sends]")) return;
+      event.preventDefault();
+      const interrupt = find("[data-interrupt]:not([hidden])", event.target.form);
+      if (interrupt) interrupt.click();
+      else event.target.form.requestSubmit();
+      return;
+    }
     const typing = hit(event, "input, textarea, select, [contenteditable]");
     if (event.key === "Enter" && !event.shiftKey && !touch.matches && hit(event, "[data-enter-sends]")) {
       event.preventDefault();

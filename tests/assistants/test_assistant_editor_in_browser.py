@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.assistants import AssistantVersion
+from models.turns import Turn
 from tests import factories
 from tests.chromium import OpenPage, judge, serving
 from tests.factories import Person
@@ -39,12 +40,16 @@ def test_an_assistant_is_made_tested_changed_compared_and_restored(
         page.get_by_role("button", name="Save and test").click()
         pane = page.locator("#test")
         expect(pane.get_by_role("heading", name="Test of Writer, version 2")).to_be_visible()
+        expect(pane.get_by_label("company")).to_have_value("Acme")
+        pane.get_by_label("company").fill("Harbor")
         pane.get_by_label("Message").fill("Who are you?")
         pane.get_by_role("button", name="Send").click()
         if script:
             expect(pane.locator(".msg--assistant")).to_contain_text("This is stoa/demo")
             expect(pane.get_by_role("link", name="open the call")).to_be_visible()
             assert page.locator("h1").count() == 1
+            pane.get_by_text("Variables").click()
+            expect(pane.get_by_label("company")).to_have_value("Harbor")
             judge(page, 390)
             page.get_by_role("link", name="Versions").click()
         else:
@@ -61,3 +66,4 @@ def test_an_assistant_is_made_tested_changed_compared_and_restored(
         versions = session.scalars(select(AssistantVersion).order_by(AssistantVersion.version)).all()
         assert [each.instructions.count("brief") for each in versions] == [0, 1, 0]
         assert versions[0].variables["company"]["default"] == "Acme"
+        assert session.scalars(select(Turn)).one().request["variables"] == {"company": "Harbor"}

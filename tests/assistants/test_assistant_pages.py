@@ -320,6 +320,18 @@ def test_a_version_is_published_with_problems_beside_fields(session: OrmSession,
     assert alice.user
     factories.publisher(alice.user, "harbor")
     session.commit()
+    page = alice.browser.get(f"{path}/publication").text
+    assert "Different in the store" not in page
+    variable = {"variable-0-name": "company", "variable-0-type": "string"}
+    server = {"server-0-name": "crm", "server-0-url": "https://crm.example.com/mcp"}
+    sent = {**FORM, **variable, **server, "context": "Private facts", "temperature": "0.5"}
+    assert send(alice, path, **sent).status_code == 303
+    page = alice.browser.get(f"{path}/publication").text
+    assert re.findall(r'<dt>([\w ]+) <span class="mono break">(\w+)</span>', page) == [
+        ("MCP servers", "crm"),
+        ("Parameters", "temperature"),
+        ("Variables", "company"),
+    ]
     fields = {"publisher": "harbor", "agent": "writer", "version": "1.0.0"}
     for wrong, message in (
         ({}, "The context is private"),

@@ -7,6 +7,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
+from models.assistants import Assistant
 from models.assistants.store_publishing import published_from
 from models.core.errors import Invalid
 from models.orgs import Org
@@ -83,12 +84,69 @@ def test_the_current_version_becomes_an_agent_of_the_store(
     assert (
         mine.client.get(f"{PATH}/{mine.id}", headers=mine.headers).json["published_as"] == "acme/editor@1.2.0"
     )
-    found = published_from([alice.id], "acme/editor@1.2.0")
-    assert found is not None
-    assert found.id == mine.id
+    shown = mine.client.get(f"{PATH}/{mine.id}", headers=mine.headers).json
+    assert shown["published_url"].endswith("/publishers/acme/agents/editor/1.2.0")
     assert mine()[1]["published_as"] == "acme/editor@1.2.1"
     status, refused = mine(version="1.0.0")
     assert (status, refused["error"]["code"]) == (422, "publish_refused")
+
+
+def test_the_page_in_the_store_links_back_for_its_owner(
+    session: OrmSession,
+    mine: Publishing,
+    acme: Org,
+    alice: Person,
+    bob: Person,
+    mallory: Person,
+    anonymous: Person,
+) -> None:
+    factories.publisher(acme, "inside")
+    ours = Publishing(mine.client, mine.headers, org_id=acme.id)
+    for own, query, publisher, place in (
+        (mine, "", "acme", "/assistants"),
+        (ours, f"?org_id={acme.id}", "inside", f"/orgs/{acme.slug}/assistants"),
+    ):
+        assert own(query=query, publisher_id=publisher)[0] == 201
+        assert own(query=query, publisher_id=publisher)[0] == 201
+        link = f'href="{place}/{own.id}"'
+        for version in ("0.0.1", "0.0.2"):
+            page = f"/publishers/{publisher}/agents/editor/{version}"
+            assert link in alice.browser.get(page).text
+            for other in (bob, mallory, anonymous):
+                assert link not in other.browser.get(page).text
+    assert published_from(bob.id, "inside", "editor") == (session.get(Assistant, ours.id), acme)
+    for user, names in (
+        (mallory, ("inside", "editor")),
+        (alice, ("acme", "edito_")),
+        (alice, ("acm", "editor")),
+    ):
+        assert published_from(user.id, *names) is None
+    mine.client.delete(f"{PATH}/{mine.id}", headers=mine.headers)
+    assert published_from(alice.id, "acme", "editor") is None
+
+
+def test_variables_become_parameters_of_the_input(
+    session: OrmSession, client: FlaskClient, mine: Publishing
+) -> None:
+    variables = {
+        "tone": {"type": "enum", "values": ["warm", "dry"], "required": True, "description": "How it sounds"},
+        "words": {"type": "number", "default": 50, "required": True},
+        "greet": {"type": "boolean"},
+    }
+    changed = {"variables": variables, "instructions": "Be {{tone}}."}
+    assert client.patch(f"{PATH}/{mine.id}", json=changed, headers=mine.headers).status_code == 200
+    assert mine()[0] == 201
+    data = session.scalars(select(AgentConfig)).one().data
+    assert data["systemPrompt"] == "Be {{tone}}."
+    assert data["inputSchema"]["params"] == {
+        "type": "object",
+        "properties": {
+            "tone": {"type": "string", "enum": ["warm", "dry"], "description": "How it sounds"},
+            "words": {"type": "number", "default": 50},
+            "greet": {"type": "boolean"},
+        },
+        "required": ["tone"],
+    }
 
 
 def test_a_context_is_published_only_if_that_is_confirmed(

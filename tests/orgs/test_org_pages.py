@@ -12,11 +12,13 @@ from sqlalchemy import event, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 
+from models.assistants import create_assistant
 from models.core.audit_log import AuditLog
-from models.core.db import db
+from models.core.db import db, extension
 from models.ledger import Account, budgets
 from models.orgs import Org, OrgMember, OrgRepo, org_repos
 from models.orgs.features import feature_config, feature_on
+from models.threads import append, create_thread
 from tests import factories
 from tests.factories import Person
 from tests.orgs.forms import FRAGMENT, send
@@ -179,6 +181,13 @@ def test_archive_has_everything(acme: Org, site: OrgRepo, alice: Person, bob: Pe
     assert bob.user
     factories.grant(alice.user, 700, type="organization", org_id=acme.id)
     factories.message(bob.user, org_id=acme.id, repo_url=site.repo_url, credits=7)
+    account = Account(org_id=acme.id)
+    fields = {"name": "Editor", "instructions": "Edit texts."}
+    editor = create_assistant(bob.id, account, fields, extension("settings")).assistant.id
+    create_assistant(bob.id, Account(user_id=bob.id), {**fields, "name": "Mine alone"}, extension("settings"))
+    thread = create_thread(bob.id, account, name="Between us", assistant_id=editor)
+    append(thread, role="user", content="A secret")
+    db.session.commit()
     answer = alice.browser.get("/orgs/acme/archive.zip")
     assert answer.headers["Content-Disposition"] == 'attachment; filename="stoa-acme.zip"'
     archive = zipfile.ZipFile(io.BytesIO(answer.data))
@@ -190,8 +199,14 @@ def test_archive_has_everything(acme: Org, site: OrgRepo, alice: Person, bob: Pe
         "calls.csv": f"{bob.id},{site.repo_url}",
         "statement.csv": "700",
         "audit.csv": "repository.added",
+        "assistants.jsonl": '"instructions": "Edit texts."',
+        "threads.csv": f"{thread.id},{bob.id},thread,{editor},,1",
     }.items():
         assert text in files[name], name
+    assert {"tools.jsonl", "tool_secrets.csv"} < files.keys()
+    whole = "".join(files.values())
+    for private in ("Mine alone", "Between us", "A secret"):
+        assert private not in whole
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A thread in Chromium: an answer that streams, reloads, a second tab, stopping, versions, keys, and without JavaScript."""
+"""A thread in Chromium: an answer that streams, reloads, a second tab, stopping, files, versions, keys, and without JavaScript."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,10 @@ from flask import Flask
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session
 
+from models.assistants import create_assistant
+from models.core.db import db, extension
 from models.gateway.demo_model import DemoModel
+from models.ledger import Account
 from tests import factories
 from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.factories import Person, browser_cookie
@@ -46,7 +49,7 @@ def test_an_answer_streams_and_is_seen_everywhere(open_page: OpenPage, base: str
         answer = page.locator(".msg--assistant")
         expect(answer).to_contain_text("This is stoa/demo")
         expect(answer).to_have_attribute("aria-busy", "true")
-        expect(page.get_by_role("button", name="Stop")).to_be_visible()
+        expect(page.get_by_role("button", name="Stop", exact=True)).to_be_visible()
         other = page.context.new_page()
         other.goto(page.url)
         page.reload()
@@ -54,7 +57,7 @@ def test_an_answer_streams_and_is_seen_everywhere(open_page: OpenPage, base: str
             expect(each.locator(".msg--assistant")).to_contain_text("This is stoa/demo, answering")
             expect(each.locator(".msg--assistant")).to_contain_text(END)
             expect(each.locator(".msg--assistant")).not_to_have_attribute("aria-busy", "true")
-            expect(each.get_by_role("button", name="Stop")).to_be_hidden()
+            expect(each.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
             expect(each.locator("#thread-total")).not_to_have_text("0 credits")
         expect(page.get_by_role("status").filter(has_text="Answer finished")).to_have_count(1)
         other.close()
@@ -72,6 +75,46 @@ def test_an_answer_streams_and_is_seen_everywhere(open_page: OpenPage, base: str
         judge(page, *WIDTHS)
 
 
+DROP = """() => {
+  window.said = [];
+  const note = document.querySelector("[data-file-names]");
+  new MutationObserver(() => window.said.push(note.textContent)).observe(note, { childList: true, characterData: true, subtree: true });
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File(["Columns stand in rows. ".repeat(9000)], "note.txt", { type: "text/plain" }));
+  for (const type of ["dragover", "drop"]) document.querySelector("#messages").dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_a_message_stops_the_answer_and_files_are_dropped(
+    open_page: OpenPage, base: str, alice: Person
+) -> None:
+    fields = {
+        "name": "Writer",
+        "instructions": "For {{company}}.",
+        "variables": {"company": {"type": "string", "default": "Acme"}},
+    }
+    create_assistant(alice.id, Account(user_id=alice.id), fields, extension("settings"))
+    db.session.commit()
+    with open_page(base) as page:
+        begin(page, alice, STORY)
+        page.keyboard.press("Enter")
+        answers, interrupt = page.locator(".msg--assistant"), page.get_by_role("button", name="Stop and send")
+        expect(answers).to_contain_text("This is")
+        expect(interrupt).to_be_hidden()
+        page.locator("#content").fill("And a temple?")
+        expect(interrupt).to_be_visible()
+        page.keyboard.press("Control+Enter")
+        expect(answers).to_have_count(2)
+        expect(answers.last).to_contain_text("And a temple?")
+        expect(answers.last).not_to_have_attribute("aria-busy", "true")
+        expect(answers.first).not_to_contain_text(END)
+        page.get_by_label("Assistant").select_option("Writer")
+        expect(page.get_by_label("company")).to_have_value("Acme")
+        page.evaluate(DROP)
+        expect(page.get_by_role("list", name="Files of this thread")).to_contain_text("note.txt")
+        assert "Uploading 100 %: note.txt" in page.evaluate("said")
+
+
 def test_stopping_editing_and_versions_by_keyboard(open_page: OpenPage, base: str, alice: Person) -> None:
     with open_page(base) as page:
         begin(page, alice, STORY)
@@ -79,7 +122,7 @@ def test_stopping_editing_and_versions_by_keyboard(open_page: OpenPage, base: st
         expect(page.locator(".msg--assistant")).to_contain_text("This is")
         page.keyboard.press("Escape")
         expect(page.get_by_text("Stopped", exact=True).first).to_be_visible()
-        expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+        expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
         page.locator("#thread-h").click()
         page.keyboard.press("?")
         expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
@@ -121,13 +164,17 @@ def test_without_javascript(open_page: OpenPage, base: str, alice: Person) -> No
         page.get_by_label("Model").fill("stoa/demo")
         page.locator("#content").fill(STORY)
         page.get_by_role("button", name="Send").click()
-        expect(page.get_by_role("button", name="Stop")).to_be_visible()
-        expect(page.locator(".msg--assistant")).to_contain_text(END)
-        expect(page.get_by_role("button", name="Stop")).to_be_hidden()
-        page.get_by_text("Edit", exact=True).click()
-        page.locator("[data-edit] textarea").fill("What is a temple?")
-        page.get_by_role("button", name="Send as new version").click()
-        expect(page.locator(".msg--assistant")).to_contain_text("What is a temple?")
+        expect(page.get_by_role("button", name="Stop", exact=True)).to_be_visible()
+        page.get_by_role("link", name="Write meanwhile").click()
+        page.locator("#content").fill("And a temple?")
+        page.get_by_role("button", name="Stop and send").click()
+        expect(page.locator(".msg--assistant").last).to_contain_text("And a temple?")
+        expect(page.locator(".msg--assistant").first).not_to_contain_text(END)
+        expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
+        page.get_by_text("Edit", exact=True).last.click()
+        page.locator("[data-edit] textarea").last.fill("What is a forum?")
+        page.get_by_role("button", name="Send as new version").last.click()
+        expect(page.locator(".msg--assistant").last).to_contain_text("What is a forum?")
         page.get_by_role("button", name="Previous version").click()
         expect(page.locator(".msg__branch")).to_contain_text("1 / 2")
         page.get_by_role("link", name="All threads").click()

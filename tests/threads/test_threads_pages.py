@@ -9,12 +9,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from models import threads
-from models.core.db import db
+from models import assistants, threads
+from models.core.db import db, extension
 from models.ledger import Account
 from models.orgs import Org
 from models.threads import Thread, ThreadMessage
 from models.turns import Turn, TurnEngine
+from models.turns.turn_verbs import reclaim
 from tests import factories
 from tests.factories import Person
 
@@ -231,6 +232,90 @@ def test_a_link_shows_the_messages_and_nothing_else(
     assert anonymous.browser.get(link).status_code == 404
     assert "Revoked" in alice.browser.get("/threads/links").text
     assert post(f"{asked}/share", lifetime="ever").status_code == 422
+
+
+VARIABLES = {
+    "tone": {"type": "enum", "values": ["warm", "dry"], "required": True},
+    "words": {"type": "number", "default": 50},
+    "greet": {"type": "boolean"},
+    "company": {"type": "string", "default": "Acme", "description": "Whom it writes for"},
+}
+
+
+@pytest.fixture
+def writer(alice: Person) -> str:
+    """The id of an assistant of alice with variables."""
+    fields = {
+        "name": "Writer",
+        "instructions": "{{tone}} {{words}} {{greet}} {{company}}",
+        "variables": VARIABLES,
+    }
+    made = assistants.create_assistant(alice.id, Account(user_id=alice.id), fields, extension("settings"))
+    db.session.commit()
+    return made.assistant.id
+
+
+def asked_with() -> list[dict[str, Any]]:
+    """The variables of all turns, oldest first."""
+    return [turn.request["variables"] for turn in db.session.query(Turn).order_by(Turn.created_at)]
+
+
+def test_variables_of_an_assistant_are_fields(post: Post, alice: Person, writer: str) -> None:
+    page = alice.browser.get(f"/threads/new?assistant={writer}").text
+    assert '<option value="" selected>Choose</option><option value="warm">' in page
+    assert 'name="variable.words" type="text" value="50"' in page
+    assert '<option value="true">Yes</option>' in page
+    assert "Whom it writes for" in page
+    assert "variable.tone" not in alice.browser.get("/threads/new").text
+    asked = {"content": "Hello", "assistant": writer}
+    for fields, problem in (
+        ({}, "Give a value: it is required."),
+        ({"variable.tone": "loud"}, "Give one of: warm, dry."),
+        ({"variable.tone": "dry", "variable.words": "many\0"}, "Give a number."),
+    ):
+        answer = post("/threads", **asked, **fields)
+        assert answer.status_code == 422
+        assert problem in answer.text
+    assert 'value="many"' in answer.text
+    assert '<option value="dry" selected>' in answer.text
+    fields = {"variable.tone": "dry", "variable.words": "50", "variable.company": "", "variable.none": "x"}
+    thread = post("/threads", **asked, **fields).location
+    assert asked_with() == [{"tone": "dry"}], "defaults are the assistant's, and others are not sent"
+    assert '<option value="dry" selected>' in alice.browser.get(thread).text
+
+
+def test_forms_beside_messages_keep_the_variables(post: Post, alice: Person, writer: str) -> None:
+    fields = {"assistant": writer, "variable.tone": "dry", "variable.greet": "true"}
+    thread = post("/threads", content="Hello", **fields).location
+    question = messages(thread)[0]
+    assert post(f"{thread}/messages", content="Hello again", edits=question.id).status_code == 303
+    assert post(f"{thread}/answers", parent=question.id).status_code == 303
+    assert post(f"{thread}/answers", parent=question.id, **{"variable.tone": "warm"}).status_code == 303
+    kept = {"tone": "dry", "greet": "true"}
+    assert asked_with() == [kept, kept, kept, {"tone": "warm"}]
+
+
+def test_a_message_can_stop_the_answer_that_is_paused(
+    asked: str, post: Post, alice: Person, engine_of_turns: TurnEngine
+) -> None:
+    thread = db.session.get_one(Thread, asked.rpartition("/")[2])
+    thread.budget = thread.spent
+    db.session.commit()
+    post(f"{asked}/messages", content="And a temple?")
+    page = alice.browser.get(asked).text
+    assert "Paused" in page
+    assert re.search(r'<button[^>]*name="on_busy" value="interrupt" data-interrupt>Stop and send', page)
+    assert ">Queue</span>" in page
+    answer = post(f"{asked}/messages", content="Forget it", on_busy="interrupt")
+    assert answer.status_code == 303
+    for taken in reclaim(engine_of_turns.owner):
+        # the next worker that looks ends the paused one
+        db.session.commit()
+        engine_of_turns.run(taken.id, taken_over=True)
+    assert engine_of_turns.idle(20)
+    db.session.rollback()
+    states = [turn.state for turn in db.session.query(Turn).order_by(Turn.created_at)]
+    assert states == ["completed", "cancelled", "paused"]
 
 
 PAGES = ("", "/settings", "/deletion", "/share", "/documents", "/export/json")

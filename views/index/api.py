@@ -16,8 +16,8 @@ from models.core.db import db
 from models.core.errors import Invalid, NotFound
 from models.index import Document, DocumentReader, DocumentTooLarge, IndexScope
 from models.ledger import Account
-from views.billing.api.plans import MANAGEMENT
 from views.web.body import Body, Int32, Missing, read
+from views.web.error_bodies import MANAGEMENT
 from views.web.format import iso
 from views.web.guards import key_caller, limiter, require_key
 from views.web.keyset import cursor, cursor_text, page_limit

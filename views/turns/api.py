@@ -10,15 +10,15 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 
 from models.core.db import db
-from models.core.errors import DomainError
 from models.gateway import sse
+from models.ledger import Account
 from models.turns import Turn, TurnEngine, own_turn
 from models.turns.event_log import LoggedEvent
 from models.turns.turn_verbs import request_stop, take_to_end
 from views.gateway.api.model_calls import gateway
-from views.web.error_bodies import door
+from views.web.error_bodies import MANAGEMENT
 from views.web.format import iso
-from views.web.guards import key_credential
+from views.web.guards import require_key
 from views.web.operation import Operation, ResponseModel, header, query
 
 bp = Blueprint("turns_api", __name__)
@@ -106,10 +106,9 @@ def _frames(watched: Iterator[LoggedEvent | None]) -> Iterator[bytes]:
 
 
 def _own(turn_id: str, *, lock: bool = False) -> Turn:
-    found = key_credential()
-    if found is None:
-        raise DomainError("Send an API key.", status=401, code="unauthorized")
-    return own_turn(found.user.id, found.session.org_id or found.user.id, turn_id, lock=lock)
+    """The caller's turn, as all routes of threads find it: the key's user's, paid by the key's account. Raises DomainError (401), NotFound."""
+    caller = require_key()
+    return own_turn(caller.user.id, Account.of(caller.session).id, turn_id.replace("\0", "\ufffd"), lock=lock)
 
 
 @bp.get("/api/v1/turns/<turn_id>")
@@ -118,7 +117,7 @@ def _own(turn_id: str, *, lock: bool = False) -> Turn:
     caller="key",
     scope="threads:read",
     answers={200: ("The turn", TurnAnswer), 404: "There is no such turn"},
-    door=door(),
+    door=MANAGEMENT,
 )
 def turn(turn_id: str) -> ResponseReturnValue:
     """Return a turn."""
@@ -135,7 +134,7 @@ def turn(turn_id: str) -> ResponseReturnValue:
         query("after", "The same, for clients that cannot set the header"),
     ],
     answers={200: ("Server-sent events until the last one of the turn", str), 404: "There is no such turn"},
-    door=door(),
+    door=MANAGEMENT,
 )
 def events(turn_id: str) -> ResponseReturnValue:
     """Stream the events of a turn.
@@ -152,7 +151,7 @@ def events(turn_id: str) -> ResponseReturnValue:
     caller="key",
     scope="threads:write",
     answers={200: ("The turn; a running one ends in a moment", TurnAnswer), 404: "There is no such turn"},
-    door=door(),
+    door=MANAGEMENT,
 )
 def stop(turn_id: str) -> ResponseReturnValue:
     """Stop a turn. What was produced is kept and charged. Has no effect on one that has ended."""

@@ -1,4 +1,4 @@
-"""JSON error bodies: their models, and the error format of the compatible API, `{"error": …}`."""
+"""JSON error bodies: their models, the error format of the compatible API, `{"error": …}`, and that of management routes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,10 @@ from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 from pydantic import Field
 
-from models.core.errors import DomainError
+from models.core.errors import DomainError, Invalid
 from models.core.strict_models import InvalidBody, Missing
 from views.web.body import BadJson
+from views.web.guards import request_id
 from views.web.operation import ErrorFormat, ResponseModel
 
 BAD_JSON = "Invalid JSON in request body"
@@ -110,6 +111,28 @@ def error_response(error: DomainError) -> ResponseReturnValue:
     """Response for a DomainError: message, details and `Retry-After`."""
     details = {"details": error.details} if error.details else {}
     return jsonify(error=error.message, **details), error.status, retry_header(error)
+
+
+def _management_error(error: Exception) -> ResponseReturnValue | None:
+    """422 that names the field, for a body or a value that is wrong; the server's default for everything else."""
+    match error:
+        case InvalidBody():
+            issue = error.issues[0]
+            where = ".".join(str(key) for key in issue["path"])
+            return _validation_error(f"{where}: {issue['message']}" if where else issue["message"])
+        case Invalid() if error.fields:
+            details = "; ".join(f"{name}: {text}" for name, text in error.fields.items())
+            return _validation_error(error.message, details)
+    return None
+
+
+def _validation_error(message: str, details: str | None = None) -> ResponseReturnValue:
+    found = {"code": "validation_error", "message": message, "details": details}
+    return jsonify(error=found, request_id=request_id()), 422
+
+
+MANAGEMENT = ErrorFormat(_management_error, ServerError, ServerError, ServerError, ServerError)
+"""The error format of management routes, below `/api`."""
 
 
 def retry_header(error: DomainError) -> dict[str, str]:

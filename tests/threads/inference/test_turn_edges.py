@@ -150,6 +150,19 @@ def test_a_deleted_thread_spends_no_more(turns: Turns, fake: FakeUpstream, serve
     assert (turns.ask().state, len(turns.calls())) == ("cancelled", 1)
 
 
+def test_all_routes_of_turns_refuse_in_one_way(turns: Turns, web: FlaskClient, mallory: Person) -> None:
+    turn = turns.ask(budget=1)
+    routes = {"": "GET", "/events": "GET", "/stop": "POST", "/tool_outputs": "POST", "/resume": "POST"}
+    for path, method in routes.items():
+        answer = web.open(f"/api/v1/turns/{turn.id}{path}", method=method)
+        assert (answer.status_code, answer.json["error"]["code"]) == (401, "invalid_api_key"), path
+        for headers, id in ((mallory.headers, turn.id), (turns.alice.headers, "turn_none")):
+            answer = web.open(f"/api/v1/turns/{id}{path}", method=method, headers=headers)
+            told = (answer.status_code, answer.json["error"]["message"])
+            assert told == (404, f"You have no turn '{id}'."), path
+    assert turns.after(turn).state == "paused"
+
+
 @pytest.mark.parametrize("path", ["", "/events", "/stop"])
 def test_a_turn_with_nul_in_its_id_is_unknown(turns: Turns, web: FlaskClient, path: str) -> None:
     answer = web.open(

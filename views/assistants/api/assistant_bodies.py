@@ -8,7 +8,9 @@ from pydantic import ConfigDict, Field
 from models.assistants import AssistantVersion, SavedAssistant
 from models.assistants.assistant_fields import FIELDS
 from views.assistants.api.assistant_caller import moment_text
+from views.store.pages.agent import agent_address
 from views.web.body import Body, Missing
+from views.web.guards import settings
 from views.web.operation import ResponseModel
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -83,6 +85,7 @@ class ListedAssistant(AssistantContent):
     version: int
     agent_id: str = Field(description="How its runs and calls name it: `private/<id>@<version>`")
     published_as: str | None = Field(description="`publisher/agent@version` in the store")
+    published_url: str | None = Field(description="Its page there")
     budget: int | None = Field(description="Credits")
     spent: int = Field(description="Credits")
     created_at: datetime
@@ -132,6 +135,7 @@ def assistant_json(found: SavedAssistant, *, listed: bool = False) -> dict[str, 
         "version": found.version.version,
         "agent_id": found.agent_id,
         "published_as": row.published_as,
+        "published_url": settings().base_url + agent_address(row.published_as) if row.published_as else None,
         "budget": row.budget,
         "spent": row.spent,
         "created_at": moment_text(row.created_at),

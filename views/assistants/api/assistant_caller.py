@@ -11,9 +11,8 @@ from models.core.errors import Invalid, NotFound
 from models.ledger import Account
 from models.orgs import member_org
 from models.orgs.sso_keys import check_key
-from views.billing.api.plans import MANAGEMENT
 from views.web.body import InvalidBody
-from views.web.error_bodies import ServerError
+from views.web.error_bodies import MANAGEMENT, ServerError
 from views.web.error_handlers import answer
 from views.web.format import iso
 from views.web.guards import require_key

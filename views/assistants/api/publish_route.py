@@ -67,7 +67,8 @@ class PublishedAssistant(ResponseModel):
 def publish_an_assistant(id: str) -> ResponseReturnValue:
     """Publish an assistant's current version in the store.
 
-    Instructions become the system prompt, tools their names. MCP servers, functions' definitions and secrets are not published.
+    Instructions become the system prompt, tools their names, variables the parameters of the input; `{{name}}` stays in the prompt as text. MCP servers,
+    functions' definitions, model parameters and secrets are not published.
     """
     arrived, caller = now(), assistant_caller()
     readable_assistant(*caller, id)

@@ -1,12 +1,14 @@
 """The form that publishes the current version of an assistant in the store."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from flask import request
+from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
-from models.assistants import SavedAssistant, check_capability
-from models.assistants.store_publishing import PublicationRefused, publish_assistant
+from models.assistants import BUILTIN_TOOLS, AssistantVersion, SavedAssistant, check_capability
+from models.assistants.assistant_fields import tool_name
+from models.assistants.store_publishing import PublicationRefused, publish_assistant, published_from
 from models.core.db import db, now
 from models.core.errors import DomainError, Forbidden, Invalid
 from models.store import publishers
@@ -25,6 +27,19 @@ from views.web.htmx import render, see_other, toast
 from views.web.org_guards import signed_in, viewed_account
 
 bp.add_app_template_global(agent_address, "published_address")
+
+MAX_NAMED = 8
+"""Names of a list that the page shows."""
+
+
+@bp.app_template_global()
+def assistant_address(publisher_id: str, agent_id: str) -> str | None:
+    """URL of the assistant from which an agent of the store was published, for a signed-in viewer who may see it."""
+    found = published_from(signed_in().id, publisher_id, agent_id)
+    if found is None:
+        return None
+    query: dict[str, Any] = {"slug": found.org.slug} if found.org else {}
+    return url_for("assistants.editor", assistant_id=found.assistant.id, **query)
 
 
 @assistant_page("/<assistant_id>/publication")
@@ -80,9 +95,46 @@ def _form(
         saved=saved,
         values=values,
         errors=errors,
+        differences=_differences(saved.version),
         publisher_choices=[(each.publisher.id, each.publisher.name) for each in _usable()],
         published_href=agent_address(published) if published else None,
     )
+
+
+def _differences(version: AssistantVersion) -> list[tuple[str, str, str]]:
+    """What of the version does not travel into the store, or becomes something else there."""
+    functions = [each for each in version.tools if not isinstance(each, str)]
+    own = [each for each in version.tools if isinstance(each, str) and each not in BUILTIN_TOOLS]
+    found = [
+        (
+            "MCP servers",
+            _named(each["name"] for each in version.mcp_servers),
+            "The agent has none of their tools.",
+        ),
+        (
+            "Functions",
+            _named(map(tool_name, functions)),
+            "Only their names are published; whoever runs the agent defines them.",
+        ),
+        (
+            "Registered tools",
+            _named(own),
+            "Only their names are published; their addresses and secrets stay here.",
+        ),
+        ("Parameters", _named(version.model_params), "The agent runs with those of its caller."),
+        (
+            "Variables",
+            _named(version.variables),
+            "They become parameters of the agent’s input; {{name}} stays in the prompt as text.",
+        ),
+    ]
+    return [each for each in found if each[1]]
+
+
+def _named(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
+    return ", ".join(listed[:MAX_NAMED]) + more
 
 
 def _usable() -> list[ManagedPublisher]:

@@ -34,8 +34,8 @@ from views.billing.api.api_key_bodies import (
     Rotation,
     SecretAnswer,
 )
-from views.billing.api.plans import MANAGEMENT
 from views.web.body import read
+from views.web.error_bodies import MANAGEMENT
 from views.web.format import iso
 from views.web.guards import audit, key_caller, key_credential, limiter, require_key, settings
 from views.web.keyset import cursor, cursor_text, page_limit

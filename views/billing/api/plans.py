@@ -1,5 +1,6 @@
 """JSON routes of plans: list, and management by operators (crafely contract 7.2)."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -12,12 +13,11 @@ from models.billing.subscription_plans import plans
 from models.billing.subscription_plans.plans import MAX_LINES, MAX_WINDOWS, NewPlan, Plan, WindowLimit
 from models.core.db import db
 from models.core.errors import DomainError, Forbidden, Invalid
-from views.web.body import Body, Int32, InvalidBody, Missing, read
-from views.web.error_bodies import ServerError
-from views.web.error_handlers import answer
+from views.web.body import Body, Int32, Missing, read
+from views.web.error_bodies import MANAGEMENT
 from views.web.format import iso
 from views.web.guards import audit, cookie_user, is_admin, limiter
-from views.web.operation import ErrorFormat, Operation, ResponseModel, path
+from views.web.operation import Operation, ResponseModel, path
 
 bp = Blueprint("plans_api", __name__)
 
@@ -107,25 +107,18 @@ class PlanList(ResponseModel):
 
 
 def _error_response(error: Exception) -> ResponseReturnValue | None:
-    match error:
-        case InvalidBody():
-            issue = error.issues[0]
-            where = ".".join(str(key) for key in issue["path"])
-            message = f"{where}: {issue['message']}" if where else issue["message"]
-            return answer(422, message, "validation_error")
-        case Invalid() if error.fields:
-            details = "; ".join(f"{KEYS.get(name, name)}: {text}" for name, text in error.fields.items())
-            return answer(422, error.message, "validation_error", details=details)
-    return None
+    """That of management routes, with the names of fields in bodies."""
+    if isinstance(error, Invalid):
+        error.fields = {KEYS.get(name, name): text for name, text in (error.fields or {}).items()}
+    return MANAGEMENT.format(error)
 
 
-MANAGEMENT = ErrorFormat(_error_response, ServerError, ServerError, ServerError, ServerError)
-"""The error format of management routes."""
+DOOR = replace(MANAGEMENT, format=_error_response)
 PLAN_ID = path("id", "The id of a version of a plan")
 
 
 @bp.get("/api/v1/plans")
-@Operation(tag="Plans", answers={200: ("By order and price", PlanList)}, door=MANAGEMENT)
+@Operation(tag="Plans", answers={200: ("By order and price", PlanList)}, door=DOOR)
 def listed() -> ResponseReturnValue:
     """List the plans for sale."""
     return jsonify(plans=[plan_json(each) for each in plans.public_plans()])
@@ -136,7 +129,7 @@ def listed() -> ResponseReturnValue:
     tag="Plans",
     answers={200: ("The plan", PlanAnswer), 404: "No such plan"},
     parameters=[PLAN_ID],
-    door=MANAGEMENT,
+    door=DOOR,
 )
 def plan(id: str) -> ResponseReturnValue:
     """Return a plan, for sale or retired."""
@@ -155,7 +148,7 @@ def plan(id: str) -> ResponseReturnValue:
         409: "A plan of this name is for sale",
         422: "A field is missing, unknown or out of bounds",
     },
-    door=MANAGEMENT,
+    door=DOOR,
 )
 def create() -> ResponseReturnValue:
     """Create a plan. Operators only."""
@@ -181,7 +174,7 @@ def create() -> ResponseReturnValue:
         422: "A field is unknown or out of bounds",
     },
     parameters=[PLAN_ID],
-    door=MANAGEMENT,
+    door=DOOR,
 )
 def change(id: str) -> ResponseReturnValue:
     """Change a plan. Operators only.
@@ -209,7 +202,7 @@ def change(id: str) -> ResponseReturnValue:
         404: "No such plan",
     },
     parameters=[PLAN_ID],
-    door=MANAGEMENT,
+    door=DOOR,
 )
 def retire(id: str) -> ResponseReturnValue:
     """Retire a plan: it is no longer sold, and its subscribers keep it. Operators only."""

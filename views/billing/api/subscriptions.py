@@ -15,12 +15,12 @@ from models.billing.subscription_plans.plans import TIERS, plan_of_tier
 from models.core.db import now
 from models.core.errors import Conflict, DomainError, Forbidden, Invalid
 from models.ledger import Account
-from views.billing.api.plans import MANAGEMENT, PlanAnswer, plan_json
+from views.billing.api.plans import PlanAnswer, plan_json
 from views.billing.pages.billing_blueprint import own_billing
 from views.billing.pages.plan_checkout import return_urls
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
-from views.web.error_bodies import ApiError, door
+from views.web.error_bodies import MANAGEMENT, ApiError, door
 from views.web.format import iso
 from views.web.guards import caller_address, key_account, limiter, require_cookie_user
 from views.web.operation import Operation, ResponseModel, path, query

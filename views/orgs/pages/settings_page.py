@@ -112,7 +112,7 @@ def transfer() -> ResponseReturnValue:
 @org_page("delete_org")
 @limiter.limit("10/minute", key_func=org_caller)
 def archive() -> ResponseReturnValue:
-    """Stream everything the organisation has: members, repositories, calls, statement, audit log."""
+    """Stream everything the organisation has: members, repositories, calls, statement, audit log, assistants, and which threads it pays for."""
     org = current_org()
     chunks = org_archive(org)
     db.session.commit()

@@ -9,7 +9,6 @@ from models import threads
 from models.core.db import db
 from models.core.errors import Invalid
 from models.threads import message_json
-from views.billing.api.plans import MANAGEMENT
 from views.threads.api.thread_bodies import MessageAnswer, MessageList, NewMessage
 from views.threads.api.threads_api_blueprint import (
     ERRORS,
@@ -22,6 +21,7 @@ from views.threads.api.threads_api_blueprint import (
     thread_caller,
 )
 from views.web.body import read
+from views.web.error_bodies import MANAGEMENT
 from views.web.guards import key_caller, limiter
 from views.web.operation import Operation, path, query
 

@@ -17,7 +17,6 @@ from models.threads.thread_share import (
     shared_thread,
     shares_of,
 )
-from views.billing.api.plans import MANAGEMENT
 from views.threads.api.thread_bodies import (
     OwnShareList,
     ShareAnswer,
@@ -37,6 +36,7 @@ from views.threads.api.threads_api_blueprint import (
     thread_caller,
 )
 from views.web.body import read
+from views.web.error_bodies import MANAGEMENT
 from views.web.format import iso
 from views.web.guards import audit, caller_address, key_caller, key_user, limiter, settings
 from views.web.keyset import cursor, cursor_text

@@ -13,7 +13,6 @@ from models.threads import Thread, thread_json
 from models.threads.exported_threads import export_json, export_markdown
 from models.threads.thread_listing import ListedThread, ThreadFilter, threads_page
 from models.threads.thread_settings import ThreadSettings
-from views.billing.api.plans import MANAGEMENT
 from views.threads.api.thread_bodies import (
     NewAssistantThread,
     NewThread,
@@ -37,6 +36,7 @@ from views.threads.api.threads_api_blueprint import (
 )
 from views.threads.api.turn_routes import resume_turns
 from views.web.body import read
+from views.web.error_bodies import MANAGEMENT
 from views.web.guards import key_caller, limiter
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, path, query

@@ -18,7 +18,6 @@ from models.threads.turn_resuming import resume_paused, resume_turn, submit_outp
 from models.threads.turn_setup import checked_tools
 from models.turns import Turn, own_turn
 from models.turns.turn_verbs import OnBusy
-from views.billing.api.plans import MANAGEMENT
 from views.threads.api.thread_bodies import STRICT
 from views.threads.api.threads_api_blueprint import (
     CURSOR,
@@ -33,6 +32,7 @@ from views.threads.api.threads_api_blueprint import (
 )
 from views.turns.api import TurnAnswer, event_stream, turn_engine, turn_json
 from views.web.body import Body, Missing, Objects, read
+from views.web.error_bodies import MANAGEMENT
 from views.web.guards import api_key, key_caller, limiter
 from views.web.keyset import cursor, cursor_text
 from views.web.operation import Operation, ResponseModel, path

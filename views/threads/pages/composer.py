@@ -9,6 +9,7 @@ from models.gateway.model_suggestion import suggested_model
 from models.threads import Thread
 from models.threads.thread_reading import usable_assistants
 from views.gateway.api.model_calls import gateway
+from views.threads.pages.composer_variables import variable_fields
 from views.web.org_guards import viewed_account
 
 MAX_SUGGESTED = 400
@@ -22,7 +23,7 @@ def composer_context(
     errors: Mapping[str, str] | None = None,
     last_model: str | None = None,
 ) -> dict[str, Any]:
-    """`models`, `assistants` as (id, name), and what the fields show: what was entered, else what was used last."""
+    """`models`, `assistants` as (id, name), `variables` of the one that answers, and what the fields show: what was entered, else what was used last."""
     names = [each.requested for each in gateway(current_app).routes.models()]
     entered = values if values is not None else request.args
     chosen = {
@@ -36,9 +37,11 @@ def composer_context(
         chosen["model"] = (thread and (last_model or thread.model)) or suggested_model(
             names, viewed_account().id
         )
+    chosen = {name: text.replace("\0", "") for name, text in chosen.items()}
     return {
         "models": names[:MAX_SUGGESTED],
         "assistants": usable_assistants(viewed_account().id),
-        "values": {name: text.replace("\0", "") for name, text in chosen.items()},
+        "variables": variable_fields(thread, chosen["assistant"], values, errors),
+        "values": chosen,
         "errors": errors or {},
     }

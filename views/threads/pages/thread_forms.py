@@ -21,6 +21,7 @@ from models.threads import (
 from models.threads.turn_resuming import resume_turn
 from models.turns import Turn
 from views.threads.pages.composer import composer_context
+from views.threads.pages.composer_variables import PROBLEM, entered_variables
 from views.threads.pages.thread_blueprint import check_spending, thread_form, thread_page, viewed_thread
 from views.threads.pages.thread_files import Upload, attached, file_parts, uploaded
 from views.threads.pages.thread_list import listed_threads
@@ -73,7 +74,7 @@ def send_message(thread_id: str) -> ResponseReturnValue:
     if edits:
         parent_id = message_of(found, edits).parent_id
     try:
-        wanted, uploads = _wanted(text), uploaded()
+        wanted, uploads = _wanted(text, found), uploaded()
         turn = _asked(
             found, wanted, text, uploads, parent_id=parent_id, first=bool(edits) and parent_id is None
         )
@@ -85,11 +86,11 @@ def send_message(thread_id: str) -> ResponseReturnValue:
 
 @thread_form("/<thread_id>/answers")
 def answer_again(thread_id: str) -> ResponseReturnValue:
-    """Answer the message `parent` again, with `model` if it is given. Raises NotFound and Forbidden."""
+    """Answer the message `parent` again, with `model` and `assistant` if they are given. Raises NotFound and Forbidden."""
     check_spending()
     found = viewed_thread(thread_id)
     try:
-        wanted = TurnRequest(model=entered("model").strip() or None, org_id=_payer())
+        wanted = _chosen(found)
         parent = message_of(found, entered("parent"))
         turn = ask(found, wanted, parent_id=parent.id, key=_key(), owner=turn_engine().owner)
         db.session.commit()
@@ -198,7 +199,11 @@ def _fields_of(error: DomainError) -> dict[str, str]:
     if error.code == "model_missing":
         return {"model": "Choose a model."}
     fields: Mapping[str, str] = error.fields if isinstance(error, Invalid) else {}
-    return {name: text for name, text in fields.items() if name in ("content", "model")}
+    return {
+        name: text
+        for name, text in fields.items()
+        if name in ("content", "model") or name.startswith(PROBLEM)
+    }
 
 
 def _drop(found: Thread | None) -> None:
@@ -235,15 +240,22 @@ def _asked(
     return turn
 
 
-def _wanted(text: str) -> TurnRequest:
+def _wanted(text: str, found: Thread | None = None) -> TurnRequest:
     """What the form asks for. Raises Invalid."""
-    errors = {}
     if not text:
-        errors["content"] = "Enter a message."
-    model = entered("model").strip()
-    if errors:
-        raise Invalid("The message is not complete.", fields=errors)
-    return TurnRequest(model=model or None, assistant_id=entered("assistant") or None, org_id=_payer())
+        raise Invalid("The message is not complete.", fields={"content": "Enter a message."})
+    return _chosen(found)
+
+
+def _chosen(found: Thread | None) -> TurnRequest:
+    """The model, the assistant and its variables that the form names."""
+    assistant_id = entered("assistant") or None
+    return TurnRequest(
+        model=entered("model").strip() or None,
+        assistant_id=assistant_id,
+        variables=entered_variables(found, assistant_id or (found.assistant_id if found else None)),
+        org_id=_payer(),
+    )
 
 
 def _payer() -> str | None:
