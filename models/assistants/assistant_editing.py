@@ -35,6 +35,7 @@ from models.core.errors import Conflict
 from models.core.settings import Settings
 from models.ledger import Account, lock_account
 from models.orgs import record_org
+from models.turns.turn_stops import stop_turns_with
 
 PURGED_AT_ONCE = 500
 
@@ -120,8 +121,11 @@ def duplicate_assistant(
 
 
 def delete_assistant(user_id: str, account: Account, id: str) -> SavedAssistant:
-    """Delete the assistant softly: it can be restored until it is purged. Its threads stay readable. Raises NotFound, also if it is deleted,
-    and Forbidden."""
+    """Delete the assistant softly: it can be restored until it is purged. Its threads stay readable, its turns are stopped. Raises NotFound, also if
+    it is deleted, and Forbidden."""
+    readable_assistant(user_id, account, id)
+    # before the assistant is locked, as those do that run them; what is not allowed below is undone
+    stop_turns_with(id)
     found = locked_assistant(user_id, account, id, "delete_assistants")
     found.assistant.deleted_at = now()
     db.session.flush()

@@ -13,7 +13,8 @@ from models.core.db import extension
 from models.core.strict_models import InvalidBody
 from models.gateway.dialects import DOCS_SEARCH, WEB_SEARCH
 from models.gateway.dialects.dialect import ErrorContext, IncomingRequest, Reply
-from models.gateway.dialects.searches import SearchDialect, credits_of
+from models.gateway.dialects.searches import SearchDialect
+from models.gateway.in_flight import InFlightCall
 from models.gateway.search_tools.search_providers import SearchNotSetUp
 from models.ledger.payers import PayerHint
 from models.turns.engine import TurnHandle
@@ -42,15 +43,19 @@ class TurnSearches:
         """What was found, or that nothing was. Needs the application context, and no transaction. Raises ToolFailed."""
         dialect = DIALECTS[name]
         body = _body(name, arguments)
+        made: list[InFlightCall] = []
         received = IncomingRequest(
-            uuid.uuid4().hex, self._handle.key.id, self._headers(), body, orjson.dumps(body)
+            uuid.uuid4().hex,
+            self._handle.key.id,
+            self._headers(),
+            body,
+            orjson.dumps(body),
+            acts_for=self._handle.key,
+            admitted=made.append,
         )
+        payer = PayerHint(self._org_id) if self._org_id else PayerHint()
         try:
-            request = replace(
-                dialect.read(received),
-                acts_for=self._handle.key,
-                payer=PayerHint(self._org_id) if self._org_id else PayerHint(),
-            )
+            request = replace(dialect.read(received), payer=payer)
             answer = self._handle.gateway.open(request)
         except InvalidBody as error:
             raise ToolFailed(f"The arguments do not fit: {error}.") from None
@@ -59,8 +64,9 @@ class TurnSearches:
             message = shown.get("error") or shown.get("message") if isinstance(shown, dict) else None
             raise ToolFailed(f"The search failed: {message or 'no answer'}") from error
         assert isinstance(answer, Reply)
+        settled = made[0].settled
         with self._lock:
-            self._credits += credits_of(body)
+            self._credits += settled.credits if settled else 0
         found = orjson.loads(answer.body)
         text = found.get("result") or found.get("documentation") or found.get("error") or "(nothing)"
         return str(text)[:MAX_ANSWER]

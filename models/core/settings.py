@@ -157,6 +157,7 @@ class Settings(BaseSettings):
     stoa_turn_rounds: int = Field(5, ge=1, le=100)
     stoa_tool_seconds: float = Field(60, gt=0, le=600)
     stoa_tool_wait_seconds: int = Field(600, ge=1, le=86_400)
+    stoa_event_streams: int = Field(50, ge=1, le=10**6)
     stoa_assistants_per_account: int = Field(1_000, ge=1, le=10**6)
     stoa_assistant_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
     stoa_assistant_days: int = Field(30, ge=0, le=3650)

@@ -195,6 +195,8 @@ class Gateway:
         try:
             if in_flight.admission.rules is not None:
                 limits = self.limits.take_admitted(request, attempt.call, in_flight, limits)
+            if request.admitted is not None:
+                request.admitted(in_flight)
             self.stopped_accounts.check(in_flight)
             answer = self._try_own_keys(request, attempt, in_flight)
             self._describe(answer, request, in_flight, limits or {})

@@ -31,7 +31,7 @@ from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.providers.provider import Endpoint, Provider
 from models.gateway.providers_file import SETTING, load_providers
 from models.gateway.route import FALLBACK_PRICE, FALLBACKS, Route
-from models.gateway.search_tools.search_providers import SearchRouter
+from models.gateway.search_tools.search_providers import SEARCHES, SearchRouter
 from models.gateway.served_ways import UNPRICED
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
 
@@ -313,7 +313,7 @@ class Router:
     def for_test(self, call: Call) -> Route:
         """The route of a call with a test key: a demo model answers for every model, and nothing is charged. Raises NoRoute for
         what no demo model does."""
-        if call.format not in passed.PATHS:
+        if call.format not in (*passed.PATHS, *SEARCHES):
             return Route(self.demo, call.model, DEMO, TEST_PRICE)
         if call.format not in self.demo.formats:
             raise NoRoute("Test keys reach only the demo models, and none of these serves this route.")

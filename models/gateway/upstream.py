@@ -10,6 +10,7 @@ import itertools
 import select
 import socket
 import ssl
+import threading
 import time
 import weakref
 from collections import deque
@@ -103,6 +104,10 @@ class EmptyAnswer(UpstreamError):
     kind = "upstream_empty"
 
 
+Opened = Callable[[Callable[[], None]], None]
+"""Is told a function that aborts what a request waits for, from another thread."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderRequest:
     """A request to a provider. Its headers contain a secret and are never shown."""
@@ -111,7 +116,7 @@ class ProviderRequest:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     method: str = "POST"
-    opened: Callable[[Callable[[], None]], None] | None = field(default=None, repr=False, compare=False)
+    opened: Opened | None = field(default=None, repr=False, compare=False)
     """Called with a function that aborts the request from another thread, until the response has its own."""
     timeouts: "UpstreamTimeouts | None" = None
     """Instead of the upstream's own."""
@@ -229,8 +234,7 @@ class HttpUpstream:
                 # been processed and charged, and is not sent twice.
                 if time.monotonic() - started > 1:
                     raise
-        timeouts = request.timeouts or self.timeouts
-        return self._send(request, origin, target, self._connect(origin, timeouts.connect))
+        return self._send(request, origin, target, self._connect(origin, request))
 
     def _send(
         self, request: ProviderRequest, origin: _Origin, target: str, connection: HTTPConnection
@@ -267,7 +271,8 @@ class HttpUpstream:
             raise
         return response
 
-    def _connect(self, origin: _Origin, seconds: float) -> HTTPConnection:
+    def _connect(self, origin: _Origin, request: ProviderRequest) -> HTTPConnection:
+        seconds = (request.timeouts or self.timeouts).connect
         proxy = urlsplit(origin.proxy)
         host, port = (proxy.hostname or "", proxy.port or 80) if origin.proxy else (origin.host, origin.port)
         connection: HTTPConnection
@@ -278,7 +283,7 @@ class HttpUpstream:
                 connection.set_tunnel(origin.host, origin.port, connect_headers | _credentials(origin.proxy))
         else:
             connection = HTTPConnection(host, port, timeout=seconds)
-        connection._create_connection = _open_socket  # type: ignore[attr-defined]
+        connection._create_connection = partial(_open_socket, opened=request.opened)  # type: ignore[attr-defined]
         try:
             connection.connect()
         except (HTTPException, OSError, ValueError) as error:
@@ -321,16 +326,28 @@ class HttpUpstream:
                 idle.popleft()[0].close()
 
 
-def _open_socket(address: tuple[str, int], seconds: float, source: None = None) -> socket.socket:
-    """Connect within `seconds` in all, however many addresses the host has. Raises OSError."""
+def _open_socket(
+    address: tuple[str, int], seconds: float, source: None = None, *, opened: Opened | None = None
+) -> socket.socket:
+    """Connect within `seconds` in all, however many addresses the host has. `opened` is told how to abort that. Raises OSError."""
     end = time.monotonic() + seconds
     error: OSError | None = None
+    aborted = threading.Event()
+
+    def abort(sock: socket.socket) -> None:
+        aborted.set()
+        _shut_down(sock)
+
     for family, kind, protocol, _, found in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
         remaining = end - time.monotonic()
-        if remaining <= 0:
+        if remaining <= 0 or aborted.is_set():
             break
         sock = socket.socket(family, kind, protocol)
+        if opened is not None:
+            opened(partial(abort, sock))
         try:
+            if aborted.is_set():
+                raise ConnectionAbortedError("the request was aborted")
             sock.settimeout(remaining)
             sock.connect(found)
         except OSError as failed:

@@ -15,6 +15,7 @@ from models.accounts.credentials import hash_token
 from models.accounts.users import User
 from models.core.db import NEW_ID, NOW, Base, db, extension, now
 from models.core.errors import Conflict, Invalid, NotFound
+from models.orgs import Org
 from models.orgs.offboarding import member_leaving
 from models.runs.run import AgentRun
 
@@ -122,11 +123,20 @@ def _member_leaving(org_id: str, *, user_id: str, now: datetime) -> dict[str, An
 
 
 def shared_run(token: str) -> tuple[RunShare, AgentRun]:
-    """The link with this token and its run. Raises NotFound for an unknown, expired or revoked one."""
+    """The link with this token and its run. Raises NotFound for an unknown, expired or revoked one, and while the organisation whose run it is, or
+    the person, or who made the link, is deleted, or suspended."""
+    theirs = (User.id == RunShare.created_by) | ((User.id == AgentRun.user_id) & AgentRun.org_id.is_(None))
+    gone = select(User.id).where(theirs, User.banned | User.deleted_at.is_not(None))
     query = (
         select(RunShare, AgentRun)
         .join(AgentRun, AgentRun.id == RunShare.run_id)
-        .where(RunShare.token_hash == hash_token(token), *_works(now()))
+        .outerjoin(Org, Org.id == AgentRun.org_id)
+        .where(
+            RunShare.token_hash == hash_token(token),
+            ~gone.exists(),
+            Org.deleted_at.is_(None),
+            *_works(now()),
+        )
     )
     found = db.session.execute(query).one_or_none()
     if found is None:

@@ -19,11 +19,13 @@ from models.gateway.streamed_answer import StreamedAnswer
 from models.threads import turn_budgets
 from models.threads.answer_citations import check_answer
 from models.threads.thread_turn_start import TurnRequest
+from models.threads.turn_recovery import written_pieces
 from models.threads.turn_run import finish_run, start_run
 from models.threads.turn_setup import TurnSetup, chosen_assistant, chosen_model, set_up
 from models.threads.turn_tools import run_tools
 from models.turns import Turn
-from models.turns.engine import FAILED, TurnHandle, register_kind
+from models.turns.call_recovery import recover_call
+from models.turns.engine import FAILED, LeaseLost, TurnHandle, register_kind
 from models.turns.turn_call import TurnCallFailed, open_call, tell_pieces
 from models.turns.turn_verbs import NewTurn, begin_turn
 
@@ -63,6 +65,8 @@ class AssistantCalls:
         call = AssistantCall(handle, handle.gateway.settings)
         try:
             call.run(taken_over=taken_over)
+        except LeaseLost:
+            raise
         except Exception:
             call.fail()
             raise
@@ -80,12 +84,12 @@ class AssistantCall:
         self.settings = settings
         self.wanted = TurnRequest.read(handle.request)
         self.messages: list[Mapping[str, Any]] = list(handle.request["messages"])
+        self._setup: TurnSetup | None = None
 
     def run(self, *, taken_over: bool = False) -> None:
         """Run it to its end. One that was taken over ends: its client is gone with the worker."""
         if taken_over:
-            with self.handle.step() as turn:
-                self._end(turn, "interrupted", code="worker_died", message="The server stopped.")
+            self._recover("interrupted", code="worker_died", message="The server stopped.")
             return
         with self.handle.context():
             setup = self._set_up()
@@ -95,8 +99,9 @@ class AssistantCall:
             return
         setup.toolbox.pay_with(self.handle, self.wanted.org_id)
         setup = setup.with_tools()
-        while (body := self._begin_round(setup)) is not None:
-            message_id, answer = f"msg_{uuid.uuid4()}", self._open(body)
+        self._setup = setup
+        while (begun := self._begin_round(setup)) is not None:
+            message_id, answer = f"msg_{uuid.uuid4()}", self._open(*begun)
             if answer is None:
                 return
             tell_pieces(self.handle, answer, message_id)
@@ -110,7 +115,8 @@ class AssistantCall:
         except DomainError as error:
             return error
 
-    def _begin_round(self, setup: TurnSetup) -> dict[str, Any] | None:
+    def _begin_round(self, setup: TurnSetup) -> tuple[dict[str, Any], str] | None:
+        """The next call and its id, noted so that whoever takes the turn over knows of it. None: the turn has ended."""
         handle = self.handle
         with handle.step() as turn:
             turn.credits = (turn.credits or 0) + setup.toolbox.take_credits()
@@ -129,29 +135,31 @@ class AssistantCall:
             except DomainError as error:
                 self._end(turn, "failed", code=error.code, message=error.message, status=error.status)
                 return None
-            turn.rounds += 1
+            turn.rounds, turn.call_id = turn.rounds + 1, uuid.uuid4().hex
             most = self.wanted.max_rounds or self.settings.stoa_turn_rounds
-            return setup.body(
-                self.messages, first=turn.rounds == 1, last=turn.rounds >= most and setup.runs_any
-            )
+            last = turn.rounds >= most and setup.runs_any
+            return setup.body(self.messages, first=turn.rounds == 1, last=last), turn.call_id
 
-    def _open(self, body: dict[str, Any]) -> StreamedAnswer | None:
+    def _open(self, body: dict[str, Any], request_id: str) -> StreamedAnswer | None:
         """Make the call. None: it was refused or failed, and the turn has ended."""
         handle = self.handle
         while True:
-            request_id = uuid.uuid4().hex
             try:
                 return open_call(handle, body, request_id, self.settings, org_id=self.wanted.org_id)
             except TurnCallFailed as error:
                 with handle.step() as turn:
-                    if not self._reserved_more(turn, error):
+                    turn.call_id = request_id = uuid.uuid4().hex
+                    if handle.stopped:
+                        self._end(turn, "cancelled")
+                    elif not self._reserved_more(turn, error):
                         self._end(turn, "failed", code=error.code, message=error.message, status=error.status)
+                    if turn.state != "running":
                         return None
 
     def _reserved_more(self, turn: Turn, error: TurnCallFailed) -> bool:
         """Whether the budgets left more for a call that needs more than was reserved."""
         needed, had = turn_budgets.needed_by(error), turn.reserved
-        if needed is None or self.handle.stopped:
+        if needed is None:
             return False
         turn_budgets.reserve(turn, None, self.wanted.assistant_id, max(needed, turn_budgets.AT_ONCE))
         return turn.reserved > had
@@ -184,6 +192,7 @@ class AssistantCall:
 
     def _record(self, turn: Turn, setup: TurnSetup, message_id: str, answer: StreamedAnswer) -> None:
         settled, text, citations = answer.settled, answer.text, None
+        turn.call_id = None
         turn.credits = (turn.credits or 0) + (settled.credits if settled else 0)
         if setup.documents.scopes and text:
             text, citations = check_answer(text, setup.documents.scopes)
@@ -212,13 +221,37 @@ class AssistantCall:
         ]
 
     def fail(self) -> None:
-        """End it after an error on our side, if this worker still has it: with its run and what it has reserved. Does its best."""
+        """End it after an error on our side, if this worker still has it: with what it has cost, its run and what it has reserved. Does its best."""
+        why = {"code": "internal_error", "message": FAILED, "status": 500}
+        with suppress(Exception):
+            self._recover("failed", **why)
+            return
         with suppress(Exception), self.handle.step() as turn:
             if turn.state == "running":
-                self._end(turn, "failed", code="internal_error", message=FAILED, status=500)
+                self._end(turn, "failed", **why)
+
+    def _recover(self, state: str, **why: Any) -> None:
+        """Charge the call that was in flight, and end the turn."""
+        handle, written = self.handle, written_pieces(self.handle)
+        with handle.step() as turn:
+            call_id, over = turn.call_id, turn.state != "running"
+        if over:
+            return
+        call = recover_call(handle, call_id, self._known_body, text=written.text, thinking=written.thinking)
+        with handle.step() as turn:
+            turn.credits = (turn.credits or 0) + (call.credits or 0)
+            self._end(turn, state, **why)
+
+    def _known_body(self) -> Mapping[str, Any]:
+        """What the call was asked, as far as it is known still: not what tools had found before."""
+        with self.handle.context():
+            setup = self._setup or self._set_up()
+        if isinstance(setup, DomainError):
+            return {"model": self.wanted.model or "", "messages": self.messages}
+        return setup.body(self.messages)
 
     def _end(self, turn: Turn, state: str, **why: Any) -> None:
-        turn.credits = turn.credits or 0
+        turn.credits = (turn.credits or 0) + (self._setup.toolbox.take_credits() if self._setup else 0)
         turn_budgets.settle(turn, None, self.wanted.assistant_id)
         finish_run(turn, state, why.get("message"), self.settings)
         self.handle.end(turn, state, **why)

@@ -13,7 +13,8 @@ from models.gateway.chat_format import BadCall
 from models.gateway.formats.body_checks import check_content
 from models.ledger.sanitizing import clean_json
 from models.threads import tree
-from models.threads.message_content import check_storable
+from models.threads.kept_answer import MARK
+from models.threads.message_content import MAX_PARTS, check_storable
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_limits import count_written
 
@@ -21,6 +22,8 @@ KIND = "conversation"
 PREFIX, THREAD_PREFIX = "conv_", "thrd_"
 MAX_ITEMS = 20
 """Items that are added at a time by the client."""
+_DEEP = 50
+"""How deeply values are nested, and how many a list has, of an item that had to be cut."""
 MAX_CONTEXT_BYTES = 20 << 20
 """Bytes of a conversation that a response may continue."""
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
@@ -111,6 +114,39 @@ def _checked(item: Any, name: str) -> dict[str, Any]:
     return {**item, "type": kind}
 
 
+def kept_items(given: Sequence[Any]) -> list[dict[str, Any]]:
+    """The items of an answer as a conversation can keep them: it was paid for, so what is too large, or has no form that is known, is cut. In
+    their order."""
+    return [_kept(item) for item in given if isinstance(item, dict)]
+
+
+def _kept(item: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _checked(item, "output")
+    except BadCall:
+        pass
+    for most in (500_000, 140_000, 10_000, 100):
+        cut = _cut(item, most, 0)
+        try:
+            return {**_checked(cut, "output"), "status": "incomplete"}
+        except BadCall:
+            continue
+    return {"type": "message", "role": "assistant", "status": "incomplete", "content": MARK}
+
+
+def _cut(value: Any, most: int, depth: int) -> Any:
+    """The value with texts of at most `most` characters, not nested deeply, and of lists the beginning."""
+    if isinstance(value, str):
+        return value if len(value) <= most else value[:most] + MARK
+    if isinstance(value, dict | list) and depth >= _DEEP:
+        return MARK
+    if isinstance(value, dict):
+        return {key[:most]: _cut(each, most, depth + 1) for key, each in islice(value.items(), _DEEP)}
+    if isinstance(value, list):
+        return [_cut(each, most, depth + 1) for each in value[:_DEEP]]
+    return value
+
+
 def add_items(
     thread: Thread, items: Sequence[Mapping[str, Any]], *, turn_id: str | None = None, keep_ids: bool = False
 ) -> list[dict[str, Any]]:
@@ -189,7 +225,8 @@ def _parts(content: Any) -> list[dict[str, Any]]:
             parts.append({"type": "text", "text": part["refusal"]})
         elif kind == "input_image" and isinstance(part.get("image_url"), str):
             parts.append({"type": "image_url", "image_url": {"url": part["image_url"]}})
-    return parts
+    # the item has them all
+    return parts[:MAX_PARTS]
 
 
 def _list(value: Any) -> list[Any]:

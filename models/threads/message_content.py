@@ -59,10 +59,10 @@ def fitting(text: str, room: int = MAX_TEXT) -> str:
     return text
 
 
-def answer_parts(thinking: str, text: str) -> list[dict[str, Any]]:
+def answer_parts(thinking: str, text: str, room: int = MAX_TEXT) -> list[dict[str, Any]]:
     """The parts of an answer: its text, cut to what a message may have, and as much of the reasoning as there is room for."""
     text = fitting(text)
-    thinking = fitting(thinking, MAX_TEXT - len(orjson.dumps(text)))
+    thinking = fitting(thinking, room - len(orjson.dumps(text)))
     parts = [{"type": "reasoning", "text": thinking}] if thinking else []
     return [*parts, *([{"type": "text", "text": text}] if text else [])]
 

@@ -1,41 +1,37 @@
 """Runs responses of the Responses API as turns: those in the background, those of conversations, and those of saved prompts."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy import delete
 
-from models.core.db import db, extension
+from models.core.db import db
 from models.core.errors import DomainError
-from models.core.sealing import SealBroken, open_sealed, seal
 from models.core.settings import Settings
 from models.gateway import sse
 from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
 from models.gateway.dialects import RESPONSES
 from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingRequest
 from models.gateway.formats.chat_request import write_chat
-from models.gateway.formats.responses_answer import ResponseHead
 from models.gateway.formats.responses_meter import TERMINAL
-from models.gateway.killed_calls import settle_killed
 from models.gateway.lenient_json import read, write
 from models.gateway.response_state.response_items import REFERENCE
-from models.gateway.response_state.response_store import (
-    ResponseChain,
-    ResponseOwner,
-    ResponseRecord,
-    ResponseStore,
-)
 from models.gateway.stream import AnswerStream
 from models.gateway.streamed_answer import AnswerStopped
 from models.gateway.upstream import UpstreamError
 from models.ledger.sanitizing import clean_json
-from models.threads import conversation_items, tree
+from models.threads import conversation_items, turn_budgets
+from models.threads.response_budget import AT_ONCE, ConversationSpent, reserve_response
+from models.threads.response_request import ConversationMemory, ResponseRequest, SmallHeaders
 from models.threads.thread import Thread
+from models.threads.turn_run import finish_run
 from models.turns import Turn, TurnEvent
-from models.turns.engine import TurnHandle, register_kind
+from models.turns.call_recovery import recover_call
+from models.turns.engine import FAILED, LeaseLost, TurnHandle, register_kind
+from models.turns.turn_call import stop_with
 
 log = logging.getLogger("stoa.turns")
 
@@ -46,100 +42,8 @@ CANCELLED = "response.cancelled"
 ENDS = (*TERMINAL, REFUSED, CANCELLED)
 """The last event of a response."""
 KILLED = "The server stopped while it wrote this response. What it had written was charged."
-SECRET_HEADERS = ("x-openrouter-api-key",)
-"""Headers of clients that hold a key of theirs."""
-_PURPOSE = "response"
 _FAILURES = (CallRefused, ProviderError, UpstreamError, DomainError, RelayFailed)
 _STATES = {"response.completed": "completed", "response.incomplete": "completed", "response.failed": "failed"}
-
-
-@dataclass(frozen=True)
-class ResponseRequest:
-    """What a turn of a response is asked for. `body` is that of `/v1/responses` without `conversation`, `prompt` and `background`;
-    `facts` is what its response says of those; `given` are its own items, that are added to the conversation `thread_id`."""
-
-    request_id: str
-    body: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    headers: Mapping[str, str] = field(default_factory=dict)
-    address: str | None = None
-    thread_id: str | None = None
-    given: Sequence[Mapping[str, Any]] = ()
-
-    @property
-    def response_id(self) -> str:
-        """The id of the response."""
-        return f"resp_{self.request_id}"
-
-    @property
-    def background(self) -> bool:
-        """Whether the response is kept with its events, for clients that left."""
-        return bool(self.facts.get("background"))
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> "ResponseRequest":
-        """As it was stored with the turn."""
-        return cls(**{name: value for name, value in stored.items() if name in cls.__dataclass_fields__})
-
-    def head(self) -> ResponseHead:
-        """What the response says about its request."""
-        facts = {"id": self.response_id, "store": self.body.get("store") is not False, **self.facts}
-        return ResponseHead(self.response_id, str(self.body.get("model")), self.body, facts)
-
-    def sent_headers(self) -> dict[str, str]:
-        """The headers of the client, with its secrets. One that was sealed with another key of the server is left out."""
-        found: dict[str, str] = {}
-        for name, value in self.headers.items():
-            if name not in SECRET_HEADERS:
-                found[name] = value
-                continue
-            with suppress(SealBroken):
-                opened = open_sealed(_secret_key(), _PURPOSE, value, context=self.response_id)
-                found[name] = opened.decode("latin-1")
-        return found
-
-
-def stored_headers(headers: Mapping[str, str], response_id: str) -> dict[str, str]:
-    """The headers of a request as they are stored with its turn: secrets are sealed for this response."""
-    return {
-        name: seal(_secret_key(), _PURPOSE, value.encode("latin-1", "replace"), context=response_id)
-        if name in SECRET_HEADERS
-        else value
-        for name, value in headers.items()
-    }
-
-
-def _secret_key() -> str:
-    return str(extension("settings").secret_key)
-
-
-class ConversationMemory:
-    """Where a response is kept whose items follow those of a conversation. See `ResponseMemory`."""
-
-    def __init__(
-        self, store: ResponseStore, context: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
-    ) -> None:
-        self._store = store
-        self.context = context
-        self.facts = facts
-
-    def keeps(self, body: Mapping[str, Any]) -> bool:
-        """Its facts are told in any case."""
-        return True
-
-    def stores(self, body: Mapping[str, Any]) -> bool:
-        return self._store.keeps(body)
-
-    def chain(self, owner: ResponseOwner, id: str) -> ResponseChain:
-        return self._store.chain(owner, id)
-
-    def items(self, owner: ResponseOwner, ids: Sequence[str]) -> dict[str, Any]:
-        found = {item["id"]: item for item in self.context if item.get("id") in ids}
-        return self._store.items(owner, [id for id in ids if id not in found]) | found
-
-    def keep(self, record: ResponseRecord) -> None:
-        if record.store:
-            self._store.keep(record)
 
 
 class ResponseTurns:
@@ -147,7 +51,14 @@ class ResponseTurns:
 
     def run(self, handle: TurnHandle, *, taken_over: bool) -> None:
         """See `TurnWork`."""
-        RunningResponse(handle, handle.gateway.settings).run()
+        running = RunningResponse(handle, handle.gateway.settings)
+        try:
+            running.run()
+        except LeaseLost:
+            raise
+        except Exception:
+            running.fail()
+            raise
         if not ResponseRequest.read(handle.request).background:
             _forget(handle)
 
@@ -165,16 +76,17 @@ class RunningResponse:
     def run(self) -> None:
         """Run it to its end."""
         request = self._begin()
-        if request is None:
+        while request is not None:
+            try:
+                answer = self.handle.gateway.open(request)
+            except _FAILURES as error:
+                self.handle.on_stop(None)
+                request = self._after_refusal(error)
+                continue
+            assert isinstance(answer, AnswerStream)
+            self._stream(answer)
+            self._finish(answer)
             return
-        try:
-            answer = self.handle.gateway.open(request)
-        except _FAILURES as error:
-            self._refuse(error)
-            return
-        assert isinstance(answer, AnswerStream)
-        self._stream(answer)
-        self._finish(answer)
 
     # -- before the call -------------------------------------------------------------------------------------
 
@@ -187,6 +99,7 @@ class RunningResponse:
                     self._cancel(turn)
                     return None
                 try:
+                    self._reserve(turn)
                     request = self._request()
                 except DomainError as error:
                     self._end_refused(turn, error)
@@ -197,35 +110,60 @@ class RunningResponse:
             return None
         return request
 
+    def _thread(self) -> Thread | None:
+        """The conversation, if there is one still."""
+        return db.session.get(Thread, self.wanted.thread_id) if self.wanted.thread_id else None
+
+    def _reserve(self, turn: Turn, wanted: int = AT_ONCE) -> bool:
+        """Reserve of the conversation's budget. Returns whether the response has more than before. Raises DomainError."""
+        thread, headers = self._thread(), self.wanted.headers
+        if thread is None:
+            return False
+        org, repo = headers.get("x-stoa-org"), headers.get("x-stoa-repo")
+        more = reserve_response(turn, thread, org, repo, self.settings, wanted)
+        self.handle.run_id = turn.run_id
+        return more
+
     def _request(self) -> CallRequest:
         """Raises DomainError."""
-        wanted, context = self.wanted, []
-        if wanted.thread_id is not None:
-            thread = db.session.get(Thread, wanted.thread_id)
-            context = conversation_items.context_items(thread) if thread is not None else []
+        wanted, thread = self.wanted, self._thread()
+        context = conversation_items.context_items(thread) if thread is not None else []
         body = {**wanted.body, "stream": True}
         if context and not body.get("input"):
             # a response may be asked for without anything new
             body["input"], context = context[-1:], context[:-1]
         memory = ConversationMemory(self.handle.gateway.responses, context, wanted.facts)
+        own_run = {"x-stoa-run-id": self.handle.run_id} if self.handle.run_id else {}
         received = IncomingRequest(
             wanted.request_id,
             self.handle.key.id,
-            _Headers(wanted.sent_headers()),
+            SmallHeaders({**wanted.sent_headers(), **own_run}),
             body,
             write(body),
             wanted.address,
             memory,
             acts_for=self.handle.key,
+            admitted=partial(stop_with, self.handle),
         )
         return RESPONSES.read(received)
 
-    def _refuse(self, error: Exception) -> None:
+    def _after_refusal(self, error: Exception) -> CallRequest | None:
+        """The same call once more, if more could be reserved for it. None: the response has ended."""
         with self.handle.step() as turn:
+            needed = turn_budgets.needed_by(error)
             if self.handle.stopped:
                 self._cancel(turn)
-            else:
-                self._end_refused(turn, error)
+                return None
+            try:
+                if needed is not None and self._reserve(turn, max(needed, AT_ONCE)):
+                    return self._request()
+            except DomainError as refused:
+                error = refused
+            thread = self._thread()
+            if needed is not None and thread is not None:
+                error = ConversationSpent(thread.budget, little=True)
+            self._end_refused(turn, error)
+            return None
 
     def _end_refused(self, turn: Turn, error: Exception) -> None:
         answer = RESPONSES.error(error, ErrorContext(self.wanted.request_id, {}, self.settings))
@@ -237,33 +175,46 @@ class RunningResponse:
         more = {"http_status": answer.status, "param": shown.get("param")}
         self._tell_end(turn, REFUSED, response, "failed", code=code, message=message, **more)
 
-    def _end_killed(self, call_id: str) -> None:
+    def fail(self) -> None:
+        """End it after an error on our side, if this worker still has it: with what was written and paid for, and what it has reserved. Does its
+        best."""
+        with suppress(Exception):
+            with self.handle.step() as turn:
+                call_id, over = turn.call_id, turn.state != "running"
+            if over:
+                return
+            if call_id is not None:
+                self._end_killed(call_id, "failed", "internal_error", FAILED)
+                return
+        with suppress(Exception), self.handle.step() as turn:
+            if turn.state == "running":
+                self._end_refused(turn, RelayFailed())
+
+    def _end_killed(
+        self, call_id: str, state: str = "interrupted", code: str = "worker_died", message: str = KILLED
+    ) -> None:
         """Charge what the killed worker had written. It is not written again."""
         text = "".join(
             event.data["delta"]
             for event in self.handle.events()
             if event.type == "response.output_text.delta" and isinstance(event.data.get("delta"), str)
         )
-        try:
-            sent = {key: value for key, value in self.wanted.body.items() if key != "previous_response_id"}
-            body = write_chat(RESPONSES.conversation({**sent, "input": self._input_of_killed()}))
-            credits = settle_killed(
-                self.handle.gateway, call_id, {**body, "model": self.wanted.body["model"]}, text=text
-            ).credits
-        except DomainError as error:
-            if error.status >= 500:
-                raise
-            credits = None
-        part = {"type": "output_text", "text": text, "annotations": []}
-        message = {"id": f"msg_{self.wanted.request_id}", "type": "message", "role": "assistant"}
-        output = [{**message, "status": "incomplete", "content": [part]}] if text else []
+        call = recover_call(self.handle, call_id, self._body_of_killed, text=text)
+        part = {"type": "output_text", "text": call.text, "annotations": []}
+        item = {"id": f"msg_{self.wanted.request_id}", "type": "message", "role": "assistant"}
+        output = [{**item, "status": "incomplete", "content": [part]}] if call.text else []
         with self.handle.step() as turn:
-            turn.credits = credits or 0
-            told = {"code": "server_error", "message": KILLED}
+            turn.credits = call.credits or 0
+            told = {"code": "server_error", "message": message}
             response = self.wanted.head().response("failed", output, error=told)
-            self._tell_end(
-                turn, "response.failed", response, "interrupted", code="worker_died", message=KILLED
-            )
+            self._add_to_conversation(turn, response)
+            self._tell_end(turn, "response.failed", response, state, code=code, message=message)
+
+    def _body_of_killed(self) -> Mapping[str, Any]:
+        """Raises DomainError."""
+        sent = {key: value for key, value in self.wanted.body.items() if key != "previous_response_id"}
+        body = write_chat(RESPONSES.conversation({**sent, "input": self._input_of_killed()}))
+        return {**body, "model": self.wanted.body["model"]}
 
     def _input_of_killed(self) -> list[Any]:
         """What the call had been sent, without the responses that it continues: the conversation, and its own items."""
@@ -271,7 +222,7 @@ class RunningResponse:
         if isinstance(own, str):
             own = [{"type": "message", "role": "user", "content": own}]
         with self.handle.context():
-            thread = db.session.get(Thread, self.wanted.thread_id) if self.wanted.thread_id else None
+            thread = self._thread()
             before = conversation_items.context_items(thread) if thread is not None else []
         return [*before, *(item for item in own if item.get("type") != REFERENCE)]
 
@@ -288,6 +239,10 @@ class RunningResponse:
         except ConnectionResetError:
             # said by the last event, or by its absence
             pass
+        except BaseException:
+            answer.in_flight.stop(self._reason())
+            answer.close()
+            raise
         finally:
             handle.on_stop(None)
 
@@ -325,8 +280,12 @@ class RunningResponse:
                 response, kind = self.wanted.head().response("failed", [], error=told), "response.failed"
             error = response.get("error")
             shown = error if isinstance(error, dict) else {}
+            if turn.run_id and turn.run_id in str(shown.get("message")):
+                # nobody knows the run that keeps the budget
+                thread = self._thread()
+                shown["message"] = ConversationSpent(thread.budget if thread is not None else None).message
             state = _STATES[kind]
-            if state == "completed":
+            if state == "completed" or turn.credits:
                 self._add_to_conversation(turn, response)
             self._tell_end(
                 turn,
@@ -337,24 +296,16 @@ class RunningResponse:
                 message=_text(shown.get("message")),
             )
 
-    def _charge_conversation(self, turn: Turn) -> None:
-        """Add what the response cost to what the conversation has spent."""
-        thread = db.session.get(Thread, self.wanted.thread_id) if self.wanted.thread_id else None
-        if thread is not None and turn.credits:
-            tree.lock(thread).spent += turn.credits
-
     def _add_to_conversation(self, turn: Turn, response: Mapping[str, Any]) -> None:
-        """The response was paid for, so it ends as it is, even if the conversation cannot take it."""
-        thread = db.session.get(Thread, self.wanted.thread_id) if self.wanted.thread_id else None
-        if thread is None:
+        """Keep what was written and paid for, cut to what a conversation may have. The response ends as it is, even if that fails."""
+        thread, output = self._thread(), response.get("output")
+        if thread is None or not (isinstance(output, list) and output):
             return
-        output = response.get("output")
-        items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
         try:
             with db.session.begin_nested():
                 conversation_items.add_items(thread, self.wanted.given, turn_id=turn.id)
-                checked = conversation_items.checked_items(items, limit=None, name="output")
-                conversation_items.add_items(thread, checked, turn_id=turn.id, keep_ids=True)
+                kept = conversation_items.kept_items(output)
+                conversation_items.add_items(thread, kept, turn_id=turn.id, keep_ids=True)
         except DomainError as error:
             log.warning(
                 "response %s was not added to its conversation: %s", self.wanted.response_id, error.code
@@ -385,15 +336,9 @@ class RunningResponse:
         """Within a step: the last event of the response, and the end of its turn."""
         self.handle.record(kind, clean_json(self._numbered({"type": kind, "response": response, **more})))
         turn.credits = turn.credits or 0
-        self._charge_conversation(turn)
+        turn_budgets.settle(turn, self._thread(), None)
+        finish_run(turn, state, message, self.settings)
         self.handle.end(turn, state, code=code, message=message)
-
-
-class _Headers(dict[str, str]):
-    """Headers of the client's request, whose names have small letters."""
-
-    def get(self, name: str, default: Any = None, /) -> Any:
-        return super().get(name.lower(), default)
 
 
 def _text(value: Any) -> str | None:

@@ -10,14 +10,17 @@ from sqlalchemy import delete, select
 
 from models.accounts.key_format import PresentedKey
 from models.core.db import db
-from models.core.errors import Conflict, DomainError
+from models.core.errors import Conflict
+from models.gateway.budget_errors import RUN_BUDGET
 from models.gateway.chat_format import BadCall
 from models.gateway.formats.responses_parsing import parse_responses
 from models.gateway.lenient_json import write
 from models.gateway.response_state.response_items import REFERENCE, kept_items
 from models.ledger import Account, lock_account
 from models.threads import conversation_items, tree
-from models.threads.response_turn import ENDS, KIND, ResponseRequest, stored_headers
+from models.threads.response_budget import ConversationSpent
+from models.threads.response_request import ResponseRequest, stored_headers
+from models.threads.response_turn import ENDS, KIND
 from models.threads.saved_prompt import with_prompt
 from models.threads.thread import Thread
 from models.turns import Turn, TurnEvent, is_over
@@ -59,7 +62,7 @@ class ResponseCall:
 def begin_response(call: ResponseCall, owner: str) -> Turn:
     """Begin the turn of a response, leased to the worker `owner`, which runs it after the commit. Locks the conversation; flushes.
 
-    Raises BadCall, NotFound, Forbidden, DomainError (`budget_exceeded`), and ConversationLocked while another response of the conversation is written."""
+    Raises BadCall, NotFound, Forbidden, ConversationSpent, Conflict (`thread_full`), and ConversationLocked while another response of the conversation is written."""
     body = dict(call.body)
     background, conversation, prompt = (body.pop(key, None) for key in KEYS)
     _check_background(background, body, keeps=call.keeps)
@@ -112,12 +115,16 @@ def _conversation(call: ResponseCall, given: Any, body: Mapping[str, Any]) -> Th
             param="previous_response_id",
         )
     thread = tree.lock(conversation_items.own_conversation(call.user_id, call.own.id, id))
-    if thread.budget is not None and thread.spent + thread.reserved >= thread.budget:
-        raise DomainError(
-            f"The budget of this conversation, {thread.budget:,} credits, is used up. Raise it.",
-            status=402,
-            code="budget_exceeded",
-        )
+    tree.check_room(thread)
+    if thread.budget is not None:
+        for name in ("x-stoa-run-id", RUN_BUDGET):
+            if name in call.headers:
+                problem = (
+                    f"A response of a conversation with a budget has a run of its own. Leave out '{name}'."
+                )
+                raise BadCall(problem, param="conversation")
+        if thread.spent + thread.reserved >= thread.budget:
+            raise ConversationSpent(thread.budget)
     return thread
 
 

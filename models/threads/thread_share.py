@@ -10,11 +10,13 @@ from sqlalchemy import ColumnElement, ForeignKey, ForeignKeyConstraint, Index, s
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.accounts.credentials import hash_token
+from models.accounts.users import User
 from models.core.csv_text import csv_cell
 from models.core.db import NEW_ID, NOW, Base, db, now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.index import IndexScope, copy_documents
 from models.ledger import Account
+from models.orgs import Org
 from models.orgs.offboarding import member_leaving
 from models.runs.run_share import LIFETIMES, share_token
 from models.threads.message_content import text_of
@@ -137,12 +139,21 @@ def revoke_thread_share(thread: Thread, share_id: str) -> ThreadShare:
 
 
 def shared_thread(token: str, *, count: bool = False) -> tuple[ThreadShare, Thread]:
-    """The link with this token and its thread; `count` it as a view. Raises NotFound for an unknown, expired or revoked one, and when the
-    thread is deleted."""
+    """The link with this token and its thread; `count` it as a view. Raises NotFound for an unknown, expired or revoked one, when the thread is
+    deleted, and while its owner, or the organisation that pays for it, is deleted, or the owner is suspended."""
     query = (
         select(ThreadShare, Thread)
         .join(Thread, Thread.id == ThreadShare.thread_id)
-        .where(ThreadShare.token_hash == hash_token(token), Thread.deleted_at.is_(None), *_works(now()))
+        .join(User, User.id == Thread.user_id)
+        .outerjoin(Org, Org.id == Thread.account_id)
+        .where(
+            ThreadShare.token_hash == hash_token(token),
+            Thread.deleted_at.is_(None),
+            User.banned.is_(False),
+            User.deleted_at.is_(None),
+            Org.deleted_at.is_(None),
+            *_works(now()),
+        )
     )
     found = db.session.execute(query).one_or_none()
     if found is None:

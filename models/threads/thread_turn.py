@@ -5,27 +5,29 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
 
 from models.core.db import db, now
-from models.core.errors import DomainError
+from models.core.errors import Conflict, DomainError
 from models.core.settings import Settings
 from models.gateway.streamed_answer import StreamedAnswer
 from models.threads import tree, turn_budgets
 from models.threads.answer_citations import check_answer
 from models.threads.history_window import HistoryWindow
-from models.threads.message_content import answer_parts, fitting
+from models.threads.kept_answer import CODE as TOO_LARGE
+from models.threads.kept_answer import MAX_NAME, FittingAnswer, kept_answer, kept_usage
 from models.threads.thread import Thread, ThreadMessage
 from models.threads.thread_turn_start import KIND, TurnRequest, add_messages
 from models.threads.turn_budgets import Shortage
-from models.threads.turn_recovery import interrupted_answer
+from models.threads.turn_recovery import fail_with_pieces, goes_on
 from models.threads.turn_run import finish_run, start_run
 from models.threads.turn_setup import TurnSetup, set_up
 from models.threads.turn_tools import run_tools
 from models.turns import Turn
-from models.turns.engine import FAILED, TurnHandle, register_kind
+from models.turns.engine import FAILED, LeaseLost, TurnHandle, register_kind
 from models.turns.turn_call import PAUSING, TurnCallFailed, open_call, tell_pieces
 
 MAX_ROUNDS = 100
@@ -51,6 +53,8 @@ class ThreadTurns:
         turn = ThreadTurn(handle, handle.gateway.settings)
         try:
             turn.run(taken_over=taken_over)
+        except LeaseLost:
+            raise
         except Exception:
             turn.fail()
             raise
@@ -69,7 +73,7 @@ class ThreadTurn:
 
     def run(self, *, taken_over: bool = False) -> None:
         """Run it to its end, or until it waits."""
-        if taken_over and interrupted_answer(self) is not None:
+        if taken_over and not goes_on(self):
             return
         calls: Calls | None = () if self.handle.run_id is None else self._where_it_was()
         if calls is not None and not self._prepare():
@@ -213,36 +217,48 @@ class ThreadTurn:
             settled = answer.settled
             turn.call_id = None
             turn.credits = (turn.credits or 0) + (settled.credits if settled else 0)
-            text, citations = fitting(answer.text), None
-            if (documents := self.setup(thread).documents).scopes and text:
-                text, citations = check_answer(text, documents.scopes)
+            scopes = self.setup(thread).documents.scopes
+            check = partial(check_answer, scopes=scopes) if scopes else None
+            kept = kept_answer(answer.text, answer.thinking, calls, check)
+            calls = kept.tool_calls
             message = tree.append(
                 thread,
                 role="assistant",
-                content=answer_parts(answer.thinking, text),
+                content=kept.parts,
                 parent_id=current.parent_id,
                 tool_calls=calls,
-                state="incomplete" if cut else "completed",
+                state="incomplete" if cut or kept.problem else "completed",
                 turn_id=turn.id,
                 id=current.message_id,
-                model=answer.model or current.body["model"],
-                finish_reason="interrupted" if cut else answer.finish_reason or "stop",
-                citations=citations or None,
+                model=(answer.model or current.body["model"])[:MAX_NAME],
+                finish_reason=_finish_reason(answer, kept),
+                citations=kept.citations or None,
                 message_id=settled.message_id if settled else None,
                 credits=settled.credits if settled else 0,
-                usage=answer.usage,
+                usage=kept_usage(answer.usage),
             )
             self.parent_id, self.next_id = message.id, f"msg_{uuid.uuid4()}"
             handle.record("message.completed", {"message": tree.message_json(message)})
             if cut:
                 self._end_early(turn, thread, answer)
+            elif kept.problem:
+                self.end(turn, "failed", code=TOO_LARGE, message=kept.problem, status=502)
             elif not calls:
                 self.end(turn, "completed")
-            elif turn.rounds >= self._most_rounds(calls):
-                problem = f"The model still asked for tools after {turn.rounds} rounds."
-                self.end(turn, "failed", code="max_rounds_reached", message=problem)
+            elif problem := self._ends_with(turn, thread, calls):
+                self.end(turn, "failed", code=problem[0], message=problem[1])
             else:
                 return calls
+        return None
+
+    def _ends_with(self, turn: Turn, thread: Thread, calls: Calls) -> tuple[str, str] | None:
+        """The code and message of what stands against another round."""
+        if turn.rounds >= self._most_rounds(calls):
+            return "max_rounds_reached", f"The model still asked for tools after {turn.rounds} rounds."
+        try:
+            tree.check_room(thread)
+        except Conflict as full:
+            return full.code, full.message
         return None
 
     def _most_rounds(self, calls: Calls) -> int:
@@ -349,14 +365,19 @@ class ThreadTurn:
         self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None, **more: Any
     ) -> None:
         """Within a step: end the turn, its run and what it has reserved."""
-        turn.credits = turn.credits or 0
+        # searches that were left behind included
+        turn.credits = (turn.credits or 0) + (self._setup.toolbox.take_credits() if self._setup else 0)
         thread = db.session.get_one(Thread, self.handle.subject_id)
         turn_budgets.settle(turn, thread, self.wanted.assistant_id)
         finish_run(turn, state, message, self.settings)
         self.handle.end(turn, state, code=code, message=message, head_id=thread.head_id, **more)
 
     def fail(self) -> None:
-        """End it after an error on our side, if this worker still has it: with its run and what it has reserved. Does its best."""
+        """End it after an error on our side, if this worker still has it: with what was written and paid for, its run and what it has
+        reserved. Does its best."""
+        with suppress(Exception):
+            if fail_with_pieces(self, "internal_error", FAILED):
+                return
         with suppress(Exception), self.handle.step() as turn:
             if turn.state == "running":
                 self.end(turn, "failed", code="internal_error", message=FAILED)
@@ -401,11 +422,16 @@ def _with_ids(calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None
     """The tool calls, each with an id of its own: some providers send none."""
     seen: set[str] = set()
     for call in calls or ():
-        if not call["id"] or call["id"] in seen:
+        if not call["id"] or call["id"] in seen or len(call["id"]) > MAX_NAME:
             call["id"] = f"call_{uuid.uuid4().hex[:24]}"
         seen.add(call["id"])
-        call["function"]["arguments"] = fitting(call["function"]["arguments"])
     return calls or None
+
+
+def _finish_reason(answer: StreamedAnswer, kept: FittingAnswer) -> str:
+    if answer.error:
+        return "interrupted"
+    return "length" if kept.problem else (answer.finish_reason or "stop")[:MAX_NAME]
 
 
 register_kind(KIND, ThreadTurns())

@@ -130,6 +130,7 @@ def _answer_again(
 ) -> Turn:
     if parent is None:
         raise Invalid("The thread has no message yet. Send one.", fields={"messages": "Send a message."})
+    tree.check_room(thread)
     branch = new.branch_id if tree.has_children(thread, parent.id) else parent.branch_id
     request = {**asdict(wanted), "parent_id": parent.id, "answer_id": new.branch_id}
     return begin(_with(new, branch, request), active_turn(branch))

@@ -121,18 +121,16 @@ def append(
     written to as well: a turn that runs keeps its answer. `first_child`: whether it is its parent's first one, if the caller has looked
     under the thread's lock.
 
-    Raises NotFound for a parent that is not of this thread, Conflict (`thread_full`) from 100,000 messages on, and Invalid for content
-    that is malformed, larger than 1 MB, or has NUL.
+    Raises NotFound for a parent that is not of this thread, Conflict (`thread_full`) from 100,000 messages on, unless a turn writes it, whose
+    answer was paid for, and Invalid for content that is malformed, larger than 1 MB, or has NUL.
     """
     message = ThreadMessage(
         id=id or f"msg_{uuid.uuid4()}", role=_known_role(role), turn_id=turn_id, created_at=now()
     )
     fill(message, content=content, tool_calls=tool_calls, state=state, **fields)
     thread = lock(thread)
-    if thread.last_seq >= MAX_MESSAGES:
-        raise Conflict(
-            f"A thread has at most {MAX_MESSAGES:,} messages. Begin a new one.", code="thread_full"
-        )
+    if turn_id is None:
+        check_room(thread)
     message.thread_id, message.user_id = thread.id, thread.user_id
     message.parent_id = thread.head_id if isinstance(parent_id, EllipsisType) else parent_id
     continued = _continued_branch(thread, message.parent_id, first_child)
@@ -143,6 +141,14 @@ def append(
     thread.active_at = message.created_at
     MESSAGES.append(message)
     return message
+
+
+def check_room(thread: Thread) -> None:
+    """Raise Conflict (`thread_full`) if the thread has all the messages that it may have."""
+    if thread.last_seq >= MAX_MESSAGES:
+        raise Conflict(
+            f"A thread has at most {MAX_MESSAGES:,} messages. Begin a new one.", code="thread_full"
+        )
 
 
 def add_message(

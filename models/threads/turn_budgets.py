@@ -91,9 +91,9 @@ def settle(turn: Turn, thread: Thread | None, assistant_id: str | None) -> None:
     db.session.flush()
 
 
-def needed_by(error: TurnCallFailed) -> int | None:
+def needed_by(error: Exception) -> int | None:
     """The credits that the call needs, if it was the run's envelope that refused it."""
-    refused = error.__cause__
+    refused = error.__cause__ if isinstance(error, TurnCallFailed) else error
     if not isinstance(refused, CallRefused) or refused.admission.budget is None:
         return None
     budget = refused.admission.budget

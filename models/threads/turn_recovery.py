@@ -1,85 +1,125 @@
-"""What becomes of a turn whose worker was killed: the text that was written is kept and charged; without any, the turn goes on."""
+"""What becomes of a turn whose worker was killed, or has failed: what its call has written is kept and charged; without any, the turn goes on."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models.core.db import db
 from models.core.errors import DomainError
-from models.gateway.killed_calls import KilledCall, settle_killed
 from models.threads import tree
-from models.threads.message_content import answer_parts
-from models.threads.thread import Thread, ThreadMessage
-from models.turns import Turn
+from models.threads.kept_answer import kept_answer
+from models.threads.thread import Thread
+from models.turns.call_recovery import RecoveredCall, recover_call
+from models.turns.engine import TurnHandle
 
 if TYPE_CHECKING:
     from models.threads.thread_turn import ThreadTurn
 
+CODE = "worker_died"
 MESSAGE = (
     "The server stopped during this answer. What it had written is kept and charged; ask again for the rest."
 )
 
 
-def interrupted_answer(running: "ThreadTurn") -> ThreadMessage | None:
-    """Keep the message that the killed worker was writing, charge its call, and end the turn as interrupted. None if it had written nothing
-    yet: then the turn goes on where it was. Raises LeaseLost, LedgerUnavailable."""
-    handle = running.handle
-    written = {"text.delta": "", "thinking.delta": ""}
-    message_id, model, parent_id = "", "", ""
+class WrittenPieces(NamedTuple):
+    """The message that was being written: what the turn's events say of it."""
+
+    message_id: str
+    parent_id: str
+    model: str
+    text: str
+    thinking: str
+
+
+def goes_on(running: "ThreadTurn") -> bool:
+    """Whether a turn that was taken over goes on where it was, because its call gave nothing and was not charged. Else what was written is kept, the
+    call is charged, and the turn ends as interrupted. Raises LeaseLost, LedgerUnavailable."""
+    written = written_pieces(running.handle)
+    call = _recovered(running, written)
+    if call.free:
+        return True
+    if running.handle.stopped in ("stop", "interrupt"):
+        keep_pieces(running, written, call, "cancelled")
+    else:
+        keep_pieces(running, written, call, "interrupted", code=CODE, message=MESSAGE)
+    return False
+
+
+def fail_with_pieces(running: "ThreadTurn", code: str, message: str) -> bool:
+    """End the turn as failed, with what its call has written and cost, after an error on our side. Returns False if there is no such
+    call. Raises as `goes_on` does."""
+    written = written_pieces(running.handle)
+    call = _recovered(running, written)
+    if not call.free:
+        keep_pieces(running, written, call, "failed", code=code, message=message)
+    return not call.free
+
+
+def written_pieces(handle: TurnHandle) -> WrittenPieces:
+    """What the turn has told of the message that is not whole yet; empty texts if there is none."""
+    found = WrittenPieces("", "", "", "", "")
+    pieces: dict[str, list[str]] = {"text.delta": [], "thinking.delta": []}
     for event in handle.events():
+        data = event.data
         if event.type == "message.started":
-            message_id, model, parent_id = (
-                event.data["message_id"],
-                event.data["model"],
-                event.data["parent_id"],
-            )
-            written = dict.fromkeys(written, "")
-        elif event.type in written and event.data["message_id"] == message_id:
-            written[event.type] += event.data["text"]
+            found = WrittenPieces(data["message_id"], data["parent_id"], data["model"], "", "")
+            pieces = {type: [] for type in pieces}
+        elif event.type in pieces:
+            if data["message_id"] != found.message_id:
+                found = WrittenPieces(data["message_id"], "", "", "", "")
+                pieces = {type: [] for type in pieces}
+            pieces[event.type].append(data["text"])
         elif event.type == "message.completed":
-            message_id, written = "", dict.fromkeys(written, "")
-    text, thinking = written["text.delta"], written["thinking.delta"]
-    if not (text or thinking):
-        return None
-    call = _charge(running, parent_id, text, thinking)
-    with handle.step() as turn:
-        thread = db.session.get_one(Thread, handle.subject_id)
-        message = tree.append(
-            thread,
-            role="assistant",
-            content=answer_parts(thinking, text),
-            parent_id=parent_id,
-            state="incomplete",
-            turn_id=turn.id,
-            id=message_id,
-            model=model,
-            finish_reason="interrupted",
-            message_id=call.message_id,
-            credits=call.credits,
-        )
-        turn.credits = (turn.credits or 0) + (call.credits or 0)
-        handle.record("message.completed", {"message": tree.message_json(message)})
-        running.end(turn, "interrupted", code="worker_died", message=MESSAGE)
-    return message
+            found = WrittenPieces("", "", "", "", "")
+            pieces = {type: [] for type in pieces}
+    return found._replace(text="".join(pieces["text.delta"]), thinking="".join(pieces["thinking.delta"]))
 
 
-def _charge(running: "ThreadTurn", parent_id: str, text: str, thinking: str) -> KilledCall:
-    """Charge the call that the worker was reading. It is sent nowhere again."""
+def keep_pieces(
+    running: "ThreadTurn",
+    written: WrittenPieces,
+    call: RecoveredCall,
+    state: str,
+    *,
+    code: str | None = None,
+    message: str | None = None,
+) -> None:
+    """Add the message with its charge, and end the turn."""
     handle = running.handle
-    with handle.context():
-        turn = db.session.get_one(Turn, handle.id)
+    with handle.step() as turn:
+        turn.credits = (turn.credits or 0) + (call.credits or 0)
+        turn.call_id = None
+        if written.message_id and (call.text or call.thinking or call.message_id):
+            thread = db.session.get_one(Thread, handle.subject_id)
+            kept = tree.append(
+                thread,
+                role="assistant",
+                content=kept_answer(call.text, call.thinking).parts,
+                parent_id=written.parent_id,
+                state="incomplete",
+                turn_id=turn.id,
+                id=written.message_id,
+                model=written.model,
+                finish_reason="interrupted",
+                message_id=call.message_id,
+                credits=call.credits,
+            )
+            handle.record("message.completed", {"message": tree.message_json(kept)})
+        running.end(turn, state, code=code, message=message)
+
+
+def _recovered(running: "ThreadTurn", written: WrittenPieces) -> RecoveredCall:
+    handle = running.handle
+    with handle.step() as turn:
         call_id = turn.call_id
-        thread = db.session.get_one(Thread, handle.subject_id)
-        running.parent_id = parent_id
-        try:
-            body = running.body(thread)
-        except DomainError:
-            # what it was asked with is gone; the text still is what it wrote
-            body = {"model": turn.request.get("model") or thread.model or "", "messages": []}
-    if call_id is None:
-        return KilledCall(None, None)
-    try:
-        return settle_killed(handle.gateway, call_id, body, text=text, thinking=thinking)
-    except DomainError as error:
-        if error.status >= 500:
-            raise
-        # the model has gone; its hold is on the operators' list of lost calls
-        return KilledCall(None, None)
+
+    def body() -> Mapping[str, Any]:
+        """What the call was asked, as far as it is there still: the text is what it wrote in any case."""
+        with handle.context():
+            thread = db.session.get_one(Thread, handle.subject_id)
+            running.parent_id = written.parent_id
+            try:
+                return running.body(thread)
+            except DomainError:
+                return {"model": written.model or thread.model or "", "messages": []}
+
+    return recover_call(handle, call_id, body, text=written.text, thinking=written.thinking)

@@ -1,5 +1,6 @@
 """The run of a thread's turn: it begins with the first round, has a step for each, and ends with the turn."""
 
+from contextlib import suppress
 from decimal import Decimal
 
 from sqlalchemy import select, update
@@ -35,26 +36,26 @@ def start_run(turn: Turn, agent_id: str, org_id: str | None, settings: Settings)
 
 
 def finish_run(turn: Turn, state: str, message: str | None, settings: Settings) -> None:
-    """Finish the run of a turn that ends, if it has one. One whose account has recorded too much ends without its steps."""
+    """Finish the run of a turn that ends, if it has one. One whose account has recorded too much, or whose key has gone, ends without its
+    steps."""
     if turn.run_id is None:
         return
     session = db.session.get(Session, turn.key_id)
-    status = _STATUS.get(state, "failed")
-    try:
-        with db.session.begin_nested():
-            recording.finish(
-                turn.user_id,
-                turn.run_id,
-                status=status,
-                total_steps=turn.rounds,
-                direct_credits=Decimal(turn.credits or 0),
-                total_credits=Decimal(turn.credits or 0),
-                settings=settings,
-                org_id=session.org_id if session else None,
-                error_message=message,
-                steps=_steps(turn),
-            )
-    except WriteLimitExceeded:
+    status, found = _STATUS.get(state, "failed"), False
+    with suppress(WriteLimitExceeded), db.session.begin_nested():
+        found = recording.finish(
+            turn.user_id,
+            turn.run_id,
+            status=status,
+            total_steps=turn.rounds,
+            direct_credits=Decimal(turn.credits or 0),
+            total_credits=Decimal(turn.credits or 0),
+            settings=settings,
+            org_id=session.org_id if session else None,
+            error_message=message,
+            steps=_steps(turn),
+        )
+    if not found:
         ended = update(AgentRun).where(AgentRun.id == turn.run_id)
         db.session.execute(ended.values(status=status, completed_at=now()))
         run_budgets.close_run_budget(turn.run_id)
@@ -64,7 +65,11 @@ def _steps(turn: Turn) -> list[StepReport]:
     """The rounds of the turn as steps of its run."""
     query = (
         select(ThreadMessage.message_id, ThreadMessage.credits)
-        .where(ThreadMessage.turn_id == turn.id, ThreadMessage.role == "assistant")
+        .where(
+            ThreadMessage.turn_id == turn.id,
+            ThreadMessage.role == "assistant",
+            ThreadMessage.item.is_(None),  # of a response each item is a message
+        )
         .order_by(ThreadMessage.seq)
     )
     return [

@@ -15,14 +15,14 @@ from typing import Any, Protocol
 from sqlalchemy import select
 
 from models.accounts.key_format import PresentedKey
-from models.core.db import db
+from models.core.db import db, now
 from models.core.job_queue import Context
 from models.gateway.in_flight import worker_name
 from models.gateway.relay import Gateway
 from models.turns import turn_verbs
 from models.turns.event_log import EventLog, LoggedEvent
 from models.turns.turn import ENDED, Turn
-from models.turns.turn_verbs import STOP, NextTurn
+from models.turns.turn_verbs import LEASE_SECONDS, STOP, NextTurn
 
 log = logging.getLogger("stoa.turns")
 
@@ -71,6 +71,17 @@ class TurnHandle:
         self._staged: list[tuple[str, Mapping[str, Any]]] = []
         self._on_stop: Callable[[], None] | None = None
         self._lost = False
+        left = (turn.lease_until - now()).total_seconds() if turn.lease_until is not None else 0.0
+        self.leased_until = time.monotonic() + left
+        """Until when nobody takes the turn over (monotonic seconds)."""
+
+    def has_lease(self) -> bool:
+        """Whether no other worker has the turn. Asks the database only if one may have."""
+        if self._lost or time.monotonic() < self.leased_until:
+            return not self._lost
+        with self.context():
+            owner = db.session.scalar(select(Turn.lease_owner).where(Turn.id == self.id))
+        return owner == self._engine.owner
 
     def emit(self, type: str, data: Mapping[str, Any]) -> None:
         """Tell the watchers something now; it is written soon. Raises LeaseLost."""
@@ -307,6 +318,7 @@ class TurnEngine:
             self.run(each.id, taken_over=taken_over)
 
     def _renew(self, ids: list[str]) -> None:
+        until = time.monotonic() + LEASE_SECONDS
         with self.context():
             still = turn_verbs.renew(self.owner, ids)
             db.session.commit()
@@ -317,13 +329,16 @@ class TurnEngine:
             if turn_id not in still:
                 # it may have ended a moment ago
                 self._check_lost(handle)
-            elif how := still[turn_id]:
+                continue
+            handle.leased_until = until
+            if how := still[turn_id]:
                 handle.stop(how)
 
     def _check_lost(self, handle: TurnHandle) -> None:
         with self.context():
-            owner = db.session.scalar(select(Turn.lease_owner).where(Turn.id == handle.id))
-        if owner is not None and owner != self.owner:
+            found = db.session.execute(select(Turn.lease_owner).where(Turn.id == handle.id)).one_or_none()
+        # without an owner it has ended, or waits
+        if found is None or found[0] not in (None, self.owner):
             handle.lose()
 
 

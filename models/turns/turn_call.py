@@ -1,6 +1,7 @@
 """One model call of a turn, through the gateway like those of clients: admitted, held, streamed, settled."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
 from models.gateway.dialects import TURNS
 from models.gateway.dialects.dialect import CallRequest, ErrorContext, IncomingRequest
 from models.gateway.dialects.error_shapes import answer_message
+from models.gateway.in_flight import InFlightCall
 from models.gateway.stream import AnswerStream
 from models.gateway.streamed_answer import AnswerStopped, StreamedAnswer
 from models.gateway.upstream import UpstreamError
@@ -39,16 +41,35 @@ def open_call(
     streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
     headers = {"x-stoa-run-id": handle.run_id} if handle.run_id else {}
     received = IncomingRequest(
-        request_id, handle.key.id, headers, streamed, orjson.dumps(streamed), acts_for=handle.key
+        request_id,
+        handle.key.id,
+        headers,
+        streamed,
+        orjson.dumps(streamed),
+        acts_for=handle.key,
+        admitted=partial(stop_with, handle),
     )
     payer = PayerHint(org_id) if org_id else PayerHint()
     request: CallRequest = replace(TURNS.read(received), payer=payer)
     try:
         answer = handle.gateway.open(request)
     except FAILURES as error:
+        handle.on_stop(None)
         raise failure_of(error, request_id, settings) from error
     assert isinstance(answer, AnswerStream)
     return StreamedAnswer(answer)
+
+
+def stop_with(handle: TurnHandle, call: InFlightCall) -> None:
+    """Let the turn's end be the call's, from its admission on: before the provider is asked, while it is silent, and while it answers. A worker that
+    was stalled until another one had the turn asks nobody."""
+
+    def stop() -> None:
+        call.stop(_stop_reason(handle))
+
+    handle.on_stop(stop)
+    if not handle.has_lease():
+        stop()
 
 
 def tell_pieces(handle: TurnHandle, answer: StreamedAnswer, message_id: str) -> None:
@@ -62,6 +83,9 @@ def tell_pieces(handle: TurnHandle, answer: StreamedAnswer, message_id: str) -> 
     except ConnectionResetError:
         # said by `answer.error`
         pass
+    except BaseException:
+        answer.close()
+        raise
     finally:
         handle.on_stop(None)
 

@@ -15,7 +15,8 @@ from models.gateway import GatewayCall
 from models.gateway.response_state import StoredResponse
 from models.ledger import Account, CreditHold
 from models.threads import Thread
-from models.threads.response_turn import ResponseRequest, RunningResponse, stored_headers
+from models.threads.response_request import ResponseRequest, stored_headers
+from models.threads.response_turn import RunningResponse
 from models.threads.response_turn_start import prune_response_turns
 from models.turns import Turn, TurnEngine, TurnEvent
 from models.turns.engine import TurnHandle

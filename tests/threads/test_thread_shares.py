@@ -5,16 +5,19 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session as OrmSession
 
 from models import threads
+from models.accounts.users import User
 from models.core.audit_log import AuditLog
 from models.core.db import db, now
 from models.index import add_document, documents_of
-from models.orgs import Org
+from models.ledger import Account
+from models.orgs import Org, delete_org
 from models.orgs.offboarding import offboard
 from models.threads import Thread, ThreadMessage, ThreadShare
-from models.threads.thread_share import copy_shared, shared_thread
+from models.threads.thread_share import copy_shared, share_thread, shared_thread
 from tests import factories
 from tests.factories import Person
 from tests.threads.thread_calls import Caller
@@ -319,3 +322,47 @@ def test_the_address_of_a_picture_is_a_link_only_to_the_web(
     assert (f'href="{address}"' in page) == address.startswith("https:")
     assert "javascript:" not in page
     assert "data:text" not in page
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [({}, 200), ({"banned": True}, 404), ({"deleted_at": "now"}, 404), ({"banned": True, "deleted_at": "now"}, 404)],
+    ids=["open", "suspended", "deleted", "both"],
+)  # fmt: skip
+def test_links_of_suspended_and_deleted_owners_do_not_work(
+    call: Caller,
+    stranger: Caller,
+    visitor: Caller,
+    thread: Thread,
+    alice: Person,
+    values: dict[str, Any],
+    status: int,
+) -> None:
+    call.said(thread.id, "1")
+    made, shown = link(call, thread.id)
+    changes = {name: now() if value == "now" else value for name, value in values.items()}
+    if changes:
+        db.session.execute(update(User).where(User.id == alice.id).values(changes))
+        db.session.commit()
+    page = made["url"].removeprefix("http://localhost:8000")
+    assert visitor("get", shown)[0] == status
+    assert visitor.client.get(page).status_code == status
+    assert (stranger("post", f"{shown}/copy", {})[0] == 404) == (status == 404)
+    unknown = visitor("get", "/shared-threads/unknown")
+    assert status == 200 or visitor("get", shown)[1]["error"] == unknown[1]["error"]
+
+
+def test_links_of_a_deleted_organisation_do_not_work(
+    alice: Person, visitor: Caller, session: OrmSession
+) -> None:
+    assert alice.user is not None
+    org = factories.org(alice.user, "Umbrella")
+    found = threads.create_thread(alice.id, Account(org_id=org.id), name="Trees")
+    threads.append(found, role="user", content="1")
+    share = share_thread(found, "week")
+    session.commit()
+    path = f"/shared-threads/{share.token}"
+    assert visitor("get", path)[0] == 200
+    delete_org(org)
+    session.commit()
+    assert visitor("get", path)[0] == 404

@@ -16,14 +16,17 @@ from models.turns import Turn, TurnEngine, own_turn
 from models.turns.event_log import LoggedEvent
 from models.turns.turn_verbs import request_stop, take_to_end
 from views.gateway.api.model_calls import gateway
+from views.web import open_streams
 from views.web.error_bodies import MANAGEMENT
 from views.web.format import iso
 from views.web.guards import require_key
+from views.web.open_streams import StreamRoom, stream_room
 from views.web.operation import Operation, ResponseModel, header, query
 
 bp = Blueprint("turns_api", __name__)
 EVENTS = "text/event-stream"
 MAX_SEQ = 2**31 - 1
+TOO_MANY = "Too many event streams of the key or the person are open (`too_many_streams`), or too many requests; see Retry-After"
 
 
 class TurnAnswer(ResponseModel):
@@ -49,7 +52,8 @@ class TurnAnswer(ResponseModel):
 
 
 def init_app(app: Flask) -> None:
-    """Create the process's engine of turns. The web worker starts it; elsewhere its first turn does."""
+    """Create the process's engine of turns, and the register of their streams. The web worker starts the engine; elsewhere its first turn does."""
+    open_streams.init_app(app)
     app.extensions["turns"] = TurnEngine(app.app_context, gateway(app))
 
 
@@ -80,11 +84,11 @@ def turn_json(turn: Turn) -> dict[str, Any]:
     }
 
 
-def event_stream(turn_id: str, after: int) -> Response:
+def event_stream(turn_id: str, after: int, room: StreamRoom) -> Response:
     """The events of a turn after number `after` as server-sent events, with their numbers as ids. The caller has checked who may see it."""
     watched = turn_engine().log.watch(turn_id, after)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    response = Response(_frames(watched), content_type=EVENTS, headers=headers)
+    response = Response(room.stream(_frames(watched)), content_type=EVENTS, headers=headers)
     # the connection to PostgreSQL is free while the stream waits
     db.session.rollback()
     return response
@@ -133,7 +137,11 @@ def turn(turn_id: str) -> ResponseReturnValue:
         header("Last-Event-ID", "Continue after this event"),
         query("after", "The same, for clients that cannot set the header"),
     ],
-    answers={200: ("Server-sent events until the last one of the turn", str), 404: "There is no such turn"},
+    answers={
+        200: ("Server-sent events until the last one of the turn", str),
+        404: "There is no such turn",
+        429: TOO_MANY,
+    },
     door=MANAGEMENT,
 )
 def events(turn_id: str) -> ResponseReturnValue:
@@ -142,7 +150,8 @@ def events(turn_id: str) -> ResponseReturnValue:
     Each has an `id`; a client that reconnects sends the last one as `Last-Event-ID`. Closing the stream does not stop the turn. Pieces of a message's text are no
     longer there once the whole message is: the event `message.completed` has it.
     """
-    return event_stream(_own(turn_id).id, last_event_id())
+    turn = _own(turn_id)
+    return event_stream(turn.id, last_event_id(), stream_room(turn.user_id))
 
 
 @bp.post("/api/v1/turns/<turn_id>/stop")

@@ -7,7 +7,7 @@ serves all calls. Requests to providers, and how they report usage, belong to `m
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -35,6 +35,9 @@ from models.gateway.routing import Router
 from models.gateway.upstream import MAX_BODY
 from models.ledger.holds import Admission
 from models.ledger.payers import NO_HINT, PayerHint, payer_hint
+
+if TYPE_CHECKING:
+    from models.gateway.in_flight import InFlightCall
 
 MAX_STORED_REQUEST = 256 << 10
 """Largest total of a request's messages that is stored with the call, in bytes."""
@@ -76,6 +79,8 @@ class IncomingRequest:
     is_form: bool = False
     acts_for: PresentedKey | None = field(default=None, repr=False)
     """The key of a call that the server makes on its own."""
+    admitted: "Callable[[InFlightCall], None] | None" = field(default=None, repr=False)
+    """Called with the call once it is admitted, before it is sent."""
 
     @property
     def presented(self) -> PresentedKey:
@@ -118,6 +123,8 @@ class CallRequest:
     """Of a call with an idempotency key or a session: the form of an error that is stored depends on them."""
     acts_for: PresentedKey | None = field(default=None, repr=False)
     """The key of a call that the server makes on its own, when it does not have the key itself."""
+    admitted: "Callable[[InFlightCall], None] | None" = field(default=None, repr=False)
+    """Called with the call once it is admitted, before it is sent."""
     _presented: PresentedKey | None = field(default=None, init=False, repr=False)
 
     @property
@@ -293,6 +300,7 @@ class Dialect(ABC):
             trace_parent=headers.get("traceparent"),
             payer=payer or payer_hint(headers.get("x-stoa-org"), headers.get("x-stoa-repo")),
             acts_for=received.acts_for,
+            admitted=received.admitted,
         )
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:

@@ -13,7 +13,7 @@ from models.gateway.providers.provider import Endpoint, Provider, write
 from models.gateway.search_tools.searchers import Context7, Linkup, SearchUpstream, SearXng
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, Upstream, UpstreamTimeouts
 
-WEB, DOCS = "web_search", "docs_search"
+SEARCHES = WEB, DOCS = "web_search", "docs_search"
 CREDITS = {"standard": 1, "deep": 5}
 """What a search of the web costs, by depth; documentation costs the smaller (contract 2.5)."""
 TIMEOUTS = UpstreamTimeouts(10, 30, 30)

@@ -1,17 +1,23 @@
 """Searches of assistants in turns: billed calls of the turn's run, told to the model, and not offered where no service is set up."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session as OrmSession
 
+from models.accounts.key_format import present
 from models.assistants import create_assistant
+from models.assistants.tool_requests import ToolFailed
+from models.assistants.turn_searches import TurnSearches
 from models.core.db import db
 from models.core.settings import Settings
 from models.gateway.search_tools.search_providers import SearchRouter
 from models.gateway.upstream import Egress
 from models.ledger import Account
 from models.turns import TurnEngine
+from tests import factories
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import Behaviour, FakeUpstream, answer
@@ -103,6 +109,24 @@ def test_a_search_that_fails_is_told_to_the_model_and_free(
     settled = [call for call in turns.calls() if call.state == "settled"]
     assert [call.door for call in settled if call.door == "web_search"] == []
     assert turn.credits == sum(call.credits or 0 for call in settled)
+
+
+@pytest.mark.usefixtures("services")
+@pytest.mark.parametrize("environment", ["live", "test"])
+def test_a_search_counts_what_it_was_charged(
+    turns: Turns, fake: FakeUpstream, alice: Person, environment: str
+) -> None:
+    assert alice.user is not None
+    fake.will(answer({"answer": "Paris.", "sources": []}))
+    key = present(factories.api_key(alice.user, environment=environment))
+    handle: Any = SimpleNamespace(gateway=turns.engine.gateway, key=key, run_id=None)
+    searches = TurnSearches(handle, None)
+    with nullcontext() if environment == "live" else pytest.raises(ToolFailed, match="Test keys"):
+        searches.search("web_search", {"query": "Capital of France?"})
+    charged = sum(call.credits or 0 for call in turns.calls())
+    assert (searches.take_credits(), bool(charged)) == (charged, environment == "live")
+    assert len(fake.requests) == (environment == "live")
+    assert searches.take_credits() == 0
 
 
 def test_searches_are_not_offered_where_none_is_set_up(

@@ -50,6 +50,7 @@ from views.threads.api.openai_threads import MAX_MESSAGES, MetadataBody, ThreadB
 from views.turns.api import stop_turn, turn_engine
 from views.web.body import Body, parse
 from views.web.guards import key_caller, limiter
+from views.web.open_streams import StreamRoom, stream_room
 from views.web.operation import Operation
 
 bp = Blueprint("openai_runs", __name__, url_prefix="/v1/threads")
@@ -216,12 +217,13 @@ def submit_tool_outputs(thread_id: str, run_id: str) -> ResponseReturnValue:
     body = read_body(RunOutputs)
     last, engine = turn.last_seq, turn_engine()
     written = written_by([turn]).get(turn.id, [])
+    room = stream_room(turn.user_id) if body.stream else None
     try:
         submit_outputs(turn, body.tool_outputs, engine.owner)
     except TurnNotActive as error:
         raise BadCall(error.message) from None
     db.session.commit()
-    return _answer(turn, engine_after=last, stream=body.stream, resumed=written)
+    return _answer(turn, room, engine_after=last, resumed=written)
 
 
 @bp.get("/<thread_id>/runs/<run_id>/steps")
@@ -261,10 +263,10 @@ def _thread_body(body: ThreadRunBody) -> ThreadBody:
 
 
 def _begin(caller: OpenAICaller, thread: Thread, body: RunBody, *, made: bool) -> ResponseReturnValue:
-    engine = turn_engine()
+    engine, room = turn_engine(), stream_room(caller.user_id) if body.stream else None
     turn = begin_run(thread, caller.account, _asked(thread, body), caller.key, engine.owner)
     db.session.commit()
-    return _answer(turn, stream=body.stream, created=thread_object(thread) if made else None)
+    return _answer(turn, room, created=thread_object(thread) if made else None)
 
 
 def _asked(thread: Thread, body: RunBody) -> RunRequest:
@@ -309,16 +311,16 @@ def _asked(thread: Thread, body: RunBody) -> RunRequest:
 
 def _answer(
     turn: Turn,
+    room: StreamRoom | None,
     *,
-    stream: bool | None,
     engine_after: int = 0,
     created: Mapping[str, Any] | None = None,
     resumed: list[dict[str, Any]] | None = None,
 ) -> ResponseReturnValue:
-    """Run the turn; the run, or its events from now on."""
+    """Run the turn; the run, or, with `room` for them, its events from now on."""
     engine, run = turn_engine(), run_json(turn)
     id, running = turn.id, turn.state == "running"
-    if not stream:
+    if room is None:
         if running:
             engine.run(id)
         return run
@@ -333,7 +335,8 @@ def _answer(
     if running:
         engine.run(id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    response = Response(_frames(begin, events, watched), content_type="text/event-stream", headers=headers)
+    frames = room.stream(_frames(begin, events, watched))
+    response = Response(frames, content_type="text/event-stream", headers=headers)
     # the connection to PostgreSQL is free while the stream waits
     db.session.rollback()
     return response

@@ -32,6 +32,7 @@ from models.turns import LoggedEvent, Turn, TurnEngine, is_over
 from models.turns.turn_verbs import request_stop, take_to_end
 from views.gateway.api.model_calls import StatefulCalls, gateway, json_answer, response_owner
 from views.web.fast_path import FastResponse, RequestContext
+from views.web.open_streams import stream_room
 
 SENT_ON = ("x-stoa-org", "x-stoa-repo", "x-stoa-run-id", RUN_BUDGET, "traceparent")
 """Headers of the request that its call has, too."""
@@ -122,13 +123,13 @@ def find_background(app: Flask, owner: ResponseOwner, id: str) -> dict[str, Any]
 
 
 def stream_background(app: Flask, owner: ResponseOwner, id: str, after: int) -> Response | None:
-    """The events of a response in the background, from the one behind number `after`, until it ends. None: there is none."""
+    """The events of a response in the background, from the one behind number `after`, until it ends. None: there is none. Raises TooManyStreams."""
     with app.app_context():
         turn = turn_of_response(owner.user_id, owner.account_id, id)
         if turn is None:
             return None
         watched = _engine(app).log.watch(turn.id)
-    return _stream(_framed(_after(watched, after)))
+    return _stream(stream_room(owner.user_id).stream(_framed(_after(watched, after))))
 
 
 def cancel_background(app: Flask, owner: ResponseOwner, id: str) -> dict[str, Any] | None:

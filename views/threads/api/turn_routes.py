@@ -30,11 +30,12 @@ from views.threads.api.threads_api_blueprint import (
     page_size,
     thread_caller,
 )
-from views.turns.api import TurnAnswer, event_stream, turn_engine, turn_json
+from views.turns.api import TOO_MANY, TurnAnswer, event_stream, turn_engine, turn_json
 from views.web.body import Body, Missing, Objects, read
 from views.web.error_bodies import MANAGEMENT
 from views.web.guards import api_key, key_caller, limiter
 from views.web.keyset import cursor, cursor_text
+from views.web.open_streams import StreamRoom, stream_room
 from views.web.operation import Operation, ResponseModel, path
 
 TURN_ID = path("turnId", "`id` of the turn, such as `turn_…`")
@@ -127,6 +128,7 @@ class TurnList(ResponseModel):
         400: "No model is named (`model_missing`)",
         **ERRORS,
         409: BUSY,
+        429: TOO_MANY,
     },
     door=MANAGEMENT,
 )
@@ -140,6 +142,7 @@ def begin(id: str) -> ResponseReturnValue:
     body = read(NewTurnBody)
     token = api_key()
     assert token is not None
+    room = stream_room(caller.user_id) if body.stream else None
     turn = threads.ask(
         found,
         _wanted(body),
@@ -151,7 +154,7 @@ def begin(id: str) -> ResponseReturnValue:
         budget=body.budget,
     )
     db.session.commit()
-    return _run(turn, 0, stream=body.stream, status=201)
+    return _run(turn, 0, room, status=201)
 
 
 @bp.get("/api/v1/threads/<id>/turns")
@@ -188,6 +191,7 @@ def turns(id: str) -> ResponseReturnValue:
         404: "No such turn of yours",
         409: "It waits for no results, or not any more (`turn_not_active`)",
         422: "Not the results of all the tool calls that it waits for",
+        429: TOO_MANY,
     },
     door=MANAGEMENT,
 )
@@ -195,10 +199,11 @@ def tool_outputs(turn_id: str) -> ResponseReturnValue:
     """Give a turn the results of the tools that you run."""
     turn = _own(turn_id)
     body = read(ToolOutputs)
+    room = stream_room(turn.user_id) if body.stream else None
     after = turn.last_seq
     submit_outputs(turn, [each.model_dump() for each in body.tool_outputs], turn_engine().owner)
     db.session.commit()
-    return _run(turn, after, stream=body.stream)
+    return _run(turn, after, room)
 
 
 @bp.post("/api/v1/turns/<turn_id>/resume")
@@ -257,11 +262,12 @@ def _own(turn_id: str) -> Turn:
     return found
 
 
-def _run(turn: Turn, after: int, *, stream: bool | None = None, status: int = 200) -> ResponseReturnValue:
+def _run(turn: Turn, after: int, room: StreamRoom | None = None, *, status: int = 200) -> ResponseReturnValue:
+    """Run the turn; it, or, with `room` for them, its events."""
     answer, id = turn_json(turn), turn.id
     if turn.state == "running":
         turn_engine().run(id)
-    return event_stream(id, after) if stream else (answer, status)
+    return event_stream(id, after, room) if room is not None else (answer, status)
 
 
 def _messages(body: NewTurnBody) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from views.threads.pages.shown_messages import ShownMessage, shown_messages
 from views.threads.pages.thread_blueprint import thread_page, viewed_thread
 from views.threads.pages.thread_page import MESSAGES, queued_text, state_of, viewed_turn
 from views.turns.api import EVENTS, last_event_id, turn_engine
+from views.web.open_streams import stream_room
 from views.web.viewer_locale import viewer_locale
 
 FRAME_SECONDS = 0.08
@@ -37,9 +38,10 @@ Frame = bytes
 
 @thread_page("/<thread_id>/turns/<turn_id>/events")
 def turn_events(thread_id: str, turn_id: str) -> ResponseReturnValue:
-    """Stream the changes of the page while a turn runs, as server-sent events. `Last-Event-ID` leaves out messages that were whole by then. Raises NotFound."""
+    """Stream the changes of the page while a turn runs, as server-sent events. `Last-Event-ID` leaves out messages that were whole by then. Raises NotFound, TooManyStreams."""
     found = viewed_thread(thread_id, deleted=True)
     turn = viewed_turn(found, turn_id)
+    room = stream_room(found.user_id)
     stream = TurnStream(found.id, turn.id, last_event_id())
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     viewer_locale()  # read once, for the figures
@@ -52,7 +54,7 @@ def turn_events(thread_id: str, turn_id: str) -> ResponseReturnValue:
         turn_engine().log.watch_batches(turn.id), turn_engine().context, completed, changed, ended
     )
     db.session.rollback()
-    return Response(frames, content_type=EVENTS, headers=headers)
+    return Response(room.stream(frames), content_type=EVENTS, headers=headers)
 
 
 class TurnStream:
