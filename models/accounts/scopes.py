@@ -20,6 +20,7 @@ AGENTS_RUN, AGENTS_PUBLISH = "agents:run", "agents:publish"
 USAGE_READ, KEYS_READ, KEYS_WRITE = "usage:read", "keys:read", "keys:write"
 ORG_ADMIN = "org:admin"
 THREADS_READ, THREADS_WRITE = "threads:read", "threads:write"
+PROJECTS_READ, PROJECTS_WRITE = "projects:read", "projects:write"
 SCOPES = (
     Scope(CHAT, "Chat, messages, responses, token counts"),
     Scope(EMBEDDINGS, "Embeddings and reranking"),
@@ -27,6 +28,8 @@ SCOPES = (
     Scope(AUDIO, "Speech, transcription, translation"),
     Scope(THREADS_READ, "Read threads, their messages and documents"),
     Scope(THREADS_WRITE, "Write threads and messages, upload documents"),
+    Scope(PROJECTS_READ, "Read projects, their snapshots and files"),
+    Scope(PROJECTS_WRITE, "Change projects, push snapshots and files"),
     Scope(AGENTS_READ, "Read assistants, their tools and the names of secrets"),
     Scope(AGENTS_WRITE, "Change assistants, their tools and secrets"),
     Scope(AGENTS_RUN, "Start and finish runs and steps"),

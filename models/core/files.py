@@ -1,6 +1,6 @@
 """File storage outside the database: the data directory, or an S3-compatible bucket."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -44,6 +44,18 @@ class Files:
         """The content of a file, or None if it does not exist. Raises FilesUnavailable."""
         try:
             return run_in_thread(lambda: bytes(self._store.get(path).bytes()))
+        except FileNotFoundError:
+            return None
+        except (BaseError, OSError) as error:
+            raise FilesUnavailable("Files cannot be read right now. Try again in a minute.") from error
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        """Parts of a file, each a start and a length in bytes, or None if it does not exist. Raises FilesUnavailable."""
+        starts, lengths = [start for start, _ in ranges], [length for _, length in ranges]
+        try:
+            return run_in_thread(
+                lambda: [bytes(part) for part in self._store.get_ranges(path, starts=starts, lengths=lengths)]
+            )
         except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:

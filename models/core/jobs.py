@@ -771,3 +771,17 @@ def purge_documents(timestamp: int) -> None:
     from models.index import document_purge
 
     document_purge.purge_documents(transaction, files(get_settings()), now())
+
+
+@queue.periodic(cron="44 3 * * *")
+@queue.task(name="projects.collect", queueing_lock="projects.collect", retry=Backoff(600, 3600))
+def collect_projects(timestamp: int) -> None:
+    """Remove projects past their recovery, bytes that nothing names, and join small packs."""
+    from models.core.files import files
+    from models.projects import project_editing, project_purge
+    from models.projects.snapshots import blob_garbage
+
+    settings = get_settings()
+    with transaction():
+        project_purge.forget_projects(project_editing.due_projects(now(), settings.stoa_deleted_project_days))
+    blob_garbage.collect_all(transaction, files(settings), now())

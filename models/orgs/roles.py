@@ -29,6 +29,9 @@ CAN: dict[str, frozenset[str]] = {
     "run_assistants": _WORKERS,
     "edit_assistants": _WORKERS,
     "delete_assistants": _ADMINS,  # and whoever made one
+    "see_projects": _WORKERS | {"viewer"},
+    "edit_projects": _WORKERS,
+    "manage_projects": _ADMINS,
     "manage_tools": _ADMINS,  # whoever chooses where a secret is sent could read it
     "manage_sso": _OWNER,  # whoever chooses the identity provider can sign in as anybody of its domains, owners too
     "keep_audit": _OWNER,

@@ -1,0 +1,25 @@
+"""Projects: code bases of several people and agents, their snapshots, workspaces and the bytes of their files."""
+
+from models.projects import environment, exported_projects
+from models.projects.project import ActivityEvent, Project
+from models.projects.project_access import ProjectCaller
+from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
+from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree
+from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
+
+__all__ = [
+    "ActivityEvent",
+    "Blob",
+    "Manifest",
+    "Pack",
+    "Project",
+    "ProjectCaller",
+    "ProjectStorage",
+    "Snapshot",
+    "SnapshotParent",
+    "Tree",
+    "Workspace",
+    "WorkspaceOperation",
+    "environment",
+    "exported_projects",
+]

@@ -1,0 +1,164 @@
+"""Trees: one listing for each directory, known by its hash, so that snapshots share what did not change."""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from models.core.cooperative import TimeSlices
+from models.projects.snapshots.manifest_text import Entry, ManifestInvalid
+
+Row = list[Any]
+"""A row of a listing: a name, then `"f"`, mode, hash and size of a file; `"l"`, mode and target of a link; `"d"`, mode and listing of a
+directory, whose mode is None unless the manifest names the directory itself. Sorted by the bytes of names."""
+Listings = Mapping[str, bytes]
+Load = Callable[[Collection[str]], Listings]
+"""Returns the listings with these hashes. Raises for one that is missing."""
+
+
+class _Directory:
+    """A directory while its tree is built."""
+
+    __slots__ = ("children", "mode", "named")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Directory | Row] = {}
+        self.mode: int | None = None
+        self.named = False
+
+
+def build(entries: Iterable[Entry]) -> tuple[str, dict[str, bytes]]:
+    """The root's hash, and the listings of all directories by theirs. Raises ManifestInvalid for a path that is named twice, or that
+    lies below a file or link."""
+    root, slices = _Directory(), TimeSlices()
+    for entry in entries:
+        _place(root, entry)
+        slices.pause()
+    listings: dict[str, bytes] = {}
+    return _hash(root, listings, slices), listings
+
+
+def walk(root: str, load: Load) -> list[Entry]:
+    """The entries of a tree, not sorted. Loads one level of directories at a time."""
+    entries: list[Entry] = []
+    level: list[tuple[str, str]] = [("", root)]
+    slices = TimeSlices()
+    while level:
+        listings = load({hash for _, hash in level})
+        below: list[tuple[str, str]] = []
+        for prefix, hash in level:
+            for name, kind, mode, *rest in orjson.loads(listings[hash]):
+                path = f"{prefix}{name}"
+                if kind == "d":
+                    if mode is not None:
+                        entries.append(Entry(path, "dir", mode))
+                    below.append((f"{path}/", rest[0]))
+                elif kind == "f":
+                    entries.append(Entry(path, "file", mode, rest[0], rest[1]))
+                else:
+                    entries.append(Entry(path, "symlink", mode, target=rest[0]))
+            slices.pause()
+        level = below
+    return entries
+
+
+def changed(
+    before: str | None, after: str | None, load: Load
+) -> dict[str, tuple[Entry | None, Entry | None]]:
+    """What differs between two trees, by path: the entry before and after, None where there is none. Reads only directories that differ."""
+    found: dict[str, tuple[Entry | None, Entry | None]] = {}
+    level: list[tuple[str, str | None, str | None]] = [("", before, after)] if before != after else []
+    slices = TimeSlices()
+    while level:
+        listings = load({hash for _, *both in level for hash in both if hash is not None})
+        below: list[tuple[str, str | None, str | None]] = []
+        for prefix, *both in level:
+            old, new = (
+                {row[0]: row for row in orjson.loads(listings[hash])} if hash else {} for hash in both
+            )
+            for name in old.keys() | new.keys():
+                if old.get(name) != new.get(name):
+                    _compare(f"{prefix}{name}", old.get(name), new.get(name), found, below)
+            slices.pause()
+        level = below
+    return found
+
+
+def children(listing: bytes) -> tuple[set[str], set[str]]:
+    """The hashes of the directories and of the files that a listing names."""
+    rows = orjson.loads(listing)
+    return {row[3] for row in rows if row[1] == "d"}, {row[3] for row in rows if row[1] == "f"}
+
+
+def _place(root: _Directory, entry: Entry) -> None:
+    *above, name = entry.path.split("/")
+    here = root
+    for segment in above:
+        below = here.children.setdefault(segment, _Directory())
+        if not isinstance(below, _Directory):
+            raise ManifestInvalid(f"'{entry.path[:100]}' lies below a file or link.")
+        here = below
+    there = here.children.get(name)
+    if entry.kind == "dir":
+        if there is None:
+            there = here.children[name] = _Directory()
+        if not isinstance(there, _Directory) or there.named:
+            raise _twice(entry)
+        there.named, there.mode = True, entry.mode
+    elif there is not None:
+        raise _twice(entry)
+    elif entry.kind == "file":
+        here.children[name] = [name, "f", entry.mode, entry.hash, entry.size]
+    else:
+        here.children[name] = [name, "l", entry.mode, entry.target]
+
+
+def _twice(entry: Entry) -> ManifestInvalid:
+    return ManifestInvalid(f"'{entry.path[:100]}' is named twice.")
+
+
+def _hash(directory: _Directory, listings: dict[str, bytes], slices: TimeSlices) -> str:
+    # as deep as MAX_DEPTH of a manifest
+    rows: list[Row] = [
+        [name, "d", child.mode, _hash(child, listings, slices)] if isinstance(child, _Directory) else child
+        for name, child in directory.children.items()
+    ]
+    rows.sort(key=_name)
+    slices.pause()
+    listing = orjson.dumps(rows)
+    hash = hashlib.sha256(listing).hexdigest()
+    listings[hash] = listing
+    return hash
+
+
+def _name(row: Row) -> str:
+    name: str = row[0]
+    return name
+
+
+def _compare(
+    path: str,
+    old: Row | None,
+    new: Row | None,
+    found: dict[str, tuple[Entry | None, Entry | None]],
+    below: list[tuple[str, str | None, str | None]],
+) -> None:
+    folders = [row[3] if row and row[1] == "d" else None for row in (old, new)]
+    if folders[0] != folders[1]:
+        below.append((f"{path}/", folders[0], folders[1]))
+    entries = _own(path, old), _own(path, new)
+    if entries[0] != entries[1]:
+        found[path] = entries
+
+
+def _own(path: str, row: Row | None) -> Entry | None:
+    """The entry of a row; None for a directory that the manifest does not name."""
+    match row:
+        case [_, "f", mode, hash, size]:
+            return Entry(path, "file", mode, hash, size)
+        case [_, "l", mode, target]:
+            return Entry(path, "symlink", mode, target=target)
+        case [_, "d", int() as mode, _]:
+            return Entry(path, "dir", mode)
+    return None

@@ -1,0 +1,224 @@
+"""Manifests of an account: stored as trees that share their directories, and given back byte for byte."""
+
+import hashlib
+import sys
+from collections.abc import Collection, Iterable
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from models.core.cooperative import heavy, in_slices
+from models.core.db import db
+from models.core.errors import DomainError
+from models.projects.snapshots import directory_tree
+from models.projects.snapshots.blob_packs import (
+    BlobDamaged,
+    HashMismatch,
+    add_to_storage,
+    blob_bytes,
+    check_quota,
+    existing_blobs,
+    put_blob,
+)
+from models.projects.snapshots.manifest_text import Dialect, Entry, read_entries, write_text
+from models.projects.snapshots.stored_objects import Manifest, Tree, among
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+MAX_MANIFEST = 25 << 20
+"""Bytes of the text of one manifest."""
+BATCH = 5_000
+"""Directories that are read by one query."""
+
+
+class ManifestTooLarge(DomainError):
+    """The text has more than `MAX_MANIFEST` bytes."""
+
+    status = 413
+    code = "payload_too_large"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The manifest is larger than {MAX_MANIFEST >> 20} MB. Ignore folders of generated files."
+        )
+
+
+class ManifestUnreadable(DomainError):
+    """The text that a client stored is no manifest that the server can read."""
+
+    status = 500
+    code = "parse_error"
+
+    def __init__(self) -> None:
+        super().__init__("The manifest cannot be read: it is not in the format of the contract.")
+
+
+def put_manifest(account_id: str, hash: str, text: bytes) -> bool:
+    """Store a manifest; whether it was new. Flushes. Raises HashMismatch (400), ManifestInvalid (422) for one that could harm a client,
+    ManifestTooLarge, TooManyEntries and QuotaExceeded (413), FilesUnavailable (503)."""
+    if len(text) > MAX_MANIFEST:
+        raise ManifestTooLarge
+    with heavy(len(text), 4 << 20):
+        actual = hashlib.sha256(text).hexdigest()
+    if actual != hash:
+        raise HashMismatch("The text does not have the SHA-256 of the address. Send its bytes unchanged.")
+    if use_manifest(account_id, hash) is not None:
+        return False
+    entries = read_entries(text)
+    if entries is None:
+        opaque = Manifest(account_id=account_id, hash=hash, dialect="raw", bytes=len(text), entries=0)
+        return _insert(opaque, text, {})
+    root, listings = directory_tree.build(entries)
+    made = Manifest(
+        account_id=account_id,
+        hash=hash,
+        dialect=_dialect(entries, text) or "raw",
+        tree_hash=root,
+        bytes=len(text),
+        entries=len(entries),
+    )
+    return _insert(made, text, listings)
+
+
+def put_entries(account_id: str, entries: Iterable[Entry]) -> str:
+    """Store a manifest that the server makes, in the typed dialect; returns its hash. Flushes. Raises as `put_manifest`."""
+    text = write_text(entries, "typed")
+    hash = hashlib.sha256(text).hexdigest()
+    put_manifest(account_id, hash, text)
+    return hash
+
+
+def use_manifest(account_id: str, hash: str) -> Manifest | None:
+    """The account's manifest, or None. It stays for another day, so that what names it now is committed before it could be collected.
+    Holds back the collection of the account's garbage until the commit."""
+    _share_lock(account_id)
+    statement = (
+        update(Manifest)
+        .where(Manifest.account_id == account_id, Manifest.hash == hash)
+        .values(used_at=func.now())
+        .returning(Manifest)
+        .execution_options(populate_existing=True)
+    )
+    return db.session.scalars(statement).one_or_none() if "\0" not in hash else None
+
+
+def manifest_row(account_id: str, hash: str) -> Manifest | None:
+    """The account's manifest, or None."""
+    return None if "\0" in hash else db.session.get(Manifest, (account_id, hash))
+
+
+def manifest_text(account_id: str, hash: str) -> bytes | None:
+    """The text of a manifest as it was sent, or None if the account has none with this hash. Raises FilesUnavailable (503), BlobDamaged."""
+    row = manifest_row(account_id, hash)
+    if row is None:
+        return None
+    if row.dialect == "raw":
+        return blob_bytes(account_id, hash)
+    dialect: Dialect = "typed" if row.dialect == "typed" else "untyped"
+    text = write_text(tree_entries(account_id, row.tree_hash or ""), dialect)
+    if hashlib.sha256(text).hexdigest() != hash:
+        raise BlobDamaged(f"manifest {hash} of account {account_id}: its trees make another text")
+    return text
+
+
+def manifest_entries(row: Manifest) -> list[Entry]:
+    """The entries of a manifest, not sorted. Raises ManifestUnreadable."""
+    return tree_entries(row.account_id, readable_tree(row))
+
+
+def readable_tree(row: Manifest) -> str:
+    """The hash of the tree of a manifest. Raises ManifestUnreadable."""
+    if row.tree_hash is None:
+        raise ManifestUnreadable
+    return row.tree_hash
+
+
+def tree_entries(account_id: str, root: str) -> list[Entry]:
+    """The entries of a tree, not sorted. Raises BlobDamaged if a directory is missing."""
+    return directory_tree.walk(root, lambda hashes: load_listings(account_id, hashes))
+
+
+def tree_changes(
+    account_id: str, before: str | None, after: str | None
+) -> dict[str, tuple[Entry | None, Entry | None]]:
+    """What differs between two trees, by path: the entries before and after. Raises BlobDamaged."""
+    return directory_tree.changed(before, after, lambda hashes: load_listings(account_id, hashes))
+
+
+def load_listings(account_id: str, hashes: Collection[str]) -> dict[str, bytes]:
+    """The listings of these directories, by hash. Raises BlobDamaged if one is missing."""
+    wanted = list(hashes)
+    found: dict[str, bytes] = {}
+    for start in range(0, len(wanted), BATCH):
+        query = select(Tree.hash, Tree.listing).where(
+            Tree.account_id == account_id, among(Tree.hash, wanted[start : start + BATCH])
+        )
+        for hash, listing in in_slices(db.session.execute(query)):
+            found[hash] = zstd.decompress(listing)
+    if len(found) < len(wanted):
+        missing = next(hash for hash in wanted if hash not in found)
+        raise BlobDamaged(f"tree {missing} of account {account_id} is missing")
+    return found
+
+
+def bytes_lock_key(account_id: str) -> str:
+    """What writers of manifests share a lock of, and the collection of garbage has alone."""
+    return f"project bytes {account_id}"
+
+
+def _share_lock(account_id: str) -> None:
+    key = func.hashtextextended(bytes_lock_key(account_id), 0)
+    db.session.execute(select(func.pg_advisory_xact_lock_shared(key)))
+
+
+def _dialect(entries: list[Entry], text: bytes) -> Dialect | None:
+    """The dialect whose canonical text this is; None if it is neither's."""
+    plain = all(entry.kind == "file" for entry in entries)
+    dialects: tuple[Dialect, ...] = ("typed", "untyped") if plain else ("typed",)
+    return next((dialect for dialect in dialects if write_text(entries, dialect) == text), None)
+
+
+def _insert(made: Manifest, text: bytes, listings: dict[str, bytes]) -> bool:
+    account_id = made.account_id
+    check_quota(account_id, made.bytes)
+    new = _insert_trees(account_id, listings)
+    _keep_files(account_id, [listings[each] for each in new])
+    columns = ("account_id", "hash", "dialect", "tree_hash", "bytes", "entries")
+    added = insert(Manifest).values({name: getattr(made, name) for name in columns})
+    created = db.session.scalars(added.on_conflict_do_nothing().returning(Manifest.hash)).one_or_none()
+    if created is None:
+        return False
+    if made.dialect == "raw":
+        put_blob(account_id, made.hash, text)
+    add_to_storage(account_id, manifests=1, manifest_bytes=made.bytes)
+    return True
+
+
+def _insert_trees(account_id: str, listings: dict[str, bytes]) -> set[str]:
+    """Insert the directories that the account does not have; returns their hashes."""
+    new: set[str] = set()
+    hashes = sorted(listings)
+    for start in range(0, len(hashes), BATCH):
+        batch = hashes[start : start + BATCH]
+        had = select(Tree.hash).where(Tree.account_id == account_id, among(Tree.hash, batch))
+        missing = set(batch) - set(db.session.scalars(had))
+        rows = [
+            {"account_id": account_id, "hash": hash, "listing": zstd.compress(listings[hash], level=3)}
+            for hash in in_slices(sorted(missing))
+        ]
+        if rows:
+            db.session.execute(insert(Tree).on_conflict_do_nothing(), rows)
+        new |= missing
+    return new
+
+
+def _keep_files(account_id: str, listings: Iterable[bytes]) -> None:
+    """Keep for a day the blobs that new directories name."""
+    hashes: set[str] = set()
+    for listing in in_slices(listings):
+        hashes |= directory_tree.children(listing)[1]
+    if hashes:
+        existing_blobs(account_id, hashes)

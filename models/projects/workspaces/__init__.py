@@ -1,0 +1,1 @@
+"""Workspaces of projects, and the operations that move their heads."""

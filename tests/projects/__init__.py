@@ -1,0 +1,1 @@
+"""Projects: manifests, bytes, snapshots, workspaces, operations and their API."""
