@@ -51,6 +51,8 @@ from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.orgs.api import scim_routes
 from views.playground import pages as playground_pages
+from views.projects import api as projects_api
+from views.projects import commands as project_commands
 from views.runs import api as runs_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
@@ -123,6 +125,7 @@ def register(app: Flask) -> None:
     admin_commands.init_app(app)
     document_commands.init_app(app)
     assistants_commands.init_app(app)
+    project_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
@@ -191,6 +194,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openai_assistants.bp)
     app.register_blueprint(openai_threads.bp)
     app.register_blueprint(openai_runs.bp)
+    app.register_blueprint(projects_api.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
     app.register_blueprint(gateway_images.bp)

@@ -55,6 +55,7 @@ __all__ = [
     "parse",
     "parse_tagged",
     "read",
+    "read_bytes",
     "read_json",
     "read_with_bytes",
 ]
@@ -172,6 +173,11 @@ def parse_message(raw: bytes) -> Any:
     """JSON in a message, with the rules of `read_json`; NUL characters are allowed. Raises BadJson, BodyTooLarge."""
     with heavy(len(raw)):
         return _parse_json(raw, True)
+
+
+def read_bytes() -> bytes:
+    """The bytes of the body, decompressed. Raises UndecodableBody, BodyTooLarge, UnsupportedEncoding."""
+    return _read_bytes(flask.request, None)
 
 
 def read(model: type[M]) -> M:

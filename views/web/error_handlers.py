@@ -162,6 +162,9 @@ def answer(
     `routing`: a client called an unknown API route, at any path. `details` are included in JSON only.
     """
     family = unknown_routes.family(request.path)
+    if unknown_routes.PROJECTS.match(request.path):
+        code = "NOT_FOUND" if status == 404 else code.upper()
+        return _json(status, {"error": {"code": code, "message": message}})
     if family == "v1" or (routing and family != "api"):
         body = model_error(request.headers, request_id(), status, message, code)
         if family == "api/v1":

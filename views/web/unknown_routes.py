@@ -15,7 +15,9 @@ from werkzeug.routing import MapAdapter, Rule
 
 from views.web import guards
 
-STATEFUL = re.compile(r"/v1/(assistants|conversations|threads)\b")
+STATEFUL = re.compile(r"/v1/(assistants|blobs|conversations|projects|snapshots|threads|workspaces)\b")
+PROJECTS = re.compile(r"/v1/(?:projects|workspaces|snapshots|blobs)(?:/|$)")
+"""Routes of projects, whose errors have an envelope of their own."""
 PREFIX = re.compile(r"/*(?:api/+)?v1(?:/|$)", re.IGNORECASE)
 """Prefix of the model routes, and of all other routes below it."""
 _PARAMETERS = re.compile(r"[;?].*", re.DOTALL)
@@ -87,7 +89,7 @@ def not_found() -> str:
         parts.append(f"Routes below {root}: {', '.join(existing)}.")
         if root == "/v1/":
             parts.append(
-                f"Those of /v1/assistants, /v1/conversations and /v1/threads: {base_url}{url_for('docs.page')}."
+                f"Those of /v1/assistants, /v1/conversations, /v1/projects and /v1/threads: {base_url}{url_for('docs.page')}."
             )
             parts.append(f"The base URL for OpenAI clients is {base_url}/v1.")
     return " ".join(parts)

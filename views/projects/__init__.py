@@ -1,0 +1,1 @@
+"""Entry points of projects: their JSON routes and commands."""

@@ -1,0 +1,23 @@
+"""JSON API of projects, their workspaces, snapshots and bytes (fastest contract). Each module adds its views to the blueprint."""
+
+from views.projects.api import (
+    blob_batch_routes,
+    blob_routes,
+    environment_routes,
+    operation_routes,
+    project_routes,
+    snapshot_routes,
+    workspace_routes,
+)
+from views.projects.api.projects_api_blueprint import bp
+
+__all__ = [
+    "blob_batch_routes",
+    "blob_routes",
+    "bp",
+    "environment_routes",
+    "operation_routes",
+    "project_routes",
+    "snapshot_routes",
+    "workspace_routes",
+]
