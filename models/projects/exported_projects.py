@@ -19,24 +19,26 @@ from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, Proje
 
 def _projects(user_id: str) -> Iterator[Mapping[str, Any]]:
     columns = Project.id, Project.name, Project.intent, Project.created_at, Project.updated_at
-    query = select(*columns, Project.deleted_at).where(Project.created_by == user_id)
+    query = select(*columns, Project.deleted_at).where(Project.account_id == user_id)
     return batches(query, Project.id)
 
 
 def _snapshots(user_id: str) -> Iterator[Mapping[str, Any]]:
     columns = Snapshot.id, Snapshot.project_id, Snapshot.manifest_hash, Snapshot.source, Snapshot.message
-    query = select(*columns, Snapshot.created_at).where(Snapshot.created_by == user_id)
+    query = select(*columns, Snapshot.created_at).where(
+        Snapshot.project_id.in_(select(Project.id).where(Project.account_id == user_id))
+    )
     return batches(query, Snapshot.project_id, Snapshot.id)
 
 
 add_csv(
     "projects.csv",
-    "Projects that you made.",
+    "Your projects. Those of organisations stay with them.",
     {
         "id": "its id",
         "name": "its name",
         "intent": "what it is for",
-        "created_at": "when you made it",
+        "created_at": "when it was made",
         "updated_at": "when it changed last",
         "deleted_at": "when it was deleted",
     },
@@ -44,13 +46,13 @@ add_csv(
 )
 add_csv(
     "snapshots.csv",
-    "Snapshots of projects that you pushed. Their files are at /v1/blobs/manifests/<manifest_hash>.",
+    "Snapshots of your projects. Their files are at /v1/blobs/manifests/<manifest_hash>.",
     {
         "id": "its id",
         "project_id": "the project",
         "manifest_hash": "SHA-256 of the list of its files",
         "source": "what pushed it: cli, web, system or import",
-        "message": "what you wrote about it",
+        "message": "what was written about it",
         "created_at": "when it was pushed",
     },
     _snapshots,

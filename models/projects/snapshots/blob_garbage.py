@@ -205,7 +205,8 @@ def _remove_strays(transaction: Transaction, files: Files, moment: datetime) -> 
 
 def _delete_blobs(account_id: str, orphans: Collection[str], before: datetime) -> list[int]:
     """Delete these blobs unless they were used meanwhile; returns their sizes."""
-    listed, freed = list(orphans), []
+    listed = list(orphans)
+    freed: list[int] = []
     for start in range(0, len(listed), BATCH):
         gone = delete(Blob).where(
             Blob.account_id == account_id,

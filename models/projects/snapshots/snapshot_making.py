@@ -69,7 +69,8 @@ def push_snapshot(caller: ProjectCaller, project_id: str, new: NewSnapshot, move
     generation = _generation(project, parents)
     if use_manifest(project.account_id, new.manifest_hash) is None:
         raise Invalid(
-            "The manifest is not stored. Send it to /v1/blobs/manifests/{hash} first.",
+            "The manifest is not stored in the account of the project. Send it to /v1/blobs/manifests/{hash} first, for a project of"
+            " an organisation with ?org_id= or a key of the organisation.",
             code="manifest_not_found",
         )
     if (found := _same(project, new, parents)) is not None:
