@@ -13,7 +13,7 @@ from models.projects.snapshots.blob_garbage import LiveObjects, mark
 from models.projects.snapshots.blob_packs import BlobDamaged, read_blobs, storage_of
 from models.projects.snapshots.manifest_store import load_listings, manifest_text
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
-from models.projects.snapshots.stored_objects import Blob, Manifest, ProjectStorage, among
+from models.projects.snapshots.stored_objects import Blob, Manifest, ProjectStorage, among_hashes
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 BATCH = 200
@@ -80,7 +80,7 @@ def _manifests(account_id: str, live: LiveObjects) -> Iterator[str]:
 def _stored(account_id: str, live: LiveObjects) -> set[str]:
     found: set[str] = set()
     for batch in _batches(sorted(live.blobs)):
-        query = select(Blob.sha256).where(Blob.account_id == account_id, among(Blob.sha256, batch))
+        query = select(Blob.sha256).where(Blob.account_id == account_id, among_hashes(Blob.sha256, batch))
         found |= set(db.session.scalars(query))
     return found
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.projects import WorkspaceOperation
-from tests.projects.project_calls import ProjectsApi
+from tests.projects.project_calls import ProjectsApi, indented, typed
 
 pytestmark = pytest.mark.usefixtures("proved")
 
@@ -131,6 +131,22 @@ def test_an_undo_that_would_put_a_file_below_a_file_is_409(copy: Copy) -> None:
     status, answer = copy.undo(old)
     assert (status, answer["error"]["code"]) == (409, "UNDO_CONFLICT")
     assert copy.files() == {"b": "1", "a/c": "1"}
+
+
+def test_manifests_of_any_dialect_are_undone_into_the_typed_one(copy: Copy) -> None:
+    def bare(files: dict[str, str]) -> str:
+        """A manifest without modes."""
+        listed = [{"path": path, "hash": copy.api.blob(text), "size": 1} for path, text in files.items()]
+        return copy.api.manifest(indented(listed))
+
+    copy.api.push(copy.project, bare({"a": "1"}), workspace_id=copy.id)
+    copy.api.push(copy.project, bare({"a": "2", "b": "1"}), workspace_id=copy.id)
+    old = copy.operations()[0]["id"]
+    copy.api.push(copy.project, bare({"a": "2", "b": "1", "c": "1"}), workspace_id=copy.id)
+    assert copy.undo(old)[0] == 200
+    assert copy.files() == {"a": "1", "c": "1"}
+    hash = copy.api("get", f"/workspaces/{copy.id}")[1]["workspace"]["current_manifest_hash"]
+    assert copy.api.raw("get", f"/blobs/manifests/{hash}").data == typed({"a": "1", "c": "1"})
 
 
 def test_the_first_push_is_undone(copy: Copy) -> None:

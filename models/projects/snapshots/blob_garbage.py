@@ -16,7 +16,7 @@ from models.projects.snapshots.blob_packs import FOLDER, PACK_BYTES, add_to_stor
 from models.projects.snapshots.directory_tree import children
 from models.projects.snapshots.manifest_store import bytes_lock_key, load_listings
 from models.projects.snapshots.snapshot import Snapshot
-from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree, among
+from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree, among_hashes
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 Transaction = Callable[[], AbstractContextManager[None]]
@@ -144,7 +144,7 @@ def _repack(transaction: Transaction, files: Files, account_id: str) -> list[str
         if len(small) <= FEW:
             return []
         rows = db.session.scalars(
-            select(Blob).where(among(Blob.pack_id, small)).order_by(Blob.pack_id, Blob.start)
+            select(Blob).where(among_hashes(Blob.pack_id, small)).order_by(Blob.pack_id, Blob.start)
         ).all()
         places = [(row.pack_id, row.sha256, row.start, row.length) for row in rows]
     parts: list[bytes] = []
@@ -198,7 +198,7 @@ def _remove_strays(transaction: Transaction, files: Files, moment: datetime) -> 
     for start in range(0, len(old), BATCH):
         names = {name.rpartition("/")[2]: name for name in old[start : start + BATCH]}
         with transaction():
-            known = set(db.session.scalars(select(Pack.id).where(among(Pack.id, names))))
+            known = set(db.session.scalars(select(Pack.id).where(among_hashes(Pack.id, names))))
         for pack_id in names.keys() - known:
             files.remove(f"{FOLDER}/{names[pack_id]}")
 
@@ -210,7 +210,7 @@ def _delete_blobs(account_id: str, orphans: Collection[str], before: datetime) -
     for start in range(0, len(listed), BATCH):
         gone = delete(Blob).where(
             Blob.account_id == account_id,
-            among(Blob.sha256, listed[start : start + BATCH]),
+            among_hashes(Blob.sha256, listed[start : start + BATCH]),
             Blob.used_at < before,
         )
         freed += db.session.scalars(
@@ -227,7 +227,7 @@ def _delete_manifests(account_id: str, live: LiveObjects) -> None:
         dead = sorted(set(db.session.scalars(select(key).where(table.account_id == account_id))) - kept)
         for start in range(0, len(dead), BATCH):
             gone = delete(table).where(
-                table.account_id == account_id, among(key, dead[start : start + BATCH])
+                table.account_id == account_id, among_hashes(key, dead[start : start + BATCH])
             )
             if table is Tree:
                 db.session.execute(gone.execution_options(synchronize_session=False))

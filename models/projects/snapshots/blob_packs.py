@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Text, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from models.core.cooperative import heavy
-from models.core.db import db, extension
+from models.core.db import BigInt, db, extension
 from models.core.errors import DomainError, Invalid
 from models.core.files import files
-from models.projects.snapshots.stored_objects import Blob, Pack, ProjectStorage, among
+from models.projects.snapshots.stored_objects import Blob, Pack, ProjectStorage, among_hashes, rows_of_json
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -28,6 +28,10 @@ PACK_BYTES = 12 << 20
 """Bytes after which a pack is full; one file more may make it larger."""
 TOUCH_AFTER = timedelta(hours=1)
 _LEVEL = 3
+_COLUMNS = {
+    **{name: Text() for name in ("account_id", "sha256", "codec", "pack_id")},
+    **{name: BigInt() for name in ("size", "start", "length")},
+}
 
 
 class BlobDamaged(Exception):
@@ -67,7 +71,7 @@ class PutBlobs(NamedTuple):
 
 def existing_blobs(account_id: str, hashes: Collection[str]) -> set[str]:
     """Those of these hashes that the account has stored. They stay for another day, whether or not a snapshot names them."""
-    mine = Blob.account_id == account_id, among(Blob.sha256, hashes)
+    mine = Blob.account_id == account_id, among_hashes(Blob.sha256, hashes)
     old = Blob.used_at < func.now() - TOUCH_AFTER
     # in one order, so that two requests wait for each other at most one way
     locked = select(Blob.sha256).where(*mine, old).order_by(Blob.sha256).with_for_update().cte("locked")
@@ -133,7 +137,9 @@ def add_to_storage(account_id: str, **more: int) -> None:
 
 def sizes_of(account_id: str, hashes: Collection[str]) -> list[tuple[str, int]]:
     """The hashes and sizes of those of these files that the account has, pack by pack."""
-    query = select(Blob.sha256, Blob.size).where(Blob.account_id == account_id, among(Blob.sha256, hashes))
+    query = select(Blob.sha256, Blob.size).where(
+        Blob.account_id == account_id, among_hashes(Blob.sha256, hashes)
+    )
     return [(sha256, size) for sha256, size in db.session.execute(query.order_by(Blob.pack_id, Blob.start))]
 
 
@@ -213,8 +219,14 @@ def _write(account_id: str, blobs: dict[str, bytes]) -> list[dict[str, Any]]:
 
 def _insert(account_id: str, rows: list[dict[str, Any]]) -> set[str]:
     """Insert the rows of blobs that no other request stored meanwhile; returns their hashes."""
-    added = insert(Blob).on_conflict_do_nothing().returning(Blob.sha256, Blob.size, Blob.pack_id)
-    stored = db.session.execute(added, rows).all()
+    sent = rows_of_json(rows, _COLUMNS)
+    added = (
+        insert(Blob)
+        .from_select([*_COLUMNS], select(*sent.c).order_by(sent.c.sha256))
+        .on_conflict_do_nothing()
+        .returning(Blob.sha256, Blob.size, Blob.pack_id)
+    )
+    stored = db.session.execute(added).all()
     used = {row.pack_id for row in stored}
     unused = {row["pack_id"] for row in rows} - used
     if unused:
@@ -246,7 +258,7 @@ def _parts(account_id: str, pack_id: str, rows: Sequence[Blob]) -> list[bytes] |
 
 
 def _by_pack(account_id: str, hashes: Collection[str]) -> dict[str, list[Blob]]:
-    query = select(Blob).where(Blob.account_id == account_id, among(Blob.sha256, hashes))
+    query = select(Blob).where(Blob.account_id == account_id, among_hashes(Blob.sha256, hashes))
     rows = db.session.scalars(
         query.order_by(Blob.pack_id, Blob.start).execution_options(populate_existing=True)
     )

@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Text, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from models.core.cooperative import heavy, in_slices
@@ -20,14 +20,22 @@ from models.projects.snapshots.blob_packs import (
     existing_blobs,
     put_blob,
 )
-from models.projects.snapshots.manifest_text import Dialect, Entry, read_entries, write_text
-from models.projects.snapshots.stored_objects import Manifest, Tree, among
+from models.projects.snapshots.manifest_text import (
+    MAX_ENTRIES,
+    Dialect,
+    Entry,
+    TooManyEntries,
+    read_entries,
+    write_text,
+)
+from models.projects.snapshots.stored_objects import Manifest, Tree, among_hashes, rows_of_json
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
+FILE_MODE = 0o644
 MAX_MANIFEST = 25 << 20
 """Bytes of the text of one manifest."""
 BATCH = 5_000
@@ -84,11 +92,34 @@ def put_manifest(account_id: str, hash: str, text: bytes) -> bool:
 
 
 def put_entries(account_id: str, entries: Iterable[Entry]) -> str:
-    """Store a manifest that the server makes, in the typed dialect; returns its hash. Flushes. Raises as `put_manifest`."""
-    text = write_text(entries, "typed")
+    """Store a manifest that the server makes of entries that it read, in the typed dialect; returns its hash. Flushes. Raises as
+    `put_manifest`."""
+    typed = [_typed(entry) for entry in entries]
+    text = write_text(typed, "typed")
+    if len(text) > MAX_MANIFEST:
+        raise ManifestTooLarge
+    if len(typed) > MAX_ENTRIES:
+        raise TooManyEntries
     hash = hashlib.sha256(text).hexdigest()
-    put_manifest(account_id, hash, text)
+    if use_manifest(account_id, hash) is None:
+        root, listings = directory_tree.build(typed)
+        made = Manifest(
+            account_id=account_id,
+            hash=hash,
+            dialect="typed",
+            tree_hash=root,
+            bytes=len(text),
+            entries=len(typed),
+        )
+        _insert(made, text, listings)
     return hash
+
+
+def _typed(entry: Entry) -> Entry:
+    """The entry with the mode that the typed dialect needs, or leaves out."""
+    if entry.kind == "symlink":
+        return entry._replace(mode=None)
+    return entry if entry.mode is not None else entry._replace(mode=FILE_MODE)
 
 
 def use_manifest(account_id: str, hash: str) -> Manifest | None:
@@ -154,7 +185,7 @@ def load_listings(account_id: str, hashes: Collection[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for start in range(0, len(wanted), BATCH):
         query = select(Tree.hash, Tree.listing).where(
-            Tree.account_id == account_id, among(Tree.hash, wanted[start : start + BATCH])
+            Tree.account_id == account_id, among_hashes(Tree.hash, wanted[start : start + BATCH])
         )
         for hash, listing in in_slices(db.session.execute(query)):
             found[hash] = zstd.decompress(listing)
@@ -203,14 +234,17 @@ def _insert_trees(account_id: str, listings: dict[str, bytes]) -> set[str]:
     hashes = sorted(listings)
     for start in range(0, len(hashes), BATCH):
         batch = hashes[start : start + BATCH]
-        had = select(Tree.hash).where(Tree.account_id == account_id, among(Tree.hash, batch))
+        had = select(Tree.hash).where(Tree.account_id == account_id, among_hashes(Tree.hash, batch))
         missing = set(batch) - set(db.session.scalars(had))
         rows = [
-            {"account_id": account_id, "hash": hash, "listing": zstd.compress(listings[hash], level=3)}
+            {"hash": hash, "listing": zstd.compress(listings[hash], level=3).hex()}
             for hash in in_slices(sorted(missing))
         ]
         if rows:
-            db.session.execute(insert(Tree).on_conflict_do_nothing(), rows)
+            sent = rows_of_json(rows, {"hash": Text(), "listing": Text()})
+            listed = select(literal(account_id), sent.c.hash, func.decode(sent.c.listing, "hex"))
+            added = insert(Tree).from_select(["account_id", "hash", "listing"], listed.order_by(sent.c.hash))
+            db.session.execute(added.on_conflict_do_nothing())
         new |= missing
     return new
 

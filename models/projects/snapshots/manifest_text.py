@@ -24,6 +24,8 @@ MAX_FILE = 2**53 - 1
 MODES = 0o7777
 KEYS = frozenset({"type", "path", "hash", "size", "mode", "mod_time", "target"})
 _HASH = re.compile(r"[0-9a-f]{64}")
+_ODD = re.compile(r"^$|^[^/]:|^/|[\\\0]|/$|//|(?:^|/)\.")
+"""What the path of an ordinary file does not have; those that do are looked at closely."""
 _DRIVE = re.compile(r"[A-Za-z]:(?:[\\/]|$)")
 
 
@@ -172,6 +174,8 @@ def _is_int(value: Any, most: int) -> bool:
 
 def _path_problem(path: str) -> str:
     """What is wrong with a path; empty if nothing is."""
+    if len(path) <= MAX_PATH and path.count("/") < MAX_DEPTH and not _ODD.search(path):
+        return ""
     if not path or len(path) > MAX_PATH:
         return f"the path must have 1 to {MAX_PATH:,} characters"
     if "\0" in path:

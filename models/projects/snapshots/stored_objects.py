@@ -2,18 +2,51 @@
 
 No foreign key names the account: it would wait for every call of the account."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ARRAY, CheckConstraint, ColumnElement, ForeignKey, Index, Text, any_, literal, text
+import orjson
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    TableValuedAlias,
+    Text,
+    any_,
+    cast,
+    column,
+    func,
+    literal,
+    text,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
 
 from models.core.db import NOW, Base, BigInt
 
 
-def among(column: InstrumentedAttribute[str], values: Iterable[str]) -> ColumnElement[bool]:
-    """The condition that a column is one of many values, which are sent as one parameter."""
-    return column == any_(literal(list(values), ARRAY(Text)))
+def among(key: InstrumentedAttribute[str], values: Iterable[str]) -> ColumnElement[bool]:
+    """The condition that a column is one of many texts, which are sent as one parameter."""
+    return key == any_(literal(list(values), ARRAY(Text)))
+
+
+def among_hashes(key: InstrumentedAttribute[str], hashes: Iterable[str]) -> ColumnElement[bool]:
+    """As `among`, for thousands of texts without commas: the database splits them, ten times as fast as the driver quotes them."""
+    return key == any_(func.string_to_array(",".join(hashes), ","))
+
+
+def rows_of_json(rows: Sequence[Mapping[str, Any]], types: Mapping[str, TypeEngine[Any]]) -> TableValuedAlias:
+    """Rows as a table of a query, sent as one JSON text: thousands of them as parameters took ten times as long."""
+    columns = [column(name, type) for name, type in types.items()]
+    return (
+        func.json_to_recordset(cast(orjson.dumps(rows).decode(), Text).cast(JSON))
+        .table_valued(*columns)
+        .render_derived("sent", with_types=True)
+    )
 
 
 def _hash_check(column: str) -> str:
