@@ -184,6 +184,19 @@ def test_states_that_are_not_stored_are_undone_exactly_only(copy: Copy) -> None:
     assert (status, answer["error"]["code"]) == (409, "MANIFEST_NOT_FOUND")
 
 
+def test_texts_that_are_no_manifests_are_kept_and_undone_exactly_only(copy: Copy) -> None:
+    first = copy.push({"a": "1"})
+    copy.api.push(copy.project, copy.api.manifest(b'"hello"'), workspace_id=copy.id)
+    opaque = copy.operations()[0]["id"]
+    assert copy.undo(first)[1]["error"]["code"] == "MANIFEST_NOT_FOUND"
+    assert copy.api("get", f"/projects/{copy.project}/docs")[1] == {"workspaces": [], "total_files": 0}
+    path = f"/projects/{copy.project}/docs/content?workspace={copy.id}&path=a"
+    status, answer = copy.api("get", path)
+    assert (status, answer["error"]["code"]) == (500, "PARSE_ERROR")
+    assert copy.undo(opaque)[0] == 200
+    assert copy.files() == {"a": "1"}
+
+
 @pytest.mark.parametrize("id", ["X" * 26, "%00", "x" * 300])
 def test_unknown_operations_are_404(copy: Copy, id: str) -> None:
     assert copy.preview(id)[0] == copy.undo(id)[0] == 404

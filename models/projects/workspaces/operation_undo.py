@@ -12,7 +12,6 @@ from models.projects.project_access import ProjectCaller, own_project, own_works
 from models.projects.snapshots.manifest_store import (
     manifest_row,
     put_entries,
-    readable_tree,
     tree_changes,
     tree_entries,
 )
@@ -200,11 +199,9 @@ def _tree(project: Project, snapshot_id: str | None, manifest_hash: str | None, 
     if manifest_hash is None:
         return None
     row = manifest_row(project.account_id, manifest_hash)
-    if row is None:
-        if exact:
-            return None
-        raise Conflict(
-            "The manifest of one of the states is not stored, so only the last operation can be undone.",
-            code="manifest_not_found",
-        )
-    return row.tree_hash if exact else readable_tree(row)
+    if exact or (row is not None and row.tree_hash is not None):
+        return row.tree_hash if row else None
+    raise Conflict(
+        "The manifest of one of the states is not stored or cannot be read, so only the last operation can be undone.",
+        code="manifest_not_found",
+    )
