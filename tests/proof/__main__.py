@@ -31,7 +31,7 @@ from tests.proof.soak import soak
 from tests.proof.stage import Result, Serve, Stage, serving
 from tests.proof.stops import stops
 from tests.proof.topups import topups
-from tests.proof.turns import killed_turns, watched
+from tests.proof.turns import killed_turns, stalled_turns, watched
 from tests.proof.webhooks import webhooks
 
 Proof = Callable[[Serve, Stage], Result]
@@ -54,6 +54,7 @@ LONG: dict[str, Proof] = {
     "clients": lambda server, stage: clients(stage),
     "watched": lambda server, stage: watched(stage),
     "killed-turns": killed_turns,
+    "stalled-turns": stalled_turns,
 }
 
 SHORT: dict[str, Proof] = {
@@ -68,6 +69,7 @@ SHORT: dict[str, Proof] = {
     "soak": lambda server, stage: soak(stage, server.web_workers(), seconds=10),
     "watched": lambda server, stage: watched(stage, watchers=60, words=8),
     "killed-turns": lambda server, stage: killed_turns(server, stage, kills=2, people=3),
+    "stalled-turns": lambda server, stage: stalled_turns(server, stage, stalls=2, people=4),
 }
 
 LONG_OF_PAYMENTS: dict[str, PaymentProof] = {

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from models import threads
@@ -60,30 +60,75 @@ def watched(stage: Stage, *, watchers: int = 1000, words: int = 40) -> Result:
 def killed_turns(server: Serve, stage: Stage, *, kills: int = 20, people: int = 8) -> Result:
     """A worker is killed `kills` times while turns run. Each turn ends in time, completed or interrupted; its answer is the beginning of the
     model's, and is charged once with what its row says."""
+    scripts, slowest = _strike(
+        stage, kills, people, lambda: server.kill_worker(random.choice), time_to_strike=1.5
+    )
+    server.wait_until_ready()
+    interrupted = _check_answers(stage, scripts)
+    assert slowest <= TAKEN_OVER_SECONDS, f"a turn waited {slowest:.1f} s for another worker"
+    stage.prove()
+    return Result(
+        "killed-turns",
+        f"{kills} workers are killed while {people} turns run each time",
+        f"{len(scripts)} turns: {interrupted} interrupted with their text, the others completed; taken over after at most {slowest:.1f} s",
+    )
+
+
+def stalled_turns(server: Serve, stage: Stage, *, stalls: int = 10, people: int = 8) -> Result:
+    """A worker stands still for longer than its leases, `stalls` times while turns run, then goes on. Its turns are taken over; each call is made
+    once and charged once, whichever worker settles it."""
+
+    def stall() -> None:
+        victim = random.choice(server.web_workers())
+        victim.suspend()
+        time.sleep(LEASE_SECONDS + 2)
+        victim.resume()
+
+    scripts, _ = _strike(stage, stalls, people, stall, time_to_strike=0.3)
+    interrupted = _check_answers(stage, scripts)
+    seen = stage.upstream.seen()
+    again = [script.id for script in scripts.values() if seen[script.id]["requests"] != 1]
+    assert not again, f"{len(again)} calls were made again"
+    stage.prove()
+    return Result(
+        "stalled-turns",
+        f"workers stand still for {LEASE_SECONDS + 2} s, {stalls} times while {people} turns run",
+        f"{len(scripts)} turns: {interrupted} interrupted with their text, the others completed; one call and one charge each",
+    )
+
+
+def _strike(
+    stage: Stage, times: int, people: int, strike: Callable[[], object], *, time_to_strike: float
+) -> tuple[dict[str, Script], float]:
+    """Begin a turn of each person and strike, `times` times. Returns the script of each turn, and the longest time that one was without a worker."""
     cast = stage.people(people, 10_000_000)
     scripts: dict[str, Script] = {}
     slowest = 0.0
-    for number in range(kills):
+    for number in range(times):
         started = [
-            Script(factories.new_id(f"killed-{number}-"), words=random.randint(20, 60), pace=0.05)
+            Script(factories.new_id(f"struck-{number}-"), words=random.randint(20, 60), pace=0.05)
             for _ in cast
         ]
         turns = _ask(stage, cast, started)
         scripts |= dict(zip(turns, started, strict=True))
         _until_running(stage, turns)
-        time.sleep(random.uniform(0.2, 1.5))
-        server.kill_worker(random.choice)
+        time.sleep(random.uniform(0.2, 1) * time_to_strike)
+        strike()
         slowest = max(slowest, _until_ended(stage, turns))
-    server.wait_until_ready()
+    return scripts, slowest
+
+
+def _check_answers(stage: Stage, scripts: Mapping[str, Script]) -> int:
+    """Each turn has one answer, the beginning of the model's, charged once with what its row says. Returns how many were interrupted."""
     rows = stage.rows(
         "SELECT t.id, t.state, t.error_code, t.credits, count(m.id) AS answers, min(m.text) AS text, sum(m.credits) AS charged,"
-        " min(m.state) AS message_state, min(c.credits) AS call_credits, min(c.state) AS call_state"
+        " min(m.state) AS message_state, min(c.credits) AS call_credits, min(c.state) AS call_state,"
+        " (SELECT sum(r.credits) FROM gateway_call r WHERE r.run_id = t.run_id) AS run_credits"
         " FROM turn t LEFT JOIN thread_message m ON m.turn_id = t.id AND m.role = 'assistant'"
         " LEFT JOIN gateway_call c ON c.message_id = m.message_id WHERE t.id = ANY(:ids) GROUP BY t.id",
         ids=list(scripts),
     )
     assert len(rows) == len(scripts)
-    interrupted = 0
     for row in rows:
         script = scripts[row.id]
         assert row.state in ("completed", "interrupted"), f"{row.state}: {row.error_code}"
@@ -91,17 +136,10 @@ def killed_turns(server: Serve, stage: Stage, *, kills: int = 20, people: int = 
         assert script.text.startswith(row.text), f"the answer is {row.text[-80:]!r}"
         assert (row.text == script.text) or row.message_state == "incomplete"
         assert row.call_state == "settled", "an answer without a charge"
-        assert row.credits == row.charged == row.call_credits, (
-            f"{row.credits}, {row.charged}, {row.call_credits}"
+        assert row.credits == row.charged == row.call_credits == row.run_credits, (
+            f"{row.credits}, {row.charged}, {row.call_credits}, {row.run_credits}"
         )
-        interrupted += row.state == "interrupted"
-    assert slowest <= TAKEN_OVER_SECONDS, f"a turn waited {slowest:.1f} s for another worker"
-    stage.prove()
-    return Result(
-        "killed-turns",
-        f"{kills} workers are killed while {people} turns run each time",
-        f"{len(rows)} turns: {interrupted} interrupted with their text, the others completed; taken over after at most {slowest:.1f} s",
-    )
+    return sum(row.state == "interrupted" for row in rows)
 
 
 def _ask(stage: Stage, people: Sequence[Person], scripts: Sequence[Script]) -> list[str]:
