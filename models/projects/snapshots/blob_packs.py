@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Text, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.types import TypeEngine
 
 from models.core.cooperative import heavy
 from models.core.db import BigInt, db, extension
@@ -28,7 +29,7 @@ PACK_BYTES = 12 << 20
 """Bytes after which a pack is full; one file more may make it larger."""
 TOUCH_AFTER = timedelta(hours=1)
 _LEVEL = 3
-_COLUMNS = {
+_COLUMNS: dict[str, TypeEngine[Any]] = {
     **{name: Text() for name in ("account_id", "sha256", "codec", "pack_id")},
     **{name: BigInt() for name in ("size", "start", "length")},
 }
