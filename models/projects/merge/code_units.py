@@ -88,7 +88,10 @@ class _CodeDivider:
             return self._named(node, core, depth)
         name = self._assigned(core)
         if name:
-            return FoundUnit(node, ("assigned", name), name=name)
+            # the order of a dataclass's fields is that of its parameters
+            return FoundUnit(
+                node, ("assigned", name), free=self._grammar is not PYTHON or depth == 0, name=name
+            )
         return FoundUnit(node, ("statement", self._text(node)), free=False)
 
     def _named(self, node: "Node", core: "Node", depth: int) -> FoundUnit:

@@ -275,6 +275,8 @@ def values_agree(base: Any, ours: Any, theirs: Any, merged: Any) -> bool:
         keys = set().union(*versions)
         return all(values_agree(*(each.get(key, _ABSENT) for each in versions)) for key in keys)
     if all(isinstance(each, list) for each in versions):
+        if len({len(each) for each in versions}) == 1 and all(map(values_agree, *versions)):
+            return True
         counts = [Counter(map(repr, each)) for each in versions]
         return all(values_agree(*(count[item] for count in counts)) for item in set().union(*counts))
     return False

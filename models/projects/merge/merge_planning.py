@@ -217,12 +217,15 @@ class _Planner:
             self._decide(at, reason, workspace, main)
 
     def _clashes(self) -> list[tuple[str, str]]:
-        """Files that one side put where the other has a directory with something new, and these."""
+        """Files that one side put where the other has a directory with something new, case ignored, and these."""
         found = []
         for mine, other in ((self._ours, self._theirs), (self._theirs, self._ours)):
-            files = set(self._standing(mine))
+            files = {_folded(path): path for path in self._standing(mine)}
             for path in self._standing(other, directories=True):
-                found += [(above, path) for above in ancestors(path) if above in files]
+                for above in ancestors(path):
+                    file = files.get(_folded(above))
+                    if file == above or (file and other.get(file, self._base.get(file)) is None):
+                        found.append((file, path))
         return found
 
     def _collisions(self) -> list[tuple[str, str]]:
@@ -245,6 +248,7 @@ class _Planner:
             above
             for side in (self._ours, self._theirs)
             for path in self._standing(side, directories=True)
+            if path not in self._settled or self._settled[path].decision is None
             for above in ancestors(path)
         }
         for path, contest in list(self._contests.items()):

@@ -230,7 +230,12 @@ def _duplicates(files: list[_Program]) -> Iterator[MergeWarning]:
 def _defined_twice(file: _Program) -> Iterator[MergeWarning]:
     """Units of one name that the result has more often than either side."""
     grammar = code_grammar(file.path)
-    if grammar is None:
+    names = _DEFINED if grammar in _SAYING else _WORD
+    ours, theirs = (
+        {name for _, line in file.new_lines(side) for name in names.findall(line)}
+        for side in (Side.WORKSPACE, Side.MAIN)
+    )
+    if grammar is None or ours.isdisjoint(theirs):
         return
     texts = (file.result, file.sides[Side.WORKSPACE], file.sides[Side.MAIN])
     groups = [code_units(grammar, text.encode(errors="replace")) for text in texts]

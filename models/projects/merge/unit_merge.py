@@ -5,7 +5,7 @@ A group covers its text completely, so nothing between units is lost: what prece
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import NamedTuple, Optional
 
 from models.projects.merge.line_merge import merge_lines
@@ -177,6 +177,8 @@ def _stripped(unit: MergeUnit | None) -> bytes | None:
 
 def _order(base: _Keyed, ours: _Keyed, theirs: _Keyed, merged: _Keyed) -> list[UnitKey]:
     """The keys in the order of the side that changed it, with the other's new ones after what they followed."""
+    for one, other in ((ours, theirs), (theirs, ours)):
+        _check_replaced(base, one, other, merged)
     before, mine, main = ([key for key in side if key in merged] for side in (base, ours, theirs))
     shared = set(mine) & set(main)
     if _among(mine, shared) != _among(main, shared):
@@ -192,6 +194,32 @@ def _order(base: _Keyed, ours: _Keyed, theirs: _Keyed, merged: _Keyed) -> list[U
     return _woven(mine, main, shared, merged)
 
 
+def _check_replaced(base: _Keyed, one: _Keyed, other: _Keyed, merged: _Keyed) -> None:
+    """Raises UnitConflict if new units of a side may stand for one that the other deleted.
+
+    That is so if the side deleted it too: it may have renamed it. And if they stand beside it and their order matters."""
+    old = merged.keys() & base.keys()
+    gone = {key for key in base if key not in one and key not in other}
+    places = {anchor for anchor, key in _anchored(base, old) if key in gone}
+    if any(anchor in places for anchor, key in _anchored(one, old) if key not in base):
+        raise UnitConflict
+    keys = [None, *one, None]
+    for before, key, after in zip(keys, keys[1:], keys[2:], strict=False):
+        deleted = any(near in base and near not in merged for near in (before, after))
+        if key is not None and key not in base and not one[key].free and deleted:
+            raise UnitConflict
+
+
+def _anchored(keys: Iterable[UnitKey], old: set[UnitKey]) -> Iterator[tuple[UnitKey | None, UnitKey]]:
+    """The keys that are not old, each with the old one before it."""
+    anchor: UnitKey | None = None
+    for key in keys:
+        if key in old:
+            anchor = key
+        else:
+            yield anchor, key
+
+
 def _among(keys: Iterable[UnitKey], chosen: set[UnitKey]) -> list[UnitKey]:
     return [key for key in keys if key in chosen]
 
@@ -199,12 +227,8 @@ def _among(keys: Iterable[UnitKey], chosen: set[UnitKey]) -> list[UnitKey]:
 def _runs(keys: list[UnitKey], shared: set[UnitKey]) -> dict[UnitKey | None, list[UnitKey]]:
     """The keys that are not shared, by the shared one that they follow."""
     runs: dict[UnitKey | None, list[UnitKey]] = {}
-    anchor: UnitKey | None = None
-    for key in keys:
-        if key in shared:
-            anchor = key
-        else:
-            runs.setdefault(anchor, []).append(key)
+    for anchor, key in _anchored(keys, shared):
+        runs.setdefault(anchor, []).append(key)
     return runs
 
 

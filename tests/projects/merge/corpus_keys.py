@@ -181,6 +181,23 @@ KEYS = [
         reason=Reason.SAME_PLACE,
     ),
     one_file(
+        "YAML: both edit one step, apart",
+        "ci.yml",
+        "steps:\n  - name: a\n    run: a\n    shell: sh\n  - name: b\n",
+        "steps:\n  - name: A\n    run: a\n    shell: sh\n  - name: b\n",
+        "steps:\n  - name: a\n    run: a\n    shell: bash\n  - name: b\n",
+        "steps:\n  - name: A\n    run: a\n    shell: bash\n  - name: b\n",
+        Label.LINES,
+    ),
+    one_file(
+        "JSON: one renames a key that the other deletes",
+        "a.json",
+        '{"a": 1, "b": 1}',
+        '{"c": 1, "b": 1}',
+        '{"b": 1}',
+        reason=Reason.SAME_PLACE,
+    ),
+    one_file(
         "YAML: with aliases, by lines only",
         "a.yml",
         "a: &x 1\nb: *x\n",

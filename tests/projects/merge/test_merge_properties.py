@@ -28,16 +28,14 @@ def trees(draw: st.DrawFn) -> dict[str, MergeEntry]:
         fits = above is None or above not in chosen or chosen[above].kind == "dir"
         entry = draw(contents)
         below = any(each.startswith(path + "/") for each in chosen)
-        if (
-            fits
-            and (not below or entry.kind == "dir")
-            and path.lower() not in {each.lower() for each in chosen}
-        ):
+        names = {name.lower(): name for each in chosen for name in (each, each.rsplit("/", 1)[0])}
+        same = all(names.get(name.lower(), name) == name for name in (path, above or path))
+        if fits and same and (not below or entry.kind == "dir"):
             chosen[path] = entry
     return chosen
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(trees(), trees(), trees())
 def test_trees(
     base: dict[str, MergeEntry], ours: dict[str, MergeEntry], theirs: dict[str, MergeEntry]
@@ -64,11 +62,11 @@ def _has_no_clash(tree: dict[str, MergeEntry]) -> None:
     for path in tree:
         above = path.rsplit("/", 1)[0] if "/" in path else None
         assert above is None or above not in tree or tree[above].kind == "dir", path
-    names = Counter(path.lower() for path in tree)
+    names = Counter(name.lower() for name in {*tree, *(path.rsplit("/", 1)[0] for path in tree)})
     assert not [path for path, entry in tree.items() if entry.kind != "dir" and names[path.lower()] > 1]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(texts, texts, texts, st.sampled_from(["a.txt", "a.py", "a.json", "a.yml"]))
 def test_texts(base: str, ours: str, theirs: str, path: str) -> None:
     versions = [each.encode() for each in (base, ours, theirs)]
@@ -84,7 +82,7 @@ def test_texts(base: str, ours: str, theirs: str, path: str) -> None:
             assert not [line for line in added if line not in old and result[line] < added[line]]
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from(["a.py", "a.js", "a.json", "a.toml", "a.yaml"]))
 def test_sides_that_touch_different_units_always_merge(seed: int, path: str) -> None:
     """Each side edits, adds and deletes units of its own; the result has exactly the edits of both."""
