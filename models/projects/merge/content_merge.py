@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from models.projects.merge.code_grammars import code_grammar
 from models.projects.merge.code_units import code_units
 from models.projects.merge.key_units import NotData, key_format, key_units, parsed, values_agree
-from models.projects.merge.line_merge import MAX_LINE_BYTES, merge_lines
+from models.projects.merge.line_merge import MAX_LINE_BYTES, MAX_LINES, merge_lines
 from models.projects.merge.merge_model import MergeLabel, MergeReason
 from models.projects.merge.text_shape import is_binary, merged_shape, plain, shape_of, shaped
 from models.projects.merge.unit_merge import UnitConflict, UnitGroup, has_all_changes, merge_groups
@@ -69,7 +69,7 @@ class ContentMerge:
 def merge_contents(path: str, base: bytes, ours: bytes, theirs: bytes) -> ContentMerge:
     """Merge the bytes of a file that both sides changed. The sides may be swapped: the merged bytes are the same.
 
-    The shape (byte order mark, line ends, newline at the end) is merged apart. Sizes bound the time, see `MAX_LINE_BYTES`."""
+    The shape (byte order mark, line ends, newline at the end) is merged apart. Sizes bound the time, see `MAX_LINE_BYTES` and `MAX_LINES`."""
     versions = Versions(base, ours, theirs)
     reason = _unmergeable(path, versions)
     if reason is not None:
@@ -90,7 +90,7 @@ def _unmergeable(path: str, versions: Versions) -> MergeReason | None:
         return MergeReason.BINARY
     if basename(path).lower() in LOCK_FILES:
         return MergeReason.LOCK_FILE
-    if sum(map(len, versions)) > MAX_LINE_BYTES:
+    if sum(map(len, versions)) > MAX_LINE_BYTES or sum(each.count(b"\n") for each in versions) > MAX_LINES:
         return MergeReason.TOO_LARGE
     return None
 

@@ -3,8 +3,10 @@
 from functools import cache
 from typing import Any, NamedTuple
 
-MAX_LINE_BYTES = 4 << 20
+MAX_LINE_BYTES = 3 << 20
 """Bytes of the three versions together."""
+MAX_LINES = 150_000
+"""Lines of the three versions together. Random ones, made to be slow, take a second."""
 
 
 class LineMerge(NamedTuple):
@@ -17,7 +19,7 @@ class LineMerge(NamedTuple):
 def merge_lines(base: bytes, ours: bytes, theirs: bytes) -> LineMerge:
     """Merge the lines of three texts without NUL bytes. Adjacent changes conflict.
 
-    One call holds the interpreter; it takes milliseconds for thousands of lines, see `MAX_LINE_BYTES`."""
+    One call holds the interpreter; it takes milliseconds for thousands of lines, see `MAX_LINES`."""
     if ours == theirs or theirs == base:
         return LineMerge(ours, True)
     if ours == base:

@@ -1,5 +1,6 @@
 """Inputs made to be slow or to break a parser: they end in a decision, or merge by lines, and nothing is raised."""
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -13,13 +14,15 @@ pytestmark = pytest.mark.timeout(
 )  # far above what any of these takes, and far below what an unbounded one would
 SIZE = 200_000
 DEEP = 50_000
+CHANCE = random.Random(1)
+NUMBERS = [f"{number}\n" for number in range(49_000)]
 
 
 def lines(one: str, other: str) -> tuple[str, str, str]:
     return one, f"{one}\n1\n", f"2\n{other}"
 
 
-HOSTILE: dict[str, tuple[str, tuple[str, str, str]]] = {
+HOSTILE: dict[str, tuple[str, tuple[str, ...]]] = {
     "brackets in JSON": ("a.json", lines("[" * DEEP + "]" * DEEP, "[" * DEEP + "]" * DEEP)),
     "objects in JSON": (
         "a.json",
@@ -49,9 +52,17 @@ HOSTILE: dict[str, tuple[str, tuple[str, str, str]]] = {
     ),
     "braces in Java": ("A.java", lines("class A " + "{" * DEEP + "}" * DEEP + "\n", "class A {}\n")),
     "one line": ("a.txt", lines("x" * SIZE, "y" * SIZE)),
-    "equal lines": ("a.txt", lines("a\n" * SIZE, "a\n" * (SIZE // 2))),
-    "lines of two kinds": ("a.txt", lines("a\nb\n" * (SIZE // 2), "b\na\n" * (SIZE // 2))),
+    "equal lines": ("a.txt", lines("a\n" * 49_000, "a\n" * 40_000)),
+    "lines of two kinds": ("a.txt", lines("a\nb\n" * 24_000, "b\na\n" * 24_000)),
     "units of one name": ("a.py", lines("def f(): pass\n" * 10_000, "def f(): pass\n" * 9_000)),
+    "random lines of two kinds": (
+        "a.txt",
+        tuple("".join(CHANCE.choices(("a\n", "b\n"), k=49_000)) for _ in range(3)),
+    ),
+    "lines in another order": (
+        "a.txt",
+        tuple("".join(CHANCE.sample(NUMBERS, len(NUMBERS))) for _ in range(3)),
+    ),
     "keys": ("a.json", lines("{" + ",".join(f'"k{n}":1' for n in range(15_000)) + "}", "{}")),
 }
 
