@@ -1,6 +1,7 @@
 """Three-way merges of trees and files, with a label on each path and a decision wherever a merge could be wrong."""
 
 from models.projects.merge.content_merge import ContentMerge, merge_contents
+from models.projects.merge.manifest_trees import flat_tree, manifest_entries
 from models.projects.merge.merge_model import (
     CUSTOM,
     USE_MAIN,
@@ -43,6 +44,8 @@ __all__ = [
     "Side",
     "TreeMerge",
     "WarningKind",
+    "flat_tree",
+    "manifest_entries",
     "merge_contents",
     "merge_trees",
     "plan",

@@ -45,7 +45,7 @@ def _merge(base: bytes, ours: bytes, theirs: bytes) -> LineMerge:
     repository.set_odb(database)
     base_entry, ours_entry, theirs_entry = (
         pygit2.IndexEntry(name, backend.add(data), FileMode.BLOB)
-        for name, data in (("file", base), ("file", ours), ("file", theirs))
+        for name, data in (("base", base), ("workspace", ours), ("main", theirs))
     )
     merged = repository.merge_file_from_index(base_entry, ours_entry, theirs_entry, use_deprecated=False)
     return LineMerge(merged.contents.encode(), merged.automergeable)

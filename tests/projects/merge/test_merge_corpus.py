@@ -3,7 +3,15 @@
 import pytest
 
 from models.core.errors import Invalid
-from models.projects.merge import USE_MAIN, USE_WORKSPACE, MergeEntry, plan, settle
+from models.projects.merge import (
+    USE_MAIN,
+    USE_WORKSPACE,
+    MergeEntry,
+    flat_tree,
+    manifest_entries,
+    plan,
+    settle,
+)
 from tests.projects.merge.corpus_keys import KEYS
 from tests.projects.merge.corpus_programs import PROGRAMS
 from tests.projects.merge.corpus_texts import TEXTS
@@ -79,6 +87,14 @@ def test_merge_of_a_merge_with_a_side_changes_nothing(case: MergeCase) -> None:
     for side in (case.ours, case.theirs):
         again = MergeCase(case.name, side, case.result, side).merged()
         assert settle(again, BLOBS.tree(case.result), {}).tree == BLOBS.tree(case.result)
+
+
+@cases
+def test_trees_are_manifests(case: MergeCase) -> None:
+    for side in (case.base, case.ours, case.theirs):
+        entries = manifest_entries(BLOBS.tree(side))
+        assert flat_tree(entries) == BLOBS.tree(side)
+        assert entries == sorted(entries, key=lambda entry: entry.path.encode())
 
 
 def test_a_plan_from_hashes_alone_settles_what_no_content_decides() -> None:
