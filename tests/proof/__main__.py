@@ -37,6 +37,8 @@ from tests.proof.webhooks import webhooks
 Proof = Callable[[Serve, Stage], Result]
 PaymentProof = Callable[[Payments], Result]
 
+MANY_STREAMS = {"STOA_EVENT_STREAMS": "1000"}
+"""One key watches with as many streams."""
 WORKERS = 3
 PAGES = "pages"
 """The proof that needs a browser instead of a server of its own."""
@@ -128,7 +130,7 @@ def _run_named(
 def run(name: str, proof: Proof) -> Result:
     """Run a proof on its own fresh server."""
     with unreachable_providers() as addresses:
-        settings = {"faults": addresses, "hostile": TIMEOUTS}.get(name, {})
+        settings = {"faults": addresses, "hostile": TIMEOUTS, "watched": MANY_STREAMS}.get(name, {})
         return run_on_server(name, proof, settings)
 
 
