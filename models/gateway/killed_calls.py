@@ -33,6 +33,8 @@ WHERE c.request_id = $1
 ERROR = "worker_died"
 MESSAGE = "The server was killed during the answer."
 FLAG = "output_counted_after_crash"
+READ_SECONDS = 5.0
+"""How long a read may take: a worker that takes over the turns of another is busy."""
 
 
 class KilledCall(NamedTuple):
@@ -94,7 +96,7 @@ def state_of_call(gateway: Gateway, request_id: str) -> CallState:
     if hold is not None:
         gone = hold.expired or _is_dead(hold.worker)
         return CallState("lost" if gone and not _is_spooled(gateway, request_id) else "open")
-    ended = next(iter(holds.read(gateway.pool, _ENDED, (request_id,))), None)
+    ended = next(iter(holds.read(gateway.pool, _ENDED, (request_id,), timeout_seconds=READ_SECONDS)), None)
     if ended is None:
         return CallState("open" if _is_spooled(gateway, request_id) else "absent")
     state, message_id, credits, response = ended
@@ -155,7 +157,7 @@ def settle_killed(
 
 
 def _hold(gateway: Gateway, request_id: str) -> _Hold | None:
-    row = next(iter(holds.read(gateway.pool, _HOLD, (request_id,))), None)
+    row = next(iter(holds.read(gateway.pool, _HOLD, (request_id,), timeout_seconds=READ_SECONDS)), None)
     return None if row is None else _Hold(*row)
 
 

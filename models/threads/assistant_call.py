@@ -3,6 +3,7 @@
 It is a turn while it runs, so that it can be stopped, and its budget is kept; then it is deleted.
 """
 
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,8 @@ from models.turns.call_recovery import recover_call
 from models.turns.engine import FAILED, LeaseLost, TurnHandle, register_kind
 from models.turns.turn_call import TurnCallFailed, open_call, tell_pieces
 from models.turns.turn_verbs import NewTurn, begin_turn
+
+log = logging.getLogger("stoa.turns")
 
 KIND = "assistant_call"
 
@@ -221,11 +224,16 @@ class AssistantCall:
         ]
 
     def fail(self) -> None:
-        """End it after an error on our side, if this worker still has it: with what it has cost, its run and what it has reserved. Does its best."""
+        """End it after an error on our side, if this worker still has it: with what it has cost, its run and what it has reserved. Does its best. Raises
+        LeaseLost."""
         why = {"code": "internal_error", "message": FAILED, "status": 500}
-        with suppress(Exception):
+        try:
             self._recover("failed", **why)
             return
+        except LeaseLost:
+            raise
+        except Exception:
+            log.exception("turn %s was ended without its text", self.handle.id)
         with suppress(Exception), self.handle.step() as turn:
             if turn.state == "running":
                 self._end(turn, "failed", **why)

@@ -177,8 +177,8 @@ class RunningResponse:
 
     def fail(self) -> None:
         """End it after an error on our side, if this worker still has it: with what was written and paid for, and what it has reserved. Does its
-        best."""
-        with suppress(Exception):
+        best. Raises LeaseLost."""
+        try:
             with self.handle.step() as turn:
                 call_id, over = turn.call_id, turn.state != "running"
             if over:
@@ -186,6 +186,10 @@ class RunningResponse:
             if call_id is not None:
                 self._end_killed(call_id, "failed", "internal_error", FAILED)
                 return
+        except LeaseLost:
+            raise
+        except Exception:
+            log.exception("turn %s was ended without its text", self.handle.id)
         with suppress(Exception), self.handle.step() as turn:
             if turn.state == "running":
                 self._end_refused(turn, RelayFailed())

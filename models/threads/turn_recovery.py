@@ -32,7 +32,7 @@ class WrittenPieces(NamedTuple):
 
 def goes_on(running: "ThreadTurn") -> bool:
     """Whether a turn that was taken over goes on where it was, because its call gave nothing and was not charged. Else what was written is kept, the
-    call is charged, and the turn ends as interrupted. Raises LeaseLost, LedgerUnavailable."""
+    call is charged, and the turn ends as interrupted. Raises LeaseLost."""
     written = written_pieces(running.handle)
     call = _recovered(running, written)
     if call.free:

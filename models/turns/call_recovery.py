@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from models.core.errors import DomainError
 from models.gateway.killed_calls import CallState, release_killed, settle_killed, state_of_call
-from models.turns.engine import TurnHandle
+from models.ledger.call_records import LedgerUnavailable
+from models.turns.engine import LeaseLost, TurnHandle
 
 POLL_SECONDS = 0.2
 STALLED_SECONDS = 2.0
@@ -15,6 +16,11 @@ SILENT_SECONDS = 60.0
 """The same, when nothing is known: until it has ended it, or let its hold expire."""
 STOP_SECONDS = 0.5
 """The same, once the turn is to end."""
+
+
+class RecoveryDelayed(LeaseLost):
+    """How the call ended cannot be found out now, since the ledger does not answer. The turn is left: its lease ends, and a worker takes it over
+    once more."""
 
 
 class RecoveredCall(NamedTuple):
@@ -37,7 +43,20 @@ def recover_call(
     thinking: str = "",
 ) -> RecoveredCall:
     """Wait until the call of the worker that had the turn before has ended, and say how; end it if that worker is dead, or stalled. `text` and
-    `thinking` are what it told, `body` is what it was asked. Holds no transaction. Raises LedgerUnavailable."""
+    `thinking` are what it told, `body` is what it was asked. Holds no transaction. Raises RecoveryDelayed."""
+    try:
+        return _recovered(handle, call_id, body, text, thinking)
+    except LedgerUnavailable as error:
+        raise RecoveryDelayed from error
+
+
+def _recovered(
+    handle: TurnHandle,
+    call_id: str | None,
+    body: Callable[[], Mapping[str, Any]],
+    text: str,
+    thinking: str,
+) -> RecoveredCall:
     written = bool(text or thinking)
     if call_id is None:
         return RecoveredCall(not written, None, 0, text, thinking)

@@ -253,7 +253,7 @@ class TurnEngine:
         try:
             _KINDS[handle.kind].run(handle, taken_over=taken_over)
         except LeaseLost:
-            log.warning("turn %s is run by another worker", handle.id)
+            log.warning("turn %s is left to another worker", handle.id)
             return
         except Exception:
             log.exception("turn %s failed", handle.id)

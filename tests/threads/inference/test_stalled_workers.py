@@ -14,6 +14,7 @@ from sqlalchemy import func, select, update
 from models import assistants
 from models.core.db import db, extension, now
 from models.ledger import Account, CreditHold
+from models.ledger.call_records import LedgerUnavailable
 from models.runs import AgentRun
 from models.threads import thread_turn
 from models.turns import Turn, TurnEngine, call_recovery
@@ -167,6 +168,35 @@ def test_a_stalled_worker_with_text_is_charged_once(
     assert (again.credits, again.error) == (call.credits, "worker_died")
     assert found.credits == call.credits == turns.messages()[-1].credits
     assert turns.messages()[-1].text.startswith("It")
+
+
+def test_a_ledger_that_does_not_answer_delays_the_recovery(
+    turns: Turns, fake: FakeUpstream, other: TurnEngine, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.will(gate.halfway)
+    turn = turns.begin()
+    wait_for(gate, turns, turn, "It")
+    stall(turns, monkeypatch, turn)
+    asked = threading.Event()
+
+    def unavailable(*_: Any) -> Any:
+        asked.set()
+        raise LedgerUnavailable("The ledger does not answer.")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(call_recovery, "state_of_call", unavailable)
+        take_over(other, turn)
+        assert asked.wait(10)
+        assert other.idle(20)
+    db.session.rollback()
+    assert db.session.get_one(Turn, turn.id, populate_existing=True).state == "running"
+    db.session.execute(update(Turn).where(Turn.id == turn.id).values(lease_until=now()))
+    db.session.commit()
+    take_over(other, turn)
+    assert other.idle(20)
+    gate.open.set()
+    assert ended(turns, other, turn).state == "interrupted"
+    assert [call.error for call in turns.calls()] == ["worker_died"]
 
 
 @pytest.mark.parametrize(
