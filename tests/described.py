@@ -31,6 +31,8 @@ def check(app: Flask, answer: TestResponse) -> None:
         return
     where = f"{request.method} {request.path} answered {answer.status_code}"
     shape = types.get(answer.status_code) or types.get("default")
+    if shape is None and answer.status_code == 503:
+        return  # no connection is free; any route says it, in its own form
     if shape is None and answer.status_code == 500:
         shape = TypeAdapter(ServerError | ModelError)  # an internal error, possibly caused by the test
     assert shape, f"{where}, which is not documented"

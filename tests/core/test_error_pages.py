@@ -4,7 +4,9 @@ import re
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from tests import factories
 from tests.factories import Person
@@ -57,3 +59,16 @@ def test_method_not_allowed(client: FlaskClient) -> None:
     assert answer.status_code == 405
     assert "Method not allowed" in answer.text
     assert answer.text.count("This address does not support the request.") == 1
+
+
+@pytest.mark.parametrize("path", ["/api/v1/me", "/threads"])
+def test_a_server_without_a_free_connection_is_busy(
+    alice: Person, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise PoolTimeout("QueuePool limit of size 8 overflow 0 reached, connection timed out")
+
+    monkeypatch.setattr(QueuePool, "connect", exhausted)
+    answer = alice.browser.get(path, headers=alice.headers)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "The server is busy" in answer.text

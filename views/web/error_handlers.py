@@ -6,6 +6,7 @@ from typing import Any
 from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, MethodNotAllowed
 
 from models.accounts.bans import AccountSuspended
@@ -23,6 +24,18 @@ from views.web.operation import current_operation
 from views.web.org_guards import sso_required
 
 log = logging.getLogger("stoa.errors")
+
+
+class ServerBusy(DomainError):
+    """All connections to the database were in use for too long."""
+
+    status = 503
+    code = "server_busy"
+    retry_after = 5
+
+    def __init__(self) -> None:
+        super().__init__("The server is busy. Nothing was changed. Try again in a few seconds.")
+
 
 MESSAGES = {
     400: ("Bad request", "Check the address or the form, and try again."),
@@ -49,6 +62,7 @@ def init_app(app: Flask) -> None:
     """Register the handlers."""
     app.register_error_handler(DomainError, _domain)
     app.register_error_handler(AccountSuspended, _suspended)
+    app.register_error_handler(PoolTimeout, _busy)
     app.register_error_handler(BadJson, _bad_body)
     app.register_error_handler(InvalidBody, _bad_body)
     app.register_error_handler(HTTPException, _http)
@@ -65,6 +79,11 @@ def _domain(error: DomainError) -> ResponseReturnValue:
     response = answer(error.status, error.message, error.code, details=error.details)
     response.headers.update(retry_header(error))
     return response
+
+
+def _busy(error: PoolTimeout) -> ResponseReturnValue:
+    log.warning("no connection to the database: %s", error)
+    return _domain(ServerBusy())
 
 
 def _route_response(error: Exception) -> ResponseReturnValue | None:
