@@ -3,7 +3,6 @@
 It is a turn while it runs, so that it can be stopped, and its budget is kept; then it is deleted.
 """
 
-import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,12 +24,10 @@ from models.threads.turn_run import finish_run, start_run
 from models.threads.turn_setup import TurnSetup, chosen_assistant, chosen_model, set_up
 from models.threads.turn_tools import run_tools
 from models.turns import Turn
-from models.turns.call_recovery import recover_call
+from models.turns.call_recovery import keeping_the_turn, recover_call
 from models.turns.engine import FAILED, LeaseLost, TurnHandle, register_kind
 from models.turns.turn_call import TurnCallFailed, open_call, tell_pieces
 from models.turns.turn_verbs import NewTurn, begin_turn
-
-log = logging.getLogger("stoa.turns")
 
 KIND = "assistant_call"
 
@@ -227,13 +224,9 @@ class AssistantCall:
         """End it after an error on our side, if this worker still has it: with what it has cost, its run and what it has reserved. Does its best. Raises
         LeaseLost."""
         why = {"code": "internal_error", "message": FAILED, "status": 500}
-        try:
+        with keeping_the_turn(self.handle):
             self._recover("failed", **why)
-            return
-        except LeaseLost:
-            raise
-        except Exception:
-            log.exception("turn %s was ended without its text", self.handle.id)
+        # without effect if that has ended it
         with suppress(Exception), self.handle.step() as turn:
             if turn.state == "running":
                 self._end(turn, "failed", **why)

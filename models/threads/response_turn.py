@@ -29,7 +29,7 @@ from models.threads.response_request import ConversationMemory, ResponseRequest,
 from models.threads.thread import Thread
 from models.threads.turn_run import finish_run
 from models.turns import Turn, TurnEvent
-from models.turns.call_recovery import recover_call
+from models.turns.call_recovery import keeping_the_turn, recover_call
 from models.turns.engine import FAILED, LeaseLost, TurnHandle, register_kind
 from models.turns.turn_call import stop_with
 
@@ -178,7 +178,7 @@ class RunningResponse:
     def fail(self) -> None:
         """End it after an error on our side, if this worker still has it: with what was written and paid for, and what it has reserved. Does its
         best. Raises LeaseLost."""
-        try:
+        with keeping_the_turn(self.handle):
             with self.handle.step() as turn:
                 call_id, over = turn.call_id, turn.state != "running"
             if over:
@@ -186,10 +186,6 @@ class RunningResponse:
             if call_id is not None:
                 self._end_killed(call_id, "failed", "internal_error", FAILED)
                 return
-        except LeaseLost:
-            raise
-        except Exception:
-            log.exception("turn %s was ended without its text", self.handle.id)
         with suppress(Exception), self.handle.step() as turn:
             if turn.state == "running":
                 self._end_refused(turn, RelayFailed())

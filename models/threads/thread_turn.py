@@ -1,6 +1,5 @@
 """Runs the turns of threads: rounds of a model call and the server's tools, until the answer is whole or the client has to do something."""
 
-import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,10 +27,9 @@ from models.threads.turn_run import finish_run, start_run
 from models.threads.turn_setup import TurnSetup, set_up
 from models.threads.turn_tools import run_tools
 from models.turns import Turn
+from models.turns.call_recovery import keeping_the_turn
 from models.turns.engine import FAILED, LeaseLost, TurnHandle, register_kind
 from models.turns.turn_call import PAUSING, TurnCallFailed, open_call, tell_pieces
-
-log = logging.getLogger("stoa.turns")
 
 MAX_ROUNDS = 100
 """Model calls of a turn, also of one whose tools the client runs."""
@@ -378,13 +376,9 @@ class ThreadTurn:
     def fail(self) -> None:
         """End it after an error on our side, if this worker still has it: with what was written and paid for, its run and what it has
         reserved. Does its best. Raises LeaseLost."""
-        try:
+        with keeping_the_turn(self.handle):
             if fail_with_pieces(self, "internal_error", FAILED):
                 return
-        except LeaseLost:
-            raise
-        except Exception:
-            log.exception("turn %s was ended without its text", self.handle.id)
         with suppress(Exception), self.handle.step() as turn:
             if turn.state == "running":
                 self.end(turn, "failed", code="internal_error", message=FAILED)

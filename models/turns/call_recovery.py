@@ -1,13 +1,17 @@
 """Finds out what became of the model call of a turn that was taken over, so that it is charged once, and none is made beside it."""
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from models.core.errors import DomainError
 from models.gateway.killed_calls import CallState, release_killed, settle_killed, state_of_call
 from models.ledger.call_records import LedgerUnavailable
 from models.turns.engine import LeaseLost, TurnHandle
+
+log = logging.getLogger("stoa.turns")
 
 POLL_SECONDS = 0.2
 STALLED_SECONDS = 2.0
@@ -34,6 +38,26 @@ class RecoveredCall(NamedTuple):
     thinking: str = ""
 
 
+@contextmanager
+def keeping_the_turn(handle: TurnHandle) -> Iterator[None]:
+    """Log what goes wrong while a turn that failed is to keep its text, so that it ends without it. Raises LeaseLost."""
+    try:
+        yield
+    except LeaseLost:
+        raise
+    except Exception:
+        log.exception("turn %s was ended without its text", handle.id)
+
+
+@contextmanager
+def _delayed_by_the_ledger() -> Iterator[None]:
+    try:
+        yield
+    except LedgerUnavailable as error:
+        raise RecoveryDelayed from error
+
+
+@_delayed_by_the_ledger()
 def recover_call(
     handle: TurnHandle,
     call_id: str | None,
@@ -44,19 +68,6 @@ def recover_call(
 ) -> RecoveredCall:
     """Wait until the call of the worker that had the turn before has ended, and say how; end it if that worker is dead, or stalled. `text` and
     `thinking` are what it told, `body` is what it was asked. Holds no transaction. Raises RecoveryDelayed."""
-    try:
-        return _recovered(handle, call_id, body, text, thinking)
-    except LedgerUnavailable as error:
-        raise RecoveryDelayed from error
-
-
-def _recovered(
-    handle: TurnHandle,
-    call_id: str | None,
-    body: Callable[[], Mapping[str, Any]],
-    text: str,
-    thinking: str,
-) -> RecoveredCall:
     written = bool(text or thinking)
     if call_id is None:
         return RecoveredCall(not written, None, 0, text, thinking)
