@@ -16,6 +16,7 @@ from models.core.db import db
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.streamed_answer import StreamedAnswer
+from models.ledger.payers import PayerHint
 from models.threads import turn_budgets
 from models.threads.answer_citations import check_answer
 from models.threads.thread_turn_start import TurnRequest
@@ -130,7 +131,7 @@ class AssistantCall:
                     return None
                 if turn.run_id is None:
                     handle.run_id = turn.run_id = start_run(
-                        turn, setup.agent_id, self.wanted.org_id, self.settings
+                        turn, setup.agent_id, PayerHint(self.wanted.org_id or None), self.settings
                     )
             except DomainError as error:
                 self._end(turn, "failed", code=error.code, message=error.message, status=error.status)

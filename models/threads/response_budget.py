@@ -1,13 +1,11 @@
 """Budgets of conversations: a response reserves of its conversation's before its call, which runs in an envelope of that."""
 
-from models.accounts.sessions import Session
-from models.core.db import db
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.ledger.payers import payer_hint
-from models.runs import recording
 from models.threads import turn_budgets
 from models.threads.thread import Thread
+from models.threads.turn_run import start_run
 from models.turns import Turn
 
 AGENT = "response"
@@ -37,20 +35,5 @@ def reserve_response(
     if turn_budgets.reserve(turn, thread, None, wanted) is not None:
         raise ConversationSpent(thread.budget)
     if turn.reserved and turn.run_id is None:
-        turn.run_id = _start_run(turn, org, repo, settings)
+        turn.run_id = start_run(turn, AGENT, payer_hint(org, repo), settings)
     return turn.reserved > had
-
-
-def _start_run(turn: Turn, org: str | None, repo: str | None, settings: Settings) -> str:
-    session = db.session.get(Session, turn.key_id)
-    return recording.start(
-        turn.user_id,
-        AGENT,
-        [],
-        settings,
-        org_id=session.org_id if session else None,
-        team_id=session.team_id if session else None,
-        hint=payer_hint(org, repo),
-        key_id=turn.key_id,
-        budget=turn.reserved,
-    )

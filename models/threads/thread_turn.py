@@ -14,6 +14,7 @@ from models.core.db import db, now
 from models.core.errors import Conflict, DomainError
 from models.core.settings import Settings
 from models.gateway.streamed_answer import StreamedAnswer
+from models.ledger.payers import PayerHint
 from models.threads import tree, turn_budgets
 from models.threads.answer_citations import check_answer
 from models.threads.history_window import HistoryWindow
@@ -158,7 +159,7 @@ class ThreadTurn:
                 window = setup.window(thread, self.parent_id)
                 if turn.run_id is None:
                     handle.run_id = turn.run_id = start_run(
-                        turn, setup.agent_id, self.wanted.org_id, self.settings
+                        turn, setup.agent_id, PayerHint(self.wanted.org_id or None), self.settings
                     )
                     handle.record("turn.started", {"dropped_messages": window.dropped})
             except DomainError as error:

@@ -19,8 +19,8 @@ from models.turns import Turn
 _STATUS: dict[str, Ending] = {"completed": "completed", "cancelled": "cancelled"}
 
 
-def start_run(turn: Turn, agent_id: str, org_id: str | None, settings: Settings) -> str:
-    """Start the run of a turn, with an envelope of what the turn has reserved. Returns its id. Raises as `recording.start` does."""
+def start_run(turn: Turn, agent_id: str, hint: PayerHint, settings: Settings) -> str:
+    """Start the run of a turn, paid as `hint` says, with an envelope of what the turn has reserved. Returns its id. Raises as `recording.start` does."""
     session = db.session.get(Session, turn.key_id)
     return recording.start(
         turn.user_id,
@@ -29,7 +29,7 @@ def start_run(turn: Turn, agent_id: str, org_id: str | None, settings: Settings)
         settings,
         org_id=session.org_id if session else None,
         team_id=session.team_id if session else None,
-        hint=PayerHint(org_id) if org_id else PayerHint(),
+        hint=hint,
         key_id=turn.key_id,
         budget=max(turn.reserved - (turn.credits or 0), 0) if turn.reserved else None,
     )
