@@ -87,11 +87,10 @@ def compare(
     source_id: str | None = None,
     *,
     include_dirty: bool = True,
-    capability: str = "see_projects",
 ) -> DriftComparison | Incomparable:
     """Compare a workspace with another of its project, by default the main one; stores nothing. `include_dirty`: also files that are in
     no snapshot yet. Raises NotFound, Forbidden, Invalid (400 `invalid_operation`) for a workspace of another project."""
-    project, workspace = own_workspace(caller, workspace_id, capability)
+    project, workspace = own_workspace(caller, workspace_id)
     source = _source(caller, project, workspace, source_id or None)
     if isinstance(source, Incomparable):
         return source
