@@ -68,7 +68,7 @@ def test_files_fall_into_four_lists(mine: ProjectsApi) -> None:
         "both_different": {".py": 2},
     }
     assert (drift["large_files_changed"], drift["staleness_hours"], drift["truncated"]) == (False, 0.0, [])
-    assert drift["workspace_snapshot_id"] and drift["source_snapshot_id"]
+    assert None not in (drift["workspace_snapshot_id"], drift["source_snapshot_id"])
 
 
 @pytest.mark.parametrize(
