@@ -1,7 +1,7 @@
 """Drift: how the files of a workspace differ from those of another, by default the main one (fastest contract 3.9, 4.3)."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from posixpath import splitext
 from typing import NamedTuple
@@ -94,29 +94,24 @@ def compare(
     source = _source(caller, project, workspace, source_id or None)
     if isinstance(source, Incomparable):
         return source
-    sides = [compared_files(each, include_dirty=include_dirty) for each in (workspace, source)]
-    own, other = sides
-    if own is None or other is None:
-        lacking = workspace if own is None else source
-        return Incomparable(f"The workspace '{lacking.name}' has no snapshot yet. Push one first.")
-    rows = [_manifest(project, each) for each in (own, other)]
-    for row, each in zip(rows, (workspace, source), strict=True):
-        if isinstance(row, str):
-            return Incomparable(f"The manifest of the workspace '{each.name}' {row}.")
-    mine, theirs = (row for row in rows if isinstance(row, Manifest))
-    found, large = _differences(project.account_id, theirs.tree_hash, mine.tree_hash)
-    same = None
-    if max(mine.entries, theirs.entries) <= MAX_SAME:
-        known = {path for paths in found.values() for path in paths}
-        entries = tree_entries(project.account_id, mine.tree_hash or "")
-        same = sorted(each.path for each in entries if each.kind == "file" and each.path not in known)
+    sides: list[tuple[WorkspaceFiles, Manifest]] = []
+    for each in (workspace, source):
+        side = _side(project, each, include_dirty)
+        if isinstance(side, Incomparable):
+            return side
+        sides.append(side)
+    (own, mine), (other, theirs) = sides
+    lists, large = _differences(project.account_id, theirs.tree_hash, mine.tree_hash)
+    same = _same(mine, lists.values()) if max(mine.entries, theirs.entries) <= MAX_SAME else None
     stored = latest_with(workspace.id, source.id)
     return DriftComparison(
         workspace,
         source,
         own,
         other,
-        *(found[name] for name in CHANGED),
+        source_only=lists["source_only"],
+        workspace_only=lists["workspace_only"],
+        both_different=lists["both_different"],
         both_same=same,
         large=large,
         stored=stored if stored and _says(stored, own, other) else None,
@@ -244,12 +239,20 @@ def _source(
     return source
 
 
-def _manifest(project: Project, files: WorkspaceFiles) -> Manifest | str:
-    """The manifest, or what is wrong with it."""
+def _side(
+    project: Project, workspace: Workspace, include_dirty: bool
+) -> tuple[WorkspaceFiles, Manifest] | Incomparable:
+    files = compared_files(workspace, include_dirty=include_dirty)
+    if files is None:
+        return Incomparable(f"The workspace '{workspace.name}' has no snapshot yet. Push one first.")
     row = manifest_row(project.account_id, files.manifest_hash)
     if row is None:
-        return "is not stored"
-    return row if row.tree_hash is not None else "is not in a format that the server reads"
+        return Incomparable(f"The manifest of the workspace '{workspace.name}' is not stored. Send it first.")
+    if row.tree_hash is None:
+        return Incomparable(
+            f"The manifest of the workspace '{workspace.name}' is not in a format that the server reads."
+        )
+    return files, row
 
 
 def _differences(account_id: str, source: str | None, own: str | None) -> tuple[dict[str, list[str]], bool]:
@@ -266,6 +269,13 @@ def _differences(account_id: str, source: str | None, own: str | None) -> tuple[
         found[name].append(path)
         large = large or any(each is not None and each.size >= LARGE_FILE for each in (there, here))
     return {name: sorted(paths) for name, paths in found.items()}, large
+
+
+def _same(mine: Manifest, differences: Iterable[Collection[str]]) -> list[str]:
+    """The files that are not among the differences."""
+    known = {path for paths in differences for path in paths}
+    entries = tree_entries(mine.account_id, mine.tree_hash or "")
+    return sorted(each.path for each in entries if each.kind == "file" and each.path not in known)
 
 
 def _says(report: DriftReport, own: WorkspaceFiles, other: WorkspaceFiles) -> bool:
