@@ -5,11 +5,15 @@ from models.projects.project import ActivityEvent, Project
 from models.projects.project_access import ProjectCaller
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
 from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree
+from models.projects.workspaces.drift_report import DriftReport
+from models.projects.workspaces.overlap_tables import ChangeIndex, WorkspaceChange
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 __all__ = [
     "ActivityEvent",
     "Blob",
+    "ChangeIndex",
+    "DriftReport",
     "Manifest",
     "Pack",
     "Project",
@@ -19,6 +23,7 @@ __all__ = [
     "SnapshotParent",
     "Tree",
     "Workspace",
+    "WorkspaceChange",
     "WorkspaceOperation",
     "environment",
     "exported_projects",

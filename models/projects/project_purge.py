@@ -8,6 +8,8 @@ from models.core.db import db
 from models.projects.environment import EnvironmentVariable
 from models.projects.project import ActivityEvent, Project
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
+from models.projects.workspaces.drift_report import DriftReport
+from models.projects.workspaces.overlap_tables import ChangeIndex, WorkspaceChange
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 
@@ -21,6 +23,9 @@ def forget_projects(ids: Sequence[str]) -> None:
     for table in (
         ActivityEvent,
         EnvironmentVariable,
+        DriftReport,
+        WorkspaceChange,
+        ChangeIndex,
         WorkspaceOperation,
         Workspace,
         SnapshotParent,

@@ -1,6 +1,6 @@
 """The merge base of two snapshots: the common ancestor that is nearest to both (fastest contract 4.5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import select
 
@@ -15,10 +15,22 @@ Parents = Mapping[str, Sequence[str]]
 def merge_base(project_id: str, one: str, other: str) -> Snapshot | None:
     """The common ancestor with the least sum of distances over all parents; of several the later, then the one with the greater id. None
     without a common ancestor. A snapshot is its own ancestor."""
-    nearest = nearest_common(_parents(project_id, one, other), one, other)
-    query = select(Snapshot).where(Snapshot.project_id == project_id, among(Snapshot.id, nearest))
-    found = db.session.scalars(query).all()
-    return max(found, key=_by_time, default=None)
+    id = merge_bases(project_id, one, [other]).get(other)
+    return db.session.get(Snapshot, (project_id, id)) if id is not None else None
+
+
+def merge_bases(project_id: str, one: str, others: Collection[str]) -> dict[str, str]:
+    """The ids of the merge bases of a snapshot with each of others, by these; without those that have none. Reads the history once."""
+    parents = _parents(project_id, one, *others)
+    nearest = {other: nearest_common(parents, one, other) for other in others}
+    wanted = {id for ids in nearest.values() for id in ids}
+    query = select(Snapshot).where(Snapshot.project_id == project_id, among(Snapshot.id, wanted))
+    found = {each.id: each for each in db.session.scalars(query)}
+    return {
+        other: max((found[id] for id in ids if id in found), key=_by_time).id
+        for other, ids in nearest.items()
+        if not found.keys().isdisjoint(ids)
+    }
 
 
 def nearest_common(parents: Parents, one: str, other: str) -> list[str]:

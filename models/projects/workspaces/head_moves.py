@@ -9,6 +9,7 @@ from sqlalchemy import select, tuple_
 from models.core.db import db, now
 from models.core.errors import Conflict, NotFound
 from models.projects.project_ids import fits
+from models.projects.workspaces.overlap_index import follow_main_choice, follow_move
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 
@@ -49,7 +50,8 @@ def move_head(
     undoes: str | None = None,
     detail: dict[str, Any] | None = None,
 ) -> WorkspaceOperation:
-    """Move the head and the files of a workspace, whose row the caller has locked, and write the operation. Flushes."""
+    """Move the head and the files of a workspace, whose row the caller has locked, write the operation, and follow the move in the index
+    of changed paths, which stays locked for the project. Flushes."""
     moment = now()
     workspace.version += 1
     operation = WorkspaceOperation(
@@ -73,11 +75,12 @@ def move_head(
     workspace.last_seen_at = moment
     db.session.add(operation)
     db.session.flush()
+    follow_move(workspace, operation)
     return operation
 
 
 def record_main(workspace: Workspace, mover: Mover, before: str | None) -> WorkspaceOperation:
-    """Write the operation that made a workspace the main one of its project. Flushes."""
+    """Write the operation that made a workspace the main one of its project, and index the others against it. Flushes."""
     operation = WorkspaceOperation(
         project_id=workspace.project_id,
         workspace_id=workspace.id,
@@ -89,6 +92,7 @@ def record_main(workspace: Workspace, mover: Mover, before: str | None) -> Works
     )
     db.session.add(operation)
     db.session.flush()
+    follow_main_choice(workspace.project_id)
     return operation
 
 

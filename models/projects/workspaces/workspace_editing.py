@@ -15,6 +15,7 @@ from models.projects.snapshots.manifest_store import use_manifest
 from models.projects.snapshots.snapshot import Snapshot
 from models.projects.snapshots.snapshot_making import keep_loser, snapshot_in
 from models.projects.workspaces.head_moves import Mover, check_version, move_head, record_main
+from models.projects.workspaces.overlap_index import follow_move, forget_changes
 from models.projects.workspaces.workspace import Workspace
 
 MAX_TEXT = 4_096
@@ -72,6 +73,7 @@ def create_workspace(
     project.updated_at = now()
     add_event(project.id, "workspace.created", "cli", caller.user_id, workspace_id=workspace.id)
     db.session.flush()
+    follow_move(workspace, None)
     return workspace
 
 
@@ -110,6 +112,7 @@ def delete_workspace(caller: ProjectCaller, id: str) -> Workspace:
             "This is the main workspace of the project. Make another one the main workspace first."
         )
     workspace.deleted_at = now()
+    forget_changes(workspace)
     add_event(project.id, "workspace.deleted", "cli", caller.user_id, workspace_id=workspace.id)
     db.session.flush()
     return workspace

@@ -3,6 +3,7 @@
 from views.projects.api import (
     blob_batch_routes,
     blob_routes,
+    drift_routes,
     environment_routes,
     operation_routes,
     project_routes,
@@ -15,6 +16,7 @@ __all__ = [
     "blob_batch_routes",
     "blob_routes",
     "bp",
+    "drift_routes",
     "environment_routes",
     "operation_routes",
     "project_routes",

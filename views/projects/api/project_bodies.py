@@ -8,6 +8,7 @@ from pydantic import Field
 
 from models.projects import ActivityEvent, Project, Snapshot, Workspace, WorkspaceOperation
 from models.projects.snapshots.snapshot_ids import second_text
+from views.projects.api.drift_bodies import DriftObject, DriftSummary
 from views.web.body import Body, Missing
 from views.web.format import iso
 from views.web.operation import ResponseModel
@@ -153,7 +154,7 @@ class WorkspaceObject(EmbeddedWorkspace):
 
 
 class ListedWorkspace(WorkspaceObject):
-    drift: dict[str, Any] | None = Field(description="The latest report of drift")
+    drift: DriftSummary | None = Field(description="The latest report of drift")
 
 
 class WorkspaceAnswer(ResponseModel):
@@ -162,7 +163,7 @@ class WorkspaceAnswer(ResponseModel):
 
 class WorkspaceWithDrift(ResponseModel):
     workspace: WorkspaceObject
-    drift: dict[str, Any] | None
+    drift: DriftObject | None = Field(description="The latest report of drift")
 
 
 class WorkspaceList(ResponseModel):

@@ -10,7 +10,9 @@ from models.core.errors import Invalid
 from models.projects.project_access import own_project, own_workspace
 from models.projects.snapshots.snapshot_making import parents_of, snapshots_of
 from models.projects.workspaces import workspace_editing
+from models.projects.workspaces.drift_report import latest_reports, reports_of
 from views.assistants.api.assistant_caller import expected_version
+from views.projects.api.drift_bodies import drift_summary, report_json
 from views.projects.api.project_bodies import (
     Success,
     WorkspaceAnswer,
@@ -132,7 +134,10 @@ def list_workspaces(project_id: str) -> Response:
     """List the workspaces of a project."""
     project = own_project(project_caller(), project_id)
     rows = workspace_editing.workspaces_of(project.id)
-    return jsonify(workspaces=[{**workspace_json(row), "drift": None} for row in rows])
+    latest = latest_reports([row.id for row in rows])
+    return jsonify(
+        workspaces=[{**workspace_json(row), "drift": drift_summary(latest.get(row.id))} for row in rows]
+    )
 
 
 @bp.get("/workspaces/<workspace_id>")
@@ -150,7 +155,9 @@ def get_workspace(workspace_id: str) -> Response:
     The header ETag has its version.
     """
     _, workspace = own_workspace(project_caller(), workspace_id)
-    return with_version(jsonify(workspace=workspace_json(workspace), drift=None), workspace)
+    latest = next(iter(reports_of(workspace.id, 1)), None)
+    drift = report_json(latest) if latest else None
+    return with_version(jsonify(workspace=workspace_json(workspace), drift=drift), workspace)
 
 
 @bp.patch("/workspaces/<workspace_id>")
