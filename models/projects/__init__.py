@@ -5,6 +5,7 @@ from models.projects.project import ActivityEvent, Project
 from models.projects.project_access import ProjectCaller
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
 from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree
+from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ProjectStorage",
     "Snapshot",
     "SnapshotParent",
+    "SyncPreview",
     "Tree",
     "Workspace",
     "WorkspaceOperation",

@@ -8,6 +8,7 @@ from models.core.db import db
 from models.projects.environment import EnvironmentVariable
 from models.projects.project import ActivityEvent, Project
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
+from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 
@@ -21,6 +22,7 @@ def forget_projects(ids: Sequence[str]) -> None:
     for table in (
         ActivityEvent,
         EnvironmentVariable,
+        SyncPreview,
         WorkspaceOperation,
         Workspace,
         SnapshotParent,

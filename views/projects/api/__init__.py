@@ -7,6 +7,7 @@ from views.projects.api import (
     operation_routes,
     project_routes,
     snapshot_routes,
+    sync_routes,
     workspace_routes,
 )
 from views.projects.api.projects_api_blueprint import bp
@@ -19,5 +20,6 @@ __all__ = [
     "operation_routes",
     "project_routes",
     "snapshot_routes",
+    "sync_routes",
     "workspace_routes",
 ]
