@@ -8,7 +8,7 @@ from typing import Any
 from models.core.db import db, now
 from models.core.errors import Invalid
 from models.projects.activity_log import add_event
-from models.projects.merge import CUSTOM, DecisionsMissing, manifest_entries, settle
+from models.projects.merge import CUSTOM, DecisionsMissing, SettledTree, manifest_entries, settle
 from models.projects.project import Project
 from models.projects.project_access import ProjectCaller, own_project, own_workspace
 from models.projects.snapshots.blob_packs import put_blobs
@@ -24,7 +24,7 @@ from models.projects.snapshots.snapshot_making import server_snapshot
 from models.projects.sync.sync_plan import plan_counts, planned_merge
 from models.projects.sync.sync_preparing import main_workspace
 from models.projects.sync.sync_preview import SyncPreview, own_preview
-from models.projects.sync.sync_refusals import PreviewStale, SyncRefused
+from models.projects.sync.sync_refusals import PreviewGone, PreviewStale, SyncRefused
 from models.projects.sync.sync_trees import merge_entry
 from models.projects.workspaces.head_moves import Mover, check_version, move_head
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
@@ -43,8 +43,8 @@ class SyncChoices:
 
 @dataclass(frozen=True, slots=True)
 class ExecutedSync:
-    """The operation of a sync, the workspace after it, and the ids of the snapshots that were made. `copied` files are main's, `combined` have parts of both
-    sides or were decided."""
+    """The operation of a sync, the workspace after it, and the ids of the snapshots that were made. `copied` files are main's, `combined`
+    have parts of both sides or were decided."""
 
     operation: WorkspaceOperation
     workspace: Workspace
@@ -68,14 +68,17 @@ def execute_sync(
     Raises NotFound, Forbidden, PreviewGone (404), PreviewStale and StaleWorkspace (409), SyncRefused (400) for missing or wrong answers,
     QuotaExceeded and ManifestTooLarge (413), FilesUnavailable (503)."""
     project, workspace = own_workspace(caller, workspace_id, "edit_projects")
-    own_preview(caller.user_id, project, workspace, preview_id)
+    preview = own_preview(caller.user_id, project, workspace, preview_id)
+    _main_as_prepared(project, workspace, preview)
+    # a preview never changes, so the tree needs no lock
+    decisions = {**dict.fromkeys(choices.custom, CUSTOM), **choices.decisions}
+    settled = _settled(project.account_id, preview, decisions, choices.custom)
     project = own_project(caller, project.id, "edit_projects", lock=True)
     project, workspace = own_workspace(caller, workspace_id, "edit_projects", lock=True)
     preview = own_preview(caller.user_id, project, workspace, preview_id)
     check_version(workspace, expected)
     main = _main_as_prepared(project, workspace, preview)
-    decisions = {**dict.fromkeys(choices.custom, CUSTOM), **choices.decisions}
-    manifest_hash = _merged_manifest(project, preview, decisions, choices.custom)
+    manifest_hash = _stored(project.account_id, preview, settled)
     preview.state, preview.decisions = "executed", decisions
     return _move(project, workspace, main, preview, manifest_hash, mover, choices)
 
@@ -93,33 +96,36 @@ def _main_as_prepared(project: Project, workspace: Workspace, preview: SyncPrevi
     return main
 
 
-def _merged_manifest(
-    project: Project, preview: SyncPreview, decisions: Mapping[str, Any], custom: Mapping[str, Any]
-) -> str:
-    """Store the tree of the merge; returns the hash of its manifest. Raises SyncRefused (400)."""
-    account_id = project.account_id
+def _settled(
+    account_id: str, preview: SyncPreview, decisions: Mapping[str, Any], custom: Mapping[str, Any]
+) -> SettledTree | None:
+    """The tree of the merge; None if it is main's. Raises SyncRefused (400)."""
     for path, text in custom.items():
         if not isinstance(text, str):
             raise SyncRefused(f"The text for {path[:200]} must be a string.", code="custom_text_invalid")
+    if preview.plan["takes_main"] and not decisions:
+        return None
     row = manifest_row(account_id, preview.workspace_manifest_hash)
     if row is None:
-        raise SyncRefused(
-            "The files of the workspace are not stored any more.", code="manifest_not_found", status=404
-        )
-    takes_main = preview.plan["takes_main"] and not decisions
-    entries = () if takes_main else tree_entries(account_id, readable_tree(row))
-    tree = {entry.path: merge_entry(entry) for entry in entries}
+        raise PreviewGone
+    tree = {entry.path: merge_entry(entry) for entry in tree_entries(account_id, readable_tree(row))}
     try:
-        settled = settle(planned_merge(preview.plan), tree, decisions, dict(custom))
-        if takes_main:
-            return preview.main_manifest_hash
-        manifest_hash = put_entries(account_id, manifest_entries(settled.tree))
+        return settle(planned_merge(preview.plan), tree, decisions, custom)
     except DecisionsMissing as error:
-        raise SyncRefused(error.message, code="missing_decisions", facts={"missing": error.missing}) from None
-    except ManifestInvalid as error:
-        raise SyncRefused(error.message, code="path_clash") from None
+        facts = {"missing": error.missing}
+        raise SyncRefused(error.message, code="missing_decisions", facts=facts) from None
     except Invalid as error:
         raise SyncRefused(error.message, code=error.code) from None
+
+
+def _stored(account_id: str, preview: SyncPreview, settled: SettledTree | None) -> str:
+    """Store the result; returns the hash of its manifest. Raises SyncRefused (400) if a file and a directory stand at one path."""
+    if settled is None:
+        return preview.main_manifest_hash
+    try:
+        manifest_hash = put_entries(account_id, manifest_entries(settled.tree))
+    except ManifestInvalid as error:
+        raise SyncRefused(error.message, code="path_clash") from None
     # after the manifest: both lock blobs before the count of the account's bytes
     if settled.contents:
         put_blobs(account_id, sorted(settled.contents.items()))

@@ -63,8 +63,7 @@ def prepare(workspace_id: str) -> Response:
     changes nothing has empty lists, and cannot be executed.
     """
     preview = prepare_sync(project_caller(), workspace_id)
-    project, _ = own_workspace(project_caller(), workspace_id)
-    body = preview_json(preview, shown_texts(project.account_id, preview.plan))
+    body = preview_json(preview, shown_texts(preview))
     db.session.commit()
     return jsonify(preview=body)
 
