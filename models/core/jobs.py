@@ -776,12 +776,14 @@ def purge_documents(timestamp: int) -> None:
 @queue.periodic(cron="44 3 * * *")
 @queue.task(name="projects.collect", queueing_lock="projects.collect", retry=Backoff(600, 3600))
 def collect_projects(timestamp: int) -> None:
-    """Remove projects past their recovery, bytes that nothing names, and join small packs."""
+    """Remove projects past their recovery, old previews of syncs, bytes that nothing names, and join small packs."""
     from models.core.files import files
     from models.projects import project_editing, project_purge
     from models.projects.snapshots import blob_garbage
+    from models.projects.sync import sync_preview
 
     settings = get_settings()
     with transaction():
+        sync_preview.forget_previews(now())
         project_purge.forget_projects(project_editing.due_projects(now(), settings.stoa_deleted_project_days))
     blob_garbage.collect_all(transaction, files(settings), now())

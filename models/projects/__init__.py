@@ -7,6 +7,7 @@ from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
 from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree
 from models.projects.workspaces.drift_report import DriftReport
 from models.projects.workspaces.overlap_tables import ChangeIndex, WorkspaceChange
+from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ProjectStorage",
     "Snapshot",
     "SnapshotParent",
+    "SyncPreview",
     "Tree",
     "Workspace",
     "WorkspaceChange",

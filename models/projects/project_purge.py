@@ -10,6 +10,7 @@ from models.projects.project import ActivityEvent, Project
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
 from models.projects.workspaces.drift_report import DriftReport
 from models.projects.workspaces.overlap_tables import ChangeIndex, WorkspaceChange
+from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 
@@ -26,6 +27,7 @@ def forget_projects(ids: Sequence[str]) -> None:
         DriftReport,
         WorkspaceChange,
         ChangeIndex,
+        SyncPreview,
         WorkspaceOperation,
         Workspace,
         SnapshotParent,

@@ -42,6 +42,7 @@ TAGS = {
     "Workspaces": "Working copies of projects, and the operations that move them",
     "Snapshots": "The history of projects",
     "Project drift": "How workspaces differ from each other, and who changes the same files",
+    "Project sync": "Merge the main workspace of a project into another one, with a preview and decisions",
     "Files of projects": "The bytes of projects: files and manifests, one at a time or in batches",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Threads": "Threads and their messages: read, write, search, export",

@@ -1,4 +1,4 @@
-"""Garbage collection: removes bytes that no snapshot, workspace or operation names any more, a day after they were last used."""
+"""Garbage collection: removes bytes that no snapshot, workspace, operation or open preview names any more, a day after their last use."""
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,6 +17,7 @@ from models.projects.snapshots.directory_tree import children
 from models.projects.snapshots.manifest_store import bytes_lock_key, load_listings
 from models.projects.snapshots.snapshot import Snapshot
 from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree, among_hashes
+from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 Transaction = Callable[[], AbstractContextManager[None]]
@@ -31,7 +32,7 @@ BATCH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class LiveObjects:
-    """The hashes of what an account's snapshots, workspaces and operations reach, and what was used within the grace."""
+    """The hashes of what an account's snapshots, workspaces, operations and open previews reach, and what was used within the grace."""
 
     manifests: set[str] = field(default_factory=set)
     trees: set[str] = field(default_factory=set)
@@ -87,6 +88,9 @@ def mark(account_id: str, before: datetime | None = None) -> LiveObjects:
         )
     )
     hashes = set(db.session.scalars(named))
+    made = select(func.unnest(SyncPreview.made_files)).join(Project, Project.id == SyncPreview.project_id)
+    open_now = SyncPreview.state == "open", SyncPreview.expires_at > now()
+    live.blobs.update(db.session.scalars(made.where(mine, *open_now)))
     query = select(Manifest).where(Manifest.account_id == account_id)
     roots: set[str] = set()
     for row in db.session.scalars(query.execution_options(populate_existing=True)):

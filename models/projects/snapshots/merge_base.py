@@ -33,6 +33,11 @@ def merge_bases(project_id: str, one: str, others: Collection[str]) -> dict[str,
     }
 
 
+def ancestors_of(project_id: str, snapshot_id: str) -> set[str]:
+    """The ids of a snapshot and of all its ancestors."""
+    return set(distances(_parents(project_id, snapshot_id), snapshot_id))
+
+
 def nearest_common(parents: Parents, one: str, other: str) -> list[str]:
     """The common ancestors with the least sum of distances."""
     left, right = distances(parents, one), distances(parents, other)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from models.core.db import db, now
 from models.core.errors import Conflict, Invalid
@@ -85,6 +85,7 @@ def undo_operation(
             snapshot_id=operation.before_snapshot_id,
             manifest_hash=operation.before_manifest_hash,
             undoes=operation.id,
+            detail=_undo_merge(workspace, operation),
         )
     else:
         done = _undo_old(project, workspace, plan, _choices(plan, decisions or {}), mover)
@@ -99,6 +100,15 @@ def undo_operation(
     )
     db.session.flush()
     return done
+
+
+def _undo_merge(workspace: Workspace, operation: WorkspaceOperation) -> dict[str, Any] | None:
+    """Take back what the operation, a sync or the undo of one, noted of merges; returns the detail of the undo of that."""
+    history = (operation.detail or {}).get("merge_history")
+    if history is None:
+        return None
+    workspace.merge_history = history[0]
+    return {"merge_history": history[::-1]}
 
 
 def _plan(project: Project, workspace: Workspace, operation: WorkspaceOperation) -> UndoPlan:

@@ -12,6 +12,7 @@ from models.projects.project import Project
 from models.projects.project_access import ProjectCaller, own_project, own_workspace
 from models.projects.project_editing import plain_text
 from models.projects.snapshots.manifest_store import use_manifest
+from models.projects.snapshots.merge_base import ancestors_of
 from models.projects.snapshots.snapshot import Snapshot
 from models.projects.snapshots.snapshot_making import keep_loser, snapshot_in
 from models.projects.workspaces.head_moves import Mover, check_version, move_head, record_main
@@ -204,10 +205,10 @@ def restore_snapshot(
 
 
 def _forget_merge(workspace: Workspace, snapshot: Snapshot) -> None:
-    """Drop what was merged after the snapshot was made: the head no longer has it."""
+    """Drop the merges that the head no longer has."""
     history = workspace.merge_history or {}
-    made = snapshot.created_at.isoformat()
-    kept = {main: entry for main, entry in history.items() if str(entry.get("merged_at", "")) <= made}
+    have = ancestors_of(workspace.project_id, snapshot.id) if history else set()
+    kept = {main: entry for main, entry in history.items() if entry.get("last_merged_snapshot") in have}
     if kept != history:
         workspace.merge_history = kept
 

@@ -8,6 +8,7 @@ from views.projects.api import (
     operation_routes,
     project_routes,
     snapshot_routes,
+    sync_routes,
     workspace_routes,
 )
 from views.projects.api.projects_api_blueprint import bp
@@ -21,5 +22,6 @@ __all__ = [
     "operation_routes",
     "project_routes",
     "snapshot_routes",
+    "sync_routes",
     "workspace_routes",
 ]

@@ -1,0 +1,111 @@
+"""Sync of a workspace with main: prepare a preview, and execute it with the answers to its decisions (fastest contract 3.10)."""
+
+from flask import Response, jsonify, request
+
+from models.accounts import scopes
+from models.core.db import db
+from models.projects.project_access import own_workspace
+from models.projects.sync.sync_executing import SyncChoices, execute_sync
+from models.projects.sync.sync_preparing import prepare_sync
+from models.projects.sync.sync_refusals import SyncRefused
+from models.projects.sync.sync_texts import shown_texts
+from views.assistants.api.assistant_caller import expected_version
+from views.projects.api.projects_api_blueprint import (
+    CHANGES,
+    DOOR,
+    IF_MATCH,
+    NOT_YOURS,
+    WORKSPACE_ID,
+    WRONG,
+    bp,
+    cli_mover,
+    project_caller,
+    with_version,
+)
+from views.projects.api.sync_bodies import (
+    PreparedSync,
+    SyncExecution,
+    SyncResult,
+    executed_json,
+    preview_json,
+)
+from views.web.body import parse, read_json
+from views.web.guards import key_caller, limiter
+from views.web.operation import Operation
+
+PREPARATIONS = "120/minute"
+"""A merge may take seconds."""
+
+
+@bp.post("/workspaces/<workspace_id>/sync/prepare")
+@limiter.limit(PREPARATIONS, key_func=key_caller)
+@Operation(
+    tag="Project sync",
+    caller="key",
+    scope=scopes.PROJECTS_WRITE,
+    parameters=[WORKSPACE_ID],
+    answers={
+        200: ("The preview, valid for 30 minutes", PreparedSync),
+        **NOT_YOURS,
+        400: "It is the main workspace (`INVALID_OPERATION`), the project has none (`NO_MAIN_WORKSPACE`), or one of the two has no"
+        " snapshot (`NO_SNAPSHOT`)",
+        409: "Files that the merge needs were never sent (`MANIFEST_INVALID`): `details.missingBlobs`",
+        413: "The account stores as many bytes as it may (`QUOTA_EXCEEDED`)",
+        422: "A changed path is none (`PATH_INVALID`)",
+        500: "A manifest cannot be read (`PARSE_ERROR`)",
+    },
+    door=DOOR,
+)
+def prepare(workspace_id: str) -> Response:
+    """Preview a merge of the main workspace into another one; moves nothing.
+
+    Files that can be merged safely are actions, with a label that says how; all others are decisions. No model is asked. A preview that
+    changes nothing has empty lists, and cannot be executed.
+    """
+    preview = prepare_sync(project_caller(), workspace_id)
+    body = preview_json(preview, shown_texts(preview))
+    db.session.commit()
+    return jsonify(preview=body)
+
+
+@bp.post("/workspaces/<workspace_id>/sync/execute")
+@limiter.limit(CHANGES, key_func=key_caller)
+@Operation(
+    tag="Project sync",
+    caller="key",
+    scope=scopes.PROJECTS_WRITE,
+    parameters=[WORKSPACE_ID, IF_MATCH],
+    body=SyncExecution,
+    answers={
+        200: ("The workspace has the merged files", SyncResult),
+        400: "`preview_id` is missing (`MISSING_PREVIEW_ID`) or of another workspace (`WORKSPACE_MISMATCH`); answers are missing"
+        " (`MISSING_DECISIONS`: `details.missing`), unknown (`DECISION_UNKNOWN`, `OPTION_UNKNOWN`), exclude each other (`PATH_CLASH`),"
+        " or a text of your own is wrong (`CUSTOM_TEXT_MISSING`, `CUSTOM_TEXT_INVALID`). Or the body is not JSON (`INVALID_JSON`)",
+        403: "Your role in the organisation does not allow it, or another member prepared the preview",
+        404: "You have no such workspace; or the preview is unknown, has expired or was executed (`PREVIEW_EXPIRED`)",
+        409: "A head moved since the preview was made (`PREVIEW_STALE`: `details.moved`): prepare again. Or the workspace has another"
+        " version than `If-Match` (`VERSION_CONFLICT`)",
+        413: "The result is too large, or the account stores as many bytes as it may (`QUOTA_EXCEEDED`)",
+        422: WRONG[422],
+    },
+    door=DOOR,
+)
+def execute(workspace_id: str) -> Response:
+    """Do what a preview says, all of it or nothing.
+
+    Of several clients at the same time one wins. The new snapshot has both heads as parents. Undo it by its operation.
+    """
+    caller = project_caller()
+    own_workspace(caller, workspace_id, "edit_projects")
+    body = parse(SyncExecution, read_json() if request.content_length else {})
+    if not body.preview_id:
+        raise SyncRefused("'preview_id' is missing.", code="missing_preview_id")
+    choices = SyncChoices(
+        body.decisions or {},
+        body.custom_values or {},
+        snapshot_before=body.create_snapshot_before,
+        snapshot_after=body.create_snapshot_after,
+    )
+    done = execute_sync(caller, workspace_id, body.preview_id, cli_mover(caller), choices, expected_version())
+    db.session.commit()
+    return with_version(jsonify(executed_json(done)), done.workspace)
