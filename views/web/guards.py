@@ -104,6 +104,7 @@ OPEN_TO_SUSPENDED = frozenset(
             "accounts_api.token",
             "accounts_api.revocation",
         ),
+        *("projects_api.issue_device_code", "projects_api.client_token", "projects_api.sign_in_with_google"),
         "accounts.browser_session",
         "billing_emails.unsubscribe",
         *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),

@@ -42,6 +42,7 @@ TAGS = {
     "Workspaces": "Working copies of projects, and the operations that move them",
     "Snapshots": "The history of projects",
     "Files of projects": "The bytes of projects: files and manifests, one at a time or in batches",
+    "Devices": "Sign-in of clients of projects, by a code or with Google",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Threads": "Threads and their messages: read, write, search, export",
     "Links to threads": "Links that show a thread to whoever has them, and copies of what they show",

@@ -3,6 +3,8 @@
 from views.projects.api import (
     blob_batch_routes,
     blob_routes,
+    client_account_routes,
+    device_routes,
     environment_routes,
     operation_routes,
     project_routes,
@@ -15,6 +17,8 @@ __all__ = [
     "blob_batch_routes",
     "blob_routes",
     "bp",
+    "client_account_routes",
+    "device_routes",
     "environment_routes",
     "operation_routes",
     "project_routes",
