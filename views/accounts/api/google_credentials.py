@@ -15,7 +15,7 @@ from requests import RequestException
 from models.accounts.signing_in import Identity, sign_in_identity
 from models.accounts.users import User
 from models.core.db import db, now
-from models.core.errors import DomainError, Invalid
+from models.core.errors import DomainError, Forbidden, Invalid
 from views.accounts.pages.oauth import openid_identity
 from views.accounts.pages.sign_in_providers import configured
 from views.web.guards import audit, settings
@@ -36,7 +36,7 @@ class CredentialRefused(DomainError):
 
 def google_user(credential: str, code: str) -> User:
     """The user of an ID token of Google, created if they are new. Waits for the network at most once an hour: commits before. Flushes.
-    Raises CredentialRefused with this code; AUTH_ERROR if Google's keys cannot be had."""
+    Raises CredentialRefused with this code, `auth_error` if Google's keys cannot be had, and Forbidden for a deleted account."""
     db.session.commit()
     identity = _identity(credential, code)
     try:
@@ -46,6 +46,8 @@ def google_user(credential: str, code: str) -> User:
     if found is None:
         raise CredentialRefused("Google has not verified the e-mail address of this account.", code=code)
     user, new = found
+    if user.deleted_at is not None:
+        raise Forbidden("This account is about to be deleted. To keep it, sign in with a browser first.")
     if new:
         audit("user.created", user.id, user=user, after={"by": "google"})
     return user

@@ -95,7 +95,7 @@ def client_profile() -> Response:
     answers={
         200: ("The token", IssuedClientToken),
         401: "Google did not issue the credential for this server (`INVALID_TOKEN`), or cannot be asked (`AUTH_ERROR`)",
-        403: "The account is suspended",
+        403: "The account is about to be deleted",
         409: "The account has reached its limit of command line sessions",
         **WRONG,
     },
