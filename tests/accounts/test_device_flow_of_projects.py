@@ -11,6 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+from pydantic import SecretStr
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as OrmSession
@@ -39,6 +40,12 @@ MONTH = 30 * 86400
 @pytest.fixture(autouse=True)
 def no_limits(client: FlaskClient) -> None:
     limiter.reset()
+
+
+def set_up(client: FlaskClient, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Change settings of the application for one test."""
+    extensions = client.application.extensions
+    monkeypatch.setitem(extensions, "settings", extensions["settings"].model_copy(update=changes))
 
 
 def start(client: FlaskClient, **more: Any) -> dict[str, Any]:
@@ -282,7 +289,7 @@ def test_guessing_locks_the_person_out_everywhere(client: FlaskClient, alice: Pe
 def test_the_limit_of_command_lines_counts_these(
     client: FlaskClient, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.application.extensions["settings"], "stoa_cli_sessions_per_account", 1)
+    set_up(client, monkeypatch, stoa_cli_sessions_per_account=1)
     signed_in(client, alice)
     code = start(client)
     assert approve(client, alice, code["user_code"]).status_code == 409
@@ -354,7 +361,7 @@ def test_a_confirmed_code_that_gives_nothing(
     elif way == "sign out":
         session.execute(delete(Session).where(Session.type == "cli"))
     else:
-        monkeypatch.setattr(client.application.extensions["settings"], "secret_key", "another-secret" * 3)
+        set_up(client, monkeypatch, stoa_secret_key=SecretStr("another-secret" * 3))
     session.commit()
     assert problem(poll(client, code)) == (400, "access_denied")
 
@@ -371,6 +378,13 @@ def test_a_banned_person_confirms_nothing(client: FlaskClient, session: OrmSessi
 def test_nobody_is_signed_in(client: FlaskClient, headers: dict[str, str]) -> None:
     assert problem(client.get("/v1/auth/me", headers=headers)) == (401, "UNAUTHORIZED")
     assert problem(client.get("/v1/auth/me?token=x", headers=headers)) == (401, "UNAUTHORIZED")
+
+
+def test_the_server_is_up_and_unknown_routes_have_the_envelope(client: FlaskClient) -> None:
+    answer = client.get("/health")
+    assert (answer.status_code, (answer.json or {})["status"]) == (200, "ok")
+    for path in ("/v1/auth/start", "/v1/oauth/nothing", "/v1/auth"):
+        assert problem(client.get(path)) == (404, "NOT_FOUND")
 
 
 def test_a_token_opens_the_projects_of_its_account(client: FlaskClient, alice: Person, bob: Person) -> None:

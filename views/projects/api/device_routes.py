@@ -4,6 +4,7 @@ The codes are those of `/oauth` (`models/accounts/device_grants.py`), and are co
 gets: one token for thirty days, in the shape of the contract.
 """
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from flask import Response, jsonify, request, url_for
@@ -23,13 +24,15 @@ from views.accounts.api import token_routes
 from views.accounts.api.google_credentials import google_user
 from views.accounts.api.token_routes import DEVICE_CODE, MAX_BYTES, IssuedDeviceCode
 from views.projects.api.project_bodies import Success
-from views.projects.api.projects_api_blueprint import DOOR, WRONG, bp
+from views.projects.api.projects_api_blueprint import DOOR, WRONG, ProjectError, bp
 from views.web.body import FORMS, BadJson, Body, parse_text, read, read_bytes
 from views.web.code_misses import check_misses, count_miss
 from views.web.guards import api_key, audit, key_caller, key_credential, limiter, settings
 from views.web.operation import Operation, ResponseModel
 
 TAG = "Devices"
+FLAT = replace(token_routes.DOOR, too_large=ProjectError, unsupported_encoding=ProjectError)
+"""Errors of the token route, as RFC 6749 shapes them."""
 NO_KEY = "Missing, unknown or revoked API key."
 REASONS = {
     DeviceCodeStatus.INVALID: ("invalid_code", "There is no such code. Compare it with your terminal."),
@@ -124,7 +127,7 @@ def issue_device_code() -> Response:
         400: "`unsupported_grant_type`, `invalid_request`, `invalid_grant`, `expired_token`, `access_denied`, `slow_down` or "
         "`authorization_pending`",
     },
-    door=token_routes.DOOR,
+    door=FLAT,
 )
 def client_token() -> Response:
     """Get the token of a confirmed device code, once.
