@@ -1,7 +1,7 @@
 """Previews of syncs of workspaces.
 
 Revision: 0125
-Revises: 0123
+Revises: 0124
 """
 
 from migrations.replacing import run_script

@@ -2,20 +2,22 @@
 
 What is confirmed is a command line session like any other: listed, limited and revoked in the same places. Its access tokens are
 derived (`access_tokens.py`); refresh tokens are stored as SHA-256, are used once, and the use of an old one ends the session (RFC
-6749, 10.4).
+6749, 10.4). Clients of projects get the session's own token instead, for thirty days and without refresh (fastest contract 2.5).
 """
 
 import hashlib
 import hmac
 import re
 import secrets
+import string
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ForeignKey, Index, delete, select
+from sqlalchemy import ForeignKey, Index, delete, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.accounts import access_tokens, bans, credentials
+from models.accounts import access_tokens, bans, credentials, key_changes
 from models.accounts.bans import AccountSuspended
 from models.accounts.credentials import CLI_LIFETIME, Credential, credential_created, hash_token, lock_browser
 from models.accounts.devices import DeviceCodeStatus
@@ -32,7 +34,11 @@ KEPT = timedelta(days=30)
 """How long used refresh tokens are recognised."""
 ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
 """Of user codes: no vowels, no letters that look like others (RFC 8628, 6.1)."""
-_NO_LETTER = re.compile(r"[^A-Z]")
+LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+"""Of user codes of clients of projects, without I and O; four digits follow."""
+TOKEN_LIFETIME = timedelta(days=30)
+"""Of the token of a client of projects."""
+_NOT_IN_CODES = re.compile(r"[^A-Z0-9]")
 SURFACES = {"claude_code": "Claude Code"}
 """Clients that say who they are when they ask for a code."""
 
@@ -57,6 +63,8 @@ class DeviceGrant(Base):
     """The session that was confirmed."""
     family: Mapped[str | None]
     collected_at: Mapped[datetime | None]
+    single_token: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether its client, of projects, gets one token for thirty days."""
 
 
 class RefreshToken(Base):
@@ -89,36 +97,57 @@ class Tokens:
     email: str
 
 
+@dataclass(frozen=True, slots=True)
+class ClientToken:
+    """The token of a client of projects, raw, its user, and the seconds until it expires."""
+
+    access: str
+    user: User
+    seconds: int
+
+
 # -- the code ------------------------------------------------------------------------------------------------
 
 
 def issue_grant(
-    now: datetime, *, address: str | None, client: str | None, surface: str
+    now: datetime,
+    *,
+    address: str | None,
+    client: str | None,
+    surface: str = "",
+    single_token: bool = False,
 ) -> tuple[str, DeviceGrant]:
-    """A new device code, raw, and its row. Flushes."""
+    """A new device code, raw, and its row; `single_token` for a client of projects. Flushes."""
     device_code = secrets.token_urlsafe(32)
-    letters = "".join(secrets.choice(ALPHABET) for _ in range(8))
+    first, last = (LETTERS, string.digits) if single_token else (ALPHABET, ALPHABET)
     grant = DeviceGrant(
         device_hash=hash_token(device_code),
-        user_code=f"{letters[:4]}-{letters[4:]}",
+        user_code=f"{_random(first)}-{_random(last)}",
         client=SURFACES.get(surface) or client,
         address=address,
         created_at=now,
         expires_at=now + CODE_LIFETIME,
         poll_seconds=INTERVAL,
+        single_token=single_token,
     )
     db.session.add(grant)
     db.session.flush()
     return device_code, grant
 
 
-def find_grant(user_code: str, *, lock: bool = False) -> DeviceGrant | None:
-    """The grant with this user code, typed in any case and spacing; None for an unknown one."""
-    letters = _NO_LETTER.sub("", user_code.upper()[:40])
-    query = select(DeviceGrant).where(DeviceGrant.user_code == f"{letters[:4]}-{letters[4:]}")
+def _random(letters: str) -> str:
+    return "".join(secrets.choice(letters) for _ in range(4))
+
+
+def find_grant(user_code: str, *, lock: bool = False, single_token: bool = False) -> DeviceGrant | None:
+    """The grant with this user code, typed in any case and spacing; None for an unknown one, and with `single_token` for one of other
+    clients than those of projects."""
+    code = _NOT_IN_CODES.sub("", user_code[:40].upper())
+    query = select(DeviceGrant).where(DeviceGrant.user_code == f"{code[:4]}-{code[4:]}")
     if lock:
         query = query.with_for_update().execution_options(populate_existing=True)
-    return db.session.scalars(query).one_or_none()
+    grant = db.session.scalars(query).one_or_none()
+    return None if grant and single_token and not grant.single_token else grant
 
 
 def grant_status(grant: DeviceGrant | None, now: datetime) -> DeviceCodeStatus:
@@ -144,12 +173,53 @@ def confirm_grant(
     """Sign in the client of this code as the user of the browser session `by`; `org_id` is the organisation that pays, of which
     the user must be a member. Returns DONE or why not. Locks that session, then the grant: a code confirmed twice makes one session.
     Raises Forbidden, AccountSuspended and WriteLimitExceeded as `devices.connect` does. Flushes."""
-    bans.raise_if_banned(by.user, by.session)
+    _check_approver(by.user, by.session, limit)
+    parent = lock_browser(by.session)
+    return _connect(secret, user_code, by.user, now, parent=parent, org_id=org_id)
+
+
+def approve_grant(
+    secret: str,
+    user_code: str,
+    user: User,
+    now: datetime,
+    *,
+    by: Session | None,
+    limit: int | None = None,
+) -> DeviceCodeStatus:
+    """Sign in the client of projects of this code as `user`, who showed the credential `by` or (None) signed in just now. What a key or a
+    command line session approves ends with it, and not later. Returns DONE or why not. Locks as `confirm_grant` does; raises Forbidden
+    for a credential that was revoked meanwhile, AccountSuspended and WriteLimitExceeded. Flushes."""
+    _check_approver(user, by, limit)
+    if by is None:
+        return _connect(secret, user_code, user, now, single_token=True)
+    if by.type == "web":
+        return _connect(secret, user_code, user, now, parent=lock_browser(by), single_token=True)
+    key_changes.lock_creator(by, now)
+    parent = by.session_token
+    return _connect(secret, user_code, user, now, parent=parent, until=by.expires, single_token=True)
+
+
+def _check_approver(user: User, session: Session | None, limit: int | None) -> None:
+    bans.raise_if_banned(user, session)
     if limit is not None:
         remedy = "Sign out a command line that is not used"
-        credentials.check_limit(by.user, "cli", limit, remedy, "STOA_CLI_SESSIONS_PER_ACCOUNT")
-    parent = lock_browser(by.session)
-    grant = find_grant(user_code, lock=True)
+        credentials.check_limit(user, "cli", limit, remedy, "STOA_CLI_SESSIONS_PER_ACCOUNT")
+
+
+def _connect(
+    secret: str,
+    user_code: str,
+    user: User,
+    now: datetime,
+    *,
+    parent: str | None = None,
+    org_id: str | None = None,
+    until: datetime | None = None,
+    single_token: bool = False,
+) -> DeviceCodeStatus:
+    """`single_token`: codes of clients of projects only. `until`: the latest expiry of their token."""
+    grant = find_grant(user_code, lock=True, single_token=single_token)
     outcome = grant_status(grant, now)
     if outcome is not DeviceCodeStatus.READY or grant is None:
         return outcome
@@ -158,30 +228,48 @@ def confirm_grant(
     device = Fingerprint(id=f"{name} {family[:8]}", created_at=now)
     db.session.add(device)
     db.session.flush()
-    token = _session_token(secret, family)
-    session = Session(
-        session_token=hash_token(token),
-        user_id=by.user.id,
-        type="cli",
-        expires=now + CLI_LIFETIME,
-        created_at=now,
-        parent=parent,
+    # until the token is collected, so that it is not promised longer than it lives
+    expires = grant.expires_at + TOKEN_LIFETIME if grant.single_token else now + CLI_LIFETIME
+    session = _open_session(
+        user,
+        _session_token(secret, family),
+        now,
         name=name,
-        fingerprint_id=device.id,
-        token_hint=token[-4:],
+        expires=min(expires, until or expires),
+        fixed_expiry=grant.single_token,
+        parent=parent,
         org_id=org_id,
+        fingerprint_id=device.id,
     )
-    db.session.add(session)
-    db.session.flush()
-    credential_created.send(session, now=now)
     grant.session_token, grant.family = session.session_token, family
     db.session.flush()
     return DeviceCodeStatus.DONE
 
 
-def refuse_grant(user_code: str, now: datetime) -> DeviceCodeStatus:
-    """Refuse a code: its client learns it with its next poll. Returns REFUSED, or why not. Locks the grant. Flushes."""
-    grant = find_grant(user_code, lock=True)
+def sign_in_client(user: User, now: datetime, *, client: str | None, limit: int | None) -> ClientToken:
+    """A token of a client of projects for a user who signed in just now, without a code. Raises AccountSuspended and
+    WriteLimitExceeded. Flushes."""
+    _check_approver(user, None, limit)
+    token, expires = secrets.token_hex(32), now + TOKEN_LIFETIME
+    _open_session(user, token, now, name=client or "Device", expires=expires, fixed_expiry=True)
+    return ClientToken(token, user, int(TOKEN_LIFETIME.total_seconds()))
+
+
+def _open_session(user: User, token: str, now: datetime, **columns: Any) -> Session:
+    hashed, hint = hash_token(token), token[-4:]
+    session = Session(
+        session_token=hashed, user_id=user.id, type="cli", created_at=now, token_hint=hint, **columns
+    )
+    db.session.add(session)
+    db.session.flush()
+    credential_created.send(session, now=now)
+    return session
+
+
+def refuse_grant(user_code: str, now: datetime, *, single_token: bool = False) -> DeviceCodeStatus:
+    """Refuse a code, with `single_token` of a client of projects only: its client learns it with its next poll. Returns REFUSED, or why
+    not. Locks the grant. Flushes."""
+    grant = find_grant(user_code, lock=True, single_token=single_token)
     outcome = grant_status(grant, now)
     if outcome is not DeviceCodeStatus.READY or grant is None:
         return outcome
@@ -195,10 +283,36 @@ def refuse_grant(user_code: str, now: datetime) -> DeviceCodeStatus:
 
 def redeem_grant(secret: str, device_code: str, now: datetime) -> Tokens:
     """The tokens of a confirmed device code, once. Raises GrantRefused. Locks the grant. Flushes."""
+    grant, found = _collect(device_code, now, single_token=False)
+    try:
+        return _tokens(secret, found, str(grant.family), now)
+    except AccountSuspended as suspended:
+        raise GrantRefused("access_denied", suspended.message) from suspended
+
+
+def redeem_token(secret: str, device_code: str, now: datetime) -> ClientToken:
+    """The token of a confirmed device code of a client of projects, once. Raises GrantRefused. Locks the grant. Flushes."""
+    grant, found = _collect(device_code, now, single_token=True)
+    try:
+        bans.raise_if_banned(found.user, found.session)
+    except AccountSuspended as suspended:
+        raise GrantRefused("access_denied", suspended.message) from suspended
+    raw = _session_token(secret, str(grant.family))
+    if hash_token(raw) != found.session.session_token:
+        raise GrantRefused("access_denied", "Sign in again: the server's secret was changed.")
+    db.session.flush()
+    left = min(TOKEN_LIFETIME, found.session.expires - now)
+    return ClientToken(raw, found.user, max(int(left.total_seconds()), 0))
+
+
+def _collect(device_code: str, now: datetime, *, single_token: bool) -> tuple[DeviceGrant, Credential]:
+    """The grant, marked as collected, and the session that was confirmed."""
     query = select(DeviceGrant).where(DeviceGrant.device_hash == hash_token(device_code)).with_for_update()
     grant = db.session.scalars(query).one_or_none()
-    if grant is None or grant.collected_at:
+    if grant is None or grant.collected_at or grant.single_token != single_token:
         raise GrantRefused("invalid_grant", "The device code is unknown or was used.")
+    if grant.expires_at <= now:
+        raise GrantRefused("expired_token", "The device code has expired. Start again.")
     if grant.refused_at:
         raise GrantRefused("access_denied", "The sign-in was refused in the browser.")
     if grant.family is None:
@@ -207,16 +321,11 @@ def redeem_grant(secret: str, device_code: str, now: datetime) -> Tokens:
     if found is None:
         raise GrantRefused("access_denied", "The sign-in was ended in the browser.")
     grant.collected_at = now
-    try:
-        return _tokens(secret, found, str(grant.family), now)
-    except AccountSuspended as suspended:
-        raise GrantRefused("access_denied", suspended.message) from suspended
+    return grant, found
 
 
 def _wait(grant: DeviceGrant, now: datetime) -> None:
     """Raise what a poll is answered before the code is confirmed."""
-    if grant.expires_at <= now:
-        raise GrantRefused("expired_token", "The device code has expired. Start again.")
     polled, grant.polled_at = grant.polled_at, now
     # a network delays some polls more than others
     if polled is not None and now - polled < timedelta(seconds=grant.poll_seconds - 1):

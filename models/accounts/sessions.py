@@ -65,7 +65,7 @@ class Session(Base):
     token_hint: Mapped[str]
     cli_auth_hash: Mapped[str | None]
     last_used_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
-    # The browser session that created this credential. No foreign key: the id outlives that session.
+    # The session or key that created this credential. No foreign key: the id outlives a browser session.
     parent: Mapped[str | None]
     cli_collected_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
     org_id: Mapped[str | None]
@@ -80,6 +80,8 @@ class Session(Base):
     """The browser at sign-in, at most `USER_AGENT_LENGTH` characters."""
     last_used_ip: Mapped[str | None]
     """The address of the last use, as exact as `last_used_at`."""
+    fixed_expiry: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether a command line session keeps its expiry however it is used."""
 
 
 class Fingerprint(Base):

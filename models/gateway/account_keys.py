@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from models.core.pool import Pool
 from models.core.sealing import SealBroken, has_context, open_sealed
-from models.gateway.provider_keys import PURPOSE, key_context
+from models.gateway.provider_keys import PROVIDERS, PURPOSE, key_context
 from models.gateway.route import Route
 from models.ledger import holds
 from models.ledger.holds import Admission
@@ -19,12 +19,14 @@ log = logging.getLogger("stoa.gateway")
 CACHED_SECONDS = 5.0
 """How long a change of an account's keys may take to have an effect."""
 MAX_CACHED = 10_000
-_OWNERS = "SELECT DISTINCT coalesce(org_id, user_id) FROM org_provider_key WHERE is_active"
-_QUERY = """
+# a server that an operator configured may have the name of a provider whose keys pay for nothing here
+_PAYING = f"is_active AND provider IN {tuple(PROVIDERS)}"
+_OWNERS = f"SELECT DISTINCT coalesce(org_id, user_id) FROM org_provider_key WHERE {_PAYING}"  # noqa: S608
+_QUERY = f"""
 SELECT provider, sealed, name, use_credits, models, user_ids, key_ids FROM org_provider_key
-WHERE (org_id = $1 OR user_id = $1) AND is_active
+WHERE (org_id = $1 OR user_id = $1) AND {_PAYING}
 ORDER BY priority, num_nonnulls(key_ids, user_ids, models) DESC, created_at, id
-"""
+"""  # noqa: S608
 
 
 class PayingKey(NamedTuple):

@@ -33,6 +33,10 @@ PROVIDERS = {
     "openai": "OpenAI",
     "openrouter": "OpenRouter",
 }
+CLIENT_PROVIDERS = {"aws": "AWS", "azure": "Azure OpenAI", "groq": "Groq", "mistral": "Mistral"}
+"""Providers whose keys pay for no calls here: clients of projects keep them for the programs that they start."""
+TITLES = PROVIDERS | CLIENT_PROVIDERS
+"""Of the providers of all stored keys."""
 MAX_KEYS = 50
 USUAL_PRIORITY, LAST_PRIORITY = 50, 100
 _SECRET = re.compile(r"[!-~]{8,500}")
@@ -47,10 +51,19 @@ class ProviderKey(Base):
         Index("idx_org_provider_key_org", "org_id"),
         Index("idx_org_provider_key_user", "user_id", postgresql_where=text("(user_id IS NOT NULL)")),
         CheckConstraint(
-            "(provider = ANY (ARRAY['anthropic'::text, 'gemini'::text, 'openai'::text, 'openrouter'::text]))",
+            "(provider = ANY (ARRAY['anthropic'::text, 'aws'::text, 'azure'::text, 'gemini'::text, 'groq'::text, "
+            "'mistral'::text, 'openai'::text, 'openrouter'::text]))",
             name="provider_known",
         ),
         CheckConstraint("(num_nonnulls(org_id, user_id) = 1)", name="one_owner"),
+        Index(
+            "idx_org_provider_key_client",
+            "user_id",
+            "provider",
+            unique=True,
+            postgresql_where=text("from_client"),
+        ),
+        CheckConstraint("((NOT from_client) OR (user_id IS NOT NULL))", name="client_of_person"),
         CheckConstraint("((priority >= 0) AND (priority <= 100))", name="priority_known"),
     )
 
@@ -75,6 +88,10 @@ class ProviderKey(Base):
     """Whether the owner's credits pay when the key fails."""
     created_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    from_client: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether a client of projects set it. Its owner's command lines may read it."""
+    updated_at: Mapped[datetime | None]
+    """When a client of projects replaced its secret."""
 
     @property
     def account(self) -> Account:
@@ -128,6 +145,37 @@ def add_provider_key(account: Account, by_id: str, form: ProviderKeyForm) -> Pro
     """Store a key, encrypted. Locks the owner, flushes. Raises Invalid (400) with the field, and Conflict at the limit."""
     check_form(form)
     _lock_owner(account)
+    return _add(account, by_id, form)
+
+
+def client_key(user_id: str, provider: str) -> ProviderKey | None:
+    """The key of a person at a provider that a client of projects set."""
+    mine = ProviderKey.user_id == user_id, ProviderKey.provider == provider, ProviderKey.from_client
+    return db.session.scalars(select(ProviderKey).where(*mine)).one_or_none()
+
+
+def put_client_key(account: Account, by_id: str, form: ProviderKeyForm, now: datetime) -> None:
+    """Store the key of a person that a client of projects sets, or replace its secret. Locks the owner, flushes. Raises Invalid (422)
+    for the secret, and Conflict at the limit."""
+    secret = form.secret.strip()
+    if not _SECRET.fullmatch(secret):
+        raise Invalid(
+            "'key_value' must be the key as the provider shows it: 8 to 500 characters without spaces."
+        )
+    _lock_owner(account)
+    row = client_key(account.id, form.provider)
+    if row is None:
+        row = _add(account, by_id, form)
+        row.from_client = True
+    else:
+        before = _audited(row)
+        row.sealed, row.hint = _sealed(account, form.provider, secret.encode()), secret[-4:]
+        row.is_active, row.updated_at = True, now
+        _audit(row, "provider_key.changed", before=before, after=_audited(row))
+    db.session.flush()
+
+
+def _add(account: Account, by_id: str, form: ProviderKeyForm) -> ProviderKey:
     _check_restrictions(account, form)
     total = select(func.count()).where(_owned_by(account))
     if (db.session.scalar(total) or 0) >= MAX_KEYS:

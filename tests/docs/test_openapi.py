@@ -28,7 +28,7 @@ def real_routes(app: Flask) -> set[tuple[str, str]]:
     found = set()
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:[^:>]+:)?([^>]+)>", r"{\1}", rule.rule)
-        if path.startswith((*JSON_DOORS, "/readyz", "/metrics")):
+        if path.startswith((*JSON_DOORS, "/readyz", "/metrics", "/health")):
             found |= {(method.lower(), path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
     return found
 

@@ -91,7 +91,13 @@ OPEN_TO_SUSPENDED = frozenset(
         *("store_api.definition_types", "store_api.definition_schema"),
         *("billing.pricing", "plans_api.listed", "plans_api.plan"),
         *("referrals.moved", "referrals.invitation", "referrals_api.invitation"),
-        *("gateway_api.healthz", "gateway_responses.response_socket", "health.readyz", "health.prometheus"),
+        *(
+            "gateway_api.healthz",
+            "gateway_responses.response_socket",
+            "health.readyz",
+            "health.prometheus",
+            "health.alive",
+        ),
         # sign-out, and sign-in to another account; a banned account is rejected at the end of the flow
         *("accounts.signout", "accounts_api.cli_logout"),
         *("accounts.login", "accounts.send_link", "accounts.link_sent", "accounts.link", "accounts.use_link"),
@@ -104,6 +110,7 @@ OPEN_TO_SUSPENDED = frozenset(
             "accounts_api.token",
             "accounts_api.revocation",
         ),
+        *("projects_api.issue_device_code", "projects_api.client_token", "projects_api.sign_in_with_google"),
         "accounts.browser_session",
         "billing_emails.unsubscribe",
         *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),

@@ -1,26 +1,45 @@
-"""`/readyz` for load balancers and `/metrics` for Prometheus."""
+"""`/readyz` for load balancers, `/health` for clients of projects, and `/metrics` for Prometheus."""
 
 import hmac
 import ipaddress
+from datetime import datetime
+from typing import Literal
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
+from models.core.db import now
 from models.core.strict_models import Missing
 from models.gateway import metrics
 from views.gateway.api.model_calls import gateway, json_answer
 from views.web import guards
 from views.web.error_bodies import door
+from views.web.format import iso
 from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("health", __name__)
+
+
+class ServerAlive(ResponseModel):
+    status: Literal["ok"]
+    timestamp: datetime
 
 
 class Readiness(ResponseModel):
     status: str
     database: str
     ledger: Missing[str] = None
+
+
+@bp.get("/health")
+@Operation(tag="Server", answers={200: ("The server is up", ServerAlive)}, door=door())
+def alive() -> ResponseReturnValue:
+    """Check that the server is up, as clients of projects do.
+
+    Does not check the database; /readyz does.
+    """
+    return json_answer({"status": "ok", "timestamp": iso(now())})
 
 
 @bp.get("/readyz")

@@ -44,6 +44,7 @@ TAGS = {
     "Project drift": "How workspaces differ from each other, and who changes the same files",
     "Project sync": "Merge the main workspace of a project into another one, with a preview and decisions",
     "Files of projects": "The bytes of projects: files and manifests, one at a time or in batches",
+    "Devices": "Sign-in of clients of projects, by a code or with Google",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Threads": "Threads and their messages: read, write, search, export",
     "Links to threads": "Links that show a thread to whoever has them, and copies of what they show",

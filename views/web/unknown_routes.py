@@ -15,8 +15,10 @@ from werkzeug.routing import MapAdapter, Rule
 
 from views.web import guards
 
-STATEFUL = re.compile(r"/v1/(assistants|blobs|conversations|projects|snapshots|threads|workspaces)\b")
-PROJECTS = re.compile(r"/v1/(?:projects|workspaces|snapshots|blobs)(?:/|$)")
+STATEFUL = re.compile(
+    r"/v1/(assistants|auth|blobs|conversations|oauth|projects|snapshots|threads|workspaces)\b"
+)
+PROJECTS = re.compile(r"/v1/(?:projects|workspaces|snapshots|blobs|oauth|auth)(?:/|$)")
 """Routes of projects, whose errors have an envelope of their own."""
 PREFIX = re.compile(r"/*(?:api/+)?v1(?:/|$)", re.IGNORECASE)
 """Prefix of the model routes, and of all other routes below it."""

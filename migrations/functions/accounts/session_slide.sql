@@ -1,8 +1,11 @@
--- Extends a command line session to a year after each recorded use, whether pages, JSON or the ledger record it.
+-- Extends a command line session to a year after each recorded use, whether pages, JSON or the ledger record it. One with a fixed
+-- expiry keeps it.
 CREATE OR REPLACE FUNCTION session_slide() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    NEW.expires := NEW.last_used_at + interval '365 days';
+    IF NOT NEW.fixed_expiry THEN
+        NEW.expires := NEW.last_used_at + interval '365 days';
+    END IF;
     RETURN NEW;
 END $$;
 

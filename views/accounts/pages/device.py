@@ -104,6 +104,7 @@ def device_page(outcome: DeviceCodeStatus, code: DeviceCode | None, next_path: s
         approve_url=url_for("accounts.connect"),
         refuse_url=url_for("accounts.refuse"),
         payers=[],
+        lasts=None,
     )
 
 

@@ -12,6 +12,7 @@ from models.orgs import Org, can, member_org
 from models.orgs.org_keys import orgs_to_pay
 from views.accounts.pages.blueprint import bp
 from views.accounts.pages.device import DeviceFacts
+from views.web.code_misses import check_misses, count_miss
 from views.web.guards import audit, cookie_credential, cookie_user, limiter, login_required, settings
 from views.web.htmx import render, see_other
 from views.web.org_guards import check_sign_on, signed_in
@@ -22,11 +23,15 @@ from views.web.org_guards import check_sign_on, signed_in
 @limiter.limit("30/minute")
 def device_grant() -> ResponseReturnValue:
     """Ask for a code, or show who asks with it and ask to confirm. A code in the address is only filled in."""
-    code = request.args.get("user_code", "").replace("\0", "").strip()
+    entered = request.args.get("user_code") or request.args.get("code") or ""
+    code = entered.replace("\0", "").strip()
     if not code:
         return _code_form()
+    user = signed_in()
+    check_misses(user.id)
     grant = device_grants.find_grant(code)
     if grant is None:
+        count_miss(user.id)
         return _code_form(
             code, "There is no such code. Compare it with your terminal, or start the sign-in again there."
         )
@@ -40,6 +45,7 @@ def confirm_grant() -> ResponseReturnValue:
     """Sign the client in. Sent twice, it does so once."""
     code, user, by = _code(), signed_in(), cookie_credential()
     assert by is not None, "login_required"
+    check_misses(user.id)
     org = _payer(request.form.get("payer", "").replace("\0", ""))
     limit = settings().stoa_cli_sessions_per_account
     outcome = device_grants.confirm_grant(
@@ -51,6 +57,8 @@ def confirm_grant() -> ResponseReturnValue:
         audit(
             "device.connected", user.id, user=user, after={"client": client}, org_id=org.id if org else None
         )
+    elif outcome is DeviceCodeStatus.INVALID:
+        count_miss(user.id)
     db.session.commit()
     return see_other(url_for("accounts.device_grant", user_code=code))
 
@@ -96,6 +104,7 @@ def _page(outcome: DeviceCodeStatus, grant: DeviceGrant) -> Response:
         approve_url=url_for("accounts.confirm_grant"),
         refuse_url=url_for("accounts.refuse_grant"),
         payers=[("", "Your own account"), *orgs] if orgs else [],
+        lasts="for 30 days" if grant.single_token else None,
     )
 
 

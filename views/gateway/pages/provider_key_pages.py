@@ -13,6 +13,7 @@ from models.gateway.provider_key_check import check_new_key
 from models.gateway.provider_keys import (
     LAST_PRIORITY,
     PROVIDERS,
+    TITLES,
     USUAL_PRIORITY,
     ProviderKey,
     ProviderKeyForm,
@@ -109,7 +110,8 @@ def ask_provider_key_removal(key_id: str) -> ResponseReturnValue:
         "gateway/provider_key_removal.html",
         partial="gateway/_provider_key_removal.html",
         row=_own(key_id),
-        titles=PROVIDERS,
+        titles=TITLES,
+        providers=PROVIDERS,
     )
 
 
@@ -133,7 +135,8 @@ def _page(form: ProviderKeyForm, errors: dict[str, str]) -> ResponseReturnValue:
         "gateway/provider_keys.html",
         partial="gateway/_provider_key_form.html" if errors else None,
         rows=provider_keys.provider_keys(account),
-        titles=PROVIDERS,
+        titles=TITLES,
+        providers=PROVIDERS,
         people=people,
         names=dict(people),
         keys=keys,
@@ -168,7 +171,7 @@ def _edit(
         "gateway/edit_provider_key.html",
         partial="gateway/_edit_provider_key.html",
         row=row,
-        titles=PROVIDERS,
+        titles=TITLES,
         priority=priority,
         use_credits=use_credits,
         active=active,
