@@ -245,11 +245,13 @@ def _execute(work: ProjectWork, preview: dict[str, Any], options: Any) -> dict[s
         raise Failure(
             "Both sides changed these files: "
             + ", ".join(missing[:20])
-            + ". Choose with --take main or mine, or --decide PATH=main.",
+            + ". Choose with --take main or mine, or --decide PATH=main, PATH=mine or PATH=@FILE.",
             code="MISSING_DECISIONS",
             details={"missing": missing, "preview": preview},
         )
-    body = {"preview_id": preview["id"], "decisions": chosen}
+    custom = {path: _text(choice[1:]) for path, choice in chosen.items() if choice.startswith("@")}
+    chosen |= dict.fromkeys(custom, "custom")
+    body = {"preview_id": preview["id"], "decisions": chosen, **({"custom_values": custom} if custom else {})}
     path = f"/v1/workspaces/{quoted(work.copy.config['workspace_id'])}/sync/execute"
     return dict(work.exchange.server.post(path, body))
 
@@ -269,6 +271,9 @@ def _sync_lines(
         lines += [f"  {each['path']}: needs a decision" for each in preview["decisions_needed"]]
     if executed:
         lines = [*lines, "Merged the main workspace into this one."]
+    if preview and _has_work(preview):
+        found = preview.get("warnings", [])
+        lines += [f"  Look at {each['path']}:{each['line']}: {each['message']}" for each in found]
     return [*(lines or ["All is in sync."]), *change_lines(changed)]
 
 
@@ -278,10 +283,18 @@ def _decisions(given: list[str], allowed: tuple[str, ...] | None) -> dict[str, s
     for each in given:
         path, equals, choice = each.rpartition("=")
         if not equals or not path or (allowed and choice not in allowed):
-            words = " or ".join(allowed) if allowed else "main or mine"
+            words = " or ".join(allowed) if allowed else "main, mine or @FILE"
             raise misused(f"--decide must be PATH=CHOICE, with {words}: {plain(each)}")
         found[path] = choice
     return found
+
+
+def _text(file: str) -> str:
+    """The text of a file that the user chose."""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{file} cannot be read: {error}") from None
 
 
 def _variable(text: str | None) -> tuple[str, str]:

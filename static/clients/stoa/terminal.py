@@ -117,7 +117,7 @@ def _shared_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser
         commands, "sync", shared_commands.sync, "Send, fetch, and merge the main workspace into this one"
     )
     sync.add_argument("--take", choices=("main", "mine"), help="whose file to take if both sides changed it")
-    _decide(sync, "main or mine")
+    _decide(sync, "main, mine or @FILE with its text")
     sync.add_argument("-m", "--message", help="what the snapshot before it is")
     sync.add_argument("-n", "--dry-run", action="store_true", help="only show what the merge would do")
     drift = _command(commands, "drift", shared_commands.drift, "Compare with the main workspace")
