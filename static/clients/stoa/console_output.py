@@ -14,7 +14,7 @@ from stoa import SERVED
 from stoa.failures import SIGNED_OUT, Failure, misused, plain
 from stoa.project_exchange import ProjectExchange
 from stoa.project_work import ProjectWork
-from stoa.server_calls import Server, address_of
+from stoa.server_calls import Server, address_of, quoted
 from stoa.sign_in import token_for
 from stoa.working_copy import WorkingCopy
 
@@ -60,13 +60,18 @@ class Console:
         """The working copy around the folder."""
         return WorkingCopy.around(self.folder)
 
-    def work(self, copy: WorkingCopy) -> ProjectWork:
-        """The work on a working copy and its project, after what was interrupted is finished. The copy is locked."""
+    def workspace_path(self, copy: WorkingCopy) -> str:
+        """The address of the workspace of a working copy. Raises Failure if it has none yet."""
         if not copy.config.get("workspace_id"):
             raise Failure(
                 "The set-up of this folder was interrupted: run 'init' again.", code="NO_WORKING_COPY"
             )
-        work = ProjectWork(copy, ProjectExchange(self.server(copy), copy, self.say))
+        return f"/v1/workspaces/{quoted(copy.config['workspace_id'])}"
+
+    def work(self, copy: WorkingCopy, *, signed_in: bool = True) -> ProjectWork:
+        """The work on a working copy and its project, after what was interrupted is finished. The copy is locked."""
+        self.workspace_path(copy)
+        work = ProjectWork(copy, ProjectExchange(self.server(copy, signed_in=signed_in), copy, self.say))
         self.warn_kept(work.finish())
         return work
 

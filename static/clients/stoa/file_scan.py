@@ -153,10 +153,11 @@ def read_file(place: Path) -> bytes:
         raise Failure(f"'{place}' cannot be read: {error.strerror}") from None
 
 
-def replace(place: Path, data: bytes) -> None:
-    """Write a file so that it has either the old content or the new, whatever happens meanwhile."""
+def replace(place: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a file so that it has either the old content or the new, whatever happens meanwhile; `mode` without the bits of the umask."""
     temporary = place.with_name(f"{place.name}.{os.getpid()}.new")
-    with open(temporary, "wb") as file:
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

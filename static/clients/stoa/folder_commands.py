@@ -22,7 +22,7 @@ def init(console: Console) -> int:
     """Make the folder a project of the server, with a first snapshot. May be repeated after an interruption."""
     folder = console.folder
     copy = WorkingCopy(folder) if (folder / FOLDER / "config.json").is_file() else None
-    if copy and copy.config.get("workspace_id"):
+    if copy and copy.state["head"]:
         raise Failure(
             f"The folder belongs to the project {copy.config['project_id']} already.", code="EXISTS"
         )
@@ -54,7 +54,7 @@ def clone(console: Console) -> int:
     """Write a project, or one of its snapshots, into a new folder, as a workspace of its own."""
     server, wanted = console.server(), console.options.project
     project, snapshot = _found(server, wanted, console.options.org)
-    folder = Path(console.options.directory or console.folder / _file_name(project["name"])).absolute()
+    folder = Path(console.folder, console.options.directory or _file_name(project["name"]))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Failure(f"{folder} is not empty. Name another folder.", code="EXISTS")
     config = _config(server, project, author_of(server))
@@ -120,7 +120,7 @@ def snapshot(console: Console) -> int:
     """Store the folder as a snapshot, and send it with all that were not sent."""
     copy, options = console.copy(), console.options
     with copy.locked():
-        work = console.work(copy)
+        work = console.work(copy, signed_in=not options.offline)
         record = work.snapshot(options.message, options.agent)
         done, problem = _sent(console, work) if not options.offline else (None, None)
     head = copy.state["head"]
@@ -149,17 +149,16 @@ def snapshot(console: Console) -> int:
 def log(console: Console) -> int:
     """The snapshots of the project, or the operations of the workspace, the newest first."""
     copy, options = console.copy(), console.options
-    workspace = quoted(copy.config["workspace_id"])
-    server = console.server(copy)
+    server, path = console.server(copy), console.workspace_path(copy)
     if options.operations:
-        rows = server.get(f"/v1/workspaces/{workspace}/operations", limit=options.limit)["operations"]
+        rows = server.get(f"{path}/operations", limit=options.limit)["operations"]
         lines = [
             f"{each['created_at'][:16].replace('T', ' ')}  {each['kind']:<8}  {each['id']}  → {each['after_snapshot_id'] or each['after_manifest_hash']}"
             for each in rows
         ]
         console.show({"operations": rows}, lines or ["No operations yet."])
         return 0
-    rows = server.get(f"/v1/workspaces/{workspace}/snapshots", limit=options.limit)["snapshots"]
+    rows = server.get(f"{path}/snapshots", limit=options.limit)["snapshots"]
     sent = {each["id"] for each in rows}
     new = [each for each in reversed(copy.unsent(copy.state["head"])) if each["id"] not in sent]
     lines = [_snapshot_line(each, copy.state["head"], "not sent") for each in new]

@@ -128,6 +128,7 @@ class ProjectWork:
             self.copy.keep_snapshot({**record, "sent": True})
         if self.copy.state["remote"] != workspace.place:
             self.copy.save(remote=workspace.place)
+            self.copy.tidy()
 
     def _scan(self, head: dict[str, TreeEntry]) -> Scanned:
         scanned = self.copy.scan(head)

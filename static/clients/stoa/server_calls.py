@@ -171,14 +171,14 @@ def agent_string() -> str:
 
 def address_of(text: str) -> str:
     """The origin of a server's address. Raises Failure."""
-    parts = urllib.parse.urlsplit(text.strip())
     try:
+        parts = urllib.parse.urlsplit(text.strip())
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if valid and "@" not in parts.netloc and all(ord(each) > 32 for each in parts.netloc):
+            return f"{parts.scheme}://{parts.netloc}"
     except ValueError:
-        valid = False
-    if not valid or "@" in parts.netloc or any(ord(each) <= 32 for each in parts.netloc):
-        raise misused(f"'{text}' is not the address of a server, such as https://stoa.example.org.")
-    return f"{parts.scheme}://{parts.netloc}"
+        pass
+    raise misused(f"'{text}' is not the address of a server, such as https://stoa.example.org.")
 
 
 def quoted(text: str) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 from stoa.console_output import Console, change_lines, counted
 from stoa.failures import Failure, Refused, misused, plain
 from stoa.file_scan import replace
+from stoa.ignore_rules import IgnoreRules
 from stoa.project_work import ProjectWork, Reconciled
-from stoa.server_calls import quoted
+from stoa.server_calls import Server, quoted
 from stoa.sign_in import sign_in, sign_out
 
 SIDES = {"main": "use_main", "mine": "use_workspace"}
@@ -47,12 +48,13 @@ def undo(console: Console) -> int:
     copy, options = console.copy(), console.options
     with copy.locked():
         work = console.work(copy)
-        server, workspace = work.exchange.server, quoted(copy.config["workspace_id"])
-        operation = options.operation or _last_operation(work)
-        if work.snapshot("Before an undo"):
-            _agree(work, options.prefer)
+        server, workspace = work.exchange.server, console.workspace_path(copy)
         decisions = _decisions(options.decide, ("keep", "undo"))
-        path = f"/v1/workspaces/{workspace}/operations/{quoted(operation)}/undo"
+        operation = options.operation or _last_operation(server, workspace)
+        path = f"{workspace}/operations/{quoted(operation)}/undo"
+        if not options.dry_run:
+            work.snapshot("Before an undo")
+            _agree(work, options.prefer)
         if options.dry_run or options.conflicts:
             plan = server.get(path)
             if options.dry_run:
@@ -88,10 +90,10 @@ def sync(console: Console) -> int:
             work.snapshot(options.message or "Before a sync")
         result = Reconciled("nothing", {}, []) if options.dry_run else _agree(work, options.prefer)
         changed, kept = dict(result.changed), list(result.kept)
-        preview = _preview(work)
+        preview = _preview(work.exchange.server, console.workspace_path(copy))
         executed = None
         if preview and _has_work(preview) and not options.dry_run:
-            executed = _execute(work, preview, options)
+            executed = _execute(console, work.exchange.server, preview)
             after = _agree(work, options.prefer)
             changed.update(after.changed)
             kept += after.kept
@@ -112,7 +114,7 @@ def drift(console: Console) -> int:
     """How the workspace differs from the main one, or from another; the exit code is 1 if it does."""
     copy = console.copy()
     server = console.server(copy)
-    path = f"/v1/workspaces/{quoted(copy.config['workspace_id'])}/drift/compare"
+    path = f"{console.workspace_path(copy)}/drift/compare"
     answer = server.get(
         path,
         source_workspace_id=console.options.source,
@@ -174,10 +176,11 @@ def _pull(console: Console, rows: list[dict[str, Any]]) -> int:
     place = Path(console.folder, console.options.file)
     if place.exists() and not console.options.force:
         raise Failure(f"{place} exists. Replace it with --force.", code="EXISTS")
-    if not place.exists():
-        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    replace(place, text.encode())
-    os.chmod(place, 0o600)
+    replace(place, text.encode(), 0o600)
+    root = console.copy().root
+    path = Path(os.path.relpath(place, root)).as_posix()
+    if not path.startswith("../") and not IgnoreRules.of(root).ignored(path, False):
+        console.say("Name this file in .stoaignore, or the next snapshot has it.")
     console.show(
         {"file": str(place), "count": len(rows)}, [f"Wrote {counted(len(rows), 'variable')} to {place}."]
     )
@@ -201,9 +204,8 @@ def _agree(work: ProjectWork, prefer: str | None) -> Reconciled:
     raise Failure("The workspace moves all the time. Try again.", code="VERSION_CONFLICT")
 
 
-def _last_operation(work: ProjectWork) -> str:
-    path = f"/v1/workspaces/{quoted(work.copy.config['workspace_id'])}/operations"
-    rows = work.exchange.server.get(path, limit=1)["operations"]
+def _last_operation(server: Server, workspace: str) -> str:
+    rows = server.get(f"{workspace}/operations", limit=1)["operations"]
     if not rows:
         raise Failure("The workspace has no operation to undo.", code="NOT_FOUND")
     return str(rows[0]["id"])
@@ -220,11 +222,10 @@ def _show_undo(console: Console, plan: dict[str, Any]) -> int:
     return 0
 
 
-def _preview(work: ProjectWork) -> dict[str, Any] | None:
+def _preview(server: Server, workspace: str) -> dict[str, Any] | None:
     """What a merge of the main workspace would do; None for the main workspace itself, or without snapshots."""
-    path = f"/v1/workspaces/{quoted(work.copy.config['workspace_id'])}/sync/prepare"
     try:
-        return dict(work.exchange.server.post(path, again=True)["preview"])
+        return dict(server.post(f"{workspace}/sync/prepare", again=True)["preview"])
     except Refused as error:
         if error.code in ("INVALID_OPERATION", "NO_MAIN_WORKSPACE", "NO_SNAPSHOT"):
             return None
@@ -235,7 +236,8 @@ def _has_work(preview: dict[str, Any]) -> bool:
     return bool(preview["auto_actions"] or preview["decisions_needed"])
 
 
-def _execute(work: ProjectWork, preview: dict[str, Any], options: Any) -> dict[str, Any]:
+def _execute(console: Console, server: Server, preview: dict[str, Any]) -> dict[str, Any]:
+    options = console.options
     needed = {each["path"]: each for each in preview["decisions_needed"]}
     given = _decisions(options.decide, None)
     chosen = dict.fromkeys(needed, SIDES[options.take]) if options.take else {}
@@ -252,8 +254,7 @@ def _execute(work: ProjectWork, preview: dict[str, Any], options: Any) -> dict[s
     custom = {path: _text(choice[1:]) for path, choice in chosen.items() if choice.startswith("@")}
     chosen |= dict.fromkeys(custom, "custom")
     body = {"preview_id": preview["id"], "decisions": chosen, **({"custom_values": custom} if custom else {})}
-    path = f"/v1/workspaces/{quoted(work.copy.config['workspace_id'])}/sync/execute"
-    return dict(work.exchange.server.post(path, body))
+    return dict(server.post(f"{console.workspace_path(console.copy())}/sync/execute", body))
 
 
 def _sync_lines(

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ class Wire:
         self.scripted: dict[tuple[str, str], list[tuple[int, Any]]] = {}
         self.fails_at: int | None = None
         self.answers_lost = False
-        self.before: Callable[[str, str], None] = lambda method, path: None
 
     def send(
         self, server: Any, method: str, address: str, data: bytes | None, headers: dict[str, str]
@@ -37,12 +35,14 @@ class Wire:
         path = address.removeprefix(server.url)
         self.calls.append((method, path))
         self.tokens.add(headers.get("Authorization"))
-        self.before(method, path)
         lost = self.fails_at is not None and len(self.calls) >= self.fails_at
         if lost and not self.answers_lost:
             raise ConnectionResetError("lost")
         reply = module("server_calls").Reply
-        if script := self.scripted.get((method, path.partition("?")[0])):
+        script = self.scripted.get((method, path.partition("?")[0]))
+        if script is None and path.endswith("/sync/prepare"):
+            script = [(400, {"error": {"code": "INVALID_OPERATION", "message": "It is the main workspace."}})]
+        if script:
             status, body = script.pop(0) if len(script) > 1 else script[0]
             return reply(status, {}, json.dumps(body).encode())
         answer = self.client.open(path, method=method, data=data, headers=headers)

@@ -14,7 +14,6 @@ from flask.testing import FlaskClient
 
 from tests.factories import Person
 from tests.projects.client.client_shell import URL, Shell, Wire, module
-from tests.projects.client.conftest import sign_in_as
 from views.web import client_archive
 
 DEVICE = {
@@ -183,16 +182,14 @@ def test_drift_exits_with_1_if_there_is_any(shop: tuple[Shell, str], wire: Wire)
     text = shell.text("drift", code=1)
     assert "risk medium" in text
     assert "M  a" in text
-    none = dict.fromkeys(("source_only", "workspace_only", "both_different"), [])
+    none: dict[str, Any] = {key: [] for key in ("source_only", "workspace_only", "both_different")}
     wire.scripted["GET", f"{workspace}/drift/compare"] = [(200, {"drift": {**none, "risk_level": "low"}})]
     shell("drift")
     wire.scripted["GET", f"{workspace}/drift/compare"] = [(200, {"drift": None, "is_main_workspace": True})]
     assert "main workspace" in shell.text("drift")
 
 
-def test_what_the_server_sends_is_checked(
-    shop: tuple[Shell, str], wire: Wire, alice: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_server_sends_is_checked(home: Path) -> None:
     exchange, failure = module("project_exchange"), module("failures").Failure
     hash = "0" * 64
     for body in (b"x", b"%s 9\nx" % hash.encode(), b"%s 1\nx" % hash.encode()):
@@ -208,7 +205,6 @@ def test_what_the_server_sends_is_checked(
     with pytest.raises(failure, match="not what its id says"):
         exchange.checked_record(sent)
     assert exchange.checked_record({**sent, "id": "snap-1"})["id"] == "snap-1"
-    sign_in_as(alice, monkeypatch)
 
 
 def test_the_file_knows_its_server_and_is_the_same_each_time(client: FlaskClient) -> None:

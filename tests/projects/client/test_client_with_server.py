@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,31 +14,6 @@ from tests.projects.client.conftest import sign_in_as
 from tests.projects.project_calls import ProjectsApi
 
 pytestmark = pytest.mark.usefixtures("proved")
-
-
-@pytest.fixture(autouse=True)
-def _no_sync_yet(request: pytest.FixtureRequest) -> None:
-    """Tests of the main workspace: there is nothing to merge into it."""
-    if "wire" in request.fixturenames:
-        alone(request.getfixturevalue("wire"))
-
-
-def alone(wire: Wire) -> None:
-    """Answer every preparation of a sync as for the main workspace."""
-    send = wire.send
-
-    def sent(server: Any, method: str, address: str, data: bytes | None, headers: dict[str, str]) -> Any:
-        if (
-            address.endswith("/sync/prepare")
-            and (method, address.removeprefix(server.url)) not in wire.scripted
-        ):
-            path = address.removeprefix(server.url)
-            wire.scripted[method, path] = [
-                (400, {"error": {"code": "INVALID_OPERATION", "message": "It is main."}})
-            ]
-        return send(server, method, address, data, headers)
-
-    wire.send = sent  # type: ignore[method-assign]
 
 
 def other_copy(shell: Shell, project: str, name: str = "copy", *more: str) -> Shell:
@@ -154,7 +130,7 @@ def test_a_push_goes_on_wherever_it_stopped(
     }
     workspace = mine("get", f"/workspaces/{made['workspace_id']}")[1]["workspace"]
     assert workspace["current_snapshot_id"] == last
-    assert len(mine("get", f"/workspaces/{made['workspace_id']}/operations")[1]["operations"]) == 3
+    assert len(mine("get", f"/workspaces/{made['workspace_id']}/operations")[1]["operations"]) == 2
 
 
 def test_init_goes_on_after_an_interruption(shell: Shell, wire: Wire, mine: ProjectsApi) -> None:
@@ -346,7 +322,7 @@ def test_watch_takes_a_snapshot_when_files_rest(shell: Shell, monkeypatch: pytes
         if text := next(texts):
             shell.put("a", text)
 
-    monkeypatch.setattr(module("folder_commands").time, "sleep", passes)
+    monkeypatch.setattr(module("folder_commands"), "time", SimpleNamespace(sleep=passes))
     done = shell("watch", "--rounds", "5")
     assert (done["changes"], done["sent"]) == (1, True)
     assert len(shell("log")["snapshots"]) == 2
