@@ -31,11 +31,15 @@ def init(console: Console) -> int:
         name, org = console.options.name or folder.name, console.options.org
         body = {"name": name, **({"org_id": org} if org else {})}
         project = server.post("/v1/projects", body)["project"]
-        copy = WorkingCopy.create(folder, _config(server, project, None))
+        copy = WorkingCopy.create(folder, _config(server, project))
     with copy.locked():
         project_id = copy.config["project_id"]
         if not copy.config.get("workspace_id"):
-            _register(console, server, copy, console.options.workspace or "main", None)
+            name = console.options.workspace or "main"
+            copy.configure(
+                workspace_id=_registered(server, project_id, name, None, folder),
+                author=list(author_of(server)),
+            )
         work = console.work(copy)
         record = work.snapshot(console.options.message or "First snapshot")
         done = work.reconcile() if record else None
@@ -57,15 +61,15 @@ def clone(console: Console) -> int:
     folder = Path(console.folder, console.options.directory or _file_name(project["name"]))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Failure(f"{folder} is not empty. Name another folder.", code="EXISTS")
-    config = _config(server, project, author_of(server))
-    base = snapshot or _head_of_main(server, project) or project["last_snapshot_id"]
+    author, id = author_of(server), console.options.workspace_id
+    if id is None:
+        base = snapshot or _head_of_main(server, project) or project["last_snapshot_id"]
+        name = console.options.workspace or _own_name()
+        id = _registered(server, project["id"], name, base, folder)
     folder.mkdir(parents=True, exist_ok=True)
+    config = {**_config(server, project), "workspace_id": id, "author": list(author)}
     copy = WorkingCopy.create(folder, config)
     with copy.locked():
-        if console.options.workspace_id:
-            copy.configure(workspace_id=console.options.workspace_id)
-        else:
-            _register(console, server, copy, console.options.workspace or _own_name(), base)
         exchange = ProjectExchange(server, copy, console.say)
         work = ProjectWork(copy, exchange)
         workspace = exchange.workspace()
@@ -248,34 +252,22 @@ def _server_state(console: Console, copy: WorkingCopy) -> tuple[RemoteWorkspace 
         return None, f"The server's state is not known: {error}"
 
 
-def _register(console: Console, server: Server, copy: WorkingCopy, name: str, base: str | None) -> None:
-    """Register the folder as a workspace; a name that is taken gets a number."""
-    if not copy.config.get("author"):
-        copy.configure(author=list(author_of(server)))
-    body: dict[str, Any] = {"machine_id": platform.node()[:200] or None, "local_path": str(copy.root)}
+def _registered(server: Server, project_id: str, name: str, base: str | None, folder: Path) -> str:
+    """Register a folder as a workspace; a name that is taken gets a number. Returns its id."""
+    path = f"/v1/projects/{quoted(project_id)}/workspaces"
+    body = {"machine_id": platform.node()[:200] or None, "local_path": str(folder), "base_snapshot_id": base}
     for number in range(1, 100):
-        body |= {"name": name if number == 1 else f"{name}-{number}", "base_snapshot_id": base}
+        numbered = name if number == 1 else f"{name}-{number}"
         try:
-            found = server.post(f"/v1/projects/{quoted(copy.config['project_id'])}/workspaces", body)[
-                "workspace"
-            ]
+            return str(server.post(path, {**body, "name": numbered})["workspace"]["id"])
         except Refused as error:
             if error.code != "WORKSPACE_NAME_TAKEN":
                 raise
-            continue
-        copy.configure(workspace_id=found["id"])
-        return
     raise Failure(f"Workspaces named {name} to {name}-99 exist. Choose a name with --workspace.")
 
 
-def _config(server: Server, project: dict[str, Any], author: tuple[str, str] | None) -> dict[str, Any]:
-    return {
-        "url": server.url,
-        "project_id": project["id"],
-        "org_id": project.get("org_id"),
-        "workspace_id": None,
-        "author": list(author) if author else None,
-    }
+def _config(server: Server, project: dict[str, Any]) -> dict[str, Any]:
+    return {"url": server.url, "project_id": project["id"], "org_id": project.get("org_id")}
 
 
 def _found(server: Server, wanted: str, org: str | None) -> tuple[dict[str, Any], str | None]:

@@ -82,7 +82,8 @@ class ProjectExchange:
         text = self.copy.manifest(record["manifest_hash"])
         if text is None:
             raise Failure(f"The list of files of snapshot {record['id']} is lost here.", code="BYTES_MISSING")
-        hashes = {each.hash for each in read_tree(text).values() if each.kind == "file"}
+        places = {each.hash: each.path for each in read_tree(text).values() if each.kind == "file"}
+        hashes = set(places)
         for parent in record["parents"]:
             before = self.copy.snapshot(parent)
             if before and before["sent"]:
@@ -90,7 +91,7 @@ class ProjectExchange:
         missing = self._missing(sorted(hashes))
         if missing:
             self.say(f"Sending {len(missing):,} files …")
-        for batch in self._batches(missing):
+        for batch in self._batches(missing, places):
             self.server.json("POST", "/v1/blobs/batch", batch, query=self._org, again=True)
         path = f"/v1/blobs/manifests/{record['manifest_hash']}"
         self.server.json("PUT", path, text, query=self._org)
@@ -104,10 +105,10 @@ class ProjectExchange:
             ]
         return found
 
-    def _batches(self, hashes: list[str]) -> Iterator[bytes]:
+    def _batches(self, hashes: list[str], places: dict[str, str]) -> Iterator[bytes]:
         batch, count = bytearray(), 0
         for hash in hashes:
-            data = self.copy.object(hash)
+            data = self.copy.object(hash) or self.copy.file(places[hash], hash)
             if data is None:
                 raise Failure(
                     f"The bytes of a file ({hash[:12]}…) are neither here nor on the server. Take a new snapshot.",

@@ -132,6 +132,12 @@ class WorkingCopy:
         """The bytes of a file that are kept here, or None."""
         return self._checked(self.object_place(hash), hash)
 
+    def file(self, path: str, hash: str) -> bytes | None:
+        """The bytes of a file of the folder, if it has this content."""
+        place = self.root / path
+        data = read_file(place) if place.is_file() else b""
+        return data if sha(data) == hash else None
+
     def keep_object(self, hash: str, data: bytes) -> None:
         """Keep the bytes of a file."""
         place = self.object_place(hash)
