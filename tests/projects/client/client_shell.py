@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from tests.factories import Person
+
 URL = "http://stoa.test"
 
 
@@ -95,3 +97,9 @@ class Shell:
             elif not any(place.iterdir()):
                 found[path] = "/"
         return found
+
+
+def sign_in_as(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set STOA_TOKEN to a person's key; to nothing for an anonymous one."""
+    token = person.headers.get("Authorization", "").partition(" ")[2]
+    monkeypatch.setenv("STOA_TOKEN", token)

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.factories import Person
-from tests.projects.client.client_shell import URL, Shell, Wire, module
+from tests.projects.client.client_shell import URL, Shell, Wire, module, sign_in_as
 from views.web.client_archive import client_archive
 
 
@@ -59,9 +59,3 @@ def shell(
     """A folder of alice, who has set STOA_TOKEN."""
     sign_in_as(alice, monkeypatch)
     return Shell(tmp_path / "shop", capsys)
-
-
-def sign_in_as(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set STOA_TOKEN to a person's key; to nothing for an anonymous one."""
-    token = person.headers.get("Authorization", "").partition(" ")[2]
-    monkeypatch.setenv("STOA_TOKEN", token)

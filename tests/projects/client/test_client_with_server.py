@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.factories import Person
-from tests.projects.client.client_shell import Shell, Wire, module
-from tests.projects.client.conftest import sign_in_as
+from tests.projects.client.client_shell import Shell, Wire, module, sign_in_as
 from tests.projects.project_calls import ProjectsApi
 
 pytestmark = pytest.mark.usefixtures("proved")
