@@ -85,6 +85,7 @@ from views.web import (
 )
 from views.web import (
     assets,
+    client_archive,
     cors,
     error_handlers,
     fast_path,
@@ -127,6 +128,7 @@ def register(app: Flask) -> None:
     assistants_commands.init_app(app)
     project_commands.init_app(app)
     demo_commands.init_app(app)
+    app.register_blueprint(client_archive.bp)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)

@@ -1,0 +1,206 @@
+"""Work in a working copy: take snapshots, send them, fetch what others did, and merge both."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from stoa.failures import Failure
+from stoa.file_scan import Scanned, read_file
+from stoa.project_exchange import ProjectExchange, RemoteWorkspace, computed_id, second_text
+from stoa.tree_text import TreeEntry, changes, read_tree, sha, tree_text
+from stoa.tree_writer import TreeWriter
+from stoa.working_copy import WorkingCopy
+
+CHANGING = 3
+"""Times that a folder is read again because files change meanwhile."""
+
+
+class Reconciled(NamedTuple):
+    """What it took to agree with the server: `nothing`, `sent`, `fetched` or `merged`, or `moved` if it has to be tried again."""
+
+    how: str
+    changed: dict[str, str]
+    kept: list[str]
+
+
+class ProjectWork:
+    """A working copy and its project."""
+
+    def __init__(self, copy: WorkingCopy, exchange: ProjectExchange) -> None:
+        self.copy, self.exchange = copy, exchange
+        self.left_out: list[str] = []
+
+    def head_tree(self) -> dict[str, TreeEntry]:
+        """The tree of the last snapshot here."""
+        return self.copy.tree_of(self.copy.state["head"])
+
+    def unsaved(self) -> dict[str, str]:
+        """What changed since the last snapshot."""
+        head = self.head_tree()
+        return changes(head, self._scan(head).tree)
+
+    def snapshot(self, message: str | None, agent: str | None = None) -> dict[str, Any] | None:
+        """Store the folder as a snapshot on this computer; None if nothing changed. Raises Failure."""
+        head = self.head_tree()
+        for _ in range(CHANGING):
+            scanned = self._scan(head)
+            if not changes(head, scanned.tree):
+                return None
+            if self._keep_files(scanned.tree, head):
+                parents = [self.copy.state["head"]] if self.copy.state["head"] else []
+                return self._record(tree_text(scanned.tree.values()), parents, message, agent)
+        raise Failure("Files change while they are read. Try again when they are at rest.", code="CHANGING")
+
+    def reconcile(self, prefer: str | None = None) -> Reconciled:
+        """Send what is new here, or fetch what is new there. If both moved, merge file by file; a file that both changed is a conflict,
+        unless `prefer` says whose is taken: `mine` or `theirs`. The folder must have no unsaved changes. Raises Failure."""
+        copy, workspace = self.copy, self.exchange.workspace()
+        head = copy.state["head"]
+        if workspace.snapshot == head and workspace.manifest in (
+            self._manifest_of(head),
+            copy.state["remote"][1],
+        ):
+            self._agree(workspace)
+            return Reconciled("nothing", {}, [])
+        if workspace.place == copy.state["remote"]:
+            sent = self.exchange.send(head, workspace)
+            return Reconciled("sent" if sent else "moved", {}, [])
+        if head == copy.state["remote"][0]:
+            return self._write("fetched", workspace.manifest, workspace.snapshot, workspace.place)
+        return self._merge(workspace, prefer)
+
+    def finish(self) -> list[str]:
+        """Go on with a change of the folder that was interrupted. Returns the paths that were kept as they are."""
+        pending = self.copy.state.get("pending")
+        if not pending:
+            return []
+        before, after = (self.exchange.tree(pending[each]) for each in ("before", "after"))
+        new = [each for path, each in after.items() if not each.same(before.get(path))]
+        self.exchange.fetch(each.hash for each in new if each.kind == "file")
+        writer = TreeWriter(self.copy.root, self.copy.object)
+        writer.write(before, after)
+        self.copy.save(head=pending["head"], remote=pending["remote"], pending=None)
+        self.copy.tidy()
+        return writer.kept
+
+    def check_out(self, workspace: RemoteWorkspace) -> Reconciled:
+        """Write the files of a workspace into a new working copy."""
+        return self._write("fetched", workspace.manifest, workspace.snapshot, workspace.place)
+
+    def _write(
+        self, how: str, manifest: str | None, head: str | None, remote: list[str | None]
+    ) -> Reconciled:
+        if manifest is None:
+            # before the first snapshot: its files are in none now, so they stay
+            self.copy.save(head=head, remote=remote)
+            return Reconciled(how, {}, [])
+        if head:
+            self.exchange.tree(self.exchange.record(head)["manifest_hash"])
+        # not what lies in the folder now: what came since the snapshot is in none, and is kept
+        before = self._manifest_of(self.copy.state["head"])
+        changed = changes(self.exchange.tree(before), self.exchange.tree(manifest))
+        self.copy.save(pending={"before": before, "after": manifest, "head": head, "remote": remote})
+        return Reconciled(how, changed, self.finish())
+
+    def _merge(self, workspace: RemoteWorkspace, prefer: str | None) -> Reconciled:
+        base = self.exchange.tree(self.copy.state["remote"][1])
+        mine, theirs = self.head_tree(), self.exchange.tree(workspace.manifest)
+        merged, conflicts = merged_trees(base, mine, theirs, prefer)
+        if conflicts:
+            raise Failure(
+                "Both you and the server changed these files: "
+                + ", ".join(conflicts[:20])
+                + ". Choose with --prefer mine or theirs.",
+                code="MERGE_CONFLICT",
+                details={"conflicts": conflicts},
+            )
+        text = tree_text(merged.values())
+        read_tree(text)  # a file of one side may be a folder of the other
+        parents = [each for each in (workspace.snapshot, self.copy.state["head"]) if each]
+        record = self._record(text, parents, "Merge of two states of the workspace", None, move=False)
+        done = self._write("merged", record["manifest_hash"], record["id"], workspace.place)
+        sent = self.exchange.send(record["id"], workspace)
+        return done if sent else done._replace(how="moved")
+
+    def _agree(self, workspace: RemoteWorkspace) -> None:
+        for record in self.copy.unsent(workspace.snapshot):
+            self.copy.keep_snapshot({**record, "sent": True})
+        if self.copy.state["remote"] != workspace.place:
+            self.copy.save(remote=workspace.place)
+            self.copy.tidy()
+
+    def _scan(self, head: dict[str, TreeEntry]) -> Scanned:
+        scanned = self.copy.scan(head)
+        self.left_out = scanned.left_out
+        return scanned
+
+    def _manifest_of(self, id: str | None) -> str | None:
+        record = self.copy.snapshot(id) if id else None
+        return record["manifest_hash"] if record else None
+
+    def _keep_files(self, tree: dict[str, TreeEntry], head: dict[str, TreeEntry]) -> bool:
+        """Keep the bytes that no snapshot has yet; False if a file changed since it was hashed."""
+        known = {each.hash for each in head.values()}
+        for path, entry in tree.items():
+            if entry.kind != "file" or entry.hash in known or self.copy.object_place(entry.hash).exists():
+                continue
+            try:
+                data = read_file(self.copy.root / path)
+            except Failure:
+                return False
+            if sha(data) != entry.hash:
+                return False
+            self.copy.keep_object(entry.hash, data)
+        return True
+
+    def _record(
+        self, text: bytes, parents: list[str], message: str | None, agent: str | None, move: bool = True
+    ) -> dict[str, Any]:
+        manifest = self.copy.keep_manifest(text)
+        name, email = self.copy.config.get("author") or ("", "")
+        moment = second_text(datetime.now(timezone.utc))
+        record = {
+            "id": computed_id(manifest, parents, name, email, moment),
+            "manifest_hash": manifest,
+            "parents": parents,
+            "message": message,
+            "agent": agent,
+            "author_name": name,
+            "author_email": email,
+            "created_at": moment,
+            "sent": False,
+        }
+        self.copy.keep_snapshot(record)
+        if move:
+            self.copy.save(head=record["id"])
+        return record
+
+
+def merged_trees(
+    base: dict[str, TreeEntry],
+    mine: dict[str, TreeEntry],
+    theirs: dict[str, TreeEntry],
+    prefer: str | None,
+) -> tuple[dict[str, TreeEntry], list[str]]:
+    """The tree with the changes of both sides, and the paths that both changed to something else."""
+    merged: dict[str, TreeEntry] = {}
+    conflicts = []
+    for path in sorted({*base, *mine, *theirs}):
+        old, ours, others = base.get(path), mine.get(path), theirs.get(path)
+        if _same(ours, others) or _same(old, others):
+            chosen = ours
+        elif _same(old, ours):
+            chosen = others
+        elif prefer is None:
+            conflicts.append(path)
+            continue
+        else:
+            chosen = ours if prefer == "mine" else others
+        if chosen is not None:
+            merged[path] = chosen
+    return merged, conflicts
+
+
+def _same(one: TreeEntry | None, other: TreeEntry | None) -> bool:
+    return one is other if one is None else one.same(other)

@@ -1,0 +1,135 @@
+"""Writing a tree into a folder: only over what is there as expected, so that no file which is in no snapshot is lost."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Callable, Optional
+
+from stoa.failures import Failure
+from stoa.file_scan import read_file
+from stoa.tree_text import TreeEntry, runs, sha
+from stoa.working_copy import FOLDER
+
+Bytes = Callable[[str], Optional[bytes]]
+
+
+class TreeWriter:
+    """Brings the folder `root` from one tree to another. `bytes_of` reads the files that are written, by hash. A path that has neither the
+    old content nor the new is left as it is, and listed in `kept`. Repeating it after a crash finishes the work."""
+
+    def __init__(self, root: Path, bytes_of: Bytes) -> None:
+        self.root, self.bytes_of = root, bytes_of
+        self.kept: list[str] = []
+        self.written = 0
+        self.removed = 0
+
+    def write(self, before: dict[str, TreeEntry], after: dict[str, TreeEntry]) -> None:
+        """Remove what only `before` has, deepest first, then write what differs in `after`."""
+        gone = [path for path in before if path not in after or after[path].kind != before[path].kind]
+        for path in sorted(gone, key=lambda each: (-each.count("/"), each)):
+            self._remove(before[path], after.get(path))
+        order = sorted(after.values(), key=lambda each: (each.kind != "dir", each.path))
+        for entry in order:
+            if not entry.same(before.get(entry.path)) or entry.kind == "dir":
+                self._put(before.get(entry.path), entry)
+
+    def _remove(self, entry: TreeEntry, wanted: TreeEntry | None) -> None:
+        place = self._place(entry.path)
+        found = self._found(place)
+        if found is None or (wanted is not None and _same(wanted, found)):
+            return
+        if entry.kind == "dir" or found.kind == "dir":
+            self._remove_folder(place)
+        elif not _same(entry, found):
+            self.kept.append(entry.path)
+        else:
+            place.unlink()
+            self.removed += 1
+            # a folder that no entry names was there for its files
+            for above in list(place.parents)[: entry.path.count("/")]:
+                if not self._remove_folder(above):
+                    break
+
+    def _remove_folder(self, place: Path) -> bool:
+        try:
+            place.rmdir()
+        except OSError:
+            return False
+        return True
+
+    def _put(self, before: TreeEntry | None, entry: TreeEntry) -> None:
+        place = self._place(entry.path)
+        if not self._make_folders(entry.path):
+            self.kept.append(entry.path)
+            return
+        found = self._found(place)
+        if found is not None and _same(entry, found):
+            return
+        expected = before if before is None or before.kind == entry.kind else None
+        if found is not None and not (expected is not None and _same(expected, found)):
+            self.kept.append(entry.path)
+            return
+        if entry.kind == "dir":
+            place.mkdir(exist_ok=True)
+            return
+        if found is None and expected is not None:
+            self.kept.append(entry.path)  # removed here meanwhile
+            return
+        self._replace(place, entry)
+        self.written += 1
+
+    def _replace(self, place: Path, entry: TreeEntry) -> None:
+        temporary = self.root / FOLDER / "writing"
+        temporary.unlink(missing_ok=True)
+        if entry.kind == "symlink":
+            os.symlink(entry.target, temporary)
+        else:
+            data = self.bytes_of(entry.hash)
+            if data is None:
+                raise Failure(f"The bytes of '{entry.path}' are missing.", code="BYTES_MISSING")
+            mode = 0o644 if entry.mode is None else (entry.mode & 0o777) | 0o600
+            with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
+                file.write(data)
+        os.replace(temporary, place)
+
+    def _make_folders(self, path: str) -> bool:
+        """Make the folders above a path; False if one is a file or a link, through which nothing is written."""
+        place = self.root
+        for name in path.split("/")[:-1]:
+            place = place / name
+            try:
+                place.mkdir()
+            except FileExistsError:
+                if not stat.S_ISDIR(os.lstat(place).st_mode):
+                    return False
+        return True
+
+    def _found(self, place: Path) -> TreeEntry | None:
+        """What is there now, without hash and target of the path; None for nothing, or below a link."""
+        at = self.root
+        for name in place.relative_to(self.root).parts[:-1]:
+            at = at / name
+            if at.is_symlink():
+                return None
+        try:
+            status = os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            return TreeEntry("", "dir")
+        if stat.S_ISLNK(status.st_mode):
+            return TreeEntry("", "symlink", target=os.readlink(place))
+        if not stat.S_ISREG(status.st_mode):
+            return TreeEntry("", "other")
+        mode = 0o755 if runs(status.st_mode) else 0o644
+        return TreeEntry("", "file", mode, sha(read_file(place)), status.st_size)
+
+    def _place(self, path: str) -> Path:
+        return self.root.joinpath(*path.split("/"))
+
+
+def _same(entry: TreeEntry, found: TreeEntry) -> bool:
+    """Whether an entry is what was found; Windows knows of no right to run a file."""
+    return entry.same(found._replace(mode=entry.mode) if os.name == "nt" else found)
