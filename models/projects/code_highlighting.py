@@ -55,8 +55,7 @@ def _add(lines: list[list[CodeWord]], kind: str, data: bytes) -> None:
     first, *others = data.decode(errors="replace").split("\n")
     if first:
         lines[-1].append(CodeWord(kind, first))
-    for line in others:
-        lines.append([CodeWord(kind, line)] if line else [])
+    lines.extend([CodeWord(kind, line)] if line else [] for line in others)
 
 
 def _spans(grammar: CodeGrammar | None, data: bytes) -> Iterator[tuple[int, int, str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from models.projects import ActivityEvent, Snapshot, Workspace, WorkspaceOperation
+from views.projects.pages.project_blueprint import bp
 
 EVENTS = {
     "project.created": "made the project",
@@ -66,3 +67,7 @@ def _who(user_id: str | None, actor: str, people: Mapping[str, str]) -> str:
 def _workspace(id: str | None, workspaces: Mapping[str, Workspace]) -> str:
     found = workspaces.get(id or "")
     return f"“{found.name}”" if found else "a workspace"
+
+
+bp.add_app_template_global(snapshot_title)
+bp.add_app_template_global(short_id)
