@@ -29,6 +29,7 @@ BRIEF = {
 }
 README = "# Tide table\n\nWhen the bar of Marsh Harbour is passable.\n\n    tides 2026-11-20\n"
 PROJECT = '[project]\nname = "tides"\nversion = "0.1.0"\nrequires-python = ">=3.12"\n'
+NEXT = PROJECT.replace("0.1.0", "0.2.0")
 HEIGHTS = '''"""Heights of the tide from its constituents."""
 
 from math import cos, tau
@@ -101,9 +102,9 @@ PUSHES = (
         {"tides/passable.py": PASSABLE.replace("1.2", "1.35")},
     ),
     PlannedPush("main", "Merge of agent", {}, merges="agent"),
-    PlannedPush("main", "Version 0.2.0", {"pyproject.toml": PROJECT.replace("0.1.0", "0.2.0")}),
+    PlannedPush("main", "Version 0.2.0", {"pyproject.toml": NEXT}),
     PlannedPush("agent", "Try without S2", {"tides/heights.py": HEIGHTS.replace(', "S2": (0.61, 12.0)', "")}),
-    PlannedPush("main", "Merge of laptop", {}, merges="laptop"),
+    PlannedPush("main", "Merge of laptop", {"pyproject.toml": NEXT}, merges="laptop"),
 )
 FORKED_AFTER = 2
 """Pushes to the main workspace before the others start from it."""
@@ -158,12 +159,9 @@ def _push(
     workspace = places[push.workspace]
     changed = {**files[push.workspace], **files.get(push.merges, {}), **push.files}
     mine = {path: text for path, text in changed.items() if text is not None}
-    if push.merges and "0.2.0" in files[push.workspace]["pyproject.toml"]:
-        mine["pyproject.toml"] = files[push.workspace]["pyproject.toml"]
     files[push.workspace] = mine
-    heads = [workspace.current_snapshot_id] + [
-        places[push.merges].current_snapshot_id if push.merges else None
-    ]
+    others = [places[push.merges].current_snapshot_id] if push.merges else []
+    heads = [workspace.current_snapshot_id, *others]
     new = NewSnapshot(
         _stored(mine),
         parent_ids=[head for head in heads if head],

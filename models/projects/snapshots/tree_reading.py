@@ -5,6 +5,7 @@ from typing import NamedTuple
 import orjson
 
 from models.core.errors import NotFound
+from models.projects.snapshots.directory_tree import Row
 from models.projects.snapshots.manifest_store import load_listings
 from models.projects.snapshots.manifest_text import MAX_DEPTH, MAX_PATH, Entry
 
@@ -49,11 +50,11 @@ def read_path(account_id: str, root: str, path: str) -> TreeFolder | Entry:
     return TreeFolder("/".join(segments), rows[:MAX_ROWS], max(0, len(rows) - MAX_ROWS))
 
 
-def _rows(account_id: str, hash: str) -> list[list[object]]:
+def _rows(account_id: str, hash: str) -> list[Row]:
     return list(orjson.loads(load_listings(account_id, [hash])[hash]))
 
 
-def _row(row: list[object]) -> TreeRow:
+def _row(row: Row) -> TreeRow:
     match row:
         case [str() as name, "f", _, _, int() as size]:
             return TreeRow(name, "f", size)
