@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DATA = {".json": JSON_GRAMMAR, ".toml": TOML_GRAMMAR, ".yaml": YAML_GRAMMAR, ".yml": YAML_GRAMMAR}
 _WORDS = frozenset({"true", "false", "none", "null", "null_scalar", "boolean", "boolean_scalar", "nil"})
 _NUMBERS = ("integer", "float", "number", "int_literal", "decimal")
-MAX_SPANS = 60_000
+MAX_SPANS = 20_000
 """Coloured words of a file; the rest is plain."""
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 
 from models.accounts.users import User
 from models.core.db import db
@@ -42,7 +43,7 @@ def projects_page(
     """The projects of an account whose name has the words, the last changed first; deleted ones the last deleted first. Raises NotFound,
     Forbidden."""
     check_project_role(caller, account.id, "see_projects")
-    time = Project.deleted_at if only_deleted else Project.updated_at
+    time: InstrumentedAttribute[Any] = Project.deleted_at if only_deleted else Project.updated_at
     query = select(Project).where(Project.account_id == account.id)
     query = query.where(Project.deleted_at.is_not(None) if only_deleted else Project.deleted_at.is_(None))
     if words:

@@ -111,7 +111,7 @@ def test_every_page_of_a_project_opens_for_its_owner_alone(
     for tab in TABS:
         assert alice.browser.get(start + tab).status_code == (303 if tab == "/file" else 200), tab
         assert mallory.browser.get(start + tab).status_code == 404, tab
-        assert anonymous.browser.get(start + tab).status_code == 303, tab
+        assert anonymous.browser.get(start + tab).status_code == 302, tab
 
 
 @pytest.mark.parametrize(

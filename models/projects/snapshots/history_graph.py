@@ -42,10 +42,8 @@ def lanes_of(rows: Sequence[GraphRow]) -> int:
 
 
 def _lane_of(lanes: list[str | None], own: int, parent: str) -> int:
-    """The lane in which a parent is expected from now on: where it is already, else the child's own, else a free one."""
-    if parent in lanes:
-        return lanes.index(parent)
-    at = own if lanes[own] is None else _free(lanes)
+    """The lane that leads to a parent: the child's own for its first one, else one that leads there already, else a free one."""
+    at = own if lanes[own] is None else lanes.index(parent) if parent in lanes else _free(lanes)
     lanes[at] = parent
     return at
 
