@@ -53,6 +53,7 @@ from views.orgs.api import scim_routes
 from views.playground import pages as playground_pages
 from views.projects import api as projects_api
 from views.projects import commands as project_commands
+from views.projects import pages as project_pages
 from views.runs import api as runs_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
@@ -137,6 +138,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(playground_pages.bp)
     app.register_blueprint(thread_pages.bp)
     app.register_blueprint(assistant_pages.bp)
+    app.register_blueprint(project_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
     app.register_blueprint(document_pages.bp)

@@ -16,12 +16,13 @@ from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.demo import demo_org, demo_people, demo_store, demo_threads
+from models.demo import demo_org, demo_people, demo_projects, demo_store, demo_threads
 from models.demo.demo_agents import by_name
 from models.demo.demo_people import EMAIL, USER_ID
 from models.demo.demo_plans import offer_plans
 from models.demo.demo_runs import PlannedRun, RunPlanner, RunWriter
 from models.index.document_purge import forget_account
+from models.projects.exported_projects import forget_projects_of
 
 __all__ = ["DAYS", "EMAIL", "USER_ID", "exists", "is_first_start", "offer_plans", "remove", "seed"]
 
@@ -52,7 +53,7 @@ def seed(
     commit: Callable[[], None],
     now: datetime | None = None,
 ) -> int:
-    """Create the users, a month of runs up to `now`, an organisation with its own, the agents, and assistants with threads.
+    """Create the users, a month of runs up to `now`, an organisation with its own, the agents, assistants with threads, and a project.
 
     Returns the number of settled calls; 0 if the demo exists. Calls `commit` repeatedly, because settlements are transactions
     of their own and need the data. Deterministic per day (fixed random seed). Raises PublishRefused and Invalid if the id of a
@@ -76,6 +77,8 @@ def seed(
     demo_store.fill(now)
     commit()
     demo_threads.fill(settings, commit)
+    demo_projects.fill(now)
+    commit()
     return writer.calls + calls
 
 
@@ -86,6 +89,7 @@ def remove() -> bool:
     ledger.erase_account(demo_org.ORG_ID)
     demo_store.clear()
     forget_account(USER_ID)
+    forget_projects_of(USER_ID)
     for user_id in demo_people.IDS:
         ledger.erase_account(user_id)
     db.session.execute(delete(User).where(User.id.in_(demo_people.IDS)))

@@ -61,15 +61,15 @@ add_csv(
 
 @account_erasing.connect
 def _erase(user: User, *, now: datetime) -> None:
-    _forget_account(user.id)
+    forget_projects_of(user.id)
 
 
 @org_erased.connect
 def _erase_org(org_id: str) -> None:
-    _forget_account(org_id)
+    forget_projects_of(org_id)
 
 
-def _forget_account(account_id: str) -> None:
+def forget_projects_of(account_id: str) -> None:
     """The next collection of garbage removes the files of the packs."""
     forget_projects(db.session.scalars(select(Project.id).where(Project.account_id == account_id)).all())
     for table in (Blob, Pack, Tree, Manifest, ProjectStorage):

@@ -5,10 +5,10 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from models.accounts.sessions import Session
-from models.core.db import db
+from models.core.db import db, now
 from models.core.errors import Forbidden, NotFound
 from models.ledger import Account
-from models.orgs import can, membership, memberships, org_by_id
+from models.orgs import can, check_session, membership, memberships, org_by_id
 from models.orgs.sso_keys import check_key
 from models.projects.project import Project
 from models.projects.project_ids import fits
@@ -23,8 +23,8 @@ FORBIDDEN = {
 
 
 class ProjectCaller(NamedTuple):
-    """Who calls with a key: the person, the account that the key acts for, and the organisation of the key, which limits it to that
-    organisation's projects."""
+    """Who calls with a key or a signed-in browser: the person, the account that they act for, and their session, which may be limited to
+    an organisation's projects."""
 
     user_id: str
     account: Account
@@ -33,7 +33,7 @@ class ProjectCaller(NamedTuple):
 
 def check_project_role(caller: ProjectCaller, account_id: str, capability: str) -> None:
     """Raise NotFound unless the account's projects are the caller's to see, and Forbidden unless their role has the capability
-    (`models/orgs/roles.py`) or, for organisations with single sign-on, the key is not signed in (`org_sso`)."""
+    (`models/orgs/roles.py`) or, for organisations with single sign-on, the key or browser is not signed in (`org_sso`)."""
     org_id = caller.session.org_id
     if account_id == caller.user_id and org_id is None:
         return
@@ -41,7 +41,10 @@ def check_project_role(caller: ProjectCaller, account_id: str, capability: str) 
     if member is None or not can(member, "see_projects"):
         raise project_not_found()
     if org_id is None and (org := org_by_id(account_id)) is not None:
-        check_key(org, caller.session)
+        if caller.session.type == "web":
+            check_session(org, caller.session, now())
+        else:
+            check_key(org, caller.session)
     if not can(member, capability):
         raise Forbidden(FORBIDDEN[capability])
 

@@ -18,6 +18,9 @@ from models.gateway import GatewayCall
 from models.index import Document
 from models.ledger import CreditEntry, budgets
 from models.orgs import Org, OrgMember
+from models.projects import Blob, Manifest, Project, Snapshot, SnapshotParent, Workspace, WorkspaceOperation
+from models.projects.environment import EnvironmentVariable
+from models.projects.storage_proof import prove_account
 from models.runs import AgentRun
 from models.store import Agent, AgentConfig, AgentVersion, Publisher, publishers
 from models.store.catalogue.markdown import problem_in
@@ -73,13 +76,14 @@ def test_the_demo_fills_the_store_proves_and_is_removed_completely(
     check_store(session)
     check_dependencies(session)
     check_threads(session)
+    check_projects(session)
     # it is created once and removed completely; to create it takes seconds
     assert seeded(session, postgres_url, settings) == 0
     assert count(session, Message) == calls
     assert demo.remove()
     session.commit()
     made = (User, Message, AgentRun, CreditEntry, UsageRollup, GatewayCall, Org, Publisher, Agent)
-    made += (Assistant, Thread, ThreadMessage, Document)
+    made += (Assistant, Thread, ThreadMessage, Document, Project, Snapshot, Workspace, Blob, Manifest)
     counted = (store.AgentConfig, store.AgentVersion, store.AgentRunBill, store.AgentDay, store.AgentUser)
     for table in (*made, *counted):
         assert count(session, table) == 0, table
@@ -110,6 +114,19 @@ def check_threads(session: Session) -> None:
     query = select(ThreadMessage.thread_id, func.count(ThreadMessage.branch_id.distinct()))
     found = session.execute(query.group_by(ThreadMessage.thread_id)).all()
     assert sorted(branches for _, branches in found) == [1, 2, 2]
+
+
+def check_projects(session: Session) -> None:
+    """A project with three workspaces, a dozen snapshots with three merges, and an undo, all before now; its bytes prove."""
+    assert (count(session, Project), count(session, Workspace), count(session, Snapshot)) == (1, 3, 12)
+    assert count(session, EnvironmentVariable) == 2
+    kinds = session.scalars(select(WorkspaceOperation.kind)).all()
+    assert sorted(kinds) == ["snapshot"] * 12 + ["undo"]
+    parents = select(func.count()).group_by(SnapshotParent.child_id)
+    assert sorted(session.scalars(parents)) == [1] * 8 + [2] * 3
+    for table in (Snapshot, WorkspaceOperation, Workspace, Project):
+        assert session.scalars(select(func.max(table.created_at))).one() < NOW
+    assert prove_account(demo.USER_ID)[1] == []
 
 
 def check_organisation(session: Session) -> None:

@@ -22,6 +22,7 @@ from models.orgs.webhooks import OrgWebhook, WebhookDelivery
 from models.runs import RunShare
 from tests import factories
 from tests.assistants.assistant_rows import assistant_rows
+from tests.projects.project_rows import project_rows
 from tests.threads.thread_rows import thread_rows
 
 RECEIPT: dict[str, Any] = dict.fromkeys(("calls", "credits", "live_calls", "held", "invites"), 0) | {
@@ -86,10 +87,12 @@ def rows_of(organisation: Org, owner: User, member: User, applicant: User) -> di
         token = factories.token(user, org_id=org)
         thread = thread_rows(owner.id, Account(org_id=org))
         assistant = assistant_rows(owner.id, Account(org_id=org))
+        project = project_rows(owner.id, Account(org_id=org))
     found = {name: str(row.id) for name, row in rows.items()}
     return found | {
         **thread,
         **assistant,
+        **project,
         "team_id": team.id,
         "user_id": member.id,
         "service-accounts/user_id": service.user_id,

@@ -62,14 +62,16 @@ orgs_api.withdraw_invitation
 MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
 SPENDERS = """
 budgets.ask playground.send threads.answer_again threads.begin_thread threads.resume threads.send_message
-assistants.add_assistant
+assistants.add_assistant projects.add_project
 """
 ROW_FIRST = """
 assistants.add_documents assistants.begin_test assistants.call_tool assistants.change_tool assistants.delete assistants.drop_secret
 assistants.duplicate assistants.publish assistants.remove_document assistants.remove_tool assistants.restore
 assistants.restore_content assistants.save
+projects.add_workspace projects.delete projects.delete_workspace projects.make_main projects.remove_variable projects.restore
+projects.save_settings projects.set_variable projects.undo
 """
-"""Answer 404 for what is not there, whatever the role; tests/assistants tries their roles with rows."""
+"""Answer 404 for what is not there, whatever the role; tests/assistants and tests/projects try their roles with rows."""
 THEMSELVES = """
 credits.dismiss orgs.authorize_personal_key
 orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore

@@ -20,7 +20,7 @@ NOT_PAGES = {
         accounts.download_export admin_audit.file agent.card agent.definition assets.stylesheet avatars.avatar billing.credit_note_pdf client_archive.download
         billing.receipt_pdf billing.statement_file billing.statement_pdf documents.content feeds.everything feeds.of_publisher feeds.part
         feeds.sitemap health.alive health.prometheus health.readyz launcher.download ledger.heads orgs.archive orgs.audit_file
-        orgs.export_usage pages.favicon pages.robots publishers.card runs.export static store.picture threads.export usage.call_request
+        orgs.export_usage projects.download pages.favicon pages.robots publishers.card runs.export static store.picture threads.export usage.call_request
         usage.calls_export usage.export
     """,
     "a redirect": """
@@ -39,6 +39,7 @@ WITH_QUERY = {
     "accounts.onboard": "auth_code={auth_code}",
     "billing.details": "credits=2500",
     "billing.review": "amount=custom&credits=9000",
+    "projects.snapshot": "id={snapshot_id}",
 }
 """Pages that need a query."""
 OF_A_PERSON_ONLY = {"billing.purchase", "billing.review", "billing.ask_removal", "billing.grant_page"}
@@ -56,6 +57,10 @@ MORE = [
     ("person", "/runs?agent=zzz"),
     ("person", "/assistants?deleted=1"),
     ("person", "/assistants?q=zzz"),
+    ("person", "/projects?deleted=1"),
+    ("person", "/projects?q=zzz"),
+    ("person", "/projects/new?step=2&name=Pier"),
+    ("person", "/projects/new?step=3&name=Pier&intent=fun"),
     ("person", "/threads?deleted=1"),
     ("person", "/threads?q=columns"),
     ("person", "/threads?q=zzz"),

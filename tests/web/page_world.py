@@ -39,6 +39,7 @@ from tests.billing.subscribers import Plans
 from tests.billing.test_plans import PRO
 from tests.factories import Person, now
 from tests.orgs.org_rows import rows_of
+from tests.projects.project_rows import project_rows
 from tests.threads.thread_rows import thread_rows
 
 DEMO_DAYS = 4
@@ -199,7 +200,9 @@ def _document(delia: User) -> dict[str, str]:
 
 def _threads(delia: User) -> dict[str, str]:
     account = Account(user_id=delia.id)
-    return thread_rows(delia.id, account) | assistant_rows(delia.id, account)
+    return (
+        thread_rows(delia.id, account) | assistant_rows(delia.id, account) | project_rows(delia.id, account)
+    )
 
 
 def _account(delia: User) -> dict[str, str]:

@@ -48,6 +48,7 @@ FORMS: Sequence[tuple[str, str, dict[str, str], str]] = (
         "publisher",
     ),
     ("/orgs/new", "/orgs/new", {"name": "Umbrella"}, "org"),
+    ("/projects/new?step=3&name=Pier", "/projects", {"name": "Pier"}, "project"),
     ("/orgs/acme/keys", "/orgs/acme/keys", {"name": "ci", "days": "90"}, "session"),
     ("/orgs/acme/service-accounts", "/orgs/acme/service-accounts", {"name": "Builds"}, "service_account"),
     ("/orgs/acme/teams", "/orgs/acme/teams", {"name": "Web"}, "org_team"),

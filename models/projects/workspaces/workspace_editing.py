@@ -41,6 +41,7 @@ def create_workspace(
     machine_id: str | None = None,
     base_snapshot_id: str | None = None,
     local_path: str | None = None,
+    actor: str = "cli",
 ) -> Workspace:
     """Register a working copy; the first of a project becomes its main one. Locks the project, flushes. Raises Invalid (422), Conflict
     (409) for a name that is taken or too many, NotFound, Forbidden."""
@@ -72,7 +73,7 @@ def create_workspace(
     if project.main_workspace_id is None:
         project.main_workspace_id = workspace.id
     project.updated_at = now()
-    add_event(project.id, "workspace.created", "cli", caller.user_id, workspace_id=workspace.id)
+    add_event(project.id, "workspace.created", actor, caller.user_id, workspace_id=workspace.id)
     db.session.flush()
     follow_move(workspace, None)
     return workspace
@@ -103,7 +104,7 @@ def edit_workspace(
     return workspace
 
 
-def delete_workspace(caller: ProjectCaller, id: str) -> Workspace:
+def delete_workspace(caller: ProjectCaller, id: str, *, actor: str = "cli") -> Workspace:
     """Take a workspace out of all lists; its snapshots and operations stay. Raises NotFound, Forbidden, Conflict (409) for the main one."""
     project, _ = own_workspace(caller, id, "edit_projects")
     project = own_project(caller, project.id, "edit_projects", lock=True)
@@ -114,7 +115,7 @@ def delete_workspace(caller: ProjectCaller, id: str) -> Workspace:
         )
     workspace.deleted_at = now()
     forget_changes(workspace)
-    add_event(project.id, "workspace.deleted", "cli", caller.user_id, workspace_id=workspace.id)
+    add_event(project.id, "workspace.deleted", actor, caller.user_id, workspace_id=workspace.id)
     db.session.flush()
     return workspace
 

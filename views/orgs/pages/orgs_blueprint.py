@@ -11,6 +11,7 @@ bp = Blueprint("orgs", __name__)
 KEPT = (
     "orgs.",
     "assistants.",
+    "projects.",
     "provider_keys.",
     "runs.",
     "usage.call",

@@ -1,0 +1,71 @@
+"""Reading one folder or file of a tree, without the others."""
+
+from typing import NamedTuple
+
+import orjson
+
+from models.core.errors import NotFound
+from models.projects.snapshots.directory_tree import Row
+from models.projects.snapshots.manifest_store import load_listings
+from models.projects.snapshots.manifest_text import MAX_DEPTH, MAX_PATH, Entry
+
+MAX_ROWS = 1_000
+"""Rows of a folder that are returned."""
+
+
+class TreeRow(NamedTuple):
+    """What a folder holds: `kind` is `d` for a folder, `f` for a file of `size` bytes, `l` for a link to `target`."""
+
+    name: str
+    kind: str
+    size: int = 0
+    target: str | None = None
+
+
+class TreeFolder(NamedTuple):
+    """A folder: its rows, folders first, and how many more it has than `MAX_ROWS`."""
+
+    path: str
+    rows: list[TreeRow]
+    more: int
+
+
+def read_path(account_id: str, root: str, path: str) -> TreeFolder | Entry:
+    """The folder or the file with this path, of the tree `root`; the empty path is the root. Raises NotFound, BlobDamaged."""
+    segments = [each for each in path.split("/") if each]
+    if len(path) > MAX_PATH or len(segments) > MAX_DEPTH:
+        raise _missing()
+    here = root
+    for number, segment in enumerate(segments, start=1):
+        match next((row for row in _rows(account_id, here) if row[0] == segment), None):
+            case [_, "d", _, str() as below]:
+                here = below
+            case [_, "f", mode, hash, size] if number == len(segments):
+                return Entry("/".join(segments), "file", mode, hash, size)
+            case [_, "l", mode, target] if number == len(segments):
+                return Entry("/".join(segments), "symlink", mode, target=target)
+            case _:
+                raise _missing()
+    rows = sorted(map(_row, _rows(account_id, here)), key=_place)
+    return TreeFolder("/".join(segments), rows[:MAX_ROWS], max(0, len(rows) - MAX_ROWS))
+
+
+def _rows(account_id: str, hash: str) -> list[Row]:
+    return list(orjson.loads(load_listings(account_id, [hash])[hash]))
+
+
+def _row(row: Row) -> TreeRow:
+    match row:
+        case [str() as name, "f", _, _, int() as size]:
+            return TreeRow(name, "f", size)
+        case [str() as name, "l", _, str() as target]:
+            return TreeRow(name, "l", target=target)
+    return TreeRow(str(row[0]), "d")
+
+
+def _place(row: TreeRow) -> tuple[bool, str, str]:
+    return row.kind != "d", row.name.casefold(), row.name
+
+
+def _missing() -> NotFound:
+    return NotFound("There is no such file or folder.")

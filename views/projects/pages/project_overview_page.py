@@ -1,0 +1,58 @@
+"""The overview of a project: what it is for, its figures, and what happened last."""
+
+from flask.typing import ResponseReturnValue
+
+from models.projects.project_listing import (
+    events_page,
+    people_of,
+    snapshot_count,
+    snapshots_page,
+    workspaces_named,
+)
+from models.projects.project_states import state_of
+from models.projects.workspaces.workspace_editing import workspaces_of
+from views.projects.pages.project_blueprint import project_page, viewed_project, viewer_may
+from views.projects.pages.project_list_page import PURPOSES
+from views.projects.pages.project_stories import event_story
+from views.web.htmx import render
+
+SHOWN = 5
+"""Workspaces, snapshots and events of an overview."""
+
+
+@project_page("/<project_id>")
+def overview(project_id: str) -> ResponseReturnValue:
+    """The overview of a project. Raises NotFound, Forbidden."""
+    project = viewed_project(project_id)
+    workspaces = workspaces_of(project.id)
+    snapshots = snapshots_page(project.id, SHOWN)
+    events = events_page(project.id, SHOWN)
+    named = workspaces_named(project.id, (each.workspace_id for each in events))
+    people = people_of(
+        [*(each.created_by for each in snapshots), *(each.user_id for each in events), project.created_by]
+    )
+    return render(
+        "projects/overview.html",
+        project=project,
+        state=state_of(project),
+        brief=shown_brief(project.brief),
+        purpose=next((name for key, name, _ in PURPOSES if key == project.intent), None),
+        workspaces=workspaces[:SHOWN],
+        workspace_count=len(workspaces),
+        snapshots=snapshots,
+        count=snapshot_count(project.id),
+        events=[(each, event_story(each, people, named)) for each in events],
+        people=people,
+        may_edit=viewer_may("edit_projects"),
+    )
+
+
+def shown_brief(brief: dict[str, object] | None) -> list[tuple[str, list[str]]]:
+    """The fields of a brief, whatever a client put there, as names and texts. At most 20 of each."""
+    found = []
+    for key, value in list((brief or {}).items())[:20]:
+        if key == "intent" or not value:
+            continue
+        texts = [str(each) for each in value[:20]] if isinstance(value, list) else [str(value)]
+        found.append((key.replace("_", " ").capitalize()[:60], [text[:2_000] for text in texts]))
+    return found

@@ -1,0 +1,73 @@
+"""Sentences about what happened in a project: its events, and the moves of its workspaces."""
+
+from collections.abc import Mapping
+
+from models.projects import ActivityEvent, Snapshot, Workspace, WorkspaceOperation
+from views.projects.pages.project_blueprint import bp
+
+EVENTS = {
+    "project.created": "made the project",
+    "workspace.created": "made the workspace {workspace}",
+    "workspace.deleted": "deleted the workspace {workspace}",
+    "workspace.main_changed": "made {workspace} the main workspace",
+    "workspace.out_of_date": "came too late to {workspace}; the files are kept as a snapshot",
+    "snapshot.pushed": "pushed a snapshot",
+    "snapshot.pulled": "moved {workspace} to a snapshot",
+    "operation.undone": "undid an operation of {workspace}",
+    "merge.completed": "merged into {workspace}",
+}
+OPERATIONS = {
+    "snapshot": "pushed a snapshot to {workspace}",
+    "manifest": "changed files of {workspace}",
+    "set_main": "made {workspace} the main workspace",
+    "restore": "moved {workspace} to an earlier snapshot",
+    "undo": "undid an operation of {workspace}",
+    "sync": "brought {workspace} up to date",
+    "land": "landed in {workspace}",
+    "turn": "let an agent work in {workspace}",
+}
+NOBODY = "Somebody who left"
+
+
+def event_story(event: ActivityEvent, people: Mapping[str, str], workspaces: Mapping[str, Workspace]) -> str:
+    """What happened, and who did it."""
+    who = _who(event.user_id, event.actor, people)
+    told = EVENTS.get(event.type) or event.type.replace(".", " ").replace("_", " ")
+    return f"{who} {told.replace('{workspace}', _workspace(event.workspace_id, workspaces))}"
+
+
+def operation_story(
+    operation: WorkspaceOperation, people: Mapping[str, str], workspaces: Mapping[str, Workspace]
+) -> str:
+    """Who moved which workspace, and how."""
+    who = _who(operation.user_id, operation.actor, people)
+    told = OPERATIONS.get(operation.kind, operation.kind)
+    return f"{who} {told.replace('{workspace}', _workspace(operation.workspace_id, workspaces))}"
+
+
+def snapshot_title(snapshot: Snapshot | None) -> str:
+    """The first line of what a snapshot says of itself; else the beginning of its id."""
+    if snapshot is None:
+        return "no files"
+    text = (snapshot.message or snapshot.summary or "").strip()
+    return text.split("\n")[0][:120].strip() or f"Snapshot {short_id(snapshot.id)}"
+
+
+def short_id(id: str) -> str:
+    """The part of a snapshot's id that people compare: the beginning of a hash, the end of others."""
+    return id[:12] if len(id) == 64 else id[-12:]
+
+
+def _who(user_id: str | None, actor: str, people: Mapping[str, str]) -> str:
+    if user_id is None and actor == "system":
+        return "The server"
+    return people.get(user_id or "", NOBODY)
+
+
+def _workspace(id: str | None, workspaces: Mapping[str, Workspace]) -> str:
+    found = workspaces.get(id or "")
+    return f"“{found.name}”" if found else "a workspace"
+
+
+bp.add_app_template_global(snapshot_title)
+bp.add_app_template_global(short_id)
