@@ -5,9 +5,9 @@ from models.projects.project import ActivityEvent, Project
 from models.projects.project_access import ProjectCaller
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
 from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree
+from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.drift_report import DriftReport
 from models.projects.workspaces.overlap_tables import ChangeIndex, WorkspaceChange
-from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 __all__ = [

@@ -8,9 +8,9 @@ from models.core.db import db
 from models.projects.environment import EnvironmentVariable
 from models.projects.project import ActivityEvent, Project
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
+from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.drift_report import DriftReport
 from models.projects.workspaces.overlap_tables import ChangeIndex, WorkspaceChange
-from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 
