@@ -25,7 +25,8 @@ run: $(BIN)/python ## Start Stoa: PostgreSQL, migrations, web server, job worker
 test: lint ## Check format, lint and types, and run all tests with warnings as errors (JOBS=3 processes)
 	@chromium=$$(.ci/chromium $(BIN)) || exit 1; \
 	echo "Checking types and testing, in a browser at $$chromium"; \
-	$(call types-beside,STOA_CHROMIUM="$$chromium" $(PYTEST))
+	export STOA_CHROMIUM="$$chromium"; \
+	$(call types-beside,$(PYTEST) || $(BIN)/python .ci/again.py)
 
 check: lint ## Like test, but only the tests of files changed on this branch and none in a browser (a minute)
 	@tests=$$($(BIN)/python .ci/changed.py) || exit 1; \
