@@ -373,7 +373,7 @@ def _names(place: _Place, workspace: Workspace, new: Sequence[_NewOverlap]) -> l
     ids = {each.workspace_id for each in new}
     if workspace.id != place.main.id:
         keys = among_hashes(WorkspaceChange.path_key, {each.path_key for each in new})
-        query = select(WorkspaceChange.workspace_id.distinct())
+        query = select(WorkspaceChange.workspace_id).distinct()
         ids |= set(db.session.scalars(query.where(WorkspaceChange.project_id == place.project_id, keys)))
     named = select(Workspace.name).where(among(Workspace.id, ids - {workspace.id})).order_by(Workspace.name)
     main = [place.main.name] if workspace.id != place.main.id and any(each.behind for each in new) else []
