@@ -42,8 +42,6 @@ class Wire:
             raise ConnectionResetError("lost")
         reply = module("server_calls").Reply
         script = self.scripted.get((method, path.partition("?")[0]))
-        if script is None and path.endswith("/sync/prepare"):
-            script = [(400, {"error": {"code": "INVALID_OPERATION", "message": "It is the main workspace."}})]
         if script:
             status, body = script.pop(0) if len(script) > 1 else script[0]
             return reply(status, {}, json.dumps(body).encode())
@@ -101,5 +99,5 @@ class Shell:
 
 def sign_in_as(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set STOA_TOKEN to a person's key; to nothing for an anonymous one."""
-    token = person.headers.get("Authorization", "").partition(" ")[2]
+    token = person.headers.get("authorization", "").partition(" ")[2]
     monkeypatch.setenv("STOA_TOKEN", token)

@@ -39,7 +39,7 @@ def computer(wire: Wire, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_login_waits_for_the_user_and_keeps_the_token(
     computer: Shell, wire: Wire, home: Path, alice: Person
 ) -> None:
-    token = alice.headers["Authorization"].partition(" ")[2]
+    token = alice.headers["authorization"].partition(" ")[2]
     granted = {"access_token": token, "token_type": "Bearer", "user": {"id": "1", "email": "alice@x.test"}}
     wire.scripted["POST", "/v1/oauth/device"] = [(200, DEVICE)]
     wire.scripted["POST", "/v1/oauth/token"] = [
