@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, delete, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import NOW, Base, BigInt, db
@@ -126,7 +126,7 @@ def latest_with(workspace_id: str, source_id: str) -> DriftReport | None:
 def latest_reports(workspace_ids: Sequence[str]) -> Mapping[str, DriftReport]:
     """The newest report of each of these workspaces that has one."""
     query = select(DriftReport).where(among(DriftReport.workspace_id, workspace_ids))
-    newest = query.distinct(DriftReport.workspace_id).order_by(
+    newest = query.ext(distinct_on(DriftReport.workspace_id)).order_by(
         DriftReport.workspace_id, DriftReport.reported_at.desc(), DriftReport.id.desc()
     )
     return {each.workspace_id: each for each in db.session.scalars(newest)}
