@@ -142,7 +142,7 @@ def test_history_is_a_graph_and_a_list(session: OrmSession, alice: Person) -> No
     found = rows(session, alice)
     page = alice.browser.get(f"/projects/{found['project_id']}/history").text
     assert page.count('<svg class="history__graph"') == 4
-    assert page.count("<circle") == 4
+    assert page.count('<circle class="lane-') == 4
     assert "merges “Count them”, “Twice as many" in page
     assert "first snapshot" in page
     ids = re.findall(r"/snapshot\?id=([^\"]+)\"", page)

@@ -78,10 +78,8 @@ class ProjectDraft:
 
     def address(self, step: int) -> str:
         """URL of an earlier step, with the values of the first two."""
-        query = {"name": self.name, "intent": self.intent}
-        return url_for(
-            "projects.new_project", step=step, **{key: text for key, text in query.items() if text}
-        )
+        query: dict[str, Any] = {"name": self.name or None, "intent": self.intent or None}
+        return url_for("projects.new_project", step=step, **query)
 
     def brief(self, former: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The brief as clients read it, with what clients wrote into the former one beside these fields."""
