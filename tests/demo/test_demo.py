@@ -122,7 +122,7 @@ def check_projects(session: Session) -> None:
     assert count(session, EnvironmentVariable) == 2
     kinds = session.scalars(select(WorkspaceOperation.kind)).all()
     assert sorted(kinds) == ["snapshot"] * 12 + ["undo"]
-    parents = select(func.count()).group_by(SnapshotParent.child_id)
+    parents = select(func.count()).select_from(SnapshotParent).group_by(SnapshotParent.child_id)
     assert sorted(session.scalars(parents)) == [1] * 8 + [2] * 3
     for table in (Snapshot, WorkspaceOperation, Workspace, Project):
         assert session.scalars(select(func.max(table.created_at))).one() < NOW

@@ -10,6 +10,7 @@ from models.core.errors import Conflict, Invalid
 from models.projects import Project
 from models.projects.project_listing import people_of, snapshots_named
 from models.projects.workspaces import workspace_editing
+from models.projects.workspaces.main_distance import main_distances
 from models.projects.workspaces.workspace_editing import workspaces_of
 from views.projects.pages.project_blueprint import (
     entered,
@@ -102,6 +103,7 @@ def _page(project: Project, values: Mapping[str, str], errors: Mapping[str, str]
         status=422 if errors else 200,
         project=project,
         workspaces=rows,
+        distances=main_distances(project),
         heads=snapshots_named(project.id, (row.current_snapshot_id for row in rows)),
         people=people_of(row.created_by for row in rows),
         bases=[("", "Empty"), *((row.id, row.name) for row in rows if row.current_snapshot_id)],
