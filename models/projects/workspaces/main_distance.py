@@ -27,7 +27,7 @@ class MainDistance(NamedTuple):
 
 
 def main_distances(project: Project) -> Mapping[str, MainDistance]:
-    """The distance of each workspace, by id; all are `unknown` without a main workspace. One statement."""
+    """The distance of each workspace, by id; those with files are `unknown` without a main workspace. One statement."""
     contested = (
         select(WorkspaceChange.workspace_id, func.count().label("number"))
         .where(WorkspaceChange.project_id == project.id, BEHIND)
