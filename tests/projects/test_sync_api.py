@@ -31,7 +31,7 @@ CONTRACT = {
 def shop(mine: ProjectsApi) -> SyncedProject:
     """The copy changed the last line of `text`, main the first, and other files."""
     made = SyncedProject(mine, {"a": "1", "gone": "1", "same": "1", "text": LINES})
-    made.push(made.main, {"a": "2", "new": "1", "same": "1", "text": LINES.replace("one", "ONE")})
+    made.push(made.main, {"a": "2", "new": "2 files", "same": "1", "text": LINES.replace("one", "ONE")})
     made.push(
         made.copy, {"a": "1", "gone": "1", "same": "1", "own": "1", "text": LINES.replace("seven", "SEVEN")}
     )
@@ -177,7 +177,7 @@ def test_an_execution_makes_files_snapshots_and_an_operation(
     before_files, main_files = shop.files(), shop.files(shop.main)
     done = shop.sync()
     assert (done["success"], done["files_added"], done["files_updated"], done["errors"]) == (True, 3, 1, [])
-    assert shop.files() == {"a": "2", "new": "1", "same": "1", "own": "1", "text": MERGED}
+    assert shop.files() == {"a": "2", "new": "2 files", "same": "1", "own": "1", "text": MERGED}
     assert shop.files(shop.main) == main_files
     before, after = shop.snapshot(done["snapshot_before_id"]), shop.snapshot(done["snapshot_after_id"])
     assert (before["source"], before["parent_snapshot_ids"]) == ("system", [head])
