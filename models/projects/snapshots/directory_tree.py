@@ -91,6 +91,18 @@ def children(listing: bytes) -> tuple[set[str], set[str]]:
     return {row[3] for row in rows if row[1] == "d"}, {row[3] for row in rows if row[1] == "f"}
 
 
+def entry_of_row(path: str, row: Row | None) -> Entry | None:
+    """The entry of a row; None for a directory that the manifest does not name."""
+    match row:
+        case [_, "f", mode, hash, size]:
+            return Entry(path, "file", mode, hash, size)
+        case [_, "l", mode, target]:
+            return Entry(path, "symlink", mode, target=target)
+        case [_, "d", int() as mode, _]:
+            return Entry(path, "dir", mode)
+    return None
+
+
 def _place(root: _Directory, entry: Entry) -> None:
     *above, name = entry.path.split("/")
     here = root
@@ -147,18 +159,6 @@ def _compare(
     folders = [row[3] if row and row[1] == "d" else None for row in (old, new)]
     if folders[0] != folders[1]:
         below.append((f"{path}/", folders[0], folders[1]))
-    entries = _own(path, old), _own(path, new)
+    entries = entry_of_row(path, old), entry_of_row(path, new)
     if entries[0] != entries[1]:
         found[path] = entries
-
-
-def _own(path: str, row: Row | None) -> Entry | None:
-    """The entry of a row; None for a directory that the manifest does not name."""
-    match row:
-        case [_, "f", mode, hash, size]:
-            return Entry(path, "file", mode, hash, size)
-        case [_, "l", mode, target]:
-            return Entry(path, "symlink", mode, target=target)
-        case [_, "d", int() as mode, _]:
-            return Entry(path, "dir", mode)
-    return None

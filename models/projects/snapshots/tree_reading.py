@@ -1,11 +1,12 @@
-"""Reading one folder or file of a tree, without the others."""
+"""Reading some folders or files of a tree, without the others."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import orjson
 
 from models.core.errors import NotFound
-from models.projects.snapshots.directory_tree import Row
+from models.projects.snapshots.directory_tree import Row, entry_of_row
 from models.projects.snapshots.manifest_store import load_listings
 from models.projects.snapshots.manifest_text import MAX_DEPTH, MAX_PATH, Entry
 
@@ -48,6 +49,29 @@ def read_path(account_id: str, root: str, path: str) -> TreeFolder | Entry:
                 raise _missing()
     rows = sorted(map(_row, _rows(account_id, here)), key=_place)
     return TreeFolder("/".join(segments), rows[:MAX_ROWS], max(0, len(rows) - MAX_ROWS))
+
+
+def entries_at(account_id: str, root: str, paths: Collection[str]) -> dict[str, Entry]:
+    """What stands at these paths of the tree `root`, by path; nothing for those that it does not name. Reads only the directories above
+    them, one level by one query. Raises BlobDamaged."""
+    found: dict[str, Entry] = {}
+    level: list[tuple[str, str, set[str]]] = [("", root, set(paths))] if paths else []
+    while level:
+        listings = load_listings(account_id, {hash for _, hash, _ in level})
+        below: list[tuple[str, str, set[str]]] = []
+        for prefix, hash, inside in level:
+            named: dict[str, set[str]] = {}
+            for path in inside:
+                named.setdefault(path[len(prefix) :].partition("/")[0], set()).add(path)
+            for row in orjson.loads(listings[hash]):
+                at = f"{prefix}{row[0]}"
+                deeper = named.get(row[0], set()) - {at}
+                if at in inside and (entry := entry_of_row(at, row)) is not None:
+                    found[at] = entry
+                if deeper and row[1] == "d":
+                    below.append((f"{at}/", row[3], deeper))
+        level = below
+    return found
 
 
 def _rows(account_id: str, hash: str) -> list[Row]:

@@ -23,7 +23,7 @@ from models.projects.snapshots.manifest_text import ManifestInvalid
 from models.projects.snapshots.snapshot_making import server_snapshot
 from models.projects.sync.sync_plan import plan_counts, planned_merge
 from models.projects.sync.sync_preparing import main_workspace
-from models.projects.sync.sync_preview import SyncPreview, own_preview
+from models.projects.sync.sync_preview import SyncPreview, moved_heads, own_preview
 from models.projects.sync.sync_refusals import PreviewGone, PreviewStale, SyncRefused
 from models.projects.sync.sync_trees import merge_entry
 from models.projects.workspaces.head_moves import Mover, check_version, move_head
@@ -86,11 +86,7 @@ def execute_sync(
 def _main_as_prepared(project: Project, workspace: Workspace, preview: SyncPreview) -> Workspace:
     """The main workspace. Raises PreviewStale if its head or the workspace moved since the preview."""
     main = main_workspace(project)
-    moved = []
-    if workspace.version != preview.workspace_version:
-        moved.append("workspace")
-    if (main.id, main.current_snapshot_id) != (preview.main_workspace_id, preview.main_snapshot_id):
-        moved.append("main")
+    moved = moved_heads(workspace, main, preview)
     if moved:
         raise PreviewStale(moved, workspace.version)
     return main

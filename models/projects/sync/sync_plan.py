@@ -6,11 +6,11 @@ shown.
 `takes_main`: the result is main's tree as it is."""
 
 import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 from models.core.cooperative import in_slices
 from models.projects.merge import (
+    FlatTree,
     MergeDecision,
     MergeEntry,
     MergeLabel,
@@ -25,13 +25,14 @@ COMBINED = frozenset({MergeLabel.LINES, MergeLabel.STRUCTURE, MergeLabel.KEYS})
 """Labels of files that have parts of both sides."""
 
 
-def sync_plan(merge: TreeMerge, *, takes_main: bool) -> tuple[Plan, dict[str, bytes]]:
-    """The plan of a merge, without what stays as the workspace has it; the files that it made, drafts too, by hash."""
+def sync_plan(merge: TreeMerge, workspace: FlatTree, *, takes_main: bool) -> tuple[Plan, dict[str, bytes]]:
+    """The plan of a merge, without what stays as this tree of the workspace has it; the files that it made, drafts too, by hash."""
     contents = dict(merge.contents)
     changes = [
         [each.path, each.label, each.side, _row(each.result), each.renamed_from]
         for each in in_slices(merge.paths.values())
-        if each.decision is None and each.result != each.workspace
+        # not each.workspace, which is where the workspace has a file that main moved
+        if each.decision is None and each.result != workspace.get(each.path)
     ]
     named = {path: merge.paths[path] for path in merge.decisions}
     plan = {
@@ -46,7 +47,7 @@ def sync_plan(merge: TreeMerge, *, takes_main: bool) -> tuple[Plan, dict[str, by
 def planned_merge(plan: Plan) -> TreeMerge:
     """The merge of a plan, as far as it is settled by answers."""
     paths = {
-        path: PathMerge(path, MergeLabel(label), Side(side), result=_entry(row), renamed_from=source)
+        path: PathMerge(path, MergeLabel(label), Side(side), result=entry_of(row), renamed_from=source)
         for path, label, side, row, source in in_slices(plan["changes"])
     }
     for each in plan["decisions"]:
@@ -54,7 +55,7 @@ def planned_merge(plan: Plan) -> TreeMerge:
             each["path"],
             MergeReason(each["reason"]),
             {
-                option: {path: _entry(row) for path, row in outcome.items()}
+                option: {path: entry_of(row) for path, row in outcome.items()}
                 for option, outcome in each["options"].items()
             },
             each["custom_mode"],
@@ -76,22 +77,34 @@ def is_empty(plan: Plan) -> bool:
 
 def settled_paths(plan: Plan) -> set[str]:
     """The paths that change, or that a decision settles."""
-    decided = {path for each in plan["decisions"] for outcome in each["options"].values() for path in outcome}
-    return decided | {row[0] for row in plan["changes"]}
+    return decisions_by_path(plan).keys() | {row[0] for row in plan["changes"]}
 
 
 def shown_files(plan: Plan) -> list[MergeEntry]:
     """The files whose texts a preview shows, the most important first: sides and drafts of decisions, then merged files."""
-    rows: list[Any] = []
+    found: list[MergeEntry | None] = []
     for each in plan["decisions"]:
-        rows += [row for outcome in each["options"].values() for row in outcome.values()]
-        rows += [["file", None, each["draft"], each["draft_size"], None]] if each["draft"] else []
-    rows += [row for _, label, _, row, _ in plan["changes"] if label in COMBINED]
-    return [entry for entry in _entries(rows) if entry.kind == "file"]
+        found += [entry_of(row) for outcome in each["options"].values() for row in outcome.values()]
+        found.append(draft_entry(each))
+    found += [entry_of(row) for _, label, _, row, _ in plan["changes"] if label in COMBINED]
+    return [entry for entry in found if entry is not None and entry.kind == "file"]
 
 
-def _entries(rows: Iterable[Any]) -> list[MergeEntry]:
-    return [entry for entry in map(_entry, rows) if entry is not None]
+def decisions_by_path(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The decisions of a plan by each path that they settle."""
+    return {
+        path: each for each in plan["decisions"] for outcome in each["options"].values() for path in outcome
+    }
+
+
+def draft_entry(decision: dict[str, Any]) -> MergeEntry | None:
+    """The draft of a decision of a plan as a file, or None."""
+    return MergeEntry("file", None, decision["draft"], decision["draft_size"]) if decision["draft"] else None
+
+
+def entry_of(row: list[Any] | None) -> MergeEntry | None:
+    """The entry of a row of a plan."""
+    return None if row is None else MergeEntry(*row)
 
 
 def _decision(path: str, merged: PathMerge, contents: dict[str, bytes]) -> dict[str, Any]:
@@ -118,7 +131,3 @@ def _decision(path: str, merged: PathMerge, contents: dict[str, bytes]) -> dict[
 
 def _row(entry: MergeEntry | None) -> list[Any] | None:
     return None if entry is None else list(entry)
-
-
-def _entry(row: list[Any] | None) -> MergeEntry | None:
-    return None if row is None else MergeEntry(*row)

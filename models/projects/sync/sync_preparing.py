@@ -39,7 +39,7 @@ def prepare_sync(caller: ProjectCaller, workspace_id: str) -> SyncPreview:
     base_tree = _base_tree(project, base)
     trees = cut_trees(project.account_id, base_tree, readable_tree(files), readable_tree(main_files))
     takes_main = base_tree == files.tree_hash and main_files.dialect == "typed"
-    planned, contents = sync_plan(_merged(project.account_id, trees), takes_main=takes_main)
+    planned, contents = sync_plan(_merged(project.account_id, trees), trees.workspace, takes_main=takes_main)
     moment = now()
     preview = SyncPreview(
         id=new_id(),

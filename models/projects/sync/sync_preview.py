@@ -96,6 +96,13 @@ def own_preview(user_id: str, project: Project, workspace: Workspace, id: str) -
     return found
 
 
+def moved_heads(workspace: Workspace, main: Workspace | None, preview: SyncPreview) -> list[str]:
+    """Which heads moved since the preview was made: `workspace`, `main`, which also moves when another workspace becomes the main one."""
+    moved = ["workspace"] if workspace.version != preview.workspace_version else []
+    place = (main.id, main.current_snapshot_id) if main else None
+    return moved + (["main"] if place != (preview.main_workspace_id, preview.main_snapshot_id) else [])
+
+
 def keep_preview(preview: SyncPreview) -> None:
     """Store a preview; the oldest open ones of the same person and workspace give way. Flushes."""
     db.session.add(preview)

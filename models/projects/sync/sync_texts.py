@@ -26,10 +26,16 @@ def shown_texts(preview: SyncPreview) -> dict[str, str]:
     if project is None or not wanted:
         return texts
     for hash, data in read_blobs(project.account_id, list(wanted)):
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
+        text = text_of(data)
+        if text is not None:
             texts[hash] = text
     return texts
+
+
+def text_of(data: bytes) -> str | None:
+    """The bytes as a text, or None if they are none."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text

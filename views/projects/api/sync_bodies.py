@@ -10,6 +10,7 @@ from models.projects import SyncPreview
 from models.projects.merge import USE_MAIN, USE_WORKSPACE, MergeReason
 from models.projects.sync.sync_executing import ExecutedSync
 from models.projects.sync.sync_plan import COMBINED, plan_counts
+from models.projects.sync.sync_reading import FileVersion, PreviewedFile
 from views.web.body import Body, Missing
 from views.web.format import iso
 from views.web.operation import ResponseModel
@@ -114,6 +115,36 @@ class PreparedSync(ResponseModel):
     preview: SyncPreviewObject
 
 
+class StoredPreview(ResponseModel):
+    preview: SyncPreviewObject
+    moved: list[Literal["workspace", "main"]] = Field(
+        description="The heads that moved since: with any, the sync has to be prepared again"
+    )
+
+
+class SyncFileVersion(ResponseModel):
+    entry: SyncEntry
+    text: str | None = Field(description="The text of a file")
+    lack: Literal["binary", "long", "absent"] | None = Field(
+        description="Why a file has no text: its bytes are none, too many, or were never sent"
+    )
+
+
+class SyncFile(ResponseModel):
+    path: str
+    label: str = Field(description="As of an action, or `decision`")
+    renamed_from: str | None = Field(description="Where the versions stand that were not moved")
+    base: SyncFileVersion | None = Field(description="Of the common ancestor; null: nothing stands there")
+    main: SyncFileVersion | None
+    workspace: SyncFileVersion | None
+    result: SyncFileVersion | None = Field(description="What the sync makes; null too for a decision")
+    draft: str | None = Field(description="A text with conflict markers to begin a custom one from")
+
+
+class SyncFileAnswer(ResponseModel):
+    file: SyncFile
+
+
 class SyncExecution(Body):
     preview_id: str | None = None
     decisions: dict[str, Any] | None = Field(None, description="An option for the path of each decision")
@@ -161,6 +192,18 @@ def preview_json(row: SyncPreview, texts: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def file_json(file: PreviewedFile) -> dict[str, Any]:
+    """A `SyncFile`."""
+    versions = ("base", "main", "workspace", "result")
+    return {
+        "path": file.path,
+        "label": file.label,
+        "renamed_from": file.renamed_from,
+        **{name: _version_json(getattr(file, name)) for name in versions},
+        "draft": file.draft,
+    }
+
+
 def executed_json(done: ExecutedSync) -> dict[str, Any]:
     """A `SyncResult`."""
     made = {"snapshot_before_id": done.before_id, "snapshot_after_id": done.after_id}
@@ -172,6 +215,12 @@ def executed_json(done: ExecutedSync) -> dict[str, Any]:
         **{name: id for name, id in made.items() if id is not None},
         "operation_id": done.operation.id,
     }
+
+
+def _version_json(version: FileVersion | None) -> dict[str, Any] | None:
+    if version is None:
+        return None
+    return {"entry": version.entry._asdict(), "text": version.text, "lack": version.lack}
 
 
 def _summary(copied: int, combined: int, decisions: int) -> str:

@@ -7,6 +7,7 @@ from models.core.db import db
 from models.projects.project_access import own_workspace
 from models.projects.sync.sync_executing import SyncChoices, execute_sync
 from models.projects.sync.sync_preparing import prepare_sync
+from models.projects.sync.sync_reading import previewed_files, stored_sync
 from models.projects.sync.sync_refusals import SyncRefused
 from models.projects.sync.sync_texts import shown_texts
 from views.assistants.api.assistant_caller import expected_version
@@ -24,17 +25,27 @@ from views.projects.api.projects_api_blueprint import (
 )
 from views.projects.api.sync_bodies import (
     PreparedSync,
+    StoredPreview,
     SyncExecution,
+    SyncFileAnswer,
     SyncResult,
     executed_json,
+    file_json,
     preview_json,
 )
 from views.web.body import parse, read_json
 from views.web.guards import key_caller, limiter
-from views.web.operation import Operation
+from views.web.operation import Answers, Operation, path, query
 
 PREPARATIONS = "120/minute"
 """A merge may take seconds."""
+READS = "600/minute"
+PREVIEW_ID = path("previewId", "The id of the preview")
+PREVIEW_ERRORS: Answers = {
+    400: "The preview is of another workspace (`WORKSPACE_MISMATCH`)",
+    403: "Another member prepared the preview",
+    404: "You have no such workspace; or the preview is unknown, has expired or was executed (`PREVIEW_EXPIRED`)",
+}
 
 
 @bp.post("/workspaces/<workspace_id>/sync/prepare")
@@ -66,6 +77,48 @@ def prepare(workspace_id: str) -> Response:
     body = preview_json(preview, shown_texts(preview))
     db.session.commit()
     return jsonify(preview=body)
+
+
+@bp.get("/workspaces/<workspace_id>/sync/previews/<preview_id>")
+@limiter.limit(READS, key_func=key_caller)
+@Operation(
+    tag="Project sync",
+    caller="key",
+    scope=scopes.PROJECTS_READ,
+    parameters=[WORKSPACE_ID, PREVIEW_ID],
+    answers={200: ("The preview as it was prepared", StoredPreview), **PREVIEW_ERRORS},
+    door=DOOR,
+)
+def preview(workspace_id: str, preview_id: str) -> Response:
+    """Read a preview again, and whether it can still be executed. Writes nothing."""
+    stored = stored_sync(project_caller(), workspace_id, preview_id)
+    return jsonify(preview=preview_json(stored.preview, shown_texts(stored.preview)), moved=stored.moved)
+
+
+@bp.get("/workspaces/<workspace_id>/sync/previews/<preview_id>/file")
+@limiter.limit(READS, key_func=key_caller)
+@Operation(
+    tag="Project sync",
+    caller="key",
+    scope=scopes.PROJECTS_READ,
+    parameters=[
+        WORKSPACE_ID,
+        PREVIEW_ID,
+        query("path", "The path of an action or decision of the preview", required=True),
+    ],
+    answers={
+        200: ("The file in its versions", SyncFileAnswer),
+        **PREVIEW_ERRORS,
+        404: f"{PREVIEW_ERRORS[404]}; or the preview does not change this path (`NOT_FOUND`)",
+        503: "The storage of files does not answer. Try again",
+    },
+    door=DOOR,
+)
+def preview_file(workspace_id: str, preview_id: str) -> Response:
+    """Read one file of a preview: its versions in the common ancestor, in main and in the workspace, and the result."""
+    stored = stored_sync(project_caller(), workspace_id, preview_id)
+    [file] = previewed_files(stored, [request.args.get("path", "")])
+    return jsonify(file=file_json(file))
 
 
 @bp.post("/workspaces/<workspace_id>/sync/execute")
