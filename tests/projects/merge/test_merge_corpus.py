@@ -1,5 +1,7 @@
 """Merges made by hand, each with the right answer."""
 
+import json
+
 import pytest
 
 from models.core.errors import Invalid
@@ -12,6 +14,7 @@ from models.projects.merge import (
     plan,
     settle,
 )
+from models.projects.sync.sync_plan import planned_merge, sync_plan
 from tests.projects.merge.corpus_keys import KEYS
 from tests.projects.merge.corpus_programs import PROGRAMS
 from tests.projects.merge.corpus_texts import TEXTS
@@ -95,6 +98,21 @@ def test_trees_are_manifests(case: MergeCase) -> None:
         entries = manifest_entries(BLOBS.tree(side))
         assert flat_tree(entries) == BLOBS.tree(side)
         assert entries == sorted(entries, key=lambda entry: entry.path.encode())
+
+
+@cases
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_stored_plan_settles_as_the_merge_does(case: MergeCase, swapped: bool) -> None:
+    """A sync executes what was stored as JSON: nothing is lost on the way, and the bytes of all its files are known."""
+    merge, workspace = case.merged(swapped), BLOBS.tree(case.theirs if swapped else case.ours)
+    rows, contents = sync_plan(merge, workspace, takes_main=False)
+    stored = planned_merge(json.loads(json.dumps(rows)))
+    for answer in (USE_MAIN, USE_WORKSPACE):
+        answers = dict.fromkeys(merge.decisions, answer)
+        settled = settle(stored, workspace, answers)
+        assert settled.tree == settle(merge, workspace, answers).tree
+        hashes = {entry.hash for entry in settled.tree.values() if entry.hash is not None}
+        assert hashes <= BLOBS.by_hash.keys() | contents.keys()
 
 
 def test_a_plan_from_hashes_alone_settles_what_no_content_decides() -> None:
