@@ -98,8 +98,14 @@ def server_snapshot(
     user_id: str | None,
 ) -> Snapshot:
     """Store a snapshot that the server makes; the caller has locked project and workspace, and moves the head. Flushes."""
+    # lists have the summary only
     new = NewSnapshot(
-        manifest_hash, parent_ids=parent_ids, workspace_id=workspace.id, source=source, message=message
+        manifest_hash,
+        parent_ids=parent_ids,
+        workspace_id=workspace.id,
+        source=source,
+        message=message,
+        summary=message,
     )
     use_manifest(project.account_id, manifest_hash)
     return _insert(project, new, list(parent_ids), _generation(project, parent_ids), user_id)

@@ -16,6 +16,7 @@ from stoa.project_exchange import ProjectExchange
 from stoa.project_work import ProjectWork
 from stoa.server_calls import Server, address_of, quoted
 from stoa.sign_in import token_for
+from stoa.tree_text import TreeEntry
 from stoa.working_copy import WorkingCopy
 
 
@@ -87,6 +88,11 @@ def change_lines(found: dict[str, str], most: int = 200) -> list[str]:
     if len(found) > most:
         lines.append(f"  … and {len(found) - most:,} more")
     return lines
+
+
+def files_in(tree: dict[str, TreeEntry]) -> str:
+    """How many files and links a tree has."""
+    return counted(sum(each.kind != "dir" for each in tree.values()), "file")
 
 
 def counted(number: int, noun: str) -> str:

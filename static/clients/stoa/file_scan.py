@@ -6,16 +6,19 @@ import json
 import os
 import stat
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stoa.failures import Failure
 from stoa.ignore_rules import NEVER, IgnoreRules
-from stoa.tree_text import TreeEntry, runs, sha, stays
+from stoa.tree_text import TreeEntry, folders_above, harmless, runs, sha, stays
 
 MAX_FILE = 25 << 20
 """Bytes of a file that the server stores."""
+MOST_ENTRIES = 200_000
+"""Files and folders of a snapshot that the server stores."""
 SETTLED = 2_000_000_000
 """Nanoseconds after which a file's times tell a later change apart, on every file system."""
 KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "symlink", stat.S_IFDIR: "dir"}
@@ -38,7 +41,7 @@ class FolderScan:
     def __init__(self, root: Path, cache_file: Path, known: dict[str, TreeEntry]) -> None:
         self.root, self.cache_file, self.known = root, cache_file, known
         self.rules = IgnoreRules.of(root)
-        self._kept = {above for path in known for above in _folders(path)}
+        self._kept = folders_above(known)
 
     def read(self) -> Scanned:
         """The folder as it is. Raises Failure for a file that cannot be read or stored."""
@@ -49,14 +52,10 @@ class FolderScan:
             kind = KINDS[stat.S_IFMT(status.st_mode)]
             if kind == "file" and status.st_size > MAX_FILE:
                 too_large.append(path)
-            elif kind == "file":
-                found.tree[path] = self._file(path, status, old.get(path), started, found)
-            elif kind == "dir":
-                before = self.known.get(path)
-                kept = before.mode if before and before.kind == "dir" else None
-                found.tree[path] = TreeEntry(path, "dir", 0o755 if kept is None else kept)
             else:
-                self._link(path, found)
+                entry = self._entry(path, kind, status, old.get(path), started, found)
+                if entry is not None:
+                    found.tree[path] = entry
         if too_large:
             listed = ", ".join(too_large[:10])
             raise Failure(
@@ -64,56 +63,102 @@ class FolderScan:
                 code="PAYLOAD_TOO_LARGE",
                 details={"paths": too_large},
             )
+        if len(found.tree) > MOST_ENTRIES:
+            raise Failure(
+                f"The folder has {len(found.tree):,} files, and a snapshot at most {MOST_ENTRIES:,}. Name folders of generated files in .stoaignore.",
+                code="MANIFEST_TOO_LARGE",
+            )
+        self._keep_collisions(found)
         if found.cache != old:
-            replace(self.cache_file, json.dumps(found.cache).encode())
+            replace(self.cache_file, json.dumps(found.cache, separators=(",", ":")).encode())
         return found
 
     def _walk(self, folder: str, ignored: bool, found: Scanned) -> Iterator[tuple[str, os.stat_result]]:
         try:
             with os.scandir(self.root / folder) as listing:
                 entries = sorted(listing, key=lambda each: each.name)
+            before = self.known.get(folder)
+            if folder and ((before and before.kind == "dir") or (not entries and not ignored)):
+                yield folder, os.lstat(self.root / folder)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if folder:
+                return  # it went while its neighbours were read
+            raise unreadable(self.root, error) from None
         except OSError as error:
-            raise Failure(f"'{folder}' cannot be read: {error.strerror}") from None
-        before = self.known.get(folder)
-        if folder and ((before and before.kind == "dir") or (not entries and not ignored)):
-            yield folder, os.lstat(self.root / folder)
+            raise unreadable(folder or self.root, error) from None
+        prefix = f"{folder}/" if folder else ""
         for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            try:
-                path.encode()
-                status = entry.stat(follow_symlinks=False)
-            except UnicodeEncodeError:
-                raise Failure(f"The name of {path!r} is not in UTF-8. Rename it, or its folder.") from None
-            except FileNotFoundError:
-                continue
-            if stat.S_ISDIR(status.st_mode):
+            path = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
                 out = self.rules.ignored(path, True, ignored)
                 # where a rule includes again, or a snapshot has files, there may be something in it
-                if (
-                    not out
-                    or path in self._kept
-                    or (self.rules.includes_again and entry.name.casefold() not in NEVER)
-                ):
+                again = self.rules.includes_again and entry.name.casefold() not in NEVER
+                if (not out or path in self._kept or again) and self._takes(path, found):
                     yield from self._walk(path, out, found)
             elif path in self.known or not self.rules.ignored(path, False, ignored):
-                if stat.S_IFMT(status.st_mode) in KINDS:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if self._takes(path, found) and stat.S_IFMT(status.st_mode) in KINDS:
                     yield path, status
-                else:
+                elif path not in found.left_out:
                     found.left_out.append(path)
+
+    def _takes(self, path: str, found: Scanned) -> bool:
+        """Whether a snapshot can have this name. Raises Failure for one that is not text."""
+        if harmless(path):
+            return True
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise Failure(
+                f"The name of {path!r} is not in UTF-8. Rename it, or its folder.", code="BAD_NAME"
+            ) from None
+        found.left_out.append(path)
+        return False
+
+    def _entry(
+        self,
+        path: str,
+        kind: str,
+        status: os.stat_result,
+        cached: list[Any] | None,
+        started: int,
+        found: Scanned,
+    ) -> TreeEntry | None:
+        """What a snapshot has of a path; None for a link that leaves the folder, or for what went meanwhile."""
+        try:
+            if kind == "file":
+                return self._file(path, status, cached, started, found)
+            if kind == "symlink":
+                return self._link(path, found)
+        except FileNotFoundError:
+            return None
+        before = self.known.get(path)
+        kept = before.mode if before and before.kind == "dir" else None
+        return TreeEntry(path, "dir", 0o755 if kept is None else kept)
 
     def _file(
         self, path: str, status: os.stat_result, cached: list[Any] | None, started: int, found: Scanned
     ) -> TreeEntry:
         mark = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        size = status.st_size
         if cached and cached[:4] == mark:
             hash = str(cached[4])
         else:
-            hash = sha(read_file(self.root / path))
+            try:
+                data = (self.root / path).read_bytes()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise unreadable(path, error) from None
+            hash, size = sha(data), len(data)
             found.hashed += 1
         # a file that changed just now may change again within the same tick of the clock
         if max(mark[1], mark[2]) < started - SETTLED:
             found.cache[path] = [*mark, hash]
-        return TreeEntry(path, "file", self._mode(path, status), hash, status.st_size)
+        return TreeEntry(path, "file", self._mode(path, status), hash, size)
 
     def _mode(self, path: str, status: os.stat_result) -> int:
         """The bits of the last snapshot, if they say the same of who may run the file: others depend on the computer."""
@@ -123,7 +168,7 @@ class FolderScan:
             return old
         return 0o755 if os.name != "nt" and runs(status.st_mode) else 0o644
 
-    def _link(self, path: str, found: Scanned) -> None:
+    def _link(self, path: str, found: Scanned) -> TreeEntry | None:
         target = os.readlink(self.root / path)
         if os.name == "nt":
             target = target.replace("\\", "/")
@@ -131,11 +176,22 @@ class FolderScan:
             target.encode()
         except UnicodeEncodeError:
             found.left_out.append(path)
-            return
+            return None
         if stays(path, target):
-            found.tree[path] = TreeEntry(path, "symlink", target=target)
-        else:
-            found.left_out.append(path)
+            return TreeEntry(path, "symlink", target=target)
+        found.left_out.append(path)
+        return None
+
+    def _keep_collisions(self, found: Scanned) -> None:
+        """Names that this computer takes for one, as Windows and macOS do, can be written only once: the others stay as the last snapshot
+        has them, instead of being deleted for everyone."""
+        missing = [path for path in self.known if path not in found.tree]
+        if not missing:
+            return
+        written = {one_name(path) for path in found.tree if path in self.known}
+        for path in missing:
+            if one_name(path) in written and os.path.lexists(self.root / path):
+                found.tree[path] = self.known[path]
 
     def _cached(self) -> dict[str, Any]:
         try:
@@ -145,26 +201,38 @@ class FolderScan:
         return found if isinstance(found, dict) else {}
 
 
+def one_name(path: str) -> str:
+    """A path as the least exact of file systems compares it."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def unreadable(path: object, error: OSError) -> Failure:
+    """A file or folder cannot be read."""
+    return Failure(
+        f"'{path}' cannot be read: {error.strerror}. Change its rights, or name it in .stoaignore.",
+        code="UNREADABLE",
+        details={"path": str(path)},
+    )
+
+
 def read_file(place: Path) -> bytes:
     """The bytes of a file. Raises Failure."""
     try:
         return place.read_bytes()
     except OSError as error:
-        raise Failure(f"'{place}' cannot be read: {error.strerror}") from None
+        raise unreadable(place, error) from None
 
 
 def replace(place: Path, data: bytes, mode: int = 0o666) -> None:
     """Write a file so that it has either the old content or the new, whatever happens meanwhile; `mode` without the bits of the umask."""
     temporary = place.with_name(f"{place.name}.{os.getpid()}.new")
     temporary.unlink(missing_ok=True)
-    with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, place)
-
-
-def _folders(path: str) -> Iterator[str]:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
+    try:
+        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

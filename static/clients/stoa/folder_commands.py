@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stoa.console_output import Console, change_lines, counted
-from stoa.failures import Failure, Refused, Unreachable, misused
+from stoa.console_output import Console, change_lines, counted, files_in
+from stoa.failures import Failure, Refused, Unreachable, misused, plain
+from stoa.overlap_notice import overlap_lines, overlaps
 from stoa.project_exchange import ProjectExchange, RemoteWorkspace
 from stoa.project_work import ProjectWork, Reconciled
-from stoa.server_calls import Server, quoted
+from stoa.server_calls import BUSY, Server, quoted
 from stoa.sign_in import author_of
 from stoa.tree_text import changes
 from stoa.working_copy import FOLDER, WorkingCopy
@@ -49,7 +50,7 @@ def init(console: Console) -> int:
         "snapshot_id": record["id"] if record else None,
         "sent": bool(done and done.how == "sent"),
     }
-    files = counted(len(work.head_tree()), "file")
+    files = files_in(work.head_tree())
     console.show(answer, [f"Project {project_id} on {server.url}, with {files}.", *_left_out(work)])
     return 0
 
@@ -80,7 +81,7 @@ def clone(console: Console) -> int:
         "snapshot_id": workspace.snapshot,
         "folder": str(folder),
     }
-    files = counted(len(exchange.tree(workspace.manifest)), "file")
+    files = files_in(exchange.tree(workspace.manifest))
     console.show(answer, [f"Cloned {project['name']} into {folder}: {files}, workspace {workspace.name}."])
     return 0
 
@@ -96,6 +97,7 @@ def status(console: Console) -> int:
     unsent = copy.unsent(copy.state["head"])
     workspace, problem = _server_state(console, copy)
     moved = workspace is not None and workspace.place != copy.state["remote"]
+    both = overlaps(console.server(copy), copy.config, found) if workspace else []
     answer = {
         "project_id": copy.config["project_id"],
         "workspace_id": copy.config.get("workspace_id"),
@@ -105,6 +107,7 @@ def status(console: Console) -> int:
         "server_moved": moved if workspace else None,
         "interrupted": bool(pending),
         "left_out": scanned.left_out,
+        "overlaps": both,
     }
     lines = [f"Snapshot {copy.state['head'] or '(none)'}"]
     lines += (
@@ -116,7 +119,7 @@ def status(console: Console) -> int:
     lines += ["The workspace moved on the server: 'sync' fetches it."] if moved else []
     lines += ["A change of this folder was interrupted: the next 'sync' finishes it."] if pending else []
     lines += [problem] if problem else []
-    console.show(answer, lines)
+    console.show(answer, [*lines, *overlap_lines(both)])
     return 0
 
 
@@ -127,6 +130,7 @@ def snapshot(console: Console) -> int:
         work = console.work(copy, signed_in=not options.offline)
         record = work.snapshot(options.message, options.agent)
         done, problem = _sent(console, work) if not options.offline else (None, None)
+        both = overlaps(work.exchange.server, copy.config, ()) if record and done else []
     head = copy.state["head"]
     how = done.how if done else None
     answer = {
@@ -135,6 +139,7 @@ def snapshot(console: Console) -> int:
         "sent": how in ("sent", "nothing"),
         "server_moved": how == "moved",
         "left_out": work.left_out,
+        "overlaps": both,
     }
     lines = [f"Snapshot {head}" if record else "No changes since the last snapshot."]
     lines += ["It is sent." if record else "What was not sent is sent."] if how == "sent" else []
@@ -146,7 +151,7 @@ def snapshot(console: Console) -> int:
     lines += (
         [f"{problem} The snapshot is stored here; the next 'snapshot' or 'sync' sends it."] if problem else []
     )
-    console.show(answer, [*lines, *_left_out(work)])
+    console.show(answer, [*lines, *_left_out(work), *overlap_lines(both)])
     return 1 if how == "moved" else problem.exit_code if problem else 0
 
 
@@ -180,16 +185,17 @@ def watch(console: Console) -> int:
         raise misused("--interval must be 1 to 3600 seconds.")
     console.say(f"Watching {copy.root}. Ctrl-C ends it.")
     before: dict[str, str] = {}
+    told: list[dict[str, Any]] = []
     rounds = 0
     while options.rounds is None or rounds < options.rounds:
         rounds += 1
-        before = _watched(console, before)
+        before = _watched(console, before, told)
         time.sleep(options.interval)
     return 0
 
 
-def _watched(console: Console, before: dict[str, str]) -> dict[str, str]:
-    """One round: a snapshot if the same changes were there a round ago. Returns the changes."""
+def _watched(console: Console, before: dict[str, str], told: list[dict[str, Any]]) -> dict[str, str]:
+    """One round: a snapshot if the same changes were there a round ago. Returns the changes. `told` are the overlaps that were said."""
     copy = console.copy()
     try:
         with copy.locked():
@@ -216,13 +222,18 @@ def _watched(console: Console, before: dict[str, str]) -> dict[str, str]:
             sys.stdout.flush()
         if done and done.how == "moved":
             console.say("The workspace moved on the server: run 'sync'.")
+        both = overlaps(work.exchange.server, copy.config, ()) if done else []
+        for line in overlap_lines([each for each in both if each not in told]):
+            console.say(plain(line))
+        told[:] = both
         if problem:
             console.say(str(problem))
         return {}
     except Failure as error:
-        if error.code not in ("LOCKED", "CHANGING", "UNREACHABLE"):
+        passing = isinstance(error, Refused) and (error.status == BUSY or error.status >= 500)
+        if not passing and error.code not in ("LOCKED", "CHANGING", "UNREACHABLE", "UNREADABLE"):
             raise
-        console.say(str(error))
+        console.say(plain(error))
         return before
 
 
@@ -311,9 +322,8 @@ def _file_name(name: str) -> str:
 def _snapshot_line(each: dict[str, Any], head: str | None, word: str) -> str:
     mark = "*" if each["id"] == head else " "
     moment = each["created_at"][:16].replace("T", " ")
-    return (
-        f"{mark} {moment}  {each['id'][:12]}  {word:<8}  {each.get('summary') or each.get('message') or ''}"
-    )
+    text = each.get("summary") or each.get("message") or ""
+    return f"{mark} {moment}  {word:<8}  {text}  {each['id']}"
 
 
 def _left_out(work: ProjectWork) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ DEFAULTS = [
 
 
 class _Rule(NamedTuple):
-    pattern: str
+    pattern: re.Pattern[str]
     includes: bool
     folders_only: bool
     whole: bool  # from the root, rather than any one name
@@ -27,12 +27,12 @@ class _Rule(NamedTuple):
     def matches(self, path: str, folder: bool) -> bool:
         if self.folders_only and not folder:
             return False
-        return fnmatch.fnmatchcase(path if self.whole else path.rpartition("/")[2], self.pattern)
+        return bool(self.pattern.fullmatch(path if self.whole else path.rpartition("/")[2]))
 
 
 class IgnoreRules:
     """Rules, of which the last that matches decides. A rule without a slash is for a name anywhere, one with a slash for a path from the root;
-    a slash at the end is for folders, and for all in them. `*` stands for any characters, `!` includes again."""
+    a slash at the end is for folders, and for all in them. `*` stands for any characters, all others for themselves; `**/` for any folders above; `!` includes again."""
 
     def __init__(self, lines: list[str]) -> None:
         self._rules = [rule for line in [*DEFAULTS, *lines] if (rule := _read(line))]
@@ -66,4 +66,11 @@ def _read(line: str) -> _Rule | None:
     text = text[1:].strip() if includes else text
     folders_only, text = text.endswith("/"), text.rstrip("/")
     whole, text = "/" in text, text.lstrip("/")
-    return _Rule(text, includes, folders_only, whole) if text else None
+    anywhere = text.startswith("**/")
+    text = text[3:] if anywhere else text
+    if not text:
+        return None
+    pattern = re.sub(r"(?:\\\*)+", ".*", re.escape(text))
+    return _Rule(
+        re.compile(f"(?:.*/)?{pattern}" if anywhere else pattern, re.DOTALL), includes, folders_only, whole
+    )

@@ -90,7 +90,7 @@ class ProjectExchange:
                 hashes -= {each.hash for each in self.tree(before["manifest_hash"]).values()}
         missing = self._missing(sorted(hashes))
         if missing:
-            self.say(f"Sending {len(missing):,} files …")
+            self.say(f"Sending {len(missing):,} file{'s' * (len(missing) > 1)} …")
         for batch in self._batches(missing, places):
             self.server.json("POST", "/v1/blobs/batch", batch, query=self._org, again=True)
         path = f"/v1/blobs/manifests/{record['manifest_hash']}"
@@ -179,7 +179,7 @@ class ProjectExchange:
         """Keep the bytes of these files here."""
         wanted = [each for each in dict.fromkeys(hashes) if not self.copy.object_place(each).exists()]
         if wanted:
-            self.say(f"Fetching {len(wanted):,} files …")
+            self.say(f"Fetching {len(wanted):,} file{'s' * (len(wanted) > 1)} …")
         while wanted:
             body = {"hashes": wanted[:MOST_HASHES]}
             reply = self.server.call("POST", "/v1/blobs/batch-download", body, query=self._org, again=True)

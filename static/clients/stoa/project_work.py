@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from stoa.failures import Failure
-from stoa.file_scan import Scanned, read_file
+from stoa.file_scan import MAX_FILE, Scanned, read_file
 from stoa.project_exchange import ProjectExchange, RemoteWorkspace, computed_id, second_text
 from stoa.tree_text import TreeEntry, changes, read_tree, sha, tree_text
 from stoa.tree_writer import TreeWriter
@@ -49,7 +49,14 @@ class ProjectWork:
                 return None
             if self._keep_files(scanned.tree, head):
                 parents = [self.copy.state["head"]] if self.copy.state["head"] else []
-                return self._record(tree_text(scanned.tree.values()), parents, message, agent)
+                text = tree_text(scanned.tree.values())
+                if len(text) > MAX_FILE:
+                    # one that the server refuses would block all that come after it
+                    raise Failure(
+                        "The list of files is larger than the server stores. Name folders of generated files in .stoaignore.",
+                        code="MANIFEST_TOO_LARGE",
+                    )
+                return self._record(text, parents, message, agent)
         raise Failure("Files change while they are read. Try again when they are at rest.", code="CHANGING")
 
     def reconcile(self, prefer: str | None = None) -> Reconciled:

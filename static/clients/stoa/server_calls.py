@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import platform
-import ssl
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from typing import Any, NamedTuple
 
 from stoa import SERVED
@@ -19,8 +15,9 @@ TIMEOUT = 60
 """Seconds without a byte."""
 TRIES = 4
 MOST_WAIT = 30
-"""Seconds before a request is repeated."""
-PASSING = frozenset({429, 502, 503, 504})
+"""Seconds to wait before a request is repeated; a server that wants more is left alone."""
+BUSY = 429
+PASSING = frozenset({BUSY, 502, 503, 504})
 """Statuses that may pass."""
 
 
@@ -32,19 +29,12 @@ class Reply(NamedTuple):
     data: bytes
 
 
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the key is for this server only."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
 class Server:
     """One Stoa, with the key of a person. `sleep` and `send` are replaced in tests."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
         self.url, self.token = url, token
-        self._opener = urllib.request.build_opener(_StayHere)
+        self._opener: Any = None
 
     def get(self, path: str, **query: Any) -> Any:
         """The JSON at this path."""
@@ -98,32 +88,50 @@ class Server:
         elif body is not None or method == "POST":
             data = json.dumps({} if body is None else body).encode()
             sent["Content-Type"] = "application/json"
-        given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
-        address = self.url + path + (f"?{urllib.parse.urlencode(given)}" if given else "")
+        given = {name: value for name, value in (query or {}).items() if value not in (None, "", [])}
+        address = self.url + path + (f"?{urllib.parse.urlencode(given, doseq=True)}" if given else "")
         tries = TRIES if again or method in ("GET", "PUT") else 1
         return self._tried(method, address, data, sent, tries)
 
     def _tried(
         self, method: str, address: str, data: bytes | None, headers: dict[str, str], tries: int
     ) -> Reply:
-        for number in range(1, tries + 1):
+        for number in range(1, TRIES + 1):
             try:
                 reply = self.send(method, address, data, headers)
-            except (OSError, http.client.HTTPException) as error:
-                if number == tries:
+            except OSError as error:
+                if number >= tries:
                     reason = getattr(error, "reason", None) or error
                     raise Unreachable(f"{self.url} cannot be reached: {reason}") from None
                 self.sleep(2 ** (number - 1))
                 continue
             if reply.status < 300:
                 return reply
-            if reply.status not in PASSING or number == tries:
+            # 429 comes before anything is done, so that may be sent again whatever it is
+            left = TRIES - number if reply.status == BUSY else tries - number
+            if reply.status not in PASSING or left <= 0:
                 raise refusal(reply)
-            self.sleep(_wait(reply, number))
+            seconds = _wait(reply, number)
+            if seconds > MOST_WAIT:
+                raise Refused(
+                    reply.status,
+                    f"The server is busy. Try again in {seconds:.0f} seconds.",
+                    "RATE_LIMITED",
+                    {"retry_after": seconds},
+                )
+            self.sleep(seconds)
         raise AssertionError("a request is tried at least once")
 
     def send(self, method: str, address: str, data: bytes | None, headers: dict[str, str]) -> Reply:
-        """Send one request. Raises OSError, HTTPException."""
+        """Send one request. Raises OSError."""
+        # costs a tenth of a second, which commands that need no server save
+        import http.client
+        import ssl
+        import urllib.error
+        import urllib.request
+
+        if self._opener is None:
+            self._opener = urllib.request.build_opener(no_redirects())
         request = urllib.request.Request(address, data=data, headers=headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as answer:
@@ -135,10 +143,23 @@ class Server:
             if isinstance(error.reason, ssl.SSLError):
                 raise Unreachable(f"{self.url} cannot be trusted: {error.reason}") from None
             raise
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the answer breaks off ({error!r})") from None
 
     def sleep(self, seconds: float) -> None:
         """Wait before a request is repeated."""
         time.sleep(seconds)
+
+
+def no_redirects() -> Any:
+    """A handler that follows no redirect: the key is for this server only."""
+    from urllib.request import HTTPRedirectHandler
+
+    class StayHere(HTTPRedirectHandler):
+        def redirect_request(self, *_: Any, **__: Any) -> None:
+            return None
+
+    return StayHere()
 
 
 def refusal(reply: Reply) -> Failure:
@@ -188,4 +209,4 @@ def quoted(text: str) -> str:
 
 def _wait(reply: Reply, number: int) -> float:
     after = str(reply.headers.get("Retry-After") or "")
-    return min(float(after) if after.isdigit() else 2.0 ** (number - 1), MOST_WAIT)
+    return float(after) if after.isdigit() and after.isascii() else 2.0 ** (number - 1)

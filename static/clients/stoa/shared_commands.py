@@ -247,7 +247,7 @@ def _execute(console: Console, server: Server, preview: dict[str, Any]) -> dict[
         raise Failure(
             "Both sides changed these files: "
             + ", ".join(missing[:20])
-            + ". Choose with --take main or mine, or --decide PATH=main, PATH=mine or PATH=@FILE.",
+            + ". See both with 'sync --dry-run'. Choose with --take main or mine, or --decide PATH=main, PATH=mine or PATH=@FILE.",
             code="MISSING_DECISIONS",
             details={"missing": missing, "preview": preview},
         )
@@ -269,13 +269,27 @@ def _sync_lines(
     if preview and _has_work(preview) and not executed:
         lines = [*lines, "A merge of the main workspace would change:"]
         lines += [f"  {each['path']}: {each['description']}" for each in preview["auto_actions"]]
-        lines += [f"  {each['path']}: needs a decision" for each in preview["decisions_needed"]]
+        for each in preview["decisions_needed"]:
+            lines += [f"  {each['path']}: needs a decision. {each['conflict_reason']}", *_diff_lines(each)]
     if executed:
         lines = [*lines, "Merged the main workspace into this one."]
     if preview and _has_work(preview):
         found = preview.get("warnings", [])
         lines += [f"  Look at {each['path']}:{each['line']}: {each['message']}" for each in found]
     return [*(lines or ["All is in sync."]), *change_lines(changed)]
+
+
+def _diff_lines(decision: dict[str, Any], most: int = 100) -> list[str]:
+    """How main's text differs from the own one, if both are texts."""
+    from difflib import unified_diff
+
+    texts = {each["id"]: each["resulting_content"] for each in decision["options"]}
+    mine, main = (texts.get(SIDES[each]) for each in ("mine", "main"))
+    if mine is None or main is None:
+        return []
+    found = list(unified_diff(mine.splitlines(), main.splitlines(), "mine", "main", lineterm=""))
+    more = [f"    … and {len(found) - most:,} more lines"] if len(found) > most else []
+    return [*(f"    {line}" for line in found[:most]), *more]
 
 
 def _decisions(given: list[str], allowed: tuple[str, ...] | None) -> dict[str, str]:

@@ -21,6 +21,11 @@ _ESCAPES = (
     ("\u2029", "\\u2029"),
 )
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.+@=-]*/)*[A-Za-z0-9_][A-Za-z0-9_.+@=-]*")
+"""Paths of ordinary names, which need no closer look except on Windows."""
+_DRIVE = re.compile(r"[A-Za-z]:(?:[\\/]|$)")
+MOST_CHARACTERS, MOST_FOLDERS = 4096, 200
+"""Of a path, as the server has them."""
 
 
 class TreeEntry(NamedTuple):
@@ -70,12 +75,20 @@ def read_tree(text: bytes) -> dict[str, TreeEntry]:
         raise _harmful(f"it cannot be read ({error})") from None
     if len(found) != len(manifest["files"]):
         raise _harmful("it names a path twice")
-    for path in found:
-        above = path
-        while "/" in above:
+    for above in folders_above(found):
+        if above in found and found[above].kind != "dir":
+            raise _harmful(f"something lies below '{above}', which is a file or link")
+    return found
+
+
+def folders_above(paths: Iterable[str]) -> set[str]:
+    """All folders that these paths lie in."""
+    found: set[str] = set()
+    for folder in {path.rpartition("/")[0] for path in paths}:
+        above = folder
+        while above and above not in found:
+            found.add(above)
             above = above.rpartition("/")[0]
-            if above in found and found[above].kind != "dir":
-                raise _harmful(f"'{path}' lies below a file or link")
     return found
 
 
@@ -101,9 +114,11 @@ def _written(entry: TreeEntry) -> dict[str, Any]:
 
 def _read(value: dict[str, Any]) -> TreeEntry:
     path, kind = value["path"], value.get("type", "file")
-    if not isinstance(path, str) or not _harmless(path):
+    if not isinstance(path, str) or not harmless(path):
         raise _harmful(f"'{path}' is no path that may be written here")
     mode = value.get("mode")
+    if mode is not None and (type(mode) is not int or not 0 <= mode <= 0o7777):
+        raise _harmful(f"'{path}' has no mode that can be set")
     if kind == "dir":
         return TreeEntry(path, "dir", mode)
     if kind == "symlink":
@@ -116,12 +131,20 @@ def _read(value: dict[str, Any]) -> TreeEntry:
     return TreeEntry(path, "file", mode, value["hash"], int(value.get("size", 0)))
 
 
-def _harmless(path: str) -> bool:
+def harmless(path: str) -> bool:
+    """Whether a path may be written on any computer, and be sent to the server."""
+    if os.name != "nt" and len(path) < 256 and _PLAIN.fullmatch(path):
+        return True
+    names = path.split("/")
     return (
-        bool(path)
+        0 < len(path) <= MOST_CHARACTERS
+        and len(names) <= MOST_FOLDERS
         and "\0" not in path
+        and not path.startswith("\\")
+        and not _DRIVE.match(path)
         and not any(0xD800 <= ord(each) < 0xE000 for each in path)
-        and all(_harmless_name(each) for each in path.split("/"))
+        and ".." not in path.replace("\\", "/").split("/")
+        and all(_harmless_name(each) for each in names)
     )
 
 
@@ -136,7 +159,14 @@ def _harmless_name(name: str) -> bool:
 
 
 def stays(path: str, target: str) -> bool:
-    if not target or "\0" in target or target[0] in "/\\" or re.match(r"[A-Za-z]:", target):
+    """Whether a link at this path with this target leads to something in the project."""
+    if (
+        len(target) > MOST_CHARACTERS
+        or not target
+        or "\0" in target
+        or target[0] in "/\\"
+        or re.match(r"[A-Za-z]:", target)
+    ):
         return False
     depth = path.count("/")
     for name in target.replace("\\", "/").split("/"):

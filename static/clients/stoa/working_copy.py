@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from stoa.file_scan import FolderScan, Scanned, read_file, replace
 from stoa.tree_text import HASH, TreeEntry, read_tree, sha
 
 FOLDER = ".stoa"
+LOCK_WAIT = 10
+"""Seconds until another command in the folder ends."""
 
 
 class WorkingCopy:
@@ -22,6 +25,9 @@ class WorkingCopy:
 
     def __init__(self, root: Path) -> None:
         self.root, self.place = root, root / FOLDER
+        self._load()
+
+    def _load(self) -> None:
         self.config: dict[str, Any] = self._read("config.json")
         self.state: dict[str, Any] = {"head": None, "remote": [None, None], **self._read("state.json", {})}
 
@@ -57,12 +63,18 @@ class WorkingCopy:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other programs of this client out. Raises Failure if one is at work; a lock ends with its program."""
+        """Keep other programs of this client out, and read what they did. Raises Failure if one is at work for longer than `LOCK_WAIT`; a
+        lock ends with its program."""
+        end = time.monotonic() + LOCK_WAIT
         with open(self.place / "lock", "a+b") as file:
-            if not _lock(file):
-                raise Failure(
-                    "Another command is at work in this folder. Try again when it has ended.", code="LOCKED"
-                )
+            while not _lock(file):
+                if time.monotonic() >= end:
+                    raise Failure(
+                        "Another command is at work in this folder. Try again when it has ended.",
+                        code="LOCKED",
+                    )
+                time.sleep(0.1)
+            self._load()
             yield
 
     def scan(self, known: dict[str, TreeEntry] | None = None) -> Scanned:

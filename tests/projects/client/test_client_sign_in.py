@@ -74,7 +74,7 @@ def test_what_is_no_address_is_refused(computer: Shell, url: str) -> None:
 
 
 def test_no_redirect_is_followed_with_the_key() -> None:
-    handler = module("server_calls")._StayHere()
+    handler = module("server_calls").no_redirects()
     request = urllib.request.Request(URL, headers={"Authorization": "Bearer x"})
     answer = handler.redirect_request(request, io.BytesIO(), 302, "", {}, "http://evil.test")
     assert answer is None
@@ -107,6 +107,21 @@ def test_what_may_pass_is_tried_again_but_nothing_is_done_twice(wire: Wire) -> N
     with pytest.raises(module("failures").Unreachable):
         server.post("/x")
     assert server.post("/x", again=True) == {"a": 1}
+    wire.scripted["POST", "/y"] = [(429, {}), (200, {"a": 1})]
+    assert server.post("/y") == {"a": 1}
+
+
+def test_a_wait_is_as_long_as_the_server_says_or_none(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = module("server_calls")
+    waits: list[float] = []
+    monkeypatch.setattr(calls.Server, "sleep", lambda self, seconds: waits.append(seconds))
+    for after, expected in (("7", [7, 7, 7]), ("600", []), ("x", [1, 2, 4]), ("²", [1, 2, 4])):
+        waits.clear()
+        reply = calls.Reply(429, {"Retry-After": after}, b"{}")
+        monkeypatch.setattr(calls.Server, "send", lambda *_, reply=reply: reply)
+        with pytest.raises(module("failures").Refused):
+            calls.Server(URL).post("/x")
+        assert waits == expected
 
 
 def test_text_of_the_server_does_not_steer_the_terminal(computer: Shell, wire: Wire) -> None:
@@ -137,10 +152,15 @@ def test_a_sync_merges_main_with_the_decisions(
     shop: tuple[Shell, str], wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shell, workspace = shop
-    conflicts = [{"path": each, "options": []} for each in ("a", "c=d", "e")]
+    conflicts = [{"path": each, "options": [], "conflict_reason": "Both."} for each in ("a", "c=d", "e")]
+    conflicts[0]["options"] = [
+        {"id": id, "resulting_content": text} for id, text in (("use_main", "x\n"), ("use_workspace", "y\n"))
+    ]
     wire.scripted["POST", f"{workspace}/sync/prepare"] = [(200, preview(decisions_needed=conflicts))]
     wire.scripted["POST", f"{workspace}/sync/execute"] = [(200, {"success": True, "errors": []})]
-    assert "needs a decision" in shell.text("sync", "--dry-run")
+    shown = shell.text("sync", "--dry-run")
+    assert "e: needs a decision. Both." in shown
+    assert "    -y\n    +x\n" in shown
     missing = shell("sync", "--decide", "a=main", code=1)["error"]
     assert (missing["code"], missing["details"]["missing"]) == ("MISSING_DECISIONS", ["c=d", "e"])
     bodies = []

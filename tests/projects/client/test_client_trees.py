@@ -147,6 +147,36 @@ def test_a_file_below_a_file_or_twice_is_refused() -> None:
         (["!*.pyc"], [], ["b.pyc"]),
         (["!.git/", "!.git"], [".git/config"], []),
         (["# x", "", "  y  "], ["y"], ["# x", "x"]),
+        # the defaults of the contract, one by one, at the root and below; and what only looks like them
+        (
+            [],
+            [
+                f"{at}{each}/x"
+                for each in (".fst", ".git", ".svn", ".hg", "node_modules")
+                for at in ("", "d/")
+            ],
+            [],
+        ),
+        ([], ["__pycache__/x", "d/__pycache__/x", ".fst", "d/.fst"], ["__pycache__", "d/node_modules"]),
+        ([], [".DS_Store", "Thumbs.db", "d/Thumbs.db"], ["DS_Store", "Thumbs.db.txt", "thumbs.db"]),
+        ([], ["a.pyc", "a.pyo", "a.class", "d/a.o", "a.obj"], ["pyc", "a.py", "class", "a.o.c", "objects"]),
+        ([], ["a.exe", "a.dll", "a.so", "d/a.dylib"], ["exe", "a.dll.md", "also", "so"]),
+        # the last that matches wins, in both directions, and over the defaults
+        (["!*.pyc", "*.pyc"], ["b.pyc"], []),
+        (["*.md", "!README.md", "README.*"], ["README.md", "a.md"], []),
+        (["!node_modules/"], [], ["node_modules/x"]),
+        # a slash at the end: folders only, wherever they are
+        (["out/"], ["out/a", "d/out/a/b"], ["out", "d/out", "outer/a"]),
+        # `*x` ends with, `*x*` contains, `x*` begins with
+        (["*.min.js"], ["a.min.js", "d/b.min.js"], ["a.min.js.map", "min.js"]),
+        (["*cache*"], ["cache", "mycache2/x", "d/a.cache"], ["cach"]),
+        (["log*"], ["log", "logs/x", "d/log.txt"], ["blog", "d/blog"]),
+        # other characters stand for themselves
+        (["[id].ts", "a?b"], ["[id].ts", "a?b"], ["i.ts", "axb"]),
+        (["**/gen", "**/a/b"], ["gen", "d/gen/x", "a/b", "d/a/b"], ["again", "b"]),
+        (["tmp/**"], ["tmp/x", "tmp/d/y"], ["d/tmp/x"]),
+        (["**", "!a"], ["b", ".stoaignore"], ["a"]),
+        (["/", "!", "**/", " "], [], ["a"]),
     ],
 )
 def test_ignore_rules(tmp_path: Path, lines: list[str], ignored: list[str], kept: list[str]) -> None:
