@@ -267,15 +267,15 @@ def _open_session(user: User, token: str, now: datetime, **columns: Any) -> Sess
 
 
 def refuse_grant(user_code: str, now: datetime, *, single_token: bool = False) -> DeviceCodeStatus:
-    """Refuse a code, with `single_token` of a client of projects only: its client learns it with its next poll. Returns REFUSED, or why
-    not. Locks the grant. Flushes."""
+    """Refuse a code, with `single_token` of a client of projects only: its client learns it with its next poll. Returns DONE, or why
+    not: REFUSED if it was refused before. Locks the grant. Flushes."""
     grant = find_grant(user_code, lock=True, single_token=single_token)
     outcome = grant_status(grant, now)
     if outcome is not DeviceCodeStatus.READY or grant is None:
         return outcome
     grant.refused_at = now
     db.session.flush()
-    return DeviceCodeStatus.REFUSED
+    return DeviceCodeStatus.DONE
 
 
 # -- tokens --------------------------------------------------------------------------------------------------

@@ -176,8 +176,8 @@ def connect(
 
 
 def refuse(secret: str, code: DeviceCode | None, user: User, now: datetime) -> DeviceCodeStatus:
-    """Refuse a code: its command line learns it with its next poll, and nobody can approve it any more. Returns REFUSED, or why
-    not. Locks the code's request. Idempotent. Flushes."""
+    """Refuse a code: its command line learns it with its next poll, and nobody can approve it any more. Returns DONE, or why
+    not: REFUSED if it was refused before. Locks the code's request. Idempotent. Flushes."""
     outcome = code_status_for(secret, code, user, now)
     if outcome is not DeviceCodeStatus.READY or code is None:
         return outcome
@@ -186,7 +186,7 @@ def refuse(secret: str, code: DeviceCode | None, user: User, now: datetime) -> D
     if outcome is DeviceCodeStatus.READY:
         request.refused_at = now
         db.session.flush()
-        return DeviceCodeStatus.REFUSED
+        return DeviceCodeStatus.DONE
     return outcome
 
 

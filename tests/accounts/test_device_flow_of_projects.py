@@ -508,7 +508,7 @@ def test_a_token_of_google_confirms_a_code(client: FlaskClient, session: OrmSess
     assert problem(answer) == (401, "UNAUTHORIZED")
 
 
-@pytest.mark.parametrize("body", [{}, {"credential": ""}, {"credential": 7}, [], None])
+@pytest.mark.parametrize("body", [{}, {"credential": ""}, {"credential": 7}, [], "x"])
 def test_a_credential_is_needed(client: FlaskClient, body: Any) -> None:
     assert problem(client.post("/v1/auth/google", json=body)) == (422, "VALIDATION_ERROR")
 

@@ -86,7 +86,7 @@ def refuse() -> ResponseReturnValue:
     if user is None:
         return redirect(url_for("pages.landing"), 303)
     code = _parse_code(text)
-    if devices.refuse(settings().secret_key, code, user, now()) is DeviceCodeStatus.REFUSED and code:
+    if devices.refuse(settings().secret_key, code, user, now()) is DeviceCodeStatus.DONE and code:
         audit("device.refused", user.id, user=user, after={"fingerprint": code.fingerprint_id})
     db.session.commit()
     return see_other(url_for("accounts.onboard", auth_code=text))

@@ -69,7 +69,7 @@ def confirm_grant() -> ResponseReturnValue:
 def refuse_grant() -> ResponseReturnValue:
     """Refuse the client, which learns it with its next poll. Sent twice, it refuses once."""
     code, user = _code(), signed_in()
-    if device_grants.refuse_grant(code, now()) is DeviceCodeStatus.REFUSED:
+    if device_grants.refuse_grant(code, now()) is DeviceCodeStatus.DONE:
         audit("device.refused", user.id, user=user, after={"user_code": code})
     db.session.commit()
     return see_other(url_for("accounts.device_grant", user_code=code))

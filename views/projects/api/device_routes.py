@@ -217,7 +217,7 @@ def deny_device() -> Response:
     if caller is None:
         raise DomainError(NO_KEY, code="invalid_api_key", status=401)
     code = _user_code(read(DeviceDenial).user_code)
-    if device_grants.refuse_grant(code, now(), single_token=True) is DeviceCodeStatus.REFUSED:
+    if device_grants.refuse_grant(code, now(), single_token=True) is DeviceCodeStatus.DONE:
         audit("device.refused", caller.user.id, user=caller.user, after={"user_code": code[:40]})
     db.session.commit()
     return jsonify(success=True)
