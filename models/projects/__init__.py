@@ -4,6 +4,7 @@ from models.projects import environment, exported_projects
 from models.projects.project import ActivityEvent, Project
 from models.projects.project_access import ProjectCaller
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
+from models.projects.snapshots.snapshot_run_costs import SnapshotRunCost
 from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree
 from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.drift_report import DriftReport
@@ -22,6 +23,7 @@ __all__ = [
     "ProjectStorage",
     "Snapshot",
     "SnapshotParent",
+    "SnapshotRunCost",
     "SyncPreview",
     "Tree",
     "Workspace",

@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.core.db import NOW, Base
+from models.core.db import NOW, Base, BigInt
 from models.projects.project import one_of
 
 SOURCES = ("cli", "web", "system", "import")
@@ -16,6 +16,7 @@ class Snapshot(Base):
 
     `generation` is 1 for a root, else one more than the greatest of its parents. `client_created_at` is the time that the client put
     into an id that it computed, to the second; `verified` whether the id is the hash of what the row says (contract 4.2).
+    `run_id` is the agent's run that made it, `credits` what that cost (`snapshot_run_costs.py`).
     """
 
     __tablename__ = "snapshot"
@@ -23,6 +24,7 @@ class Snapshot(Base):
         CheckConstraint("((id <> ''::text) AND (length(id) <= 128))", name="id_length"),
         CheckConstraint(one_of("source", SOURCES), name="source_known"),
         CheckConstraint("(generation > 0)", name="generation_positive"),
+        CheckConstraint("(credits >= 0)", name="credits_not_negative"),
         ForeignKeyConstraint(
             ["project_id", "workspace_id"],
             ["workspace.project_id", "workspace.id"],
@@ -34,6 +36,7 @@ class Snapshot(Base):
         Index("idx_snapshot_workspace", "workspace_id", "created_at"),
         Index("idx_snapshot_id", "id"),
         Index("idx_snapshot_created_by", "created_by"),
+        Index("idx_snapshot_run", "run_id", "created_at", postgresql_where=text("(run_id IS NOT NULL)")),
     )
 
     project_id: Mapped[str] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"), primary_key=True)
@@ -50,6 +53,8 @@ class Snapshot(Base):
     client_created_at: Mapped[datetime | None]
     verified: Mapped[bool]
     created_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("agent_run.id", ondelete="SET NULL"))
+    credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 

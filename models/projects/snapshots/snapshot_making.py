@@ -1,7 +1,7 @@
 """Making snapshots: what is checked, in the order of the contract, and what a new one moves (fastest contract 3.6, 4.2)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -16,9 +16,11 @@ from models.projects.project_ids import fits, new_snapshot_id
 from models.projects.snapshots.manifest_store import use_manifest
 from models.projects.snapshots.snapshot import SOURCES, Snapshot, SnapshotParent
 from models.projects.snapshots.snapshot_ids import computed_id, is_computed
+from models.projects.snapshots.snapshot_run_costs import add_costs, run_for_snapshot, uncounted_costs
 from models.projects.snapshots.stored_objects import among
 from models.projects.workspaces.head_moves import Mover, move_head
 from models.projects.workspaces.workspace import Workspace
+from models.runs.run import agent_name_of
 
 MAX_PARENTS = 64
 MAX_TEXT = {"summary": 10_000, "message": 10_000, "agent": 200, "author_name": 200, "author_email": 320}
@@ -26,7 +28,8 @@ MAX_TEXT = {"summary": 10_000, "message": 10_000, "agent": 200, "author_name": 2
 
 @dataclass(frozen=True, slots=True)
 class NewSnapshot:
-    """What a client says of a snapshot. `created_at` is its own time, to the second; `expected` the version of the workspace that it read."""
+    """What a client says of a snapshot. `created_at` is its own time, to the second; `expected` the version of the workspace that it read;
+    `run_id` the agent's run that made it."""
 
     manifest_hash: str
     id: str | None = None
@@ -40,6 +43,7 @@ class NewSnapshot:
     author_email: str | None = None
     created_at: datetime | None = None
     expected: int | None = None
+    run_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +58,18 @@ class MadeSnapshot:
 
 
 def push_snapshot(caller: ProjectCaller, project_id: str, new: NewSnapshot, mover: Mover) -> MadeSnapshot:
-    """Store a snapshot, and move the head of its workspace there. Idempotent by id. Locks the project, then the workspace; flushes.
+    """Store a snapshot, and move the head of its workspace there. Idempotent by id. Locks the project, then the workspace, then the costs
+    of the run; flushes. With a run, the snapshot and the operation name it and take its credits that none took before.
 
     Raises NotFound and Forbidden, Invalid (422), also with the code `manifest_not_found`, and Conflict (409) for an id that another
     snapshot of the project has. The loser of a race is stored too: `lost_to`.
     """
-    own_project(caller, project_id, "edit_projects")
+    project = own_project(caller, project_id, "edit_projects")
     if not new.manifest_hash:
         raise Invalid("'manifest_hash' is missing.")
     parents = list(dict.fromkeys(filter(None, new.parent_ids)))
     _check(new, parents)
+    run = run_for_snapshot(project.account_id, caller.user_id, new.run_id) if new.run_id else None
     project = own_project(caller, project_id, "edit_projects", lock=True)
     workspace = _workspace(project, new.workspace_id)
     generation = _generation(project, parents)
@@ -75,7 +81,12 @@ def push_snapshot(caller: ProjectCaller, project_id: str, new: NewSnapshot, move
         )
     if (found := _same(project, new, parents)) is not None:
         return MadeSnapshot(found, parents, created=False)
-    snapshot = _insert(project, new, parents, generation, caller.user_id)
+    costs = uncounted_costs(project.account_id, run) if run else {}
+    if run is not None:
+        mover = mover._replace(cause=run.id, cost=sum(costs.values()))
+        new = replace(new, agent=new.agent or agent_name_of(run)[: MAX_TEXT["agent"]])
+    snapshot = _insert(project, new, parents, generation, caller.user_id, credits=sum(costs.values()))
+    add_costs(snapshot, costs)
     lost = workspace is not None and new.expected not in (None, workspace.version)
     if workspace is not None and not lost:
         move_head(workspace, mover, "snapshot", snapshot_id=snapshot.id, manifest_hash=snapshot.manifest_hash)
@@ -212,7 +223,13 @@ def _same(project: Project, new: NewSnapshot, parents: list[str]) -> Snapshot | 
 
 
 def _insert(
-    project: Project, new: NewSnapshot, parents: list[str], generation: int, user_id: str | None
+    project: Project,
+    new: NewSnapshot,
+    parents: list[str],
+    generation: int,
+    user_id: str | None,
+    *,
+    credits: int = 0,
 ) -> Snapshot:
     snapshot = Snapshot(
         project_id=project.id,
@@ -229,6 +246,8 @@ def _insert(
         client_created_at=new.created_at,
         verified=_is_verifiable(new),
         created_by=user_id,
+        run_id=new.run_id or None,
+        credits=credits,
         created_at=now(),
     )
     db.session.add(snapshot)

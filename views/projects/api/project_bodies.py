@@ -112,6 +112,8 @@ class SnapshotDetail(SnapshotObject):
     client_created_at: datetime | None
     generation: int
     verified: bool = Field(description="The id is the hash of what the snapshot says")
+    run_id: str | None = Field(description="The agent's run that made it")
+    credits: int = Field(description="What of that run's cost the snapshot counts")
 
 
 class SnapshotAnswer(ResponseModel):
@@ -243,7 +245,16 @@ def snapshot_json(row: Snapshot, parent_ids: Sequence[str], *, full: bool = Fals
         "created_at": own_time if own_time and row.verified else iso(row.created_at),
     }
     if full:
-        names = ("message", "agent", "author_name", "author_email", "generation", "verified")
+        names = (
+            "message",
+            "agent",
+            "author_name",
+            "author_email",
+            "generation",
+            "verified",
+            "run_id",
+            "credits",
+        )
         found |= {name: getattr(row, name) for name in names}
         found["client_created_at"] = own_time
     return found

@@ -58,6 +58,11 @@ class SnapshotPush(Body):
     summary: str | None = None
     message: str | None = None
     agent: str | None = Field(None, description="The coding agent that made the changes")
+    run_id: str | None = Field(
+        None,
+        description="The agent's run that made the changes: one that you started and the account of the project pays. The snapshot"
+        " names it, and takes the credits of it and its sub-runs that no snapshot took before",
+    )
     author_name: str | None = None
     author_email: str | None = None
     created_at: str | None = Field(
@@ -180,6 +185,7 @@ def _new(body: SnapshotPush) -> NewSnapshot:
         summary=body.summary,
         message=body.message,
         agent=body.agent,
+        run_id=body.run_id or None,
         author_name=body.author_name,
         author_email=body.author_email,
         created_at=_moment(body.created_at) if body.created_at else None,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import url_for
+from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.errors import NotFound
@@ -14,10 +14,13 @@ from models.projects.snapshots.manifest_store import manifest_row
 from models.projects.snapshots.snapshot_changes import SnapshotChanges, snapshot_changes
 from models.projects.snapshots.snapshot_making import parents_of, snapshot_in
 from models.projects.workspaces.workspace_editing import workspaces_of
+from models.runs import AgentRun
+from models.runs.history import find_run
 from views.projects.pages.project_blueprint import asked, project_page, viewed_project
 from views.projects.pages.project_stories import short_id, snapshot_title
 from views.web.htmx import render
 from views.web.keyset import cursor, cursor_text
+from views.web.org_guards import viewed_member
 
 PAGE = 50
 CHOICES = 100
@@ -68,6 +71,7 @@ def snapshot(project_id: str) -> ResponseReturnValue:
         manifest=manifest_row(project.account_id, found.manifest_hash),
         workspace=named.get(found.workspace_id or ""),
         people=people_of([found.created_by]),
+        run=_run(project, found),
         heads=_heads(project),
         changes=_changes(project, parents[parent_ids[0]] if parent_ids else None, found),
     )
@@ -75,12 +79,12 @@ def snapshot(project_id: str) -> ResponseReturnValue:
 
 @project_page("/<project_id>/comparison")
 def comparison(project_id: str) -> ResponseReturnValue:
-    """What differs between two snapshots. Query: `before` and `after`; by default the newest one and its first parent. Raises NotFound,
-    Forbidden."""
+    """What differs between two snapshots. Query: `before`, empty for no files, and `after`; by default the newest one and its first
+    parent. Raises NotFound, Forbidden."""
     project = viewed_project(project_id)
     after = _chosen(project, "after") or _newest(project)
     before = _chosen(project, "before")
-    if before is None and after is not None:
+    if before is None and after is not None and "before" not in request.args:
         ids = parents_of(project.id, [after.id])[after.id]
         before = snapshot_in(project.id, ids[0]) if ids else None
     offered = snapshots_page(project.id, CHOICES)
@@ -103,6 +107,12 @@ def _changes(project: Project, before: Snapshot | None, after: Snapshot | None) 
     if any(each is not None and tree is None for each, tree in zip((before, after), trees, strict=True)):
         return None
     return snapshot_changes(project.account_id, *trees)
+
+
+def _run(project: Project, snapshot: Snapshot) -> AgentRun | None:
+    """The run that made a snapshot, if the viewer sees it."""
+    id = snapshot.run_id
+    return find_run(project.account_id, id, user_id=viewed_member()) if id else None
 
 
 def _chosen(project: Project, parameter: str) -> Snapshot | None:

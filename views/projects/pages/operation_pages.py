@@ -12,6 +12,7 @@ from models.projects import Project, WorkspaceOperation
 from models.projects.project_listing import operation_in, people_of, snapshots_named, workspaces_named
 from models.projects.workspaces.head_moves import StaleWorkspace, operations_page
 from models.projects.workspaces.operation_undo import UndecidedUndo, UndoPlan, preview_undo, undo_operation
+from models.runs.history import agents_of_runs
 from views.projects.pages.project_blueprint import (
     entered,
     project_form,
@@ -25,6 +26,7 @@ from views.projects.pages.project_blueprint import (
 from views.projects.pages.project_stories import operation_story
 from views.web.htmx import render, see_other, toast
 from views.web.keyset import cursor, cursor_text
+from views.web.org_guards import viewed_member
 
 PAGE = 50
 MAX_SHOWN = 500
@@ -54,6 +56,8 @@ def operations(project_id: str) -> ResponseReturnValue:
         operations=[(each, operation_story(each, people, named)) for each in shown],
         workspaces=named,
         snapshots=snapshots_named(project.id, ids),
+        runs=agents_of_runs(project.account_id, [each.cause for each in shown if each.cause]),
+        member=viewed_member(),
         next_href=next_href,
         may_edit=viewer_may("edit_projects"),
     )

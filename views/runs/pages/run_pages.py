@@ -1,5 +1,6 @@
 """Pages of a run: its trace, a model call, a tool call, and search in its messages."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -9,6 +10,8 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db
 from models.core.errors import NotFound
+from models.orgs import can
+from models.projects.snapshots.run_changes import RunChange, changes_of_run
 from models.runs import AgentRun, history, run_messages, trace
 from models.runs.history import RunSummary
 from models.runs.run import agent_name_of
@@ -88,6 +91,7 @@ def show_run(run_id: str, *, status: int = 200, **context: Any) -> ResponseRetur
         starter=history.starter_of(summary.run),
         store_href=_store_href(summary.run),
         reported=_reported_values(summary),
+        run_changes=_changes(summary.run),
         poll_href=url_for("runs.run", run_id=run_id, **(position or {"at": "end"})),
         focused=wants_fragment() and not polled,
         polled=polled,
@@ -123,6 +127,12 @@ def may_annotate_run(run: AgentRun) -> bool:
     """Whether the viewer may score, tag and share a run that they see."""
     member = current_membership() if "org" in g else None
     return may_annotate(run, require_cookie_user().id, member)
+
+
+def _changes(run: AgentRun) -> Sequence[RunChange]:
+    """What it changed in projects, if the viewer's role shows them."""
+    shown = "org" not in g or can(current_membership(), "see_projects")
+    return changes_of_run(run) if shown else ()
 
 
 def _notes_context(run: AgentRun) -> dict[str, Any]:
