@@ -40,16 +40,22 @@ def manifest_of(account_id: str, files: Files) -> str:
 
 
 def pushed(
-    caller: ProjectCaller, project_id: str, workspace_id: str, files: Files, message: str, *parents: str
+    caller: ProjectCaller,
+    project_id: str,
+    workspace_id: str,
+    files: Files,
+    message: str,
+    *parents: str,
+    run_id: str | None = None,
 ) -> str:
-    """Push a snapshot of these files; its id."""
+    """Push a snapshot of these files, as an agent's run of the caller or without one; its id."""
     hash = manifest_of(caller.account.id, files)
-    new = NewSnapshot(hash, workspace_id=workspace_id, message=message, parent_ids=parents)
+    new = NewSnapshot(hash, workspace_id=workspace_id, message=message, parent_ids=parents, run_id=run_id)
     return push_snapshot(caller, project_id, new, Mover(caller.user_id, "cli")).snapshot.id
 
 
-def project_rows(user_id: str, account: Account) -> dict[str, str]:
-    """Make them in the current transaction. Ids for the arguments of routes."""
+def project_rows(user_id: str, account: Account, run_id: str | None = None) -> dict[str, str]:
+    """Make them in the current transaction; `run_id` is a run of the user that makes one of the snapshots. Ids for the arguments of routes."""
     caller = caller_of(user_id, account)
     project = create_project(caller, account, "Pier · the long one?")
     brief = {"intent": "fun", "problem": "Rain.", "mvp_features": ["columns", LONG], "other": {"deep": 1}}
@@ -61,7 +67,7 @@ def project_rows(user_id: str, account: Account) -> dict[str, str]:
     left = {**base, "README.md": "# Pier\n\nTwelve columns.\n", "pier.toml": "[pier]\ncolumns = 12\n"}
     right = {**base, "src/columns.py": PROGRAM.replace("12", "24"), "blob.bin": "\0\1"}
     second = pushed(caller, project.id, main.id, left, "Count them", first)
-    third = pushed(caller, project.id, other.id, right, "Twice as many " + "x" * 120, first)
+    third = pushed(caller, project.id, other.id, right, "Twice as many " + "x" * 120, first, run_id=run_id)
     pushed(caller, project.id, main.id, left | right | {"README.md": left["README.md"]}, "", second, third)
     environment.set_variable(caller, project.id, NewVariable("DATABASE_URL", "postgres://0123456789", True))
     operation = operations_page(project.id, 1)[0]

@@ -72,7 +72,8 @@ def build(desk: Desk, people: Mapping[str, User], acme: Org) -> PageWorld:
     with factories.one_commit():
         org_rows = rows_of(acme, people["alice"], people["bob"], people["carol"])
         delia = db.session.get_one(User, demo.USER_ID)
-        own = _public(desk, delia, acme) | _runs(delia) | _account(delia) | _threads(delia)
+        runs = _runs(delia)
+        own = _public(desk, delia, acme) | runs | _account(delia) | _threads(delia, runs["run_id"])
         newcomer = factories.user("newcomer")
         factories.org(newcomer, "Newco")
         result = factories.save(
@@ -198,10 +199,12 @@ def _document(delia: User) -> dict[str, str]:
     return {"documents/id": factories.save(row).id}
 
 
-def _threads(delia: User) -> dict[str, str]:
+def _threads(delia: User, run_id: str) -> dict[str, str]:
     account = Account(user_id=delia.id)
     return (
-        thread_rows(delia.id, account) | assistant_rows(delia.id, account) | project_rows(delia.id, account)
+        thread_rows(delia.id, account)
+        | assistant_rows(delia.id, account)
+        | project_rows(delia.id, account, run_id)
     )
 
 
