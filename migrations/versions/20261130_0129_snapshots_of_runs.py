@@ -1,4 +1,5 @@
-"""Snapshots that name the agent's run that made them, and what of its credits each counts.
+"""Snapshots that name the agent's run that made them, and what of its credits each counts; and the check of the conditions
+that 0126 added to provider keys.
 
 Revision: 0129
 Revises: 0126
@@ -29,6 +30,9 @@ CREATE TABLE snapshot_run_cost (
     CONSTRAINT snapshot_run_cost_credits_positive CHECK (credits > 0)
 );
 CREATE INDEX idx_snapshot_run_cost_run ON snapshot_run_cost (run_id);
+
+ALTER TABLE org_provider_key VALIDATE CONSTRAINT org_provider_key_client_of_person;
+ALTER TABLE org_provider_key VALIDATE CONSTRAINT org_provider_key_provider_known;
 """
 DOWN = """
 DROP TABLE snapshot_run_cost;
