@@ -37,6 +37,12 @@ ALTER TABLE org_provider_key VALIDATE CONSTRAINT org_provider_key_provider_known
 DOWN = """
 DROP TABLE snapshot_run_cost;
 ALTER TABLE snapshot DROP COLUMN run_id, DROP COLUMN credits;
+ALTER TABLE org_provider_key
+    DROP CONSTRAINT org_provider_key_client_of_person,
+    ADD CONSTRAINT org_provider_key_client_of_person CHECK (NOT from_client OR user_id IS NOT NULL) NOT VALID,
+    DROP CONSTRAINT org_provider_key_provider_known,
+    ADD CONSTRAINT org_provider_key_provider_known CHECK (provider = ANY (ARRAY[
+        'anthropic', 'aws', 'azure', 'gemini', 'groq', 'mistral', 'openai', 'openrouter'])) NOT VALID;
 """
 
 
