@@ -36,7 +36,7 @@ def files(project_id: str) -> ResponseReturnValue:
         "projects/files.html",
         project=project,
         state=state,
-        place=_place(state),
+        state_query=_state_query(state),
         where=_where(state),
         folder=found if isinstance(found, TreeFolder) else None,
         entry=found if isinstance(found, Entry) else None,
@@ -81,7 +81,7 @@ def _content(project: Project, found: TreeFolder | Entry | None) -> dict[str, An
     return nothing | {"lines": lines[:MAX_LINES], "cut": len(lines) > MAX_LINES}
 
 
-def _place(state: ProjectState) -> dict[str, str]:
+def _state_query(state: ProjectState) -> dict[str, str]:
     """The parameters of a query that name the state."""
     if state.snapshot is not None:
         return {"at": state.snapshot.id}
