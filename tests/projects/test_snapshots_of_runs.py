@@ -132,7 +132,7 @@ def test_a_run_and_a_project_of_different_owners_never_meet(
             status, answer = mine("post", f"/projects/{project}/snapshots", body)
             assert status == (201 if (project, name) in cases else 422), (name, answer)
             if status == 422:
-                assert answer["error"]["message"].startswith("'run_id' is no run that you started")
+                assert answer["error"]["code"] == "RUN_NOT_FOUND"
 
 
 def hash_in(api: ProjectsApi, query: str) -> str:

@@ -37,10 +37,12 @@ class SnapshotRunCost(Base):
 
 
 def run_for_snapshot(account_id: str, user_id: str, run_id: str) -> AgentRun:
-    """The run that a person started and the account pays, finished or not. Raises Invalid (422), also for anybody else's."""
+    """The run that a person started and the account pays, finished or not. Raises Invalid (422, `run_not_found`), also for anybody else's."""
     found = find_run(account_id, run_id, user_id=user_id)
     if found is None:
-        raise Invalid("'run_id' is no run that you started and the account of the project pays.")
+        raise Invalid(
+            "'run_id' is no run that you started and the account of the project pays.", code="run_not_found"
+        )
     return found
 
 

@@ -92,7 +92,8 @@ class MergeBaseAnswer(ResponseModel):
             " snapshot `details.snapshot_id` is stored, and the head stays",
             ProjectError,
         ),
-        422: "A field is missing or wrong, or the manifest is not stored (`MANIFEST_NOT_FOUND`)",
+        422: "A field is missing or wrong, the manifest is not stored (`MANIFEST_NOT_FOUND`), or you have no such run"
+        " (`RUN_NOT_FOUND`)",
     },
     door=DOOR,
 )
