@@ -328,7 +328,7 @@ def test_a_run_takes_the_same_queries_whatever_it_holds(
             billed(session, alice, child)
             factories.step(run, number + 1)
     count(big)
-    assert count(big) == count(small) <= (20 if alice.home else 18)
+    assert count(big) == count(small) <= (20 if alice.home else 19)
 
 
 # -- live ----------------------------------------------------------------------------------------------------
