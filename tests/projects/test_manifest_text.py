@@ -19,6 +19,7 @@ from models.projects.snapshots.manifest_text import (
     read_entries,
     write_text,
 )
+from models.projects.snapshots.tree_editing import edited
 from tests.projects.project_calls import indented, sha
 
 HELLO = sha("hello")
@@ -213,3 +214,61 @@ def test_an_unchanged_directory_is_not_read() -> None:
 
     assert set(directory_tree.changed(old, new, load)) == {"other/b"}
     assert len(read) == 4
+
+
+folders = st.dictionaries(st.sampled_from(["a", "b", "a/a", "a/b", "a/b/c", "d"]), st.just(493), max_size=3)
+
+
+@given(trees, trees, folders, folders)
+def test_an_edited_tree_is_that_of_its_entries(
+    before: dict[str, tuple[int, str]],
+    after: dict[str, tuple[int, str]],
+    named_before: dict[str, int],
+    named_after: dict[str, int],
+) -> None:
+    sides = []
+    for files, named in ((before, named_before), (after, named_after)):
+        entries = {entry.path: entry for entry in without_clashes(files)}
+        for path, mode in named.items():
+            above = path.split("/")
+            if not any("/".join(above[:count]) in entries for count in range(1, len(above) + 1)):
+                entries[path] = Entry(path, "dir", mode)
+        sides.append(entries)
+    (old, listings), (new, _) = (directory_tree.build(side.values()) for side in sides)
+    changes = {path: sides[1].get(path) for path in sides[0].keys() | sides[1].keys()}
+    for changed in (changes, {path: to for path, to in changes.items() if sides[0].get(path) != to}):
+        root, made = edited(old, changed, lambda hashes: listings)
+        assert root == new
+        assert set(directory_tree.walk(root, lambda hashes, made=made: listings | made)) == set(
+            sides[1].values()
+        )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"a": Entry("a", "file", 420, HELLO, 5)},
+        {"b/c": Entry("b/c", "file", 420, HELLO, 5)},
+        {"b": Entry("b", "dir", 493), "b/c": None, "a": Entry("a", "symlink", target="b")},
+    ],
+)
+def test_an_edit_makes_no_file_a_directory(changes: dict[str, Entry | None]) -> None:
+    root, listings = directory_tree.build(
+        [Entry("a/x", "file", 420, HELLO, 5), Entry("b", "file", 420, HELLO, 5)]
+    )
+    with pytest.raises(ManifestInvalid):
+        edited(root, changes, lambda hashes: listings)
+
+
+def test_an_edit_reads_only_what_is_above_it() -> None:
+    root, listings = directory_tree.build(
+        [Entry(path, "file", 420, HELLO, 5) for path in ("a/b/c", "a/d/e", "f/g", "h")]
+    )
+    read: list[str] = []
+
+    def load(hashes: Any) -> dict[str, bytes]:
+        read.extend(hashes)
+        return listings
+
+    _, made = edited(root, {"a/b/c": None, "new/x": Entry("new/x", "file", 420, HELLO, 5)}, load)
+    assert (len(read), len(made)) == (3, 3)

@@ -17,13 +17,13 @@ Load = Callable[[Collection[str]], Listings]
 """Returns the listings with these hashes. Raises for one that is missing."""
 
 
-class _Directory:
-    """A directory while its tree is built."""
+class Directory:
+    """A directory while its tree is built: by name the directories in it, and rows of all else, also of directories that stay."""
 
     __slots__ = ("children", "mode", "named")
 
     def __init__(self) -> None:
-        self.children: dict[str, _Directory | Row] = {}
+        self.children: dict[str, Directory | Row] = {}
         self.mode: int | None = None
         self.named = False
 
@@ -31,12 +31,12 @@ class _Directory:
 def build(entries: Iterable[Entry]) -> tuple[str, dict[str, bytes]]:
     """The root's hash, and the listings of all directories by theirs. Raises ManifestInvalid for a path that is named twice, or that
     lies below a file or link."""
-    root, slices = _Directory(), TimeSlices()
+    root, slices = Directory(), TimeSlices()
     for entry in entries:
-        _place(root, entry)
+        place(root, entry)
         slices.pause()
     listings: dict[str, bytes] = {}
-    return _hash(root, listings, slices), listings
+    return hash_directory(root, listings, slices), listings
 
 
 def walk(root: str, load: Load) -> list[Entry]:
@@ -103,19 +103,20 @@ def entry_of_row(path: str, row: Row | None) -> Entry | None:
     return None
 
 
-def _place(root: _Directory, entry: Entry) -> None:
+def place(root: Directory, entry: Entry) -> None:
+    """Put an entry into a tree that is built. Raises ManifestInvalid if it is named twice, or lies below a file or link."""
     *above, name = entry.path.split("/")
     here = root
     for segment in above:
-        below = here.children.setdefault(segment, _Directory())
-        if not isinstance(below, _Directory):
+        below = here.children.setdefault(segment, Directory())
+        if not isinstance(below, Directory):
             raise ManifestInvalid(f"'{entry.path[:100]}' lies below a file or link.")
         here = below
     there = here.children.get(name)
     if entry.kind == "dir":
         if there is None:
-            there = here.children[name] = _Directory()
-        if not isinstance(there, _Directory) or there.named:
+            there = here.children[name] = Directory()
+        if not isinstance(there, Directory) or there.named:
             raise _twice(entry)
         there.named, there.mode = True, entry.mode
     elif there is not None:
@@ -130,10 +131,13 @@ def _twice(entry: Entry) -> ManifestInvalid:
     return ManifestInvalid(f"'{entry.path[:100]}' is named twice.")
 
 
-def _hash(directory: _Directory, listings: dict[str, bytes], slices: TimeSlices) -> str:
+def hash_directory(directory: Directory, listings: dict[str, bytes], slices: TimeSlices) -> str:
+    """The hash of a directory; adds its listing, and those of the directories below, to `listings`."""
     # as deep as MAX_DEPTH of a manifest
     rows: list[Row] = [
-        [name, "d", child.mode, _hash(child, listings, slices)] if isinstance(child, _Directory) else child
+        [name, "d", child.mode, hash_directory(child, listings, slices)]
+        if isinstance(child, Directory)
+        else child
         for name, child in directory.children.items()
     ]
     rows.sort(key=_name)

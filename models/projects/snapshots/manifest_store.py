@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from sqlalchemy import Text, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -29,6 +29,7 @@ from models.projects.snapshots.manifest_text import (
     write_text,
 )
 from models.projects.snapshots.stored_objects import Manifest, Tree, among_hashes, rows_of_json
+from models.projects.snapshots.tree_editing import edited
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -95,21 +96,44 @@ def put_entries(account_id: str, entries: Iterable[Entry]) -> str:
     """Store a manifest that the server makes of entries that it read, in the typed dialect; returns its hash. Flushes. Raises as
     `put_manifest`."""
     typed = [_typed(entry) for entry in entries]
-    text = write_text(typed, "typed")
+    return _put_typed(account_id, typed, lambda: directory_tree.build(typed))
+
+
+def put_changes(account_id: str, root: str | None, changes: Mapping[str, Entry | None]) -> str:
+    """Store the manifest of a tree, None for an empty one, in which these paths have these entries, None for nothing, in the typed
+    dialect; returns its hash. Reads all directories, and hashes and stores those that changed. Flushes. Raises as `put_manifest`; ManifestInvalid too if a file
+    would be a directory."""
+    typed = {path: entry and _typed(entry) for path, entry in changes.items()}
+    if root is None:
+        return put_entries(account_id, filter(None, typed.values()))
+    top, listings = edited(root, typed, lambda hashes: load_listings(account_id, hashes))
+    entries = directory_tree.walk(
+        top, lambda hashes: {**listings, **load_listings(account_id, set(hashes) - listings.keys())}
+    )
+    if any(_typed(entry) != entry for entry in entries):
+        return put_entries(account_id, entries)  # the tree is of the other dialect
+    return _put_typed(account_id, entries, lambda: (top, listings))
+
+
+def _put_typed(
+    account_id: str, entries: list[Entry], tree: Callable[[], tuple[str, dict[str, bytes]]]
+) -> str:
+    """Store a manifest, whose tree is asked for if it is new."""
+    text = write_text(entries, "typed")
     if len(text) > MAX_MANIFEST:
         raise ManifestTooLarge
-    if len(typed) > MAX_ENTRIES:
+    if len(entries) > MAX_ENTRIES:
         raise TooManyEntries
     hash = hashlib.sha256(text).hexdigest()
     if use_manifest(account_id, hash) is None:
-        root, listings = directory_tree.build(typed)
+        root, listings = tree()
         made = Manifest(
             account_id=account_id,
             hash=hash,
             dialect="typed",
             tree_hash=root,
             bytes=len(text),
-            entries=len(typed),
+            entries=len(entries),
         )
         _insert(made, text, listings)
     return hash

@@ -9,19 +9,20 @@ from models.core.db import db, now
 from models.core.errors import Invalid
 from models.projects.activity_log import add_event
 from models.projects.merge import CUSTOM, DecisionsMissing, SettledTree, manifest_entries, settle
+from models.projects.merge.merge_planning import ancestors
 from models.projects.project import Project
 from models.projects.project_access import ProjectCaller, own_project, own_workspace
 from models.projects.snapshots.blob_packs import put_blobs
 from models.projects.snapshots.manifest_store import (
     manifest_row,
-    put_entries,
+    put_changes,
     readable_tree,
-    tree_entries,
     use_manifest,
 )
 from models.projects.snapshots.manifest_text import ManifestInvalid
 from models.projects.snapshots.snapshot_making import server_snapshot
-from models.projects.sync.sync_plan import plan_counts, planned_merge
+from models.projects.snapshots.tree_reading import entries_at
+from models.projects.sync.sync_plan import plan_counts, planned_merge, settled_paths
 from models.projects.sync.sync_preparing import main_workspace
 from models.projects.sync.sync_preview import SyncPreview, moved_heads, own_preview
 from models.projects.sync.sync_refusals import PreviewGone, PreviewStale, SyncRefused
@@ -95,23 +96,31 @@ def _main_as_prepared(project: Project, workspace: Workspace, preview: SyncPrevi
 def _settled(
     account_id: str, preview: SyncPreview, decisions: Mapping[str, Any], custom: Mapping[str, Any]
 ) -> SettledTree | None:
-    """The tree of the merge; None if it is main's. Raises SyncRefused (400)."""
+    """What stands after the merge at the paths that it settles; None if the whole tree is main's. Raises SyncRefused (400)."""
     for path, text in custom.items():
         if not isinstance(text, str):
             raise SyncRefused(f"The text for {path[:200]} must be a string.", code="custom_text_invalid")
     if preview.plan["takes_main"] and not decisions:
         return None
-    row = manifest_row(account_id, preview.workspace_manifest_hash)
-    if row is None:
-        raise PreviewGone
-    tree = {entry.path: merge_entry(entry) for entry in tree_entries(account_id, readable_tree(row))}
+    root = _workspace_tree(account_id, preview)
+    paths = settled_paths(preview.plan)
+    standing = entries_at(account_id, root, paths | {above for path in paths for above in ancestors(path)})
+    cut = {path: merge_entry(entry) for path, entry in standing.items()}
     try:
-        return settle(planned_merge(preview.plan), tree, decisions, custom)
+        settled = settle(planned_merge(preview.plan), cut, decisions, custom)
     except DecisionsMissing as error:
         facts = {"missing": error.missing}
         raise SyncRefused(error.message, code="missing_decisions", facts=facts) from None
     except Invalid as error:
         raise SyncRefused(error.message, code=error.code) from None
+    return SettledTree({path: settled.tree[path] for path in paths & settled.tree.keys()}, settled.contents)
+
+
+def _workspace_tree(account_id: str, preview: SyncPreview) -> str:
+    row = manifest_row(account_id, preview.workspace_manifest_hash)
+    if row is None:
+        raise PreviewGone
+    return readable_tree(row)
 
 
 def _stored(account_id: str, preview: SyncPreview, settled: SettledTree | None) -> str:
@@ -119,7 +128,9 @@ def _stored(account_id: str, preview: SyncPreview, settled: SettledTree | None) 
     if settled is None:
         return preview.main_manifest_hash
     try:
-        manifest_hash = put_entries(account_id, manifest_entries(settled.tree))
+        entries = {entry.path: entry for entry in manifest_entries(settled.tree)}
+        changes = {path: entries.get(path) for path in settled_paths(preview.plan)}
+        manifest_hash = put_changes(account_id, _workspace_tree(account_id, preview), changes)
     except ManifestInvalid as error:
         raise SyncRefused(error.message, code="path_clash") from None
     # after the manifest: both lock blobs before the count of the account's bytes

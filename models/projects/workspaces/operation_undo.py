@@ -11,9 +11,8 @@ from models.projects.project import Project
 from models.projects.project_access import ProjectCaller, own_project, own_workspace
 from models.projects.snapshots.manifest_store import (
     manifest_row,
-    put_entries,
+    put_changes,
     tree_changes,
-    tree_entries,
 )
 from models.projects.snapshots.manifest_text import Entry, ManifestInvalid
 from models.projects.snapshots.snapshot_making import server_snapshot, snapshot_in
@@ -156,16 +155,9 @@ def _undo_old(
     project: Project, workspace: Workspace, plan: UndoPlan, choices: Mapping[str, Choice], mover: Mover
 ) -> WorkspaceOperation:
     current = _tree(project, workspace.current_snapshot_id, workspace.current_manifest_hash, False)
-    entries = {entry.path: entry for entry in tree_entries(project.account_id, current)} if current else {}
-    for path, entry in plan.changes.items():
-        if choices.get(path) == "keep":
-            continue
-        if entry is None:
-            entries.pop(path, None)
-        else:
-            entries[path] = entry
+    changes = {path: entry for path, entry in plan.changes.items() if choices.get(path) != "keep"}
     try:
-        manifest_hash = put_entries(project.account_id, entries.values())
+        manifest_hash = put_changes(project.account_id, current, changes)
     except ManifestInvalid:
         # a file of one side is a directory of the other
         raise UndecidedUndo(tuple(plan.changes)) from None
