@@ -133,6 +133,7 @@ class ProjectExchange:
             "author_email": record["author_email"],
             "created_at": record["created_at"],
             "agent": record.get("agent"),
+            "run_id": record.get("run_id") or None,
             "source": "cli",
         }
         headers = {}
@@ -140,11 +141,16 @@ class ProjectExchange:
             body["workspace_id"] = self.copy.config["workspace_id"]
             headers["If-Match"] = workspace.version
         given = {name: value for name, value in body.items() if value is not None}
+        path = f"/v1/projects/{quoted(self.project)}/snapshots"
         try:
-            self.server.post(
-                f"/v1/projects/{quoted(self.project)}/snapshots", given, headers=headers, again=True
-            )
+            self.server.post(path, given, headers=headers, again=True)
         except Refused as error:
+            if error.code == "RUN_NOT_FOUND":
+                # it would keep back all that come after it
+                self.say(
+                    f"The snapshot does not name the run {record['run_id']}: it is no run of yours here."
+                )
+                return self._send_snapshot({**record, "run_id": None}, workspace)
             if error.code != "VERSION_CONFLICT":
                 raise
             return False  # the server keeps it beside the head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -173,6 +174,7 @@ class ProjectWork:
             "parents": parents,
             "message": message,
             "agent": agent,
+            "run_id": os.environ.get("STOA_RUN_ID"),
             "author_name": name,
             "author_email": email,
             "created_at": moment,

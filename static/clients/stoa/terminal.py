@@ -15,6 +15,7 @@ NAME = "stoa.pyz"
 EPILOG = """Environment
   STOA_URL, STOA_TOKEN   Address of the server, and a key with projects:read and projects:write.
                          Without STOA_TOKEN, the token that "login" stored is used.
+  STOA_RUN_ID            The agent's run that works here: snapshots name it, and have its cost.
 
 Files that belong to no snapshot are named in .stoaignore, one pattern a line. The last that matches decides, "!" includes again.
 
