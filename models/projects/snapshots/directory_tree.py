@@ -1,8 +1,8 @@
 """Trees: one listing for each directory, known by its hash, so that snapshots share what did not change."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -15,6 +15,8 @@ directory, whose mode is None unless the manifest names the directory itself. So
 Listings = Mapping[str, bytes]
 Load = Callable[[Collection[str]], Listings]
 """Returns the listings with these hashes. Raises for one that is missing."""
+Changes = dict[str, tuple[Entry | None, Entry | None]]
+"""The entries before and after by path, None where there is none."""
 
 
 class Directory:
@@ -26,6 +28,15 @@ class Directory:
         self.children: dict[str, Directory | Row] = {}
         self.mode: int | None = None
         self.named = False
+
+
+class _Pair(NamedTuple):
+    """Two directories at one path of the pair of trees number `at`."""
+
+    at: int
+    prefix: str
+    before: str | None
+    after: str | None
 
 
 def build(entries: Iterable[Entry]) -> tuple[str, dict[str, bytes]]:
@@ -63,23 +74,27 @@ def walk(root: str, load: Load) -> list[Entry]:
     return entries
 
 
-def changed(
-    before: str | None, after: str | None, load: Load
-) -> dict[str, tuple[Entry | None, Entry | None]]:
+def changed(before: str | None, after: str | None, load: Load) -> Changes:
     """What differs between two trees, by path: the entry before and after, None where there is none. Reads only directories that differ."""
-    found: dict[str, tuple[Entry | None, Entry | None]] = {}
-    level: list[tuple[str, str | None, str | None]] = [("", before, after)] if before != after else []
+    return changed_each([(before, after)], load)[0]
+
+
+def changed_each(pairs: Sequence[tuple[str | None, str | None]], load: Load) -> list[Changes]:
+    """What differs in each of these pairs of trees, as `changed`; one load a level serves all pairs."""
+    found: list[Changes] = [{} for _ in pairs]
+    level = [_Pair(at, "", *pair) for at, pair in enumerate(pairs) if pair[0] != pair[1]]
     slices = TimeSlices()
     while level:
-        listings = load({hash for _, *both in level for hash in both if hash is not None})
-        below: list[tuple[str, str | None, str | None]] = []
-        for prefix, *both in level:
+        listings = load({hash for pair in level for hash in (pair.before, pair.after) if hash is not None})
+        below: list[_Pair] = []
+        for pair in level:
             old, new = (
-                {row[0]: row for row in orjson.loads(listings[hash])} if hash else {} for hash in both
+                {row[0]: row for row in orjson.loads(listings[hash])} if hash else {}
+                for hash in (pair.before, pair.after)
             )
             for name in old.keys() | new.keys():
                 if old.get(name) != new.get(name):
-                    _compare(f"{prefix}{name}", old.get(name), new.get(name), found, below)
+                    _compare(pair, name, old.get(name), new.get(name), found, below)
             slices.pause()
         level = below
     return found
@@ -154,15 +169,17 @@ def _name(row: Row) -> str:
 
 
 def _compare(
-    path: str,
+    pair: _Pair,
+    name: str,
     old: Row | None,
     new: Row | None,
-    found: dict[str, tuple[Entry | None, Entry | None]],
-    below: list[tuple[str, str | None, str | None]],
+    found: Sequence[Changes],
+    below: list[_Pair],
 ) -> None:
+    path = f"{pair.prefix}{name}"
     folders = [row[3] if row and row[1] == "d" else None for row in (old, new)]
     if folders[0] != folders[1]:
-        below.append((f"{path}/", folders[0], folders[1]))
+        below.append(_Pair(pair.at, f"{path}/", *folders))
     entries = entry_of_row(path, old), entry_of_row(path, new)
     if entries[0] != entries[1]:
-        found[path] = entries
+        found[pair.at][path] = entries

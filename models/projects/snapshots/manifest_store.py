@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import Text, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -196,11 +196,16 @@ def tree_entries(account_id: str, root: str) -> list[Entry]:
     return directory_tree.walk(root, lambda hashes: load_listings(account_id, hashes))
 
 
-def tree_changes(
-    account_id: str, before: str | None, after: str | None
-) -> dict[str, tuple[Entry | None, Entry | None]]:
+def tree_changes(account_id: str, before: str | None, after: str | None) -> directory_tree.Changes:
     """What differs between two trees, by path: the entries before and after. Raises BlobDamaged."""
     return directory_tree.changed(before, after, lambda hashes: load_listings(account_id, hashes))
+
+
+def tree_changes_each(
+    account_id: str, pairs: Sequence[tuple[str | None, str | None]]
+) -> list[directory_tree.Changes]:
+    """What differs in each of these pairs of trees, as `tree_changes`, with the queries of one."""
+    return directory_tree.changed_each(pairs, lambda hashes: load_listings(account_id, hashes))
 
 
 def load_listings(account_id: str, hashes: Collection[str]) -> dict[str, bytes]:

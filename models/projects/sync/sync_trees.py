@@ -7,7 +7,7 @@ from models.core.cooperative import in_slices
 from models.projects.merge import MergeEntry
 from models.projects.merge.code_grammars import code_grammar
 from models.projects.snapshots.blob_packs import blob_bytes, existing_blobs, read_blobs
-from models.projects.snapshots.manifest_store import FILE_MODE, tree_changes
+from models.projects.snapshots.manifest_store import FILE_MODE, tree_changes_each
 from models.projects.snapshots.manifest_text import Entry
 from models.projects.sync.sync_refusals import SyncFilesMissing
 
@@ -25,7 +25,7 @@ class CutTrees(NamedTuple):
 
 def cut_trees(account_id: str, base: str | None, workspace: str, main: str) -> CutTrees:
     """The trees with these hashes where they differ; without a base, an empty one. Reads only directories that differ. Raises BlobDamaged."""
-    ours, theirs = tree_changes(account_id, base, workspace), tree_changes(account_id, base, main)
+    ours, theirs = tree_changes_each(account_id, [(base, workspace), (base, main)])
     cut = CutTrees({}, {}, {})
     for path in in_slices(ours.keys() | theirs.keys()):
         was = (ours.get(path) or theirs[path])[0]

@@ -13,13 +13,13 @@ from models.core.db import db
 from models.projects.activity_log import add_event
 from models.projects.project import Project
 from models.projects.snapshots.blob_packs import BlobDamaged
-from models.projects.snapshots.manifest_store import manifest_row, tree_changes
+from models.projects.snapshots.manifest_store import tree_changes_each
 from models.projects.snapshots.merge_base import merge_bases
-from models.projects.snapshots.snapshot import SnapshotParent
-from models.projects.snapshots.stored_objects import among, among_hashes, rows_of_json
+from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
+from models.projects.snapshots.stored_objects import Manifest, among, among_hashes, rows_of_json
 from models.projects.workspaces.overlap_tables import ChangeIndex, WorkspaceChange
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
-from models.projects.workspaces.workspace_files import content_of, head_manifest
+from models.projects.workspaces.workspace_files import content_of
 
 MAX_INDEXED = 2_000
 """Changed paths of a workspace that are indexed; the first by name."""
@@ -30,6 +30,12 @@ BEHIND: ColumnElement[bool] = and_(
     WorkspaceChange.main.is_distinct_from(WorkspaceChange.own),
 )
 """The main workspace changed the file too, and not in the same way."""
+
+
+_UNREADABLE = "unreadable"
+"""Instead of the hash of a tree."""
+_State = tuple[str | None, str | None]
+"""The head of a workspace and the manifest of its files."""
 
 
 class _Unreadable(Exception):
@@ -157,20 +163,19 @@ def _index(place: _Place, workspace: Workspace, base_id: str | None) -> list[_Ne
         state = "complete" if len(changes) <= MAX_INDEXED else "cut"
     except (_Unreadable, BlobDamaged):
         state = "unreadable"
-    mine = WorkspaceChange.workspace_id == workspace.id
-    told = set(db.session.scalars(select(WorkspaceChange.path_key).where(mine, WorkspaceChange.told)))
-    _forget(workspace.id)
-    db.session.execute(
-        insert(ChangeIndex).values(
-            workspace_id=workspace.id,
-            project_id=place.project_id,
-            base_snapshot_id=base_id,
-            head_snapshot_id=workspace.current_snapshot_id,
-            main_snapshot_id=place.main.current_snapshot_id,
-            state=state,
-            changed=len(changes),
-        )
-    )
+    known = {
+        "base_snapshot_id": base_id,
+        "head_snapshot_id": workspace.current_snapshot_id,
+        "main_snapshot_id": place.main.current_snapshot_id,
+        "state": state,
+        "changed": len(changes),
+    }
+    row = insert(ChangeIndex).values(workspace_id=workspace.id, project_id=place.project_id, **known)
+    db.session.execute(row.on_conflict_do_update(index_elements=["workspace_id"], set_=known))
+    gone = delete(WorkspaceChange).where(WorkspaceChange.workspace_id == workspace.id)
+    told_of = gone.returning(WorkspaceChange.path_key, WorkspaceChange.told)
+    rows = db.session.execute(told_of.execution_options(synchronize_session=False))
+    told = {key for key, was_told in rows if was_told}
     if not changes:
         return []
     _insert(place, workspace, changes)
@@ -180,48 +185,53 @@ def _index(place: _Place, workspace: Workspace, base_id: str | None) -> list[_Ne
 def _changes(place: _Place, workspace: Workspace, base_id: str | None) -> dict[str, _Change]:
     """What a workspace changed since its base, by path. Without a base each of its files that the main workspace does not have so is
     new. Raises _Unreadable, BlobDamaged."""
-    own = _tree(place, workspace.current_snapshot_id, workspace.current_manifest_hash)
+    own, base, main = _trees(place, _state(workspace), (base_id, None), _state(place.main))
     if base_id is None and own is None:
         return {}
     if base_id is None:
-        main = _tree(place, place.main.current_snapshot_id, place.main.current_manifest_hash)
-        compared = _contents(place, main, own)
+        (compared,) = _contents(place, (main, own))
         return {
             path: _Change(None, here, there) for path, (there, here) in compared.items() if here is not None
         }
-    base = _tree(place, base_id, None)
-    try:
-        main = _tree(place, place.main.current_snapshot_id, place.main.current_manifest_hash)
-    except _Unreadable:
-        main = base
-    moved = _contents(place, base, main)
+    mine, moved = _contents(place, (base, own), (base, base if main == _UNREADABLE else main))
     return {
         path: _Change(before, after, moved.get(path, (before, before))[1])
-        for path, (before, after) in _contents(place, base, own).items()
+        for path, (before, after) in mine.items()
     }
 
 
 def _contents(
-    place: _Place, before: str | None, after: str | None
-) -> dict[str, tuple[str | None, str | None]]:
-    """What differs in the contents of two trees, by path."""
-    found = {}
-    for path, (old, new) in in_slices(tree_changes(place.account_id, before, after).items()):
-        contents = content_of(old), content_of(new)
-        if contents[0] != contents[1]:
-            found[path] = contents
+    place: _Place, *pairs: tuple[str | None, str | None]
+) -> list[dict[str, tuple[str | None, str | None]]]:
+    """What differs in the contents of pairs of trees, by path. Raises _Unreadable, BlobDamaged."""
+    if any(_UNREADABLE in pair for pair in pairs):
+        raise _Unreadable
+    found: list[dict[str, tuple[str | None, str | None]]] = [{} for _ in pairs]
+    for contents, changes in zip(found, tree_changes_each(place.account_id, pairs), strict=True):
+        for path, (old, new) in in_slices(changes.items()):
+            both = content_of(old), content_of(new)
+            if both[0] != both[1]:
+                contents[path] = both
     return found
 
 
-def _tree(place: _Place, snapshot_id: str | None, manifest_hash: str | None) -> str | None:
-    """The tree of a state of a workspace; None for no files. Raises _Unreadable."""
-    manifest_hash = manifest_hash or head_manifest(place.project_id, snapshot_id)
-    if manifest_hash is None:
-        return None
-    row = manifest_row(place.account_id, manifest_hash)
-    if row is None or row.tree_hash is None:
-        raise _Unreadable
-    return row.tree_hash
+def _state(workspace: Workspace) -> _State:
+    return workspace.current_snapshot_id, workspace.current_manifest_hash
+
+
+def _trees(place: _Place, *states: _State) -> list[str | None]:
+    """The trees of states of workspaces; None for no files, `_UNREADABLE` for those that the server cannot read."""
+    query = select(Snapshot.id, Snapshot.manifest_hash).where(
+        Snapshot.project_id == place.project_id,
+        among(Snapshot.id, {id for id, hash in states if id is not None and hash is None}),
+    )
+    of_heads: dict[str | None, str] = {row.id: row.manifest_hash for row in db.session.execute(query)}
+    hashes = [hash or of_heads.get(id) for id, hash in states]
+    stored = select(Manifest.hash, Manifest.tree_hash).where(
+        Manifest.account_id == place.account_id, among(Manifest.hash, {hash for hash in hashes if hash})
+    )
+    trees = {row.hash: row.tree_hash for row in db.session.execute(stored)}
+    return [None if hash is None else trees.get(hash) or _UNREADABLE for hash in hashes]
 
 
 def _insert(place: _Place, workspace: Workspace, changes: Mapping[str, _Change]) -> None:
@@ -249,17 +259,16 @@ def _mark_told(place: _Place, workspace: Workspace, told: Collection[str]) -> li
     query = select(WorkspaceChange.path_key, WorkspaceChange.path, BEHIND.label("behind"))
     query = query.where(mine, or_(contested.exists(), BEHIND)).order_by(WorkspaceChange.path)
     rows = db.session.execute(query).all()
-    new = [_NewOverlap(workspace.id, *row) for row in rows if row.path_key not in told]
-    mark = update(WorkspaceChange).values(told=True).execution_options(synchronize_session=False)
     if rows:
-        keys = [row.path_key for row in rows]
-        db.session.execute(mark.where(mine, among_hashes(WorkspaceChange.path_key, keys)))
-    if new:
-        keys = [each.path_key for each in new]
         theirs = contested.where(other.workspace_id == workspace.id).exists()
-        here = WorkspaceChange.project_id == place.project_id
-        db.session.execute(mark.where(here, among_hashes(WorkspaceChange.path_key, keys), theirs))
-    return new
+        mark = update(WorkspaceChange).where(
+            WorkspaceChange.project_id == place.project_id,
+            among_hashes(WorkspaceChange.path_key, [row.path_key for row in rows]),
+            ~WorkspaceChange.told,
+            or_(mine, theirs),
+        )
+        db.session.execute(mark.values(told=True).execution_options(synchronize_session=False))
+    return [_NewOverlap(workspace.id, *row) for row in rows if row.path_key not in told]
 
 
 def _forget(workspace_id: str) -> None:
@@ -277,13 +286,15 @@ def _follow_main(place: _Place, operation: WorkspaceOperation) -> list[_NewOverl
     known = db.session.scalars(query.execution_options(populate_existing=True)).all()
     if not known:
         return []
-    moved = _moved(place, operation)
     bases = _bases(place, operation, known)
     stale = {
         each.workspace_id
         for each in known
-        if moved is None or each.base_snapshot_id is None or each.base_snapshot_id != bases[each.workspace_id]
+        if each.base_snapshot_id is None or each.base_snapshot_id != bases[each.workspace_id]
     }
+    moved = _moved(place, operation) if len(stale) < len(known) else {}
+    if moved is None:
+        stale = {each.workspace_id for each in known}
     new = _move_main(place, moved, stale) if moved else []
     followed = update(ChangeIndex).where(
         ChangeIndex.project_id == place.project_id, ~among(ChangeIndex.workspace_id, stale)
@@ -299,9 +310,13 @@ def _follow_main(place: _Place, operation: WorkspaceOperation) -> list[_NewOverl
 def _moved(place: _Place, operation: WorkspaceOperation) -> dict[str, str | None] | None:
     """What a move of main brought to which paths; None if that cannot be read."""
     try:
-        before = _tree(place, operation.before_snapshot_id, operation.before_manifest_hash)
-        after = _tree(place, operation.after_snapshot_id, operation.after_manifest_hash)
-        return {path: new for path, (_, new) in _contents(place, before, after).items()}
+        before, after = _trees(
+            place,
+            (operation.before_snapshot_id, operation.before_manifest_hash),
+            (operation.after_snapshot_id, operation.after_manifest_hash),
+        )
+        (moved,) = _contents(place, (before, after))
+        return {path: new for path, (_, new) in moved.items()}
     except (_Unreadable, BlobDamaged):
         return None
 
@@ -370,13 +385,16 @@ def _tell(
 
 def _names(place: _Place, workspace: Workspace, new: Sequence[_NewOverlap]) -> list[str]:
     """The names of the other workspaces of these overlaps, main first."""
-    ids = {each.workspace_id for each in new}
-    if workspace.id != place.main.id:
-        keys = among_hashes(WorkspaceChange.path_key, {each.path_key for each in new})
-        query = select(WorkspaceChange.workspace_id).distinct()
-        ids |= set(db.session.scalars(query.where(WorkspaceChange.project_id == place.project_id, keys)))
-    named = select(Workspace.name).where(among(Workspace.id, ids - {workspace.id})).order_by(Workspace.name)
-    main = [place.main.name] if workspace.id != place.main.id and any(each.behind for each in new) else []
+    keys = among_hashes(WorkspaceChange.path_key, {each.path_key for each in new})
+    changing = select(WorkspaceChange.workspace_id).where(
+        WorkspaceChange.project_id == place.project_id, keys
+    )
+    is_main = workspace.id == place.main.id
+    among_them = (
+        among(Workspace.id, {each.workspace_id for each in new}) if is_main else Workspace.id.in_(changing)
+    )
+    named = select(Workspace.name).where(among_them, Workspace.id != workspace.id).order_by(Workspace.name)
+    main = [place.main.name] if not is_main and any(each.behind for each in new) else []
     return main + list(db.session.scalars(named))
 
 
