@@ -1,9 +1,9 @@
 """Diff of two definitions: field by field, long texts line by line."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, Literal, NamedTuple
 
 from models.core.cooperative import TimeSlices
@@ -42,6 +42,11 @@ class FieldChange:
     added: list[str] = field(default_factory=list)
     lines: list[DiffLine] = field(default_factory=list)
     cut: bool = False
+
+    @property
+    def rows(self) -> Iterator[tuple[DiffLine | None, DiffLine | None]]:
+        """The lines in two columns."""
+        return beside(self.lines)
 
 
 @dataclass
@@ -111,6 +116,24 @@ def lines(before: str, after: str, budget: DiffBudget | None = None) -> Iterator
         old_at, new_at = block.before + block.size, block.after + block.size
         last = old_at == len(old) and new_at == len(new)
         yield from _with_context(old, block, CONTEXT if changed else 0, 0 if last else CONTEXT)
+
+
+def beside(diff: Iterable[DiffLine]) -> Iterator[tuple[DiffLine | None, DiffLine | None]]:
+    """The lines of a diff as rows of two columns: what is removed stands beside what was added in its place."""
+    gone: list[DiffLine] = []
+    come: list[DiffLine] = []
+    for line in diff:
+        if line.kind == "come":
+            come.append(line)
+            continue
+        if come or line.kind != "gone":
+            yield from zip_longest(gone, come)
+            gone, come = [], []
+        if line.kind == "gone":
+            gone.append(line)
+        else:
+            yield line, line
+    yield from zip_longest(gone, come)
 
 
 def _with_context(old: Sequence[str], block: DiffBlock, head: int, tail: int) -> Iterator[DiffLine]:

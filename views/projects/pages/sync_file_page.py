@@ -1,0 +1,28 @@
+"""One file of a preview of a sync, with what changes in it; loaded into the preview, or a page of its own."""
+
+from flask.typing import ResponseReturnValue
+
+from models.projects.sync.sync_review import ReviewedDecision, preview_of, reviewed_change, reviewed_decisions
+from views.projects.pages.project_blueprint import asked, project_page, viewed_project, viewed_workspace
+from views.web.htmx import render
+
+
+@project_page("/<project_id>/workspaces/<workspace_id>/sync/<preview_id>/file")
+def sync_file(project_id: str, workspace_id: str, preview_id: str) -> ResponseReturnValue:
+    """What a sync changes in one file. Query: `path`, and `view`, `split` for side by side. Raises NotFound, Forbidden, FilesUnavailable (503)."""
+    project = viewed_project(project_id)
+    workspace = viewed_workspace(project, workspace_id)
+    preview = preview_of(project, workspace, preview_id)
+    path = asked("path")
+    decision: ReviewedDecision | None = reviewed_decisions(project, preview, [path]).get(path)
+    return render(
+        "projects/sync_file.html",
+        partial="projects/_sync_file.html",
+        project=project,
+        workspace=workspace,
+        preview=preview,
+        path=path,
+        decision=decision,
+        compared_sides=None if decision else reviewed_change(project, preview, path),
+        split=asked("view") == "split",
+    )
