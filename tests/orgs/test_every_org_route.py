@@ -69,7 +69,7 @@ assistants.add_documents assistants.begin_test assistants.call_tool assistants.c
 assistants.duplicate assistants.publish assistants.remove_document assistants.remove_tool assistants.restore
 assistants.restore_content assistants.save
 projects.add_workspace projects.delete projects.delete_workspace projects.make_main projects.remove_variable projects.restore
-projects.save_settings projects.set_variable projects.undo
+projects.execute_preview projects.prepare_preview projects.save_settings projects.set_variable projects.store_drift projects.undo
 """
 """Answer 404 for what is not there, whatever the role; tests/assistants and tests/projects try their roles with rows."""
 THEMSELVES = """

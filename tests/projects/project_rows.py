@@ -11,6 +11,7 @@ from models.projects.snapshots.blob_packs import put_blobs
 from models.projects.snapshots.manifest_store import put_entries
 from models.projects.snapshots.manifest_text import Entry
 from models.projects.snapshots.snapshot_making import NewSnapshot, push_snapshot
+from models.projects.sync.sync_preparing import prepare_sync
 from models.projects.workspaces.head_moves import Mover, operations_page
 from models.projects.workspaces.workspace_editing import create_workspace
 
@@ -76,5 +77,6 @@ def project_rows(user_id: str, account: Account, run_id: str | None = None) -> d
         "workspace_id": other.id,
         "snapshot_id": second,
         "operation_id": operation.id,
+        "preview_id": prepare_sync(caller, other.id).id,
         "environment/key": "DATABASE_URL",
     }

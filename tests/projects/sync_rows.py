@@ -38,7 +38,11 @@ class SyncRows(NamedTuple):
 
 
 def sync_rows(
-    user_id: str, account: Account, base: Files | None = None, main: Files | None = None, own: Files | None = None
+    user_id: str,
+    account: Account,
+    base: Files | None = None,
+    main: Files | None = None,
+    own: Files | None = None,
 ) -> SyncRows:
     """Make them in the current transaction: `laptop` has to decide about torn.txt, `agent` changed it too."""
     caller = caller_of(user_id, account)

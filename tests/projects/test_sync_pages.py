@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from models.core.db import now
 from models.ledger import Account
 from models.orgs import Org
-from models.projects import SyncPreview, Workspace, WorkspaceOperation
+from models.projects import Project, SyncPreview, Workspace, WorkspaceOperation
 from models.projects.project_states import state_of
 from models.projects.snapshots.blob_packs import blob_bytes
 from models.projects.snapshots.tree_reading import read_path
@@ -60,8 +60,6 @@ def prepared(who: Person, rows: SyncRows, before: str = "") -> str:
 def content(session: OrmSession, app: Flask, workspace_id: str, path: str) -> bytes | None:
     """The bytes of a file of a workspace."""
     session.rollback()
-    from models.projects import Project  # noqa: PLC0415
-
     project = session.get_one(Project, session.get_one(Workspace, workspace_id).project_id)
     entry: Any = read_path(project.account_id, state_of(project, workspace_id=workspace_id).tree or "", path)
     return blob_bytes(project.account_id, entry.hash)
@@ -83,12 +81,17 @@ def test_a_preview_shows_decisions_first_and_each_file_with_its_label(alice: Per
     page = alice.browser.get(address).text
     for text in (
         *("Decide about one file", "Both sides changed the same place.", "1 of 1 decisions left"),
-        *("What main changed", "What the workspace changed", "Merged by lines", "Moved from moved/old name.txt"),
-        *("main changed 6 files and the workspace 2", "Use main", "Use workspace", "Own text"),
+        *(
+            "What main changed",
+            "What the workspace changed",
+            "Merged by lines",
+            "Moved from moved/old name.txt",
+        ),
+        *("main changed 7 files and the workspace 2", "Use main", "Use workspace", "Own text"),
     ):
         assert text in unescape(page), text
     assert page.index("decision-1") < page.index("README.md")
-    assert 'checked' not in page
+    assert "checked" not in page
     own = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", page, re.DOTALL)
     assert own
     assert "<<<<<<<" in unescape(own[1])
@@ -107,7 +110,9 @@ def test_a_preview_shows_decisions_first_and_each_file_with_its_label(alice: Per
         ("moved/new name.txt", ["line 30"]),
     ],
 )
-def test_a_file_of_a_preview_is_loaded_by_itself(alice: Person, made: Made, path: str, texts: list[str]) -> None:
+def test_a_file_of_a_preview_is_loaded_by_itself(
+    alice: Person, made: Made, path: str, texts: list[str]
+) -> None:
     address = f"{prepared(alice, made())}/file"
     page = alice.browser.get(address, query_string={"path": path})
     part = alice.browser.get(address, query_string={"path": path, "view": "split"}, headers=HTMX)
@@ -141,7 +146,9 @@ def test_a_sync_is_done_and_undone(app: Flask, session: OrmSession, alice: Perso
     # sent again, it changes nothing
     again = send(alice, address, **{"choice-1": "use_main"})
     assert (again.status_code, again.headers["Location"]) == (303, address)
-    kinds = session.scalars(select(WorkspaceOperation.kind).where(WorkspaceOperation.workspace_id == rows.laptop))
+    kinds = session.scalars(
+        select(WorkspaceOperation.kind).where(WorkspaceOperation.workspace_id == rows.laptop)
+    )
     assert sorted(kinds) == ["snapshot", "sync", "undo"]
     assert prepared(alice, rows) != address
 
@@ -156,7 +163,10 @@ def test_a_sync_is_done_and_undone(app: Flask, session: OrmSession, alice: Perso
         ({"rest": "custom"}, "Choose one."),
         ({"choice-1": "custom"}, "Enter the text of the file."),
         ({"choice-1": "custom", "text-1": " \n"}, "Enter the text of the file."),
-        ({"choice-1": "custom", "text-1": "<<<<<<< a\nx\n=======\ny\n>>>>>>> b\n"}, "still has conflict markers"),
+        (
+            {"choice-1": "custom", "text-1": "<<<<<<< a\nx\n=======\ny\n>>>>>>> b\n"},
+            "still has conflict markers",
+        ),
     ],
 )
 def test_wrong_answers_are_422_and_kept(
@@ -186,7 +196,7 @@ def test_a_text_of_ones_own_keeps_the_shape_of_the_file(
     rows = made(shaped("one", "two"), shaped("one", "main"), shaped("one", "mine"))
     address = prepared(alice, rows)
     page = alice.browser.get(address).text
-    assert "\ufeff" not in page
+    assert "\ufeff" not in page[page.index("<textarea") : page.index("</textarea>")]
     sent = send(alice, address, **{"choice-1": "custom", "text-1": "one\r\nboth ö\r\n"})
     assert sent.status_code == 303
     assert content(session, app, rows.laptop, "torn.txt") == shaped("one", "both ö")["torn.txt"].encode()
@@ -222,7 +232,12 @@ ODD = {
         {"x": "c\n" * 200_000},
         "larger than 256 KiB",
     ),
-    "file and folder": ({"y": "1"}, {"x/a": "1", "y": "1"}, {"x": "2", "y": "1"}, "One side has a file where"),
+    "file and folder": (
+        {"y": "1"},
+        {"x/a": "1", "y": "1"},
+        {"x": "2", "y": "1"},
+        "One side has a file where",
+    ),
     "case": ({"y": "1"}, {"A": "1", "y": "1"}, {"a": "2", "y": "1"}, "ignore case"),
 }
 
@@ -253,9 +268,11 @@ def test_what_cannot_be_prepared_is_said(session: OrmSession, alice: Person, mad
         assert words in alice.browser.get(f"{start(rows)}/sync").text
     assert send(alice, f"{start(rows)}/workspaces", name="empty").status_code == 303
     empty = session.scalars(select(Workspace.id).where(Workspace.name == "empty")).one()
-    assert "No snapshot yet" in alice.browser.get(f"{start(rows)}/sync").text
+    assert "No files" in alice.browser.get(f"{start(rows)}/sync").text
     send(alice, f"{start(rows)}/workspaces/{empty}/sync")
-    assert "has no snapshot. Push one first." in alice.browser.get(f"{start(rows)}/sync").text.replace("&#39;", "'")
+    assert "has no snapshot. Push one first." in alice.browser.get(f"{start(rows)}/sync").text.replace(
+        "&#39;", "'"
+    )
 
 
 def test_a_stale_or_expired_preview_says_to_prepare_again(
@@ -305,7 +322,14 @@ def test_each_role_sees_and_does_what_it_may(
     workspace = f"{org}{start(rows)}/workspaces/{rows.laptop}"
     pages = [f"{org}{start(rows)}/sync", address, f"{address}/file?path=new.txt"]
     for path in pages:
-        for who, status in ((alice, 200), (bob, 200), (vic, 200), (biller, 403), (mallory, 404), (anonymous, 302)):
+        for who, status in (
+            (alice, 200),
+            (bob, 200),
+            (vic, 200),
+            (biller, 403),
+            (mallory, 404),
+            (anonymous, 302),
+        ):
             assert who.browser.get(path).status_code == status, (path, who)
     assert "Your role in the organisation does not sync" in vic.browser.get(address).text
     assert "Prepare one yourself" in alice.browser.get(address).text
@@ -319,7 +343,9 @@ def test_each_role_sees_and_does_what_it_may(
     assert send(bob, address, rest="use_main").status_code == 303
 
 
-def test_ids_of_others_and_none_are_404(session: OrmSession, alice: Person, mallory: Person, made: Made) -> None:
+def test_ids_of_others_and_none_are_404(
+    session: OrmSession, alice: Person, mallory: Person, made: Made
+) -> None:
     mine = made()
     theirs = sync_rows(mallory.id, Account(user_id=mallory.id))
     session.commit()

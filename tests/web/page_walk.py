@@ -40,6 +40,7 @@ WITH_QUERY = {
     "billing.details": "credits=2500",
     "billing.review": "amount=custom&credits=9000",
     "projects.snapshot": "id={snapshot_id}",
+    "projects.sync_file": "path=README.md",
 }
 """Pages that need a query."""
 OF_A_PERSON_ONLY = {"billing.purchase", "billing.review", "billing.ask_removal", "billing.grant_page"}

@@ -1,4 +1,4 @@
-"""The workspaces of a project that main can be merged into: what each changed, whether main moved on, and the preview that waits."""
+"""The workspaces of a project that main can be merged into: whether main moved on, and the preview that waits."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,10 @@ from models.projects.workspaces.workspace import Workspace
 
 
 class SyncCandidate(NamedTuple):
-    """A workspace beside the main one. `changed`: its files that it changed since it left main, None if they are not known. `behind`: main
-    has moved since. `preview_id`: the newest open preview of the person."""
+    """A workspace beside the main one. `behind`: main has moved since the workspace left it. `preview_id`: the newest open preview of the
+    person."""
 
     workspace: Workspace
-    changed: int | None
     behind: bool
     preview_id: str | None
 
@@ -36,10 +35,8 @@ def sync_candidates(project: Project, user_id: str) -> list[SyncCandidate]:
     for workspace, index in db.session.execute(query):
         if workspace.id == project.main_workspace_id:
             continue
-        known = index is not None and index.state != "unreadable" and workspace.current_snapshot_id
         behind = head is not None and (index is None or index.base_snapshot_id != head)
-        changed = index.changed if known else None
-        found.append(SyncCandidate(workspace, changed, behind, previews.get(workspace.id)))
+        found.append(SyncCandidate(workspace, behind, previews.get(workspace.id)))
     return found
 
 

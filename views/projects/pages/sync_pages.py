@@ -24,6 +24,7 @@ from models.projects.sync.sync_review import (
     reviewed_sides,
 )
 from models.projects.workspaces.drift_report import latest_reports
+from models.projects.workspaces.main_distance import main_distances
 from views.projects.pages.project_blueprint import (
     asked,
     project_form,
@@ -58,6 +59,7 @@ def sync_list(project_id: str) -> ResponseReturnValue:
         project=project,
         main=named.get(project.main_workspace_id or ""),
         candidates=candidates,
+        distances=main_distances(project),
         reports=latest_reports([each.workspace.id for each in candidates]),
         may_edit=viewer_may("edit_projects"),
     )
