@@ -47,15 +47,19 @@ def snapshot_changes(account_id: str, before: str | None, after: str | None) -> 
     texts = dict(read_blobs(account_id, hashes))
     budget = DiffBudget()
     for path, both in changed[:MAX_PATHS]:
-        note = not_compared(both, texts)
+        note = _problem(both, texts)
         change: Change = "added" if both[0] is None else "removed" if both[1] is None else "changed"
         found.paths.append(ChangedPath(path, change, note))
         if not note:
-            found.files.append(compared_lines(path, both, texts, budget))
+            found.files.append(_compared(path, both, texts, budget))
     return found
 
 
-def not_compared(both: tuple[Entry | None, Entry | None], texts: Mapping[str, bytes]) -> str:
+def _is_text_file(entry: Entry | None) -> bool:
+    return entry is None or (entry.kind == "file" and entry.size <= MAX_TEXT)
+
+
+def _problem(both: tuple[Entry | None, Entry | None], texts: Mapping[str, bytes]) -> str:
     """Why the lines of a file are not compared; empty if they are."""
     there = [entry for entry in both if entry is not None]
     if any(entry.kind == "symlink" for entry in there):
@@ -72,10 +76,9 @@ def not_compared(both: tuple[Entry | None, Entry | None], texts: Mapping[str, by
     return "no text" if any(is_binary(each) for each in data if each is not None) else ""
 
 
-def compared_lines(
+def _compared(
     path: str, both: tuple[Entry | None, Entry | None], texts: Mapping[str, bytes], budget: DiffBudget
 ) -> FieldChange:
-    """A file that is compared line by line."""
     before, after = (
         texts[entry.hash or ""].decode(errors="replace") if entry is not None else None for entry in both
     )
@@ -83,7 +86,3 @@ def compared_lines(
     shown = list(islice(all_lines, budget.lines))
     budget.lines -= len(shown)
     return FieldChange(path, before, after, lines=shown, cut=next(all_lines, None) is not None)
-
-
-def _is_text_file(entry: Entry | None) -> bool:
-    return entry is None or (entry.kind == "file" and entry.size <= MAX_TEXT)

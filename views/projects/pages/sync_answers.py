@@ -6,8 +6,9 @@ from typing import Self
 
 from flask import request
 
-from models.projects import Project, SyncPreview
+from models.projects import SyncPreview
 from models.projects.merge import CUSTOM, USE_MAIN, USE_WORKSPACE
+from models.projects.sync.sync_reading import StoredSync
 from models.projects.sync.sync_review import own_texts
 from views.projects.pages.project_blueprint import entered
 
@@ -57,7 +58,7 @@ class SyncAnswers:
         paths = [each["path"] for each in preview.plan["decisions"]]
         return {path: self.chosen.get(path) or self.rest for path in paths}
 
-    def texts(self, project: Project, preview: SyncPreview) -> dict[str, str]:
+    def texts(self, stored: StoredSync) -> dict[str, str]:
         """One's own texts of the files where they were chosen."""
         mine = {path: text for path, text in self.own.items() if self.chosen.get(path) == CUSTOM}
-        return own_texts(project, preview, mine) if mine else {}
+        return own_texts(stored, mine) if mine else {}

@@ -2,7 +2,12 @@
 
 from flask.typing import ResponseReturnValue
 
-from models.projects.sync.sync_review import ReviewedDecision, preview_of, reviewed_change, reviewed_decisions
+from models.projects.sync.sync_review import (
+    ReviewedDecision,
+    reviewed_change,
+    reviewed_decisions,
+    reviewed_sync,
+)
 from views.projects.pages.project_blueprint import asked, project_page, viewed_project, viewed_workspace
 from views.web.htmx import render
 
@@ -12,17 +17,17 @@ def sync_file(project_id: str, workspace_id: str, preview_id: str) -> ResponseRe
     """What a sync changes in one file. Query: `path`, and `view`, `split` for side by side. Raises NotFound, Forbidden, FilesUnavailable (503)."""
     project = viewed_project(project_id)
     workspace = viewed_workspace(project, workspace_id)
-    preview = preview_of(project, workspace, preview_id)
+    stored = reviewed_sync(project, workspace, preview_id)
     path = asked("path")
-    decision: ReviewedDecision | None = reviewed_decisions(project, preview, [path]).get(path)
+    decision: ReviewedDecision | None = reviewed_decisions(stored, [path]).get(path)
     return render(
         "projects/sync_file.html",
         partial="projects/_sync_file.html",
         project=project,
         workspace=workspace,
-        preview=preview,
+        preview=stored.preview,
         path=path,
         decision=decision,
-        compared_sides=None if decision else reviewed_change(project, preview, path),
+        compared_sides=None if decision else reviewed_change(stored, path),
         split=asked("view") == "split",
     )

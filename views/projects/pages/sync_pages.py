@@ -14,14 +14,15 @@ from models.projects.sync.sync_candidates import sync_candidates
 from models.projects.sync.sync_executing import SyncChoices, execute_sync
 from models.projects.sync.sync_plan import is_empty
 from models.projects.sync.sync_preparing import prepare_sync
+from models.projects.sync.sync_reading import StoredSync
 from models.projects.sync.sync_refusals import PreviewGone, PreviewStale, SyncFilesMissing, SyncRefused
 from models.projects.sync.sync_review import (
     operation_of,
     planned_changes,
-    preview_of,
     preview_state,
     reviewed_decisions,
     reviewed_sides,
+    reviewed_sync,
 )
 from models.projects.workspaces.drift_report import latest_reports
 from models.projects.workspaces.main_distance import main_distances
@@ -95,10 +96,10 @@ def sync_preview(project_id: str, workspace_id: str, preview_id: str) -> Respons
     side. Raises NotFound, Forbidden, FilesUnavailable (503)."""
     project = viewed_project(project_id)
     workspace = viewed_workspace(project, workspace_id)
-    preview = preview_of(project, workspace, preview_id)
-    state = preview_state(project, workspace, preview)
+    stored = reviewed_sync(project, workspace, preview_id)
+    preview, state = stored.preview, preview_state(stored)
     if state == "open":
-        return _open_page(project, workspace, preview, SyncAnswers({}, {}, ""))
+        return _open_page(stored, SyncAnswers({}, {}, ""))
     operation = operation_of(preview)
     ids = (operation.before_snapshot_id, operation.after_snapshot_id) if operation else ()
     return render(
@@ -121,53 +122,52 @@ def execute_preview(project_id: str, workspace_id: str, preview_id: str) -> Resp
     """Do what a preview says. 422 with the answers so far if some are missing or wrong. Raises NotFound, Forbidden, FilesUnavailable (503)."""
     project = viewed_project(project_id, "edit_projects")
     workspace = viewed_workspace(project, workspace_id, "edit_projects")
-    preview = preview_of(project, workspace, preview_id)
+    stored = reviewed_sync(project, workspace, preview_id)
+    preview, address = stored.preview, _address(project, stored.preview)
+    if preview_state(stored) != "open":
+        # the page says what happened, and what to do
+        return see_other(address)
     answers = SyncAnswers.read(preview)
     if problems := answers.problems(preview):
-        return _open_page(project, workspace, preview, answers, problems=problems)
-    choices = SyncChoices(answers.decisions(preview), answers.texts(project, preview))
+        return _open_page(stored, answers, problems=problems)
+    choices = SyncChoices(answers.decisions(preview), answers.texts(stored))
     try:
         done = execute_sync(viewer(), workspace.id, preview.id, web_mover(), choices)
     except (PreviewStale, PreviewGone):
-        # the page says what happened, and what to do
         db.session.rollback()
-        return see_other(_address(viewed_project(project_id), preview))
+        return see_other(address)
     except SyncRefused as error:
         db.session.rollback()
-        return _open_page(project, workspace, preview, answers, problem=error.message)
+        return _open_page(stored, answers, problem=error.message)
     db.session.commit()
     toast(f"“{done.workspace.name[:80]}” is synced. This can be undone.")
-    return see_other(_address(project, preview))
+    return see_other(address)
 
 
 def _open_page(
-    project: Project,
-    workspace: Workspace,
-    preview: SyncPreview,
+    stored: StoredSync,
     answers: SyncAnswers,
     *,
     problems: Mapping[str, str] | None = None,
     problem: str = "",
 ) -> ResponseReturnValue:
     """The preview with its form; with problems by path, or one of all, 422."""
-    state = preview_state(project, workspace, preview)
-    if state != "open":
-        return see_other(_address(project, preview))
-    changes = planned_changes(project, preview)
+    project, preview = stored.project, stored.preview
+    count = len(preview.plan["changes"])
     paths = [each["path"] for each in preview.plan["decisions"]][:MAX_DECISIONS]
     mine = preview.user_id == signed_in().id
     return render(
         "projects/sync_preview.html",
         status=422 if problems or problem else 200,
         project=project,
-        workspace=workspace,
+        workspace=stored.workspace,
         preview=preview,
         main=_main(project, preview),
-        sides=reviewed_sides(project, preview),
+        sides=reviewed_sides(stored),
         words=plan_words(preview),
-        decisions=decision_words(preview, reviewed_decisions(project, preview, paths)),
-        changes=changes[:MAX_SHOWN],
-        more=max(0, len(changes) - MAX_SHOWN),
+        decisions=decision_words(preview, paths, reviewed_decisions(stored, paths)),
+        changes=planned_changes(stored, MAX_SHOWN),
+        more=max(0, count - MAX_SHOWN),
         too_many=len(preview.plan["decisions"]) > MAX_DECISIONS,
         answers=answers,
         left=len(answers.missing(preview)),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models.projects import SyncPreview
@@ -39,7 +39,7 @@ class DecisionWords(NamedTuple):
     workspace: str
     options: list[tuple[str, str, str]]
     custom: bool
-    review: ReviewedDecision
+    review: ReviewedDecision | None
 
 
 def plan_words(preview: SyncPreview) -> PlanWords:
@@ -59,15 +59,13 @@ def plan_words(preview: SyncPreview) -> PlanWords:
     )
 
 
-def decision_words(preview: SyncPreview, reviewed: Mapping[str, ReviewedDecision]) -> list[DecisionWords]:
-    """The decisions that were reviewed, in the order of the plan."""
+def decision_words(
+    preview: SyncPreview, paths: Sequence[str], reviewed: Mapping[str, ReviewedDecision]
+) -> list[DecisionWords]:
+    """The decisions about these paths, those that were reviewed with what differs."""
     told = {each["path"]: each for each in preview_json(preview, {})["decisions_needed"]}
-    plan = preview.plan["decisions"]
-    return [
-        _words(told[each["path"]], _mark(each), reviewed[each["path"]])
-        for each in plan
-        if each["path"] in reviewed
-    ]
+    plan = {each["path"]: each for each in preview.plan["decisions"]}
+    return [_words(told[path], _mark(plan[path]), reviewed.get(path)) for path in paths]
 
 
 def _mark(planned: Mapping[str, Any]) -> str:
@@ -75,7 +73,7 @@ def _mark(planned: Mapping[str, Any]) -> str:
     return hashlib.sha256(sides.encode()).hexdigest()[:16]
 
 
-def _words(decision: Mapping[str, Any], mark: str, review: ReviewedDecision) -> DecisionWords:
+def _words(decision: Mapping[str, Any], mark: str, review: ReviewedDecision | None) -> DecisionWords:
     options = [(each["id"], each["label"], each["description"]) for each in decision["options"]]
     return DecisionWords(
         decision["path"],
@@ -84,6 +82,6 @@ def _words(decision: Mapping[str, Any], mark: str, review: ReviewedDecision) -> 
         decision["main_intent"],
         decision["workspace_intent"],
         options,
-        decision["custom_allowed"] and review.own is not None,
+        review is not None and review.own is not None,
         review,
     )
