@@ -1,13 +1,16 @@
-"""A project of the demo user: three workspaces and a dozen snapshots with merges, an undo, and two variables."""
+"""A project of the demo user: three workspaces that overlap, snapshots with merges, an undo, a prepared sync, and two variables."""
 
 import hashlib
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from sqlalchemy import update
+
 from models.accounts import Session
+from models.core.db import db
 from models.demo.demo_people import USER_ID
 from models.ledger import Account
-from models.projects import ProjectCaller, Workspace, environment
+from models.projects import ActivityEvent, ProjectCaller, Workspace, environment
 from models.projects.activity_log import last_event
 from models.projects.environment import NewVariable
 from models.projects.project_editing import create_project, set_brief
@@ -15,6 +18,7 @@ from models.projects.snapshots.blob_packs import put_blobs
 from models.projects.snapshots.manifest_store import put_entries
 from models.projects.snapshots.manifest_text import Entry
 from models.projects.snapshots.snapshot_making import NewSnapshot, push_snapshot, snapshot_in
+from models.projects.sync.sync_preparing import prepare_sync
 from models.projects.workspaces.head_moves import Mover, operations_page
 from models.projects.workspaces.operation_undo import undo_operation
 from models.projects.workspaces.workspace_editing import create_workspace
@@ -106,6 +110,32 @@ PUSHES = (
     PlannedPush("agent", "Try without S2", {"tides/heights.py": HEIGHTS.replace(', "S2": (0.61, 12.0)', "")}),
     PlannedPush("main", "Merge of laptop", {"pyproject.toml": NEXT}, merges="laptop"),
 )
+CALL = "    tides 2026-11-20\n"
+OVERLAPPING = (
+    PlannedPush(
+        "main",
+        "Say where the heights begin",
+        {
+            "README.md": README.replace(CALL, "    tides 2026-11-27\n"),
+            "tides/heights.py": HEIGHTS.replace("chart datum.", "chart datum; hours from midnight."),
+        },
+    ),
+    PlannedPush(
+        "laptop",
+        "A third constituent",
+        {
+            "README.md": README.replace(CALL, "    tides --harbour marsh 2026-11-20\n"),
+            "tides/heights.py": HEIGHTS.replace("12.0)}", '12.0), "N2": (0.34, 12.6583)}'),
+        },
+    ),
+    PlannedPush(
+        "agent",
+        "Say it shorter",
+        {"README.md": README.replace(CALL, "    tides tomorrow\n"), "tides/heights.py": HEIGHTS},
+        agent="delia/tester",
+    ),
+)
+"""What all three change at the same time, after the others."""
 FORKED_AFTER = 2
 """Pushes to the main workspace before the others start from it."""
 
@@ -131,6 +161,7 @@ def fill(now: datetime) -> None:
         _date(project.id, moment, operation=True)
         places[push.workspace].last_seen_at = moment
     _take_back(caller, mover, project.id, places["agent"], now - STEP / 2)
+    _overlap(caller, mover, project.id, places, files, now)
     for key, value, secret in (("HARBOUR", "marsh", False), ("WEATHER_API_KEY", "wx-demo-0000-4711", True)):
         environment.set_variable(caller, project.id, NewVariable(key, value, secret))
     project.updated_at = now - STEP / 2
@@ -180,6 +211,29 @@ def _take_back(
     last = operations_page(project_id, 1, workspace_id=workspace.id)[0]
     undo_operation(caller, workspace.id, last.id, mover)
     _date(project_id, moment, operation=True)
+
+
+def _overlap(
+    caller: ProjectCaller,
+    mover: Mover,
+    project_id: str,
+    places: dict[str, Workspace],
+    files: dict[str, dict[str, str]],
+    now: datetime,
+) -> None:
+    """Push what overlaps, and prepare a sync that has to be decided; it is open for a year."""
+    for at, push in enumerate(OVERLAPPING):
+        moment = now - STEP / (4 + 2 * at)
+        _push(caller, mover, project_id, push, places, files)
+        _date(project_id, moment, operation=True)
+        # a push that overlaps has two events
+        new = update(ActivityEvent).where(
+            ActivityEvent.project_id == project_id, ActivityEvent.created_at > now
+        )
+        db.session.execute(new.values(created_at=moment))
+        places[push.workspace].last_seen_at = moment
+    preview = prepare_sync(caller, places["laptop"].id)
+    preview.expires_at = now + timedelta(days=365)
 
 
 def _stored(files: dict[str, str]) -> str:

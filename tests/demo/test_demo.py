@@ -18,7 +18,17 @@ from models.gateway import GatewayCall
 from models.index import Document
 from models.ledger import CreditEntry, budgets
 from models.orgs import Org, OrgMember
-from models.projects import Blob, Manifest, Project, Snapshot, SnapshotParent, Workspace, WorkspaceOperation
+from models.projects import (
+    Blob,
+    Manifest,
+    Project,
+    Snapshot,
+    SnapshotParent,
+    SyncPreview,
+    Workspace,
+    WorkspaceChange,
+    WorkspaceOperation,
+)
 from models.projects.environment import EnvironmentVariable
 from models.projects.storage_proof import prove_account
 from models.runs import AgentRun
@@ -117,13 +127,16 @@ def check_threads(session: Session) -> None:
 
 
 def check_projects(session: Session) -> None:
-    """A project with three workspaces, a dozen snapshots with three merges, and an undo, all before now; its bytes prove."""
-    assert (count(session, Project), count(session, Workspace), count(session, Snapshot)) == (1, 3, 12)
+    """A project with three workspaces, snapshots with three merges, an undo and a sync to decide, all before now; its bytes prove."""
+    assert (count(session, Project), count(session, Workspace), count(session, Snapshot)) == (1, 3, 15)
     assert count(session, EnvironmentVariable) == 2
     kinds = session.scalars(select(WorkspaceOperation.kind)).all()
-    assert sorted(kinds) == ["snapshot"] * 12 + ["undo"]
+    assert sorted(kinds) == ["snapshot"] * 15 + ["undo"]
     parents = select(func.count()).select_from(SnapshotParent).group_by(SnapshotParent.child_id)
-    assert sorted(session.scalars(parents)) == [1] * 8 + [2] * 3
+    assert sorted(session.scalars(parents)) == [1] * 11 + [2] * 3
+    (preview,) = session.scalars(select(SyncPreview))
+    assert [each["path"] for each in preview.plan["decisions"]] == ["README.md"]
+    assert session.scalars(select(func.max(WorkspaceChange.path))).one() == "tides/heights.py"
     for table in (Snapshot, WorkspaceOperation, Workspace, Project):
         assert session.scalars(select(func.max(table.created_at))).one() < NOW
     assert prove_account(demo.USER_ID)[1] == []

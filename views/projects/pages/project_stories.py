@@ -11,6 +11,8 @@ EVENTS = {
     "workspace.deleted": "deleted the workspace {workspace}",
     "workspace.main_changed": "made {workspace} the main workspace",
     "workspace.out_of_date": "came too late to {workspace}; the files are kept as a snapshot",
+    "workspace.overlap": "changed in {workspace} what others change too",
+    "drift.reported": "reported the drift of {workspace}",
     "snapshot.pushed": "pushed a snapshot",
     "snapshot.pulled": "moved {workspace} to a snapshot",
     "operation.undone": "undid an operation of {workspace}",
