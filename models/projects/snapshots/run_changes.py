@@ -40,7 +40,8 @@ class FileDelta(NamedTuple):
     note: str
 
 
-class TreeDelta(NamedTuple):
+@dataclass(frozen=True)
+class TreeDelta:
     """How many files differ, and the first of them."""
 
     count: int
@@ -72,7 +73,7 @@ def changes_of_run(run: AgentRun) -> Sequence[RunChange]:
         .order_by(Snapshot.created_at.desc(), Snapshot.generation.desc(), Snapshot.id)
         .limit(MAX_SNAPSHOTS)
     )
-    rows = [tuple(row) for row in db.session.execute(query)][::-1]
+    rows = [(row[0], row[1], row[2]) for row in db.session.execute(query)][::-1]
     parents = _first_parents(rows)
     lines: dict[tuple[str, str | None], RunChange] = {}
     for snapshot, project, workspace in rows:
@@ -119,7 +120,9 @@ def _compared(account_id: str, before: str | None, after: str) -> TreeDelta:
     files = []
     for path, change, note in changes.paths[:MAX_FILES]:
         found = compared.get(path)
-        kinds = Counter(each.kind for each in found.lines) if found else None
-        counts = (kinds["come"], kinds["gone"]) if kinds is not None else (None, None)
-        files.append(FileDelta(path, change, *counts, bool(found and found.cut), note))
+        if found is None:
+            files.append(FileDelta(path, change, None, None, False, note))
+            continue
+        kinds = Counter(each.kind for each in found.lines)
+        files.append(FileDelta(path, change, kinds["come"], kinds["gone"], found.cut, note))
     return TreeDelta(changes.count, files)
