@@ -28,13 +28,17 @@ T = TypeVar("T")
 
 HEAVY_BYTES = 50_000
 """Bytes of the versions of a file from which their merge may take tens of milliseconds."""
+MAX_MERGED_BYTES = 64 << 20
+"""Bytes of all versions of files that one merge reads to merge them; each file counts `FILE_COST` more."""
+FILE_COST = 16 << 10
 
 
 def merge_trees(base: FlatTree, workspace: FlatTree, main: FlatTree, read: BlobReader) -> TreeMerge:
     """Merge `main` into `workspace`. Deterministic, and symmetric but for the names of the sides. Reads only files that a side
     changed. Raises Invalid if a path is none, and what `read` raises.
 
-    Pauses between files for other requests. A contested file takes some milliseconds, at the limits of its size about a second."""
+    Pauses between files for other requests. A contested file takes some milliseconds, at the limits of its size about a second. What is
+    past `MAX_MERGED_BYTES`, the last by path, is left to decide."""
     planned = plan(base, workspace, main, read)
     finisher = _Finisher(read)
     paths = dict(planned.settled)
@@ -50,6 +54,7 @@ class _Finisher:
 
     def __init__(self, read: BlobReader) -> None:
         self._read = read
+        self._left = MAX_MERGED_BYTES
         self.contents: dict[str, bytes] = {}
 
     def finished(self, contest: Contest) -> PathMerge:
@@ -112,8 +117,10 @@ class _Finisher:
             return None
         if base.hash in (ours.hash, theirs.hash):
             return theirs if base.hash == ours.hash else ours
-        if base.size + ours.size + theirs.size > MAX_LINE_BYTES:
+        size = base.size + ours.size + theirs.size
+        if size > MAX_LINE_BYTES or size + FILE_COST > self._left:
             return ContentMerge(None, MergeLabel.DECISION, MergeReason.TOO_LARGE)
+        self._left -= size + FILE_COST
         versions = [self._bytes(each) for each in (base, ours, theirs)]
         with heavy(sum(map(len, versions)), threshold=HEAVY_BYTES):
             return merge_contents(contest.path, *versions)

@@ -5,7 +5,15 @@ from collections.abc import Callable
 
 import pytest
 
-from models.projects.merge import MergeEntry, MergeLabel, MergeReason, merge_contents, merge_trees, plan
+from models.projects.merge import (
+    MergeEntry,
+    MergeLabel,
+    MergeReason,
+    merge_contents,
+    merge_trees,
+    plan,
+    tree_merge,
+)
 from models.projects.merge.line_merge import MAX_LINE_BYTES
 from tests.projects.merge.merge_case import BLOBS, MergeCase
 
@@ -81,6 +89,18 @@ def test_texts_above_the_limit_are_decisions_and_not_read() -> None:
     base, ours, theirs = ({"a": MergeEntry("file", 0o644, digit * 64, MAX_LINE_BYTES)} for digit in "012")
     merge = merge_trees(base, ours, theirs, read)
     assert merge.decisions["a"].reason is MergeReason.TOO_LARGE
+
+
+def test_what_is_past_the_limit_of_all_files_is_left_to_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_merge, "MAX_MERGED_BYTES", 2 * tree_merge.FILE_COST + 1_000)
+    base = dict.fromkeys("abcd", "1\n2\n3\n4\n")
+    ours, theirs = ({path: text.replace(*edit) for path, text in base.items()} for edit in ("1x", "4y"))
+    for swapped in (False, True):
+        merge = MergeCase("", base, ours, theirs).merged(swapped)
+        assert [merge.paths[path].label for path in "ab"] == [MergeLabel.LINES] * 2
+        assert {path: each.reason for path, each in merge.decisions.items()} == dict.fromkeys(
+            "cd", MergeReason.TOO_LARGE
+        )
 
 
 def test_programs_too_large_to_parse_merge_by_lines() -> None:

@@ -24,7 +24,7 @@ REASONS = {
     MergeReason.RENAMED_APART: "The sides gave the file different names.",
     MergeReason.BINARY: "Both sides changed a binary file.",
     MergeReason.LOCK_FILE: "Both sides changed a lock file. Take one, and let its tool write it again.",
-    MergeReason.TOO_LARGE: "Both sides changed a file that is too large to merge.",
+    MergeReason.TOO_LARGE: "Both sides changed it, and it is too large to merge, or all such files together are.",
     MergeReason.MODE: "Both sides changed the permissions of the file.",
     MergeReason.KIND: "A file, a link and a directory stand at the same path.",
     MergeReason.LINK: "The sides made the link lead to different places.",
