@@ -98,17 +98,16 @@ def previewed_files(stored: StoredSync, paths: Collection[str]) -> list[Previewe
             for each in (*(tree.get(path) for tree in trees), results.get(path), drafts.get(path))
         ),
     )
-    return [
-        PreviewedFile(
-            path,
-            MergeLabel(changes[path][1]) if path in changes else MergeLabel.DECISION,
-            sources[path],
-            *(versions.of(tree.get(path)) for tree in trees),
-            versions.of(results.get(path)),
-            draft.text if (draft := versions.of(drafts.get(path))) else None,
+
+    def file(path: str) -> PreviewedFile:
+        label = MergeLabel(changes[path][1]) if path in changes else MergeLabel.DECISION
+        base, main, workspace = (versions.of(tree.get(path)) for tree in trees)
+        draft, result = versions.of(drafts.get(path)), versions.of(results.get(path))
+        return PreviewedFile(
+            path, label, sources[path], base, main, workspace, result, draft.text if draft else None
         )
-        for path in paths
-    ]
+
+    return [file(path) for path in paths]
 
 
 def _manifests(stored: StoredSync) -> tuple[str | None, str, str]:
