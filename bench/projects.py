@@ -1,4 +1,4 @@
-"""Drift between two workspaces of 100,000 files, overlaps while workspaces of 10,000 files move, and merges of trees."""
+"""Drift between two workspaces of 100,000 files, overlaps while workspaces of 10,000 files move, syncs of them, and merges of trees."""
 
 import argparse
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from flask import Flask
 
-from bench import merge, stoa
+from bench import merge, stoa, syncing
 from bench.load import quantile
 from bench.stoa import Stoa
 from models.core import postgres
@@ -55,6 +55,7 @@ class ProjectsResult:
     overlaps: int = 0
     plan: float = 0
     merge: float = 0
+    sync: syncing.SyncTimes | None = None
 
 
 class Client:
@@ -114,6 +115,7 @@ def measure(folder: Path, upstream_port: int, scale: float = 1) -> ProjectsResul
         client = Client(server)
         _drift(server, client, result)
         _overlaps(client, result)
+        result.sync = syncing.measure(client, result.moving)
     trees = merge.Project(result.files, CHANGED, merge.OVERLAPS)
     sides = trees.base, trees.workspace, trees.main
     result.plan = merge.best(partial(merge.plan, *sides))
@@ -222,6 +224,8 @@ def lines(result: ProjectsResult) -> Iterator[Line]:
         f"at most {FOUND_BUDGET} ms",
         board <= FOUND_BUDGET,
     )
+    if result.sync is not None:
+        yield from syncing.lines(result.sync)
     for name, took, budget in (("plan", result.plan, PLAN_BUDGET), ("merge", result.merge, MERGE_BUDGET)):
         changed = f"{result.files:,} files, {CHANGED} changed"
         yield f"{name} of a merge, {changed}", f"{took:.1f} ms", "", f"at most {budget} ms", took <= budget
