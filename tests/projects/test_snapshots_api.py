@@ -189,8 +189,14 @@ def test_the_loser_of_a_race_is_stored_and_the_head_stays(mine: ProjectsApi, pro
     assert mine("get", f"/snapshots/{lost}")[0] == 200
     found = mine("get", f"/workspaces/{workspace}")[1]["workspace"]
     assert found["current_snapshot_id"] == winner
+    # its answer may have been lost, so the same push says the same again
+    again = {**body, "snapshot_id": lost}
+    status, answer = mine("post", f"/projects/{project}/snapshots", again, {"If-Match": '"1"'})
+    assert (status, answer["error"]["details"]) == (409, {"version": 2, "snapshot_id": lost})
     status, _ = mine("post", f"/projects/{project}/snapshots", body, {"If-Match": '"2"'})
     assert status == 201
+    again = {"manifest_hash": hash, "workspace_id": workspace, "snapshot_id": winner}
+    assert mine("post", f"/projects/{project}/snapshots", again, {"If-Match": '"1"'})[0] == 200
 
 
 def test_a_merge_base_is_found_over_all_parents(mine: ProjectsApi, project: str) -> None:

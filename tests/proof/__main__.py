@@ -25,6 +25,7 @@ from tests.proof.pages import pages
 from tests.proof.payment_crashes import payment_crashes
 from tests.proof.payment_histories import payment_histories
 from tests.proof.payments import Payments, settings_of, simulated_stripe
+from tests.proof.project_histories import project_histories
 from tests.proof.race import race
 from tests.proof.renewal_orders import renewal_histories
 from tests.proof.soak import soak
@@ -57,6 +58,9 @@ LONG: dict[str, Proof] = {
     "watched": lambda server, stage: watched(stage),
     "killed-turns": killed_turns,
     "stalled-turns": stalled_turns,
+    "projects": lambda server, stage: project_histories(
+        server, stage, steps=10_000, clients=4, kills=120, days=40
+    ),
 }
 
 SHORT: dict[str, Proof] = {
@@ -72,6 +76,7 @@ SHORT: dict[str, Proof] = {
     "watched": lambda server, stage: watched(stage, watchers=60, words=8),
     "killed-turns": lambda server, stage: killed_turns(server, stage, kills=2, people=3),
     "stalled-turns": lambda server, stage: stalled_turns(server, stage, stalls=2, people=4),
+    "projects": lambda server, stage: project_histories(server, stage, steps=150, kills=2, days=2),
 }
 
 LONG_OF_PAYMENTS: dict[str, PaymentProof] = {

@@ -288,6 +288,14 @@ class Serve:
         """The gunicorn workers: children of the gunicorn masters, which are children of the supervisor."""
         return [process for master in self._masters() for process in master.children()]
 
+    def job_workers(self) -> list[psutil.Process]:
+        """The job worker, a child of the supervisor; none while it is started again."""
+        assert self.process is not None
+        with suppress(psutil.Error):
+            children = psutil.Process(self.process.pid).children()
+            return [child for child in children if child.cmdline()[-1:] == ["work"]]
+        return []
+
     def postmaster(self) -> psutil.Process | None:
         with suppress(OSError, ValueError, IndexError, psutil.Error):
             line = (self.data / "postgres" / "postmaster.pid").read_text().splitlines()[0]

@@ -83,8 +83,9 @@ def existing_blobs(account_id: str, hashes: Collection[str]) -> set[str]:
         .returning(Blob.sha256)
         .execution_options(synchronize_session=False)
     )
-    recent = set(db.session.scalars(select(Blob.sha256).where(*mine, ~old)))
-    return recent | set(db.session.scalars(touched))
+    found = set(db.session.scalars(touched))
+    # afterwards: another request may have touched one that this one waited for
+    return found | set(db.session.scalars(select(Blob.sha256).where(*mine, ~old)))
 
 
 def put_blob(account_id: str, sha256: str, data: bytes) -> bool:

@@ -19,7 +19,7 @@ from models.projects.snapshots.snapshot_ids import computed_id, is_computed
 from models.projects.snapshots.snapshot_run_costs import add_costs, run_for_snapshot, uncounted_costs
 from models.projects.snapshots.stored_objects import among
 from models.projects.workspaces.head_moves import Mover, move_head
-from models.projects.workspaces.workspace import Workspace
+from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 from models.runs.run import agent_name_of
 
 MAX_PARENTS = 64
@@ -80,7 +80,7 @@ def push_snapshot(caller: ProjectCaller, project_id: str, new: NewSnapshot, move
             code="manifest_not_found",
         )
     if (found := _same(project, new, parents)) is not None:
-        return MadeSnapshot(found, parents, created=False)
+        return MadeSnapshot(found, parents, False, _lost_before(workspace, new))
     costs = uncounted_costs(project.account_id, run) if run else {}
     if run is not None:
         mover = mover._replace(cause=run.id, cost=sum(costs.values()))
@@ -220,6 +220,16 @@ def _same(project: Project, new: NewSnapshot, parents: list[str]) -> Snapshot | 
     if found.manifest_hash != new.manifest_hash or parents_of(project.id, [found.id])[found.id] != parents:
         raise Conflict("The project has a snapshot with this id and other content.")
     return found
+
+
+def _lost_before(workspace: Workspace | None, new: NewSnapshot) -> int | None:
+    """The version of the workspace if a repeated push had lost the race for it: its answer may have been lost, so it says so again."""
+    if workspace is None or new.expected in (None, workspace.version):
+        return None
+    moved = select(WorkspaceOperation.id).where(
+        WorkspaceOperation.workspace_id == workspace.id, WorkspaceOperation.after_snapshot_id == new.id
+    )
+    return None if db.session.scalars(moved.limit(1)).one_or_none() else workspace.version
 
 
 def _insert(
