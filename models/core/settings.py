@@ -178,6 +178,7 @@ class Settings(BaseSettings):
     stoa_projects_per_account: int = Field(1_000, ge=0, le=10**6)
     stoa_workspaces_per_project: int = Field(200, ge=1, le=10**5)
     stoa_project_bytes_per_account: int = Field(10_000_000_000, ge=0, le=10**15)
+    stoa_project_file_bytes: int = Field(2_000_000_000, ge=0, le=10**12)
     stoa_deleted_project_days: int = Field(30, ge=0, le=3650)
 
     stoa_files_url: str = ""

@@ -5,7 +5,7 @@ from models.projects.project import ActivityEvent, Project
 from models.projects.project_access import ProjectCaller
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
 from models.projects.snapshots.snapshot_run_costs import SnapshotRunCost
-from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree
+from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, PartUpload, ProjectStorage, Tree
 from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.drift_report import DriftReport
 from models.projects.workspaces.overlap_tables import ChangeIndex, WorkspaceChange
@@ -18,6 +18,7 @@ __all__ = [
     "DriftReport",
     "Manifest",
     "Pack",
+    "PartUpload",
     "Project",
     "ProjectCaller",
     "ProjectStorage",

@@ -10,7 +10,7 @@ from models.core.db import db
 from models.core.errors import DomainError
 from models.projects.project import Project
 from models.projects.snapshots.blob_garbage import LiveObjects, mark
-from models.projects.snapshots.blob_packs import BlobDamaged, read_blobs, storage_of
+from models.projects.snapshots.blob_packs import BlobDamaged, blob_stream, read_blobs, storage_of
 from models.projects.snapshots.manifest_store import load_listings, manifest_text
 from models.projects.snapshots.snapshot import Snapshot, SnapshotParent
 from models.projects.snapshots.stored_objects import Blob, Manifest, ProjectStorage, among_hashes
@@ -46,6 +46,7 @@ def prove_account(account_id: str) -> tuple[ProofCounts, list[str]]:
     problems += _manifests(account_id, live)
     stored = _stored(account_id, live)
     problems += _blobs(account_id, sorted(stored))
+    problems += _large_files(account_id, stored)
     problems += _counters(account_id)
     workspaces = db.session.scalars(
         select(Workspace)
@@ -92,6 +93,25 @@ def _blobs(account_id: str, hashes: Sequence[str]) -> Iterator[str]:
             yield from filter(None, (_blob_problem(account_id, [sha256]) for sha256 in batch))
 
 
+def _large_files(account_id: str, stored: set[str]) -> Iterator[str]:
+    """Whether the chunks of each large file make its bytes; each chunk was checked already."""
+    query = select(Blob.sha256, Blob.size).where(Blob.account_id == account_id, Blob.codec == "chunks")
+    for sha256, size in db.session.execute(query.order_by(Blob.sha256)).all():
+        found = blob_stream(account_id, sha256) if sha256 in stored else None
+        if found is None:
+            continue
+        hashed, length = hashlib.sha256(), 0
+        try:
+            for piece in found[1]:
+                hashed.update(piece)
+                length += len(piece)
+        except (BlobDamaged, DomainError) as error:
+            yield str(error)
+        else:
+            if (hashed.hexdigest(), length) != (sha256, size):
+                yield f"blob {sha256} of account {account_id}: its chunks make other bytes"
+
+
 def _blob_problem(account_id: str, hashes: Sequence[str]) -> str | None:
     try:
         for _ in read_blobs(account_id, hashes):
@@ -105,7 +125,8 @@ def _blob_problem(account_id: str, hashes: Sequence[str]) -> str | None:
 
 def _counters(account_id: str) -> Iterator[str]:
     counted = storage_of(account_id)
-    blobs = select(func.count(), func.coalesce(func.sum(Blob.size), 0)).where(Blob.account_id == account_id)
+    in_packs = func.sum(Blob.size).filter(Blob.pack_id.is_not(None))
+    blobs = select(func.count(), func.coalesce(in_packs, 0)).where(Blob.account_id == account_id)
     manifests = select(func.count(), func.coalesce(func.sum(Manifest.bytes), 0)).where(
         Manifest.account_id == account_id
     )

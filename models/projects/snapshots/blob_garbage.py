@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete, func, select, union, update
+from sqlalchemy import Select, case, delete, func, select, union, update
 
 from models.core.cooperative import in_slices
 from models.core.db import db, now
@@ -16,7 +17,15 @@ from models.projects.snapshots.blob_packs import FOLDER, PACK_BYTES, add_to_stor
 from models.projects.snapshots.directory_tree import children
 from models.projects.snapshots.manifest_store import bytes_lock_key, load_listings
 from models.projects.snapshots.snapshot import Snapshot
-from models.projects.snapshots.stored_objects import Blob, Manifest, Pack, ProjectStorage, Tree, among_hashes
+from models.projects.snapshots.stored_objects import (
+    Blob,
+    Manifest,
+    Pack,
+    PartUpload,
+    ProjectStorage,
+    Tree,
+    among_hashes,
+)
 from models.projects.sync.sync_preview import SyncPreview
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
@@ -28,6 +37,8 @@ SMALL = PACK_BYTES // 4
 FEW = 8
 """Small packs that an account may have."""
 BATCH = 10_000
+_stored_bytes = case((Blob.codec == "chunks", 0), else_=Blob.size)
+"""Bytes that a blob counts for: a large file nothing, its chunks all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +71,24 @@ def collect(account_id: str, *, dry_run: bool, most: int = 10**9) -> Collected:
     )
     before = now() - GRACE
     live = mark(account_id, before)
-    query = select(Blob.sha256, Blob.size, Blob.used_at < before).where(Blob.account_id == account_id)
+    query = select(Blob.sha256, _stored_bytes, Blob.used_at < before).where(Blob.account_id == account_id)
     blobs = db.session.execute(query.order_by(Blob.sha256)).all()
     orphans = {sha256: size for sha256, size, old in blobs if old and sha256 not in live.blobs}
-    orphans = dict(list(orphans.items())[:most])
+    large = set(db.session.scalars(_large(account_id, Blob.sha256))) & orphans.keys()
+    large = set(sorted(large)[:most])
+    forgotten = large if dry_run else set(_delete_blobs(account_id, large, before))
+    if not dry_run:
+        _forget_uploads(account_id, before)
+    # what a file still consists of that was used meanwhile stays, whatever its chunks' own last use was
+    parts = _parts_of_files(account_id, forgotten)
+    rest = {sha256: size for sha256, size in orphans.items() if sha256 not in large and sha256 not in parts}
+    rest = dict(list(rest.items())[: most - len(large)])
     if dry_run:
-        return Collected(len(blobs), len(orphans), sum(orphans.values()), ())
-    freed = _delete_blobs(account_id, list(orphans), before)
+        return Collected(len(blobs), len(large) + len(rest), sum(rest.values()), ())
+    freed = _delete_blobs(account_id, rest, before)
     _delete_manifests(account_id, live)
-    return Collected(len(blobs), len(freed), sum(freed), delete_empty_packs(account_id))
+    removed = len(forgotten) + len(freed)
+    return Collected(len(blobs), removed, sum(freed.values()), delete_empty_packs(account_id))
 
 
 def mark(account_id: str, before: datetime | None = None) -> LiveObjects:
@@ -107,7 +127,29 @@ def mark(account_id: str, before: datetime | None = None) -> LiveObjects:
             below |= directories
             live.blobs.update(files)
         level = below - live.trees
+    for sha256, chunks in db.session.execute(_large(account_id, Blob.sha256, Blob.chunks)):
+        live.blobs.update(chunks if sha256 in live.blobs else ())
     return live
+
+
+def _large(account_id: str, *columns: Any) -> Select[Any]:
+    return select(*columns).where(Blob.account_id == account_id, Blob.codec == "chunks")
+
+
+def _parts_of_files(account_id: str, without: Collection[str]) -> set[str]:
+    """The chunks of all large files but these, and of those that clients are sending."""
+    parts: set[str] = set()
+    for sha256, chunks in db.session.execute(_large(account_id, Blob.sha256, Blob.chunks)):
+        parts.update(() if sha256 in without else chunks)
+    for chunks in db.session.scalars(select(PartUpload.chunks).where(PartUpload.account_id == account_id)):
+        parts.update(chunks)
+    return parts
+
+
+def _forget_uploads(account_id: str, before: datetime) -> None:
+    """Delete what no client has gone on sending."""
+    left = delete(PartUpload).where(PartUpload.account_id == account_id, PartUpload.updated_at < before)
+    db.session.execute(left.execution_options(synchronize_session=False))
 
 
 def delete_empty_packs(account_id: str) -> list[str]:
@@ -150,7 +192,7 @@ def _repack(transaction: Transaction, files: Files, account_id: str) -> list[str
         rows = db.session.scalars(
             select(Blob).where(among_hashes(Blob.pack_id, small)).order_by(Blob.pack_id, Blob.start)
         ).all()
-        places = [(row.pack_id, row.sha256, row.start, row.length) for row in rows]
+        places = [(row.pack_id or "", row.sha256, row.start, row.length) for row in rows]
     parts: list[bytes] = []
     moved: list[tuple[str, str, int]] = []
     contents: dict[str, bytes] = {}
@@ -207,21 +249,23 @@ def _remove_strays(transaction: Transaction, files: Files, moment: datetime) -> 
             files.remove(f"{FOLDER}/{names[pack_id]}")
 
 
-def _delete_blobs(account_id: str, orphans: Collection[str], before: datetime) -> list[int]:
-    """Delete these blobs unless they were used meanwhile; returns their sizes."""
-    listed = list(orphans)
-    freed: list[int] = []
+def _delete_blobs(account_id: str, orphans: Collection[str], before: datetime) -> dict[str, int]:
+    """Delete these blobs unless they were used meanwhile; returns their hashes and stored bytes."""
+    listed = sorted(orphans)
+    freed: dict[str, int] = {}
     for start in range(0, len(listed), BATCH):
+        mine = Blob.account_id == account_id, among_hashes(Blob.sha256, listed[start : start + BATCH])
+        # in the order in which requests lock them
+        old = select(Blob.sha256).where(*mine, Blob.used_at < before).order_by(Blob.sha256)
+        locked = old.with_for_update().cte("locked")
         gone = delete(Blob).where(
-            Blob.account_id == account_id,
-            among_hashes(Blob.sha256, listed[start : start + BATCH]),
-            Blob.used_at < before,
+            Blob.account_id == account_id, Blob.sha256.in_(select(locked.c.sha256)), Blob.used_at < before
         )
-        freed += db.session.scalars(
-            gone.returning(Blob.size).execution_options(synchronize_session=False)
-        ).all()
+        returned = gone.returning(Blob.sha256, _stored_bytes)
+        rows = db.session.execute(returned.execution_options(synchronize_session=False))
+        freed |= {row.sha256: row[1] for row in rows}
     if freed:
-        add_to_storage(account_id, blobs=-len(freed), blob_bytes=-sum(freed))
+        add_to_storage(account_id, blobs=-len(freed), blob_bytes=-sum(freed.values()))
     return freed
 
 

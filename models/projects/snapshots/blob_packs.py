@@ -15,6 +15,7 @@ from models.core.cooperative import heavy
 from models.core.db import BigInt, db, extension
 from models.core.errors import DomainError, Invalid
 from models.core.files import files
+from models.projects.snapshots.content_chunks import LARGE, cut
 from models.projects.snapshots.stored_objects import Blob, Pack, ProjectStorage, among_hashes, rows_of_json
 
 if sys.version_info >= (3, 14):
@@ -24,9 +25,11 @@ else:
 
 FOLDER = "projects"
 MAX_BLOB = 25 << 20
-"""Bytes of one file."""
+"""Bytes of a file that is sent or read whole; larger ones are sent in parts, and read as a stream."""
 PACK_BYTES = 12 << 20
 """Bytes after which a pack is full; one file more may make it larger."""
+AHEAD = 4
+"""Chunks of a large file that are read at once."""
 TOUCH_AFTER = timedelta(hours=1)
 _LEVEL = 3
 _COLUMNS: dict[str, TypeEngine[Any]] = {
@@ -47,13 +50,15 @@ class HashMismatch(Invalid):
 
 
 class BlobTooLarge(DomainError):
-    """The file has more than `MAX_BLOB` bytes."""
+    """The file has more bytes than a request may have, or than any file may have."""
 
     status = 413
     code = "payload_too_large"
 
-    def __init__(self) -> None:
-        super().__init__(f"The file is larger than {MAX_BLOB >> 20} MB. Ignore it, or split it.")
+    def __init__(
+        self, message: str = f"The file is larger than {MAX_BLOB >> 20} MB. Send it in parts."
+    ) -> None:
+        super().__init__(message)
 
 
 class QuotaExceeded(DomainError):
@@ -95,21 +100,46 @@ def put_blob(account_id: str, sha256: str, data: bytes) -> bool:
 
 
 def put_blobs(account_id: str, blobs: Sequence[tuple[str, bytes]]) -> PutBlobs:
-    """Store several files in as few packs as hold them. Flushes; what is committed can be read. Raises as `put_blob`, and then stores
-    none."""
+    """Store several files in as few packs as hold them, large ones in chunks. Flushes; what is committed can be read. Raises as
+    `put_blob`, and then stores none."""
     for sha256, data in blobs:
         if len(data) > MAX_BLOB:
             raise BlobTooLarge
         if _sha256(data) != sha256:
             raise HashMismatch(f"The bytes do not have the SHA-256 {sha256[:64]}. Send them unchanged.")
-    existing = existing_blobs(account_id, {sha256 for sha256, _ in blobs})
-    new = {sha256: data for sha256, data in sorted(blobs) if sha256 not in existing}
+    whole, chunks = _in_chunks(blobs)
+    existing = existing_blobs(account_id, whole.keys() | chunks.keys())
+    large = {sha256: hashes for sha256, hashes in chunks.items() if sha256 not in existing}
+    needed = {hash for hashes in large.values() for hash in hashes} | {sha256 for sha256, _ in blobs}
+    new = {hash: data for hash, data in sorted(whole.items()) if hash in needed - existing}
     check_quota(account_id, sum(map(len, new.values())))
     stored = _insert(account_id, _write(account_id, new)) if new else set()
+    sizes = {sha256: len(data) for sha256, data in blobs}
+    stored |= {
+        sha256 for sha256, hashes in large.items() if put_chunked(account_id, sha256, sizes[sha256], hashes)
+    }
     order = dict.fromkeys(sha256 for sha256, _ in blobs)
     return PutBlobs(
         [each for each in order if each in stored], [each for each in order if each not in stored]
     )
+
+
+def put_chunked(account_id: str, sha256: str, size: int, chunks: Sequence[str]) -> bool:
+    """Store a large file that consists of these stored blobs, which stay for a day; whether it was new. Flushes."""
+    row = {
+        "account_id": account_id,
+        "sha256": sha256,
+        "size": size,
+        "codec": "chunks",
+        "start": 0,
+        "length": 0,
+    }
+    added = insert(Blob).values({**row, "chunks": list(chunks)}).on_conflict_do_nothing()
+    stored = db.session.scalars(added.returning(Blob.sha256)).one_or_none()
+    if stored:
+        # its bytes are counted as those of its chunks
+        add_to_storage(account_id, blobs=1)
+    return stored is not None
 
 
 def check_quota(account_id: str, more: int) -> None:
@@ -156,7 +186,45 @@ def blob_bytes(account_id: str, sha256: str) -> bytes | None:
 
 
 def read_blobs(account_id: str, hashes: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """The hashes and bytes of those of these files that the account has, pack by pack. Raises FilesUnavailable (503), BlobDamaged."""
+    """The hashes and bytes of those of these files that the account has, pack by pack. Those larger than `MAX_BLOB` are left out: read
+    `blob_stream`. Raises FilesUnavailable (503), BlobDamaged."""
+    query = select(Blob.sha256, Blob.size, Blob.chunks).where(
+        Blob.account_id == account_id, among_hashes(Blob.sha256, hashes), Blob.codec == "chunks"
+    )
+    for sha256, size, chunks in db.session.execute(query).all():
+        if size <= MAX_BLOB:
+            yield sha256, b"".join(_pieces(account_id, sha256, chunks))
+    yield from _read_packed(account_id, hashes)
+
+
+def blob_stream(account_id: str, sha256: str) -> tuple[int, Iterator[bytes]] | None:
+    """The size of a file, and its bytes in pieces of a few megabytes, each checked against its hash; None if the account has none with
+    this hash. A few pieces are read at a time, by the session of that moment. Raises as `read_blobs`."""
+    row = blob_row(account_id, sha256)
+    if row is None:
+        return None
+    size, chunks = row.size, row.chunks
+    if chunks is None:
+        return size, iter([data for _, data in _read_packed(account_id, [sha256])])
+    return size, _pieces(account_id, sha256, chunks)
+
+
+def stream_of_chunks(account_id: str, chunks: Sequence[str]) -> Iterator[bytes]:
+    """The bytes of these blobs, one after another. Raises as `read_blobs`."""
+    return _pieces(account_id, "of chunks", chunks)
+
+
+def _pieces(account_id: str, sha256: str, chunks: Sequence[str]) -> Iterator[bytes]:
+    for start in range(0, len(chunks), AHEAD):
+        group = chunks[start : start + AHEAD]
+        found = dict(_read_packed(account_id, set(group)))
+        for each in group:
+            if each not in found:
+                raise BlobDamaged(f"blob {sha256} of account {account_id}: its chunk {each} is missing")
+            yield found[each]
+
+
+def _read_packed(account_id: str, hashes: Collection[str]) -> Iterator[tuple[str, bytes]]:
     for attempt in (1, 2):
         moved: list[str] = []
         for pack_id, rows in _by_pack(account_id, hashes).items():
@@ -198,6 +266,21 @@ def write_pack(account_id: str, parts: Sequence[bytes]) -> Pack:
     db.session.add(pack)
     db.session.flush()
     return pack
+
+
+def _in_chunks(blobs: Sequence[tuple[str, bytes]]) -> tuple[dict[str, bytes], dict[str, list[str]]]:
+    """The bytes that are stored, by hash: those of small files, and the chunks of large ones; and the chunks of each large one."""
+    whole: dict[str, bytes] = {}
+    chunks: dict[str, list[str]] = {}
+    for sha256, data in blobs:
+        pieces = cut(data) if len(data) >= LARGE else [data]
+        if len(pieces) == 1:
+            whole[sha256] = data
+            continue
+        hashed = [(_sha256(piece), piece) for piece in pieces]
+        whole.update(hashed)
+        chunks[sha256] = [hash for hash, _ in hashed]
+    return whole, chunks
 
 
 def _write(account_id: str, blobs: dict[str, bytes]) -> list[dict[str, Any]]:
@@ -260,11 +343,13 @@ def _parts(account_id: str, pack_id: str, rows: Sequence[Blob]) -> list[bytes] |
 
 
 def _by_pack(account_id: str, hashes: Collection[str]) -> dict[str, list[Blob]]:
-    query = select(Blob).where(Blob.account_id == account_id, among_hashes(Blob.sha256, hashes))
+    query = select(Blob).where(
+        Blob.account_id == account_id, among_hashes(Blob.sha256, hashes), Blob.pack_id.is_not(None)
+    )
     rows = db.session.scalars(
         query.order_by(Blob.pack_id, Blob.start).execution_options(populate_existing=True)
     )
     found: dict[str, list[Blob]] = {}
     for row in rows:
-        found.setdefault(row.pack_id, []).append(row)
+        found.setdefault(row.pack_id or "", []).append(row)
     return found

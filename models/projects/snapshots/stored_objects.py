@@ -70,25 +70,54 @@ class Pack(Base):
 
 class Blob(Base):
     """The bytes of a file, known by their SHA-256. They are `length` bytes of their pack from `start`, compressed by `codec`; `size` is
-    that of the file. `used_at` is when a client last sent or asked for it: it stays for a day after that."""
+    that of the file. `used_at` is when a client last sent or asked for it: it stays for a day after that.
+
+    A large file is in no pack: its codec is `chunks`, and these are the hashes of the blobs that it consists of, in order."""
 
     __tablename__ = "blob"
     __table_args__ = (
         CheckConstraint(_hash_check("sha256"), name="sha256_hex"),
         CheckConstraint("((size >= 0) AND (start >= 0) AND (length >= 0))", name="sizes_not_negative"),
-        CheckConstraint("(codec = ANY (ARRAY['raw'::text, 'zstd'::text]))", name="codec_known"),
+        CheckConstraint(
+            "(codec = ANY (ARRAY['raw'::text, 'zstd'::text, 'chunks'::text]))", name="codec_known"
+        ),
+        CheckConstraint(
+            "(((codec = 'chunks'::text) = (chunks IS NOT NULL)) AND ((codec = 'chunks'::text) = (pack_id IS NULL)))",
+            name="pack_or_chunks",
+        ),
         Index("idx_blob_pack", "pack_id"),
+        Index("idx_blob_chunks", "account_id", "sha256", postgresql_where=text("(codec = 'chunks'::text)")),
     )
 
     account_id: Mapped[str] = mapped_column(primary_key=True)
     sha256: Mapped[str] = mapped_column(primary_key=True)
     size: Mapped[int] = mapped_column(BigInt)
     codec: Mapped[str]
-    pack_id: Mapped[str] = mapped_column(ForeignKey("pack.id", ondelete="RESTRICT"))
+    pack_id: Mapped[str | None] = mapped_column(ForeignKey("pack.id", ondelete="RESTRICT"))
+    chunks: Mapped[list[str] | None] = mapped_column(ARRAY(Text), deferred=True)
     start: Mapped[int] = mapped_column(BigInt)
     length: Mapped[int] = mapped_column(BigInt)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     used_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class PartUpload(Base):
+    """A large file of `size` bytes that a client sends in parts, of which `received` bytes came. They are the blobs of `chunks`, and
+    `tail`, which may be the beginning of a longer chunk. It is forgotten a day after its last part."""
+
+    __tablename__ = "part_upload"
+    __table_args__ = (
+        CheckConstraint(_hash_check("sha256"), name="sha256_hex"),
+        CheckConstraint("((received > 0) AND (received <= size))", name="received_part"),
+    )
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    size: Mapped[int] = mapped_column(BigInt)
+    received: Mapped[int] = mapped_column(BigInt)
+    chunks: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    tail: Mapped[bytes]
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class Tree(Base):

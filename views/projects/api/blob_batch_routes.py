@@ -11,7 +11,7 @@ from pydantic import Field
 from models.accounts import scopes
 from models.core.db import db
 from models.core.errors import Invalid
-from models.projects.snapshots.blob_packs import existing_blobs, put_blobs, read_blobs, sizes_of
+from models.projects.snapshots.blob_packs import MAX_BLOB, existing_blobs, put_blobs, read_blobs, sizes_of
 from views.projects.api.blob_routes import NO_ACCOUNT, STORED, bytes_account
 from views.projects.api.projects_api_blueprint import CHANGES, DOOR, ORG, WRONG, bp, project_caller
 from views.web.body import Body, read, read_bytes
@@ -102,12 +102,15 @@ def upload_batch() -> ResponseReturnValue:
 def download_batch() -> Response:
     """Read many files.
 
-    Answers with those of the first that are stored, up to 16 MiB: ask again for the rest. Unknown ones are left out.
+    Answers with those of the first that are stored, up to 16 MiB: ask again for the rest. Unknown ones are left out, and those larger
+    than 25 MB: read them from `/v1/blobs/download/{hash}`.
     """
     account_id = bytes_account(project_caller(), "see_projects")
     wanted: list[str] = []
     left = MOST_SENT
     for sha256, size in sizes_of(account_id, _hashes()):
+        if size > MAX_BLOB:
+            continue
         if wanted and size > left:
             break
         wanted.append(sha256)

@@ -1,6 +1,5 @@
 """Blobs and manifests, one at a time: what is missing, upload, download, garbage and figures (fastest contract 3.7, 3.8)."""
 
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ from models.core.files import files
 from models.projects import ProjectCaller
 from models.projects.project_access import check_project_role
 from models.projects.snapshots import blob_garbage
-from models.projects.snapshots.blob_packs import MAX_BLOB, blob_bytes, existing_blobs, put_blob, storage_of
+from models.projects.snapshots.blob_packs import MAX_BLOB, blob_stream, existing_blobs, put_blob, storage_of
 from models.projects.snapshots.manifest_store import manifest_text, put_manifest
 from views.projects.api.projects_api_blueprint import (
     CHANGES,
@@ -27,10 +26,12 @@ from views.projects.api.projects_api_blueprint import (
     chosen_account,
     project_caller,
 )
+from views.projects.streamed_files import streamed
 from views.web.body import Body, Missing, parse, read, read_bytes, read_json
 from views.web.guards import key_caller, limiter, settings
 from views.web.operation import Answers, Operation, ResponseModel, path
 
+IMMUTABLE = "private, max-age=31536000, immutable"
 LOOKED_AT = 100
 """Hashes of a request that are looked at; others are ignored."""
 UPLOADS = "12000/minute"
@@ -43,7 +44,7 @@ STORED: Answers = {
     400: ("The bytes have another SHA-256 (`HASH_MISMATCH`)", ProjectError),
     403: "Your role in the organisation does not allow it",
     404: "You belong to no such organisation",
-    413: "It is larger than 25 MB, or the account stores as many bytes as it may (`QUOTA_EXCEEDED`)",
+    413: "It is larger than 25 MB (send it to `/v1/blobs/parts/{hash}`), or the account stores as many bytes as it may (`QUOTA_EXCEEDED`)",
     503: "The file storage is unavailable",
 }
 
@@ -197,7 +198,11 @@ def upload_blob(hash: str) -> ResponseReturnValue:
 )
 def download_blob(hash: str) -> Response:
     """Read a file."""
-    return _bytes(hash, "application/octet-stream", blob_bytes, "There is no such file.")
+    account_id = bytes_account(project_caller(), "see_projects")
+    found = blob_stream(account_id, hash) if "\0" not in hash else None
+    if found is None:
+        raise NotFound("There is no such file.")
+    return streamed(*found, **{"Cache-Control": IMMUTABLE})
 
 
 @bp.put("/blobs/manifests/<hash>")
@@ -242,7 +247,11 @@ def upload_manifest(hash: str) -> ResponseReturnValue:
 )
 def download_manifest(hash: str) -> Response:
     """Read the list of files of a whole tree, byte for byte as it was stored."""
-    return _bytes(hash, "application/json", manifest_text, "There is no such manifest.")
+    account_id = bytes_account(project_caller(), "see_projects")
+    text = manifest_text(account_id, hash) if "\0" not in hash else None
+    if text is None:
+        raise NotFound("There is no such manifest.")
+    return Response(text, content_type="application/json", headers={"Cache-Control": IMMUTABLE})
 
 
 @bp.post("/blobs/gc")
@@ -319,16 +328,6 @@ def _addresses(verb: str) -> Response:
     org = request.args.get("org_id")
     suffix = f"?org_id={quote(org, safe='')}" if org else ""
     return jsonify(urls={each: f"/v1/blobs/{verb}/{quote(each, safe='')}{suffix}" for each in _hashes()})
-
-
-def _bytes(hash: str, kind: str, found: Callable[[str, str], bytes | None], missing: str) -> Response:
-    account_id = bytes_account(project_caller(), "see_projects")
-    data = found(account_id, hash) if "\0" not in hash else None
-    if data is None:
-        raise NotFound(missing)
-    response = Response(data, content_type=kind)
-    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
-    return response
 
 
 def _mb(size: int) -> float:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Response, url_for
+from flask import url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.errors import NotFound
@@ -10,12 +10,13 @@ from models.projects import Project
 from models.projects.code_highlighting import code_lines
 from models.projects.merge.text_shape import is_binary
 from models.projects.project_states import ProjectState, state_of
-from models.projects.snapshots.blob_packs import blob_bytes
+from models.projects.snapshots.blob_packs import blob_bytes, blob_stream
 from models.projects.snapshots.manifest_text import Entry
 from models.projects.snapshots.tree_reading import TreeFolder, read_path
 from models.projects.workspaces.workspace_editing import workspaces_of
 from views.projects.pages.project_blueprint import asked, project_page, viewed_project
 from views.projects.pages.project_stories import snapshot_title
+from views.projects.streamed_files import streamed
 from views.web.htmx import render, see_other
 
 MAX_SHOWN = 512 << 10
@@ -55,13 +56,13 @@ def download(project_id: str) -> ResponseReturnValue:
     state = state_of(project, workspace_id=asked("workspace"), snapshot_id=asked("at"))
     found = read_path(project.account_id, state.tree, asked("path")) if state.tree else None
     hash = found.hash if isinstance(found, Entry) else None
-    data = blob_bytes(project.account_id, hash) if hash else None
-    if data is None or not isinstance(found, Entry):
+    stored = blob_stream(project.account_id, hash) if hash else None
+    if stored is None or not isinstance(found, Entry):
         raise NotFound("There is no such file, or its bytes are not stored.")
     name = found.path.rpartition("/")[2]
     plain = "".join(each if each.isascii() and (each.isalnum() or each in "._-") else "-" for each in name)
     headers = {"Content-Disposition": f'attachment; filename="{plain[:100]}"', "Cache-Control": "no-store"}
-    return Response(data, content_type="application/octet-stream", headers=headers)
+    return streamed(*stored, **headers)
 
 
 def _content(project: Project, found: TreeFolder | Entry | None) -> dict[str, Any]:
