@@ -15,8 +15,8 @@ from stoa.failures import Failure
 from stoa.ignore_rules import NEVER, IgnoreRules
 from stoa.tree_text import TreeEntry, folders_above, harmless, runs, sha, stays
 
-MAX_FILE = 25 << 20
-"""Bytes of a file that the server stores."""
+MAX_FILE = 1 << 30
+"""Bytes of a file that this client sends: it holds one in memory. The server may allow less."""
 MOST_ENTRIES = 200_000
 """Files and folders of a snapshot that the server stores."""
 SETTLED = 2_000_000_000

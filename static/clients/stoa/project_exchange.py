@@ -18,6 +18,8 @@ MOST_HASHES = 10_000
 BATCH_BYTES = 8 << 20
 """Bytes after which a batch is sent; one file may make it larger."""
 BATCH_FILES = 2_000
+PART_BYTES = 16 << 20
+"""Bytes above which a file is sent in parts of as many."""
 _HEAD = re.compile(rb"([0-9a-f]{64}) ([0-9]{1,9})\n")
 
 
@@ -82,8 +84,8 @@ class ProjectExchange:
         text = self.copy.manifest(record["manifest_hash"])
         if text is None:
             raise Failure(f"The list of files of snapshot {record['id']} is lost here.", code="BYTES_MISSING")
-        places = {each.hash: each.path for each in read_tree(text).values() if each.kind == "file"}
-        hashes = set(places)
+        files = {each.hash: each for each in read_tree(text).values() if each.kind == "file"}
+        hashes = set(files)
         for parent in record["parents"]:
             before = self.copy.snapshot(parent)
             if before and before["sent"]:
@@ -91,7 +93,10 @@ class ProjectExchange:
         missing = self._missing(sorted(hashes))
         if missing:
             self.say(f"Sending {len(missing):,} file{'s' * (len(missing) > 1)} …")
-        for batch in self._batches(missing, places):
+        for hash in (each for each in missing if files[each].size > PART_BYTES):
+            self._send_parts(hash, self._bytes(files[hash]))
+        small = [files[each] for each in missing if files[each].size <= PART_BYTES]
+        for batch in self._batches(small):
             self.server.json("POST", "/v1/blobs/batch", batch, query=self._org, again=True)
         path = f"/v1/blobs/manifests/{record['manifest_hash']}"
         self.server.json("PUT", path, text, query=self._org)
@@ -105,19 +110,42 @@ class ProjectExchange:
             ]
         return found
 
-    def _batches(self, hashes: list[str], places: dict[str, str]) -> Iterator[bytes]:
+    def _bytes(self, file: TreeEntry) -> bytes:
+        """The bytes of a file that is to be sent. Raises Failure."""
+        data = self.copy.object(file.hash) or self.copy.file(file.path, file.hash)
+        if data is None:
+            raise Failure(
+                f"The bytes of a file ({file.hash[:12]}…) are neither here nor on the server. Take a new snapshot.",
+                code="BYTES_MISSING",
+            )
+        return data
+
+    def _send_parts(self, hash: str, data: bytes) -> None:
+        """Send a large file from where the server says that an earlier attempt stopped. Raises Failure."""
+        path = f"/v1/blobs/parts/{hash}"
+        received = self.server.json("GET", path, query=self._org)
+        tries = 2 * (len(data) // PART_BYTES + 2)
+        while not received["complete"] and tries:
+            at, tries = received["received"], tries - 1
+            query = {**self._org, "offset": at, "size": len(data)}
+            try:
+                received = self.server.json("PUT", path, data[at : at + PART_BYTES], query=query)
+            except Refused as error:
+                if error.code != "OTHER_PART":
+                    raise
+                # its answer was lost, or another client sends the same file
+                received = self.server.json("GET", path, query=self._org)
+        if not received["complete"]:
+            raise Failure("A large file could not be sent. Run the command again.", code="BYTES_MISSING")
+
+    def _batches(self, files: list[TreeEntry]) -> Iterator[bytes]:
         batch, count = bytearray(), 0
-        for hash in hashes:
-            data = self.copy.object(hash) or self.copy.file(places[hash], hash)
-            if data is None:
-                raise Failure(
-                    f"The bytes of a file ({hash[:12]}…) are neither here nor on the server. Take a new snapshot.",
-                    code="BYTES_MISSING",
-                )
+        for file in files:
+            data = self._bytes(file)
             if batch and (len(batch) + len(data) > BATCH_BYTES or count == BATCH_FILES):
                 yield bytes(batch)
                 batch, count = bytearray(), 0
-            batch += b"%s %d\n" % (hash.encode(), len(data)) + data
+            batch += b"%s %d\n" % (file.hash.encode(), len(data)) + data
             count += 1
         if batch:
             yield bytes(batch)
@@ -193,6 +221,9 @@ class ProjectExchange:
             for hash, data in batch_parts(reply.data):
                 self.copy.keep_object(hash, data)
                 got.add(hash)
+            if not got and (data := self._large(wanted[0])) is not None:
+                self.copy.keep_object(wanted[0], data)
+                got.add(wanted[0])
             if not got & set(body["hashes"]):
                 raise Failure(
                     f"The server does not have {len(body['hashes']):,} of the files, such as {wanted[0]}.",
@@ -200,6 +231,19 @@ class ProjectExchange:
                     details={"hashes": body["hashes"][:100]},
                 )
             wanted = [each for each in wanted if each not in got]
+
+    def _large(self, hash: str) -> bytes | None:
+        """The bytes of a file that no batch has, since it is large; None if the server does not have it. Raises Failure."""
+        try:
+            path = f"/v1/blobs/download/{quoted(hash)}"
+            data = self.server.call("GET", path, query=self._org).data
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return None
+        if sha(data) != hash:
+            raise Failure("A file was damaged on its way. Run the command again.", code="HASH_MISMATCH")
+        return data
 
 
 def batch_parts(body: bytes) -> Iterator[tuple[str, bytes]]:

@@ -308,6 +308,45 @@ def test_a_file_that_is_too_large_is_named(shell: Shell, monkeypatch: pytest.Mon
     assert shell("init")["sent"]
 
 
+def test_a_large_file_goes_in_parts_from_where_it_stopped(
+    shell: Shell, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module("project_exchange"), "PART_BYTES", 10 << 20)
+    text = "".join(f"line {number} {number * 7919 % 104729}\n" for number in range(1_500_000))
+    assert len(text) > 26 << 20
+    shell.put("big.txt", text)
+
+    def sent() -> int:
+        return sum(method == "PUT" and "/parts/" in path for method, path in wire.calls)
+
+    made = shell("init", "--name", "Shop")
+    assert (made["sent"], sent()) == (True, len(text) // (10 << 20) + 1)
+    assert other_copy(shell, "Shop").files() == {"big.txt": text}
+    # a connection that breaks after the first part
+    shell.put("big.txt", text[::-1])
+    wire.calls.clear()
+    send, count = wire.send, 0
+
+    def breaks(*arguments: Any) -> Any:
+        nonlocal count
+        count += "/parts/" in arguments[2] and arguments[1] == "PUT"
+        if count > 1:
+            raise ConnectionResetError("lost")
+        return send(*arguments)
+
+    monkeypatch.setattr(
+        module("server_calls").Server, "send", lambda server, *arguments: breaks(server, *arguments)
+    )
+    shell("snapshot", code=5)
+    assert sent() == 1
+    monkeypatch.setattr(
+        module("server_calls").Server, "send", lambda server, *arguments: send(server, *arguments)
+    )
+    assert shell("snapshot")["snapshot_id"]
+    assert sent() == len(text) // (10 << 20) + 1
+    assert other_copy(shell, "Shop", "third").files() == {"big.txt": text[::-1]}
+
+
 def test_watch_takes_a_snapshot_when_files_rest(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     shell.put("a", "1")
     shell("init")
