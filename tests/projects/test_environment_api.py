@@ -98,6 +98,59 @@ def test_a_project_has_a_limit_of_variables(mine: ProjectsApi, path: str) -> Non
     assert mine("post", path, {"key": "K0", "value": "1"})[0] == 200
 
 
+def test_a_workspace_has_its_own_values_instead_of_the_projects(mine: ProjectsApi) -> None:
+    project = mine.project()
+    path = f"/projects/{project}/env-vars"
+    one, two = (mine.workspace(project, name) for name in ("one", "two"))
+    mine(
+        "put",
+        path,
+        {
+            "variables": [
+                {"key": "A", "value": "all"},
+                {"key": "B", "value": "all-of-them", "is_secret": True},
+            ]
+        },
+    )
+    for _ in range(2):
+        assert (
+            mine(
+                "post",
+                f"{path}?workspace_id={one}",
+                {"key": "B", "value": "just-one-1234", "is_secret": True},
+            )[0]
+            == 200
+        )
+    mine("put", f"{path}?workspace_id={one}", {"variables": [{"key": "C", "value": "only"}]})
+    assert shown(mine, path) == {"A": ("all", False), "B": ("****them", True)}
+    assert shown(mine, f"{path}?workspace_id={two}") == shown(mine, path)
+    assert shown(mine, f"{path}?workspace_id={one}") == {
+        "A": ("all", False),
+        "B": ("****1234", True),
+        "C": ("only", False),
+    }
+    listed = mine("get", f"{path}?workspace_id={one}")[1]["variables"]
+    assert [each["workspace_id"] for each in listed] == [None, one, one]
+    values = mine("get", f"{path}/values?workspace_id={one}")[1]["variables"]
+    assert [each["value"] for each in values] == ["all", "just-one-1234", "only"]
+    for _ in range(2):
+        assert mine("delete", f"{path}/B?workspace_id={one}")[0] == 200
+    assert shown(mine, f"{path}?workspace_id={one}")["B"] == ("****them", True)
+    mine("delete", f"{path}/A")
+    assert list(shown(mine, f"{path}?workspace_id={one}")) == ["B", "C"]
+    mine("delete", f"/workspaces/{two}")
+    other = mine.workspace(mine.project("Other"))
+    for id in (two, other, "x", "%00"):
+        for method, tail, body in (
+            ("get", "", None),
+            ("get", "/values", None),
+            ("post", "", {"key": "A", "value": "1"}),
+            ("put", "", {"variables": []}),
+            ("delete", "/B", None),
+        ):
+            assert mine(method, f"{path}{tail}?workspace_id={id}", body)[0] == 404, (id, method, tail)
+
+
 def test_values_are_sealed_for_their_project_and_key(
     session: OrmSession, mine: ProjectsApi, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -279,6 +279,21 @@ def test_variables_are_set_masked_and_removed(session: OrmSession, alice: Person
     assert [each.key for each in fresh(session, EnvironmentVariable)] == ["DATABASE_URL"]
 
 
+def test_a_workspace_has_its_own_value_of_a_variable(session: OrmSession, alice: Person) -> None:
+    found = rows(session, alice)
+    start, id = f"/projects/{found['project_id']}/environment", found["workspace_id"]
+    assert send(alice, start, key="PORT", value="8080", workspace=id).status_code == 303
+    assert send(alice, start, key="PORT", value="9090").status_code == 303
+    page = alice.browser.get(start).text
+    assert ("8080" in page, "9090" in page) == (True, True)
+    removal = f"{start}/PORT/removal?workspace={id}"
+    assert "of this workspace" in alice.browser.get(removal).text
+    assert send(alice, removal).status_code == 303
+    assert alice.browser.get(removal).status_code == 404
+    assert sorted(each.key for each in fresh(session, EnvironmentVariable)) == ["DATABASE_URL", "PORT"]
+    assert send(alice, start, key="PORT", value="1", workspace="x").status_code == 404
+
+
 def test_settings_keep_what_clients_wrote_into_the_brief(session: OrmSession, alice: Person) -> None:
     start = f"/projects/{rows(session, alice)['project_id']}/settings"
     refused = send(alice, start, name=" ", intent="fun", headers=HTMX)

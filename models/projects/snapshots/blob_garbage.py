@@ -220,7 +220,7 @@ def _move(
     parts: Sequence[bytes],
 ) -> list[str]:
     joined = uuid.uuid4().hex
-    files.write(pack_path(account_id, joined), b"".join(parts))
+    files.write_durably(pack_path(account_id, joined), b"".join(parts))
     with transaction():
         db.session.add(Pack(id=joined, account_id=account_id, bytes=sum(map(len, parts))))
         db.session.flush()

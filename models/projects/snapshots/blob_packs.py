@@ -262,7 +262,7 @@ def pack_path(account_id: str, pack_id: str) -> str:
 def write_pack(account_id: str, parts: Sequence[bytes]) -> Pack:
     """Write a pack of these parts to the storage, and its row. Flushes."""
     pack = Pack(id=uuid.uuid4().hex, account_id=account_id, bytes=sum(map(len, parts)))
-    files(extension("settings")).write(pack_path(account_id, pack.id), b"".join(parts))
+    files(extension("settings")).write_durably(pack_path(account_id, pack.id), b"".join(parts))
     db.session.add(pack)
     db.session.flush()
     return pack

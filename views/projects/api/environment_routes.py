@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 from pydantic import Field
 
 from models.accounts import scopes
@@ -26,8 +26,11 @@ from views.projects.api.projects_api_blueprint import (
 from views.web.body import Body, Missing, parse, read
 from views.web.format import iso
 from views.web.guards import key_caller, limiter
-from views.web.operation import Operation, ResponseModel, path
+from views.web.operation import Operation, ResponseModel, path, query
 
+WORKSPACE = query(
+    "workspace_id", "A workspace of the project: the values that it has instead of the project's"
+)
 TOO_MANY = "The project has as many variables as it may"
 
 
@@ -44,6 +47,7 @@ class VariablesBody(Body):
 class VariableObject(ResponseModel):
     id: str
     project_id: str
+    workspace_id: str | None = Field(description="The workspace that has this value; null for all")
     key: str
     value: str = Field(description="Of a secret `****` and its last four characters")
     is_secret: bool
@@ -75,24 +79,28 @@ class VariablesSet(Success):
     tag="Projects",
     caller="key",
     scope=scopes.PROJECTS_READ,
-    parameters=[PROJECT_ID],
+    parameters=[PROJECT_ID, WORKSPACE],
     answers={200: ("By key", VariableList), **NOT_YOURS},
     door=DOOR,
 )
 def list_variables(project_id: str) -> Response:
-    """List the environment variables of a project, without the values of secrets."""
+    """List the environment variables of a project, without the values of secrets.
+
+    With `workspace_id` those of a workspace: its own values, and the project's where it has none.
+    """
     return jsonify(
         variables=[
             {
                 "id": each.row.id,
                 "project_id": each.row.project_id,
+                "workspace_id": each.row.workspace_id,
                 "key": each.row.key,
                 "value": each.shown,
                 "is_secret": each.row.is_secret,
                 "created_at": iso(each.row.created_at),
                 "updated_at": iso(each.row.updated_at),
             }
-            for each in environment.variables_of(project_caller(), project_id)
+            for each in environment.variables_of(project_caller(), project_id, _scope())
         ]
     )
 
@@ -103,7 +111,7 @@ def list_variables(project_id: str) -> Response:
     tag="Projects",
     caller="key",
     scope=scopes.PROJECTS_WRITE,
-    parameters=[PROJECT_ID],
+    parameters=[PROJECT_ID, WORKSPACE],
     body=VariableBody,
     answers={200: ("It is set", Success), **NOT_YOURS, **WRONG, 409: TOO_MANY},
     door=DOOR,
@@ -113,7 +121,8 @@ def set_variable(project_id: str) -> Response:
     caller = project_caller()
     own_project(caller, project_id, "edit_projects")
     body = read(VariableBody)
-    environment.set_variable(caller, project_id, NewVariable(body.key, body.value, body.is_secret))
+    new = NewVariable(body.key, body.value, body.is_secret)
+    environment.set_variable(caller, project_id, new, _scope())
     db.session.commit()
     return jsonify(success=True)
 
@@ -124,7 +133,7 @@ def set_variable(project_id: str) -> Response:
     tag="Projects",
     caller="key",
     scope=scopes.PROJECTS_WRITE,
-    parameters=[PROJECT_ID],
+    parameters=[PROJECT_ID, WORKSPACE],
     body=VariablesBody,
     answers={200: ("How many were set", VariablesSet), **NOT_YOURS, **WRONG, 409: TOO_MANY},
     door=DOOR,
@@ -137,7 +146,7 @@ def set_variables(project_id: str) -> Response:
     if len(sent) > environment.MAX_VARIABLES:
         raise Invalid(f"Set at most {environment.MAX_VARIABLES} variables.")
     new = [_variable(each, number) for number, each in enumerate(sent)]
-    skipped = environment.set_variables(caller, project_id, new)
+    skipped = environment.set_variables(caller, project_id, new, _scope())
     db.session.commit()
     return jsonify(success=True, count=len(new) - len(skipped), skipped=skipped)
 
@@ -148,13 +157,13 @@ def set_variables(project_id: str) -> Response:
     tag="Projects",
     caller="key",
     scope=scopes.PROJECTS_WRITE,
-    parameters=[PROJECT_ID, path("key", "The name of the variable")],
+    parameters=[PROJECT_ID, path("key", "The name of the variable"), WORKSPACE],
     answers={200: ("It is gone", Success), **NOT_YOURS},
     door=DOOR,
 )
 def remove_variable(project_id: str, key: str) -> Response:
     """Remove an environment variable."""
-    environment.remove_variable(project_caller(), project_id, key)
+    environment.remove_variable(project_caller(), project_id, key, _scope())
     db.session.commit()
     return jsonify(success=True)
 
@@ -164,7 +173,7 @@ def remove_variable(project_id: str, key: str) -> Response:
     tag="Projects",
     caller="key",
     scope=scopes.PROJECTS_WRITE,
-    parameters=[PROJECT_ID],
+    parameters=[PROJECT_ID, WORKSPACE],
     answers={
         200: ("By key, secrets too", PlainVariables),
         **NOT_YOURS,
@@ -177,7 +186,7 @@ def variable_values(project_id: str) -> Response:
 
     In an organisation only owners and admins read them.
     """
-    found = environment.plain_variables(project_caller(), project_id)
+    found = environment.plain_variables(project_caller(), project_id, _scope())
     response = jsonify(
         variables=[
             {"key": each.row.key, "value": each.value, "is_secret": each.row.is_secret} for each in found
@@ -185,6 +194,10 @@ def variable_values(project_id: str) -> Response:
     )
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _scope() -> str | None:
+    return request.args.get("workspace_id") or None
 
 
 def _variable(value: Any, number: int) -> NewVariable:

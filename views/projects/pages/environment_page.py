@@ -1,4 +1,4 @@
-"""The environment variables of a project: secret values by their last characters only, set and removed."""
+"""The environment variables of a project and of its workspaces: secret values by their last characters only, set and removed."""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,10 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db
 from models.core.errors import Conflict, Invalid, NotFound
 from models.projects import Project, environment
-from models.projects.environment import NewVariable, variables_of
+from models.projects.environment import NewVariable, all_variables, variables_of
+from models.projects.workspaces.workspace_editing import workspaces_of
 from views.projects.pages.project_blueprint import (
+    asked,
     entered,
     project_form,
     project_page,
@@ -23,7 +25,7 @@ from views.web.htmx import render, see_other, toast
 @project_page("/<project_id>/environment")
 def environment_variables(project_id: str) -> ResponseReturnValue:
     """List the variables, secret ones masked, with the form that sets one. Raises NotFound, Forbidden."""
-    return _page(viewed_project(project_id), {"key": "", "secret": "1"}, {})
+    return _page(viewed_project(project_id), {"key": "", "secret": "1", "workspace": ""}, {})
 
 
 @project_form("/<project_id>/environment")
@@ -31,12 +33,12 @@ def set_variable(project_id: str) -> ResponseReturnValue:
     """Set a variable. 422 without its value if it cannot be stored. Raises NotFound, Forbidden."""
     project = viewed_project(project_id, "edit_projects")
     key = entered("key").strip()
-    values = {"key": key, "secret": entered("secret")}
+    values = {"key": key, "secret": entered("secret"), "workspace": entered("workspace")}
     if not key:
         return _page(project, values, {"key": "Enter a key."})
     try:
         new = NewVariable(key, entered("value"), bool(values["secret"]))
-        environment.set_variable(viewer(), project.id, new)
+        environment.set_variable(viewer(), project.id, new, values["workspace"] or None)
     except (Invalid, Conflict) as error:
         db.session.rollback()
         field = "value" if error.message.startswith("'value'") else "key"
@@ -54,10 +56,16 @@ def set_variable(project_id: str) -> ResponseReturnValue:
 def ask_variable_removal(project_id: str, key: str) -> ResponseReturnValue:
     """Ask whether to remove a variable. Raises NotFound, Forbidden."""
     project = viewed_project(project_id, "edit_projects")
-    if key not in {each.row.key for each in variables_of(viewer(), project.id)}:
+    id = asked("workspace") or None
+    listed = variables_of(viewer(), project.id, id)
+    if (key, id) not in {(each.row.key, each.row.workspace_id) for each in listed}:
         raise NotFound("The project has no such variable.")
     return render(
-        "projects/variable_removal.html", partial="projects/_variable_removal.html", project=project, key=key
+        "projects/variable_removal.html",
+        partial="projects/_variable_removal.html",
+        project=project,
+        key=key,
+        workspace_id=id,
     )
 
 
@@ -65,7 +73,7 @@ def ask_variable_removal(project_id: str, key: str) -> ResponseReturnValue:
 def remove_variable(project_id: str, key: str) -> ResponseReturnValue:
     """Remove a variable if there is one. Raises NotFound, Forbidden."""
     project = viewed_project(project_id, "edit_projects")
-    environment.remove_variable(viewer(), project.id, key)
+    environment.remove_variable(viewer(), project.id, key, asked("workspace") or None)
     db.session.commit()
     toast(f"{key[:80]} is removed.")
     return see_other(url_for("projects.environment_variables", project_id=project.id))
@@ -77,7 +85,8 @@ def _page(project: Project, values: Mapping[str, str], errors: Mapping[str, str]
         partial="projects/_variable_form.html" if errors else None,
         status=422 if errors else 200,
         project=project,
-        variables=variables_of(viewer(), project.id),
+        variables=all_variables(viewer(), project.id),
+        places=[("", "All workspaces"), *((each.id, each.name[:50]) for each in workspaces_of(project.id))],
         values=values,
         errors=errors,
         may_edit=viewer_may("edit_projects"),
