@@ -156,7 +156,7 @@ def undone(before: Tree, after: Tree, current: Tree, decisions: Mapping[str, str
     made = dict(current)
     for path in before.keys() | after.keys():
         was, then, here = before.get(path), after.get(path), current.get(path)
-        if was == then or here == was or (here != then and decisions.get(path) == "keep"):
+        if was == then or here == was or decisions.get(path) == "keep":
             continue
         if was is None:
             made.pop(path, None)
