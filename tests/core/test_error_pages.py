@@ -4,6 +4,8 @@ import re
 
 import pytest
 from flask.testing import FlaskClient
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
@@ -61,12 +63,21 @@ def test_method_not_allowed(client: FlaskClient) -> None:
     assert answer.text.count("This address does not support the request.") == 1
 
 
-@pytest.mark.parametrize("path", ["/api/v1/me", "/threads"])
-def test_a_server_without_a_free_connection_is_busy(
-    alice: Person, monkeypatch: pytest.MonkeyPatch, path: str
+@pytest.mark.parametrize(
+    "error",
+    [
+        PoolTimeout("QueuePool limit of size 8 overflow 0 reached, connection timed out"),
+        OperationalError("SELECT 1", {}, LockNotAvailable("canceling statement due to lock timeout")),
+        OperationalError("SELECT 1", {}, DeadlockDetected("deadlock detected")),
+    ],
+    ids=["connection", "lock", "deadlock"],
+)
+@pytest.mark.parametrize("path", ["/api/v1/me", "/threads", "/v1/projects"])
+def test_a_server_without_a_free_connection_or_lock_is_busy(
+    alice: Person, monkeypatch: pytest.MonkeyPatch, path: str, error: Exception
 ) -> None:
     def exhausted(*_: object, **__: object) -> None:
-        raise PoolTimeout("QueuePool limit of size 8 overflow 0 reached, connection timed out")
+        raise error
 
     monkeypatch.setattr(QueuePool, "connect", exhausted)
     answer = alice.browser.get(path, headers=alice.headers)

@@ -6,6 +6,8 @@ from typing import Any
 from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, MethodNotAllowed
 
@@ -27,7 +29,7 @@ log = logging.getLogger("stoa.errors")
 
 
 class ServerBusy(DomainError):
-    """All connections to the database were in use for too long."""
+    """All connections to the database were in use for too long, or rows locked, or another request locked them the other way round."""
 
     status = 503
     code = "server_busy"
@@ -63,6 +65,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(DomainError, _domain)
     app.register_error_handler(AccountSuspended, _suspended)
     app.register_error_handler(PoolTimeout, _busy)
+    app.register_error_handler(OperationalError, _operational)
     app.register_error_handler(BadJson, _bad_body)
     app.register_error_handler(InvalidBody, _bad_body)
     app.register_error_handler(HTTPException, _http)
@@ -83,6 +86,13 @@ def _domain(error: DomainError) -> ResponseReturnValue:
 
 def _busy(error: PoolTimeout) -> ResponseReturnValue:
     log.warning("no connection to the database: %s", error)
+    return _domain(ServerBusy())
+
+
+def _operational(error: OperationalError) -> ResponseReturnValue:
+    if not isinstance(error.orig, (LockNotAvailable, DeadlockDetected)):
+        return _bug(error)
+    log.warning("no lock in the database: %s", type(error.orig).__name__)
     return _domain(ServerBusy())
 
 
