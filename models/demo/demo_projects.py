@@ -22,6 +22,7 @@ from models.projects.sync.sync_preparing import prepare_sync
 from models.projects.workspaces.head_moves import Mover, operations_page
 from models.projects.workspaces.operation_undo import undo_operation
 from models.projects.workspaces.workspace_editing import create_workspace
+from models.runs.history import RunFilter, runs_of
 
 ACCOUNT = Account(user_id=USER_ID)
 STEP = timedelta(hours=7)
@@ -157,7 +158,7 @@ def fill(now: datetime) -> None:
                 head = places["main"].current_snapshot_id
                 places[name] = _workspace(caller, project.id, name, moment - STEP / 2, head)
                 files[name] = dict(files["main"])
-        _push(caller, mover, project.id, push, places, files)
+        _push(caller, mover, project.id, push, places, files, moment)
         _date(project.id, moment, operation=True)
         places[push.workspace].last_seen_at = moment
     _take_back(caller, mover, project.id, places["agent"], now - STEP / 2)
@@ -185,23 +186,32 @@ def _push(
     push: PlannedPush,
     places: dict[str, Workspace],
     files: dict[str, dict[str, str]],
+    moment: datetime,
 ) -> None:
-    """Push what a workspace has with these changes; a merge takes what the other one has beside it."""
+    """Push what a workspace has with these changes; a merge takes what the other one has beside it, and an agent works in a run."""
     workspace = places[push.workspace]
     changed = {**files[push.workspace], **files.get(push.merges, {}), **push.files}
     mine = {path: text for path, text in changed.items() if text is not None}
     files[push.workspace] = mine
     others = [places[push.merges].current_snapshot_id] if push.merges else []
     heads = [workspace.current_snapshot_id, *others]
+    run_id = _run_before(moment) if push.agent else None
     new = NewSnapshot(
         _stored(mine),
         parent_ids=[head for head in heads if head],
         workspace_id=workspace.id,
         message=push.message,
-        agent=push.agent,
+        agent=None if run_id else push.agent,
+        run_id=run_id,
         author_name="Delia Marsh",
     )
     push_snapshot(caller, project_id, new, mover)
+
+
+def _run_before(moment: datetime) -> str | None:
+    """The last run of the demo user that began before and is completed."""
+    found = runs_of(USER_ID, RunFilter(status="completed", until=moment), limit=1).runs
+    return found[0].run.id if found else None
 
 
 def _take_back(
@@ -224,7 +234,7 @@ def _overlap(
     """Push what overlaps, and prepare a sync that has to be decided; it is open for a year."""
     for at, push in enumerate(OVERLAPPING):
         moment = now - STEP / (4 + 2 * at)
-        _push(caller, mover, project_id, push, places, files)
+        _push(caller, mover, project_id, push, places, files, moment)
         _date(project_id, moment, operation=True)
         # a push that overlaps has two events
         new = update(ActivityEvent).where(

@@ -3,16 +3,18 @@
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.orgs import Org
-from models.projects import SnapshotRunCost, WorkspaceOperation
+from models.projects import Snapshot, SnapshotRunCost, WorkspaceOperation
 from models.runs import AgentRun
 from tests import factories
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi, typed
+from tests.projects.test_races import CLIENTS, at_once
 
 pytestmark = pytest.mark.usefixtures("proved")
 
@@ -85,6 +87,21 @@ def test_each_credit_is_counted_once(
     assert read(mine, push(mine, other, run, "9"))["credits"] == 3
     assert read(mine, push(mine, project, child, "9"))["credits"] == 0
     assert sum(session.scalars(select(SnapshotRunCost.credits))) == 11
+
+
+def test_pushes_at_once_count_each_credit_once(
+    app: Flask, session: OrmSession, alice: Person, mine: ProjectsApi, run: AgentRun
+) -> None:
+    spend(run, alice, 7)
+    run_id, hash = run.id, mine.tree({"a.txt": "1"})
+    projects = [mine.project(f"P{number}") for number in range(CLIENTS)]
+
+    def one(api: ProjectsApi, number: int) -> int:
+        body = {"manifest_hash": hash, "run_id": run_id}
+        return api("post", f"/projects/{projects[number]}/snapshots", body)[0]
+
+    assert at_once(app, alice, one) == [201] * CLIENTS
+    assert sorted(session.scalars(select(Snapshot.credits))) == [0] * (CLIENTS - 1) + [7]
 
 
 def test_a_repeated_push_counts_nothing_again(
