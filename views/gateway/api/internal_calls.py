@@ -25,7 +25,7 @@ class InternalAnswer(NamedTuple):
 
 
 class CallNotPossible(DomainError):
-    """The ledger refused the call, so that others with the same key would fail too. Status and message are those of
+    """The ledger refused the call, so that others with the same key would fail too. Status, code and message are those of
     `/v1/chat/completions`."""
 
 
@@ -45,9 +45,10 @@ def complete_chat(key: str, body: dict[str, Any], *, client_id: str) -> Internal
         reply = gateway(current_app).open(request)
     except (CallRefused, ProviderError, UpstreamError, DomainError, RelayFailed) as error:
         answer = CHAT.error(error, ErrorContext(request_id, {}, settings()))
-        message = str(answer.body.get("error", {}).get("message", "The call failed."))
+        said = answer.body.get("error", {})
+        message = str(said.get("message", "The call failed."))
         if isinstance(error, CallRefused):
-            raise CallNotPossible(message, status=answer.status) from error
+            raise CallNotPossible(message, status=answer.status, code=said.get("code")) from error
         raise CallFailed(message) from error
     if not isinstance(reply, Reply):
         raise CallFailed("The answer came as a stream.")

@@ -145,6 +145,24 @@ class SyncFileAnswer(ResponseModel):
     file: SyncFile
 
 
+class OfferBody(Body):
+    path: str = Field(description="The path of a decision")
+    model: str = Field(
+        min_length=1, max_length=200, description="A model of `GET /v1/models`; your key pays for its call"
+    )
+
+
+class SyncOffer(ResponseModel):
+    path: str
+    text: str = Field(description="Check it. To take it, answer the decision `custom` with this text")
+    written_by: str = Field(description="The model")
+    request_id: str = Field(description="The call, which was charged")
+
+
+class OfferAnswer(ResponseModel):
+    offer: SyncOffer
+
+
 class SyncExecution(Body):
     preview_id: str | None = None
     decisions: dict[str, Any] | None = Field(None, description="An option for the path of each decision")

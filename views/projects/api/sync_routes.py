@@ -1,16 +1,20 @@
 """Sync of a workspace with main: prepare a preview, and execute it with the answers to its decisions (fastest contract 3.10)."""
 
-from flask import Response, jsonify, request
+from flask import Response, current_app, jsonify, request
 
 from models.accounts import scopes
+from models.accounts.api_keys import check_use
 from models.core.db import db
 from models.projects.project_access import own_workspace
 from models.projects.sync.sync_executing import SyncChoices, execute_sync
+from models.projects.sync.sync_offers import CLIENT_ID, offer_request, offered_text
 from models.projects.sync.sync_preparing import prepare_sync
 from models.projects.sync.sync_reading import previewed_files, stored_sync
 from models.projects.sync.sync_refusals import SyncRefused
 from models.projects.sync.sync_texts import shown_texts
 from views.assistants.api.assistant_caller import expected_version
+from views.gateway.api.internal_calls import complete_chat
+from views.gateway.api.model_calls import gateway
 from views.projects.api.projects_api_blueprint import (
     CHANGES,
     DOOR,
@@ -24,6 +28,8 @@ from views.projects.api.projects_api_blueprint import (
     with_version,
 )
 from views.projects.api.sync_bodies import (
+    OfferAnswer,
+    OfferBody,
     PreparedSync,
     StoredPreview,
     SyncExecution,
@@ -34,7 +40,7 @@ from views.projects.api.sync_bodies import (
     preview_json,
 )
 from views.web.body import parse, read_json
-from views.web.guards import key_caller, limiter
+from views.web.guards import api_key, key_caller, limiter, require_key
 from views.web.operation import Answers, Operation, path, query
 
 PREPARATIONS = "120/minute"
@@ -119,6 +125,46 @@ def preview_file(workspace_id: str, preview_id: str) -> Response:
     stored = stored_sync(project_caller(), workspace_id, preview_id)
     [file] = previewed_files(stored, [request.args.get("path", "")])
     return jsonify(file=file_json(file))
+
+
+@bp.post("/workspaces/<workspace_id>/sync/previews/<preview_id>/offers")
+@limiter.limit(PREPARATIONS, key_func=key_caller)
+@Operation(
+    tag="Project sync",
+    caller="key",
+    scope=scopes.PROJECTS_WRITE,
+    parameters=[WORKSPACE_ID, PREVIEW_ID],
+    body=OfferBody,
+    answers={
+        200: ("The text of the model", OfferAnswer),
+        400: f"{PREVIEW_ERRORS[400]}; no model can help with this path (`OFFER_IMPOSSIBLE`): it is not the text of a decision, or the"
+        " versions are too long. Or the body is not JSON (`INVALID_JSON`)",
+        402: "Not enough credits for the call of the model",
+        403: f"{PREVIEW_ERRORS[403]}; or the key lacks `inference:chat`",
+        404: f"{PREVIEW_ERRORS[404]}; or the preview does not name this path, or no provider serves the model (`MODEL_NOT_FOUND`)",
+        422: WRONG[422],
+        502: "The provider failed, or the model did not write a whole file (`OFFER_UNUSABLE`), which is charged",
+        "default": "The call of the model was refused, as on `POST /v1/chat/completions`",
+    },
+    door=DOOR,
+)
+def offer(workspace_id: str, preview_id: str) -> Response:
+    """Ask a model to write the text of a decision. It decides nothing: the text is an offer, and stored nowhere.
+
+    The model sees the whole file as the common ancestor, main and the workspace have it, and is not asked if that is too long.
+    """
+    caller = project_caller()
+    own_workspace(caller, workspace_id, "edit_projects")
+    body = parse(OfferBody, read_json())
+    check_use(require_key().key, scopes.CHAT, request.remote_addr)
+    gateway(current_app).routes.find(body.model)
+    wanted = offer_request(stored_sync(caller, workspace_id, preview_id), body.path, body.model)
+    db.session.commit()  # no transaction during the call
+    answer = complete_chat(api_key() or "", wanted.body, client_id=CLIENT_ID)
+    text = offered_text(answer.text, wanted.shape)
+    return jsonify(
+        offer={"path": body.path, "text": text, "written_by": body.model, "request_id": answer.request_id}
+    )
 
 
 @bp.post("/workspaces/<workspace_id>/sync/execute")
