@@ -29,8 +29,8 @@ STEP = timedelta(hours=7)
 BRIEF = {
     "intent": "personal_tool",
     "problem": "The harbour’s tide table is a picture. Nobody can ask it when the bar is passable.",
-    "audience": "People with a small boat, early in the morning, with one hand free.",
-    "mvp_features": ["Heights for a day", "Passable from and to", "A line for the fridge door"],
+    "current_workaround": "A print at the harbour office, read with one hand free, early in the morning.",
+    "must_have": ["Heights for a day", "Passable from and to", "A line for the fridge door"],
 }
 README = "# Tide table\n\nWhen the bar of Marsh Harbour is passable.\n\n    tides 2026-11-20\n"
 PROJECT = '[project]\nname = "tides"\nversion = "0.1.0"\nrequires-python = ">=3.12"\n'

@@ -95,6 +95,20 @@ def workspaces_named(project_id: str, ids: Iterable[str | None]) -> Mapping[str,
     return {each.id: each for each in db.session.scalars(query)}
 
 
+def main_first(project: Project, workspaces: Iterable[Workspace]) -> list[Workspace]:
+    """The main workspace, then the others, those first that were seen last."""
+    seen = sorted(workspaces, key=lambda each: each.last_seen_at or each.created_at, reverse=True)
+    return sorted(seen, key=lambda each: each.id != project.main_workspace_id)
+
+
+def undone_among(project_id: str, ids: Iterable[str]) -> frozenset[str]:
+    """Those of these operations that a later one took back."""
+    query = select(WorkspaceOperation.undoes).where(
+        WorkspaceOperation.project_id == project_id, among(WorkspaceOperation.undoes, set(ids))
+    )
+    return frozenset(filter(None, db.session.scalars(query)))
+
+
 def people_of(ids: Iterable[str | None]) -> Mapping[str, str]:
     """The names of these users, by id."""
     wanted = set(filter(None, ids))

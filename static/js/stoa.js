@@ -109,6 +109,13 @@
     });
   });
 
+  // A strip of tabs that scrolls begins at the current one.
+  for (const tab of document.querySelectorAll(".tabs [aria-current]")) {
+    const strip = tab.closest("ul");
+    const hidden = tab.getBoundingClientRect().right - strip.getBoundingClientRect().right + 40;
+    if (strip.scrollWidth > strip.clientWidth && hidden > 0) strip.scrollLeft += hidden;
+  }
+
   // Controls that submit their form on change; without JavaScript the form has a button.
   listen("change", (event) => {
     const control = hit(event, "[data-submit-on-change]");

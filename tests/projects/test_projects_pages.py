@@ -58,7 +58,7 @@ def test_a_project_is_made_in_three_steps(session: OrmSession, alice: Person) ->
     assert (project.name, project.account_id, project.intent) == ("Pier", alice.id, "fun")
     assert project.brief == {"intent": "fun", "problem": "Rain", "mvp_features": ["roof", "bench"]}
     page = alice.browser.get(f"/projects/{project.id}").text
-    for text in ("Pier", "Rain", "bench", "No snapshots yet"):
+    for text in ("Pier", "Rain", "bench", f"stoa.pyz clone {project.id}"):
         assert text in page
 
 
@@ -298,10 +298,39 @@ def test_settings_keep_what_clients_wrote_into_the_brief(session: OrmSession, al
     start = f"/projects/{rows(session, alice)['project_id']}/settings"
     refused = send(alice, start, name=" ", intent="fun", headers=HTMX)
     assert (refused.status_code, "Enter a name." in refused.text) == (422, True)
-    assert send(alice, start, name="Quay", intent="startup", audience="Walkers").status_code == 303
+    assert send(alice, start, name="Quay", intent="fun", audience="Walkers").status_code == 303
     (project,) = fresh(session, Project)
-    assert (project.name, project.intent) == ("Quay", "startup")
-    assert project.brief == {"intent": "startup", "audience": "Walkers", "other": {"deep": 1}}
+    assert (project.name, project.intent) == ("Quay", "fun")
+    assert project.brief == {"intent": "fun", "audience": "Walkers", "other": {"deep": 1}}
+    # the keys of the former purpose go, those of a client stay
+    texts = {"problem": "Rain", "audience": "Walkers\r\nSitters", "features": "roof"}
+    assert send(alice, start, name="Quay", intent="startup", **texts).status_code == 303
+    (project,) = fresh(session, Project)
+    assert project.brief == {
+        **{"intent": "startup", "problem": "Rain", "target_users": ["Walkers", "Sitters"]},
+        **{"mvp_features": ["roof"], "other": {"deep": 1}},
+    }
+    page = alice.browser.get(start).text
+    assert "Target users" in page
+    assert "Walkers\nSitters" in page
+
+
+@pytest.mark.parametrize("intent", ["startup", "personal_tool"])
+def test_a_brief_that_was_begun_needs_what_its_purpose_asks_for(
+    session: OrmSession, alice: Person, intent: str
+) -> None:
+    refused = send(alice, "/projects", name="Pier", intent=intent, problem="Rain")
+    assert refused.status_code == 422
+    assert "leave the whole brief empty" in refused.text
+    assert send(alice, "/projects", name="Pier", intent=intent).status_code == 303
+    (project,) = fresh(session, Project)
+    assert project.brief == {"intent": intent}
+    # what a client wrote is no hindrance to another name
+    project.brief = {"intent": intent, "problem": "Rain"}
+    session.commit()
+    settings = f"/projects/{project.id}/settings"
+    assert send(alice, settings, name="Quay", intent=intent, problem="Rain").status_code == 303
+    assert send(alice, settings, name="Quay", intent=intent, problem="Snow").status_code == 422
 
 
 CHANGES: tuple[tuple[str, dict[str, str], str], ...] = (

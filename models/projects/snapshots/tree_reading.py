@@ -24,15 +24,19 @@ class TreeRow(NamedTuple):
 
 
 class TreeFolder(NamedTuple):
-    """A folder: its rows, folders first, and how many more it has than `MAX_ROWS`."""
+    """A folder: some of its rows, folders first, how many follow them, and how many names it has in all."""
 
     path: str
     rows: list[TreeRow]
     more: int
+    total: int
 
 
-def read_path(account_id: str, root: str, path: str) -> TreeFolder | Entry:
-    """The folder or the file with this path, of the tree `root`; the empty path is the root. Raises NotFound, BlobDamaged."""
+def read_path(
+    account_id: str, root: str, path: str, *, words: str = "", start: int = 0
+) -> TreeFolder | Entry:
+    """The folder or the file with this path, of the tree `root`; the empty path is the root. Of a folder at most `MAX_ROWS` rows after the
+    first `start`, of those alone whose names have the words. Raises NotFound, BlobDamaged."""
     segments = [each for each in path.split("/") if each]
     if len(path) > MAX_PATH or len(segments) > MAX_DEPTH:
         raise _missing()
@@ -47,8 +51,11 @@ def read_path(account_id: str, root: str, path: str) -> TreeFolder | Entry:
                 return Entry("/".join(segments), "symlink", mode, target=target)
             case _:
                 raise _missing()
-    rows = sorted(map(_row, _rows(account_id, here)), key=_place)
-    return TreeFolder("/".join(segments), rows[:MAX_ROWS], max(0, len(rows) - MAX_ROWS))
+    every = _rows(account_id, here)
+    wanted = words.casefold()
+    rows = sorted((_row(each) for each in every if wanted in str(each[0]).casefold()), key=_place)
+    shown = rows[start : start + MAX_ROWS]
+    return TreeFolder("/".join(segments), shown, max(0, len(rows) - start - len(shown)), len(every))
 
 
 def entries_at(account_id: str, root: str, paths: Collection[str]) -> dict[str, Entry]:

@@ -7,7 +7,13 @@ from flask.typing import ResponseReturnValue
 
 from models.core.errors import NotFound
 from models.projects import Project, Snapshot
-from models.projects.project_listing import people_of, snapshots_named, snapshots_page, workspaces_named
+from models.projects.project_listing import (
+    main_first,
+    people_of,
+    snapshots_named,
+    snapshots_page,
+    workspaces_named,
+)
 from models.projects.project_states import tree_of
 from models.projects.snapshots.history_graph import history_graph, lanes_of
 from models.projects.snapshots.manifest_store import manifest_row
@@ -133,7 +139,7 @@ def _newest(project: Project) -> Snapshot | None:
 def _heads(project: Project) -> dict[str, list[Any]]:
     """The workspaces by the snapshot that is their head."""
     found: dict[str, list[Any]] = {}
-    for each in workspaces_of(project.id):
+    for each in main_first(project, workspaces_of(project.id)):
         found.setdefault(each.current_snapshot_id or "", []).append(each)
     return found
 

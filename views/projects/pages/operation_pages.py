@@ -9,7 +9,13 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
 from models.projects import Project, WorkspaceOperation
-from models.projects.project_listing import operation_in, people_of, snapshots_named, workspaces_named
+from models.projects.project_listing import (
+    operation_in,
+    people_of,
+    snapshots_named,
+    undone_among,
+    workspaces_named,
+)
 from models.projects.workspaces.head_moves import StaleWorkspace, operations_page
 from models.projects.workspaces.operation_undo import UndecidedUndo, UndoPlan, preview_undo, undo_operation
 from models.runs.history import agents_of_runs
@@ -58,6 +64,7 @@ def operations(project_id: str) -> ResponseReturnValue:
         snapshots=snapshots_named(project.id, ids),
         runs=agents_of_runs(project.account_id, [each.cause for each in shown if each.cause]),
         member=viewed_member(),
+        undone=undone_among(project.id, (each.id for each in shown)),
         next_href=next_href,
         may_edit=viewer_may("edit_projects"),
     )

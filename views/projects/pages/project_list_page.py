@@ -15,6 +15,7 @@ from models.projects.project import INTENTS
 from models.projects.project_access import check_project_role
 from models.projects.project_editing import create_project, plain_text, set_brief
 from models.projects.project_listing import MAX_SEARCH, ListedProject, projects_page
+from views.projects.pages.brief_shapes import brief_of, fields_of
 from views.projects.pages.project_blueprint import (
     asked,
     problems_of,
@@ -58,7 +59,7 @@ class ListedProjects:
 
 @dataclass(frozen=True)
 class ProjectDraft:
-    """What was entered so far in the steps. `features` are one a line."""
+    """What was entered so far in the steps; `brief_shapes` says what the texts mean for which intent."""
 
     name: str = ""
     intent: str = ""
@@ -81,12 +82,10 @@ class ProjectDraft:
         query: dict[str, Any] = {"name": self.name or None, "intent": self.intent or None}
         return url_for("projects.new_project", step=step, **query)
 
-    def brief(self, former: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The brief as clients read it, with what clients wrote into the former one beside these fields."""
-        features = [line.strip() for line in self.features.split("\n") if line.strip()]
-        found: dict[str, Any] = {"problem": self.problem, "audience": self.audience, "mvp_features": features}
-        kept = {key: value for key, value in (former or {}).items() if key not in found}
-        return kept | {"intent": self.intent} | {key: value for key, value in found.items() if value}
+    @property
+    def texts(self) -> dict[str, str]:
+        """The fields of the brief."""
+        return {name: getattr(self, name) for name in BRIEF_FIELDS}
 
 
 @project_page("")
@@ -136,20 +135,25 @@ def add_project() -> ResponseReturnValue:
 
 def save_brief(project_id: str, draft: ProjectDraft, former: Mapping[str, Any] | None = None) -> None:
     """Store the purpose and the brief of a project. Raises Invalid (422), NotFound, Forbidden."""
-    brief = draft.brief(former)
+    brief = brief_of(draft.intent, draft.texts, former)
     size = len(json.dumps(brief, ensure_ascii=False).encode(errors="replace"))
     set_brief(viewer(), project_id, draft.intent, brief, size)
 
 
 def brief_errors(draft: ProjectDraft) -> dict[str, str]:
-    """What is wrong with the texts of a brief, by field."""
-    found = {
-        name: f"Write at most {MAX_BRIEF_TEXT} characters."
-        for name in BRIEF_FIELDS
-        if len(getattr(draft, name)) > MAX_BRIEF_TEXT
-    }
-    written = any(getattr(draft, name) for name in BRIEF_FIELDS)
-    return found | ({"intent": "Choose what the project is for."} if written and not draft.intent else {})
+    """What is wrong with the texts of a brief, by field. It may stay empty; one that was begun needs what its purpose asks for."""
+    texts = draft.texts
+    if not any(texts.values()):
+        return {}
+    if not draft.intent:
+        return {"intent": "Choose what the project is for."}
+    found = {}
+    for each in fields_of(draft.intent):
+        if len(texts[each.name]) > MAX_BRIEF_TEXT:
+            found[each.name] = f"Write at most {MAX_BRIEF_TEXT} characters."
+        elif each.needed and not texts[each.name]:
+            found[each.name] = "Write something, or leave the whole brief empty."
+    return found
 
 
 def _name_errors(draft: ProjectDraft) -> dict[str, str]:
@@ -173,6 +177,7 @@ def _form(
         steps=STEPS,
         purposes=PURPOSES,
         errors=errors,
+        brief_fields=fields_of(draft.intent),
     )
 
 

@@ -2,15 +2,19 @@
 
 from flask.typing import ResponseReturnValue
 
+from models.projects import Project
 from models.projects.project_listing import (
     events_page,
+    main_first,
     people_of,
     snapshot_count,
     snapshots_page,
     workspaces_named,
 )
 from models.projects.project_states import state_of
+from models.projects.workspaces.main_distance import main_distances
 from models.projects.workspaces.workspace_editing import workspaces_of
+from views.projects.pages.brief_shapes import label_of
 from views.projects.pages.project_blueprint import project_page, viewed_project, viewer_may
 from views.projects.pages.project_list_page import PURPOSES
 from views.projects.pages.project_stories import event_story
@@ -24,7 +28,7 @@ SHOWN = 5
 def overview(project_id: str) -> ResponseReturnValue:
     """The overview of a project. Raises NotFound, Forbidden."""
     project = viewed_project(project_id)
-    workspaces = workspaces_of(project.id)
+    workspaces = main_first(project, workspaces_of(project.id))
     snapshots = snapshots_page(project.id, SHOWN)
     events = events_page(project.id, SHOWN)
     named = workspaces_named(project.id, (each.workspace_id for each in events))
@@ -35,10 +39,11 @@ def overview(project_id: str) -> ResponseReturnValue:
         "projects/overview.html",
         project=project,
         state=state_of(project),
-        brief=shown_brief(project.brief),
+        brief=shown_brief(project),
         purpose=next((name for key, name, _ in PURPOSES if key == project.intent), None),
         workspaces=workspaces[:SHOWN],
         workspace_count=len(workspaces),
+        distances=main_distances(project),
         snapshots=snapshots,
         count=snapshot_count(project.id),
         events=[(each, event_story(each, people, named)) for each in events],
@@ -47,12 +52,12 @@ def overview(project_id: str) -> ResponseReturnValue:
     )
 
 
-def shown_brief(brief: dict[str, object] | None) -> list[tuple[str, list[str]]]:
-    """The fields of a brief, whatever a client put there, as names and texts. At most 20 of each."""
+def shown_brief(project: Project) -> list[tuple[str, list[str]]]:
+    """The fields of its brief, whatever a client put there, as names and texts. At most 20 of each."""
     found = []
-    for key, value in list((brief or {}).items())[:20]:
+    for key, value in list((project.brief or {}).items())[:20]:
         if key == "intent" or not value:
             continue
         texts = [str(each) for each in value[:20]] if isinstance(value, list) else [str(value)]
-        found.append((key.replace("_", " ").capitalize()[:60], [text[:2_000] for text in texts]))
+        found.append((label_of(project.intent, key), [text[:2_000] for text in texts]))
     return found

@@ -9,6 +9,7 @@ from models.core.db import db
 from models.core.errors import Invalid
 from models.projects import Project
 from models.projects.project_editing import delete_project, rename_project, restore_project
+from views.projects.pages.brief_shapes import fields_of, texts_of
 from views.projects.pages.project_blueprint import (
     problems_of,
     project_form,
@@ -34,12 +35,14 @@ def save_settings(project_id: str) -> ResponseReturnValue:
     """Save name, purpose and brief. 422 with what was entered. Raises NotFound, Forbidden."""
     project = viewed_project(project_id, "edit_projects")
     draft = ProjectDraft.read(request.form)
-    errors = brief_errors(draft) | ({} if draft.name else {"name": "Enter a name."})
+    saved = _saved(project)
+    written = (draft.intent, draft.texts) != (saved.intent, saved.texts)
+    errors = (brief_errors(draft) if written else {}) | ({} if draft.name else {"name": "Enter a name."})
     if errors:
         return _page(project, draft, errors)
     try:
         rename_project(viewer(), project.id, draft.name)
-        if draft.intent and draft != _saved(project):
+        if draft.intent and written:
             save_brief(project.id, draft, project.brief)
     except Invalid as error:
         db.session.rollback()
@@ -82,11 +85,7 @@ def restore(project_id: str) -> ResponseReturnValue:
 
 def _saved(project: Project) -> ProjectDraft:
     """What the form shows of a project; what a client wrote in another shape is left out of it."""
-    brief = project.brief or {}
-    texts = {key: brief[key] for key in ("problem", "audience") if isinstance(brief.get(key), str)}
-    features = brief.get("mvp_features")
-    lines = [each for each in features if isinstance(each, str)] if isinstance(features, list) else []
-    return ProjectDraft(project.name, project.intent or "", **texts, features="\n".join(lines))
+    return ProjectDraft(project.name, project.intent or "", **texts_of(project.intent, project.brief))
 
 
 def _page(project: Project, draft: ProjectDraft, errors: Mapping[str, str]) -> ResponseReturnValue:
@@ -97,6 +96,7 @@ def _page(project: Project, draft: ProjectDraft, errors: Mapping[str, str]) -> R
         project=project,
         draft=draft,
         errors=errors,
+        brief_fields=fields_of(draft.intent),
         purposes=[
             *([] if project.intent else [("", "Not chosen")]),
             *((key, name) for key, name, _ in PURPOSES),

@@ -13,7 +13,7 @@ EVENTS = {
     "workspace.out_of_date": "came too late to {workspace}; the files are kept as a snapshot",
     "workspace.overlap": "changed in {workspace} what others change too",
     "drift.reported": "reported the drift of {workspace}",
-    "snapshot.pushed": "pushed a snapshot",
+    "snapshot.pushed": "pushed a snapshot to {workspace}",
     "snapshot.pulled": "moved {workspace} to a snapshot",
     "operation.undone": "undid an operation of {workspace}",
     "merge.completed": "merged into {workspace}",
@@ -35,6 +35,8 @@ def event_story(event: ActivityEvent, people: Mapping[str, str], workspaces: Map
     """What happened, and who did it."""
     who = _who(event.user_id, event.actor, people)
     told = EVENTS.get(event.type) or event.type.replace(".", " ").replace("_", " ")
+    if event.workspace_id is None:
+        told = told.removesuffix(" to {workspace}")
     return f"{who} {told.replace('{workspace}', _workspace(event.workspace_id, workspaces))}"
 
 

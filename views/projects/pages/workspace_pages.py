@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
 from models.projects import Project
-from models.projects.project_listing import people_of, snapshots_named
+from models.projects.project_listing import main_first, people_of, snapshots_named
 from models.projects.workspaces import workspace_editing
 from models.projects.workspaces.main_distance import main_distances
 from models.projects.workspaces.workspace_editing import workspaces_of
@@ -96,7 +96,7 @@ def delete_workspace(project_id: str, workspace_id: str) -> ResponseReturnValue:
 
 
 def _page(project: Project, values: Mapping[str, str], errors: Mapping[str, str]) -> ResponseReturnValue:
-    rows = workspaces_of(project.id)
+    rows = main_first(project, workspaces_of(project.id))
     return render(
         "projects/workspaces.html",
         partial="projects/_workspace_form.html" if errors else None,
