@@ -10,8 +10,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
+from models.accounts import Session as SessionRow
 from models.ledger import Account
 from models.orgs import Org
+from models.orgs.single_sign_on import ARRIVAL_VALID, OrgSsoSession
 from models.projects import Project, Snapshot, Workspace, WorkspaceOperation
 from models.projects.environment import EnvironmentVariable
 from models.projects.project_editing import create_project
@@ -178,6 +180,119 @@ def test_files_are_read_of_a_workspace_and_of_a_snapshot(session: OrmSession, al
     sent = alice.browser.get(f"{start}/file?path=blob.bin")
     assert (sent.data, sent.mimetype) == (b"\0\1", "application/octet-stream")
     assert sent.headers["Content-Disposition"] == 'attachment; filename="blob.bin"'
+
+
+def test_a_long_folder_has_pages_and_a_search(session: OrmSession, alice: Person) -> None:
+    caller = caller_of(alice.id, Account(user_id=alice.id))
+    project = create_project(caller, caller.account, "Pier")
+    main = create_workspace(caller, project.id, "main")
+    pushed(caller, project.id, main.id, {f"many/{number:04}.txt": "x" for number in range(1_203)}, "many")
+    session.commit()
+    start = f"/projects/{project.id}/files?path=many"
+    page = alice.browser.get(start).text
+    assert page.count("row-link__a") == 1_000
+    more = re.search(r'href="([^"]*from=1000[^"]*)"', page)
+    assert more
+    rest = alice.browser.get(more[1].replace("&amp;", "&"), headers=HTMX).text
+    assert rest.count("row-link__a") == 203
+    assert "<h1" not in rest
+    assert alice.browser.get(f"{start}&from=1000").text.count("row-link__a") == 203
+    assert alice.browser.get(f"{start}&q=0777.TXT").text.count("row-link__a") == 1
+    assert "No name has" in alice.browser.get(f"{start}&q=nothing").text
+    for odd in ("&from=x", "&from=-1", "&from=%00", "&from=99999999999", "&q=%00", "&from=²"):
+        assert alice.browser.get(start + odd).text.count("row-link__a") == 1_000, odd
+    assert alice.browser.get(f"{start}&from=9999").text.count("row-link__a") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "told"),
+    [
+        ("x" * 2_000, 1, ""),
+        ("x" * 2_001, 1, "longer than this"),
+        ("x\n" * 3_000, 3_000, ""),
+        ("x\n" * 3_001, 3_000, "longer than this"),
+        ("x\n" * 300_000, 0, "too large to show"),
+        ("", 0, "is empty"),
+    ],
+)
+def test_a_long_file_is_shown_in_part(
+    session: OrmSession, alice: Person, text: str, lines: int, told: str
+) -> None:
+    caller = caller_of(alice.id, Account(user_id=alice.id))
+    project = create_project(caller, caller.account, "Pier")
+    main = create_workspace(caller, project.id, "main")
+    pushed(caller, project.id, main.id, {"a.txt": text}, "a")
+    session.commit()
+    page = alice.browser.get(f"/projects/{project.id}/files?path=a.txt").text
+    assert page.count('<tr id="L') == lines
+    assert told in page
+    assert "x" * 2_001 not in page
+
+
+def test_many_heads_of_one_snapshot_are_counted(session: OrmSession, alice: Person) -> None:
+    caller = caller_of(alice.id, Account(user_id=alice.id))
+    project = create_project(caller, caller.account, "Pier")
+    main = create_workspace(caller, project.id, "main")
+    first = pushed(caller, project.id, main.id, {"a": "1"}, "first")
+    for number in range(9):
+        create_workspace(caller, project.id, f"agent-{number}", base_snapshot_id=first)
+    session.commit()
+    for tab in ("/history", "/snapshot"):
+        page = alice.browser.get(f"/projects/{project.id}{tab}").text
+        assert page.count("#branch") - alice.browser.get("/projects").text.count("#branch") == 4
+        assert "and 6 more" in page
+    names = re.findall(
+        r"/files\?workspace=[^\"]+\">([^<]+)<", alice.browser.get(f"/projects/{project.id}/workspaces").text
+    )
+    assert names[0] == "main"
+    assert len(names) == 10
+
+
+def test_activity_says_where_a_snapshot_was_pushed(session: OrmSession, alice: Person) -> None:
+    start = f"/projects/{rows(session, alice)['project_id']}"
+    for tab in ("", "/activity"):
+        page = alice.browser.get(start + tab).text
+        assert re.search("pushed a snapshot to “agent”", page), tab
+    assert "{&#34;deep&#34;: 1}" in alice.browser.get(start).text
+
+
+def test_single_sign_on_closes_pages_of_projects(
+    app: Flask, session: OrmSession, acme: Org, alice: Person, bob: Person
+) -> None:
+    found = rows(session, alice, acme)
+    own = rows(session, bob)
+    start = f"/orgs/acme/projects/{found['project_id']}"
+    inside = session.scalars(
+        select(SessionRow).where(SessionRow.user_id == alice.id, SessionRow.type == "web")
+    ).one()
+    acme.sso_enforced_at = factories.now()
+    session.add(OrgSsoSession(session_token=inside.session_token, org_id=acme.id, created_at=factories.now()))
+    session.commit()
+    for tab in TABS:
+        assert bob.browser.get(start + tab).status_code == 403, tab
+        assert alice.browser.get(start + tab).status_code == (303 if tab == "/file" else 200), tab
+    for path, form, _ in CHANGES:
+        assert send(bob, start + path.format_map(found), **form).status_code == 403, path
+    # nor by the addresses of one's own projects, which stay open
+    assert bob.browser.get(f"/projects/{found['project_id']}").status_code in (403, 404)
+    assert bob.browser.get(f"/projects/{own['project_id']}").status_code == 200
+    # nor below an organisation that does not enforce it
+    factories.org(bob.user, "Newco")
+    assert bob.browser.get(f"/orgs/newco/projects/{found['project_id']}").status_code in (403, 404)
+    assert bob.browser.get(f"/orgs/newco/projects/{own['project_id']}").status_code == 404
+    # the mark of a session holds for a day
+    mark = session.get_one(OrgSsoSession, (inside.session_token, acme.id))
+    mark.created_at = factories.now() - ARRIVAL_VALID
+    session.commit()
+    assert alice.browser.get(start).status_code == 403
+
+
+def test_an_operation_that_was_taken_back_says_so(session: OrmSession, alice: Person) -> None:
+    found = rows(session, alice)
+    start = f"/projects/{found['project_id']}/operations"
+    assert "taken back later" not in alice.browser.get(start).text
+    assert send(alice, f"{start}/{found['operation_id']}/undo").status_code == 303
+    assert alice.browser.get(start).text.count("taken back later") == 1
 
 
 def test_markup_in_files_and_names_is_text(session: OrmSession, alice: Person) -> None:

@@ -3,9 +3,9 @@
 from flask import url_for
 from flask.typing import ResponseReturnValue
 
-from models.projects.project_listing import events_page, people_of, snapshots_named, workspaces_named
+from models.projects.project_listing import events_page, snapshots_named
 from views.projects.pages.project_blueprint import project_page, viewed_project
-from views.projects.pages.project_stories import event_story
+from views.projects.pages.project_stories import event_stories
 from views.web.htmx import render
 from views.web.keyset import cursor, cursor_text
 
@@ -19,8 +19,7 @@ def activity(project_id: str) -> ResponseReturnValue:
     before = cursor()
     rows = events_page(project.id, PAGE + 1, before)
     shown = rows[:PAGE]
-    people = people_of(each.user_id for each in shown)
-    named = workspaces_named(project.id, (each.workspace_id for each in shown))
+    snapshots = snapshots_named(project.id, (each.snapshot_id for each in shown))
     next_href = None
     if len(rows) > PAGE:
         at = cursor_text(shown[-1].created_at, shown[-1].id)
@@ -29,7 +28,7 @@ def activity(project_id: str) -> ResponseReturnValue:
         "projects/activity.html",
         partial="projects/_more_events.html" if before else None,
         project=project,
-        events=[(each, event_story(each, people, named)) for each in shown],
-        snapshots=snapshots_named(project.id, (each.snapshot_id for each in shown)),
+        events=event_stories(project.id, shown, snapshots),
+        snapshots=snapshots,
         next_href=next_href,
     )

@@ -1,5 +1,7 @@
 """The overview of a project: what it is for, its figures, and what happened last."""
 
+import json
+
 from flask.typing import ResponseReturnValue
 
 from models.projects import Project
@@ -8,8 +10,8 @@ from models.projects.project_listing import (
     main_first,
     people_of,
     snapshot_count,
+    snapshots_named,
     snapshots_page,
-    workspaces_named,
 )
 from models.projects.project_states import state_of
 from models.projects.workspaces.main_distance import main_distances
@@ -17,7 +19,7 @@ from models.projects.workspaces.workspace_editing import workspaces_of
 from views.projects.pages.brief_shapes import label_of
 from views.projects.pages.project_blueprint import project_page, viewed_project, viewer_may
 from views.projects.pages.project_list_page import PURPOSES
-from views.projects.pages.project_stories import event_story
+from views.projects.pages.project_stories import event_stories
 from views.web.htmx import render
 
 SHOWN = 5
@@ -31,10 +33,7 @@ def overview(project_id: str) -> ResponseReturnValue:
     workspaces = main_first(project, workspaces_of(project.id))
     snapshots = snapshots_page(project.id, SHOWN)
     events = events_page(project.id, SHOWN)
-    named = workspaces_named(project.id, (each.workspace_id for each in events))
-    people = people_of(
-        [*(each.created_by for each in snapshots), *(each.user_id for each in events), project.created_by]
-    )
+    told = snapshots_named(project.id, (each.snapshot_id for each in events))
     return render(
         "projects/overview.html",
         project=project,
@@ -46,8 +45,9 @@ def overview(project_id: str) -> ResponseReturnValue:
         distances=main_distances(project),
         snapshots=snapshots,
         count=snapshot_count(project.id),
-        events=[(each, event_story(each, people, named)) for each in events],
-        people=people,
+        events=event_stories(project.id, events, told),
+        told=told,
+        people=people_of(each.created_by for each in snapshots),
         may_edit=viewer_may("edit_projects"),
     )
 
@@ -58,6 +58,10 @@ def shown_brief(project: Project) -> list[tuple[str, list[str]]]:
     for key, value in list((project.brief or {}).items())[:20]:
         if key == "intent" or not value:
             continue
-        texts = [str(each) for each in value[:20]] if isinstance(value, list) else [str(value)]
+        texts = [_text(each) for each in (value[:20] if isinstance(value, list) else [value])]
         found.append((label_of(project.intent, key), [text[:2_000] for text in texts]))
     return found
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,8 +1,9 @@
 """Sentences about what happened in a project: its events, and the moves of its workspaces."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from models.projects import ActivityEvent, Snapshot, Workspace, WorkspaceOperation
+from models.projects.project_listing import people_of, workspaces_named
 from views.projects.pages.project_blueprint import bp
 
 EVENTS = {
@@ -31,13 +32,30 @@ OPERATIONS = {
 NOBODY = "Somebody who left"
 
 
-def event_story(event: ActivityEvent, people: Mapping[str, str], workspaces: Mapping[str, Workspace]) -> str:
-    """What happened, and who did it."""
+def event_stories(
+    project_id: str, events: Sequence[ActivityEvent], snapshots: Mapping[str, Snapshot]
+) -> list[tuple[ActivityEvent, str]]:
+    """What happened, and who did it. `snapshots` are those that the events name."""
+    people = people_of(each.user_id for each in events)
+    # events of pushes name no workspace (contract 3.6): their snapshots do
+    places = {each.id: each.workspace_id or _pushed_to(each, snapshots) for each in events}
+    named = workspaces_named(project_id, places.values())
+    return [(each, _event_story(each, places[each.id], people, named)) for each in events]
+
+
+def _pushed_to(event: ActivityEvent, snapshots: Mapping[str, Snapshot]) -> str | None:
+    found = snapshots.get(event.snapshot_id or "")
+    return found.workspace_id if found and event.type == "snapshot.pushed" else None
+
+
+def _event_story(
+    event: ActivityEvent, place: str | None, people: Mapping[str, str], workspaces: Mapping[str, Workspace]
+) -> str:
     who = _who(event.user_id, event.actor, people)
     told = EVENTS.get(event.type) or event.type.replace(".", " ").replace("_", " ")
-    if event.workspace_id is None:
+    if place is None:
         told = told.removesuffix(" to {workspace}")
-    return f"{who} {told.replace('{workspace}', _workspace(event.workspace_id, workspaces))}"
+    return f"{who} {told.replace('{workspace}', _workspace(place, workspaces))}"
 
 
 def operation_story(
