@@ -14,11 +14,15 @@ from views.web.assets import STATIC, site
 bp = Blueprint("client_archive", __name__)
 
 NAME = "stoa.pyz"
-UNFILLED = 'SERVED = {"url": "", "version": ""}'
+UNFILLED = 'SERVED = {"url": "", "version": "", "digest": ""}'
 START = """import sys
 
 if sys.version_info < (3, 9):
     sys.exit("stoa.pyz needs Python 3.9 or later.")
+
+from stoa.unpacking import use_unpacked
+
+use_unpacked()
 
 from stoa.terminal import main
 
@@ -48,19 +52,24 @@ def download() -> Response:
 @lru_cache(maxsize=4)
 def client_archive(url: str, version: str) -> ClientArchive:
     """The client for the server at this URL; the same bytes from the same sources."""
+    sources = {
+        file.name: file.read_text(encoding="utf-8")
+        for file in sorted((STATIC / "clients" / "stoa").glob("*.py"))
+    }
+    digest = hashlib.sha256(repr(sources).encode()).hexdigest()[:32]
     written = io.BytesIO()
     written.write(b"#!/usr/bin/env python3\n")
     with zipfile.ZipFile(written, "a", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, "__main__.py", START)
-        for file in sorted((STATIC / "clients" / "stoa").glob("*.py")):
-            _add(archive, f"stoa/{file.name}", _filled(file.read_text(encoding="utf-8"), url, version))
+        for name, source in sources.items():
+            _add(archive, f"stoa/{name}", _filled(source, url, version, digest))
     content = written.getvalue()
     return ClientArchive(content, hashlib.sha256(content).hexdigest())
 
 
-def _filled(source: str, url: str, version: str) -> str:
+def _filled(source: str, url: str, version: str, digest: str) -> str:
     # a string of JSON is one of Python too
-    filled = f"SERVED = {orjson.dumps({'url': url, 'version': version}).decode()}"
+    filled = f"SERVED = {orjson.dumps({'url': url, 'version': version, 'digest': digest}).decode()}"
     return source.replace(UNFILLED, filled, 1)
 
 

@@ -8,16 +8,17 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stoa import SERVED
 from stoa.failures import SIGNED_OUT, Failure, misused, plain
-from stoa.project_exchange import ProjectExchange
-from stoa.project_work import ProjectWork
 from stoa.server_calls import Server, address_of, quoted
 from stoa.sign_in import token_for
 from stoa.tree_text import TreeEntry
 from stoa.working_copy import WorkingCopy
+
+if TYPE_CHECKING:
+    from stoa.project_work import ProjectWork
 
 
 class Console:
@@ -71,6 +72,9 @@ class Console:
 
     def work(self, copy: WorkingCopy, *, signed_in: bool = True) -> ProjectWork:
         """The work on a working copy and its project, after what was interrupted is finished. The copy is locked."""
+        from stoa.project_exchange import ProjectExchange
+        from stoa.project_work import ProjectWork
+
         self.workspace_path(copy)
         work = ProjectWork(copy, ProjectExchange(self.server(copy, signed_in=signed_in), copy, self.say))
         self.warn_kept(work.finish())

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stoa.failures import Failure
-from stoa.ignore_rules import NEVER, IgnoreRules
+from stoa.ignore_rules import FILES, NEVER, IgnoreRules
+from stoa.quick_look import FolderLook
 from stoa.tree_text import TreeEntry, folders_above, harmless, runs, sha, stays
 
 MAX_FILE = 1 << 30
@@ -32,6 +33,8 @@ class Scanned:
         self.left_out: list[str] = []
         self.cache: dict[str, list[Any]] = {}
         self.hashed = 0
+        self.looks: dict[str, FolderLook] = {}
+        self.settled = True  # no file may have changed since without other times
 
 
 class FolderScan:
@@ -76,18 +79,20 @@ class FolderScan:
     def _walk(self, folder: str, ignored: bool, found: Scanned) -> Iterator[tuple[str, os.stat_result]]:
         try:
             with os.scandir(self.root / folder) as listing:
-                entries = sorted(listing, key=lambda each: each.name)
+                entries = list(listing)
             before = self.known.get(folder)
             if folder and ((before and before.kind == "dir") or (not entries and not ignored)):
                 yield folder, os.lstat(self.root / folder)
         except (FileNotFoundError, NotADirectoryError) as error:
+            found.settled = False
             if folder:
                 return  # it went while its neighbours were read
             raise unreadable(self.root, error) from None
         except OSError as error:
             raise unreadable(folder or self.root, error) from None
+        look = found.looks[folder] = FolderLook(entries)
         prefix = f"{folder}/" if folder else ""
-        for entry in entries:
+        for number, entry in enumerate(entries):
             path = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
                 out = self.rules.ignored(path, True, ignored)
@@ -95,15 +100,20 @@ class FolderScan:
                 again = self.rules.includes_again and entry.name.casefold() not in NEVER
                 if (not out or path in self._kept or again) and self._takes(path, found):
                     yield from self._walk(path, out, found)
+                else:
+                    look.ignore(number)
             elif path in self.known or not self.rules.ignored(path, False, ignored):
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
+                    found.settled = False
                     continue
                 if self._takes(path, found) and stat.S_IFMT(status.st_mode) in KINDS:
                     yield path, status
                 elif path not in found.left_out:
                     found.left_out.append(path)
+            elif path not in FILES:
+                look.ignore(number)
 
     def _takes(self, path: str, found: Scanned) -> bool:
         """Whether a snapshot can have this name. Raises Failure for one that is not text."""
@@ -134,6 +144,7 @@ class FolderScan:
             if kind == "symlink":
                 return self._link(path, found)
         except FileNotFoundError:
+            found.settled = False
             return None
         before = self.known.get(path)
         kept = before.mode if before and before.kind == "dir" else None
@@ -158,6 +169,8 @@ class FolderScan:
         # a file that changed just now may change again within the same tick of the clock
         if max(mark[1], mark[2]) < started - SETTLED:
             found.cache[path] = [*mark, hash]
+        else:
+            found.settled = False
         return TreeEntry(path, "file", self._mode(path, status), hash, size)
 
     def _mode(self, path: str, status: os.stat_result) -> int:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stoa.console_output import Console, change_lines, counted, files_in
 from stoa.failures import Failure, Refused, Unreachable, misused, plain
 from stoa.overlap_notice import overlap_lines, overlaps
-from stoa.project_exchange import ProjectExchange, RemoteWorkspace
-from stoa.project_work import ProjectWork, Reconciled
 from stoa.server_calls import BUSY, Server, quoted
 from stoa.sign_in import author_of
 from stoa.tree_text import changes
 from stoa.working_copy import FOLDER, WorkingCopy
+
+if TYPE_CHECKING:
+    from stoa.project_exchange import RemoteWorkspace
+    from stoa.project_work import ProjectWork, Reconciled
 
 
 def init(console: Console) -> int:
@@ -57,6 +58,9 @@ def init(console: Console) -> int:
 
 def clone(console: Console) -> int:
     """Write a project, or one of its snapshots, into a new folder, as a workspace of its own."""
+    from stoa.project_exchange import ProjectExchange
+    from stoa.project_work import ProjectWork
+
     server, wanted = console.server(), console.options.project
     project, snapshot = _found(server, wanted, console.options.org)
     folder = Path(console.folder, console.options.directory or _file_name(project["name"]))
@@ -91,9 +95,11 @@ def status(console: Console) -> int:
     copy = console.copy()
     with copy.locked():
         pending = copy.state.get("pending")
-        head = copy.tree_of(copy.state["head"])
-        scanned = copy.scan(head)
-    found = changes(head, scanned.tree)
+        left_out, found = copy.left_out_if_same(), {}
+        if left_out is None:
+            head = copy.tree_of(copy.state["head"])
+            scanned = copy.scan(head)
+            left_out, found = scanned.left_out, changes(head, scanned.tree)
     unsent = copy.unsent(copy.state["head"])
     workspace, problem = _server_state(console, copy)
     moved = workspace is not None and workspace.place != copy.state["remote"]
@@ -106,7 +112,7 @@ def status(console: Console) -> int:
         "unsent": [each["id"] for each in unsent],
         "server_moved": moved if workspace else None,
         "interrupted": bool(pending),
-        "left_out": scanned.left_out,
+        "left_out": left_out,
         "overlaps": both,
     }
     lines = [f"Snapshot {copy.state['head'] or '(none)'}"]
@@ -200,12 +206,7 @@ def _watched(console: Console, before: dict[str, str], told: list[dict[str, Any]
     try:
         with copy.locked():
             work = console.work(copy)
-            head = work.head_tree()
-            tree = copy.scan(head).tree
-            found = {
-                path: f"{how} {tree[path].hash if path in tree else ''}"
-                for path, how in changes(head, tree).items()
-            }
+            found = _fingerprints(copy)
             if not (found and found == before) and not (copy.unsent(copy.state["head"]) and not found):
                 return found
             record = work.snapshot(console.options.message or "Watched", console.options.agent)
@@ -237,8 +238,20 @@ def _watched(console: Console, before: dict[str, str], told: list[dict[str, Any]
         return before
 
 
+def _fingerprints(copy: WorkingCopy) -> dict[str, str]:
+    """How each changed path differs from the last snapshot."""
+    if copy.left_out_if_same() is not None:
+        return {}
+    head = copy.tree_of(copy.state["head"])
+    tree = copy.scan(head).tree
+    found = changes(head, tree).items()
+    return {path: f"{how} {tree[path].hash if path in tree else ''}" for path, how in found}
+
+
 def _sent(console: Console, work: ProjectWork) -> tuple[Reconciled | None, Failure | None]:
     """Send what is not sent. If the workspace moved, the snapshots are stored beside its head. Not to reach the server is no failure."""
+    from stoa.project_work import Reconciled
+
     copy = work.copy
     try:
         workspace = work.exchange.workspace()
@@ -256,6 +269,8 @@ def _sent(console: Console, work: ProjectWork) -> tuple[Reconciled | None, Failu
 def _server_state(console: Console, copy: WorkingCopy) -> tuple[RemoteWorkspace | None, str | None]:
     if console.options.offline or not copy.config.get("workspace_id"):
         return None, None
+    from stoa.project_exchange import ProjectExchange
+
     try:
         server = console.server(copy)
         return ProjectExchange(server, copy, console.say).workspace(), None
@@ -266,6 +281,8 @@ def _server_state(console: Console, copy: WorkingCopy) -> tuple[RemoteWorkspace 
 def _registered(server: Server, project_id: str, name: str, base: str | None, folder: Path) -> str:
     """Register a folder as a workspace; a name that is taken gets a number. Returns its id."""
     path = f"/v1/projects/{quoted(project_id)}/workspaces"
+    import platform
+
     body = {"machine_id": platform.node()[:200] or None, "local_path": str(folder), "base_snapshot_id": base}
     for number in range(1, 100):
         numbered = name if number == 1 else f"{name}-{number}"
@@ -311,6 +328,8 @@ def _head_of_main(server: Server, project: dict[str, Any]) -> str | None:
 
 
 def _own_name() -> str:
+    import platform
+
     return (platform.node().partition(".")[0] or "copy")[:60]
 
 

@@ -38,11 +38,15 @@ class ProjectWork:
 
     def unsaved(self) -> dict[str, str]:
         """What changed since the last snapshot."""
+        if self._unchanged():
+            return {}
         head = self.head_tree()
         return changes(head, self._scan(head).tree)
 
     def snapshot(self, message: str | None, agent: str | None = None) -> dict[str, Any] | None:
         """Store the folder as a snapshot on this computer; None if nothing changed. Raises Failure."""
+        if self._unchanged():
+            return None
         head = self.head_tree()
         for _ in range(CHANGING):
             scanned = self._scan(head)
@@ -137,6 +141,13 @@ class ProjectWork:
         if self.copy.state["remote"] != workspace.place:
             self.copy.save(remote=workspace.place)
             self.copy.tidy()
+
+    def _unchanged(self) -> bool:
+        left_out = self.copy.left_out_if_same()
+        if left_out is None:
+            return False
+        self.left_out = left_out
+        return True
 
     def _scan(self, head: dict[str, TreeEntry]) -> Scanned:
         scanned = self.copy.scan(head)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
-import urllib.parse
 from typing import Any, NamedTuple
 
 from stoa import SERVED
@@ -78,6 +76,8 @@ class Server:
         again: bool = False,
     ) -> Reply:
         """Send JSON, or bytes as they are. GET, PUT and what may be sent `again` is repeated. Raises Refused, Unreachable."""
+        from urllib.parse import urlencode
+
         sent = {"User-Agent": agent_string(), "Accept": "*/*", **(headers or {})}
         if self.token:
             sent["Authorization"] = f"Bearer {self.token}"
@@ -89,7 +89,7 @@ class Server:
             data = json.dumps({} if body is None else body).encode()
             sent["Content-Type"] = "application/json"
         given = {name: value for name, value in (query or {}).items() if value not in (None, "", [])}
-        address = self.url + path + (f"?{urllib.parse.urlencode(given, doseq=True)}" if given else "")
+        address = self.url + path + (f"?{urlencode(given, doseq=True)}" if given else "")
         tries = TRIES if again or method in ("GET", "PUT") else 1
         return self._tried(method, address, data, sent, tries)
 
@@ -187,13 +187,17 @@ def refusal(reply: Reply) -> Failure:
 
 def agent_string() -> str:
     """Who asks, as the page of devices shows it."""
+    import platform
+
     return f"stoa.pyz/{SERVED['version'] or '0'} ({platform.system()} {platform.machine()}; python {platform.python_version()})"
 
 
 def address_of(text: str) -> str:
     """The origin of a server's address. Raises Failure."""
+    from urllib.parse import urlsplit
+
     try:
-        parts = urllib.parse.urlsplit(text.strip())
+        parts = urlsplit(text.strip())
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         if valid and "@" not in parts.netloc and all(ord(each) > 32 for each in parts.netloc):
             return f"{parts.scheme}://{parts.netloc}"
@@ -204,7 +208,9 @@ def address_of(text: str) -> str:
 
 def quoted(text: str) -> str:
     """A text as one segment of a path."""
-    return urllib.parse.quote(text, safe="")
+    from urllib.parse import quote
+
+    return quote(text, safe="")
 
 
 def _wait(reply: Reply, number: int) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -113,7 +112,7 @@ def _place() -> Path:
 def _store(all: dict[str, Any]) -> None:
     place = _place()
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
+    temporary = place.with_name(f"{place.name}.{os.urandom(4).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(all, file, indent=2)

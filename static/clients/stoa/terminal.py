@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Callable
+from typing import TYPE_CHECKING, Any, Callable
 
-from stoa import SERVED, folder_commands, shared_commands
+from stoa import SERVED
 from stoa.console_output import Console
 from stoa.failures import CANCELLED, FAILED, Failure, plain
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Subparsers = Any
 
 NAME = "stoa.pyz"
 EPILOG = """Environment
@@ -32,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command. Returns its exit code."""
-    options = parser().parse_args(arguments)
+    options = parser(arguments[0] if arguments else None).parse_args(arguments)
     console = Console(options)
     try:
         code: int = options.command(console)
@@ -50,8 +55,8 @@ def run(arguments: list[str]) -> int:
         return _fail(options.json, Failure(f"{where}{error.strerror or error}", code="FILE_ERROR"))
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and options."""
+def parser(wanted: str | None = None) -> argparse.ArgumentParser:
+    """All commands and options, or those of one command, which is quicker."""
     whole = argparse.ArgumentParser(
         prog=NAME,
         description="Snapshots of code, shared with people and agents.",
@@ -61,18 +66,26 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"{NAME} {SERVED['version'] or 'unknown'}")
     commands = whole.add_subparsers(metavar="command", required=True)
-    _account_parsers(commands)
-    _folder_parsers(commands)
-    _shared_parsers(commands)
+    for name in [wanted] if wanted in COMMANDS else COMMANDS:
+        COMMANDS[name](commands)
     return whole
 
 
-def _account_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _login(commands: Subparsers) -> None:
+    from stoa import shared_commands
+
     _command(commands, "login", shared_commands.login, "Sign in with your browser")
+
+
+def _logout(commands: Subparsers) -> None:
+    from stoa import shared_commands
+
     _command(commands, "logout", shared_commands.logout, "Forget the stored token")
 
 
-def _folder_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _init(commands: Subparsers) -> None:
+    from stoa import folder_commands
+
     init = _command(
         commands, "init", folder_commands.init, "Make this folder a project, with a first snapshot"
     )
@@ -80,6 +93,11 @@ def _folder_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser
     init.add_argument("--org", metavar="ID", help="organisation that owns it, by id or slug")
     init.add_argument("--workspace", metavar="NAME", help="name of the workspace; default: main")
     init.add_argument("-m", "--message", help="what the first snapshot is")
+
+
+def _clone(commands: Subparsers) -> None:
+    from stoa import folder_commands
+
     clone = _command(commands, "clone", folder_commands.clone, "Write a project into a new folder")
     clone.add_argument("project", help="id of a project or snapshot, or name of a project")
     clone.add_argument("directory", nargs="?", help="the new folder; default: named like the project")
@@ -88,8 +106,18 @@ def _folder_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--workspace", metavar="NAME", help="name of the new workspace; default: this computer's"
     )
     clone.add_argument("--workspace-id", metavar="ID", help="use this workspace instead of a new one")
+
+
+def _status(commands: Subparsers) -> None:
+    from stoa import folder_commands
+
     status = _command(commands, "status", folder_commands.status, "Show what changed since the last snapshot")
     status.add_argument("--offline", action="store_true", help="do not ask the server")
+
+
+def _snapshot(commands: Subparsers) -> None:
+    from stoa import folder_commands
+
     snapshot = _command(
         commands, "snapshot", folder_commands.snapshot, "Store the folder as a snapshot, and send it"
     )
@@ -98,9 +126,19 @@ def _folder_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser
     snapshot.add_argument(
         "--offline", action="store_true", help="only store it here; the next one sends both"
     )
+
+
+def _log(commands: Subparsers) -> None:
+    from stoa import folder_commands
+
     log = _command(commands, "log", folder_commands.log, "List snapshots")
     log.add_argument("--operations", action="store_true", help="list the moves of the workspace instead")
     log.add_argument("--limit", type=int, default=20, help="how many, 1 to 100; default: 20")
+
+
+def _watch(commands: Subparsers) -> None:
+    from stoa import folder_commands
+
     watch = _command(commands, "watch", folder_commands.watch, "Take and send snapshots while you work")
     watch.add_argument("--interval", type=float, default=5, help="seconds between looks; default: 5")
     watch.add_argument("--rounds", type=int, help="end after so many looks")
@@ -108,12 +146,19 @@ def _folder_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser
     watch.add_argument("--agent", help="the coding agent that makes the changes")
 
 
-def _shared_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _undo(commands: Subparsers) -> None:
+    from stoa import shared_commands
+
     undo = _command(commands, "undo", shared_commands.undo, "Undo an operation, by default the last")
     undo.add_argument("operation", nargs="?", help="its id, as 'log --operations' lists it")
     undo.add_argument("--conflicts", choices=("keep", "undo"), help="for files that changed since")
     _decide(undo, "keep or undo")
     undo.add_argument("-n", "--dry-run", action="store_true", help="only show what it would do")
+
+
+def _sync(commands: Subparsers) -> None:
+    from stoa import shared_commands
+
     sync = _command(
         commands, "sync", shared_commands.sync, "Send, fetch, and merge the main workspace into this one"
     )
@@ -121,9 +166,19 @@ def _shared_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser
     _decide(sync, "main, mine or @FILE with its text")
     sync.add_argument("-m", "--message", help="what the snapshot before it is")
     sync.add_argument("-n", "--dry-run", action="store_true", help="only show what the merge would do")
+
+
+def _drift(commands: Subparsers) -> None:
+    from stoa import shared_commands
+
     drift = _command(commands, "drift", shared_commands.drift, "Compare with the main workspace")
     drift.add_argument("--source", metavar="ID", help="compare with this workspace instead")
     drift.add_argument("--dirty", action="store_true", help="with files that no snapshot has on the server")
+
+
+def _env(commands: Subparsers) -> None:
+    from stoa import shared_commands
+
     env = _command(commands, "env", shared_commands.env, "Variables of the project")
     env.add_argument("action", choices=("list", "set", "unset", "pull"))
     env.add_argument(
@@ -132,6 +187,22 @@ def _shared_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser
     env.add_argument("--secret", action="store_true", help="set: show only its last characters")
     env.add_argument("--file", help="pull: write this file, which only you can read")
     env.add_argument("--force", action="store_true", help="pull: replace the file")
+
+
+COMMANDS: dict[str, Callable[[Subparsers], None]] = {
+    "login": _login,
+    "logout": _logout,
+    "init": _init,
+    "clone": _clone,
+    "status": _status,
+    "snapshot": _snapshot,
+    "log": _log,
+    "watch": _watch,
+    "undo": _undo,
+    "sync": _sync,
+    "drift": _drift,
+    "env": _env,
+}
 
 
 def _decide(command: argparse.ArgumentParser, choices: str) -> None:
@@ -144,7 +215,7 @@ def _decide(command: argparse.ArgumentParser, choices: str) -> None:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: Subparsers,
     name: str,
     action: Callable[[Console], int],
     help: str,

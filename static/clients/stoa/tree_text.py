@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -52,7 +51,9 @@ def runs(mode: int | None) -> bool:
 
 def sha(data: bytes) -> str:
     """The SHA-256 of bytes in hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
+    from hashlib import sha256  # commands on a folder without changes hash nothing
+
+    return sha256(data).hexdigest()
 
 
 def tree_text(entries: Iterable[TreeEntry]) -> bytes:

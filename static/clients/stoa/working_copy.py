@@ -12,7 +12,9 @@ from typing import Any
 
 from stoa.failures import Failure
 from stoa.file_scan import FolderScan, Scanned, read_file, replace
-from stoa.tree_text import HASH, TreeEntry, read_tree, sha
+from stoa.ignore_rules import FILES
+from stoa.quick_look import left_out_if_same, remember
+from stoa.tree_text import HASH, TreeEntry, changes, read_tree, sha
 
 FOLDER = ".stoa"
 LOCK_WAIT = 10
@@ -77,10 +79,18 @@ class WorkingCopy:
             self._load()
             yield
 
-    def scan(self, known: dict[str, TreeEntry] | None = None) -> Scanned:
+    def scan(self, known: dict[str, TreeEntry]) -> Scanned:
         """What lies in the folder now, beside the files of the head."""
-        tree = self.tree_of(self.state["head"]) if known is None else known
-        return FolderScan(self.root, self.place / "stat_cache.json", tree).read()
+        found = FolderScan(self.root, self.place / "stat_cache.json", known).read()
+        # the content of an ignore file that is a link can change behind it
+        sure = found.settled and not any(os.path.islink(self.root / each) for each in FILES)
+        if sure and not changes(known, found.tree):
+            remember(str(self.place / "quick_look"), self.state["head"], found.left_out, found.looks)
+        return found
+
+    def left_out_if_same(self) -> list[str] | None:
+        """If the folder is as the head has it, seen at a glance: what belongs to no snapshot. Else None, and `scan` says more."""
+        return left_out_if_same(str(self.root), str(self.place / "quick_look"), self.state["head"])
 
     # snapshots
 

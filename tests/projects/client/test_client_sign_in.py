@@ -239,7 +239,7 @@ def test_the_file_knows_its_server_and_is_the_same_each_time(client: FlaskClient
 
 @pytest.mark.parametrize("url", ['http://x/"; import os #', "http://x/\\", "http://x/\n\u2028"])
 def test_a_hostile_address_stays_text(app: Flask, url: str) -> None:
-    source = client_archive._filled(client_archive.UNFILLED, url, "1")
+    source = client_archive._filled(client_archive.UNFILLED, url, "1", "d")
     found: dict[str, Any] = {}
     exec(source, found)
-    assert found["SERVED"] == {"url": url, "version": "1"}
+    assert found["SERVED"] == {"url": url, "version": "1", "digest": "d"}

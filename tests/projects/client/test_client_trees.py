@@ -340,10 +340,13 @@ def test_merging_takes_both_sides_and_finds_conflicts() -> None:
             assert merged.get("p") == (side if wanted == "conflict" else wanted)
 
 
-def test_the_file_runs_alone_and_is_python_3_9(archive: Path) -> None:
+def test_the_file_runs_alone_and_is_python_3_9(archive: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         for name in content.namelist():
             ast.parse(content.read(name), name, feature_version=(3, 9))
     command = [sys.executable, "-I", "-S", "-W", "error", str(archive)]
-    said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    environment = {"XDG_CACHE_HOME": str(tmp_path)}
+    said = subprocess.run(
+        [*command, "--version"], capture_output=True, text=True, check=True, env=environment
+    )
     assert (said.stdout, said.stderr) == ("stoa.pyz 1.2.3\n", "")
