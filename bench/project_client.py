@@ -57,11 +57,15 @@ class Sides:
                 for what in ("NAME", "EMAIL")
             },
         }
+        for folder in (self.git_folder, self.own_folder, self.remote):
+            folder.mkdir()
+        self.own("init", "--name", "Bench")
+        self._timed(["git", "init", "-q", "--bare"], self.remote)
+        self.git("init", "-q", "-b", "main")
+        self.git("remote", "add", "origin", str(self.remote))
+        self.git("config", "gc.auto", "0")  # no collection beside the measurement
         for folder in (self.git_folder, self.own_folder):
             _fill(folder, files)
-        self.git("init", "-q", "-b", "main")
-        subprocess.run(["git", "init", "-q", "--bare", str(self.remote)], check=True)
-        self.git("remote", "add", "origin", str(self.remote))
 
     def git(self, *arguments: str) -> float:
         """Run Git; seconds."""
@@ -93,7 +97,7 @@ def measured(place: Path, url: str, token: str, files: int, changed: int, rounds
     time.sleep(SETTLED)
     stored = (
         sides.git("add", "-A") + sides.git("commit", "-q", "-m", "First"),
-        sides.own("init", "--workspace", "bench", "--offline"),
+        sides.own("snapshot", "--offline"),
     )
     pushed = sides.git("push", "-q", "origin", "main"), sides.own("snapshot")
     first = [

@@ -51,7 +51,7 @@ class FolderScan:
         started = time.time_ns()
         old, found = self._cached(), Scanned()
         too_large = []
-        for path, status in self._walk("", False, found):
+        for path, status in self._walk(found):
             kind = KINDS[stat.S_IFMT(status.st_mode)]
             if kind == "file" and status.st_size > MAX_FILE:
                 too_large.append(path)
@@ -76,44 +76,58 @@ class FolderScan:
             replace(self.cache_file, json.dumps(found.cache, separators=(",", ":")).encode())
         return found
 
-    def _walk(self, folder: str, ignored: bool, found: Scanned) -> Iterator[tuple[str, os.stat_result]]:
-        try:
-            with os.scandir(self.root / folder) as listing:
-                entries = list(listing)
-            before = self.known.get(folder)
-            if folder and ((before and before.kind == "dir") or (not entries and not ignored)):
-                yield folder, os.lstat(self.root / folder)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            found.settled = False
-            if folder:
-                return  # it went while its neighbours were read
-            raise unreadable(self.root, error) from None
-        except OSError as error:
-            raise unreadable(folder or self.root, error) from None
-        look = found.looks[folder] = FolderLook(entries)
-        prefix = f"{folder}/" if folder else ""
-        for number, entry in enumerate(entries):
-            path = prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                out = self.rules.ignored(path, True, ignored)
-                # where a rule includes again, or a snapshot has files, there may be something in it
-                again = self.rules.includes_again and entry.name.casefold() not in NEVER
-                if (not out or path in self._kept or again) and self._takes(path, found):
-                    yield from self._walk(path, out, found)
-                else:
+    def _walk(self, found: Scanned) -> Iterator[tuple[str, os.stat_result]]:
+        waiting = [("", False)]
+        while waiting:
+            folder, ignored = waiting.pop()
+            try:
+                with os.scandir(self.root / folder) as listing:
+                    entries = list(listing)
+                before = self.known.get(folder)
+                if folder and ((before and before.kind == "dir") or (not entries and not ignored)):
+                    yield folder, os.lstat(self.root / folder)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if not folder:
+                    raise unreadable(self.root, error) from None
+                found.settled = False
+                continue  # it went while its neighbours were read
+            except OSError as error:
+                raise unreadable(folder or self.root, error) from None
+            look = found.looks[folder] = FolderLook(entries)
+            prefix = f"{folder}/" if folder else ""
+            for number, entry in enumerate(entries):
+                path = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    out = self.rules.ignored(path, True, ignored)
+                    if self._enters(path, entry.name, out, found):
+                        waiting.append((path, out))
+                    else:
+                        look.ignore(number)
+                elif path in self.known or not self.rules.ignored(path, False, ignored):
+                    status = self._status(path, entry, found)
+                    if status is not None:
+                        yield path, status
+                elif path not in FILES:
                     look.ignore(number)
-            elif path in self.known or not self.rules.ignored(path, False, ignored):
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    found.settled = False
-                    continue
-                if self._takes(path, found) and stat.S_IFMT(status.st_mode) in KINDS:
-                    yield path, status
-                elif path not in found.left_out:
-                    found.left_out.append(path)
-            elif path not in FILES:
-                look.ignore(number)
+
+    def _enters(self, path: str, name: str, ignored: bool, found: Scanned) -> bool:
+        """Whether there may be something of a snapshot in a folder: where a rule includes again too, or where the last one has files."""
+        again = self.rules.includes_again and name.casefold() not in NEVER
+        return (not ignored or path in self._kept or again) and self._takes(path, found)
+
+    def _status(self, path: str, entry: os.DirEntry[str], found: Scanned) -> os.stat_result | None:
+        """The status of what a snapshot can have; None for what it cannot, or for what went meanwhile."""
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            found.settled = False
+            return None
+        if path not in self.known and not self._takes(path, found):
+            return None
+        if stat.S_IFMT(status.st_mode) in KINDS:
+            return status
+        found.left_out.append(path)
+        return None
 
     def _takes(self, path: str, found: Scanned) -> bool:
         """Whether a snapshot can have this name. Raises Failure for one that is not text."""
@@ -171,7 +185,15 @@ class FolderScan:
             found.cache[path] = [*mark, hash]
         else:
             found.settled = False
-        return TreeEntry(path, "file", self._mode(path, status), hash, size)
+        mode, before = self._mode(path, status), self.known.get(path)
+        if before is not None and (before.kind, before.hash, before.mode, before.size) == (
+            "file",
+            hash,
+            mode,
+            size,
+        ):
+            return before
+        return TreeEntry(path, "file", mode, hash, size)
 
     def _mode(self, path: str, status: os.stat_result) -> int:
         """The bits of the last snapshot, if they say the same of who may run the file: others depend on the computer."""

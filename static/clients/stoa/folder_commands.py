@@ -259,7 +259,7 @@ def _sent(console: Console, work: ProjectWork) -> tuple[Reconciled | None, Failu
         if head is None or not (copy.unsent(head) or head != copy.state["remote"][0]):
             return Reconciled("nothing", {}, []), None
         if workspace.place in (copy.state["remote"], [head, workspace.manifest]):
-            return work.reconcile(), None
+            return work.reconcile(workspace=workspace), None
         work.exchange.send(head, None)
         return Reconciled("moved", {}, []), None
     except Unreachable as error:

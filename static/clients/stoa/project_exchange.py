@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any, Callable, NamedTuple
 
 from stoa.failures import Failure, Refused
+from stoa.object_packs import HEAD
 from stoa.server_calls import Server, quoted
 from stoa.tree_text import HASH, TreeEntry, read_tree, sha
 from stoa.working_copy import WorkingCopy
@@ -20,7 +20,6 @@ BATCH_BYTES = 8 << 20
 BATCH_FILES = 2_000
 PART_BYTES = 16 << 20
 """Bytes above which a file is sent in parts of as many."""
-_HEAD = re.compile(rb"([0-9a-f]{64}) ([0-9]{1,9})\n")
 
 
 class RemoteWorkspace(NamedTuple):
@@ -63,9 +62,14 @@ class ProjectExchange:
             self._send_files(record)
             last = number == len(waiting) - 1
             moved = self._send_snapshot(record, workspace if last else None)
-            self.copy.keep_snapshot({**record, "sent": True})
-            if last and workspace is not None and not moved:
-                return False
+            self.copy.keep_snapshot({**record, "sent": True, "new": None})
+            if last and workspace is not None:
+                if moved == "created":
+                    self.copy.save(remote=[id, record["manifest_hash"]])
+                    self.copy.tidy()
+                    return True
+                if moved == "stale":
+                    return False
         if workspace is None:
             return False
         now = self.workspace()
@@ -84,19 +88,17 @@ class ProjectExchange:
         text = self.copy.manifest(record["manifest_hash"])
         if text is None:
             raise Failure(f"The list of files of snapshot {record['id']} is lost here.", code="BYTES_MISSING")
-        files = {each.hash: each for each in read_tree(text).values() if each.kind == "file"}
-        hashes = set(files)
-        for parent in record["parents"]:
-            before = self.copy.snapshot(parent)
-            if before and before["sent"]:
-                hashes -= {each.hash for each in self.tree(before["manifest_hash"]).values()}
-        missing = self._missing(sorted(hashes))
+        files = record.get("new")
+        if files is None:
+            entries = [each for each in read_tree(text).values() if each.kind == "file"]
+            files = {each.hash: [each.path, each.size] for each in entries}
+        missing = self._missing(sorted(files))
         if missing:
             self.say(f"Sending {len(missing):,} file{'s' * (len(missing) > 1)} …")
-        for hash in (each for each in missing if files[each].size > PART_BYTES):
-            self._send_parts(hash, self._bytes(files[hash]))
-        small = [files[each] for each in missing if files[each].size <= PART_BYTES]
-        for batch in self._batches(small):
+        for hash in (each for each in missing if files[each][1] > PART_BYTES):
+            self._send_parts(hash, self._bytes(hash, files[hash][0]))
+        small = [each for each in missing if files[each][1] <= PART_BYTES]
+        for batch in self._batches(small, files):
             self.server.json("POST", "/v1/blobs/batch", batch, query=self._org, again=True)
         path = f"/v1/blobs/manifests/{record['manifest_hash']}"
         self.server.json("PUT", path, text, query=self._org)
@@ -110,12 +112,13 @@ class ProjectExchange:
             ]
         return found
 
-    def _bytes(self, file: TreeEntry) -> bytes:
+    def _bytes(self, hash: str, path: str) -> bytes:
         """The bytes of a file that is to be sent. Raises Failure."""
-        data = self.copy.object(file.hash) or self.copy.file(file.path, file.hash)
+        data = self.copy.objects.get(hash)
+        data = self.copy.file(path, hash) if data is None else data
         if data is None:
             raise Failure(
-                f"The bytes of a file ({file.hash[:12]}…) are neither here nor on the server. Take a new snapshot.",
+                f"The bytes of a file ({hash[:12]}…) are neither here nor on the server. Take a new snapshot.",
                 code="BYTES_MISSING",
             )
         return data
@@ -138,19 +141,20 @@ class ProjectExchange:
         if not received["complete"]:
             raise Failure("A large file could not be sent. Run the command again.", code="BYTES_MISSING")
 
-    def _batches(self, files: list[TreeEntry]) -> Iterator[bytes]:
+    def _batches(self, hashes: list[str], files: dict[str, list[Any]]) -> Iterator[bytes]:
         batch, count = bytearray(), 0
-        for file in files:
-            data = self._bytes(file)
+        for hash in hashes:
+            data = self._bytes(hash, files[hash][0])
             if batch and (len(batch) + len(data) > BATCH_BYTES or count == BATCH_FILES):
                 yield bytes(batch)
                 batch, count = bytearray(), 0
-            batch += b"%s %d\n" % (file.hash.encode(), len(data)) + data
+            batch += b"%s %d\n" % (hash.encode(), len(data)) + data
             count += 1
         if batch:
             yield bytes(batch)
 
-    def _send_snapshot(self, record: dict[str, Any], workspace: RemoteWorkspace | None) -> bool:
+    def _send_snapshot(self, record: dict[str, Any], workspace: RemoteWorkspace | None) -> str:
+        """Send one snapshot: `created`, `known` if the server had it, `stale` if the workspace moved meanwhile."""
         body = {
             "snapshot_id": record["id"],
             "manifest_hash": record["manifest_hash"],
@@ -171,7 +175,7 @@ class ProjectExchange:
         given = {name: value for name, value in body.items() if value is not None}
         path = f"/v1/projects/{quoted(self.project)}/snapshots"
         try:
-            self.server.post(path, given, headers=headers, again=True)
+            done = self.server.post(path, given, headers=headers, again=True)
         except Refused as error:
             if error.code == "RUN_NOT_FOUND":
                 # it would keep back all that come after it
@@ -181,8 +185,8 @@ class ProjectExchange:
                 return self._send_snapshot({**record, "run_id": None}, workspace)
             if error.code != "VERSION_CONFLICT":
                 raise
-            return False  # the server keeps it beside the head
-        return True
+            return "stale"  # the server keeps it beside the head
+        return "created" if done["created"] else "known"
 
     # fetching
 
@@ -211,20 +215,18 @@ class ProjectExchange:
 
     def fetch(self, hashes: Iterable[str]) -> None:
         """Keep the bytes of these files here."""
-        wanted = [each for each in dict.fromkeys(hashes) if not self.copy.object_place(each).exists()]
+        wanted = [each for each in dict.fromkeys(hashes) if each not in self.copy.objects]
         if wanted:
             self.say(f"Fetching {len(wanted):,} file{'s' * (len(wanted) > 1)} …")
         while wanted:
             body = {"hashes": wanted[:MOST_HASHES]}
             reply = self.server.call("POST", "/v1/blobs/batch-download", body, query=self._org, again=True)
-            got = set()
-            for hash, data in batch_parts(reply.data):
-                self.copy.keep_object(hash, data)
-                got.add(hash)
+            self.copy.objects.add(batch_parts(reply.data))
+            got = {each for each in wanted if each in self.copy.objects}
             if not got and (data := self._large(wanted[0])) is not None:
-                self.copy.keep_object(wanted[0], data)
-                got.add(wanted[0])
-            if not got & set(body["hashes"]):
+                self.copy.objects.add([(wanted[0], data)])
+                got = {wanted[0]}
+            if not got:
                 raise Failure(
                     f"The server does not have {len(body['hashes']):,} of the files, such as {wanted[0]}.",
                     code="BYTES_MISSING",
@@ -250,7 +252,7 @@ def batch_parts(body: bytes) -> Iterator[tuple[str, bytes]]:
     """The files of a batch, each checked against its hash. Raises Failure."""
     at = 0
     while at < len(body):
-        head = _HEAD.match(body, at)
+        head = HEAD.match(body, at)
         end = head.end() + int(head[2]) if head else 0
         if head is None or end > len(body):
             raise Failure(

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from stoa.failures import Failure
-from stoa.file_scan import MAX_FILE, Scanned, read_file
+from stoa.file_scan import Scanned, read_file
 from stoa.project_exchange import ProjectExchange, RemoteWorkspace, computed_id, second_text
 from stoa.tree_text import TreeEntry, changes, read_tree, sha, tree_text
 from stoa.tree_writer import TreeWriter
 from stoa.working_copy import WorkingCopy
 
+MOST_TEXT = 25 << 20
+"""Bytes of a list of files that the server stores."""
 CHANGING = 3
 """Times that a folder is read again because files change meanwhile."""
+
+
+class _Changed(Exception):
+    """A file changed since it was hashed."""
 
 
 class Reconciled(NamedTuple):
@@ -52,22 +59,25 @@ class ProjectWork:
             scanned = self._scan(head)
             if not changes(head, scanned.tree):
                 return None
-            if self._keep_files(scanned.tree, head):
+            new = self._keep_files(scanned.tree, head)
+            if new is not None:
                 parents = [self.copy.state["head"]] if self.copy.state["head"] else []
                 text = tree_text(scanned.tree.values())
-                if len(text) > MAX_FILE:
+                if len(text) > MOST_TEXT:
                     # one that the server refuses would block all that come after it
                     raise Failure(
                         "The list of files is larger than the server stores. Name folders of generated files in .stoaignore.",
                         code="MANIFEST_TOO_LARGE",
                     )
-                return self._record(text, parents, message, agent)
+                record = self._record(text, parents, message, agent, new=new)
+                self.copy.remember(scanned)
+                return record
         raise Failure("Files change while they are read. Try again when they are at rest.", code="CHANGING")
 
-    def reconcile(self, prefer: str | None = None) -> Reconciled:
+    def reconcile(self, prefer: str | None = None, workspace: RemoteWorkspace | None = None) -> Reconciled:
         """Send what is new here, or fetch what is new there. If both moved, merge file by file; a file that both changed is a conflict,
-        unless `prefer` says whose is taken: `mine` or `theirs`. The folder must have no unsaved changes. Raises Failure."""
-        copy, workspace = self.copy, self.exchange.workspace()
+        unless `prefer` says whose is taken: `mine` or `theirs`. `workspace` is its state, if it was read just now. The folder must have no unsaved changes. Raises Failure."""
+        copy, workspace = self.copy, workspace or self.exchange.workspace()
         head = copy.state["head"]
         if workspace.snapshot == head and workspace.manifest in (
             self._manifest_of(head),
@@ -90,7 +100,7 @@ class ProjectWork:
         before, after = (self.exchange.tree(pending[each]) for each in ("before", "after"))
         new = [each for path, each in after.items() if not each.same(before.get(path))]
         self.exchange.fetch(each.hash for each in new if each.kind == "file")
-        writer = TreeWriter(self.copy.root, self.copy.object)
+        writer = TreeWriter(self.copy.root, self.copy.objects.get)
         writer.write(before, after)
         self.copy.save(head=pending["head"], remote=pending["remote"], pending=None)
         self.copy.tidy()
@@ -158,23 +168,42 @@ class ProjectWork:
         record = self.copy.snapshot(id) if id else None
         return record["manifest_hash"] if record else None
 
-    def _keep_files(self, tree: dict[str, TreeEntry], head: dict[str, TreeEntry]) -> bool:
-        """Keep the bytes that no snapshot has yet; False if a file changed since it was hashed."""
+    def _keep_files(
+        self, tree: dict[str, TreeEntry], head: dict[str, TreeEntry]
+    ) -> dict[str, list[Any]] | None:
+        """Keep the bytes that the head does not have: their paths and sizes, by hash. None if a file changed since it was hashed."""
         known = {each.hash for each in head.values()}
-        for path, entry in tree.items():
-            if entry.kind != "file" or entry.hash in known or self.copy.object_place(entry.hash).exists():
-                continue
+        new = {
+            each.hash: [path, each.size]
+            for path, each in tree.items()
+            if each.kind == "file" and each.hash not in known
+        }
+        try:
+            if absent := {hash: path for hash, (path, _) in new.items() if hash not in self.copy.objects}:
+                self.copy.objects.add(self._read(absent))
+        except _Changed:
+            return None
+        return new
+
+    def _read(self, new: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+        """The bytes of these files, by hash. Raises _Changed."""
+        for hash, path in new.items():
             try:
                 data = read_file(self.copy.root / path)
             except Failure:
-                return False
-            if sha(data) != entry.hash:
-                return False
-            self.copy.keep_object(entry.hash, data)
-        return True
+                raise _Changed from None
+            if sha(data) != hash:
+                raise _Changed
+            yield hash, data
 
     def _record(
-        self, text: bytes, parents: list[str], message: str | None, agent: str | None, move: bool = True
+        self,
+        text: bytes,
+        parents: list[str],
+        message: str | None,
+        agent: str | None,
+        move: bool = True,
+        new: dict[str, list[Any]] | None = None,
     ) -> dict[str, Any]:
         manifest = self.copy.keep_manifest(text)
         name, email = self.copy.config.get("author") or ("", "")
@@ -190,6 +219,7 @@ class ProjectWork:
             "author_email": email,
             "created_at": moment,
             "sent": False,
+            "new": new,
         }
         self.copy.keep_snapshot(record)
         if move:

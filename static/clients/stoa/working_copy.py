@@ -13,6 +13,7 @@ from typing import Any
 from stoa.failures import Failure
 from stoa.file_scan import FolderScan, Scanned, read_file, replace
 from stoa.ignore_rules import FILES
+from stoa.object_packs import ObjectPacks
 from stoa.quick_look import left_out_if_same, remember
 from stoa.tree_text import HASH, TreeEntry, changes, read_tree, sha
 
@@ -27,6 +28,7 @@ class WorkingCopy:
 
     def __init__(self, root: Path) -> None:
         self.root, self.place = root, root / FOLDER
+        self.objects = ObjectPacks(self.place / "objects")
         self._load()
 
     def _load(self) -> None:
@@ -83,10 +85,15 @@ class WorkingCopy:
         """What lies in the folder now, beside the files of the head."""
         found = FolderScan(self.root, self.place / "stat_cache.json", known).read()
         # the content of an ignore file that is a link can change behind it
-        sure = found.settled and not any(os.path.islink(self.root / each) for each in FILES)
-        if sure and not changes(known, found.tree):
-            remember(str(self.place / "quick_look"), self.state["head"], found.left_out, found.looks)
+        found.settled &= not any(os.path.islink(self.root / each) for each in FILES)
+        if not changes(known, found.tree):
+            self.remember(found)
         return found
+
+    def remember(self, found: Scanned) -> None:
+        """Note that this is what the head has."""
+        if found.settled:
+            remember(str(self.place / "quick_look"), self.state["head"], found.left_out, found.looks)
 
     def left_out_if_same(self) -> list[str] | None:
         """If the folder is as the head has it, seen at a glance: what belongs to no snapshot. Else None, and `scan` says more."""
@@ -101,11 +108,6 @@ class WorkingCopy:
     def keep_snapshot(self, record: dict[str, Any]) -> None:
         """Remember a snapshot: `id`, `manifest_hash`, `parents`, and whether it is `sent`."""
         replace(self.place / "snapshots" / f"{_name(record['id'])}.json", _json(record))
-
-    def snapshots(self) -> list[dict[str, Any]]:
-        """All that is known here, the newest first."""
-        found = [json.loads(each.read_bytes()) for each in (self.place / "snapshots").glob("*.json")]
-        return sorted(found, key=lambda each: str(each["created_at"]), reverse=True)
 
     def unsent(self, id: str | None) -> list[dict[str, Any]]:
         """The snapshots up to this one that the server does not have, parents first."""
@@ -146,38 +148,26 @@ class WorkingCopy:
             replace(self.place / "manifests" / hash, text)
         return hash
 
-    def object_place(self, hash: str) -> Path:
-        """Where the bytes of a file are kept until they are sent or written."""
-        return self.place / "objects" / _name(hash)
-
-    def object(self, hash: str) -> bytes | None:
-        """The bytes of a file that are kept here, or None."""
-        return self._checked(self.object_place(hash), hash)
-
     def file(self, path: str, hash: str) -> bytes | None:
         """The bytes of a file of the folder, if it has this content."""
         place = self.root / path
         data = read_file(place) if place.is_file() else b""
         return data if sha(data) == hash else None
 
-    def keep_object(self, hash: str, data: bytes) -> None:
-        """Keep the bytes of a file."""
-        place = self.object_place(hash)
-        if not place.exists():
-            temporary = place.with_name(f"{place.name}.{os.getpid()}.new")
-            temporary.write_bytes(data)
-            os.replace(temporary, place)
-
     def tidy(self) -> None:
-        """Forget bytes and lists that nothing needs any more, once every snapshot is sent."""
-        if self.state.get("pending") or any(not each["sent"] for each in self.snapshots()):
+        """Forget bytes, lists and snapshots that nothing needs any more, once every snapshot is sent: the server has them."""
+        head = self.state["head"]
+        if self.state.get("pending") or self.unsent(head):
             return
-        head = self.snapshot(self.state["head"])
-        needed = {head["manifest_hash"] if head else None, self.state["remote"][1]}
-        for place in (self.place / "objects").iterdir():
-            place.unlink()
+        record = self.snapshot(head) if head else None
+        needed = {record["manifest_hash"] if record else None, self.state["remote"][1]}
+        names = {f"{_name(each)}.json" for each in (head, self.state["remote"][0]) if each}
+        self.objects.clear()
         for place in (self.place / "manifests").iterdir():
             if place.name not in needed:
+                place.unlink()
+        for place in (self.place / "snapshots").iterdir():
+            if place.name not in names:
                 place.unlink()
 
     def _checked(self, place: Path, hash: str) -> bytes | None:
