@@ -168,11 +168,11 @@ def _compared(
     note = _note([each for each in (before, after) if each is not None])
     if note:
         return ComparedSides(None, note)
-    texts = [each.text if each is not None else None for each in (before, after)]
-    diff = lines(texts[0] or "", texts[1] or "", budget)
+    old, new = before.text if before else None, after.text if after else None
+    diff = lines(old or "", new or "", budget)
     shown = list(islice(diff, budget.lines))
     budget.lines -= len(shown)
-    return ComparedSides(FieldChange(path, *texts, lines=shown, cut=next(diff, None) is not None))
+    return ComparedSides(FieldChange(path, old, new, lines=shown, cut=next(diff, None) is not None))
 
 
 def _note(there: Sequence[FileVersion]) -> str:
@@ -194,8 +194,9 @@ def _reviewed(file: PreviewedFile, budget: DiffBudget, own: str | None) -> Revie
     both = file.workspace is not None and file.main is not None
     if file.base is None or file.base.text is None or (apart.change is None and both):
         return ReviewedDecision(file.path, apart, None, None, own)
-    sides = (_compared(file.path, file.base, side, budget) for side in (file.main, file.workspace))
-    return ReviewedDecision(file.path, apart, *sides, own)
+    by_main = _compared(file.path, file.base, file.main, budget)
+    by_workspace = _compared(file.path, file.base, file.workspace, budget)
+    return ReviewedDecision(file.path, apart, by_main, by_workspace, own)
 
 
 def _own_source(file: PreviewedFile) -> str | None:

@@ -66,7 +66,7 @@ def overlapping_paths(
     return found[:MAX_PATHS], len(found) > MAX_PATHS
 
 
-def _contested(project_id: str, between: Sequence[str] = (), main: bool = False) -> Select[tuple[str]]:
+def _contested(project_id: str, between: Sequence[str] = (), main: bool = False) -> Select[str]:
     """The keys of the paths with overlaps, of all or between these workspaces."""
     versions = func.count(func.coalesce(WorkspaceChange.own, "").distinct())
     overlap: ColumnElement[bool] = func.bool_or(BEHIND) if main else versions > 1

@@ -1,6 +1,7 @@
 """Which files several workspaces changed in different ways, as a matrix of workspaces and a list; it follows while they work."""
 
 import hashlib
+from typing import Any
 
 from flask import Response, url_for
 from flask.typing import ResponseReturnValue
@@ -31,7 +32,7 @@ def overlaps(project_id: str) -> ResponseReturnValue:
     seen = _digest(board, matrix)
     if wants_fragment() and asked("seen") == seen:
         return Response(status=204, headers={"Vary": "HX-Request"})
-    query = {
+    query: dict[str, Any] = {
         "q": words or None,
         "one": asked("one") if pair else None,
         "other": asked("other") if pair else None,

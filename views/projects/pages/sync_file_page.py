@@ -22,8 +22,10 @@ def sync_file(project_id: str, workspace_id: str, preview_id: str) -> ResponseRe
     stored = reviewed_sync(project, workspace, preview_id)
     path = asked("path")
     if not path:
-        names = {"project_id": project.id, "workspace_id": workspace.id, "preview_id": preview_id}
-        return see_other(url_for("projects.sync_preview", **names))
+        address = url_for(
+            "projects.sync_preview", project_id=project.id, workspace_id=workspace.id, preview_id=preview_id
+        )
+        return see_other(address)
     decision: ReviewedDecision | None = reviewed_decisions(stored, [path]).get(path)
     return render(
         "projects/sync_file.html",
