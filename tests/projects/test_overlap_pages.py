@@ -68,12 +68,12 @@ def test_a_part_is_chosen_by_path_and_pair(alice: Person, rows: SyncRows) -> Non
     assert found(q="BOTH") == ["both.txt"]
     assert found(q="%") == []
     assert found(q="\0") == ["torn.txt", "both.txt"]
-    assert found(one=rows.laptop, other=rows.agent) == ["torn.txt"]
-    assert found(one="main", other=rows.laptop) == ["both.txt", "torn.txt"]
-    assert found(one=rows.agent, other="main") == ["torn.txt"]
-    assert found(one=rows.agent, other=rows.agent) == ["torn.txt", "both.txt"]
-    assert found(one="x", other=rows.agent) == ["torn.txt", "both.txt"]
-    assert found(one=rows.laptop, other=rows.agent, q="both") == []
+    assert found(first=rows.laptop, other=rows.agent) == ["torn.txt"]
+    assert found(first="main", other=rows.laptop) == ["both.txt", "torn.txt"]
+    assert found(first=rows.agent, other="main") == ["torn.txt"]
+    assert found(first=rows.agent, other=rows.agent) == ["torn.txt", "both.txt"]
+    assert found(first="x", other=rows.agent) == ["torn.txt", "both.txt"]
+    assert found(first=rows.laptop, other=rows.agent, q="both") == []
     page = alice.browser.get(f"{start(rows)}/overlaps?q=zzz").text
     assert "Clear filters" in page
 
@@ -174,7 +174,7 @@ def test_markup_in_paths_and_names_is_text(session: OrmSession, alice: Person) -
     session.commit()
     paths = (
         "/overlaps",
-        f"/overlaps?one={found.laptop}&other=main&q=<b>",
+        f"/overlaps?first={found.laptop}&other=main&q=<b>",
         f"/workspaces/{found.laptop}/drift",
     )
     for path in paths:

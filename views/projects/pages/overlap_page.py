@@ -21,7 +21,7 @@ MAIN = "main"
 
 @project_page("/<project_id>/overlaps")
 def overlaps(project_id: str) -> ResponseReturnValue:
-    """The overlaps of a project. Query: `q`, a part of the path; `one` and `other`, two workspaces, of which `main` is the main one. With htmx
+    """The overlaps of a project. Query: `q`, a part of the path; `first` and `other`, two workspaces, of which `main` is the main one. With htmx
     and `seen`, 204 if nothing changed. Raises NotFound, Forbidden."""
     project = viewed_project(project_id)
     words, pair = asked("q").strip()[:MAX_WORDS], _pair(project)
@@ -34,7 +34,7 @@ def overlaps(project_id: str) -> ResponseReturnValue:
         return Response(status=204, headers={"Vary": "HX-Request"})
     query: dict[str, Any] = {
         "q": words or None,
-        "one": asked("one") if pair else None,
+        "first": asked("first") if pair else None,
         "other": asked("other") if pair else None,
     }
     return render(
@@ -55,7 +55,7 @@ def overlaps(project_id: str) -> ResponseReturnValue:
 
 def _pair(project: Project) -> list[Workspace]:
     """The two workspaces that the query names; none unless both are there."""
-    ids = [project.main_workspace_id if id == MAIN else id for id in (asked("one"), asked("other"))]
+    ids = [project.main_workspace_id if id == MAIN else id for id in (asked("first"), asked("other"))]
     named = {each.id: each for each in workspaces_of(project.id)}
     found = [named[id] for id in dict.fromkeys(ids) if id in named]
     return found if len(found) == 2 else []
