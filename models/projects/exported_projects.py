@@ -25,7 +25,7 @@ def _projects(user_id: str) -> Iterator[Mapping[str, Any]]:
 
 def _snapshots(user_id: str) -> Iterator[Mapping[str, Any]]:
     columns = Snapshot.id, Snapshot.project_id, Snapshot.manifest_hash, Snapshot.source, Snapshot.message
-    query = select(*columns, Snapshot.created_at).where(
+    query = select(*columns, Snapshot.run_id, Snapshot.credits, Snapshot.created_at).where(
         Snapshot.project_id.in_(select(Project.id).where(Project.account_id == user_id))
     )
     return batches(query, Snapshot.project_id, Snapshot.id)
@@ -53,6 +53,8 @@ add_csv(
         "manifest_hash": "SHA-256 of the list of its files",
         "source": "what pushed it: cli, web, system or import",
         "message": "what was written about it",
+        "run_id": "the agent's run that made it",
+        "credits": "what of that run's cost it counts",
         "created_at": "when it was pushed",
     },
     _snapshots,
