@@ -26,10 +26,10 @@ from views.projects.api.projects_api_blueprint import (
     chosen_account,
     project_caller,
 )
-from views.projects.streamed_files import streamed
 from views.web.body import Body, Missing, parse, read, read_bytes, read_json
 from views.web.guards import key_caller, limiter, settings
 from views.web.operation import Answers, Operation, ResponseModel, path
+from views.web.streamed_files import streamed
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 LOOKED_AT = 100

@@ -16,8 +16,8 @@ from models.projects.snapshots.manifest_text import Entry
 from models.projects.snapshots.tree_reading import TreeFolder, read_path
 from models.projects.workspaces.workspace_editing import workspaces_of
 from views.projects.pages.project_blueprint import asked, project_page, viewed_project
-from views.projects.streamed_files import streamed
 from views.web.htmx import render, see_other
+from views.web.streamed_files import streamed
 
 MAX_SHOWN = 512 << 10
 """Bytes of a file that is shown."""
