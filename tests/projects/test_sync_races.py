@@ -7,7 +7,9 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
+from models.core.files import Files, FilesUnavailable
 from models.projects import Snapshot, SyncPreview
+from models.projects.sync import sync_executing
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi
 from tests.projects.synced_project import LINES, SyncedProject
@@ -87,3 +89,24 @@ def test_a_sync_merges_what_it_showed_while_main_moves(
         assert parents == [preview["workspace_snapshot_id"], preview["main_snapshot_id"]]
     else:
         assert (status, answer["error"]["details"]["moved"]) == (409, ["main"])
+
+
+@pytest.mark.parametrize(("where", "name"), [(Files, "write"), (sync_executing, "add_event")])
+def test_an_execution_that_fails_half_way_leaves_nothing(
+    session: OrmSession, mine: ProjectsApi, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
+) -> None:
+    def fail(*_: Any, **more: Any) -> None:
+        raise FilesUnavailable("No.")
+
+    shop = SyncedProject(mine, {"a": "1\n"})
+    shop.push(shop.main, {"a": "main\n", "b": "1"})
+    shop.push(shop.copy, {"a": "copy\n"})
+    preview = shop.prepare()["id"]
+    before = shop.state(shop.copy), shop.operations(), sources(session)
+    answers: dict[str, Any] = {"decisions": {"a": "custom"}, "custom_values": {"a": "own\n"}}
+    with monkeypatch.context() as broken:
+        broken.setattr(where, name, fail)
+        assert shop.execute(preview, **answers)[0] == 503
+    assert (shop.state(shop.copy), shop.operations(), sources(session)) == before
+    assert shop.execute(preview, **answers)[0] == 200
+    assert shop.files() == {"a": "own\n", "b": "1"}
