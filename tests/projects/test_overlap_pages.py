@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import select
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
@@ -19,6 +20,7 @@ from tests import factories
 from tests.factories import Person
 from tests.projects.project_rows import caller_of, pushed
 from tests.projects.sync_rows import OWN, SyncRows, sync_rows
+from tests.projects.test_projects_pages import statements
 
 HTMX = {"HX-Request": "true"}
 
@@ -125,6 +127,20 @@ def test_a_matrix_is_bounded(
     page = alice.browser.get(f"{start(rows)}/overlaps").text
     assert cells(page) == [["2", "·"]]
     assert "the most overlaps are shown" in page
+
+
+def test_lists_take_as_many_statements_for_many_workspaces_as_for_two(
+    session: OrmSession, engine: Engine, alice: Person, rows: SyncRows
+) -> None:
+    paths = [f"{start(rows)}/sync", f"{start(rows)}/overlaps"]
+    statements(engine, alice, paths[0])  # notes that the session is in use
+    first = [statements(engine, alice, path) for path in paths]
+    caller = caller_of(alice.id, Account(user_id=alice.id))
+    for number in range(4):
+        made = create_workspace(caller, rows.project, str(number), base_snapshot_id=rows.base)
+        pushed(caller, rows.project, made.id, {"torn.txt": str(number)}, str(number), rows.base)
+    session.commit()
+    assert [statements(engine, alice, path) for path in paths] == first
 
 
 def test_drift_says_what_differs_and_is_stored_on_demand(

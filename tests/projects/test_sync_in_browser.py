@@ -56,7 +56,7 @@ def test_pages_are_accessible_at_both_widths(
         judge(page, 1440, 390)
         page.get_by_role("radio", name="Use main").first.check()
         page.get_by_role("button", name="Sync").click()
-        expect(page.get_by_role("main")).to_contain_text("has all of")
+        expect(page.get_by_role("main")).to_contain_text("is synced with")
         judge(page, 1440, 390)
 
 
@@ -93,7 +93,7 @@ def test_a_sync_is_decided_by_keyboard(
         expect(status).to_have_text("All decided")
         expect(page.get_by_role("radio", name="Use main").first).to_be_checked()
         page.get_by_role("button", name="Sync").click()
-        expect(page.get_by_role("main")).to_contain_text("has all of")
+        expect(page.get_by_role("main")).to_contain_text("is synced with")
         page.goto(f"/projects/{rows.project}/files?workspace={rows.laptop}&path=torn.txt")
         expect(page.get_by_role("main")).to_contain_text("keyboard m w")
 

@@ -134,7 +134,7 @@ def test_a_sync_is_done_and_undone(app: Flask, session: OrmSession, alice: Perso
     assert (done.status_code, done.headers["Location"]) == (303, address)
     page = alice.browser.get(address).text
     assert "is synced. This can be undone." in page
-    assert "has all of" in page
+    assert "is synced with" in page
     assert "Main’s" in page
     assert content(session, app, rows.laptop, "torn.txt") == b"one\nmain\nthree\n"
     both = LINES.replace("line 2\n", "line two\n").replace("line 29\n", "line 29!\n")
