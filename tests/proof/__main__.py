@@ -59,7 +59,7 @@ LONG: dict[str, Proof] = {
     "killed-turns": killed_turns,
     "stalled-turns": stalled_turns,
     "projects": lambda server, stage: project_histories(
-        server, stage, steps=10_000, clients=4, kills=120, days=40
+        server, stage, steps=10_000, clients=4, kills=120, days=40, proofs=10
     ),
 }
 

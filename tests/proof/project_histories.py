@@ -38,10 +38,11 @@ def project_histories(
     clients: int = 3,
     kills: int = 6,
     days: int = 3,
+    proofs: int = 1,
     seed: int = 0,
 ) -> Result:
     """`steps` random moves by `clients` of each of `projects`, `kills` of web workers and now and then of the job worker, and `days` passed
-    for what nothing names. Then every confirmed move must stand in the log with what it claimed, every merge and undo must have what a
+    for what nothing names, and `proofs` by the operator. Then every confirmed move must stand in the log with what it claimed, every merge and undo must have what a
     model of it has, and every file of every snapshot and state must come back byte for byte."""
     seed = seed or random.SystemRandom().randrange(1, 10**6)
     print(f"project histories: seed {seed}", flush=True)
@@ -61,6 +62,7 @@ def project_histories(
     fate = random.Random(seed)
     moments = {number * steps // (kills + 1): "kill" for number in range(1, kills + 1)}
     moments |= {number * steps // (days + 1) + 1: "day" for number in range(1, days + 1)}
+    moments |= {number * steps // (proofs + 1) + 2: "prove" for number in range(1, proofs + 1)}
     _act(server, stage, truth, turnstile, cast, steps, moments, fate)
     server.wait_until_ready()
     counts = _check(stage, truth, shared, makers)
@@ -104,7 +106,7 @@ def _act(
     moments: Mapping[int, str],
     fate: random.Random,
 ) -> None:
-    """All clients act until they made so many steps together; at some of them a worker is killed, or a day passes."""
+    """All clients act until they made so many steps together; at some of them a worker is killed, a day passes, or the operator proves."""
 
     def run(client: ProjectClient) -> None:
         while not truth.faults and (number := truth.count("steps")) <= steps:
@@ -113,6 +115,9 @@ def _act(
                     _kill(server, truth, fate)
                 case "day":
                     _pass_a_day(stage, truth, turnstile)
+                case "prove":
+                    # others act meanwhile
+                    prove_projects(server)
             try:
                 client.step()
             except Exception as error:

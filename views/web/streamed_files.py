@@ -1,11 +1,11 @@
 """The bytes of a stored file as an answer that is sent while it is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from flask import Flask, Response, current_app
 
 
-def streamed(size: int, pieces: Iterator[bytes], **headers: str) -> Response:
+def streamed(size: int, pieces: Iterator[bytes], headers: Mapping[str, str]) -> Response:
     """Bytes of this size as an answer; `headers` are added. A worker holds a few megabytes of it, and no connection to the database
     while the client reads."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]

@@ -64,13 +64,13 @@ class Collected:
 def collect(account_id: str, *, dry_run: bool, most: int = 10**9) -> Collected:
     """Remove at most `most` blobs of an account that nothing names, and such trees and manifests. `dry_run` removes nothing.
 
-    Holds the account's lock against new manifests until the commit. Afterwards give `packs` to `remove_packs`. Raises BlobDamaged, and
-    removes nothing, if a directory is missing."""
-    db.session.execute(
-        select(func.pg_advisory_xact_lock(func.hashtextextended(bytes_lock_key(account_id), 0)))
-    )
+    One collection of an account at a time. Once it has looked at what there was, it holds back new manifests of the account until the
+    commit. Afterwards give `packs` to `remove_packs`. Raises BlobDamaged, and removes nothing, if a directory is missing."""
     before = now() - GRACE
+    _lock(f"project garbage {account_id}")
     live = mark(account_id, before)
+    _lock(bytes_lock_key(account_id))
+    mark(account_id, before, live)
     query = select(Blob.sha256, _stored_bytes, Blob.used_at < before).where(Blob.account_id == account_id)
     blobs = db.session.execute(query.order_by(Blob.sha256)).all()
     orphans = {sha256: size for sha256, size, old in blobs if old and sha256 not in live.blobs}
@@ -91,10 +91,14 @@ def collect(account_id: str, *, dry_run: bool, most: int = 10**9) -> Collected:
     return Collected(len(blobs), removed, sum(freed.values()), delete_empty_packs(account_id))
 
 
-def mark(account_id: str, before: datetime | None = None) -> LiveObjects:
+def _lock(key: str) -> None:
+    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+
+
+def mark(account_id: str, before: datetime | None = None, live: LiveObjects | None = None) -> LiveObjects:
     """What the account's projects reach, deleted projects too until they are purged; with `before` also manifests used since then, and
-    what those reach. Raises BlobDamaged."""
-    live = LiveObjects()
+    what those reach. Adds it to `live`, whose directories are not read again. Raises BlobDamaged."""
+    live = live or LiveObjects()
     mine = Project.account_id == account_id
     named = union(
         *(
@@ -118,7 +122,7 @@ def mark(account_id: str, before: datetime | None = None) -> LiveObjects:
             live.manifests.add(row.hash)
             roots |= {row.tree_hash} if row.tree_hash else set()
             live.blobs.update({row.hash} if row.dialect == "raw" else ())
-    level = roots
+    level = roots - live.trees
     while level:
         live.trees.update(level)
         below: set[str] = set()

@@ -193,7 +193,7 @@ def read_blobs(account_id: str, hashes: Collection[str]) -> Iterator[tuple[str, 
     )
     for sha256, size, chunks in db.session.execute(query).all():
         if size <= MAX_BLOB:
-            yield sha256, b"".join(_pieces(account_id, sha256, chunks))
+            yield sha256, b"".join(_pieces(account_id, sha256, chunks or ()))
     yield from _read_packed(account_id, hashes)
 
 

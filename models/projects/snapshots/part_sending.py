@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from models.core.cooperative import in_slices
 from models.core.db import db, extension
@@ -43,7 +44,7 @@ class OtherPart(Conflict):
 
     def __init__(self, received: int) -> None:
         super().__init__(f"The next part must begin at byte {received}.")
-        self.details = {"received": received}
+        self.received = received
 
 
 def part_state(account_id: str, sha256: str) -> PartState:
@@ -102,6 +103,7 @@ def _advance(
         "updated_at": func.now(),
     }
     mine = PartUpload.account_id == account_id, PartUpload.sha256 == sha256
+    statement: TypedReturnsRows[tuple[str]]
     if received:
         same = PartUpload.received == received, PartUpload.size == size
         statement = update(PartUpload).where(*mine, *same).values(values).returning(PartUpload.sha256)
@@ -117,7 +119,7 @@ def _advance(
         statement = begun.on_conflict_do_update(
             index_elements=["account_id", "sha256"], set_=values, where=PartUpload.size != size
         ).returning(PartUpload.sha256)
-    noted = db.session.scalars(statement.execution_options(synchronize_session=False)).one_or_none()
+    noted = db.session.scalars(statement, execution_options={"synchronize_session": False}).one_or_none()
     if noted is None:
         found = _upload(account_id, sha256)
         raise OtherPart(found.received if found and found.size == size else 0)

@@ -202,7 +202,7 @@ def download_blob(hash: str) -> Response:
     found = blob_stream(account_id, hash) if "\0" not in hash else None
     if found is None:
         raise NotFound("There is no such file.")
-    return streamed(*found, **{"Cache-Control": IMMUTABLE})
+    return streamed(*found, {"Cache-Control": IMMUTABLE})
 
 
 @bp.put("/blobs/manifests/<hash>")

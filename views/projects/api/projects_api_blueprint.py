@@ -14,6 +14,7 @@ from models.core.strict_models import InvalidBody
 from models.ledger import Account
 from models.orgs import member_org
 from models.projects import ProjectCaller, Workspace
+from models.projects.snapshots.part_sending import OtherPart
 from models.projects.sync.sync_refusals import SyncRefused
 from models.projects.workspaces.head_moves import Mover, StaleWorkspace
 from models.projects.workspaces.operation_undo import UndecidedUndo
@@ -116,6 +117,8 @@ def format_project_error(error: Exception) -> ResponseReturnValue | None:
             return response
         case SyncRefused():
             return error_body(error.status, error.code.upper(), error.message, error.facts)
+        case OtherPart():
+            return error_body(409, "OTHER_PART", error.message, {"received": error.received})
         case UndecidedUndo():
             return error_body(409, "UNDO_CONFLICT", error.message, {"conflicts": error.paths})
         case DomainError():

@@ -73,7 +73,7 @@ def download(project_id: str) -> ResponseReturnValue:
     name = found.path.rpartition("/")[2]
     plain = "".join(each if each.isascii() and (each.isalnum() or each in "._-") else "-" for each in name)
     headers = {"Content-Disposition": f'attachment; filename="{plain[:100]}"', "Cache-Control": "no-store"}
-    return streamed(*stored, **headers)
+    return streamed(*stored, headers)
 
 
 def _content(project: Project, found: TreeFolder | Entry | None) -> dict[str, Any]:
