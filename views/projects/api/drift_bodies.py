@@ -97,6 +97,11 @@ class AnalysisObject(ResponseModel):
     can_auto_sync: bool = Field(description="No file is in both with different content")
     recommendation: str
     analyzed_at: datetime
+    written_by: str | None = Field(
+        description="The model that wrote the texts; null for rules. The risk always follows from rules"
+    )
+    request_id: str | None = Field(description="The billed call of the model, as usage shows it")
+    model_error: str | None = Field(description="Why the texts are not those of the model that was asked")
 
 
 class AnalysisAnswer(ResponseModel):
@@ -204,7 +209,13 @@ def comparison_json(found: DriftComparison, stored: DriftReport | None = None) -
     return {"drift": drift, "is_main_workspace": False, "source_workspace": source}
 
 
-def analysis_json(found: DriftAnalysis) -> dict[str, Any]:
+def analysis_json(
+    found: DriftAnalysis,
+    *,
+    written_by: str | None = None,
+    request_id: str | None = None,
+    model_error: str | None = None,
+) -> dict[str, Any]:
     """An `AnalysisObject`."""
     return {
         "source_changes_summary": found.source_changes,
@@ -214,6 +225,9 @@ def analysis_json(found: DriftAnalysis) -> dict[str, Any]:
         "can_auto_sync": found.can_auto_sync,
         "recommendation": found.recommendation,
         "analyzed_at": iso(now()),
+        "written_by": written_by,
+        "request_id": request_id,
+        "model_error": model_error,
     }
 
 

@@ -2,16 +2,18 @@
 
 from typing import Annotated
 
-from flask import Response, jsonify, request
+from flask import Response, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
 from models.accounts import scopes
+from models.accounts.api_keys import check_use
 from models.core.db import db
 from models.core.errors import Invalid
 from models.projects.project_access import own_project, own_workspace
 from models.projects.snapshots.manifest_text import MAX_FILE, MAX_PATH
 from models.projects.workspaces.drift_comparison import (
+    DriftAnalysis,
     DriftComparison,
     Incomparable,
     analyse,
@@ -20,7 +22,10 @@ from models.projects.workspaces.drift_comparison import (
     store_comparison,
 )
 from models.projects.workspaces.drift_report import reports_of
+from models.projects.workspaces.drift_words import CLIENT_ID, drift_request, in_words_of
 from models.projects.workspaces.overlap_board import MAX_PATHS, overlap_board
+from views.gateway.api.internal_calls import CallFailed, complete_chat
+from views.gateway.api.model_calls import gateway
 from views.projects.api.drift_bodies import (
     AnalysisAnswer,
     ComparisonAnswer,
@@ -49,9 +54,13 @@ from views.projects.api.projects_api_blueprint import (
     project_caller,
 )
 from views.web.body import Body, Count, read
-from views.web.guards import key_caller, limiter
+from views.web.guards import api_key, key_caller, limiter, require_key
 from views.web.operation import Operation, query
 
+MAX_MODEL = 200
+NOT_UNDERSTOOD = (
+    "The model did not answer in the format that it was asked for. Try again, or choose another one."
+)
 READS = "600/minute"
 """How many comparisons a person may ask for: each reads both trees where they differ."""
 DIRTY = query("include_dirty", "`false` compares snapshots only; by default also files that are in none yet")
@@ -182,25 +191,38 @@ def store_drift(workspace_id: str) -> ResponseReturnValue:
     tag="Project drift",
     caller="key",
     scope=scopes.PROJECTS_WRITE,
-    parameters=[WORKSPACE_ID, DIRTY],
+    parameters=[
+        WORKSPACE_ID,
+        DIRTY,
+        query("model", "A model that writes the texts, of `GET /v1/models`; your key pays for its call"),
+    ],
     answers={
         200: ("The risk, or why there is no comparison", AnalysisAnswer | NoAnalysis),
-        **NOT_YOURS,
+        402: "Not enough credits for the call of the model. Without `model` the analysis is free",
+        403: "Your role does not allow it, or the key lacks `inference:chat`, which `model` needs",
+        404: "You have no such workspace, or no provider serves the model (`MODEL_NOT_FOUND`)",
         422: "A parameter is wrong",
+        "default": "The call of the model was refused, as on `POST /v1/chat/completions`",
     },
     door=DOOR,
 )
 def analyze_drift(workspace_id: str) -> Response:
     """Say what the drift of a workspace from the main one means.
 
-    The risk follows from the files alone, and costs nothing: `high` from 6 files that differ, `medium` from one.
+    The risk follows from the files alone, and costs nothing: `high` from 6 files that differ, `medium` from one. `model` adds the
+    words of a model, which sees names of files and counts, no contents. It is not asked if only the workspace has changes; if it
+    fails, the words are those of the rules.
     """
     caller = project_caller()
     own_workspace(caller, workspace_id, "edit_projects")
+    model = _asked_model()
     found = compare(caller, workspace_id, include_dirty=_include_dirty())
     if isinstance(found, Incomparable):
         return jsonify(analysis=None, error=found.message)
-    return jsonify(analysis=analysis_json(analyse(found)))
+    rules = analyse(found)
+    if model is None or not (found.source_only or found.both_different):
+        return jsonify(analysis=analysis_json(rules))
+    return jsonify(analysis=_in_words(found, rules, model))
 
 
 @bp.get("/projects/<project_id>/overlaps")
@@ -225,6 +247,32 @@ def list_overlaps(project_id: str) -> Response:
     """
     project = own_project(project_caller(), project_id)
     return jsonify(board_json(overlap_board(project, _asked_paths())))
+
+
+def _asked_model() -> str | None:
+    """The model that is asked for, or None. Raises Invalid, MissingScope (403) if the key may not call models, NoRoute (404)."""
+    model = request.args.get("model", "")
+    if not model:
+        return None
+    check_use(require_key().key, scopes.CHAT, request.remote_addr)
+    if len(model) > MAX_MODEL or "\0" in model:
+        raise Invalid(f"'model' must be the name of a model, with at most {MAX_MODEL} characters.")
+    gateway(current_app).routes.find(model)
+    return model
+
+
+def _in_words(found: DriftComparison, rules: DriftAnalysis, model: str) -> dict[str, object]:
+    """The analysis in the words of a model, by a call that the caller pays for. Raises CallNotPossible."""
+    body = drift_request(found, rules, model)
+    db.session.commit()  # no transaction during the call
+    try:
+        answer = complete_chat(api_key() or "", body, client_id=CLIENT_ID)
+    except CallFailed as failure:
+        return analysis_json(rules, model_error=failure.message)
+    words = in_words_of(answer.text, rules)
+    if words is None:
+        return analysis_json(rules, request_id=answer.request_id, model_error=NOT_UNDERSTOOD)
+    return analysis_json(words, written_by=model, request_id=answer.request_id)
 
 
 def _asked_paths() -> list[str] | None:
