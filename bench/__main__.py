@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import conversations, growth, load, peers, search, settling, sockets, stoa, store
+from bench import conversations, growth, load, peers, projects, search, settling, sockets, stoa, store
 from bench.load import Target, quantile
 
 CONNECTIONS = 64
@@ -130,6 +130,10 @@ class Bench:
                 )
                 self.rows += [Row(*line) for line in search.lines(searched)]
                 self.notes += search.notes(searched)
+            if "projects" in self.parts:
+                moved = projects.measure(self.folder, upstream.port, min(1.0, self.plan.throughput / 10))
+                self.rows += [Row(*line) for line in projects.lines(moved)]
+                self.notes += projects.notes(moved)
             if "growth" in self.parts:
                 self._growth(upstream)
             if "store" in self.parts:
@@ -535,6 +539,7 @@ PARTS = (
     "sockets",
     "conversations",
     "search",
+    "projects",
     "memory",
     "settling",
     "growth",

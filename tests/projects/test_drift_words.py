@@ -8,9 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import User
-from models.usage import Message
 from models.projects.workspaces.drift_comparison import DriftAnalysis
 from models.projects.workspaces.drift_words import MAX_PATHS, in_words_of
+from models.usage import Message
 from tests import factories
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi
