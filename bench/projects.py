@@ -226,12 +226,12 @@ def lines(result: ProjectsResult) -> Iterator[Line]:
     )
     if result.sync is not None:
         yield from syncing.lines(result.sync)
-    for name, took, budget in (
+    for name, best, budget in (
         ("plan of a merge", result.plan, PLAN_BUDGET),
         ("merge of trees and files", result.merge, MERGE_BUDGET),
     ):
         changed = f"{result.files:,} files, {CHANGED} changed"
-        yield f"{name}, {changed}", f"{took:.1f} ms", "", f"at most {budget} ms", took <= budget
+        yield f"{name}, {changed}", f"{best:.1f} ms", "", f"at most {budget} ms", best <= budget
 
 
 def notes(result: ProjectsResult) -> list[str]:

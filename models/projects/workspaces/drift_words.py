@@ -56,8 +56,16 @@ def in_words_of(answer: str, rules: DriftAnalysis) -> DriftAnalysis | None:
     if not isinstance(said, dict):
         return None
     words = {field: _plain(said.get(key)) for key, field in FIELDS.items()}
-    words = {field: text for field, text in words.items() if text}
-    return rules._replace(**words) if words else None
+    if not any(words.values()):
+        return None
+    return DriftAnalysis(
+        words["source_changes"] or rules.source_changes,
+        words["workspace_changes"] or rules.workspace_changes,
+        rules.risk_level,
+        words["risk_explanation"] or rules.risk_explanation,
+        rules.can_auto_sync,
+        words["recommendation"] or rules.recommendation,
+    )
 
 
 def _plain(text: object) -> str:
