@@ -221,6 +221,7 @@ def _take_back(
     last = operations_page(project_id, 1, workspace_id=workspace.id)[0]
     undo_operation(caller, workspace.id, last.id, mover)
     _date(project_id, moment, operation=True)
+    workspace.last_seen_at = moment
 
 
 def _overlap(

@@ -104,7 +104,7 @@ def main_first(project: Project, workspaces: Iterable[Workspace]) -> list[Worksp
 def undone_among(project_id: str, ids: Iterable[str]) -> frozenset[str]:
     """Those of these operations that a later one took back."""
     query = select(WorkspaceOperation.undoes).where(
-        WorkspaceOperation.project_id == project_id, among(WorkspaceOperation.undoes, set(ids))
+        WorkspaceOperation.project_id == project_id, WorkspaceOperation.undoes.in_(set(ids))
     )
     return frozenset(filter(None, db.session.scalars(query)))
 
