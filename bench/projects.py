@@ -20,6 +20,7 @@ from bench.load import quantile
 from bench.stoa import Stoa
 from models.core import postgres
 from models.core.db import db
+from models.projects.merge import merge_trees, plan
 from models.projects.snapshots.manifest_store import manifest_row, readable_tree, tree_changes, tree_entries
 from models.projects.snapshots.manifest_text import Entry, write_text
 
@@ -118,8 +119,8 @@ def measure(folder: Path, upstream_port: int, scale: float = 1) -> ProjectsResul
         result.sync = syncing.measure(client, result.moving)
     trees = merge.Project(result.files, CHANGED, merge.OVERLAPS)
     sides = trees.base, trees.workspace, trees.main
-    result.plan = merge.best(partial(merge.plan, *sides))
-    result.merge = merge.best(partial(merge.merge_trees, *sides, trees.blobs.__getitem__))
+    result.plan = merge.best(partial(plan, *sides))
+    result.merge = merge.best(partial(merge_trees, *sides, trees.blobs.__getitem__))
     return result
 
 
