@@ -142,25 +142,30 @@ def drift(console: Console) -> int:
 
 
 def env(console: Console) -> int:
-    """Variables of the project: list, set, unset, or write them to a file."""
+    """Variables of the workspace, which has the project's where it has none of its own: list, set, unset, or write them to a file."""
     copy, options = console.copy(), console.options
     server = console.server(copy)
     path = f"/v1/projects/{quoted(copy.config['project_id'])}/env-vars"
+    mine = {"workspace_id": copy.config["workspace_id"]}
+    scope = mine if options.here else {}
     if options.action == "list":
-        rows = server.get(path)["variables"]
-        lines = [f"{each['key']}={each['value']}{'  (secret)' if each['is_secret'] else ''}" for each in rows]
+        rows = server.get(path, **mine)["variables"]
+        lines = [
+            f"{each['key']}={each['value']}{'  (secret)' if each['is_secret'] else ''}{'  (here)' if each['workspace_id'] else ''}"
+            for each in rows
+        ]
         console.show({"variables": rows}, lines or ["No variables."])
     elif options.action == "set":
         key, value = _variable(options.variable)
         body: dict[str, Any] = {"key": key, "value": value, **({"is_secret": True} if options.secret else {})}
-        server.post(path, body, again=True)
+        server.post(path, body, query=scope, again=True)
         console.show({"set": key}, [f"{key} is set."])
     elif options.action == "unset":
         key = _variable_name(options.variable)
-        server.json("DELETE", f"{path}/{quoted(key)}", again=True)
+        server.json("DELETE", f"{path}/{quoted(key)}", query=scope, again=True)
         console.show({"unset": key}, [f"{key} is gone."])
     else:
-        return _pull(console, server.get(f"{path}/values")["variables"])
+        return _pull(console, server.get(f"{path}/values", **mine)["variables"])
     return 0
 
 

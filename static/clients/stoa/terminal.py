@@ -185,6 +185,7 @@ def _env(commands: Subparsers) -> None:
         "variable", nargs="?", help="set: KEY=VALUE, or KEY with the value on standard input; unset: KEY"
     )
     env.add_argument("--secret", action="store_true", help="set: show only its last characters")
+    env.add_argument("--here", action="store_true", help="set, unset: the value of this workspace only")
     env.add_argument("--file", help="pull: write this file, which only you can read")
     env.add_argument("--force", action="store_true", help="pull: replace the file")
 

@@ -383,6 +383,10 @@ def test_variables_are_set_and_written_to_a_file_of_the_user_only(shell: Shell) 
     assert place.read_text() == 'KEY="s3cr\\$t \\"x\\""\nURL="http://x/?a=b"\n'
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
     assert shell("env", "pull", "--file", ".env", code=1)["error"]["code"] == "EXISTS"
+    shell("env", "set", "URL=http://here", "--here")
+    here = {each["key"]: each["value"] for each in shell("env", "pull")["variables"]}
+    assert here["URL"] == "http://here"
+    shell("env", "unset", "URL", "--here")
     shell("env", "unset", "KEY")
     assert [each["key"] for each in shell("env", "list")["variables"]] == ["URL"]
     assert shell("env", "set", "1X=2", code=2)["error"]["code"] == "USAGE"
