@@ -173,7 +173,7 @@ class ProjectWork:
     ) -> dict[str, list[Any]] | None:
         """Keep the bytes that the head does not have: their paths and sizes, by hash. None if a file changed since it was hashed."""
         known = {each.hash for each in head.values()}
-        new = {
+        new: dict[str, list[Any]] = {
             each.hash: [path, each.size]
             for path, each in tree.items()
             if each.kind == "file" and each.hash not in known

@@ -68,6 +68,26 @@ def test_a_login_that_is_refused_ends(computer: Shell, wire: Wire, code: str) ->
     assert computer("login", code=3)["error"]["code"] == code
 
 
+def test_every_command_explains_itself(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = module("terminal")
+    for name in terminal.COMMANDS:
+        with pytest.raises(SystemExit) as ended:
+            terminal.run([name, "--help"])
+        text = capsys.readouterr().out
+        assert ended.value.code == 0
+        assert f"usage: stoa.pyz {name}" in text
+        assert "--json" in text
+        assert len(text.split("options:")[0].splitlines()) > 2, name
+    with pytest.raises(SystemExit) as ended:
+        terminal.run(["--help"])
+    listed = capsys.readouterr().out
+    assert [name for name in terminal.COMMANDS if f"    {name} " not in listed] == []
+    for wrong in ([], ["clon"], ["status", "--nothing"], ["log", "--limit", "x"]):
+        with pytest.raises(SystemExit) as ended:
+            terminal.run(wrong)
+        assert ended.value.code == 2
+
+
 @pytest.mark.parametrize("url", ["x", "ftp://x", "http://", "http://a@b", "http://x:99999", "http://x y"])
 def test_what_is_no_address_is_refused(computer: Shell, url: str) -> None:
     assert computer("login", "--url", url, code=2)["error"]["code"] == "USAGE"
