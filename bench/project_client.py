@@ -109,14 +109,13 @@ def measured(place: Path, url: str, token: str, files: int, changed: int, rounds
     )
     commits, pushes = [], []
     for number in range(rounds):
-        sides.change(number, changed)
-        git = (
-            sides.git("add", "-A") + sides.git("commit", "-q", "-m", "Change"),
-            sides.git("push", "-q", "origin", "main"),
-        )
-        own = sides.own("snapshot", "--offline"), sides.own("snapshot")
-        pushes.append((git[1], own[1]))
-        commits.append((sum(git), sum(own)))
+        sides.change(2 * number, changed)
+        sides.git("commit", "-q", "-a", "-m", "Change")
+        sides.own("snapshot", "--offline")
+        pushes.append((sides.git("push", "-q", "origin", "main"), sides.own("snapshot")))
+        sides.change(2 * number + 1, changed)
+        git = sides.git("add", "-A") + sides.git("commit", "-q", "-m", "Change")
+        commits.append((git + sides.git("push", "-q", "origin", "main"), sides.own("snapshot")))
     return [
         status,
         *first,
