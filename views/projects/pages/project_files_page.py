@@ -118,8 +118,13 @@ def _next_href(
     """The address of the rows that follow in a folder."""
     if not isinstance(found, TreeFolder) or not found.more:
         return None
-    query: dict[str, Any] = {"path": found.path or None, "q": words or None, "from": start + len(found.rows)}
-    return url_for("projects.files", project_id=project.id, **of, **query)
+    query: dict[str, Any] = {
+        **of,
+        "path": found.path or None,
+        "q": words or None,
+        "from": start + len(found.rows),
+    }
+    return url_for("projects.files", project_id=project.id, **query)
 
 
 def _state_query(state: ProjectState) -> dict[str, str]:
