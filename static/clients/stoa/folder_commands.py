@@ -71,6 +71,8 @@ def clone(console: Console) -> int:
         base = snapshot or _head_of_main(server, project) or project["last_snapshot_id"]
         name = console.options.workspace or _own_name()
         id = _registered(server, project["id"], name, base, folder)
+    else:
+        _check_workspace(server, project, id)
     folder.mkdir(parents=True, exist_ok=True)
     config = {**_config(server, project), "workspace_id": id, "author": list(author)}
     copy = WorkingCopy.create(folder, config)
@@ -292,6 +294,15 @@ def _registered(server: Server, project_id: str, name: str, base: str | None, fo
             if error.code != "WORKSPACE_NAME_TAKEN":
                 raise
     raise Failure(f"Workspaces named {name} to {name}-99 exist. Choose a name with --workspace.")
+
+
+def _check_workspace(server: Server, project: dict[str, Any], id: str) -> None:
+    """Raise Failure unless the workspace is one of the project's."""
+    found = server.get(f"/v1/workspaces/{quoted(id)}")["workspace"]
+    if found["project_id"] != project["id"]:
+        raise Failure(
+            f"The workspace {id} belongs to another project than {project['name']}.", code="NOT_FOUND"
+        )
 
 
 def _config(server: Server, project: dict[str, Any]) -> dict[str, Any]:

@@ -206,6 +206,18 @@ def same_workspace(shell: Shell) -> tuple[Shell, Shell]:
     return shell, other_copy(shell, made["project_id"], "twin", "--workspace-id", made["workspace_id"])
 
 
+def test_a_clone_of_a_wrong_workspace_makes_no_folder(shell: Shell) -> None:
+    made = shell("init", "--name", "One")
+    other = Shell(shell.folder.parent / "other", shell.capsys)
+    other.put("a", "1")
+    foreign = other("init", "--name", "Two")["workspace_id"]
+    folder = shell.folder.parent / "copy"
+    for id in (foreign, "unknown"):
+        refused = shell("clone", made["project_id"], str(folder), "--workspace-id", id, code=1)
+        assert refused["error"]["code"] == "NOT_FOUND"
+        assert not folder.exists()
+
+
 def test_two_folders_of_a_workspace_follow_each_other(shell: Shell) -> None:
     one, other = same_workspace(shell)
     one.put("a", "2")
