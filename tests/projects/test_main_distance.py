@@ -23,9 +23,9 @@ BASE: Files = {"a": "1", "b": "2"}
         (None, BASE | {"a": "3"}, ("behind", 0, 0), "Behind"),
         (BASE | {"a": "3"}, None, ("changed", 1, 0), "One file changed"),
         (BASE | {"a": "3", "c": "4"}, BASE | {"b": "5"}, ("changed", 2, 0), "2 files changed"),
-        (BASE | {"a": "3"}, BASE | {"a": "4"}, ("changed", 1, 1), "1 overlaps"),
+        (BASE | {"a": "3"}, BASE | {"a": "4"}, ("changed", 1, 1), "1 overlap"),
         (BASE | {"a": "3"}, BASE | {"a": "3"}, ("same", 0, 0), "In step"),
-        ({"a": "1"}, BASE | {"b": "3"}, ("changed", 1, 1), "1 overlaps"),
+        ({"a": "1"}, BASE | {"b": "3"}, ("changed", 1, 1), "1 overlap"),
     ],
 )
 def test_a_workspace_is_as_far_from_main_as_their_files_differ(
