@@ -21,7 +21,7 @@ from models.accounts.api_keys import ApiKey, KeyExpired, KeyRules
 from models.accounts.key_format import MistypedKey
 from models.accounts.sessions import NEVER, USER_AGENT_LENGTH, Fingerprint, LoginLink, Session
 from models.accounts.users import SERVICE_DOMAIN, User
-from models.core.db import db
+from models.core.db import db, lock_name
 from models.core.errors import Conflict, Forbidden, NotFound
 
 WEB_LIFETIME = timedelta(days=30)
@@ -202,8 +202,7 @@ def check_limit(user: User, type_: str, limit: int, remedy: str, setting: str) -
     Takes an advisory lock until the transaction ends, before any other lock, so concurrent requests cannot exceed the
     limit.
     """
-    name = f"{type_} credentials of {user.id}"
-    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+    lock_name(f"{type_} credentials of {user.id}")
     count = select(func.count()).where(Session.user_id == user.id, Session.type == type_)
     used = db.session.scalar(count) or 0
     if used >= limit:

@@ -82,6 +82,12 @@ def read_snapshot() -> None:
     db.session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 
 
+def lock_name(name: str, *, shared: bool = False) -> None:
+    """Wait for the advisory lock of this name and hold it until the transaction ends; shared with others that share it, or alone."""
+    lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+    db.session.execute(select(lock(func.hashtextextended(name, 0))))
+
+
 def midnight(day: date, zone: tzinfo = UTC) -> datetime:
     """The start of a day on the clock of a time zone."""
     return datetime(day.year, day.month, day.day, tzinfo=zone)

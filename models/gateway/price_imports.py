@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Identity, Index, func, select, text
+from sqlalchemy import CheckConstraint, Identity, Index, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.core.db import NOW, Base, BigInt, db
+from models.core.db import NOW, Base, BigInt, db, lock_name
 from models.core.errors import Conflict, Invalid, NotFound
 from models.core.settings import SettingsError
 from models.gateway.approved_prices import scoped
@@ -253,7 +253,7 @@ def reject(id: int, actor: str, moment: datetime) -> PriceImport:
 
 def _open_proposal(id: int) -> PriceImport:
     # one approval at a time: each builds on the result of the one before
-    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("approvals of prices", 0))))
+    lock_name("approvals of prices")
     proposal = find_import(id)
     db.session.refresh(proposal)
     if proposal.state != "proposed":

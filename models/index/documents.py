@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core import jobs
-from models.core.db import NOW, Base, BigInt, db, extension, now
+from models.core.db import NOW, Base, BigInt, db, extension, lock_name, now
 from models.core.errors import Conflict, DomainError
 from models.core.files import files
 from models.index.document_sources import source_of
@@ -213,9 +213,7 @@ def plain_name(name: str) -> str:
 
 
 def _check_limits(account_id: str, count: int, size: int) -> None:
-    db.session.execute(
-        select(func.pg_advisory_xact_lock(func.hashtextextended(f"documents {account_id}", 0)))
-    )
+    lock_name(f"documents {account_id}")
     _check_used(account_id, count, size)
 
 

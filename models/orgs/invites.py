@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, func, select
 from models.accounts.credentials import hash_token
 from models.accounts.signing_in import clean_email
 from models.accounts.users import User
-from models.core.db import db, extension
+from models.core.db import db, extension, lock_name
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.orgs import invite_mails
 from models.orgs.audit import record_org
@@ -162,8 +162,7 @@ def _address(email: str) -> str:
 
 
 def _lock(org_id: str) -> None:
-    name = f"invitations of {org_id}"
-    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+    lock_name(f"invitations of {org_id}")
 
 
 def _members(org_id: str, addresses: Sequence[str]) -> set[str]:

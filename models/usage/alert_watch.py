@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import func, select, union
 
 from models import ledger
-from models.core.db import db
+from models.core.db import db, lock_name
 from models.core.db import now as utc_now
 from models.ledger import Account
 from models.ledger.message import Message
@@ -51,7 +51,7 @@ def watch_org(org: Org, *, now: datetime | None = None) -> None:
     """Open and close the organisation's alerts about balance, usage and credit limit. Flushes; runs for one organisation wait
     for each other."""
     now = now or utc_now()
-    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("alerts/" + org.id, 0))))
+    lock_name("alerts/" + org.id)
     settings = alert_settings(org.id)
     balance = ledger.balance(Account(org_id=org.id), now=now)
     used = month_used(org, now)

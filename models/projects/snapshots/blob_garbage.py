@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Select, case, delete, func, select, union, update
 
 from models.core.cooperative import in_slices
-from models.core.db import db, now
+from models.core.db import db, lock_name, now
 from models.core.files import Files
 from models.projects.project import Project
 from models.projects.snapshots.blob_packs import FOLDER, PACK_BYTES, add_to_storage, pack_path
 from models.projects.snapshots.directory_tree import children
-from models.projects.snapshots.manifest_store import bytes_lock_key, load_listings
+from models.projects.snapshots.manifest_store import bytes_lock_name, load_listings
 from models.projects.snapshots.snapshot import Snapshot
 from models.projects.snapshots.stored_objects import (
     Blob,
@@ -67,9 +67,9 @@ def collect(account_id: str, *, dry_run: bool, most: int = 10**9) -> Collected:
     One collection of an account at a time. Once it has looked at what there was, it holds back new manifests of the account until the
     commit. Afterwards give `packs` to `remove_packs`. Raises BlobDamaged, and removes nothing, if a directory is missing."""
     before = now() - GRACE
-    _lock(f"project garbage {account_id}")
+    lock_name(f"project garbage {account_id}")
     live = mark(account_id, before)
-    _lock(bytes_lock_key(account_id))
+    lock_name(bytes_lock_name(account_id))
     mark(account_id, before, live)
     query = select(Blob.sha256, _stored_bytes, Blob.used_at < before).where(Blob.account_id == account_id)
     blobs = db.session.execute(query.order_by(Blob.sha256)).all()
@@ -89,10 +89,6 @@ def collect(account_id: str, *, dry_run: bool, most: int = 10**9) -> Collected:
     _delete_manifests(account_id, live)
     removed = len(forgotten) + len(freed)
     return Collected(len(blobs), removed, sum(freed.values()), delete_empty_packs(account_id))
-
-
-def _lock(key: str) -> None:
-    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
 
 
 def mark(account_id: str, before: datetime | None = None, live: LiveObjects | None = None) -> LiveObjects:

@@ -8,7 +8,7 @@ from sqlalchemy import Text, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from models.core.cooperative import heavy, in_slices
-from models.core.db import db
+from models.core.db import db, lock_name
 from models.core.errors import DomainError
 from models.projects.snapshots import directory_tree
 from models.projects.snapshots.blob_packs import (
@@ -149,7 +149,7 @@ def _typed(entry: Entry) -> Entry:
 def use_manifest(account_id: str, hash: str) -> Manifest | None:
     """The account's manifest, or None. It stays for another day, so that what names it now is committed before it could be collected.
     Holds back the collection of the account's garbage until the commit."""
-    _share_lock(account_id)
+    lock_name(bytes_lock_name(account_id), shared=True)
     statement = (
         update(Manifest)
         .where(Manifest.account_id == account_id, Manifest.hash == hash)
@@ -224,14 +224,9 @@ def load_listings(account_id: str, hashes: Collection[str]) -> dict[str, bytes]:
     return found
 
 
-def bytes_lock_key(account_id: str) -> str:
+def bytes_lock_name(account_id: str) -> str:
     """What writers of manifests share a lock of, and the collection of garbage has alone."""
     return f"project bytes {account_id}"
-
-
-def _share_lock(account_id: str) -> None:
-    key = func.hashtextextended(bytes_lock_key(account_id), 0)
-    db.session.execute(select(func.pg_advisory_xact_lock_shared(key)))
 
 
 def _dialect(entries: list[Entry], text: bytes) -> Dialect | None:

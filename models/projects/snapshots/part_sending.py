@@ -49,8 +49,8 @@ class OtherPart(Conflict):
 
 def part_state(account_id: str, sha256: str) -> PartState:
     """Where to go on sending a file; zero bytes were received if it is unknown."""
-    if (row := blob_row(account_id, sha256)) is not None and existing_blobs(account_id, [sha256]):
-        return PartState(row.size, complete=True)
+    if (stored := _stored(account_id, sha256)) is not None:
+        return stored
     upload = _upload(account_id, sha256)
     return PartState(upload.received if upload else 0)
 
@@ -59,8 +59,8 @@ def put_part(account_id: str, sha256: str, size: int, offset: int, data: bytes) 
     """Store a part of a file of `size` bytes; the last one completes it. Flushes; commit also a mismatch. Raises Invalid (422), OtherPart
     (409), Conflict for too many files at once, BlobTooLarge and QuotaExceeded (413), FilesUnavailable (503)."""
     _check(sha256, size, offset, data)
-    if (row := blob_row(account_id, sha256)) is not None and existing_blobs(account_id, [sha256]):
-        return PartState(row.size, complete=True)
+    if (stored := _stored(account_id, sha256)) is not None:
+        return stored
     upload = _upload(account_id, sha256)
     received = upload.received if upload and upload.size == size else 0
     if offset != received:
@@ -83,6 +83,14 @@ def _check(sha256: str, size: int, offset: int, data: bytes) -> None:
         raise BlobTooLarge(f"The file is larger than {most // 1_000_000:,} MB. Ignore it, or split it.")
     if not data or offset + len(data) > size:
         raise Invalid("A part has at least one byte, and does not go beyond 'size'.")
+
+
+def _stored(account_id: str, sha256: str) -> PartState | None:
+    """The state of a file that is stored, which stays for another day."""
+    row = blob_row(account_id, sha256)
+    if row is None or not existing_blobs(account_id, [sha256]):
+        return None
+    return PartState(row.size, complete=True)
 
 
 def _upload(account_id: str, sha256: str) -> PartUpload | None:
@@ -136,5 +144,5 @@ def _complete(account_id: str, sha256: str, size: int, chunks: list[str]) -> Par
         hashed.update(piece)
     if hashed.hexdigest() != sha256:
         return PartState(0, mismatch=True)
-    created = chunks != [sha256] and put_chunked(account_id, sha256, size, chunks)
-    return PartState(size, complete=True, created=created or chunks == [sha256])
+    created = chunks == [sha256] or put_chunked(account_id, sha256, size, chunks)
+    return PartState(size, complete=True, created=created)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.core.db import Base, BigInt, db
+from models.core.db import Base, BigInt, db, lock_name
 from models.core.errors import Invalid
 from models.projects.snapshots.snapshot import Snapshot
 from models.projects.snapshots.stored_objects import among
@@ -49,8 +49,7 @@ def run_for_snapshot(account_id: str, user_id: str, run_id: str) -> AgentRun:
 def uncounted_costs(account_id: str, run: AgentRun) -> Mapping[str, int]:
     """Credits of settled calls that no snapshot counts yet, by run: of this one and all that it spawned. Locks the costs of its tree until
     the transaction ends."""
-    key = func.hashtextextended(f"snapshots of run {run.root_run_id}", 0)
-    db.session.execute(select(func.pg_advisory_xact_lock(key)))
+    lock_name(f"snapshots of run {run.root_run_id}")
     relatives = relatives_of(account_id, [run.id])
     ids = [each.id for each in relatives]
     counted = _counted(ids)

@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Text, and_, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Text, and_, delete, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
 from models.core.cooperative import in_slices
-from models.core.db import db
+from models.core.db import db, lock_name
 from models.projects.activity_log import add_event
 from models.projects.project import Project
 from models.projects.snapshots.blob_packs import BlobDamaged
@@ -104,8 +104,7 @@ def forget_changes(workspace: Workspace) -> None:
 
 def _lock(project_id: str) -> _Place | None:
     """None without a main workspace."""
-    key = func.hashtextextended(f"project overlaps {project_id}", 0)
-    db.session.execute(select(func.pg_advisory_xact_lock(key)))
+    lock_name(f"project overlaps {project_id}")
     query = (
         select(Project.account_id, Workspace)
         .join(Workspace, Workspace.id == Project.main_workspace_id)
