@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 
 from models.core.db import db
 from models.projects.project import Project
-from models.projects.snapshots.stored_objects import among_hashes
+from models.projects.snapshots.stored_objects import among, among_hashes
 from models.projects.workspaces.overlap_index import BEHIND, path_key
 from models.projects.workspaces.overlap_tables import ChangeIndex, WorkspaceChange
 from models.projects.workspaces.workspace import Workspace
@@ -56,7 +56,7 @@ class OverlapBoard:
 def overlap_board(project: Project, asked: Sequence[str] | None = None) -> OverlapBoard:
     """The files that workspaces changed in different ways; with `asked` (at most `MAX_PATHS`) who changed these, also a single one."""
     if asked is None:
-        keys = _contested(project.id)
+        keys = _most_contested(project.id)
         more = len(keys) > MAX_PATHS
         keys = keys[:MAX_PATHS]
     else:
@@ -66,13 +66,22 @@ def overlap_board(project: Project, asked: Sequence[str] | None = None) -> Overl
     return OverlapBoard([found[key] for key in keys if key in found], indexed, more)
 
 
-def _contested(project_id: str) -> list[str]:
-    """The keys of the paths with overlaps, and one more than fit."""
+def contested_paths(project_id: str, between: Sequence[str] = (), main: bool = False) -> Select[str]:
+    """The keys of the paths with overlaps, of all or between these workspaces."""
     versions = func.count(func.coalesce(WorkspaceChange.own, "").distinct())
+    overlap: ColumnElement[bool] = func.bool_or(BEHIND) if main else versions > 1
+    if not between:
+        overlap = or_(versions > 1, func.bool_or(BEHIND))
     query = select(WorkspaceChange.path_key).where(WorkspaceChange.project_id == project_id)
-    grouped = query.group_by(WorkspaceChange.path_key).having(or_(versions > 1, func.bool_or(BEHIND)))
-    most = grouped.order_by(func.count().desc(), func.min(WorkspaceChange.path)).limit(MAX_PATHS + 1)
-    return list(db.session.scalars(most))
+    if between:
+        query = query.where(among(WorkspaceChange.workspace_id, between))
+    return query.group_by(WorkspaceChange.path_key).having(overlap)
+
+
+def _most_contested(project_id: str) -> list[str]:
+    """The keys of the paths that most workspaces changed, and one more than fit."""
+    most = contested_paths(project_id).order_by(func.count().desc(), func.min(WorkspaceChange.path))
+    return list(db.session.scalars(most.limit(MAX_PATHS + 1)))
 
 
 def _indexed(project: Project) -> list[IndexedWorkspace]:

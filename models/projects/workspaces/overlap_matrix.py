@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
 from models.core.db import db
 from models.projects.project import Project
 from models.projects.snapshots.stored_objects import among
-from models.projects.workspaces.overlap_board import MAX_PATHS
+from models.projects.workspaces.overlap_board import MAX_PATHS, contested_paths
 from models.projects.workspaces.overlap_index import BEHIND
 from models.projects.workspaces.overlap_tables import WorkspaceChange
 from models.projects.workspaces.workspace import Workspace
@@ -34,7 +34,7 @@ class OverlapMatrix(NamedTuple):
 
 def overlap_matrix(project: Project) -> OverlapMatrix:
     """The matrix of a project."""
-    contested = _contested(project.id).subquery()
+    contested = contested_paths(project.id).subquery()
     involved = (
         select(WorkspaceChange.workspace_id)
         .join(contested, contested.c.path_key == WorkspaceChange.path_key)
@@ -57,25 +57,13 @@ def overlapping_paths(
 ) -> tuple[list[str], bool]:
     """The paths with overlaps, those of the most workspaces first, and whether there are more than `MAX_PATHS`. `words` are a part of the
     path, `between` the workspaces that both changed it; `main`: the main one too."""
-    query = _contested(project.id, between, main)
+    query = contested_paths(project.id, between, main)
     if words:
         query = query.where(WorkspaceChange.path.icontains(words, autoescape=True))
     path = func.min(WorkspaceChange.path)
     most = query.with_only_columns(path).order_by(func.count().desc(), path).limit(MAX_PATHS + 1)
     found = list(db.session.scalars(most))
     return found[:MAX_PATHS], len(found) > MAX_PATHS
-
-
-def _contested(project_id: str, between: Sequence[str] = (), main: bool = False) -> Select[str]:
-    """The keys of the paths with overlaps, of all or between these workspaces."""
-    versions = func.count(func.coalesce(WorkspaceChange.own, "").distinct())
-    overlap: ColumnElement[bool] = func.bool_or(BEHIND) if main else versions > 1
-    if not between:
-        overlap = or_(versions > 1, func.bool_or(BEHIND))
-    query = select(WorkspaceChange.path_key).where(WorkspaceChange.project_id == project_id)
-    if between:
-        query = query.where(among(WorkspaceChange.workspace_id, between))
-    return query.group_by(WorkspaceChange.path_key).having(overlap)
 
 
 def _pairs(project_id: str, ids: Sequence[str]) -> dict[frozenset[str], int]:
