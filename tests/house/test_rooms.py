@@ -30,10 +30,11 @@ ROOMS = {
     "assistants",
     "threads",
     "playground",
+    "runners",
+    "deployments",
     "conversations",
     "insights",
     "atlas",
-    "deployments",
     "admin",
 }
 # Shared packages that are not rooms.
@@ -57,6 +58,11 @@ ORDER = [
     "assistants",
     "threads",
     "projects",
+    "runners",
+    "deployments",
+    "conversations",
+    "insights",
+    "atlas",
     "admin",
     "demo",
 ]
