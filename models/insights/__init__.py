@@ -1,0 +1,19 @@
+"""Insights: what to do next in a project. Action items with their analysers, decisions with their sources, and next steps."""
+
+from models.insights.action_item import ActionItem
+from models.insights.item_finding import FoundItem
+from models.insights.item_listing import ListedItem, register_item_source
+from models.insights.item_storing import resolve_items, upsert_item
+from models.insights.next_step import NextStep
+from models.insights.project_decision import ProjectDecision
+
+__all__ = [
+    "ActionItem",
+    "FoundItem",
+    "ListedItem",
+    "NextStep",
+    "ProjectDecision",
+    "register_item_source",
+    "resolve_items",
+    "upsert_item",
+]

@@ -1,0 +1,197 @@
+"""Lists of action items: those that are stored, and those that sources compute when they are asked (fastest contract 4.9)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, case, or_, select
+
+from models.core.db import db, now
+from models.insights.action_item import OPEN_STATUSES, ActionItem
+from models.projects import Project, ProjectCaller, Workspace
+from models.projects.project_access import reachable_accounts
+
+MAX_PROJECTS = 200
+"""Projects, those that changed last, whose computed items a list over all of them holds."""
+ICONS = {
+    "security": "shield",
+    "test_coverage": "check",
+    "refactoring": "lightbulb",
+    "build_failure": "alert",
+    "drift": "sync",
+}
+LABELS = {
+    "test_coverage": "Add",
+    "security": "Fix",
+    "build_failure": "Analyze",
+    "drift": "Sync",
+    "refactoring": "Refactor",
+}
+_RANK = {"critical": 0, "warning": 1, "info": 2}
+
+
+@dataclass(frozen=True)
+class ListedItem:
+    """An item of a list. Of a stored one `row` is its row; a computed one has none, and its id begins with the name of its source.
+    `weight` orders those of one severity, the greatest first."""
+
+    id: str
+    type: str
+    severity: str
+    project: Project
+    workspace: Workspace
+    title: str
+    description: str | None
+    action_type: str
+    action_data: Mapping[str, Any]
+    created_at: datetime
+    row: ActionItem | None = None
+    weight: int = 0
+    files: Sequence[str] = field(default=())
+
+    @property
+    def icon(self) -> str:
+        """The name of its icon, of the contract."""
+        return ICONS[self.type]
+
+    @property
+    def action_label(self) -> str:
+        """What its button says."""
+        return LABELS[self.type]
+
+
+ItemSource = Callable[[Sequence[Project]], Iterable[ListedItem]]
+_sources: dict[str, ItemSource] = {}
+
+
+@dataclass(frozen=True)
+class ItemFilter:
+    """What of the items is listed. `status` is one of the table's, `open` for all that are not over, or `all`; `snoozed` lists those that
+    sleep, which others leave out; `assignee` is a person's id, or `none` for nobody."""
+
+    project_id: str | None = None
+    workspace_id: str | None = None
+    status: str = "pending"
+    type: str | None = None
+    severity: str | None = None
+    assignee: str | None = None
+    snoozed: bool = False
+
+
+def register_item_source(name: str, function: ItemSource) -> None:
+    """Let lists hold the items that the function computes of given projects; their ids begin with `<name>-`. It reads a bounded number of
+    rows, by statements for all projects together."""
+    _sources[name] = function
+
+
+def items_of(caller: ProjectCaller, wanted: ItemFilter, limit: int) -> list[ListedItem]:
+    """The items of all projects that the caller may see, or of one (whose access the caller of this function has checked): the most severe
+    first, then by weight, then the newest. Of those that are stored at most `limit`; computed ones are in lists of pending items."""
+    projects = _projects(caller, wanted)
+    found = _stored(caller, wanted, limit)
+    if (
+        wanted.status in ("pending", "open", "all")
+        and not wanted.snoozed
+        and wanted.assignee in (None, "none")
+    ):
+        found += [each for each in computed_items(projects) if _fits(each, wanted)]
+    return sorted(found, key=_place)
+
+
+def computed_items(projects: Sequence[Project], source: str | None = None) -> list[ListedItem]:
+    """The items of the sources, or of one of them."""
+    if not projects:
+        return []
+    chosen = [each for name, each in _sources.items() if source in (None, name)]
+    return [item for each in chosen for item in each(projects)]
+
+
+def source_of(id: str) -> str | None:
+    """The source whose item has this id; None for the id of a stored one."""
+    name = id.partition("-")[0]
+    return name if name in _sources and "-" in id else None
+
+
+def listed(row: ActionItem, project: Project, workspace: Workspace) -> ListedItem:
+    """A stored item as lists hold it."""
+    data = {
+        "suggested_prompt": row.suggested_prompt,
+        "affected_files": row.affected_files,
+        "metadata": row.metadata_,
+    }
+    return ListedItem(
+        row.id,
+        row.type,
+        row.severity,
+        project,
+        workspace,
+        row.title,
+        row.description,
+        "prompt",
+        data,
+        row.created_at,
+        row=row,
+        files=row.affected_files,
+    )
+
+
+def seen_projects(caller: ProjectCaller, limit: int = MAX_PROJECTS) -> list[Project]:
+    """The projects that the caller may see, those first that changed last."""
+    query = select(Project).where(
+        Project.account_id.in_(reachable_accounts(caller)), Project.deleted_at.is_(None)
+    )
+    return list(db.session.scalars(query.order_by(Project.updated_at.desc(), Project.id).limit(limit)))
+
+
+def _projects(caller: ProjectCaller, wanted: ItemFilter) -> list[Project]:
+    if wanted.project_id is None:
+        return seen_projects(caller)
+    found = db.session.get(Project, wanted.project_id)
+    return [found] if found is not None else []
+
+
+def _stored(caller: ProjectCaller, wanted: ItemFilter, limit: int) -> list[ListedItem]:
+    query = (
+        select(ActionItem, Project, Workspace)
+        .join(Project, Project.id == ActionItem.project_id)
+        .join(Workspace, Workspace.id == ActionItem.workspace_id)
+        .where(Project.deleted_at.is_(None), Workspace.deleted_at.is_(None))
+    )
+    if wanted.project_id is None:
+        query = query.where(Project.account_id.in_(reachable_accounts(caller)))
+    else:
+        query = query.where(ActionItem.project_id == wanted.project_id)
+    rows = db.session.execute(_narrowed(query, wanted).limit(limit))
+    return [listed(*row) for row in rows]
+
+
+def _narrowed(query: Select[Any], wanted: ItemFilter) -> Select[Any]:
+    if wanted.workspace_id is not None:
+        query = query.where(ActionItem.workspace_id == wanted.workspace_id)
+    if wanted.status == "open":
+        query = query.where(ActionItem.status.in_(OPEN_STATUSES))
+    elif wanted.status != "all":
+        query = query.where(ActionItem.status == wanted.status)
+    for column, value in ((ActionItem.type, wanted.type), (ActionItem.severity, wanted.severity)):
+        query = query.where(column == value) if value is not None else query
+    if wanted.assignee == "none":
+        query = query.where(ActionItem.assignee_id.is_(None), ActionItem.assigned_agent.is_(None))
+    elif wanted.assignee is not None:
+        query = query.where(ActionItem.assignee_id == wanted.assignee)
+    awake = or_(ActionItem.snoozed_until.is_(None), ActionItem.snoozed_until <= now())
+    query = query.where(~awake if wanted.snoozed else awake)
+    rank = case(_RANK, value=ActionItem.severity)
+    return query.order_by(rank, ActionItem.created_at.desc(), ActionItem.id.desc())
+
+
+def _fits(item: ListedItem, wanted: ItemFilter) -> bool:
+    return (
+        wanted.workspace_id in (None, item.workspace.id)
+        and wanted.type in (None, item.type)
+        and wanted.severity in (None, item.severity)
+    )
+
+
+def _place(item: ListedItem) -> tuple[int, int, float, str]:
+    return _RANK[item.severity], -item.weight, -item.created_at.timestamp(), item.id
