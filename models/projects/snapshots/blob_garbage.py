@@ -1,4 +1,4 @@
-"""Garbage collection: removes bytes that no snapshot, workspace, operation or open preview names any more, a day after their last use."""
+"""Garbage collection: removes bytes that no snapshot, workspace, operation, open preview or table of a later room names any more, a day after their last use."""
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -37,6 +37,13 @@ SMALL = PACK_BYTES // 4
 FEW = 8
 """Small packs that an account may have."""
 BATCH = 10_000
+_NAMING: list[tuple[Any, Any]] = [
+    (Snapshot, Snapshot.manifest_hash),
+    (Workspace, Workspace.current_manifest_hash),
+    (WorkspaceOperation, WorkspaceOperation.before_manifest_hash),
+    (WorkspaceOperation, WorkspaceOperation.after_manifest_hash),
+]
+"""Tables of projects, and their columns that name manifests."""
 _stored_bytes = case((Blob.codec == "chunks", 0), else_=Blob.size)
 """Bytes that a blob counts for: a large file nothing, its chunks all."""
 
@@ -59,6 +66,11 @@ class Collected:
     orphaned: int
     freed: int
     packs: Sequence[str]
+
+
+def name_manifests(table: Any, column: Any) -> None:
+    """Keep the manifests that a column of a later room's table names; the table has a `project_id`. Once, when its module is imported."""
+    _NAMING.append((table, column))
 
 
 def collect(account_id: str, *, dry_run: bool, most: int = 10**9) -> Collected:
@@ -99,12 +111,7 @@ def mark(account_id: str, before: datetime | None = None, live: LiveObjects | No
     named = union(
         *(
             select(column).join(Project, Project.id == table.project_id).where(mine, column.is_not(None))
-            for table, column in (
-                (Snapshot, Snapshot.manifest_hash),
-                (Workspace, Workspace.current_manifest_hash),
-                (WorkspaceOperation, WorkspaceOperation.before_manifest_hash),
-                (WorkspaceOperation, WorkspaceOperation.after_manifest_hash),
-            )
+            for table, column in _NAMING
         )
     )
     hashes = set(db.session.scalars(named))
