@@ -1,15 +1,27 @@
 """Runners: where agents, checks and builds work on the files of a tree, at one of three levels of isolation."""
 
+from models.runners import virtual_workplace  # noqa: F401  (registers its level)
+from models.runners.changed_tree import store_changes
 from models.runners.check_detection import CHECK_KINDS, Check, CheckKind, detect_checks
 from models.runners.check_running import CheckResult, all_passed, run_checks
+from models.runners.isolation_levels import (
+    LevelState,
+    LevelUnavailable,
+    WorkplaceRequest,
+    levels,
+    open_workplace,
+    register_level,
+)
 from models.runners.workplace import (
     LEVELS,
     CommandResult,
     FileChange,
     Level,
     Limits,
+    Matches,
     NoProcesses,
     SearchMatch,
+    TreeChanges,
     Workplace,
 )
 
@@ -22,11 +34,20 @@ __all__ = [
     "CommandResult",
     "FileChange",
     "Level",
+    "LevelState",
+    "LevelUnavailable",
     "Limits",
+    "Matches",
     "NoProcesses",
     "SearchMatch",
+    "TreeChanges",
     "Workplace",
+    "WorkplaceRequest",
     "all_passed",
     "detect_checks",
+    "levels",
+    "open_workplace",
+    "register_level",
     "run_checks",
+    "store_changes",
 ]

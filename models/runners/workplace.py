@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from models.core.errors import Conflict
@@ -55,6 +56,12 @@ class SearchMatch(NamedTuple):
     text: str
 
 
+class Matches(list[SearchMatch]):
+    """What a search found; `cut` if there may be more than was looked at, or than was asked for."""
+
+    cut = False
+
+
 @dataclass(frozen=True)
 class FileChange:
     """What stands at a path now: the bytes of a file or the target of a link; nothing if it was deleted (`content` and `target` None)."""
@@ -69,8 +76,17 @@ class FileChange:
         return self.content is None and self.target is None
 
 
+class TreeChanges(dict[str, FileChange]):
+    """What differs from a tree, by path. `refused` names what a manifest cannot hold, by path, and why: it is not among the changes."""
+
+    def __init__(self, changes: Mapping[str, FileChange] = MappingProxyType({})) -> None:
+        super().__init__(changes)
+        self.refused: dict[str, str] = {}
+
+
 class Workplace(Protocol):
-    """The files of one tree, opened for one piece of work. Paths are relative, with `/`; one that leaves the tree raises Invalid, a missing one NotFound."""
+    """The files of one tree, opened for one piece of work. Paths are relative, with `/`; one that leaves the tree raises Invalid, a missing one NotFound.
+    Links are never followed: one on the way to a file, or in its place, raises Invalid and says where it leads."""
 
     level: Level
 
@@ -80,14 +96,14 @@ class Workplace(Protocol):
     def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:
         """The bytes of a file. Raises NotFound; Invalid if it is larger."""
 
-    def write(self, path: str, content: bytes, *, executable: bool = False) -> None:
-        """Write a file and the folders above it."""
+    def write(self, path: str, content: bytes, *, executable: bool | None = None) -> None:
+        """Write a file and the folders above it; with `executable` None it stays as it is, a new one is not. Raises Invalid for a folder, and beyond the limits."""
 
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with what is in it. Raises NotFound."""
 
-    def search(self, words: str, *, folder: str = "", limit: int = 200) -> Sequence[SearchMatch]:
-        """Lines that contain the words, in the order of paths; binary and large files are left out."""
+    def search(self, words: str, *, folder: str = "", limit: int = 200) -> Matches:
+        """Lines that contain the words as they stand, in the order of paths, whatever the case; binary and large files are left out. Bounded in files, bytes and time."""
 
     def run(
         self,
@@ -102,7 +118,7 @@ class Workplace(Protocol):
     def stop(self) -> None:
         """End the running command, from any thread. Idempotent."""
 
-    def changes(self) -> Mapping[str, FileChange]:
+    def changes(self) -> TreeChanges:
         """What differs from the tree that was opened, by path; ignored folders (node_modules, .venv and the like) are left out."""
 
     def close(self) -> None:

@@ -140,7 +140,7 @@ def _entry(value: Any, number: int) -> Entry:
         unknown = next(key for key in value if key not in KEYS)
         raise ManifestInvalid(f"files[{number}] has the unknown key '{unknown[:40]}'.")
     path = value.get("path")
-    if not isinstance(path, str) or (problem := _path_problem(path)):
+    if not isinstance(path, str) or (problem := path_problem(path)):
         raise ManifestInvalid(
             f"files[{number}]: {problem if isinstance(path, str) else 'path must be text'}."
         )
@@ -158,7 +158,7 @@ def _entry(value: Any, number: int) -> Entry:
         return Entry(path, "dir", mode)
     if kind == "symlink":
         target = value.get("target")
-        if not isinstance(target, str) or (problem := _target_problem(path, target)):
+        if not isinstance(target, str) or (problem := target_problem(path, target)):
             raise _wrong(number, path, problem if isinstance(target, str) else "target must be text")
         return Entry(path, "symlink", mode, target=target)
     raise _wrong(number, path, "type must be file, dir or symlink")
@@ -172,7 +172,7 @@ def _is_int(value: Any, most: int) -> bool:
     return type(value) is int and 0 <= value <= most
 
 
-def _path_problem(path: str) -> str:
+def path_problem(path: str) -> str:
     """What is wrong with a path; empty if nothing is."""
     if len(path) <= MAX_PATH and path.count("/") < MAX_DEPTH and not _ODD.search(path):
         return ""
@@ -191,7 +191,7 @@ def _path_problem(path: str) -> str:
     return ""
 
 
-def _target_problem(path: str, target: str) -> str:
+def target_problem(path: str, target: str) -> str:
     """What is wrong with the target of a link; empty if it stays in the project."""
     if not target or len(target) > MAX_PATH:
         return f"target must have 1 to {MAX_PATH:,} characters"
