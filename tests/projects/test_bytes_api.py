@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.core.settings import Settings
 from models.projects import Blob, Manifest, Pack, Tree
+from models.projects.snapshots.directory_tree import build
 from models.projects.snapshots.manifest_store import manifest_entries
-from models.projects.snapshots.manifest_text import Entry, write_text
+from models.projects.snapshots.manifest_text import Entry, read_entries, write_text
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi, indented, sha, typed
 
@@ -258,3 +259,99 @@ def test_a_hash_of_unknown_case_does_not_touch_the_time_of_use(
     assert before is not None
     assert after is not None
     assert after > before
+
+
+OLD = {"a": "1", "src/b": "2", "src/deep/c": "3", "z/d": "4"}
+
+
+@pytest.mark.parametrize(
+    ("new", "more"),
+    [
+        ({**OLD, "a": "5"}, ()),
+        ({**OLD, "src/deep/e": "6", "new/f": "7"}, ()),
+        ({"a": "1"}, ()),
+        ({"a/below": "1", "src": "2"}, ()),
+        ({**OLD, "é & <b>": "8"}, (Entry("link", "symlink", target="src/b"), Entry("empty", "dir", 0o755))),
+        ({}, ()),
+        (OLD, ()),
+    ],
+)
+def test_a_manifest_is_stored_as_what_changed_in_another(
+    session: OrmSession, mine: ProjectsApi, new: dict[str, str], more: tuple[Entry, ...]
+) -> None:
+    for text in {*OLD.values(), *new.values()}:
+        mine.blob(text)
+    base, text = mine.manifest(typed(OLD)), typed(new, *more)
+    sent = {
+        "base": base,
+        "files": [
+            {"type": "file", "path": path, "hash": sha(each), "size": len(each), "mode": 420}
+            for path, each in new.items()
+            if OLD.get(path) != each
+        ],
+        "deleted": [path for path in OLD if path not in new],
+    }
+    sent["files"] += [
+        {
+            "type": each.kind,
+            "path": each.path,
+            **({"target": each.target} if each.target else {"mode": each.mode}),
+        }
+        for each in more
+    ]
+    for created in (text != typed(OLD), False):
+        status, body = mine("post", f"/blobs/manifests/{sha(text)}/changes", sent)
+        assert (status, body) == (201 if created else 200, {"hash": sha(text), "created": created})
+    assert mine.raw("get", f"/blobs/manifests/{sha(text)}").data == text
+    # as if it had been sent whole
+    row = session.scalars(select(Manifest).where(Manifest.hash == sha(text))).one()
+    root, listings = build(read_entries(text) or [])
+    assert (row.tree_hash, row.entries, row.bytes) == (root, text.count(b'"path"'), len(text))
+    assert set(listings) <= set(session.scalars(select(Tree.hash)))
+
+
+FILE = {"path": "x", "hash": HELLO, "size": 5, "mode": 420}
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"base": sha("none")}, 422, "MANIFEST_NOT_FOUND"),
+        ({"base": "\0"}, 400, "INVALID_JSON"),
+        ({"base": None}, 422, "VALIDATION_ERROR"),
+        ({"base": 7}, 422, "VALIDATION_ERROR"),
+        ({"files": "all"}, 422, "VALIDATION_ERROR"),
+        ({"files": [FILE] * 20_001}, 422, "VALIDATION_ERROR"),
+        ({"files": [FILE, FILE]}, 422, "MANIFEST_INVALID"),
+        ({"files": [FILE], "deleted": ["x"]}, 422, "MANIFEST_INVALID"),
+        ({"files": [{**FILE, "path": "../x"}]}, 422, "MANIFEST_INVALID"),
+        ({"files": [{**FILE, "path": "a/x"}]}, 422, "MANIFEST_INVALID"),
+        ({"files": [{"path": "x", "type": "symlink", "target": "/etc"}]}, 422, "MANIFEST_INVALID"),
+        ({"files": [7]}, 422, "MANIFEST_INVALID"),
+        ({"deleted": [7]}, 422, "VALIDATION_ERROR"),
+        ({"deleted": ["nothing/here", "../..", ""]}, 400, "HASH_MISMATCH"),
+        ({"files": [FILE]}, 400, "HASH_MISMATCH"),
+    ],
+)
+def test_changes_that_do_not_make_the_manifest_leave_nothing(
+    session: OrmSession, mine: ProjectsApi, change: dict[str, Any], status: int, code: str
+) -> None:
+    base = mine.tree(OLD)
+    count = select(func.count()).select_from(Manifest)
+    answer = mine("post", f"/blobs/manifests/{sha('other')}/changes", {"base": base, **change})
+    assert (answer[0], answer[1]["error"]["code"]) == (status, code)
+    assert session.scalar(count) == 1
+
+
+def test_changes_are_made_to_ones_own_canonical_manifests_alone(
+    mine: ProjectsApi, client: FlaskClient, mallory: Person
+) -> None:
+    mine.blob("1")
+    base, text = mine.manifest(typed({"a": "1"})), typed({})
+    sent = {"base": base, "deleted": ["a"]}
+    theirs = ProjectsApi(client, mallory)
+    assert theirs("post", f"/blobs/manifests/{sha(text)}/changes", sent)[0] == 422
+    own = mine.manifest(indented([{"path": "a", "hash": sha("1"), "size": 1, "mode": 420}]))
+    refused = mine("post", f"/blobs/manifests/{sha(text)}/changes", {**sent, "base": own})
+    assert (refused[0], refused[1]["error"]["code"]) == (422, "MANIFEST_NOT_FOUND")
+    assert client.post(f"/v1/blobs/manifests/{sha(text)}/changes", json=sent).status_code == 401

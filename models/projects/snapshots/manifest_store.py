@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models.core.cooperative import heavy, in_slices
 from models.core.db import db, lock_name
-from models.core.errors import DomainError
+from models.core.errors import DomainError, Invalid
 from models.projects.snapshots import directory_tree
 from models.projects.snapshots.blob_packs import (
     BlobDamaged,
@@ -24,6 +24,7 @@ from models.projects.snapshots.manifest_text import (
     MAX_ENTRIES,
     Dialect,
     Entry,
+    ManifestInvalid,
     TooManyEntries,
     read_entries,
     write_text,
@@ -53,6 +54,16 @@ class ManifestTooLarge(DomainError):
         super().__init__(
             f"The manifest is larger than {MAX_MANIFEST >> 20} MB. Ignore folders of generated files."
         )
+
+
+class BaseMissing(Invalid):
+    """The manifest that was changed is not stored, or not in the dialect that changes can be made to."""
+
+    code = "manifest_not_found"
+
+    def __init__(self) -> None:
+        problem = "'base' names no manifest of the account in its canonical text. Send the whole list."
+        super().__init__(problem, fields={"base": problem})
 
 
 class ManifestUnreadable(DomainError):
@@ -85,6 +96,44 @@ def put_manifest(account_id: str, hash: str, text: bytes) -> bool:
         account_id=account_id,
         hash=hash,
         dialect=_dialect(entries, text) or "raw",
+        tree_hash=root,
+        bytes=len(text),
+        entries=len(entries),
+    )
+    return _insert(made, text, listings)
+
+
+def put_changed_manifest(
+    account_id: str, base: str, hash: str, changed: Sequence[Entry], deleted: Collection[str]
+) -> bool:
+    """Store the manifest that another one, `base`, becomes if these entries stand in it and these paths do not; whether it was new. Its text in the
+    typed dialect has the SHA-256 `hash`. Reads all directories of `base`, and stores those that changed. Flushes. Raises BaseMissing (422), and as `put_manifest`."""
+    if use_manifest(account_id, hash) is not None:
+        return False
+    row = use_manifest(account_id, base)
+    if row is None or row.dialect != "typed":
+        raise BaseMissing
+    changes: dict[str, Entry | None] = dict.fromkeys(deleted)
+    for entry in changed:
+        if changes.setdefault(entry.path, entry) is not entry:
+            raise ManifestInvalid(f"'{entry.path[:100]}' is named twice.")
+    root, listings = edited(readable_tree(row), changes, lambda hashes: load_listings(account_id, hashes))
+    entries = directory_tree.walk(
+        root, lambda hashes: {**listings, **load_listings(account_id, set(hashes) - listings.keys())}
+    )
+    if len(entries) > MAX_ENTRIES:
+        raise TooManyEntries
+    text = write_text(entries, "typed")
+    if len(text) > MAX_MANIFEST:
+        raise ManifestTooLarge
+    if hashlib.sha256(text).hexdigest() != hash:
+        raise HashMismatch(
+            "The changed list of files does not have the SHA-256 of the address. Send the whole list."
+        )
+    made = Manifest(
+        account_id=account_id,
+        hash=hash,
+        dialect="typed",
         tree_hash=root,
         bytes=len(text),
         entries=len(entries),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -66,6 +66,11 @@ def read_entries(text: bytes) -> list[Entry] | None:
     files = _files(text)
     if files is None:
         return None
+    return listed_entries(files)
+
+
+def listed_entries(files: Sequence[Any]) -> list[Entry]:
+    """The entries of the list `files` of a manifest, by path. Raises ManifestInvalid, naming the entry, and TooManyEntries."""
     if len(files) > MAX_ENTRIES:
         raise TooManyEntries
     return sorted((_entry(each, number) for number, each in enumerate(in_slices(files))), key=_place)

@@ -62,7 +62,7 @@ class ProjectExchange:
             self._send_files(record)
             last = number == len(waiting) - 1
             moved = self._send_snapshot(record, workspace if last else None)
-            self.copy.keep_snapshot({**record, "sent": True, "new": None})
+            self.copy.keep_snapshot({**record, "sent": True, "new": None, "delta": None})
             if last and workspace is not None:
                 if moved == "created":
                     self.copy.save(remote=[id, record["manifest_hash"]])
@@ -85,11 +85,9 @@ class ProjectExchange:
         return now.snapshot == id
 
     def _send_files(self, record: dict[str, Any]) -> None:
-        text = self.copy.manifest(record["manifest_hash"])
-        if text is None:
-            raise Failure(f"The list of files of snapshot {record['id']} is lost here.", code="BYTES_MISSING")
         files = record.get("new")
         if files is None:
+            text = self._own_text(record)
             entries = [each for each in read_tree(text).values() if each.kind == "file"]
             files = {each.hash: [each.path, each.size] for each in entries}
         missing = self._missing(sorted(files))
@@ -100,8 +98,28 @@ class ProjectExchange:
         small = [each for each in missing if files[each][1] <= PART_BYTES]
         for batch in self._batches(small, files):
             self.server.json("POST", "/v1/blobs/batch", batch, query=self._org, again=True)
-        path = f"/v1/blobs/manifests/{record['manifest_hash']}"
-        self.server.json("PUT", path, text, query=self._org)
+        if not self._send_delta(record):
+            path = f"/v1/blobs/manifests/{record['manifest_hash']}"
+            self.server.json("PUT", path, self._own_text(record), query=self._org)
+
+    def _send_delta(self, record: dict[str, Any]) -> bool:
+        """Send what changed in the list of files; False if the server needs the whole one."""
+        if not record.get("delta"):
+            return False
+        path = f"/v1/blobs/manifests/{record['manifest_hash']}/changes"
+        try:
+            self.server.json("POST", path, record["delta"], query=self._org, again=True)
+        except Refused as error:
+            if error.status in (400, 404, 405, 422):
+                return False  # an older server, or one that does not have the base as we do
+            raise
+        return True
+
+    def _own_text(self, record: dict[str, Any]) -> bytes:
+        text = self.copy.manifest(record["manifest_hash"])
+        if text is None:
+            raise Failure(f"The list of files of snapshot {record['id']} is lost here.", code="BYTES_MISSING")
+        return text
 
     def _missing(self, hashes: list[str]) -> list[str]:
         found: list[str] = []

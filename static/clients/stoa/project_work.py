@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 from stoa.failures import Failure
 from stoa.file_scan import Scanned, read_file
 from stoa.project_exchange import ProjectExchange, RemoteWorkspace, computed_id, second_text
-from stoa.tree_text import TreeEntry, changes, read_tree, sha, tree_text
+from stoa.tree_text import TreeEntry, changes, described, read_tree, sha, tree_text
 from stoa.tree_writer import TreeWriter
 from stoa.working_copy import WorkingCopy
 
 MOST_TEXT = 25 << 20
 """Bytes of a list of files that the server stores."""
+MOST_CHANGED = 5_000
+"""Changes that are sent instead of the whole list of files."""
 CHANGING = 3
 """Times that a folder is read again because files change meanwhile."""
 
@@ -69,7 +71,8 @@ class ProjectWork:
                         "The list of files is larger than the server stores. Name folders of generated files in .stoaignore.",
                         code="MANIFEST_TOO_LARGE",
                     )
-                record = self._record(text, parents, message, agent, new=new)
+                delta = self._delta(head, scanned.tree)
+                record = self._record(text, parents, message, agent, new=new, delta=delta)
                 self.copy.remember(scanned)
                 return record
         raise Failure("Files change while they are read. Try again when they are at rest.", code="CHANGING")
@@ -196,6 +199,15 @@ class ProjectWork:
                 raise _Changed
             yield hash, data
 
+    def _delta(self, head: dict[str, TreeEntry], tree: dict[str, TreeEntry]) -> dict[str, Any] | None:
+        """What the server needs to make this list of files of the head's; None if that is more than half of it."""
+        base = self._manifest_of(self.copy.state["head"])
+        changed = [each for path, each in tree.items() if each != head.get(path)]
+        deleted = [path for path in head if path not in tree]
+        if base is None or len(changed) + len(deleted) > min(len(tree) // 2, MOST_CHANGED):
+            return None
+        return {"base": base, "files": [described(each) for each in changed], "deleted": deleted}
+
     def _record(
         self,
         text: bytes,
@@ -204,6 +216,7 @@ class ProjectWork:
         agent: str | None,
         move: bool = True,
         new: dict[str, list[Any]] | None = None,
+        delta: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         manifest = self.copy.keep_manifest(text)
         name, email = self.copy.config.get("author") or ("", "")
@@ -220,6 +233,7 @@ class ProjectWork:
             "created_at": moment,
             "sent": False,
             "new": new,
+            "delta": delta,
         }
         self.copy.keep_snapshot(record)
         if move:

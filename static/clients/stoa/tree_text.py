@@ -118,6 +118,16 @@ def _written(entry: TreeEntry) -> str:
     return "    {\n      " + ",\n      ".join(rows) + "\n    }"
 
 
+def described(entry: TreeEntry) -> dict[str, Any]:
+    """An entry as a manifest has it."""
+    found: dict[str, Any] = {"type": entry.kind, "path": entry.path}
+    if entry.kind == "symlink":
+        return {**found, "target": entry.target}
+    if entry.kind == "file":
+        found.update(hash=entry.hash, size=entry.size)
+    return {**found, "mode": entry.mode}
+
+
 def _number(mode: int | None) -> str:
     return "null" if mode is None else str(mode)
 

@@ -1,5 +1,6 @@
 """The client against the application: projects from folders and folders from projects, snapshots, undo, and lost connections."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -63,6 +64,37 @@ def test_a_snapshot_is_verified_and_says_who_made_it(shell: Shell, mine: Project
     assert [each["kind"] for each in shell("log", "--operations")["operations"]] == ["snapshot", "snapshot"]
 
 
+def test_changes_of_every_kind_arrive_as_changes(shell: Shell, wire: Wire) -> None:
+    for name in ("a", "b", "src/c", "src/d", "run.sh", "e/f", "e/g", "h", "i", "j", "k", "l"):
+        shell.put(name, name)
+    (shell.folder / "kept").mkdir()
+    shell("init", "--name", "Shop")
+    shell.put("a", "new")
+    shell.put("new/deep/file é", "new")
+    (shell.folder / "run.sh").chmod(0o755)
+    (shell.folder / "b").unlink()
+    (shell.folder / "link").symlink_to("src")
+    (shell.folder / "kept").rmdir()
+    wire.calls.clear()
+    shell("snapshot")
+    assert not [path for method, path in wire.calls if method == "PUT"]
+    assert other_copy(shell, "Shop").files() == shell.files()
+
+
+def test_the_whole_list_is_sent_where_changes_are_refused(shell: Shell, wire: Wire) -> None:
+    for number in range(9):
+        shell.put(f"f{number}", str(number))
+    shell("init", "--name", "Shop")
+    shell.put("f3", "new")
+    made = shell("snapshot", "--offline")
+    record = json.loads((shell.folder / f".stoa/snapshots/{made['snapshot_id']}.json").read_text())
+    older = f"/v1/blobs/manifests/{record['manifest_hash']}/changes"
+    wire.scripted["POST", older] = [(404, {"error": {"code": "NOT_FOUND", "message": "None."}})]
+    assert shell("snapshot")["sent"]
+    assert [path for method, path in wire.calls if method == "PUT"]
+    assert other_copy(shell, "Shop").files() == shell.files()
+
+
 def test_only_what_is_new_is_sent(shell: Shell, wire: Wire) -> None:
     for number in range(20):
         shell.put(f"f{number}", str(number))
@@ -74,6 +106,8 @@ def test_only_what_is_new_is_sent(shell: Shell, wire: Wire) -> None:
         "missing",
         "batch",
     ]
+    assert [path for _, path in wire.calls if path.partition("?")[0].endswith("/changes")]
+    assert not [path for method, path in wire.calls if method == "PUT"]
     wire.calls.clear()
     shell("snapshot")
     assert len(wire.calls) == 1

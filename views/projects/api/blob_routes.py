@@ -15,7 +15,8 @@ from models.projects import ProjectCaller
 from models.projects.project_access import check_project_role
 from models.projects.snapshots import blob_garbage
 from models.projects.snapshots.blob_packs import MAX_BLOB, blob_stream, existing_blobs, put_blob, storage_of
-from models.projects.snapshots.manifest_store import manifest_text, put_manifest
+from models.projects.snapshots.manifest_store import manifest_text, put_changed_manifest, put_manifest
+from models.projects.snapshots.manifest_text import listed_entries
 from views.projects.api.projects_api_blueprint import (
     CHANGES,
     DOOR,
@@ -34,6 +35,8 @@ from views.web.streamed_files import streamed
 IMMUTABLE = "private, max-age=31536000, immutable"
 LOOKED_AT = 100
 """Hashes of a request that are looked at; others are ignored."""
+MOST_CHANGED = 20_000
+"""Entries of a changed list that are sent, and paths that are gone."""
 UPLOADS = "12000/minute"
 HASH = path("hash", "SHA-256 of the bytes, in 64 lower-case hexadecimal digits")
 NO_ACCOUNT: Answers = {
@@ -98,6 +101,12 @@ class CountedBytes(ResponseModel):
 class TotalBytes(ResponseModel):
     bytes: int
     mb: float
+
+
+class ManifestChanges(Body):
+    base: Missing[str] = Field(None, description="SHA-256 of a list that is stored")
+    files: list[Any] = Field([], max_length=MOST_CHANGED, description="Entries that are new or changed")
+    deleted: list[str] = Field([], max_length=MOST_CHANGED, fail_fast=True, description="Paths that are gone")
 
 
 class StorageAnswer(ResponseModel):
@@ -227,6 +236,36 @@ def upload_manifest(hash: str) -> ResponseReturnValue:
     """Store the list of files of a whole tree."""
     account_id = bytes_account(project_caller(), "edit_projects")
     created = put_manifest(account_id, hash, read_bytes())
+    db.session.commit()
+    return jsonify(hash=hash, created=created), 201 if created else 200
+
+
+@bp.post("/blobs/manifests/<hash>/changes")
+@limiter.limit(CHANGES, key_func=key_caller)
+@Operation(
+    tag="Files of projects",
+    caller="key",
+    scope=scopes.PROJECTS_WRITE,
+    parameters=[HASH, ORG],
+    body=ManifestChanges,
+    answers={
+        200: ("It was stored already", StoredManifest),
+        201: ("It is stored", StoredManifest),
+        **STORED,
+        422: "The other list is not stored (`MANIFEST_NOT_FOUND`): send the whole one. Or it could harm a client (`MANIFEST_INVALID`)",
+    },
+    door=DOOR,
+)
+def upload_changed_manifest(hash: str) -> ResponseReturnValue:
+    """Store the list of files of a whole tree as what changed in another one.
+
+    The result must have the SHA-256 of the address in the canonical text of the typed dialect.
+    """
+    account_id = bytes_account(project_caller(), "edit_projects")
+    sent = read(ManifestChanges)
+    created = put_changed_manifest(
+        account_id, sent.base or "", hash, listed_entries(sent.files), sent.deleted
+    )
     db.session.commit()
     return jsonify(hash=hash, created=created), 201 if created else 200
 
