@@ -155,6 +155,9 @@ class Settings(BaseSettings):
     stoa_threads_per_day: int = Field(10_000, ge=1, le=10**9)
     stoa_thread_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
     stoa_turn_rounds: int = Field(5, ge=1, le=100)
+    stoa_conversation_model: str = "stoa/demo"
+    stoa_conversation_rounds: int = Field(40, ge=1, le=100)
+    stoa_conversation_idle_credits: int = Field(2_000, ge=1, le=10**9)
     stoa_tool_seconds: float = Field(60, gt=0, le=600)
     stoa_tool_wait_seconds: int = Field(600, ge=1, le=86_400)
     stoa_event_streams: int = Field(50, ge=1, le=10**6)

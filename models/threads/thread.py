@@ -22,13 +22,15 @@ ROLES = ("user", "assistant", "system", "tool")
 OWNER_TERM = " "
 """What begins the term of the owner: no word of a text begins with a space."""
 MESSAGE_STATES = ("in_progress", "completed", "incomplete")
+PROJECT_KIND = "project"
+"""The kind of threads that belong to a project (`models/conversations`): they are no one's own list, and have routes of their own."""
 
 
 class Thread(Base):
     """A conversation of one person, `user_id`; `account_id` pays for its turns: the person's own account or an organisation's.
 
     Its messages are a tree: `head_id` is the newest message of the branch that is shown, `last_seq` the number of the newest message. `storage_id` is an
-    id of the client's own choice, unique in the account, or the id in an outside store. `kind` is the door that made it: `thread`, `conversation` or `assistants`. `budget` is the most that its turns may spend in total, in credits,
+    id of the client's own choice, unique in the account, or the id in an outside store. `kind` is the door that made it: `thread`, `conversation`, `assistants` or `project`. `budget` is the most that its turns may spend in total, in credits,
     `spent` what those that ended did spend and `reserved` what the active ones have taken from it. Its row lock is the lock of its tree.
     """
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 
 from models.core.db import db
 from models.core.errors import Invalid
-from models.threads.thread import OWNER_TERM, Thread, ThreadMessage
+from models.threads.thread import OWNER_TERM, PROJECT_KIND, Thread, ThreadMessage
 
 MAX_QUERY = 200
 BEFORE, AFTER = 60, 140
@@ -62,6 +62,7 @@ def threads_page(filter: ThreadFilter, before: tuple[datetime, str] | None, limi
 
 def _own(filter: ThreadFilter) -> Select[Thread]:
     query = select(Thread).where(Thread.user_id == filter.user_id, Thread.account_id == filter.account_id)
+    query = query.where(Thread.kind != PROJECT_KIND)
     query = query.where(Thread.deleted_at.is_not(None) if filter.deleted else Thread.deleted_at.is_(None))
     if filter.assistant_id is not None:
         query = query.where(Thread.assistant_id == filter.assistant_id)

@@ -10,11 +10,11 @@ from models.core.db import db, now
 from models.core.errors import Conflict, Invalid
 from models.ledger import Account, lock_account
 from models.threads.message_content import check_storable, checked_metadata
-from models.threads.thread import Thread
+from models.threads.thread import PROJECT_KIND, Thread
 from models.threads.thread_limits import count_written
 from models.threads.tree import lock
 
-KINDS = ("thread", "conversation", "assistants")
+KINDS = ("thread", "conversation", "assistants", PROJECT_KIND)
 MAX_NAME = 255
 MAX_INSTRUCTIONS_BYTES = 64 << 10
 MAX_MODEL = 200

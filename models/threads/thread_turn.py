@@ -246,12 +246,16 @@ class ThreadTurn:
             elif kept.problem:
                 self.end(turn, "failed", code=TOO_LARGE, message=kept.problem, status=502)
             elif not calls:
-                self.end(turn, "completed")
+                self.answered(turn)
             elif problem := self._ends_with(turn, thread, calls):
                 self.end(turn, "failed", code=problem[0], message=problem[1])
             else:
                 return calls
         return None
+
+    def answered(self, turn: Turn) -> None:
+        """Within a step: the model has given its whole answer, without tool calls."""
+        self.end(turn, "completed")
 
     def _ends_with(self, turn: Turn, thread: Thread, calls: Calls) -> tuple[str, str] | None:
         """The code and message of what stands against another round."""
@@ -289,8 +293,9 @@ class ThreadTurn:
             function = call["function"]
             facts = {"name": function["name"], "arguments": function["arguments"]}
             handle.emit("tool.started", {"tool_call_id": call["id"], **facts})
-        results = run_tools(own, setup.call, handle.context, self.tool_seconds, handle.on_stop)
+        results = self.run_own(own, setup)
         with handle.step() as turn:
+            self.tools_ran(turn, own)
             turn.credits = (turn.credits or 0) + setup.toolbox.take_credits()
             thread = db.session.get_one(Thread, handle.subject_id)
             for call, text in zip(own, results, strict=True):
@@ -312,6 +317,13 @@ class ThreadTurn:
             if owed:
                 self._wait_for_client(turn, thread, owed)
             return not owed
+
+    def run_own(self, calls: Calls, setup: TurnSetup) -> list[str]:
+        """The results of these calls of the server's tools, in their order. Outside of any transaction; never raises."""
+        return run_tools(calls, setup.call, self.handle.context, self.tool_seconds, self.handle.on_stop)
+
+    def tools_ran(self, turn: Turn, calls: Calls) -> None:
+        """Within the step that keeps the results of these calls."""
 
     def _wait_for_client(self, turn: Turn, thread: Thread, calls: Calls) -> None:
         turn_budgets.give_back(turn, thread, self.wanted.assistant_id)

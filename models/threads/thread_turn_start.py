@@ -21,6 +21,13 @@ from models.turns import ACTIVE, Turn
 from models.turns.turn_verbs import NewTurn, OnBusy, TurnInProgress, active_turn, begin_turn, take_to_end
 
 KIND = "thread"
+KINDS = [KIND]
+"""The kinds of turns whose rounds are those of threads; later rooms add theirs by `register_thread_kind`."""
+
+
+def register_thread_kind(kind: str) -> None:
+    """Let turns of this kind be found and resumed as those of threads."""
+    KINDS.append(kind)
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,16 @@ def ask(
     on_busy: OnBusy = "reject",
     budget: int | None = None,
     behind_waiting: bool = True,
+    kind: str = KIND,
+    user_id: str | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Turn:
     """Begin a turn. `messages` (`role`, `content` and other fields of `tree.append`) are added below `parent_id`, by default below the
     newest message shown, or (`first`) beside the thread's first message; without any, `parent_id` is answered once more, beside its other
     answers. While a turn of that branch is active,
     `on_busy` decides: a queued turn keeps its messages until it starts; without `behind_waiting`, none is queued behind a turn that
-    waits for somebody itself. The assistant's version is the one of now. Locks the thread; flushes; the caller commits, then runs the
+    waits for somebody itself. The assistant's version is the one of now. `kind` names the code that runs it, `user_id` who asks, by default the
+    thread's person, and `facts` are kept in its request for that code. Locks the thread; flushes; the caller commits, then runs the
     turn if it is running. Raises TurnInProgress, NotFound, Invalid, Conflict, AgentDeleted, WriteLimitExceeded, and DomainError without a model."""
     wanted = _checked(wanted, thread)
     if messages:
@@ -87,7 +98,8 @@ def ask(
     begin = partial(_begin, owner=owner, on_busy=on_busy, behind_waiting=behind_waiting)
     parent = tree.message_of(thread, parent_id) if parent_id else None if first else _head(thread)
     answer_id = f"msg_{uuid.uuid4()}"
-    new = NewTurn(KIND, thread.id, answer_id, thread.account_id, thread.user_id, key, {}, budget)
+    asker = user_id or thread.user_id
+    new = NewTurn(kind, thread.id, answer_id, thread.account_id, asker, key, dict(facts or {}), budget)
     if not messages:
         return _answer_again(thread, wanted, parent, new, begin)
     continues = parent is not None and not tree.has_children(thread, parent.id)
@@ -95,10 +107,10 @@ def ask(
     if busy is not None:
         for message in messages:
             content_parts(message["content"])
-        queued = {**asdict(wanted), "input": list(messages), "answer_id": answer_id}
+        queued = {**new.request, **asdict(wanted), "input": list(messages), "answer_id": answer_id}
         return begin(_with(new, busy.branch_id, queued), busy)
     last = add_messages(thread, messages, parent.id if parent else None, first_child=continues)
-    request = {**asdict(wanted), "parent_id": last.id, "answer_id": answer_id}
+    request = {**new.request, **asdict(wanted), "parent_id": last.id, "answer_id": answer_id}
     turn = begin(_with(new, last.branch_id, request), None)
     last.turn_id = turn.id
     return turn
@@ -132,7 +144,7 @@ def _answer_again(
         raise Invalid("The thread has no message yet. Send one.", fields={"messages": "Send a message."})
     tree.check_room(thread)
     branch = new.branch_id if tree.has_children(thread, parent.id) else parent.branch_id
-    request = {**asdict(wanted), "parent_id": parent.id, "answer_id": new.branch_id}
+    request = {**new.request, **asdict(wanted), "parent_id": parent.id, "answer_id": new.branch_id}
     return begin(_with(new, branch, request), active_turn(branch))
 
 

@@ -14,7 +14,7 @@ from models.core.db import db, now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.threads.message_content import check_storable, checked_metadata, content_parts, text_of
 from models.threads.message_store import MESSAGES
-from models.threads.thread import MESSAGE_STATES, ROLES, Thread, ThreadMessage
+from models.threads.thread import MESSAGE_STATES, PROJECT_KIND, ROLES, Thread, ThreadMessage
 from models.threads.thread_limits import count_written
 from models.turns.turn import ACTIVE, Turn
 
@@ -72,8 +72,9 @@ class Siblings(NamedTuple):
 
 
 def own_thread(user_id: str, account_id: str, id: str, *, deleted: bool = False) -> Thread:
-    """The person's thread that this account pays for. Raises NotFound, also for a deleted one unless `deleted`."""
+    """The person's thread that this account pays for. Raises NotFound, also for one of a project, and for a deleted one unless `deleted`."""
     query = select(Thread).where(Thread.id == id, Thread.user_id == user_id, Thread.account_id == account_id)
+    query = query.where(Thread.kind != PROJECT_KIND)
     if not deleted:
         query = query.where(Thread.deleted_at.is_(None))
     query = query.execution_options(populate_existing=True)

@@ -11,7 +11,7 @@ from models.core.db import db, now
 from models.core.errors import Invalid
 from models.threads import tree
 from models.threads.thread import Thread, ThreadMessage
-from models.threads.thread_turn_start import KIND
+from models.threads.thread_turn_start import KINDS
 from models.threads.turn_budgets import CODE
 from models.turns import Turn
 from models.turns.turn_verbs import TurnNotActive, lease_again
@@ -53,7 +53,7 @@ def turn_owing(thread: Thread, call_ids: Sequence[str]) -> Turn | None:
     """The newest turn of the thread that waits for the results of these tool calls, its row locked."""
     waiting = (
         select(Turn)
-        .where(Turn.subject_id == thread.id, Turn.kind == KIND, Turn.state == "requires_action")
+        .where(Turn.subject_id == thread.id, Turn.kind.in_(KINDS), Turn.state == "requires_action")
         .order_by(Turn.created_at.desc(), Turn.id)
         .with_for_update()
     )
@@ -84,7 +84,7 @@ def resume_turn(
 def resume_paused(owner: str, *, thread_id: str | None = None, assistant_id: str | None = None) -> list[str]:
     """Let the turns go on that a budget of this thread or assistant may have paused: it was raised, and that is committed. Returns their ids.
     One whose budget still leaves nothing pauses again."""
-    query = select(Turn).where(Turn.kind == KIND, Turn.state == "paused", Turn.error_code == CODE)
+    query = select(Turn).where(Turn.kind.in_(KINDS), Turn.state == "paused", Turn.error_code == CODE)
     if thread_id is not None:
         query = query.where(Turn.subject_id == thread_id)
     else:
@@ -99,7 +99,7 @@ def resume_paused(owner: str, *, thread_id: str | None = None, assistant_id: str
 
 def turns_of(thread: Thread, before: tuple[Any, str] | None, limit: int) -> list[Turn]:
     """At most `limit` turns of the thread, newest first, before the one with this time and id."""
-    query = select(Turn).where(Turn.subject_id == thread.id, Turn.kind == KIND)
+    query = select(Turn).where(Turn.subject_id == thread.id, Turn.kind.in_(KINDS))
     if before is not None:
         query = query.where(tuple_(Turn.created_at, Turn.id) < tuple_(*before))
     return list(db.session.scalars(query.order_by(Turn.created_at.desc(), Turn.id.desc()).limit(limit)))

@@ -117,6 +117,14 @@ class TurnHandle:
         """The events so far, also those of a worker that had the turn before."""
         return self._log.since(0)
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A transaction without the turn's lock, committed at the end: for work that takes long, and whose rows nobody reads before the turn names
+        them."""
+        with self.context():
+            yield
+            db.session.commit()
+
     def record(self, type: str, data: Mapping[str, Any]) -> None:
         """Within `step`: an event of its transaction, told when it is committed."""
         self._staged.append((type, data))

@@ -1,0 +1,90 @@
+"""What an engine works with during a turn: the files, the prompt, and what it tells, asks and spends."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from models.runners import Workplace
+
+if TYPE_CHECKING:
+    from models.conversations.conversation_turn import ConversationTurn
+
+Answers = list[list[str]]
+
+
+class EngineSession:
+    """A turn, as an engine that drives it itself, or a tool of an engine, sees it. Safe for the threads of the engine.
+
+    `prompt` is what was said, `history` the messages before it as chat completions take them, `system` the server's text. `workplace` are
+    the files. `handle` is the turn (`models.turns.TurnHandle`), for the turn's socket and model calls.
+    """
+
+    def __init__(
+        self,
+        turn: "ConversationTurn",
+        workplace: Workplace,
+        *,
+        prompt: str,
+        history: Sequence[Mapping[str, Any]],
+        system: str,
+    ) -> None:
+        self.handle = turn.handle
+        self.settings = turn.settings
+        self.conversation_id: str = turn.place.conversation_id
+        self.project_id: str = turn.place.project_id
+        self.workspace_id: str = turn.place.workspace_id
+        self.account_id: str = turn.place.account_id
+        self.agent: str | None = turn.place.agent
+        self.model: str = turn.place.model
+        self.org_id: str | None = turn.wanted.org_id
+        self.workplace, self.prompt, self.history, self.system = workplace, prompt, history, system
+        self._turn = turn
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the turn is to end: `stop`, `interrupt`, `shutdown` or `lost`; None while it goes on."""
+        return self.handle.stopped
+
+    def on_stop(self, stop: Callable[[], None] | None) -> None:
+        """What to do at once when the turn is to end: a function that is safe to call from any thread."""
+        self.handle.on_stop(stop)
+
+    def text(self, piece: str) -> None:
+        """A piece of the answer. Raises LeaseLost."""
+        self._turn.driven_text(piece)
+
+    def thinking(self, piece: str) -> None:
+        """A piece of the reasoning. Raises LeaseLost."""
+        self._turn.driven_thinking(piece)
+
+    def tool_started(self, id: str, name: str, arguments: str) -> None:
+        """The engine uses a tool. `arguments` is JSON. Raises LeaseLost."""
+        self._turn.driven_tool(id, name, arguments)
+
+    def tool_completed(self, id: str, result: str) -> None:
+        """The tool has this result, which is cut to 64,000 characters; what it changed is kept from now on. Raises LeaseLost."""
+        self._turn.driven_result(id, result)
+
+    def ask(
+        self,
+        questions: Sequence[Mapping[str, Any]],
+        *,
+        kind: str = "permission",
+        seconds: float | None = None,
+    ) -> Answers | None:
+        """Ask the person and wait: a list of texts for each question; None if they rejected it, did not answer within `seconds` (by default
+        STOA_TOOL_WAIT_SECONDS), or the turn is to end. Each question is an object with `question`, and optionally `header`, `options`
+        (each `label`, `description`) and `multiple`. Raises LeaseLost."""
+        return self._turn.driven_ask(questions, kind, seconds or self.settings.stoa_tool_wait_seconds)
+
+    def reserve(self, needed: int) -> bool:
+        """Take at least `needed` more credits from the budgets of the turn and the conversation, for a call that the envelope of the run
+        refused. False: they leave too little; then end, and the turn is paused. Without a budget: False, nothing is short. Raises LeaseLost."""
+        return self._turn.driven_reserve(needed)
+
+    def spent(self, credits: int) -> None:
+        """A settled call of the turn's run cost so much. Raises LeaseLost."""
+        self._turn.driven_spent(credits)
+
+    def save(self) -> None:
+        """Keep what was changed so far, so that it outlives this process. Raises LeaseLost."""
+        self._turn.save_work()
