@@ -787,3 +787,12 @@ def collect_projects(timestamp: int) -> None:
         sync_preview.forget_previews(now())
         project_purge.forget_projects(project_editing.due_projects(now(), settings.stoa_deleted_project_days))
     blob_garbage.collect_all(transaction, files(settings), now())
+
+
+@queue.periodic(cron="* * * * * */30")
+@queue.task(name="insights.fail_left_runs", queueing_lock="insights.fail_left_runs", retry=Backoff())
+def fail_left_runs(timestamp: int) -> None:
+    """End runs of action items whose turn is gone."""
+    from models.insights import item_run_starting
+
+    item_run_starting.fail_left_runs()

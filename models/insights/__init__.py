@@ -3,13 +3,17 @@
 from models.insights.action_item import ActionItem
 from models.insights.item_finding import FoundItem
 from models.insights.item_listing import ListedItem, register_item_source
+from models.insights.item_run import ActionItemRun
+from models.insights.item_run_driving import ItemRunTurns
 from models.insights.item_storing import resolve_items, upsert_item
 from models.insights.next_step import NextStep
 from models.insights.project_decision import ProjectDecision
 
 __all__ = [
     "ActionItem",
+    "ActionItemRun",
     "FoundItem",
+    "ItemRunTurns",
     "ListedItem",
     "NextStep",
     "ProjectDecision",

@@ -1,0 +1,244 @@
+"""Starts and stops runs of action items, and says beforehand what they may cost (fastest contract 3.13, 4.9)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from models.accounts.key_format import PresentedKey
+from models.core.db import db, now
+from models.core.errors import Conflict
+from models.insights.action_item import STORED_TYPES, ActionItem
+from models.insights.item_finding import FoundItem
+from models.insights.item_listing import ListedItem, computed_items, seen_projects, source_of
+from models.insights.item_run import ACTIVE_RUNS, MAX_ATTEMPTS, ActionItemRun
+from models.insights.item_run_reading import (
+    FoundRun,
+    WrongState,
+    files_now,
+    item_not_found,
+    locked_item,
+    locked_run,
+    own_item,
+    own_run,
+    runs_of_item,
+    tree_named,
+)
+from models.insights.item_storing import upsert_item
+from models.projects import Project, ProjectCaller, Workspace
+from models.projects.project_access import own_workspace
+from models.projects.snapshots.manifest_store import use_manifest
+from models.runners.isolation_levels import LevelUnavailable, levels
+from models.runners.workplace import Level
+from models.turns import ENDED, Turn
+from models.turns.turn_verbs import NewTurn, begin_turn, request_stop
+
+KIND = "item_run"
+"""The kind of the turns that drive runs."""
+DEFAULT_BUDGET, MAX_BUDGET = 500, 1_000_000
+KEPT_RUNS = 20
+"""Runs of an item that stay, besides those that were applied."""
+QUOTED_RUNS, LEAST_QUOTED = 50, 3
+LEFT_BEHIND = "The server lost this run. What its attempts cost is in your usage. Run it again."
+
+
+class RunInProgress(Conflict):
+    """Another run of the item waits or works."""
+
+    code = "run_in_progress"
+
+    def __init__(self) -> None:
+        super().__init__("A run of this item is in progress. Wait for it, or stop it.")
+
+
+@dataclass(frozen=True)
+class RunWishes:
+    """What a person wants of a run. `level`: by default the first of process and virtual that works here. `model`: by default the server's.
+    `budget` is for all attempts together, in credits."""
+
+    level: Level | None = None
+    model: str | None = None
+    budget: int = DEFAULT_BUDGET
+    allow_test_changes: bool = False
+    attempts: int = MAX_ATTEMPTS
+
+
+class RunQuote(NamedTuple):
+    """What earlier runs of the account cost, in credits: nine of ten were between; None with too few of them."""
+
+    least: int
+    most: int
+    runs: int
+
+
+def run_quote(account_id: str) -> RunQuote | None:
+    """An estimate of a run from the last ones that the account paid; the budget of a run is what bounds it."""
+    recent = (
+        select(ActionItemRun.credits)
+        .join(Project, Project.id == ActionItemRun.project_id)
+        .where(Project.account_id == account_id, ActionItemRun.completed_at.is_not(None))
+        .where(ActionItemRun.attempt_count > 0)
+        .order_by(ActionItemRun.completed_at.desc())
+        .limit(QUOTED_RUNS)
+    )
+    paid = sorted(db.session.scalars(recent))
+    if len(paid) < LEAST_QUOTED:
+        return None
+    edge = len(paid) // 20
+    return RunQuote(paid[edge], paid[-1 - edge], len(paid))
+
+
+def default_level(account_id: str) -> Level:
+    """The level of runs that name none: the first of process and virtual that works here."""
+    return "process" if levels(account_id)["process"].available else "virtual"
+
+
+def start_run(
+    caller: ProjectCaller, item_id: str, wishes: RunWishes, *, key: PresentedKey, owner: str
+) -> tuple[ActionItemRun, Turn]:
+    """Begin a run of an item, driven by a turn that is leased to the worker `owner`: the caller commits, then runs the turn. An item that a
+    source computes, such as a failed deployment, is stored first, once. Locks the item, flushes. Raises NotFound, Forbidden, WrongState (400)
+    for one that is over, RunInProgress, LevelUnavailable and Conflict (409) for a workspace without files."""
+    item = _stored_item(caller, item_id)
+    project, workspace = own_workspace(caller, item.workspace_id, "edit_projects")
+    level = _level(project.account_id, wishes.level)
+    locked = locked_item(item.id)
+    if locked is None:
+        raise item_not_found()
+    _check_open(locked)
+    if any(run.active for run in runs_of_item(locked.id)):
+        raise RunInProgress
+    base = _files(project, workspace)
+    _forget_old(locked)
+    run = ActionItemRun(
+        action_item_id=locked.id,
+        project_id=project.id,
+        workspace_id=workspace.id,
+        user_id=caller.user_id,
+        level=level,
+        model=wishes.model,
+        allow_test_changes=wishes.allow_test_changes,
+        max_attempts=wishes.attempts,
+        base_snapshot_id=workspace.current_snapshot_id,
+        base_manifest_hash=base,
+        budget=wishes.budget,
+    )
+    db.session.add(run)
+    try:
+        with db.session.begin_nested():
+            db.session.flush()
+    except IntegrityError:
+        raise RunInProgress from None
+    new = NewTurn(KIND, run.id, run.id, project.account_id, caller.user_id, key, {})
+    turn = begin_turn(new, owner=owner, busy=None)
+    run.turn_id = turn.id
+    locked.status, locked.updated_at, locked.snoozed_until = "running", now(), None
+    db.session.flush()
+    return run, turn
+
+
+def stop_run(caller: ProjectCaller, run_id: str) -> FoundRun:
+    """Ask the worker of a run to end it: what its attempts cost is paid, and it fails as stopped. Idempotent; does nothing to one that has
+    ended. Flushes. Raises NotFound, Forbidden."""
+    found = own_run(caller, run_id, "edit_projects")
+    turn = db.session.get(Turn, found.run.turn_id) if found.run.turn_id else None
+    if found.run.active and turn is not None:
+        request_stop(turn)
+    return found
+
+
+def fail_left_runs() -> int:
+    """End the runs whose turn is gone or ended without them; how many. Idempotent, flushes."""
+    left = (
+        select(ActionItemRun.id)
+        .outerjoin(Turn, Turn.id == ActionItemRun.turn_id)
+        .where(ActionItemRun.status.in_(ACTIVE_RUNS), (Turn.id.is_(None)) | (Turn.state.in_(ENDED)))
+    )
+    ids = db.session.scalars(left.order_by(ActionItemRun.id).limit(100)).all()
+    for id in ids:
+        locked = locked_run(id)
+        if locked is not None and locked[1].active:
+            end_failed(*locked, "internal_error", LEFT_BEHIND)
+    db.session.flush()
+    return len(ids)
+
+
+def end_failed(item: ActionItem, run: ActionItemRun, code: str, message: str) -> None:
+    """Let a run, locked as its item is, end as failed; the item is pending again. Flushes."""
+    moment = now()
+    run.status, run.error_code, run.error = "failed", code, message[:2_000] or "It failed."
+    run.completed_at = run.updated_at = moment
+    if item.status == "running":
+        item.status, item.updated_at = "pending", moment
+    db.session.flush()
+
+
+def _stored_item(caller: ProjectCaller, id: str) -> ActionItem:
+    """The item, stored now if a source computes it."""
+    name = source_of(id)
+    if name is None:
+        return own_item(caller, id, "edit_projects")[1]
+    found = next((each for each in computed_items(seen_projects(caller), name) if each.id == id), None)
+    if found is None:
+        raise item_not_found()
+    own_workspace(caller, found.workspace.id, "edit_projects")
+    if found.action_type != "prompt" or found.type not in STORED_TYPES:
+        raise WrongState("An agent does not run for this item: sync the workspace instead.")
+    return upsert_item(found.workspace, _found(found), analyser=name)
+
+
+def _found(item: ListedItem) -> FoundItem:
+    return FoundItem(
+        rule=item.id.partition("-")[0],
+        type=item.type,
+        severity=item.severity,
+        title=item.title,
+        description=item.description or "",
+        files=item.files,
+        prompt=str(item.action_data.get("suggested_prompt") or ""),
+        fingerprint=item.id[:200],
+    )
+
+
+def _level(account_id: str, wanted: Level | None) -> Level:
+    if wanted is None:
+        return default_level(account_id)
+    state = levels(account_id)[wanted]
+    if not state.available:
+        raise LevelUnavailable(state.sentence)
+    return wanted
+
+
+def _check_open(item: ActionItem) -> None:
+    told = {
+        "dismissed": "This item was dismissed.",
+        "applied": "The patch of this item is applied already.",
+        "resolved": "The last analysis did not find this any more.",
+    }
+    if item.status in told:
+        raise WrongState(told[item.status])
+
+
+def _files(project: Project, workspace: Workspace) -> str:
+    """The manifest that the run begins with; it stays. Raises Conflict."""
+    hash = files_now(project, workspace)
+    if hash is None or use_manifest(project.account_id, hash) is None:
+        raise Conflict(
+            "The files of the workspace are not stored. Push a snapshot of it first.", code="no_snapshot"
+        )
+    if tree_named(project.account_id, hash) is None:
+        raise Conflict("The files of the workspace are in no format that the server can read.")
+    return hash
+
+
+def _forget_old(item: ActionItem) -> None:
+    """Delete the oldest runs of an item that were not applied, so that their files may go."""
+    kept: Sequence[str] = [run.id for run in runs_of_item(item.id, KEPT_RUNS - 1)]
+    old = delete(ActionItemRun).where(
+        ActionItemRun.action_item_id == item.id,
+        ActionItemRun.id.not_in(kept),
+        ActionItemRun.status.in_(("ready", "failed")),
+    )
+    db.session.execute(old.execution_options(synchronize_session=False))
