@@ -1,5 +1,6 @@
 """Conversations with agents about a workspace: each turn edits files, and its changes become a snapshot."""
 
+from models.conversations import conversation_turn  # noqa: F401  (registers its kind of turn)
 from models.conversations.conversation import ConversationQuestion, ProjectConversation, TimelineItem
 from models.conversations.conversation_access import (
     FoundConversation,

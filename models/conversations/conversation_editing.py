@@ -84,7 +84,7 @@ def change_conversation(
     workspace_id: str | None = None,
     model: str | None = None,
     level: str | None = None,
-    budget: int | None | str = "same",
+    budget: int | str | None = "same",
 ) -> FoundConversation:
     """Change what is given. The workspace is one of the same project, and no turn may be in progress then; the next turn reads its files.
     Locks the conversation; flushes. Raises NotFound, Forbidden, Invalid, Conflict (`turn_in_progress`)."""

@@ -7,6 +7,7 @@ from models.runners import Workplace
 
 if TYPE_CHECKING:
     from models.conversations.conversation_turn import ConversationTurn
+    from models.conversations.driven_turn import TurnActions
 
 Answers = list[list[str]]
 
@@ -21,6 +22,7 @@ class EngineSession:
     def __init__(
         self,
         turn: "ConversationTurn",
+        actions: "TurnActions",
         workplace: Workplace,
         *,
         prompt: str,
@@ -37,7 +39,7 @@ class EngineSession:
         self.model: str = turn.place.model
         self.org_id: str | None = turn.wanted.org_id
         self.workplace, self.prompt, self.history, self.system = workplace, prompt, history, system
-        self._turn = turn
+        self._turn, self._actions = turn, actions
 
     @property
     def stopped(self) -> str | None:
@@ -49,20 +51,20 @@ class EngineSession:
         self.handle.on_stop(stop)
 
     def text(self, piece: str) -> None:
-        """A piece of the answer. Raises LeaseLost."""
-        self._turn.driven_text(piece)
+        """A piece of the answer; of an engine that drives the turn, as are reasoning and tools. Raises LeaseLost."""
+        self._actions.text(piece)
 
     def thinking(self, piece: str) -> None:
         """A piece of the reasoning. Raises LeaseLost."""
-        self._turn.driven_thinking(piece)
+        self._actions.thinking(piece)
 
     def tool_started(self, id: str, name: str, arguments: str) -> None:
         """The engine uses a tool. `arguments` is JSON. Raises LeaseLost."""
-        self._turn.driven_tool(id, name, arguments)
+        self._actions.tool_started(id, name, arguments)
 
     def tool_completed(self, id: str, result: str) -> None:
         """The tool has this result, which is cut to 64,000 characters; what it changed is kept from now on. Raises LeaseLost."""
-        self._turn.driven_result(id, result)
+        self._actions.tool_completed(id, result)
 
     def ask(
         self,
@@ -74,16 +76,16 @@ class EngineSession:
         """Ask the person and wait: a list of texts for each question; None if they rejected it, did not answer within `seconds` (by default
         STOA_TOOL_WAIT_SECONDS), or the turn is to end. Each question is an object with `question`, and optionally `header`, `options`
         (each `label`, `description`) and `multiple`. Raises LeaseLost."""
-        return self._turn.driven_ask(questions, kind, seconds or self.settings.stoa_tool_wait_seconds)
+        return self._actions.ask(questions, kind, seconds or self.settings.stoa_tool_wait_seconds)
 
     def reserve(self, needed: int) -> bool:
         """Take at least `needed` more credits from the budgets of the turn and the conversation, for a call that the envelope of the run
         refused. False: they leave too little; then end, and the turn is paused. Without a budget: False, nothing is short. Raises LeaseLost."""
-        return self._turn.driven_reserve(needed)
+        return self._actions.reserve(needed)
 
     def spent(self, credits: int) -> None:
         """A settled call of the turn's run cost so much. Raises LeaseLost."""
-        self._turn.driven_spent(credits)
+        self._actions.spent(credits)
 
     def save(self) -> None:
         """Keep what was changed so far, so that it outlives this process. Raises LeaseLost."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from models.gateway import demo_citations
+from models.gateway import demo_citations, demo_edits
 
 DEFAULT_WORDS = 70
 MAX_WORDS = 4_000
@@ -55,6 +55,8 @@ def next_turn(body: Mapping[str, Any]) -> DemoTurn:
     results = [_text(message) for message in current if message.get("role") in ("tool", "function")]
     system = [_text(message) for message in messages if message.get("role") == "system"]
     found = demo_citations.passages([*system, *results])
+    if body.get("tool_choice") in (None, "auto") and (edit := demo_edits.next_edit(prompt, tools, done)):
+        return DemoTurn(tool=edit.tool, arguments=orjson.dumps(edit.arguments).decode())
     tool = _next_tool(body.get("tool_choice"), tools, prompt, done, calls)
     if tool is None and not found and _may_search(body.get("tool_choice"), tools, done):
         tool = demo_citations.SEARCH

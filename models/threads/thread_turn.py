@@ -246,16 +246,12 @@ class ThreadTurn:
             elif kept.problem:
                 self.end(turn, "failed", code=TOO_LARGE, message=kept.problem, status=502)
             elif not calls:
-                self.answered(turn)
+                self.end(turn, "completed")
             elif problem := self._ends_with(turn, thread, calls):
                 self.end(turn, "failed", code=problem[0], message=problem[1])
             else:
                 return calls
         return None
-
-    def answered(self, turn: Turn) -> None:
-        """Within a step: the model has given its whole answer, without tool calls."""
-        self.end(turn, "completed")
 
     def _ends_with(self, turn: Turn, thread: Thread, calls: Calls) -> tuple[str, str] | None:
         """The code and message of what stands against another round."""

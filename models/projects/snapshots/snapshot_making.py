@@ -57,8 +57,10 @@ class MadeSnapshot:
     lost_to: int | None = None
 
 
-def push_snapshot(caller: ProjectCaller, project_id: str, new: NewSnapshot, mover: Mover) -> MadeSnapshot:
-    """Store a snapshot, and move the head of its workspace there. Idempotent by id. Locks the project, then the workspace, then the costs
+def push_snapshot(
+    caller: ProjectCaller, project_id: str, new: NewSnapshot, mover: Mover, *, kind: str = "snapshot"
+) -> MadeSnapshot:
+    """Store a snapshot, and move the head of its workspace there. Idempotent by id. `kind` is that of the operation. Locks the project, then the workspace, then the costs
     of the run; flushes. With a run, the snapshot and the operation name it and take its credits that none took before.
 
     Raises NotFound and Forbidden, Invalid (422), also with the code `manifest_not_found`, and Conflict (409) for an id that another
@@ -89,7 +91,7 @@ def push_snapshot(caller: ProjectCaller, project_id: str, new: NewSnapshot, move
     add_costs(snapshot, costs)
     lost = workspace is not None and new.expected not in (None, workspace.version)
     if workspace is not None and not lost:
-        move_head(workspace, mover, "snapshot", snapshot_id=snapshot.id, manifest_hash=snapshot.manifest_hash)
+        move_head(workspace, mover, kind, snapshot_id=snapshot.id, manifest_hash=snapshot.manifest_hash)
     if not lost:
         project.last_snapshot_id = snapshot.id
     project.updated_at = now()

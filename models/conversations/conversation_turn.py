@@ -1,0 +1,550 @@
+"""Runs the turns of conversations: the rounds of threads, or an engine of its own, on the files of a workspace, whose changes are kept at the end.
+
+What was changed is stored after each round, so that it outlives the process; the head of the workspace moves once, when the turn ends.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from sqlalchemy import select
+
+from models.conversations.conversation import ProjectConversation
+from models.conversations.conversation_access import FoundConversation
+from models.conversations.conversation_engine import EnginePlan, engine_named
+from models.conversations.conversation_messages import answer_of, item_of_turn
+from models.conversations.conversation_preamble import system_text
+from models.conversations.conversation_prompts import KIND, conversation_turn_ended
+from models.conversations.conversation_questions import asked_by, close_questions, new_question
+from models.conversations.conversation_wire import answer_id, answer_json, item_json, question_json
+from models.conversations.driven_turn import DrivenRounds, TurnActions
+from models.conversations.engine_session import EngineSession
+from models.conversations.loop_guard import CODE as LOOP_GUARD
+from models.conversations.loop_guard import LoopGuard
+from models.conversations.turn_reversal import reverse_charges
+from models.conversations.work_keeping import (
+    WorkBase,
+    WorkDelta,
+    keep_work,
+    offered_sync,
+    result_of,
+    work_base,
+    work_delta,
+)
+from models.conversations.workplace_tools import CHANGING, COMMAND_SECONDS, WorkplaceToolbox, command_seconds
+from models.core.db import db, now
+from models.core.errors import DomainError, NotFound
+from models.core.settings import Settings
+from models.projects import Project, Workspace
+from models.runners import Level, Workplace, open_workplace, store_changes
+from models.threads import Thread, ThreadMessage
+from models.threads.thread_documents import TurnDocuments
+from models.threads.thread_turn import Calls, ThreadTurn
+from models.threads.turn_budgets import Shortage
+from models.threads.turn_setup import TurnSetup
+from models.threads.turn_tools import MAX_CALLS, STOPPED, run_tools
+from models.turns import Turn
+from models.turns.engine import FAILED, LeaseLost, TurnHandle, register_kind
+
+QUESTION_SECONDS = 7 * 86_400
+"""How long a turn waits for the person's answer."""
+SPARE_SECONDS = 30.0
+"""What a command may take longer than its limit before the turn goes on without it."""
+
+
+@dataclass(frozen=True)
+class TurnPlace:
+    """Where a turn works, and with what."""
+
+    conversation_id: str
+    project_id: str
+    workspace_id: str
+    account_id: str
+    engine: str
+    level: Level
+    agent: str | None
+    model: str
+    title: str
+
+
+@dataclass(frozen=True)
+class TurnEnding:
+    """How a turn is to end, once its work is kept."""
+
+    state: str
+    code: str | None = None
+    message: str | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ConversationTurns:
+    """The work of turns of conversations."""
+
+    def run(self, handle: TurnHandle, *, taken_over: bool) -> None:
+        """See `TurnWork`."""
+        turn = ConversationTurn(handle, handle.gateway.settings)
+        try:
+            turn.run(taken_over=taken_over)
+        except LeaseLost:
+            raise
+        except Exception:
+            turn.fail()
+            raise
+        finally:
+            turn.close()
+
+
+class ConversationTurn(ThreadTurn):
+    """One turn, while this process runs it."""
+
+    place: TurnPlace
+    base: WorkBase
+    plan: EnginePlan
+
+    def __init__(self, handle: TurnHandle, settings: Settings) -> None:
+        super().__init__(handle, settings)
+        self.guard = LoopGuard(settings.stoa_conversation_idle_credits)
+        self._work: str | None = None
+        """The manifest of the files as they were stored last."""
+        self._opened: str | None = None
+        """The manifest that the workplace was opened with."""
+        self._workplace: Workplace | None = None
+        self._session: EngineSession | None = None
+        self._system = ""
+        self._ending: TurnEnding | None = None
+        self._final = False
+        self._dirty = False
+        self._lock = threading.RLock()
+
+    # -- begin -----------------------------------------------------------------------------------------------
+
+    def run(self, *, taken_over: bool = False) -> None:
+        """See `ThreadTurn`."""
+        if self._begin():
+            try:
+                self._answer(taken_over)
+            except SavingFailed as failed:
+                self._ending = TurnEnding("failed", failed.code, failed.message)
+        if self._ending is not None:
+            self._finish(self._ending)
+
+    def _answer(self, taken_over: bool) -> None:
+        if self.plan.rounds:
+            super().run(taken_over=taken_over)
+        else:
+            DrivenRounds(self).run(taken_over=taken_over)
+
+    def _begin(self) -> bool:
+        """Note what the turn begins with. False: it has ended, or only its end is left to do."""
+        handle = self.handle
+        with handle.step() as turn:
+            try:
+                self._find_place(turn)
+            except DomainError as error:
+                self._final = True
+                self._end_now(turn, TurnEnding("failed", error.code, error.message))
+                return False
+            if (ending := turn.request.get("ending")) is not None:
+                # the work is kept: its worker died before the turn had ended
+                self._ending = TurnEnding(**ending)
+        return self._ending is None
+
+    def _find_place(self, turn: Turn) -> None:
+        query = (
+            select(ProjectConversation, Project, Workspace)
+            .join(Project, Project.id == ProjectConversation.project_id)
+            .join(Workspace, Workspace.id == ProjectConversation.workspace_id)
+            .where(ProjectConversation.thread_id == turn.subject_id)
+        )
+        row = db.session.execute(query).one_or_none()
+        if row is None or row[1].deleted_at is not None:
+            raise NotFound("The project of this conversation was deleted.", code="project_deleted")
+        conversation, project, workspace = row[0], row[1], row[2]
+        engine = engine_named(conversation.engine)
+        engine.check(conversation)
+        self.plan = engine.plan(conversation, turn.user_id)
+        stored = turn.request.get("base")
+        if stored is None:
+            scratch = turn.request.get("scratch")
+            if scratch is None and workspace.deleted_at is not None:
+                raise NotFound(
+                    "The workspace of this conversation was deleted. Choose another one.",
+                    code="workspace_deleted",
+                )
+            base = WorkBase(scratch["manifest_hash"], scratch=True) if scratch else work_base(workspace)
+            stored = asdict(base)
+            turn.request = {**turn.request, "base": stored, "work": base.manifest_hash}
+        self.base = WorkBase(**stored)
+        self._work = turn.request.get("work")
+        guard = turn.request.get("guard") or {}
+        self.guard.changed(max(guard.get("credits", 0), turn.request.get("changed_at", 0)))
+        self.place = TurnPlace(
+            conversation_id=conversation.id,
+            project_id=project.id,
+            workspace_id=workspace.id,
+            account_id=project.account_id,
+            engine=conversation.engine,
+            level=conversation.level,
+            agent=conversation.agent,
+            model=self.wanted.model or "",
+            title=conversation.title or "Conversation",
+        )
+        thread = db.session.get_one(Thread, turn.subject_id)
+        found = FoundConversation(conversation, project, workspace, thread)
+        self._system = system_text(found, self.plan, self._work)
+
+    # -- rounds ----------------------------------------------------------------------------------------------
+
+    def setup(self, thread: Thread) -> TurnSetup:
+        """See `ThreadTurn`."""
+        if self._setup is None:
+            route = None
+            with suppress(DomainError):
+                route = self.handle.gateway.routes.find(self.place.model)
+            self._setup = TurnSetup(
+                model=self.place.model,
+                params=self.wanted.params,
+                system=self._system,
+                toolbox=WorkplaceToolbox(self.handle, self.plan, self.place.level, self.session),
+                tool_choice=None,
+                documents=TurnDocuments(),
+                context=route.context_window if route else None,
+                max_output=route.price.max_output if route and route.price else None,
+                agent_id=self.plan.agent_id,
+            )
+        return self._setup
+
+    @property
+    def _limit(self) -> int:
+        return self.wanted.max_rounds or self.settings.stoa_conversation_rounds
+
+    def _where_it_was(self) -> Calls | None:
+        calls = super()._where_it_was()
+        if calls is None or self._ending is not None:
+            return None
+        with self.handle.step() as turn:
+            written = self._written(turn)
+            self._note_again(turn, written)
+            newest = written[-1] if written else None
+            if newest is None:
+                return calls
+            if newest.role == "assistant" and not newest.tool_calls and newest.state == "completed":
+                # its worker died before its work was kept
+                self._ending = TurnEnding("completed")
+                return None
+            self.parent_id = newest.id
+        return calls
+
+    def _written(self, turn: Turn) -> list[ThreadMessage]:
+        """The messages of the turn after the one that it answers."""
+        query = select(ThreadMessage).where(
+            ThreadMessage.turn_id == turn.id, ThreadMessage.id != self.wanted.parent_id
+        )
+        return list(db.session.scalars(query.order_by(ThreadMessage.seq)))
+
+    def _note_again(self, turn: Turn, written: list[ThreadMessage]) -> None:
+        """Let the loop guard know what was called since somebody looked."""
+        after = (turn.request.get("guard") or {}).get("seq", 0)
+        calls = {call["id"]: call for each in written for call in each.tool_calls or ()}
+        for each in written:
+            if each.role == "tool" and each.seq > after and each.tool_call_id in calls:
+                self.guard.note(calls[each.tool_call_id], each.text)
+
+    def run_own(self, calls: Calls, setup: TurnSetup) -> list[str]:
+        """One after the other, because one changes what the next one reads. What they changed is stored. Raises SavingFailed."""
+        results = []
+        for place, call in enumerate(calls):
+            if place >= MAX_CALLS:
+                results.append(f"This tool was not run: at most {MAX_CALLS} run in one answer.")
+                continue
+            if self.handle.stopped:
+                results.append(STOPPED)
+                continue
+            results += run_tools([call], setup.call, self.handle.context, self._seconds(call), self._on_stop)
+            self.guard.note(call, results[-1])
+            self._dirty = self._dirty or call["function"]["name"] in CHANGING or bool(self.plan.more_tools)
+        self._store_work()
+        return results
+
+    def tools_ran(self, turn: Turn, calls: Calls) -> None:
+        """See `ThreadTurn`: note the files as they are stored."""
+        self._note_work(turn)
+
+    def _answer_calls(self, calls: Calls) -> bool:
+        if not super()._answer_calls(calls):
+            return False
+        handle = self.handle
+        with handle.step() as turn:
+            problem = self.guard.problem(turn.credits or 0)
+            if problem is None:
+                return True
+            question = new_question(self.place.conversation_id, turn.id, LOOP_GUARD, [{"question": problem}])
+            handle.record("question.asked", {"question": question_json(question)})
+            thread = db.session.get_one(Thread, handle.subject_id)
+            self._pause(turn, thread, LOOP_GUARD, problem, question_id=question.id)
+        return False
+
+    def _wait_for_client(self, turn: Turn, thread: Thread, calls: Calls) -> None:
+        super()._wait_for_client(turn, thread, calls)
+        turn.expires_at = now() + timedelta(seconds=QUESTION_SECONDS)
+        for call in calls:
+            question = new_question(
+                self.place.conversation_id, turn.id, "ask", asked_by(call), tool_call_id=call["id"]
+            )
+            self.handle.record("question.asked", {"question": question_json(question)})
+
+    def end(
+        self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None, **more: Any
+    ) -> None:
+        """Within a step: note how the turn is to end; it does when its work is kept."""
+        ending = TurnEnding(state, code, message, more)
+        if self._final:
+            self._end_now(turn, ending)
+        else:
+            self._ending = ending
+
+    # -- the files -------------------------------------------------------------------------------------------
+
+    def session(self) -> EngineSession:
+        """What a tool works with: the workplace, opened when it is needed first. In a context, outside of any transaction. Raises LevelUnavailable
+        and what `open_workplace` raises."""
+        with self._lock:
+            if self._session is None:
+                self._session = self.new_session(TurnActions(self), ())
+            return self._session
+
+    def new_session(self, actions: TurnActions, history: Sequence[Mapping[str, Any]]) -> EngineSession:
+        """A session with the opened workplace."""
+        place = self.workplace()
+        return EngineSession(self, actions, place, prompt=self.prompt(), history=history, system=self._system)
+
+    def workplace(self) -> Workplace:
+        """The workplace, opened with the files as they were stored last."""
+        if self._workplace is None:
+            self._opened = self._work
+            self._workplace = open_workplace(
+                self.place.level,
+                self.place.account_id,
+                self._work,
+                limits=self.plan.limits,
+                hosts=self.plan.hosts,
+                on_host=self._on_host,
+                runner_labels=self.plan.runner_labels,
+                context=self.handle.context,
+                **self._socket(),
+            )
+        return self._workplace
+
+    def prompt(self) -> str:
+        """What was asked."""
+        found = db.session.get(ThreadMessage, self.wanted.parent_id) if self.wanted.parent_id else None
+        return found.text if found else ""
+
+    def save_work(self) -> None:
+        """Store what was changed, and note it. Raises LeaseLost, SavingFailed."""
+        with self._lock:
+            self._dirty = True
+            self._store_work()
+            with self.handle.step() as turn:
+                self._note_work(turn)
+
+    def close(self) -> None:
+        """Leave the workplace. Idempotent."""
+        workplace, self._workplace = self._workplace, None
+        if workplace is not None:
+            with suppress(Exception):
+                workplace.close()
+
+    def _socket(self) -> dict[str, Any]:
+        """The turn's socket, for engines that need it."""
+        if not self.plan.socket:
+            return {}
+        from models.runners import open_turn_socket
+
+        return {"socket": open_turn_socket(self.handle)}
+
+    def _on_host(self, host: str, allowed: bool) -> None:
+        with suppress(LeaseLost):
+            self.handle.emit("host.asked", {"host": host, "allowed": allowed})
+
+    def _on_stop(self, stop: Callable[[], None] | None) -> None:
+        """End a running command too."""
+        if stop is None:
+            self.handle.on_stop(None)
+            return
+
+        def end() -> None:
+            if self._workplace is not None:
+                self._workplace.stop()
+            stop()
+
+        self.handle.on_stop(end)
+
+    def _seconds(self, call: Mapping[str, Any]) -> float:
+        if call["function"]["name"] != "run_command":
+            return self.tool_seconds
+        seconds = COMMAND_SECONDS
+        with suppress(orjson.JSONDecodeError):
+            sent = orjson.loads(call["function"]["arguments"] or "{}")
+            seconds = command_seconds(sent) if isinstance(sent, dict) else seconds
+        return seconds + SPARE_SECONDS
+
+    def _store_work(self) -> None:
+        """Store what differs from what was opened. Outside of the turn's transactions: it may take long. Raises SavingFailed."""
+        if not self._dirty or self._workplace is None:
+            return
+        try:
+            changes = self._workplace.changes()
+            with self.handle.transaction():
+                self._work = store_changes(self.place.account_id, self._opened, changes)
+        except DomainError as error:
+            raise SavingFailed(error) from error
+        self._dirty = False
+        for path, why in sorted(changes.refused.items())[:20]:
+            self.handle.emit("warning", {"warning": f"{path[:200]} is not kept: {why}"})
+
+    def _note_work(self, turn: Turn) -> None:
+        """Within a step: what this process has stored is what the next one opens."""
+        if turn.request.get("work") == self._work:
+            return
+        turn.request = {**turn.request, "work": self._work, "changed_at": turn.credits or 0}
+        self.guard.changed(turn.credits or 0)
+        conversation = db.session.get(ProjectConversation, self.place.conversation_id)
+        if conversation is not None:
+            conversation.work_manifest_hash = self._work
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _finish(self, ending: TurnEnding) -> None:
+        """Keep the work, then end the turn."""
+        self._final = True
+        try:
+            ending = self._keep(ending)
+        except DomainError as error:
+            ending = TurnEnding("failed", error.code, error.message)
+        with self.handle.step() as turn:
+            self._end_now(turn, ending)
+
+    def _keep(self, ending: TurnEnding) -> TurnEnding:
+        """Make the snapshot, and prepare the sync if the workspace was moved meanwhile. Raises DomainError."""
+        handle = self.handle
+        with handle.context():
+            delta = work_delta(self.place.account_id, self.base.manifest_hash, self._work)
+        item = None
+        with handle.step() as turn:
+            if "result" not in turn.request:
+                if delta.count and not self.base.scratch:
+                    item = self._made(turn, delta, ending)
+                result = result_of(self._work, self.base, delta, item)
+                kept = {"ending": asdict(ending), "result": result._asdict()}
+                turn.request = {**turn.request, **kept}
+            else:
+                item = item_of_turn(turn.id)
+            lost = item is not None and item.lost_race and item.sync_preview_id is None
+        if lost:
+            self._offer_sync()
+        return ending
+
+    def _made(self, turn: Turn, delta: WorkDelta, ending: TurnEnding) -> Any:
+        conversation = db.session.get_one(ProjectConversation, self.place.conversation_id)
+        assert self._work is not None
+        return keep_work(
+            turn, conversation, self.base, self._work, delta, state=ending.state, title=self.place.title
+        )
+
+    def _offer_sync(self) -> None:
+        with self.handle.transaction():
+            turn = db.session.get_one(Turn, self.handle.id)
+            item = item_of_turn(turn.id)
+            if item is not None:
+                item.sync_preview_id = offered_sync(turn, item)
+
+    def _end_now(self, turn: Turn, ending: TurnEnding) -> None:
+        """Within a step: tell how it ended and what it changed, in the order of the contract, and end it."""
+        conversation = self._conversation(turn)
+        item = item_of_turn(turn.id)
+        self._tell_end(turn, ending, item)
+        close_questions(turn.id)
+        stored = turn.request.get("result")
+        if conversation is not None:
+            conversation.updated_at = now()
+            if not (stored and turn.request.get("scratch")):
+                conversation.work_manifest_hash = None
+        super().end(turn, ending.state, code=ending.code, message=ending.message, **ending.more)
+        db.session.flush()
+        conversation_turn_ended.send(turn, conversation=conversation, result=stored)
+
+    def _tell_end(self, turn: Turn, ending: TurnEnding, item: Any) -> None:
+        record = self.handle.record
+        messages = answer_of(turn)
+        id = answer_id(turn)
+        whole = ending.state == "completed"
+        if not whole:
+            record("error", {"error": ending.message or f"The turn was {ending.state}.", "code": ending.code})
+        record("message_status", {"messageId": id, "status": "completed" if whole else "failed"})
+        said = {"state": ending.state, "error": ending.message}
+        record("message_complete", {"message": answer_json(turn, messages, **said)})
+        if item is None:
+            return
+        record("timeline_item", {"item": item_json(item)})
+        record("files_changed", {"files": item.files})
+        record("message_update", {"message": answer_json(turn, messages, item.files, **said)})
+        if item.lost_race:
+            record("warning", _lost(item))
+        record("timeline_summary", {"itemId": item.id, "summary": item.summary})
+
+    def _conversation(self, turn: Turn) -> ProjectConversation | None:
+        query = select(ProjectConversation).where(ProjectConversation.thread_id == turn.subject_id)
+        return db.session.scalars(query).one_or_none()
+
+    # -- for engines that drive a turn themselves ------------------------------------------------------------
+
+    def end_stopped(self, turn: Turn) -> None:
+        """Within a step: the turn was stopped, or nobody answered it in time."""
+        self._end_stopped(turn)
+
+    def pause_short(self, turn: Turn, thread: Thread, shortage: Shortage) -> None:
+        """Within a step: a budget leaves too little."""
+        self._pause_short(turn, thread, shortage)
+
+    def begin_input(self, thread: Thread, turn: Turn) -> None:
+        """Within a step: the messages of a turn that waited are added."""
+        if self.parent_id is None:
+            self.parent_id = self._add_input(thread, turn)
+
+    def fail(self) -> None:
+        """See `ThreadTurn`; what the turn has spent is given back, and what it had stored of its work is kept."""
+        self._final = True
+        with suppress(Exception):
+            reverse_charges(self.handle, FAILED)
+        with suppress(Exception):
+            if self._work is not None and self._work != self.base.manifest_hash:
+                self._keep(TurnEnding("failed", "internal_error", FAILED))
+        super().fail()
+
+
+class SavingFailed(DomainError):
+    """The changed files could not be stored: the turn fails, with what was stored before."""
+
+    status = 502
+    code = "upload_failed"
+
+    def __init__(self, cause: DomainError) -> None:
+        super().__init__(f"The changed files could not be stored. {cause.message}", code=cause.code)
+
+
+def _lost(item: Any) -> dict[str, Any]:
+    """What the watchers are told of work that is in a side workspace."""
+    return {
+        "warning": "Another client moved the workspace during this turn. The work is kept in a workspace beside it.",
+        "workspaceId": item.workspace_id,
+        "snapshotId": item.snapshot_id,
+        "syncPreviewId": item.sync_preview_id,
+    }
+
+
+register_kind(KIND, ConversationTurns())
