@@ -184,6 +184,11 @@ class Settings(BaseSettings):
     stoa_project_file_bytes: int = Field(2_000_000_000, ge=0, le=10**12)
     stoa_deleted_project_days: int = Field(30, ge=0, le=3650)
 
+    stoa_sandbox_command: str = ""
+    stoa_sandbox_dir: Path | None = None
+    stoa_sandbox_paths: Annotated[tuple[Path, ...], NoDecode] = ()
+    stoa_sandboxes: int = Field(16, ge=1, le=1_000)
+
     stoa_files_url: str = ""
     stoa_remote_avatars: bool = True
     s3_endpoint: str | None = None
@@ -201,6 +206,17 @@ class Settings(BaseSettings):
             if "@" not in address:
                 raise ValueError(f"{address!r} is not an e-mail address; separate several with commas")
         return addresses
+
+    @field_validator("stoa_sandbox_paths", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        paths = tuple(Path(part.strip()) for part in value.split(":") if part.strip())
+        for path in paths:
+            if not path.is_absolute() or not path.exists():
+                raise ValueError(f"{path} is no folder of this machine; separate absolute paths with colons")
+        return paths
 
     @field_validator("stoa_editors_choice", mode="before")
     @classmethod

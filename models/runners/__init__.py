@@ -1,6 +1,6 @@
 """Runners: where agents, checks and builds work on the files of a tree, at one of three levels of isolation."""
 
-from models.runners import virtual_workplace  # noqa: F401  (registers its level)
+from models.runners import sandbox_probe, virtual_workplace  # noqa: F401  (they register their levels)
 from models.runners.changed_tree import store_changes
 from models.runners.check_detection import CHECK_KINDS, Check, CheckKind, detect_checks
 from models.runners.check_running import CheckResult, all_passed, run_checks
