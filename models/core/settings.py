@@ -214,8 +214,8 @@ class Settings(BaseSettings):
             return value
         paths = tuple(Path(part.strip()) for part in value.split(":") if part.strip())
         for path in paths:
-            if not path.is_absolute() or not path.exists():
-                raise ValueError(f"{path} is no folder of this machine; separate absolute paths with colons")
+            if not path.is_absolute():
+                raise ValueError(f"{path} is not absolute; separate paths with colons")
         return paths
 
     @field_validator("stoa_editors_choice", mode="before")
