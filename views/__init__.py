@@ -24,6 +24,7 @@ from views.billing.api import referrals as referrals_api
 from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
 from views.billing.pages import affiliates, budget_pages, credits_page, mail_settings, referrals
+from views.conversations import api as conversations_api
 from views.demo import commands as demo_commands
 from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
@@ -199,6 +200,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openai_threads.bp)
     app.register_blueprint(openai_runs.bp)
     app.register_blueprint(projects_api.bp)
+    conversations_api.init_app(app)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
     app.register_blueprint(gateway_images.bp)

@@ -16,7 +16,7 @@ from models.projects.project_ids import fits
 from models.threads import Thread, ThreadMessage, append
 from models.threads.turn_resuming import resume_turn, submit_outputs
 from models.turns import Turn
-from models.turns.turn_verbs import request_stop, take_to_end
+from models.turns.turn_verbs import take_to_end
 
 MAX_QUESTIONS, MAX_OPTIONS, MAX_TEXT = 20, 20, 4_000
 REJECTED = "The person did not answer. Go on with what you can decide yourself, or say what you need."
@@ -108,11 +108,6 @@ def answer_text(answers: Answers | None) -> str:
     if answers is None:
         return REJECTED
     return "\n".join(", ".join(each) for each in answers) or REJECTED
-
-
-def stop_turn_of(turn: Turn, owner: str) -> bool:
-    """Stop a turn whose row is locked. True: it is leased to `owner`, which runs it to end it. Flushes."""
-    return not request_stop(turn) and take_to_end(turn, owner)
 
 
 def _go_on(

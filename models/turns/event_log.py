@@ -289,6 +289,10 @@ class EventLog:
 
     # -- notifications ---------------------------------------------------------------------------------------
 
+    def listen(self) -> None:
+        """Hear notifications from now on. Idempotent."""
+        self._start()
+
     def _start(self) -> None:
         with self._lock:
             started, self._started = self._started, True

@@ -1,0 +1,169 @@
+"""The events of a conversation as the contract names them, over all of its turns, to be continued after the last one that a client has."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import select, tuple_
+
+from models.conversations.conversation_access import QUEUED
+from models.conversations.conversation_prompts import NEWS
+from models.conversations.conversation_wire import PREFIXES
+from models.core.db import db
+from models.turns import LoggedEvent, Turn, TurnEngine
+
+WAIT_SECONDS = 15.0
+"""How often a watcher gets None while nothing happens, and is checked."""
+AS_THEY_ARE = frozenset(
+    {
+        *("message_status", "message_complete", "timeline_item", "files_changed", "message_update"),
+        *("timeline_summary", "warning", "error", "project_info"),
+        *("deployment_started", "deployment_log", "deployment_complete"),
+    }
+)
+"""Events that turns record with the names of the contract."""
+
+
+class WireEvent(NamedTuple):
+    """An event: its id, to continue after, its name and its data."""
+
+    id: str
+    name: str
+    data: Mapping[str, Any]
+
+
+class ConversationNews:
+    """Wakes the watchers of conversations in this process when a turn begins anywhere. Made once, for the process's engine of turns."""
+
+    def __init__(self, engine: TurnEngine) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, set[threading.Event]] = {}
+        engine.log.on_notice.append(self._hear)
+        self._listen = engine.log.listen
+
+    def wait(self, thread_id: str, seconds: float, ready: Callable[[], bool]) -> None:
+        """Wait until a turn of the thread begins; not at all if `ready` says that there is one, asked once the watcher is listed."""
+        self._listen()
+        event = threading.Event()
+        with self._lock:
+            self._waiting.setdefault(thread_id, set()).add(event)
+        try:
+            if not ready():
+                event.wait(seconds)
+        finally:
+            with self._lock:
+                left = self._waiting.get(thread_id, set())
+                left.discard(event)
+                if not left:
+                    self._waiting.pop(thread_id, None)
+
+    def _hear(self, payload: str) -> None:
+        if not payload.startswith(NEWS):
+            return
+        with self._lock:
+            for event in self._waiting.get(payload.removeprefix(NEWS), ()):
+                event.set()
+
+
+class ConversationStream:
+    """One watcher of one conversation. `allowed` says, in a context, whether it may still see it."""
+
+    def __init__(
+        self, engine: TurnEngine, news: ConversationNews, thread_id: str, allowed: Callable[[], bool]
+    ) -> None:
+        self._engine, self._news, self._thread_id, self._allowed = engine, news, thread_id, allowed
+        self._begun: set[str] = set()
+        """Messages whose beginning was told."""
+        self._pieces: set[str] = set()
+        """Messages of which pieces were told."""
+
+    def events(self, after: str = "") -> Iterator[WireEvent | None]:
+        """The events after the one with this id, or from the beginning of the turn in progress; then those of the turns that follow, until
+        the watcher goes; None now and then while nothing happens. Holds no connection while it waits."""
+        turn, seq = self._start(after)
+        while True:
+            if turn is not None:
+                yield from self._of_turn(turn, seq)
+            following = self._following(turn)
+            if following is not None:
+                turn, seq = following, 0
+                continue
+            if not self._checked():
+                return
+            waited: Turn | None = turn
+            self._news.wait(
+                self._thread_id,
+                WAIT_SECONDS,
+                lambda last=waited: self._following(last) is not None,  # type: ignore[misc]
+            )
+            yield None
+
+    def _of_turn(self, turn: Turn, after: int) -> Iterator[WireEvent | None]:
+        checked = time.monotonic()
+        for batch in self._engine.log.watch_batches(turn.id, after):
+            if time.monotonic() - checked >= WAIT_SECONDS:
+                checked = time.monotonic()
+                if not self._checked():
+                    return
+            if not batch:
+                yield None
+            for event in batch:
+                id = f"{turn.id.removeprefix(PREFIXES['assistant'])}:{event.seq}"
+                for name, data in self._wire(turn, event):
+                    yield WireEvent(id, name, data)
+
+    def _wire(self, turn: Turn, event: LoggedEvent) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """What an event of the turn is in the contract."""
+        id = turn.id.removeprefix(PREFIXES["assistant"])
+        data = event.data
+        if event.type in AS_THEY_ARE:
+            yield event.type, data
+            return
+        match event.type:
+            case "turn.started":
+                yield "message_start", {"messageId": id}
+                yield "message_status", {"messageId": id, "status": "running"}
+                return
+            case "text.delta":
+                self._pieces.add(data["message_id"])
+                yield "content_delta", {"messageId": id, "content": data["text"]}
+                return
+            case "message.started":
+                self._begun.add(data["message_id"])
+            case "message.completed":
+                message = data["message"]
+                text = "\n".join(each["text"] for each in message["content"] if each["type"] == "text")
+                if text and message["id"] in self._begun and message["id"] not in self._pieces:
+                    yield "content_delta", {"messageId": id, "content": text}
+        yield "opencode_event", {"messageId": id, "event": {"type": event.type, "properties": data}}
+
+    def _start(self, after: str) -> tuple[Turn | None, int]:
+        """The turn to begin with, and the number after which its events are told."""
+        turn_id, _, number = after.partition(":")
+        with self._engine.context():
+            if turn_id and number.isascii() and number.isdigit() and len(number) < 10 and "\0" not in turn_id:
+                found = db.session.get(Turn, PREFIXES["assistant"] + turn_id)
+                if found is not None and found.subject_id == self._thread_id:
+                    return found, int(number)
+            query = select(Turn).where(Turn.subject_id == self._thread_id)
+            active = query.where(Turn.state.in_(QUEUED)).order_by(
+                Turn.state == "queued", Turn.created_at, Turn.id
+            )
+            newest = query.order_by(Turn.created_at.desc(), Turn.id.desc())
+            found = db.session.scalars(active.limit(1)).one_or_none()
+            if found is not None:
+                return found, 0
+            last = db.session.scalars(newest.limit(1)).one_or_none()
+            return (last, last.last_seq) if last is not None else (None, 0)
+
+    def _following(self, turn: Turn | None) -> Turn | None:
+        with self._engine.context():
+            query = select(Turn).where(Turn.subject_id == self._thread_id)
+            if turn is not None:
+                query = query.where(tuple_(Turn.created_at, Turn.id) > tuple_(turn.created_at, turn.id))
+            return db.session.scalars(query.order_by(Turn.created_at, Turn.id).limit(1)).one_or_none()
+
+    def _checked(self) -> bool:
+        with self._engine.context():
+            return self._allowed()

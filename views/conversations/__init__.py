@@ -1,0 +1,1 @@
+"""Entry points of conversations with agents about projects."""
