@@ -7,11 +7,13 @@ from models.runners.check_running import CheckResult, all_passed, run_checks
 from models.runners.isolation_levels import (
     LevelState,
     LevelUnavailable,
+    PeerSocket,
     WorkplaceRequest,
     levels,
     open_workplace,
     register_level,
 )
+from models.runners.turn_socket import TurnSocket, open_turn_socket
 from models.runners.workplace import (
     LEVELS,
     CommandResult,
@@ -39,13 +41,16 @@ __all__ = [
     "Limits",
     "Matches",
     "NoProcesses",
+    "PeerSocket",
     "SearchMatch",
     "TreeChanges",
+    "TurnSocket",
     "Workplace",
     "WorkplaceRequest",
     "all_passed",
     "detect_checks",
     "levels",
+    "open_turn_socket",
     "open_workplace",
     "register_level",
     "run_checks",

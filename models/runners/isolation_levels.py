@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from models.core.errors import Conflict
 from models.core.job_queue import Context
@@ -25,16 +25,27 @@ class LevelUnavailable(Conflict):
     code = "level_unavailable"
 
 
+class PeerSocket(Protocol):
+    """A socket that programs of a workplace may use, such as `TurnSocket`."""
+
+    @property
+    def path(self) -> Path:
+        """Where it listens."""
+
+    def close(self) -> None:
+        """Close it. Idempotent."""
+
+
 @dataclass(frozen=True)
 class WorkplaceRequest:
-    """What a workplace is opened for. `root_manifest_hash` None is an empty tree. `socket`: the turn's socket to the model doors. `hosts`: those that
+    """What a workplace is opened for. `root_manifest_hash` None is an empty tree. `socket`: the turn's socket to the model doors, which the workplace closes. `hosts`: those that
     commands may reach, by name; `on_host` hears each that they ask for, and whether it was allowed. `context`: the application context of reads from
     storage, None for the current one."""
 
     account_id: str
     root_manifest_hash: str | None
     limits: Limits = field(default_factory=Limits)
-    socket: Path | None = None
+    socket: PeerSocket | None = None
     hosts: Sequence[str] = ()
     on_host: Callable[[str, bool], None] | None = None
     runner_labels: Sequence[str] = ()
@@ -66,7 +77,7 @@ def open_workplace(
     root_manifest_hash: str | None,
     *,
     limits: Limits | None = None,
-    socket: Path | None = None,
+    socket: PeerSocket | None = None,
     hosts: Sequence[str] = (),
     on_host: Callable[[str, bool], None] | None = None,
     runner_labels: Sequence[str] = (),

@@ -17,6 +17,7 @@ from models.core.settings import Settings
 from models.projects.snapshots.blob_packs import MAX_BLOB
 from models.projects.snapshots.manifest_store import tree_entries
 from models.runners.changed_tree import tree_of
+from models.runners.host_proxy import HostProxy
 from models.runners.isolation_levels import LevelUnavailable, WorkplaceRequest
 from models.runners.line_search import MAX_FILE, LineSearch
 from models.runners.open_folders import lstat, opened_folder, read_file, write_file
@@ -63,6 +64,7 @@ class ProcessWorkplace:
                 for name in ("tmp", "run"):
                     self._slot.make(name)
                 self._make_home()
+                self._proxy = self._open_proxy()
             except BaseException:
                 self._slot.clear()
                 self._slot.release()
@@ -214,6 +216,9 @@ class ProcessWorkplace:
         self.stop()
         for process in [*self._processes]:
             self.end_process(process)
+        for each in (self._proxy, self._request.socket):
+            if each is not None:
+                each.close()
         try:
             kill_user(self._slot.uid)
             if not _keep_tree(self._slot, self._tree, self._request.account_id, self._tree_hash):
@@ -227,6 +232,13 @@ class ProcessWorkplace:
     def _watched(self) -> tuple[Path, ...]:
         return self._slot.work, self._slot.folder / "tmp", self._slot.folder / "run"
 
+    def _open_proxy(self) -> HostProxy | None:
+        if not self._request.hosts:
+            return None
+        return HostProxy(
+            self._home.base / "sockets", self._request.hosts, self._request.on_host, self._settings
+        )
+
     def _make_home(self) -> None:
         home = self._slot.folder / "tmp" / "home"
         home.mkdir()
@@ -238,8 +250,11 @@ class ProcessWorkplace:
         own: dict[str, str] = {}
         forwards = has_python()
         if self._request.socket is not None:
-            sockets["turn"] = self._request.socket, TURN_PORT if forwards else 0
+            sockets["turn"] = self._request.socket.path, TURN_PORT if forwards else 0
             own.update(turn_env(forwards))
+        if self._proxy is not None:
+            sockets["hosts"] = self._proxy.path, HOSTS_PORT if forwards else 0
+            own.update(proxy_env(forwards))
         return SandboxPlan(
             work=self._slot.work,
             temporary=self._slot.folder / "tmp",
@@ -292,6 +307,16 @@ def turn_env(forwards: bool) -> dict[str, str]:
         "CODEBUFF_API_KEY": "of-the-turn",
         "NEXT_PUBLIC_CODEBUFF_APP_URL": here,
     }
+
+
+def proxy_env(forwards: bool) -> dict[str, str]:
+    """What tells programs in a sandbox where the proxy to allowed hosts is."""
+    if not forwards:
+        return {"STOA_PROXY_SOCKET": f"{RUN}/hosts.sock"}
+    here = f"http://127.0.0.1:{HOSTS_PORT}"
+    names = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), here)
+    local = "127.0.0.1,localhost"
+    return {**names, "NO_PROXY": local, "no_proxy": local}
 
 
 def _restored(slot: SandboxSlot, account_id: str, root: str | None) -> DiskTree:

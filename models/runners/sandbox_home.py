@@ -16,6 +16,7 @@ import psutil
 
 from models.core.errors import DomainError
 from models.core.settings import Settings
+from models.runners.unix_listener import is_dead
 
 FIRST_UID = 61_000
 """Where the server is root, slot n runs as this user plus n, which nothing else should be."""
@@ -115,6 +116,9 @@ class SandboxHome:
             slot.clear()
             slot.release()
             cleared += 1
+        for path in (self.base / "sockets").glob("*.sock"):
+            if is_dead(path):
+                path.unlink(missing_ok=True)
         return cleared
 
     def _place(self, number: int, account_id: str, tree: str) -> tuple[int, float, int]:

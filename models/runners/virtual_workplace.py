@@ -44,6 +44,7 @@ class VirtualWorkplace:
     def __init__(self, request: WorkplaceRequest) -> None:
         self._tree = StoredTree(request.account_id, request.root_manifest_hash, request.context)
         self._most = min(request.limits.disk_bytes, MAX_BYTES)
+        self._socket = request.socket
         self._own: dict[str, FileChange] = {}
         self._gone: set[str] = set()
         """Folders of the stored tree that were deleted."""
@@ -145,6 +146,8 @@ class VirtualWorkplace:
         """See `Workplace`."""
         with self._lock:
             self._own.clear()
+        if self._socket is not None:
+            self._socket.close()
 
     # -- what stands where ---------------------------------------------------------------------------------
 
