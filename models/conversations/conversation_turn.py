@@ -289,13 +289,13 @@ class ConversationTurn(ThreadTurn):
         return False
 
     def _wait_for_client(self, turn: Turn, thread: Thread, calls: Calls) -> None:
-        super()._wait_for_client(turn, thread, calls)
-        turn.expires_at = now() + timedelta(seconds=QUESTION_SECONDS)
         for call in calls:
             question = new_question(
                 self.place.conversation_id, turn.id, "ask", asked_by(call), tool_call_id=call["id"]
             )
             self.handle.record("question.asked", {"question": question_json(question)})
+        super()._wait_for_client(turn, thread, calls)
+        turn.expires_at = now() + timedelta(seconds=QUESTION_SECONDS)
 
     def end(
         self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None, **more: Any

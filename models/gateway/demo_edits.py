@@ -56,13 +56,20 @@ def next_edit(prompt: str, offered: Mapping[str, Any], done: list[str]) -> DemoE
     offered."""
     if "edit_file" not in offered or not TOOLS & offered.keys():
         return None
-    made = sum(name in TOOLS for name in done)
+    count = sum(name in TOOLS for name in done)
     for place, edit in enumerate(_edits(prompt)):
         if place >= MAX_EDITS:
             return None
-        if place == made:
+        if place == count:
             return edit if _takes(offered.get(edit.tool), edit.arguments) else None
     return None
+
+
+def made(prompt: str, offered: Mapping[str, Any], done: list[str]) -> int:
+    """How many of the tools that were called `done` were such calls."""
+    if "edit_file" not in offered:
+        return 0
+    return min(sum(name in TOOLS for name in done), sum(1 for _ in _edits(prompt)))
 
 
 def _takes(function: Any, arguments: Mapping[str, Any]) -> bool:

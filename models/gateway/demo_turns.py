@@ -57,7 +57,9 @@ def next_turn(body: Mapping[str, Any]) -> DemoTurn:
     found = demo_citations.passages([*system, *results])
     if body.get("tool_choice") in (None, "auto") and (edit := demo_edits.next_edit(prompt, tools, done)):
         return DemoTurn(tool=edit.tool, arguments=orjson.dumps(edit.arguments).decode())
-    tool = _next_tool(body.get("tool_choice"), tools, prompt, done, calls)
+    tool = _next_tool(
+        body.get("tool_choice"), tools, prompt, done, calls - demo_edits.made(prompt, tools, done)
+    )
     if tool is None and not found and _may_search(body.get("tool_choice"), tools, done):
         tool = demo_citations.SEARCH
     if tool is not None:

@@ -25,7 +25,9 @@ class Api(ProjectsApi):
         self.engine = engine
         self.project_id = self.project("Pier")
         self.workspace_id = self.workspace(self.project_id)
-        self.push(self.project_id, self.tree({"README.md": "Twelve columns.\n"}), workspace_id=self.workspace_id)
+        self.push(
+            self.project_id, self.tree({"README.md": "Twelve columns.\n"}), workspace_id=self.workspace_id
+        )
         status, body = self("post", "/conversations", {"workspace_id": self.workspace_id})
         assert status == 200, body
         self.id = str(body["conversation"]["id"])
@@ -67,7 +69,9 @@ def test_a_prompt_and_its_answer_are_two_messages(api: Api) -> None:
     assert (answer["id"], answer["role"], answer["status"]) == (id, "assistant", "completed")
     assert answer["filesChanged"] == [{"path": "README.md", "change": "modified"}]
     assert answer["completedAt"] >= answer["createdAt"]
-    [part] = [each for each in api.get("/opencode-messages")["messages"][id]["parts"] if each["type"] == "tool"]
+    [part] = [
+        each for each in api.get("/opencode-messages")["messages"][id]["parts"] if each["type"] == "tool"
+    ]
     assert (part["tool"], part["state"]["status"]) == ("edit_file", "completed")
     [item] = api.get("/timeline")["timeline"]
     assert (item["messageId"], item["summary"]) == (id, "1 file changed: 1 modified.")
@@ -76,13 +80,17 @@ def test_a_prompt_and_its_answer_are_two_messages(api: Api) -> None:
     assert [each["role"] for each in four] == ["user", "assistant"] * 2
     assert api.get("/messages?limit=1")["messages"] == four[-1:]
     for place in range(1, 4):
-        assert api.get(f"/messages?limit=2&before={four[place]['id']}")["messages"] == four[max(0, place - 2) : place]
+        assert (
+            api.get(f"/messages?limit=2&before={four[place]['id']}")["messages"]
+            == four[max(0, place - 2) : place]
+        )
 
 
 def test_a_prompt_that_is_sent_twice_with_a_key_begins_one_turn(api: Api) -> None:
     key = {"Idempotency-Key": "once"}
     answers = [
-        api("post", f"/conversations/{api.id}/messages", {"prompt": "What is a pier?"}, key)[1] for _ in range(2)
+        api("post", f"/conversations/{api.id}/messages", {"prompt": "What is a pier?"}, key)[1]
+        for _ in range(2)
     ]
     assert api.engine.idle(60)
     assert answers[0]["messageId"] == answers[1]["messageId"]
@@ -116,7 +124,11 @@ def test_saving_a_snapshot_and_branching_from_an_item(api: Api) -> None:
     saved = api("post", f"/conversations/{api.id}/snapshot")[1]
     assert (saved["was_dirty"], saved["file_changes"]) == (False, None)
     files = api.tree({"README.md": "Twelve columns.\n", "new.txt": "new\n"})
-    assert api("put", f"/workspaces/{api.workspace_id}/current-manifest", {"manifest_hash": files, "previous_manifest_hash": saved["manifest_hash"]})[0] in (200, 404, 405)
+    assert api(
+        "put",
+        f"/workspaces/{api.workspace_id}/current-manifest",
+        {"manifest_hash": files, "previous_manifest_hash": saved["manifest_hash"]},
+    )[0] in (200, 404, 405)
     api.said(EDIT)
     [item] = api.get("/timeline")["timeline"]
     status, body = api("post", f"/conversations/{api.id}/branch", {"item_id": item["id"], "name": "beside"})
