@@ -45,6 +45,7 @@ from views.gateway.api import stored_responses as gateway_stored_responses
 from views.index import api as files_api
 from views.index import commands as document_commands
 from views.index import pages as document_pages
+from views.insights import api as insights_api
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -201,6 +202,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openai_runs.bp)
     app.register_blueprint(projects_api.bp)
     conversations_api.init_app(app)
+    app.register_blueprint(insights_api.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
     app.register_blueprint(gateway_images.bp)

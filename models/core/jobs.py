@@ -796,3 +796,12 @@ def fail_left_runs(timestamp: int) -> None:
     from models.insights import item_run_starting
 
     item_run_starting.fail_left_runs()
+
+
+@queue.task(name="insights.analyse", retry=Backoff(60, 600, 3600), priority=-1)
+def analyse_workspace(workspace_id: str) -> None:
+    """Look for what is to be mended in the files of a workspace. Takes up to two minutes of a worker: other jobs come first, and a
+    workspace has one at a time."""
+    from models.insights import analysing
+
+    analysing.analyse_workspace(transaction, workspace_id)

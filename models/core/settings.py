@@ -183,6 +183,7 @@ class Settings(BaseSettings):
     stoa_project_bytes_per_account: int = Field(10_000_000_000, ge=0, le=10**15)
     stoa_project_file_bytes: int = Field(2_000_000_000, ge=0, le=10**12)
     stoa_deleted_project_days: int = Field(30, ge=0, le=3650)
+    stoa_insights_model: str = Field("", max_length=200)
 
     stoa_sandbox_command: str = ""
     stoa_sandbox_dir: Path | None = None

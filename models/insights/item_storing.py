@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import aliased
 
 from models.core.db import db, lock_name, now
 from models.insights.action_item import ActionItem
@@ -38,10 +39,16 @@ def upsert_item(
 
 
 def store_found(
-    workspace: Workspace, analyser: str, found: Iterable[FoundItem], *, elsewhere: Collection[str] = ()
+    workspace: Workspace,
+    analyser: str,
+    found: Iterable[FoundItem],
+    *,
+    elsewhere: Collection[str] = (),
+    complete: bool = True,
 ) -> dict[str, int]:
-    """Store all that an analyser found in a workspace, and resolve what it no longer finds; counts by `new`, `kept`, `resolved`.
-    `elsewhere`: fingerprints that another workspace answers for, which are left out here. Locks the items of the workspace. Flushes."""
+    """Store all that an analyser found in a workspace, and resolve what it no longer finds, if what it found is `complete`; counts by `new`,
+    `kept`, `resolved`. `elsewhere`: fingerprints that another workspace answers for, which are left out here. Locks the items of the
+    workspace. Flushes."""
     lock_items(workspace.id)
     current = {mark: each for mark, each in by_fingerprint(found).items() if mark not in elsewhere}
     query = select(ActionItem).where(
@@ -62,7 +69,8 @@ def store_found(
             _new(workspace, mark, current[mark], analyser, "analysis", None)
             counts["new"] += 1
     db.session.flush()
-    counts["resolved"] = resolve_items(workspace.id, analyser, keep=current)
+    if complete:
+        counts["resolved"] = resolve_items(workspace.id, analyser, keep=current)
     return counts
 
 
@@ -82,6 +90,23 @@ def resolve_items(workspace_id: str, analyser: str, *, keep: Collection[str] = (
         resolved.returning(ActionItem.id), execution_options={"synchronize_session": "fetch"}
     )
     return len(returned.all())
+
+
+def resolve_twins(main: Workspace) -> None:
+    """Resolve the pending items of other workspaces that the main one of their project has too. Flushes."""
+    moment, twin = now(), aliased(ActionItem)
+    here = select(twin.fingerprint).where(
+        twin.workspace_id == main.id, twin.source == "analysis", twin.status != "resolved"
+    )
+    there = update(ActionItem).where(
+        ActionItem.project_id == main.project_id,
+        ActionItem.workspace_id != main.id,
+        ActionItem.source == "analysis",
+        ActionItem.status == "pending",
+        ActionItem.fingerprint.in_(here),
+    )
+    resolved = there.values(status="resolved", resolved_at=moment, updated_at=moment, snoozed_until=None)
+    db.session.execute(resolved, execution_options={"synchronize_session": "fetch"})
 
 
 def open_fingerprints(workspace_id: str, analyser: str) -> set[str]:

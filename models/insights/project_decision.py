@@ -47,7 +47,7 @@ class ProjectDecision(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     project_id: Mapped[str] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"))
-    conversation_id: Mapped[str | None]
+    conversation_id: Mapped[str | None] = mapped_column(ForeignKey("conversation.id", ondelete="SET NULL"))
     message_id: Mapped[str | None] = mapped_column(ForeignKey("thread_message.id", ondelete="SET NULL"))
     decision: Mapped[str]
     decision_key: Mapped[str]

@@ -44,6 +44,7 @@ TAGS = {
     "Project drift": "How workspaces differ from each other, and who changes the same files",
     "Project sync": "Merge the main workspace of a project into another one, with a preview and decisions",
     "Project conversations": "Conversations with agents about a workspace: prompts, events, questions, timeline",
+    "Insights": "What to do next in projects: action items, next steps and decisions",
     "Files of projects": "The bytes of projects: files and manifests, one at a time or in batches",
     "Devices": "Sign-in of clients of projects, by a code or with Google",
     "Runs": "Agent runs: start, steps, finish, cost",

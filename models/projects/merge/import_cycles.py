@@ -1,7 +1,7 @@
 """Finds cycles of imports that a merge closes: each side added an edge, and neither had the cycle. Python and JavaScript modules."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from posixpath import dirname, join, normpath
 
 from models.projects.merge.code_grammars import JAVASCRIPT, PYTHON, TSX, TYPESCRIPT, code_grammar
@@ -20,6 +20,8 @@ MAX_FILES = 200
 MAX_EDGES = 50
 """New imports of each side that are followed."""
 MAX_MODULE_BYTES = 1 << 20
+MAX_IMPORTS = 1_000
+"""Names of a module that are resolved."""
 _SCRIPTS = (JAVASCRIPT, TYPESCRIPT, TSX)
 _SUFFIXES = ("", ".ts", ".tsx", ".js", ".jsx", ".mjs", ".cjs", "/index.ts", "/index.tsx", "/index.js")
 _QUOTED = re.compile(r"""(?:from|import|require\()[ ]?["'](\.[^"'\n]{0,300})["']""")
@@ -43,6 +45,11 @@ def new_cycles(merge: TreeMerge, base: FlatTree, read: BlobReader) -> Iterator[M
                     " together they are a cycle."
                 )
                 yield MergeWarning(WarningKind.IMPORT_CYCLE, source, 0, message)
+
+
+def module_imports(path: str, text: str, exists: Callable[[str], bool]) -> set[str]:
+    """The files of the same tree that a module imports when it is loaded; `exists` says whether a path is one of them."""
+    return _resolved(path, set(sorted(_imported(path, text))[:MAX_IMPORTS]), exists)
 
 
 class _ImportGraph:
@@ -99,14 +106,16 @@ class _ImportGraph:
         return data.decode(errors="replace")
 
     def _resolved(self, path: str, names: set[str]) -> set[str]:
-        """The files that imported names stand for; names from outside the project have none."""
-        found = set()
-        for name in names:
-            candidates = (
-                _script_files(path, name) if name.startswith((".", "/")) else _python_files(path, name)
-            )
-            found.update(next(([each] for each in candidates if self._entry(each) is not None), []))
-        return found
+        return _resolved(path, names, lambda each: self._entry(each) is not None)
+
+
+def _resolved(path: str, names: set[str], exists: Callable[[str], bool]) -> set[str]:
+    """The files that imported names stand for; names from outside the project have none."""
+    found = set()
+    for name in names:
+        candidates = _script_files(path, name) if name.startswith((".", "/")) else _python_files(path, name)
+        found.update(next(([each] for each in candidates if exists(each)), []))
+    return found
 
 
 def _imported(path: str, text: str) -> set[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from blinker import Signal
 from sqlalchemy import select, tuple_
 
 from models.core.db import db, now
@@ -11,6 +12,10 @@ from models.core.errors import Conflict, NotFound
 from models.projects.project_ids import fits
 from models.projects.workspaces.overlap_index import follow_main_choice, follow_move
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
+
+
+head_moved = Signal()
+"""Sent with the `WorkspaceOperation` that moved a head, in its transaction."""
 
 
 class Mover(NamedTuple):
@@ -76,6 +81,7 @@ def move_head(
     db.session.add(operation)
     db.session.flush()
     follow_move(workspace, operation)
+    head_moved.send(operation)
     return operation
 
 

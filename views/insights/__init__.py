@@ -1,0 +1,1 @@
+"""Entry points of insights: their JSON routes and pages."""
