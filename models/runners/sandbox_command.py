@@ -22,10 +22,11 @@ SHARED_MEMORY = 64 << 20
 FORWARDER = Path(__file__).with_name("socket_forwarder.py")
 ETC_OF_HOST = ("/etc/ssl/certs", "/etc/ca-certificates", "/etc/pki", "/etc/alternatives", "/etc/ld.so.cache")
 """What the sandbox has of the machine's /etc: certificates, and what the system's programs need to be found."""
-# exec: the command takes the shell's place, so its end is the sandbox's
+# the shell stays as the first process: bubblewrap's own would be one without the filter, whose memory the command could write
 _LIMITS = """ulimit -c 0 && ulimit -t {cpu} && ulimit -f {blocks} && ulimit -d {kib} && ulimit -n {files} || exit 126
 if [ -n "$BASH_VERSION" ]; then ulimit -u {processes}; else ulimit -p {processes}; fi || exit 126
-exec "$@\""""
+"$@"
+exit $?"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def find_program(settings: Settings) -> str | None:
 def sandbox_arguments(plan: SandboxPlan, command: Sequence[str], *, filter_fd: int | None) -> list[str]:
     """The arguments of bubblewrap, of a command that is run in `WORK`."""
     arguments = ["--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox"]
-    arguments += ["--cap-drop", "ALL", "--die-with-parent", "--new-session", "--clearenv"]
+    arguments += ["--cap-drop", "ALL", "--die-with-parent", "--new-session", "--clearenv", "--as-pid-1"]
     if filter_fd is not None:
         arguments += ["--seccomp", str(filter_fd)]
     arguments += _system(plan)
