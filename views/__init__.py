@@ -56,6 +56,7 @@ from views.playground import pages as playground_pages
 from views.projects import api as projects_api
 from views.projects import commands as project_commands
 from views.projects import pages as project_pages
+from views.runners import api as runners_api
 from views.runs import api as runs_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
@@ -201,6 +202,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openai_threads.bp)
     app.register_blueprint(openai_runs.bp)
     app.register_blueprint(projects_api.bp)
+    app.register_blueprint(runners_api.bp)
     conversations_api.init_app(app)
     app.register_blueprint(insights_api.bp)
     app.register_blueprint(gateway_embeddings.bp)

@@ -15,6 +15,7 @@ class Scope(NamedTuple):
 
 CHAT, EMBEDDINGS = "inference:chat", "inference:embeddings"
 IMAGES, AUDIO = "inference:images", "inference:audio"
+RUNNERS_WORK = "runners:work"
 AGENTS_READ, AGENTS_WRITE = "agents:read", "agents:write"
 AGENTS_RUN, AGENTS_PUBLISH = "agents:run", "agents:publish"
 USAGE_READ, KEYS_READ, KEYS_WRITE = "usage:read", "keys:read", "keys:write"
@@ -30,6 +31,7 @@ SCOPES = (
     Scope(THREADS_WRITE, "Write threads and messages, upload documents"),
     Scope(PROJECTS_READ, "Read projects, their snapshots and files"),
     Scope(PROJECTS_WRITE, "Change projects, push snapshots and files"),
+    Scope(RUNNERS_WORK, "Serve as a runner: take work, and nothing else"),
     Scope(AGENTS_READ, "Read assistants, their tools and the names of secrets"),
     Scope(AGENTS_WRITE, "Change assistants, their tools and secrets"),
     Scope(AGENTS_RUN, "Start and finish runs and steps"),
@@ -47,7 +49,7 @@ NEW_KEY = (*INFERENCE, AGENTS_RUN, USAGE_READ)
 ANY_INFERENCE = "inference"
 """A route that a key with any scope for model calls may use."""
 ANY = "any"
-"""A route that a key with any scope may use."""
+"""A route that a key with any scope may use, except that of runners alone."""
 OLD_WORDS = {"chat": (CHAT,), "image": (IMAGES,), "thread": (THREADS_READ, THREADS_WRITE)}
 
 
@@ -87,7 +89,7 @@ def normal_scopes(names: Iterable[str]) -> list[str]:
 def allows(permissions: Sequence[str], scope: str) -> bool:
     """Whether a key with these permissions may use a route with this scope."""
     if scope == ANY:
-        return bool(permissions)
+        return any(name != RUNNERS_WORK for name in permissions)
     if scope == ANY_INFERENCE:
         return any(name in INFERENCE for name in permissions)
     return scope in permissions

@@ -1,10 +1,12 @@
 """The database session, the declarative base, constraint naming and shared column types."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
-from flask import current_app
+from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator, func, select, text
 from sqlalchemy.engine import Dialect
@@ -69,6 +71,12 @@ def extension(name: str) -> Any:
     """What the current application registered in `app.extensions`, such as its "settings". A module's global would be shared by
     all applications of a process, and the tests make several. Raises KeyError."""
     return current_app.extensions[name]
+
+
+def context_maker() -> Callable[[], AbstractContextManager[Any]]:
+    """What opens application contexts of the current application, in any thread: each has a session of its own, and so transactions beside
+    those of whoever calls."""
+    return cast(Flask, current_app._get_current_object()).app_context  # type: ignore[attr-defined]
 
 
 def now() -> datetime:

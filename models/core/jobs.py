@@ -747,6 +747,17 @@ async def rescue_stalled(context: procrastinate.JobContext, timestamp: int) -> N
         await manager.retry_job(job)
 
 
+@queue.periodic(cron="* * * * * */20")
+# No lock, as for the sweep of credit. Concurrent sweeps are safe.
+@queue.task(name="runners.sweep", queueing_lock="runners.sweep", retry=Backoff())
+def sweep_runners(timestamp: int) -> None:
+    """Lease work of runners that are gone again, or end it."""
+    from models.runners import work_queue
+
+    work_queue.sweep_work()
+    work_queue.forget_work()
+
+
 @queue.task(name="index.parse", retry=Backoff(5, 30, 120, 600, 3600), priority=-1)
 def parse_document(document_id: str) -> None:
     """Make the text of an uploaded document. Takes up to two minutes of a worker: other jobs come first, and an account has one at a time."""

@@ -1,6 +1,7 @@
 """Runners: where agents, checks and builds work on the files of a tree, at one of three levels of isolation."""
 
-from models.runners import sandbox_probe, virtual_workplace  # noqa: F401  (they register their levels)
+from models.runners import machine_workplace, sandbox_probe, virtual_workplace  # noqa: F401  (they register their levels)
+from models.runners.account_runner import connected_runners
 from models.runners.changed_tree import store_changes
 from models.runners.check_detection import CHECK_KINDS, Check, CheckKind, detect_checks
 from models.runners.check_running import CheckResult, all_passed, run_checks
@@ -13,6 +14,8 @@ from models.runners.isolation_levels import (
     open_workplace,
     register_level,
 )
+from models.runners.machine_workplace import RunnerLost
+from models.runners.runner_tables import Runner, RunnerAction, RunnerWork
 from models.runners.turn_socket import TurnSocket, open_turn_socket
 from models.runners.workplace import (
     LEVELS,
@@ -42,12 +45,17 @@ __all__ = [
     "Matches",
     "NoProcesses",
     "PeerSocket",
+    "Runner",
+    "RunnerAction",
+    "RunnerLost",
+    "RunnerWork",
     "SearchMatch",
     "TreeChanges",
     "TurnSocket",
     "Workplace",
     "WorkplaceRequest",
     "all_passed",
+    "connected_runners",
     "detect_checks",
     "levels",
     "open_turn_socket",

@@ -46,6 +46,7 @@ TAGS = {
     "Project conversations": "Conversations with agents about a workspace: prompts, events, questions, timeline",
     "Insights": "What to do next in projects: action items, next steps and decisions",
     "Files of projects": "The bytes of projects: files and manifests, one at a time or in batches",
+    "Runners": "Programs on machines of your own that take work: restore a tree, run commands at it, return what changed",
     "Devices": "Sign-in of clients of projects, by a code or with Google",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Threads": "Threads and their messages: read, write, search, export",

@@ -110,10 +110,14 @@ def _place() -> Path:
 
 
 def _store(all: dict[str, Any]) -> None:
-    place = _place()
+    write_private(_place(), all)
+
+
+def write_private(place: Path, value: Any) -> None:
+    """Write JSON that only this user may read."""
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = place.with_name(f"{place.name}.{os.urandom(4).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(all, file, indent=2)
+        json.dump(value, file, indent=2)
     os.replace(temporary, place)

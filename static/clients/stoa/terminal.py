@@ -20,6 +20,7 @@ NAME = "stoa.pyz"
 EPILOG = """Environment
   STOA_URL, STOA_TOKEN   Address of the server, and a key with projects:read and projects:write.
                          Without STOA_TOKEN, the token that "login" stored is used.
+  STOA_RUNNER_TOKEN      The key of a runner, for "runner"; without it, the signed-in user makes one.
   STOA_RUN_ID            The agent's run that works here: snapshots name it, and have its cost.
 
 Files that belong to no snapshot are named in .stoaignore, one pattern a line. The last that matches decides, "!" includes again.
@@ -190,6 +191,31 @@ def _env(commands: Subparsers) -> None:
     env.add_argument("--force", action="store_true", help="pull: replace the file")
 
 
+def _runner(commands: Subparsers) -> None:
+    from stoa import runner_command
+
+    runner = _command(commands, "runner", runner_command.serve, "Run work of your account on this computer")
+    runner.add_argument("--name", help="its name among your runners; default: that of this computer")
+    runner.add_argument(
+        "--label", action="append", default=[], metavar="WORD", help="work may ask for runners with some"
+    )
+    runner.add_argument("--once", action="store_true", help="end after one work")
+    runner.add_argument(
+        "--no-sandbox", action="store_true", help="run commands as yourself, with all that you may do"
+    )
+    runner.add_argument("--network", action="store_true", help="let commands in the sandbox use the network")
+    runner.add_argument(
+        "--see",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="let commands in the sandbox read this folder too",
+    )
+    runner.add_argument(
+        "--work-folder", metavar="DIR", help="where trees are restored; default: in your cache"
+    )
+
+
 COMMANDS: dict[str, Callable[[Subparsers], None]] = {
     "login": _login,
     "logout": _logout,
@@ -203,6 +229,7 @@ COMMANDS: dict[str, Callable[[Subparsers], None]] = {
     "sync": _sync,
     "drift": _drift,
     "env": _env,
+    "runner": _runner,
 }
 
 

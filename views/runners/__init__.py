@@ -1,0 +1,1 @@
+"""Entry points of runners: their JSON routes and pages."""

@@ -1,0 +1,24 @@
+"""The blueprint of the JSON API of runners, and which runner calls."""
+
+from flask import Blueprint
+
+from models.runners.account_runner import Runner, runner_of_key
+from views.projects.api.projects_api_blueprint import project_caller
+from views.web.operation import Answers, path
+
+bp = Blueprint("runners_api", __name__, url_prefix="/v1/runners")
+
+CALLS = "6000/minute"
+"""How many requests one runner may make: two for each action of its work, and one a second while a command writes."""
+WORK_ID = path("workId", "The id of the work")
+NO_RUNNER: Answers = {403: "No runner has this key (`NO_RUNNER`)"}
+GONE: Answers = {
+    **NO_RUNNER,
+    404: "Your account has no such work",
+    409: "The work is not leased to you any more (`LEASE_LOST`): stop it",
+}
+
+
+def calling_runner() -> Runner:
+    """The runner whose key the request has. Raises DomainError (401), NoRunnerKey (403)."""
+    return runner_of_key(project_caller().session)
