@@ -66,6 +66,7 @@ class MachineWorkplace:
         self._output_bytes = request.limits.output_bytes
         self._verbs = threading.Lock()
         self._closed = threading.Event()
+        self._request = request
         with self._context(), transaction():
             tree_of(request.account_id, request.root_manifest_hash)
             if not connected_runners(request.account_id, request.runner_labels):
@@ -73,7 +74,6 @@ class MachineWorkplace:
             wanted = {"manifest_hash": request.root_manifest_hash, "limits": asdict(request.limits)}
             work = work_queue.open_work(request.account_id, "workplace", wanted, request.runner_labels)
             self.work_id = work.id
-        self._request = request
         threading.Thread(target=self._keep_wanted, name="stoa-machine-workplace", daemon=True).start()
         try:
             self._wait_until_taken()
@@ -182,6 +182,8 @@ class MachineWorkplace:
         """See `Workplace`."""
         if not self._closed.is_set():
             self._closed.set()
+            if self._request.socket is not None:
+                self._request.socket.close()
             with suppress(DomainError), self._context(), transaction():
                 work_queue.close_work(self.work_id)
 

@@ -52,13 +52,13 @@ class LeaseBody(Body):
     lease: Int32 = Field(description="The number of the lease, from the poll")
 
 
-class Reply(Body):
+class ActionReply(Body):
     seq: Int32 = Field(description="The number of the action")
     reply: dict[str, Any] = Field(description="What it found, or `error` with `code` and `message`")
 
 
 class ActionsBody(LeaseBody):
-    replies: Missing[list[Reply]] = Field(None, description="To actions, in their order")
+    replies: Missing[list[ActionReply]] = Field(None, description="To actions, in their order")
     wait_seconds: Missing[Int32] = Field(
         None, description=f"How long to wait for an action, at most {MAX_WAIT}"
     )
