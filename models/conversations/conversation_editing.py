@@ -162,8 +162,8 @@ def _check(engine: str, level: str, agent: str | None, model: str | None, purpos
             raise Invalid(f"'{name}' must be one of {', '.join(known)}.")
     if engine != "builtin" and not agent:
         raise Invalid(f"Name the 'agent' that the engine '{engine}' runs.")
-    for name, value in (("agent", agent), ("model", model)):
-        if value is not None and (len(value) > MAX_NAME or "\0" in value):
+    for name, text in (("agent", agent), ("model", model)):
+        if text is not None and (len(text) > MAX_NAME or "\0" in text):
             raise Invalid(f"'{name}' has at most {MAX_NAME} characters, and no NUL.")
 
 

@@ -113,7 +113,7 @@ def open_questions(found: FoundConversation) -> Sequence[ConversationQuestion]:
 
 
 def _take(messages: Iterator[Wire], limit: int) -> list[Wire]:
-    taken = []
+    taken: list[Wire] = []
     for each in messages:
         if len(taken) >= limit:
             break

@@ -48,7 +48,7 @@ class TurnResult(NamedTuple):
     manifest_hash: str | None
     previous_manifest_hash: str | None
     files: Sequence[Mapping[str, Any]] = ()
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # nobody counts in it
     snapshot_id: str | None = None
     item_id: str | None = None
 

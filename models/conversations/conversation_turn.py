@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from sqlalchemy import select
@@ -188,7 +188,7 @@ class ConversationTurn(ThreadTurn):
             workspace_id=workspace.id,
             account_id=project.account_id,
             engine=conversation.engine,
-            level=conversation.level,
+            level=cast(Level, conversation.level),
             agent=conversation.agent,
             model=self.wanted.model or "",
             title=conversation.title or "Conversation",
@@ -279,6 +279,9 @@ class ConversationTurn(ThreadTurn):
             return False
         handle = self.handle
         with handle.step() as turn:
+            if (gone := self._gone()) is not None:
+                self.end(turn, "failed", code=gone.code, message=gone.message)
+                return False
             problem = self.guard.problem(turn.credits or 0)
             if problem is None:
                 return True
@@ -287,6 +290,13 @@ class ConversationTurn(ThreadTurn):
             thread = db.session.get_one(Thread, handle.subject_id)
             self._pause(turn, thread, LOOP_GUARD, problem, question_id=question.id)
         return False
+
+    def _gone(self) -> NotFound | None:
+        """Why there is nothing left to work on; None if there is."""
+        project = db.session.get(Project, self.place.project_id, populate_existing=True)
+        if project is None or project.deleted_at is not None:
+            return NotFound("The project of this conversation was deleted.", code="project_deleted")
+        return None
 
     def _wait_for_client(self, turn: Turn, thread: Thread, calls: Calls) -> None:
         for call in calls:
@@ -486,7 +496,7 @@ class ConversationTurn(ThreadTurn):
         if not whole:
             record("error", {"error": ending.message or f"The turn was {ending.state}.", "code": ending.code})
         record("message_status", {"messageId": id, "status": "completed" if whole else "failed"})
-        said = {"state": ending.state, "error": ending.message}
+        said: dict[str, Any] = {"state": ending.state, "error": ending.message}
         record("message_complete", {"message": answer_json(turn, messages, **said)})
         if item is None:
             return

@@ -69,7 +69,7 @@ def work_delta(account_id: str, before: str | None, after: str | None) -> WorkDe
     """How the trees of two manifests differ. Raises NotFound, ManifestUnreadable, BlobDamaged."""
     changed = tree_changes(account_id, tree_of(account_id, before), tree_of(account_id, after))
     counts = {"added": 0, "modified": 0, "deleted": 0}
-    files = []
+    files: list[dict[str, Any]] = []
     for path, (old, new) in sorted(changed.items()):
         change = _CHANGES[old is not None, new is not None]
         counts[change] += 1

@@ -27,14 +27,16 @@ def purge_deleted(before: datetime) -> int:
     stop_turns(Turn.subject_id.in_(select(Thread.id).where(due)))
     open = select(Turn.id).where(Turn.subject_id == Thread.id, Turn.state.not_in(ENDED))
     query = select(Thread).where(due, ~open.exists()).order_by(Thread.deleted_at).limit(BATCH)
-    return _purge(db.session.scalars(query.with_for_update(skip_locked=True)).all())
+    return purge_threads(db.session.scalars(query.with_for_update(skip_locked=True)).all())
 
 
 @account_erasing.connect
 def _erasing(user: User, *, now: datetime) -> None:
     """Nobody but the person reads their threads, those that an organisation pays for included."""
     _end_turns(user)
-    while _purge(db.session.scalars(select(Thread).where(Thread.user_id == user.id).limit(BATCH)).all()):
+    while purge_threads(
+        db.session.scalars(select(Thread).where(Thread.user_id == user.id).limit(BATCH)).all()
+    ):
         pass
     db.session.execute(
         delete(Turn).where(Turn.user_id == user.id), execution_options={"synchronize_session": False}
@@ -51,7 +53,8 @@ def _end_turns(user: User) -> None:
         finish_run(turn, "cancelled", None, extension("settings"))
 
 
-def _purge(threads: Sequence[Thread]) -> int:
+def purge_threads(threads: Sequence[Thread]) -> int:
+    """Delete these threads for good, with their messages, documents and turns; returns how many. Flushes."""
     for thread in threads:
         MESSAGES.delete_all(thread)
         delete_scope("thread", thread.id)

@@ -83,7 +83,8 @@ class Talk:
         project = db.session.get_one(Project, self.project_id)
         hash = manifest_hash or self.workspace.current_manifest_hash
         row = manifest_row(project.account_id, hash or "")
-        assert row is not None and row.tree_hash is not None
+        assert row is not None
+        assert row.tree_hash is not None
         return {
             each.path: (blob_bytes(project.account_id, each.hash or "") or b"").decode()
             for each in tree_entries(project.account_id, row.tree_hash)

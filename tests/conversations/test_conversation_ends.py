@@ -243,7 +243,7 @@ def dies(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
         monkeypatch.setattr(ConversationTurn, method, dying)
 
-    yield let
+    return let
 
 
 def taken_over(talk: Talk, turn: Turn) -> Turn:

@@ -42,7 +42,8 @@ def test_a_turn_edits_files_and_its_changes_become_a_snapshot(talk: Talk) -> Non
     assert (snapshot.run_id, operation.kind, operation.cause) == (turn.run_id, "turn", turn.run_id)
     assert snapshot.credits == item.credits == operation.cost == turn.credits
     result = turn_result(turn)
-    assert result is not None and result.snapshot_id == snapshot.id
+    assert result is not None
+    assert result.snapshot_id == snapshot.id
 
 
 def test_the_events_come_in_the_order_of_the_contract(talk: Talk) -> None:
@@ -66,7 +67,8 @@ def test_an_answer_without_changes_makes_no_snapshot(talk: Talk) -> None:
     turn = talk.said("What is a pier?")
     assert (turn.state, items(talk), talk.workspace.version) == ("completed", [], before)
     result = turn_result(turn)
-    assert result is not None and result.count == 0
+    assert result is not None
+    assert result.count == 0
 
 
 def test_what_a_turn_changed_is_undone_as_any_operation(talk: Talk) -> None:

@@ -10,7 +10,6 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
 from models.turns import TurnEngine
-from tests.conversations.talks import Talk
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi
 
@@ -244,6 +243,7 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("post", "/stop", None),
     ("post", "/resume", {}),
     ("get", "/events", None),
+    ("get", "/stream", None),
 ]
 
 
@@ -267,5 +267,7 @@ def test_openais_conversations_answer_at_the_same_addresses(api: Api) -> None:
     assert api("get", f"/conversations/{body['id']}/messages")[0] == 404
 
 
-def test_members_take_part_in_an_organisations_conversation(talk: Talk) -> None:
-    assert talk.found().thread.kind == "project"
+def test_the_address_of_the_websocket_asks_for_one(api: Api) -> None:
+    answer = api.client.get(f"/v1/conversations/{api.id}/stream?token={api.headers['authorization'][7:]}")
+    assert (answer.status_code, answer.json["error"]["code"]) == (426, "UPGRADE_REQUIRED")
+    assert api.client.get(f"/v1/conversations/{api.id}/stream?token=no").status_code == 401

@@ -1,5 +1,6 @@
 """The events of a conversation as they come: server-sent events, and the WebSocket of the contract (3.12)."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -14,13 +15,18 @@ from models.conversations.conversation_stream import ConversationNews, Conversat
 from models.core.db import db
 from models.core.errors import DomainError
 from models.gateway import sse
+from models.ledger import Account
 from models.projects import ProjectCaller
 from views.conversations.api.conversations_api_blueprint import CONVERSATION_ID, DOOR, TAG, YOURS, bp
-from views.projects.api.projects_api_blueprint import project_caller
+from views.projects.api.projects_api_blueprint import error_body, project_caller
 from views.turns.api import EVENTS, TOO_MANY, turn_engine
-from views.web.open_streams import stream_room
+from views.web.guards import api_key, key_credential
+from views.web.open_streams import StreamRoom, stream_room
 from views.web.operation import Operation, header, query
+from views.web.web_socket import SocketClosed, SocketResponse, UpgradeRefused, WebSocket, accept, is_upgrade
 
+MAX_MESSAGE = 64 << 10
+"""Bytes of a message that a client may send on the WebSocket."""
 AFTER = [
     header("Last-Event-ID", "Continue after this event"),
     query("after", "The same, for clients that cannot set the header"),
@@ -54,6 +60,79 @@ def events(conversation_id: str) -> ResponseReturnValue:
     response = Response(room.stream(frames), content_type=EVENTS, headers=headers)
     # the connection to PostgreSQL is free while the stream waits
     db.session.rollback()
+    return response
+
+
+@bp.get("/conversations/<conversation_id>/stream")
+@Operation(
+    tag=TAG,
+    caller="key",
+    scope=scopes.PROJECTS_READ,
+    parameters=[CONVERSATION_ID, query("token", "The key, for browsers that cannot set headers")],
+    answers={
+        101: ("The connection is a WebSocket: one event as a JSON object in each message", None),
+        **YOURS,
+        426: "This is no WebSocket (`UPGRADE_REQUIRED`): read `/events`",
+        429: TOO_MANY,
+    },
+    door=DOOR,
+)
+def stream(conversation_id: str) -> ResponseReturnValue:
+    """Stream the events of a conversation over a WebSocket.
+
+    As `/events`, from the beginning of the turn in progress. What you send is ignored.
+    """
+    found = key_credential(api_key() or request.args.get("token"))
+    if found is None:
+        raise DomainError("Missing, unknown or revoked API key.", code="invalid_api_key", status=401)
+    caller = ProjectCaller(found.user.id, Account.of(found.session), found.session)
+    watched = conversation_stream(caller, conversation_id)
+    if not is_upgrade(request.environ):
+        return _upgrade_required("This address is a WebSocket. Read the events at …/events instead.")
+    room = stream_room(caller.user_id)
+    db.session.rollback()
+    try:
+        socket = accept(request.environ, max_size=MAX_MESSAGE, headers={})
+    except UpgradeRefused as error:
+        return _upgrade_required(f"The WebSocket cannot be opened: {error}.")
+    except SocketClosed:
+        return SocketResponse()
+    if socket is None:
+        return _upgrade_required("WebSockets are not served here. Read the events at …/events instead.")
+    _serve(socket, room, watched.events(last_event()))
+    return SocketResponse()
+
+
+def _serve(socket: WebSocket, room: StreamRoom, events: Iterator[WireEvent | None]) -> None:
+    """Send the events until one of the two sides closes the connection."""
+
+    def send() -> None:
+        try:
+            for event in events:
+                if event is not None:
+                    socket.send(event_data(event))
+                elif not socket.open:
+                    return
+            socket.close()
+        except SocketClosed:
+            pass
+
+    sender = threading.Thread(target=send, name="stoa-conversation-socket", daemon=True)
+    sender.start()
+    try:
+        while True:
+            socket.receive()
+    except SocketClosed:
+        pass
+    finally:
+        room.close()
+        socket.end()
+
+
+def _upgrade_required(message: str) -> Response:
+    response = error_body(426, "UPGRADE_REQUIRED", message)
+    response.headers["Upgrade"] = "websocket"
+    response.headers["Connection"] = "Upgrade, close"
     return response
 
 

@@ -1,0 +1,89 @@
+"""Conversations on a real server: the WebSocket, and a worker that is killed in the middle of a turn."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+from websockets.sync.client import connect
+
+from models.accounts.key_format import present
+from models.conversations import TimelineItem, say, start_conversation
+from models.core.db import db
+from models.gateway import GatewayCall
+from models.ledger import Account, CreditHold
+from models.projects import Workspace
+from models.projects.project_editing import create_project
+from models.projects.workspaces.workspace_editing import create_workspace
+from models.turns import Turn
+from tests.factories import Person
+from tests.projects.project_rows import caller_of, pushed
+from tests.server import running
+
+
+@pytest.fixture
+def server(postgres_url: str, tmp_path: Path) -> Iterator[str]:
+    with running(postgres_url, tmp_path, workers=2, STOA_DEMO_DELAY_MS="100") as url:
+        yield url
+
+
+def test_a_killed_worker_loses_no_edit_and_its_turn_is_paid_once(
+    session: OrmSession, rich: Person, server: str
+) -> None:
+    account = Account(user_id=rich.id)
+    caller = caller_of(rich.id, account)
+    project = create_project(caller, account, "Pier")
+    workspace = create_workspace(caller, project.id, "main")
+    pushed(caller, project.id, workspace.id, {"README.md": "Twelve columns.\n"}, "Begin")
+    found = start_conversation(caller, workspace.id)
+    id, turn_id = found.conversation.id, ""
+    session.commit()
+    url = f"{server.replace('http', 'ws')}/v1/conversations/{id}/stream?token={rich.token}"
+    with connect(url) as socket:
+        # left behind by a worker that died before it began
+        turn = say(
+            caller,
+            found,
+            "In README.md replace 'Twelve' with 'Twenty'. Then write a long story of 900 words.",
+            key=present(rich.token),
+            owner="gone:1:x",
+        )
+        turn_id = turn.id
+        session.commit()
+        names = []
+        while names[-8:] != ["content_delta"] * 8:
+            names.append(json.loads(socket.recv(timeout=20))["type"])
+    assert names[:2] == ["message_start", "message_status"]
+    owner = session.scalars(select(CreditHold.worker)).one()
+    worker = int(owner.rpartition(":")[2])
+    assert psutil.pid_exists(worker)
+    time.sleep(0.3)  # the text is in the table
+    os.kill(worker, signal.SIGKILL)
+    killed_at = time.monotonic()
+    ended = until_ended(turn_id)
+    assert time.monotonic() - killed_at < 60
+    assert (ended.state, ended.error_code) == ("interrupted", "worker_died")
+    item = session.scalars(select(TimelineItem)).one()
+    assert (item.state, item.files) == ("interrupted", [{"path": "README.md", "change": "modified"}])
+    assert session.get_one(Workspace, workspace.id).current_snapshot_id == item.snapshot_id
+    calls = session.scalars(select(GatewayCall)).all()
+    assert {call.state for call in calls} == {"settled"}
+    assert ended.credits == sum(call.credits or 0 for call in calls)
+    assert session.scalars(select(CreditHold)).all() == []
+
+
+def until_ended(turn_id: str) -> Turn:
+    for _ in range(1_000):
+        db.session.rollback()
+        db.session.expire_all()
+        found = db.session.get_one(Turn, turn_id)
+        if found.ended_at is not None:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"the turn is {found.state}")
