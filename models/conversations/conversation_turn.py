@@ -6,7 +6,7 @@ What was changed is stored after each round, so that it outlives the process; th
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, cast
 
@@ -16,25 +16,22 @@ from sqlalchemy import select
 from models.conversations.conversation import ProjectConversation
 from models.conversations.conversation_access import FoundConversation
 from models.conversations.conversation_engine import EnginePlan, engine_named
-from models.conversations.conversation_messages import answer_of, item_of_turn
 from models.conversations.conversation_preamble import system_text
-from models.conversations.conversation_prompts import KIND, conversation_turn_ended
+from models.conversations.conversation_prompts import (
+    KIND,
+    conversation_of,
+    conversation_turn_ended,
+    turn_result,
+)
 from models.conversations.conversation_questions import asked_by, close_questions, new_question
-from models.conversations.conversation_wire import answer_id, answer_json, item_json, question_json
+from models.conversations.conversation_wire import question_json
 from models.conversations.driven_turn import DrivenRounds, TurnActions
 from models.conversations.engine_session import EngineSession
 from models.conversations.loop_guard import CODE as LOOP_GUARD
 from models.conversations.loop_guard import LoopGuard
+from models.conversations.turn_ending import SavingFailed, TurnEnding, TurnWorkKeeper, tell_end
 from models.conversations.turn_reversal import reverse_charges
-from models.conversations.work_keeping import (
-    WorkBase,
-    WorkDelta,
-    keep_work,
-    offered_sync,
-    result_of,
-    work_base,
-    work_delta,
-)
+from models.conversations.work_keeping import WorkBase, work_base, work_delta
 from models.conversations.workplace_tools import CHANGING, COMMAND_SECONDS, WorkplaceToolbox, command_seconds
 from models.core.db import db, now
 from models.core.errors import DomainError, NotFound
@@ -69,16 +66,6 @@ class TurnPlace:
     agent: str | None
     model: str
     title: str
-
-
-@dataclass(frozen=True)
-class TurnEnding:
-    """How a turn is to end, once its work is kept."""
-
-    state: str
-    code: str | None = None
-    message: str | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ConversationTurns:
@@ -433,83 +420,33 @@ class ConversationTurn(ThreadTurn):
         """Keep the work, then end the turn."""
         self._final = True
         try:
-            ending = self._keep(ending)
+            self._keep(ending)
         except DomainError as error:
             ending = TurnEnding("failed", error.code, error.message)
         with self.handle.step() as turn:
             self._end_now(turn, ending)
 
-    def _keep(self, ending: TurnEnding) -> TurnEnding:
+    def _keep(self, ending: TurnEnding) -> None:
         """Make the snapshot, and prepare the sync if the workspace was moved meanwhile. Raises DomainError."""
-        handle = self.handle
-        with handle.context():
-            delta = work_delta(self.place.account_id, self.base.manifest_hash, self._work)
-        item = None
-        with handle.step() as turn:
-            if "result" not in turn.request:
-                if delta.count and not self.base.scratch:
-                    item = self._made(turn, delta, ending)
-                result = result_of(self._work, self.base, delta, item)
-                kept = {"ending": asdict(ending), "result": result._asdict()}
-                turn.request = {**turn.request, **kept}
-            else:
-                item = item_of_turn(turn.id)
-            lost = item is not None and item.lost_race and item.sync_preview_id is None
-        if lost:
-            self._offer_sync()
-        return ending
-
-    def _made(self, turn: Turn, delta: WorkDelta, ending: TurnEnding) -> Any:
-        conversation = db.session.get_one(ProjectConversation, self.place.conversation_id)
-        assert self._work is not None
-        return keep_work(
-            turn, conversation, self.base, self._work, delta, state=ending.state, title=self.place.title
+        place = self.place
+        with self.handle.context():
+            delta = work_delta(place.account_id, self.base.manifest_hash, self._work)
+        TurnWorkKeeper(self.handle, place.conversation_id, place.title).keep(
+            self.base, self._work, delta, ending
         )
 
-    def _offer_sync(self) -> None:
-        with self.handle.transaction():
-            turn = db.session.get_one(Turn, self.handle.id)
-            item = item_of_turn(turn.id)
-            if item is not None:
-                item.sync_preview_id = offered_sync(turn, item)
-
     def _end_now(self, turn: Turn, ending: TurnEnding) -> None:
-        """Within a step: tell how it ended and what it changed, in the order of the contract, and end it."""
-        conversation = self._conversation(turn)
-        item = item_of_turn(turn.id)
-        self._tell_end(turn, ending, item)
+        """Within a step: tell how it ended and what it changed, and end it."""
+        tell_end(self.handle, turn, ending)
         close_questions(turn.id)
-        stored = turn.request.get("result")
+        conversation, stored = conversation_of(turn), turn.request.get("result")
         if conversation is not None:
             conversation.updated_at = now()
             if not (stored and turn.request.get("scratch")):
                 conversation.work_manifest_hash = None
         super().end(turn, ending.state, code=ending.code, message=ending.message, **ending.more)
         db.session.flush()
-        conversation_turn_ended.send(turn, conversation=conversation, result=stored)
-
-    def _tell_end(self, turn: Turn, ending: TurnEnding, item: Any) -> None:
-        record = self.handle.record
-        messages = answer_of(turn)
-        id = answer_id(turn)
-        whole = ending.state == "completed"
-        if not whole:
-            record("error", {"error": ending.message or f"The turn was {ending.state}.", "code": ending.code})
-        record("message_status", {"messageId": id, "status": "completed" if whole else "failed"})
-        said: dict[str, Any] = {"state": ending.state, "error": ending.message}
-        record("message_complete", {"message": answer_json(turn, messages, **said)})
-        if item is None:
-            return
-        record("timeline_item", {"item": item_json(item)})
-        record("files_changed", {"files": item.files})
-        record("message_update", {"message": answer_json(turn, messages, item.files, **said)})
-        if item.lost_race:
-            record("warning", _lost(item))
-        record("timeline_summary", {"itemId": item.id, "summary": item.summary})
-
-    def _conversation(self, turn: Turn) -> ProjectConversation | None:
-        query = select(ProjectConversation).where(ProjectConversation.thread_id == turn.subject_id)
-        return db.session.scalars(query).one_or_none()
+        conversation_turn_ended.send(turn, conversation=conversation, result=turn_result(turn))
 
     # -- for engines that drive a turn themselves ------------------------------------------------------------
 
@@ -535,26 +472,6 @@ class ConversationTurn(ThreadTurn):
             if self._work is not None and self._work != self.base.manifest_hash:
                 self._keep(TurnEnding("failed", "internal_error", FAILED))
         super().fail()
-
-
-class SavingFailed(DomainError):
-    """The changed files could not be stored: the turn fails, with what was stored before."""
-
-    status = 502
-    code = "upload_failed"
-
-    def __init__(self, cause: DomainError) -> None:
-        super().__init__(f"The changed files could not be stored. {cause.message}", code=cause.code)
-
-
-def _lost(item: Any) -> dict[str, Any]:
-    """What the watchers are told of work that is in a side workspace."""
-    return {
-        "warning": "Another client moved the workspace during this turn. The work is kept in a workspace beside it.",
-        "workspaceId": item.workspace_id,
-        "snapshotId": item.snapshot_id,
-        "syncPreviewId": item.sync_preview_id,
-    }
 
 
 register_kind(KIND, ConversationTurns())
