@@ -26,6 +26,9 @@ from views.billing.api import subscriptions as subscriptions_api
 from views.billing.pages import affiliates, budget_pages, credits_page, mail_settings, referrals
 from views.conversations import api as conversations_api
 from views.demo import commands as demo_commands
+from views.deployments import api as deployments_api
+from views.deployments import pages as deployment_pages
+from views.deployments.pages import site_host
 from views.gateway import commands as gateway_commands
 from views.gateway import pages as model_pages
 from views.gateway.api import anthropic as gateway_anthropic
@@ -142,6 +145,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(thread_pages.bp)
     app.register_blueprint(assistant_pages.bp)
     app.register_blueprint(project_pages.bp)
+    app.register_blueprint(deployment_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
     app.register_blueprint(document_pages.bp)
@@ -205,6 +209,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(runners_api.bp)
     conversations_api.init_app(app)
     app.register_blueprint(insights_api.bp)
+    app.register_blueprint(deployments_api.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
     app.register_blueprint(gateway_images.bp)
@@ -226,3 +231,4 @@ def register(app: Flask) -> None:
     fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)
+    site_host.init_app(app)  # the outermost: sites reach nothing else

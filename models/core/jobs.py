@@ -603,6 +603,31 @@ def recount_accounts(timestamp: int) -> None:
             more = rollup_recount.recount_next_day()
 
 
+@queue.task(name="deployments.follow_head", retry=Backoff(5, 60, 600))
+def deploy_moved_head(operation_id: str) -> None:
+    """Deploy a workspace whose head moved."""
+    from models.deployments import auto_deploying
+
+    auto_deploying.deploy_operation(operation_id)
+
+
+@queue.task(name="deployments.run", retry=Backoff(5, 60, 600))
+def run_deployment(id: str) -> None:
+    """Deploy to a provider; a repetition continues."""
+    from models.deployments import provider_deploying
+
+    provider_deploying.run_deployment(id)
+
+
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="deployments.sweep", queueing_lock="deployments.sweep", retry=Backoff(60, 600))
+def sweep_deployments(timestamp: int) -> None:
+    """Let deployments fail of which nothing was heard for too long."""
+    from models.deployments import provider_deploying
+
+    provider_deploying.fail_silent(now())
+
+
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="usage.count_zones", queueing_lock="usage.count_zones", retry=Backoff(600))
 def count_zones(timestamp: int) -> None:

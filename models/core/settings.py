@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535)
     stoa_host: str = "localhost"
     stoa_base_url: str = ""
+    stoa_sites_url: str = ""
+    cloudflare_base_url: str = "https://api.cloudflare.com/client/v4"
+    railway_base_url: str = "https://backboard.railway.com/graphql/v2"
     stoa_proxies: int = Field(0, ge=0, le=5)
     stoa_secret_key: SecretStr = SecretStr("")
     stoa_data_dir: Path = Path(".stoa")
@@ -270,6 +273,8 @@ class Settings(BaseSettings):
         "anthropic_base_url",
         "gemini_base_url",
         "stripe_api_base",
+        "cloudflare_base_url",
+        "railway_base_url",
         "oidc_issuer",
         "s3_endpoint",
     )
@@ -291,6 +296,22 @@ class Settings(BaseSettings):
         if parts.path or parts.username or parts.port == 0:
             raise ValueError("must be a URL without path or user name, such as https://stoa.example.org")
         return value
+
+    @field_validator("stoa_sites_url")
+    @classmethod
+    def _sites_pattern(cls, value: str) -> str:
+        if value in ("", "none"):
+            return value
+        parts = urlsplit(value.replace("{name}", "name").rstrip("/"))
+        usable = parts.scheme in ("http", "https") and parts.path == "" and not parts.query
+        host = parts.hostname or ""
+        if not usable or value.count("{name}") != 1 or "{name}." not in value or parts.username:
+            raise ValueError(
+                "must be an address whose host begins with {name}, such as https://{name}.sites.example.org, or none"
+            )
+        if not re.fullmatch(r"name(\.[a-z0-9-]+)+", host) or parts.port == 0:
+            raise ValueError("must be an address whose host begins with {name}, in small letters")
+        return value.rstrip("/")
 
     @field_validator("stoa_host")
     @classmethod
@@ -469,6 +490,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _sites_apart(self) -> "Settings":
+        console, suffix = urlsplit(self.base_url).hostname or "", self._sites_suffix
+        if suffix and suffix in console:
+            raise ValueError(
+                f"STOA_SITES_URL: sites below {suffix} would share the host of the console, {console}. Use another domain for them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _play_or_real_money(self) -> "Settings":
         key = self.stripe_secret_key.get_secret_value() if self.stripe_secret_key else ""
         if self.stoa_stripe == "demo" and key and not key.startswith(DEMO_STRIPE_KEY):
@@ -483,6 +513,23 @@ class Settings(BaseSettings):
     def base_url(self) -> str:
         """The public URL of this server, without a trailing slash."""
         return self.stoa_base_url or f"http://localhost:{self.port}"
+
+    @property
+    def sites_url(self) -> str:
+        """Where sites of projects are served, with `{name}` in the host; empty if nowhere. On `localhost`, hosts below it reach this
+        server too, and share no cookies with it."""
+        if self.stoa_sites_url:
+            return "" if self.stoa_sites_url == "none" else self.stoa_sites_url
+        parts = urlsplit(self.base_url)
+        if parts.hostname != "localhost":
+            return ""
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{{name}}.sites.localhost{port}"
+
+    @property
+    def _sites_suffix(self) -> str:
+        host = urlsplit(self.sites_url.replace("{name}", "name")).hostname or ""
+        return host.removeprefix("name.")
 
     @property
     def data_dir(self) -> Path:
@@ -542,6 +589,12 @@ class Settings(BaseSettings):
             found.append(
                 f"STOA_BASE_URL: {self.base_url} is public and not encrypted; cookies and keys can be intercepted. "
                 "Put a TLS proxy in front of Stoa and set its https:// URL."
+            )
+        console, sites = (urlsplit(self.base_url).hostname or "").split("."), self._sites_suffix.split(".")
+        if public and len(sites) > 1 and console[-2:] == sites[-2:]:
+            found.append(
+                f"STOA_SITES_URL: sites share the domain {'.'.join(sites[-2:])} with the console, and may set cookies for it. "
+                "A domain of their own keeps them apart."
             )
         if public and self.smtp_url is None:
             found.append(

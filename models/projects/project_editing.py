@@ -1,6 +1,6 @@
 """Making, renaming, deleting and restoring projects, their intent and brief, and figures about their snapshots (contract 3.1, 3.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -21,10 +21,20 @@ MAX_BRIEF = 64 << 10
 
 
 class SnapshotInsights(NamedTuple):
-    """When the project was last merged, and how many snapshots came after; None without a merge."""
+    """When the project was last merged and last deployed, and how many snapshots came after each; None without one."""
 
     last_merge_at: datetime | None
     snapshots_since_last_merge: int | None
+    last_deploy_at: datetime | None = None
+    snapshots_since_last_deploy: int | None = None
+
+
+_last_deploys: list[Callable[[str], datetime | None]] = []
+
+
+def register_last_deploy(function: Callable[[str], datetime | None]) -> None:
+    """Let a later room say when a project was last deployed."""
+    _last_deploys.append(function)
 
 
 def create_project(caller: ProjectCaller, account: Account, name: str) -> Project:
@@ -99,12 +109,16 @@ def set_brief(caller: ProjectCaller, id: str, intent: str, brief: dict[str, Any]
 def insights(project: Project) -> SnapshotInsights:
     """Figures about the snapshots of a project."""
     merged = last_event(project.id, "merge.completed")
-    if merged is None:
-        return SnapshotInsights(None, None)
-    later = select(func.count()).where(
-        Snapshot.project_id == project.id, Snapshot.created_at > merged.created_at
-    )
-    return SnapshotInsights(merged.created_at, db.session.scalar(later) or 0)
+    at = merged.created_at if merged else None
+    deployed = next(filter(None, (function(project.id) for function in _last_deploys)), None)
+    return SnapshotInsights(at, _snapshots_since(project, at), deployed, _snapshots_since(project, deployed))
+
+
+def _snapshots_since(project: Project, moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    later = select(func.count()).where(Snapshot.project_id == project.id, Snapshot.created_at > moment)
+    return db.session.scalar(later) or 0
 
 
 def due_projects(moment: datetime, days: int) -> Sequence[str]:

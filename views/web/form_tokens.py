@@ -48,6 +48,7 @@ ONCE = frozenset(
         ),
         *("orgs.create_org_key", "orgs.create_service", "orgs.create_team", "orgs.create_webhook"),
         *("orgs.name_domain", "orgs.new_scim_token", "orgs.rotate_org_key", "orgs.send_invites"),
+        "deployments.deploy_snapshot",
         "plan_admin.create_plan",
         *("projects.add_project", "projects.add_workspace"),
         "playground.send",

@@ -47,6 +47,7 @@ TAGS = {
     "Insights": "What to do next in projects: action items, next steps and decisions",
     "Files of projects": "The bytes of projects: files and manifests, one at a time or in batches",
     "Runners": "Programs on machines of your own that take work: restore a tree, run commands at it, return what changed",
+    "Deployments": "Deploy snapshots of projects, roll back, and what that needs: settings, credentials, resources",
     "Devices": "Sign-in of clients of projects, by a code or with Google",
     "Runs": "Agent runs: start, steps, finish, cost",
     "Threads": "Threads and their messages: read, write, search, export",

@@ -13,6 +13,9 @@ from models.projects.project_ids import fits
 from models.projects.workspaces.overlap_index import follow_main_choice, follow_move
 from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
+head_moved = Signal()
+"""Sent with the `WorkspaceOperation` that moved a head, in its transaction."""
+
 
 head_moved = Signal()
 """Sent with the `WorkspaceOperation` that moved a head, in its transaction."""

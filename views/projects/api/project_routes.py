@@ -112,9 +112,9 @@ def get_project(project_id: str) -> Response:
         events=[event_json(row) for row in events_of(project.id, 20)],
         snapshot_insights={
             "last_merge_at": iso(merged.last_merge_at),
-            "last_deploy_at": None,
+            "last_deploy_at": iso(merged.last_deploy_at),
             "snapshots_since_last_merge": merged.snapshots_since_last_merge,
-            "snapshots_since_last_deploy": None,
+            "snapshots_since_last_deploy": merged.snapshots_since_last_deploy,
         },
     )
 

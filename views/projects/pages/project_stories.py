@@ -18,6 +18,9 @@ EVENTS = {
     "snapshot.pulled": "moved {workspace} to a snapshot",
     "operation.undone": "undid an operation of {workspace}",
     "merge.completed": "merged into {workspace}",
+    "deployment.live": "deployed {workspace}",
+    "deployment.failed": "could not deploy {workspace}",
+    "deployment.rolled_back": "rolled {workspace} back to an earlier deployment",
 }
 OPERATIONS = {
     "snapshot": "pushed a snapshot to {workspace}",

@@ -1,0 +1,24 @@
+"""Deployments: what a project shows the world, from which snapshot; credentials, resources, and the places to deploy to."""
+
+from models.deployments import account_ends, auto_deploying, static_adapter, webhook_adapter
+from models.deployments.deployment import DeployedSite, Deployment, DeploymentLogLine
+from models.deployments.deployment_listing import failed_deployments
+from models.deployments.deployment_running import deployment_finished
+from models.deployments.deployment_setting import DeploymentSetting
+from models.deployments.infrastructure_resource import InfrastructureResource
+from models.deployments.provider_credential import ProviderCredential
+
+__all__ = [
+    "DeployedSite",
+    "Deployment",
+    "DeploymentLogLine",
+    "DeploymentSetting",
+    "InfrastructureResource",
+    "ProviderCredential",
+    "account_ends",
+    "auto_deploying",
+    "deployment_finished",
+    "failed_deployments",
+    "static_adapter",
+    "webhook_adapter",
+]

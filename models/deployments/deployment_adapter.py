@@ -1,0 +1,134 @@
+"""What a place to deploy to must be able to do, and the places that this server knows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from sqlalchemy import select
+
+from models.core.db import db
+from models.core.errors import Invalid
+from models.deployments.deployment import Deployment
+from models.deployments.deployment_setting import DeploymentSetting
+from models.projects.environment import EnvironmentVariable
+from models.projects.project import Project
+from models.projects.workspaces.workspace import Workspace
+
+Log = Callable[[str, str], None]
+"""Takes a step (`install`, `build`, `deploy`) and a line."""
+
+
+class NotDeployable(Invalid):
+    """The files or the settings cannot be deployed there; the message says what to change."""
+
+    code = "not_deployable"
+
+
+class DeploymentFailed(Exception):
+    """The place did not take it, or it is not healthy there. The message is for the user, and has no secret."""
+
+
+class Capabilities(NamedTuple):
+    """`title` is what pages call it, `provider` whose credential it needs. `instant`: it is done within the transaction that asks.
+    `releases`: an earlier deployment can be released again. `waits`: somebody else says how it ended."""
+
+    title: str
+    provider: str | None = None
+    instant: bool = False
+    releases: bool = False
+    waits: bool = False
+
+
+class DeploymentPlan(NamedTuple):
+    """What a deployment will do: the tree of the folder that is served, its number of files and bytes, the names of variables that it
+    reads, and the resources that it makes (type and name)."""
+
+    tree_hash: str
+    folder: str
+    files: int
+    bytes: int
+    variables: Sequence[str] = ()
+    resources: Sequence[tuple[str, str]] = ()
+
+
+class DeploymentTask(NamedTuple):
+    """All that a deployment outside of a transaction needs, as plain values. `key` stays the same when it is repeated, `name` is what the
+    provider should call it. `secret` and `metadata` are of the credential or the webhook: never log them."""
+
+    key: str
+    account_id: str
+    name: str
+    plan: DeploymentPlan
+    facts: Mapping[str, Any]
+    secret: bytes
+    metadata: Mapping[str, Any]
+
+
+class DeploymentOutcome(NamedTuple):
+    """How a deployment went at the provider: whether it is live and healthy, or goes on there; its address, what the provider calls it, and
+    resources that it made there (type, the provider's id, name)."""
+
+    done: bool = True
+    url: str | None = None
+    external_id: str | None = None
+    resources: Sequence[tuple[str, str, str]] = ()
+
+
+class Health(NamedTuple):
+    """Whether a live deployment answers, and that as a sentence. `ok` None: nobody checks it."""
+
+    ok: bool | None
+    sentence: str
+
+
+class DeploymentAdapter(Protocol):
+    """A place to deploy to. What reaches a network is called outside of transactions, and never holds a lock."""
+
+    name: str
+    capabilities: Capabilities
+
+    def plan(self, project: Project, root: str, setting: DeploymentSetting) -> DeploymentPlan:
+        """What a deployment of the tree `root` will do. Raises NotDeployable."""
+
+    def task(
+        self, project: Project, workspace: Workspace, deployment: Deployment, plan: DeploymentPlan
+    ) -> DeploymentTask:
+        """What `deploy` needs. Raises DeploymentFailed."""
+
+    def deploy(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
+        """Do it, and check the health of the result. Idempotent by the key of the task. Raises DeploymentFailed."""
+
+    def health(self, deployment: Deployment) -> Health:
+        """Whether a live deployment answers."""
+
+    def destroy(self, provider_resource_id: str, token: str, metadata: Mapping[str, Any]) -> None:
+        """Remove a resource at the provider. Raises DeploymentFailed."""
+
+
+_adapters: dict[str, DeploymentAdapter] = {}
+
+
+def register_adapter(adapter: DeploymentAdapter) -> None:
+    """Offer a place to deploy to."""
+    _adapters[adapter.name] = adapter
+
+
+def adapters() -> Mapping[str, DeploymentAdapter]:
+    """The places to deploy to, by name."""
+    return _adapters
+
+
+def adapter_of(name: str) -> DeploymentAdapter:
+    """The place with this name. Raises NotDeployable for one that this server no longer knows."""
+    found = _adapters.get(name)
+    if found is None:
+        raise NotDeployable(f"This server does not deploy to '{name}'. Choose another place in the settings.")
+    return found
+
+
+def variable_names(project_id: str, workspace_id: str) -> list[str]:
+    """The names of the variables that a deployment of the workspace may read, in order; no values."""
+    query = select(EnvironmentVariable.key).where(
+        EnvironmentVariable.project_id == project_id,
+        (EnvironmentVariable.workspace_id.is_(None)) | (EnvironmentVariable.workspace_id == workspace_id),
+    )
+    return sorted(set(db.session.scalars(query)))

@@ -1,0 +1,49 @@
+"""Ending a resource: at its provider as well as that works, and here in any case."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from models.core.db import db
+from models.deployments.deployment_adapter import DeploymentFailed, adapters
+from models.deployments.infrastructure_resource import InfrastructureResource, mark_deleted, resource_of
+from models.deployments.provider_credential import credential_of, token_of
+from models.projects.project_access import ProjectCaller, own_project
+
+
+class ResourceEnding(NamedTuple):
+    """A resource that is to end, and how its provider is reached. `token` None: it is not. Never log it."""
+
+    id: str
+    provider: str
+    provider_resource_id: str | None
+    token: str | None
+    metadata: Mapping[str, Any]
+
+
+def resource_to_destroy(caller: ProjectCaller, project_id: str, id: str) -> ResourceEnding:
+    """What `destroy_resource` needs. Raises NotFound, Forbidden."""
+    project = own_project(caller, project_id, "manage_projects")
+    row = resource_of(project, id)
+    credential = credential_of(project.account_id, row.provider)
+    token = token_of(credential) if credential else None
+    about = (credential.about if credential else None) or {}
+    return ResourceEnding(row.id, row.provider, row.provider_resource_id, token, about)
+
+
+def destroy_resource(ending: ResourceEnding) -> None:
+    """Ask the provider to destroy it, outside of a transaction, then mark it as deleted; if that failed, its error says so. Idempotent.
+    Flushes."""
+    error = None
+    adapter = adapters().get(ending.provider)
+    row = db.session.get_one(InfrastructureResource, ending.id)
+    if row.status == "deleted":
+        return
+    db.session.rollback()
+    if adapter is None or ending.token is None or ending.provider_resource_id is None:
+        error = "It was not destroyed at the provider: there is no credential for it. Look there."
+    else:
+        try:
+            adapter.destroy(ending.provider_resource_id, ending.token, ending.metadata)
+        except DeploymentFailed as failed:
+            error = f"It may still be at the provider: {failed}"
+    mark_deleted(db.session.get_one(InfrastructureResource, ending.id), error)

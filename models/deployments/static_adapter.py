@@ -1,0 +1,119 @@
+"""The adapter `static`: serves a folder of a snapshot straight from the stored bytes, on an origin of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.core.db import db
+from models.core.errors import DomainError
+from models.deployments.deployment import Deployment
+from models.deployments.deployment_adapter import (
+    Capabilities,
+    DeploymentFailed,
+    DeploymentOutcome,
+    DeploymentPlan,
+    DeploymentTask,
+    Health,
+    Log,
+    NotDeployable,
+    register_adapter,
+)
+from models.deployments.deployment_setting import DeploymentSetting
+from models.deployments.site_addresses import site_hosts
+from models.deployments.site_serving import INDEX, ServedTree, find_path, subtree
+from models.projects.project import Project
+from models.projects.snapshots.blob_packs import BlobDamaged, blob_row, existing_blobs
+from models.projects.snapshots.manifest_store import tree_entries
+from models.projects.snapshots.tree_reading import entries_at
+from models.projects.workspaces.workspace import Workspace
+
+FOLDERS = ("dist", "build", "out", "public", "_site", ".")
+"""Where an index.html is looked for, in this order."""
+
+
+class StaticAdapter:
+    """Static sites of this server."""
+
+    name = "static"
+    capabilities = Capabilities("Static site on this server", instant=True, releases=True)
+
+    def plan(self, project: Project, root: str, setting: DeploymentSetting) -> DeploymentPlan:
+        """The folder that is served, and that all of its files are stored. Raises NotDeployable."""
+        if site_hosts() is None:
+            raise NotDeployable(
+                "This server serves no sites yet: the operator sets STOA_SITES_URL, such as https://{name}.sites.example.org."
+            )
+        plan = folder_plan(project.account_id, root, setting)
+        missing = missing_files(project.account_id, plan.tree_hash)
+        if missing:
+            raise NotDeployable(
+                f"The bytes of {len(missing)} files are not stored, such as {missing[0][:200]}. Push the snapshot again."
+            )
+        return plan
+
+    def task(
+        self, project: Project, workspace: Workspace, deployment: Deployment, plan: DeploymentPlan
+    ) -> DeploymentTask:
+        """Nothing is copied: the release is a pointer, which the caller moves."""
+        raise NotImplementedError
+
+    def deploy(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
+        """As `task`."""
+        raise NotImplementedError
+
+    def health(self, deployment: Deployment) -> Health:
+        """Whether its first page can be read."""
+        project = db.session.get(Project, deployment.project_id)
+        if project is None or deployment.tree_hash is None:
+            return Health(False, "There is nothing to show.")
+        try:
+            found = find_path(ServedTree(project.account_id, deployment.tree_hash), "/")
+            stored = found.entry and blob_row(project.account_id, found.entry.hash or "")
+        except (BlobDamaged, DomainError):
+            stored = None
+        if stored and found.status == 200:
+            return Health(True, "Its first page answers.")
+        return Health(False, "Its first page cannot be read.")
+
+    def destroy(self, provider_resource_id: str, token: str, metadata: Mapping[str, Any]) -> None:
+        """It makes no resources."""
+        raise DeploymentFailed("Static sites have no resources.")
+
+
+def folder_plan(account_id: str, root: str, setting: DeploymentSetting) -> DeploymentPlan:
+    """The folder of a tree that has the site: that of the settings, else the first of `FOLDERS` with an index.html. Raises NotDeployable."""
+    folder = setting.folder or _found_folder(account_id, root)
+    tree = subtree(account_id, root, folder)
+    if tree is None:
+        raise NotDeployable(f"The snapshot has no folder {folder}. Choose another folder in the settings.")
+    entries = [each for each in tree_entries(account_id, tree) if each.kind == "file"]
+    if all(each.path != INDEX for each in entries):
+        where = "The snapshot" if folder == "." else f"The folder {folder}"
+        raise NotDeployable(f"{where} has no index.html. Choose the folder with the site in the settings.")
+    return DeploymentPlan(tree, folder, len(entries), sum(each.size or 0 for each in entries))
+
+
+def missing_files(account_id: str, tree: str) -> list[str]:
+    """The paths of a tree whose bytes are not stored, in order."""
+    files = [each for each in tree_entries(account_id, tree) if each.kind == "file"]
+    stored = existing_blobs(account_id, {each.hash for each in files if each.hash})
+    return sorted(each.path for each in files if each.hash not in stored)
+
+
+def _found_folder(account_id: str, root: str) -> str:
+    paths = {folder: INDEX if folder == "." else f"{folder}/{INDEX}" for folder in FOLDERS}
+    found = entries_at(account_id, root, [*paths.values(), "package.json"])
+    folder = next((each for each, path in paths.items() if path in found), None)
+    if folder is not None:
+        return folder
+    if "package.json" in found:
+        raise NotDeployable(
+            "No built site was found: there is no index.html in dist, build, out, public or at the root. Build it, and push"
+            " the built folder too, or choose the folder in the settings."
+        )
+    raise NotDeployable(
+        "No site was found: there is no index.html at the root, or in dist, build, out or public. Add one, or choose the folder"
+        " in the settings."
+    )
+
+
+register_adapter(StaticAdapter())

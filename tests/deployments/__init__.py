@@ -1,0 +1,1 @@
+"""Deployments: their API, pages, adapters, and the hosts of sites."""

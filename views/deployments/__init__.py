@@ -1,0 +1,1 @@
+"""Doors of deployments: pages, JSON API, and the hosts of sites."""
