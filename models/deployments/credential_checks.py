@@ -6,14 +6,14 @@ from typing import Any
 import requests
 
 from models.core.db import extension
-from models.deployments.provider_credential import CredentialRefused, CredentialUnverified
+from models.deployments.provider_credential import ProviderTokenRefused, ProviderTokenUnverified
 
 SECONDS = 15.0
 
 
 def verify_credential(provider: str, token: str) -> Mapping[str, Any]:
     """What the provider says that a token reaches: the ids and names of its accounts. Blocks; call it outside of a transaction. Raises
-    CredentialRefused and CredentialUnverified (400)."""
+    ProviderTokenRefused and ProviderTokenUnverified (400)."""
     return _cloudflare(token) if provider == "cloudflare" else _railway(token)
 
 
@@ -21,7 +21,7 @@ def _cloudflare(token: str) -> Mapping[str, Any]:
     base = extension("settings").cloudflare_base_url
     said = _ask("Cloudflare", "GET", f"{base}/user/tokens/verify", token)
     if not said.get("success") or _part(said, "result").get("status") != "active":
-        raise CredentialRefused("Cloudflare does not accept this token, or it is not active.")
+        raise ProviderTokenRefused("Cloudflare does not accept this token, or it is not active.")
     listed = _ask("Cloudflare", "GET", f"{base}/accounts", token).get("result")
     first = next((each for each in listed if isinstance(each, dict)), {}) if isinstance(listed, list) else {}
     return (
@@ -36,7 +36,7 @@ def _railway(token: str) -> Mapping[str, Any]:
     said = _ask("Railway", "POST", base, token, {"query": "query { me { id name } }"})
     me = _part(_part(said, "data"), "me")
     if "id" not in me:
-        raise CredentialRefused("Railway does not accept this token.")
+        raise ProviderTokenRefused("Railway does not accept this token.")
     return {"user_id": str(me["id"])[:100], "name": str(me.get("name") or "")[:200]}
 
 
@@ -53,11 +53,11 @@ def _ask(who: str, method: str, url: str, token: str, body: Any = None) -> Mappi
         said = answer.json()
     except (requests.RequestException, ValueError):
         # the error may repeat the request
-        raise CredentialUnverified(f"{who} could not be asked. Try again in a minute.") from None
+        raise ProviderTokenUnverified(f"{who} could not be asked. Try again in a minute.") from None
     if answer.status_code in (400, 401, 403):
-        raise CredentialRefused(f"{who} does not accept this token.")
+        raise ProviderTokenRefused(f"{who} does not accept this token.")
     if answer.status_code != 200 or not isinstance(said, dict):
-        raise CredentialUnverified(f"{who} answered {answer.status_code}. Try again in a minute.")
+        raise ProviderTokenUnverified(f"{who} answered {answer.status_code}. Try again in a minute.")
     return said
 
 

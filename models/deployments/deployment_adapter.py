@@ -73,7 +73,7 @@ class DeploymentOutcome(NamedTuple):
     resources: Sequence[tuple[str, str, str]] = ()
 
 
-class Health(NamedTuple):
+class DeploymentHealth(NamedTuple):
     """Whether a live deployment answers, and that as a sentence. `ok` None: nobody checks it."""
 
     ok: bool | None
@@ -97,7 +97,7 @@ class DeploymentAdapter(Protocol):
     def deploy(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
         """Do it, and check the health of the result. Idempotent by the key of the task. Raises DeploymentFailed."""
 
-    def health(self, deployment: Deployment) -> Health:
+    def health(self, deployment: Deployment) -> DeploymentHealth:
         """Whether a live deployment answers."""
 
     def destroy(self, provider_resource_id: str, token: str, metadata: Mapping[str, Any]) -> None:

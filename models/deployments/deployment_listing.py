@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from models.core.db import db
 from models.deployments.deployment import UNDER_WAY, Deployment, DeploymentLogLine
@@ -47,7 +48,7 @@ def failed_deployments(project: Project) -> Sequence[Deployment]:
         select(Deployment)
         .join(Workspace, Workspace.id == Deployment.workspace_id)
         .where(Deployment.project_id == project.id, Workspace.deleted_at.is_(None))
-        .distinct(Deployment.workspace_id)
+        .ext(distinct_on(Deployment.workspace_id))
         .order_by(Deployment.workspace_id, Deployment.started_at.desc(), Deployment.id.desc())
     )
     return [each for each in db.session.scalars(newest) if each.state == "failed"]

@@ -22,14 +22,14 @@ PURPOSE = "provider"
 MAX_TOKEN, MAX_METADATA = 4_096, 4_096
 
 
-class CredentialRefused(DomainError):
+class ProviderTokenRefused(DomainError):
     """The provider does not accept the token."""
 
     status = 400
     code = "invalid_credentials"
 
 
-class CredentialUnverified(DomainError):
+class ProviderTokenUnverified(DomainError):
     """The provider is unknown, or could not say whether the token is right."""
 
     status = 400
@@ -72,11 +72,11 @@ def credentials_of(caller: ProjectCaller, account: Account) -> Sequence[Provider
 def check_credential(
     caller: ProjectCaller, account: Account, provider: str, token: str, metadata: Mapping[str, Any] | None
 ) -> None:
-    """What can be said of a new credential before its provider is asked. Raises NotFound, Forbidden, Invalid (422), CredentialUnverified
+    """What can be said of a new credential before its provider is asked. Raises NotFound, Forbidden, Invalid (422), ProviderTokenUnverified
     (400) for an unknown provider."""
     check_project_role(caller, account.id, "manage_projects")
     if provider not in PROVIDERS:
-        raise CredentialUnverified(f"'provider' must be one of {', '.join(PROVIDERS)}.")
+        raise ProviderTokenUnverified(f"'provider' must be one of {', '.join(PROVIDERS)}.")
     if not 8 <= len(token) <= MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise Invalid(
             "'api_token' must be the token alone, without spaces.",

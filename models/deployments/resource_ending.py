@@ -30,20 +30,20 @@ def resource_to_destroy(caller: ProjectCaller, project_id: str, id: str) -> Reso
     return ResourceEnding(row.id, row.provider, row.provider_resource_id, token, about)
 
 
-def destroy_resource(ending: ResourceEnding) -> None:
-    """Ask the provider to destroy it, outside of a transaction, then mark it as deleted; if that failed, its error says so. Idempotent.
-    Flushes."""
-    error = None
+def destroy_at_provider(ending: ResourceEnding) -> str | None:
+    """Ask the provider to destroy it; why it may still be there, None if it is gone. Blocks; call it outside of a transaction."""
     adapter = adapters().get(ending.provider)
-    row = db.session.get_one(InfrastructureResource, ending.id)
-    if row.status == "deleted":
-        return
-    db.session.rollback()
     if adapter is None or ending.token is None or ending.provider_resource_id is None:
-        error = "It was not destroyed at the provider: there is no credential for it. Look there."
-    else:
-        try:
-            adapter.destroy(ending.provider_resource_id, ending.token, ending.metadata)
-        except DeploymentFailed as failed:
-            error = f"It may still be at the provider: {failed}"
-    mark_deleted(db.session.get_one(InfrastructureResource, ending.id), error)
+        return "It was not destroyed at the provider, which this server cannot reach for it. Look there."
+    try:
+        adapter.destroy(ending.provider_resource_id, ending.token, ending.metadata)
+    except DeploymentFailed as failed:
+        return f"It may still be at the provider: {failed}"
+    return None
+
+
+def end_resource(ending: ResourceEnding, error: str | None) -> None:
+    """Mark a resource as deleted after its provider was asked. Idempotent. Flushes."""
+    row = db.session.get_one(InfrastructureResource, ending.id)
+    if row.status != "deleted":
+        mark_deleted(row, error)

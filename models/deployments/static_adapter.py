@@ -9,10 +9,10 @@ from models.deployments.deployment import Deployment
 from models.deployments.deployment_adapter import (
     Capabilities,
     DeploymentFailed,
+    DeploymentHealth,
     DeploymentOutcome,
     DeploymentPlan,
     DeploymentTask,
-    Health,
     Log,
     NotDeployable,
     register_adapter,
@@ -60,19 +60,19 @@ class StaticAdapter:
         """As `task`."""
         raise NotImplementedError
 
-    def health(self, deployment: Deployment) -> Health:
+    def health(self, deployment: Deployment) -> DeploymentHealth:
         """Whether its first page can be read."""
         project = db.session.get(Project, deployment.project_id)
         if project is None or deployment.tree_hash is None:
-            return Health(False, "There is nothing to show.")
+            return DeploymentHealth(False, "There is nothing to show.")
         try:
             found = find_path(ServedTree(project.account_id, deployment.tree_hash), "/")
             stored = found.entry and blob_row(project.account_id, found.entry.hash or "")
         except (BlobDamaged, DomainError):
             stored = None
         if stored and found.status == 200:
-            return Health(True, "Its first page answers.")
-        return Health(False, "Its first page cannot be read.")
+            return DeploymentHealth(True, "Its first page answers.")
+        return DeploymentHealth(False, "Its first page cannot be read.")
 
     def destroy(self, provider_resource_id: str, token: str, metadata: Mapping[str, Any]) -> None:
         """It makes no resources."""

@@ -13,10 +13,10 @@ from models.deployments.deployment import Deployment
 from models.deployments.deployment_adapter import (
     Capabilities,
     DeploymentFailed,
+    DeploymentHealth,
     DeploymentOutcome,
     DeploymentPlan,
     DeploymentTask,
-    Health,
     Log,
     NotDeployable,
     register_adapter,
@@ -97,9 +97,9 @@ class WebhookAdapter:
         log("deploy", f"The CI answered {answer.status}. It reports the result.")
         return DeploymentOutcome(done=False)
 
-    def health(self, deployment: Deployment) -> Health:
+    def health(self, deployment: Deployment) -> DeploymentHealth:
         """Only the CI knows it afterwards."""
-        return Health(None, "Your CI deployed it. Nobody checks it now.")
+        return DeploymentHealth(None, "Your CI deployed it. Nobody checks it now.")
 
     def destroy(self, provider_resource_id: str, token: str, metadata: Mapping[str, Any]) -> None:
         """It makes no resources."""

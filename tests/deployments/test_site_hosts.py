@@ -13,7 +13,6 @@ from tests.deployments.deployment_calls import INDEX, SITE, SiteCalls, fetch
 from tests.factories import Person
 from views.deployments.pages import site_host
 
-
 PATHS = [
     ("/", 200, INDEX, "text/html; charset=utf-8"),
     ("/?a=1", 200, INDEX, "text/html; charset=utf-8"),

@@ -22,6 +22,7 @@ from models.orgs.webhooks import OrgWebhook, WebhookDelivery
 from models.runs import RunShare
 from tests import factories
 from tests.assistants.assistant_rows import assistant_rows
+from tests.deployments.deployment_rows import deployment_rows
 from tests.projects.project_rows import project_rows
 from tests.threads.thread_rows import thread_rows
 
@@ -88,10 +89,12 @@ def rows_of(organisation: Org, owner: User, member: User, applicant: User) -> di
         thread = thread_rows(owner.id, Account(org_id=org))
         assistant = assistant_rows(owner.id, Account(org_id=org))
         project = project_rows(owner.id, Account(org_id=org))
+        deployed = deployment_rows(owner.id, Account(org_id=org), project)
     found = {name: str(row.id) for name, row in rows.items()}
     return found | {
         **thread,
         **assistant,
+        **deployed,
         **project,
         "team_id": team.id,
         "user_id": member.id,

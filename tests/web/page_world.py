@@ -37,6 +37,7 @@ from tests.assistants.assistant_rows import assistant_rows
 from tests.billing.stage import Desk
 from tests.billing.subscribers import Plans
 from tests.billing.test_plans import PRO
+from tests.deployments.deployment_rows import deployment_rows
 from tests.factories import Person, now
 from tests.orgs.org_rows import rows_of
 from tests.projects.project_rows import project_rows
@@ -201,10 +202,12 @@ def _document(delia: User) -> dict[str, str]:
 
 def _threads(delia: User, run_id: str) -> dict[str, str]:
     account = Account(user_id=delia.id)
+    project = project_rows(delia.id, account, run_id)
     return (
         thread_rows(delia.id, account)
         | assistant_rows(delia.id, account)
-        | project_rows(delia.id, account, run_id)
+        | project
+        | deployment_rows(delia.id, account, project)
     )
 
 

@@ -10,7 +10,7 @@ from models.core.db import db
 from models.core.errors import Invalid, NotFound
 from models.deployments import deployment_running, infrastructure_resource
 from models.deployments.deployment import TRIGGERS
-from models.deployments.resource_ending import destroy_resource, resource_to_destroy
+from models.deployments.resource_ending import destroy_at_provider, end_resource, resource_to_destroy
 from models.deployments.runtime_detection import detect_needs, needs_json
 from models.deployments.snapshot_choice import snapshot_with_manifest
 from models.projects.project_access import own_project
@@ -117,7 +117,7 @@ def remove_resource(project_id: str, resource_id: str) -> Response:
     caller = project_caller()
     ending = resource_to_destroy(caller, project_id, resource_id)
     db.session.rollback()  # no transaction is open while the provider works
-    destroy_resource(ending)
+    end_resource(ending, destroy_at_provider(ending))
     db.session.commit()
     return jsonify(success=True)
 

@@ -10,7 +10,7 @@ from models.core.errors import Invalid, NotFound
 from models.deployments import infrastructure_resource, provider_credential
 from models.deployments.credential_checks import verify_credential
 from models.deployments.provider_credential import PROVIDERS, credential_of
-from models.deployments.resource_ending import destroy_resource, resource_to_destroy
+from models.deployments.resource_ending import destroy_at_provider, end_resource, resource_to_destroy
 from models.ledger import Account
 from models.projects import Project
 from models.projects.project_listing import people_of
@@ -46,8 +46,8 @@ def add_credential(project_id: str) -> ResponseReturnValue:
         )
     except (
         Invalid,
-        provider_credential.CredentialRefused,
-        provider_credential.CredentialUnverified,
+        provider_credential.ProviderTokenRefused,
+        provider_credential.ProviderTokenUnverified,
     ) as error:
         db.session.rollback()
         fields = error.fields if isinstance(error, Invalid) and error.fields else {}
@@ -100,7 +100,7 @@ def remove_resource(project_id: str, resource_id: str) -> ResponseReturnValue:
     viewed_project(project_id, "manage_projects")
     ending = resource_to_destroy(viewer(), project_id, resource_id)
     db.session.rollback()
-    destroy_resource(ending)
+    end_resource(ending, destroy_at_provider(ending))
     db.session.commit()
     toast("The resource is gone from the project.")
     return see_other(url_for("deployments.connections", project_id=project_id))

@@ -10,7 +10,7 @@ from models.core.errors import Conflict, DomainError
 from models.deployments import Deployment
 from models.deployments import deployment_listing as listing
 from models.deployments import deployment_running as running
-from models.deployments.deployment_adapter import Health, adapters
+from models.deployments.deployment_adapter import DeploymentHealth, adapters
 from models.deployments.deployment_setting import setting_of
 from models.deployments.site_addresses import site_hosts, site_of
 from models.projects import Project, Workspace
@@ -47,7 +47,7 @@ def ship(project_id: str) -> ResponseReturnValue:
         setting=setting_of(project.id, workspace.id) if workspace else None,
         adapters=adapters(),
         hosts=site_hosts(),
-        site=site_of(workspace) if workspace else None,
+        deployed_site=site_of(workspace) if workspace else None,
         live=live,
         health=_health(live),
         behind=listing.snapshots_behind(live, workspace) if live and workspace else None,
@@ -157,14 +157,14 @@ def _history(project: Project, workspace: Workspace | None) -> tuple[list[Deploy
     return rows[:SHOWN], href
 
 
-def _health(live: Deployment | None) -> Health | None:
+def _health(live: Deployment | None) -> DeploymentHealth | None:
     if live is None:
         return None
     found = adapters().get(live.adapter)
     try:
-        return found.health(live) if found else Health(None, "This server no longer deploys there.")
+        return found.health(live) if found else DeploymentHealth(None, "This server no longer deploys there.")
     except DomainError:
-        return Health(False, "Its files cannot be read right now.")
+        return DeploymentHealth(False, "Its files cannot be read right now.")
 
 
 def _words() -> dict[str, Any]:
