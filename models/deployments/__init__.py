@@ -1,6 +1,12 @@
 """Deployments: what a project shows the world, from which snapshot; credentials, resources, and the places to deploy to."""
 
-from models.deployments import account_ends, auto_deploying, static_adapter, webhook_adapter
+from models.deployments import (
+    account_ends,
+    auto_deploying,
+    cloudflare_adapter,
+    static_adapter,
+    webhook_adapter,
+)
 from models.deployments.deployment import DeployedSite, Deployment, DeploymentLogLine
 from models.deployments.deployment_listing import failed_deployments
 from models.deployments.deployment_running import deployment_finished
@@ -17,6 +23,7 @@ __all__ = [
     "ProviderCredential",
     "account_ends",
     "auto_deploying",
+    "cloudflare_adapter",
     "deployment_finished",
     "failed_deployments",
     "static_adapter",

@@ -7,7 +7,7 @@ from sqlalchemy import func, select, update
 
 from models.core.db import db, lock_name, now
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
-from models.deployments.deployment import STEPS, Deployment, DeploymentLogLine
+from models.deployments.deployment import STEPS, DeployedSite, Deployment, DeploymentLogLine
 from models.deployments.deployment_adapter import DeploymentPlan, NotDeployable, adapter_of
 from models.deployments.deployment_listing import live_deployment
 from models.deployments.deployment_setting import setting_of
@@ -214,7 +214,12 @@ def fail(deployment: Deployment, reason: str) -> None:
 
 
 def succeed(deployment: Deployment, url: str | None) -> None:
-    """The deployment is live, and healthy. Those of the workspace that were live are `stopped`. Flushes."""
+    """The deployment is live elsewhere, and healthy. Those of the workspace that were live are `stopped`, and its site on this server is
+    offline. Flushes."""
+    site = db.session.get(DeployedSite, deployment.workspace_id)
+    if site is not None and site.deployment_id is not None:
+        site.deployment_id = None
+        write_log(deployment, "deploy", ["The site on this server is offline now."])
     _make_live(deployment, url, "stopped")
     add_event(
         deployment.project_id,
