@@ -4,7 +4,7 @@ from sqlalchemy import delete, select, update
 
 from models.conversations.conversation import ENGINES, PURPOSES, ConversationQuestion, ProjectConversation
 from models.conversations.conversation_access import FoundConversation, open_turn_of, own_conversation
-from models.conversations.conversation_engine import engine_named
+from models.conversations.conversation_engine import check_engine
 from models.core.db import db, now
 from models.core.errors import Conflict, Invalid
 from models.ledger import Account
@@ -69,7 +69,7 @@ def start_conversation(
         created_at=now(),
         updated_at=now(),
     )
-    engine_named(engine).check(made)
+    check_engine(made, project.account_id)
     db.session.add(made)
     db.session.flush()
     _tell_files(project, workspace, mover or Mover(caller.user_id, "web"))
@@ -105,7 +105,7 @@ def change_conversation(
     if level is not None:
         _check(row.engine, level, row.agent, row.model, row.purpose)
         row.level = level
-        engine_named(row.engine).check(row)
+        check_engine(row, found.project.account_id)
     if not isinstance(budget, str):
         change_thread(found.thread, budget=budget)
     row.updated_at = now()

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from models.conversations.conversation import ProjectConversation
 from models.core.errors import DomainError
-from models.runners import Limits
+from models.runners import Level, LevelUnavailable, Limits, level_state
 
 if TYPE_CHECKING:
     from models.conversations.engine_session import EngineSession
@@ -67,6 +67,17 @@ class ConversationEngine(Protocol):
     def drive(self, session: "EngineSession") -> None:
         """Answer the prompt, if the plan has no `rounds`: return when the answer is whole, or soon after `session.stopped`. Called outside of any
         transaction. Raises DomainError: the turn fails with it, what was written and changed is kept."""
+
+
+def check_engine(conversation: ProjectConversation, account_id: str) -> ConversationEngine:
+    """The engine of a conversation, if it and its level work here for the account of the project. Raises EngineMissing (501), LevelUnavailable (409)
+    with the sentence that says why, and what `ConversationEngine.check` raises."""
+    engine = engine_named(conversation.engine)
+    state = level_state(cast(Level, conversation.level), account_id)
+    if not state.available:
+        raise LevelUnavailable(state.sentence)
+    engine.check(conversation)
+    return engine
 
 
 _ENGINES: dict[str, ConversationEngine] = {}

@@ -1,6 +1,7 @@
 """The system text of a turn: what the server says of the place, what rooms add, and the project's own instructions."""
 
 from collections.abc import Callable
+from typing import cast
 
 import orjson
 
@@ -9,7 +10,7 @@ from models.conversations.conversation_engine import EnginePlan
 from models.core.errors import DomainError
 from models.projects.snapshots.blob_packs import BlobDamaged, blob_bytes
 from models.projects.snapshots.tree_reading import entries_at
-from models.runners import levels
+from models.runners import Level, level_state
 from models.runners.changed_tree import tree_of
 
 MAX_PART = 8_000
@@ -39,7 +40,7 @@ def system_text(found: FoundConversation, plan: EnginePlan, manifest_hash: str |
     """The system text of a turn that begins with these files."""
     project, conversation = found.project, found.conversation
     rules = RULES.format(project=project.name, workspace=found.workspace.name)
-    level = levels(project.account_id)[conversation.level].sentence  # type: ignore[index]
+    level = level_state(cast(Level, conversation.level), project.account_id).sentence
     parts = [plan.instructions, rules, level]
     if project.brief:
         brief = orjson.dumps(project.brief, option=orjson.OPT_INDENT_2).decode()

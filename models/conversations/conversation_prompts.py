@@ -11,7 +11,7 @@ from models.accounts.key_format import PresentedKey
 from models.conversations.conversation import ProjectConversation
 from models.conversations.conversation_access import FoundConversation
 from models.conversations.conversation_editing import title_of
-from models.conversations.conversation_engine import engine_named
+from models.conversations.conversation_engine import check_engine
 from models.core.db import db, extension, now
 from models.core.errors import Invalid
 from models.projects import ProjectCaller
@@ -79,8 +79,7 @@ def say(
     conversation = found.conversation
     project = own_project(caller, conversation.project_id, "edit_projects")
     _check_prompt(prompt)
-    engine = engine_named(conversation.engine)
-    engine.check(conversation)
+    engine = check_engine(conversation, project.account_id)
     thread = lock(found.thread)
     if idempotency_key and (known := _same(thread.id, idempotency_key)) is not None:
         return known

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from models.conversations.conversation import ProjectConversation
 from models.conversations.conversation_access import FoundConversation
-from models.conversations.conversation_engine import EnginePlan, engine_named
+from models.conversations.conversation_engine import EnginePlan, check_engine
 from models.conversations.conversation_preamble import system_text
 from models.conversations.conversation_prompts import (
     KIND,
@@ -37,7 +37,7 @@ from models.core.db import db, now
 from models.core.errors import DomainError, NotFound
 from models.core.settings import Settings
 from models.projects import Project, Workspace
-from models.runners import Level, Workplace, open_workplace, store_changes
+from models.runners import Level, Workplace, level_state, open_workplace, store_changes
 from models.threads import Thread, ThreadMessage
 from models.threads.thread_documents import TurnDocuments
 from models.threads.thread_turn import Calls, ThreadTurn
@@ -128,6 +128,11 @@ class ConversationTurn(ThreadTurn):
     def _begin(self) -> bool:
         """Note what the turn begins with. False: it has ended, or only its end is left to do."""
         handle = self.handle
+        with handle.context():
+            # a probe may take long: not while the turn is locked
+            found = conversation_of(db.session.get_one(Turn, handle.id))
+            if found is not None:
+                level_state(cast(Level, found.level), handle.account_id)
         with handle.step() as turn:
             try:
                 self._find_place(turn)
@@ -151,8 +156,7 @@ class ConversationTurn(ThreadTurn):
         if row is None or row[1].deleted_at is not None:
             raise NotFound("The project of this conversation was deleted.", code="project_deleted")
         conversation, project, workspace = row[0], row[1], row[2]
-        engine = engine_named(conversation.engine)
-        engine.check(conversation)
+        engine = check_engine(conversation, project.account_id)
         self.plan = engine.plan(conversation, turn.user_id)
         stored = turn.request.get("base")
         if stored is None:

@@ -67,8 +67,12 @@ def register_level(level: Level, open_function: Open, probe: Probe) -> None:
 
 def levels(account_id: str | None = None) -> Mapping[Level, LevelState]:
     """The state of each level, for an account's runners too if one is given."""
-    absent = LevelState(False, NO_RUNNER)
-    return {level: _PROBES[level](account_id) if level in _PROBES else absent for level in LEVELS}
+    return {level: level_state(level, account_id) for level in LEVELS}
+
+
+def level_state(level: Level, account_id: str | None = None) -> LevelState:
+    """The state of one level, as `levels` gives it, without a look at the others."""
+    return _PROBES[level](account_id) if level in _PROBES else LevelState(False, NO_RUNNER)
 
 
 def open_workplace(
@@ -85,7 +89,7 @@ def open_workplace(
 ) -> Workplace:
     """Open the tree of a manifest of the account, None for an empty one, at a level; see `WorkplaceRequest`. The caller closes it. Raises LevelUnavailable (409) with
     the reason if the level does not work here, NotFound for an unknown manifest, ManifestUnreadable, FilesUnavailable (503), BlobDamaged."""
-    state = levels(account_id)[level]
+    state = level_state(level, account_id)
     if not state.available:
         raise LevelUnavailable(state.sentence)
     request = WorkplaceRequest(

@@ -10,7 +10,15 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.conversations import ConversationQuestion, Scratch, TimelineItem, conversation_turn, turn_result
+from models.accounts.key_format import present
+from models.conversations import (
+    ConversationQuestion,
+    Scratch,
+    TimelineItem,
+    conversation_turn,
+    say,
+    turn_result,
+)
 from models.conversations.conversation_questions import answer_question, reject_question
 from models.conversations.conversation_turn import ConversationTurn
 from models.conversations.turn_control import resume_conversation, stop_conversation
@@ -21,6 +29,7 @@ from models.ledger.ledger import CreditLedger
 from models.projects import Snapshot, SyncPreview, Workspace
 from models.projects.snapshots.blob_packs import QuotaExceeded
 from models.projects.workspaces.workspace_editing import create_workspace
+from models.runners import LevelUnavailable
 from models.runs import AgentRun
 from models.threads import Thread, ThreadMessage
 from models.turns import Turn, TurnEngine
@@ -350,3 +359,26 @@ def test_a_deleted_workspace_fails_the_turn(
     session.commit()
     turn = talk.said(EDIT)
     assert (turn.state, turn.error_code) == ("failed", "workspace_deleted")
+
+
+def test_a_level_that_does_not_work_here_is_refused_with_its_sentence(talk: Talk) -> None:
+    row = talk.found().conversation
+    row.level = "machine"
+    db.session.commit()
+    with pytest.raises(LevelUnavailable, match="runner"):
+        talk.begin(EDIT)
+    db.session.rollback()
+    row = talk.found().conversation
+    row.level = "virtual"
+    turn = say_of_a_dead_worker(talk)
+    talk.found().conversation.level = "machine"
+    db.session.commit()
+    turn = taken_over(talk, turn)
+    assert (turn.state, turn.error_code) == ("failed", "level_unavailable")
+
+
+def say_of_a_dead_worker(talk: Talk) -> Turn:
+    """A turn that no worker has begun."""
+    turn = say(talk.caller(), talk.found(), EDIT, key=present(talk.person.token), owner="gone:1:x")
+    db.session.commit()
+    return turn
