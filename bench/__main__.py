@@ -18,7 +18,19 @@ from pathlib import Path
 
 import psutil
 
-from bench import conversations, growth, load, peers, projects, search, settling, sockets, stoa, store
+from bench import (
+    conversations,
+    growth,
+    load,
+    peers,
+    projects,
+    sandbox,
+    search,
+    settling,
+    sockets,
+    stoa,
+    store,
+)
 from bench.load import Target, quantile
 
 CONNECTIONS = 64
@@ -134,6 +146,9 @@ class Bench:
                 moved = projects.measure(self.folder, upstream.port, min(1.0, self.plan.throughput / 10))
                 self.rows += [Row(*line) for line in projects.lines(moved)]
                 self.notes += projects.notes(moved)
+            if "sandbox" in self.parts:
+                started = sandbox.measure(self.folder, min(1.0, self.plan.throughput / 10))
+                self.rows += [Row(*line) for line in sandbox.lines(started)]
             if "growth" in self.parts:
                 self._growth(upstream)
             if "store" in self.parts:
@@ -540,6 +555,7 @@ PARTS = (
     "conversations",
     "search",
     "projects",
+    "sandbox",
     "memory",
     "settling",
     "growth",

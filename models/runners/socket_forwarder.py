@@ -45,7 +45,7 @@ def copy(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def main(arguments: list) -> None:
+def main(arguments: "list[str]") -> None:
     """See the module."""
     split = arguments.index("--")
     listeners = []

@@ -54,9 +54,6 @@ class UnixListener:
                 self._free.release()
                 return
             with self._lock:
-                if self._closed:
-                    peer.close()
-                    return
                 self._open.add(peer)
             threading.Thread(target=self._run, args=(peer,), name="stoa-socket", daemon=True).start()
 

@@ -7,6 +7,7 @@ from flask.cli import with_appcontext
 from models.admin import job_review
 from models.gateway.server_check import check_server
 from models.index import vector_state
+from models.runners import levels
 from views.admin.pages.admin_overview import needs_attention
 from views.admin.pages.proof_pages import summaries
 from views.gateway.api.model_calls import gateway
@@ -17,7 +18,7 @@ from views.web.format import duration_ms, moment
 @click.group("doctor", cls=CommandGroup, invoke_without_command=True)
 @with_appcontext
 def commands() -> None:
-    """Print what needs an operator, whether the servers of STOA_PROVIDERS_FILE can be reached, the job worker and the last proofs; exit 1
+    """Print what needs an operator, whether the servers of STOA_PROVIDERS_FILE can be reached, which levels of isolation work, the job worker and the last proofs; exit 1
     if something is urgent."""
     found = needs_attention()
     for each in found:
@@ -26,6 +27,8 @@ def commands() -> None:
         click.echo("Nothing needs attention.")
     for server in gateway(current_app).routes.configured.values():
         click.echo(f"server {server.name}  {check_server(server)}")
+    for name, level in levels().items():
+        click.echo(f"level {name}  {'works' if level.available else 'does not work'}: {level.sentence}")
     click.echo(f"documents  searched by {vector_state()}")
     click.echo(f"job worker  last report {moment(job_review.last_heartbeat())}")
     for proof in summaries():
