@@ -1,41 +1,34 @@
-"""Searches documents: words by BM25 and vectors, fused, then a few rules on what is shown.
+"""Searches documents: words and vectors, fused (`chunk_ranking`), then a few rules on what is shown."""
 
-PostgreSQL's own ranks are of little use (docs/performance.md), so its index only finds candidates by the rarest words of the query.
-How rare a word is, is computed from what is searched.
-"""
-
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import select, text, tuple_
+from sqlalchemy import select, tuple_
 
 from models.core.db import db
-from models.index.document_sources import ACCOUNT_MARK, WITHOUT_TERMS, Chunk, DocumentSource, quoted
+from models.index.chunk_ranking import (
+    NEAR_COSINE,
+    RANK_CONSTANT,
+    VECTORS_WEIGHT,
+    WORDS_WEIGHT,
+    Key,
+    SearchedSources,
+    fused,
+    ranked_by_words,
+)
+from models.index.document_sources import WITHOUT_TERMS, Chunk, DocumentSource
 from models.index.documents import Document, IndexScope
 from models.index.embedders import embedder
-from models.index.query_forms import QueryTerm, terms_in
+from models.index.query_forms import terms_in
 from models.index.terms import query_terms, words
-from models.index.vectors import NearChunk, near_chunks
+from models.index.vectors import near_chunks
 
 MAX_QUERY = 1_000
 """Characters of a query that are read."""
 MAX_TOP_K = 10
-RAREST = 8
-CANDIDATES = 1_000
-"""Chunks that are ranked by words. A word that occurs in more of them than this adds no candidates, unless it is the rarest."""
 NEAREST = 60
-K1, B = 1.2, 0.75
-RANK_CONSTANT = 60
-WORDS_WEIGHT, VECTORS_WEIGHT = 1.0, 0.5
 NAME_BONUS = 0.15
 """Added to the score by words, as a share of it, for each word of the query in the document's name, up to two."""
-MIN_COVERED, MIN_WORDS, MIN_COSINE = 0.3, 0.5, 0.3
-"""The best chunk has this share of the query's information, or of its words, or its vector this cosine; else nothing was found. In documents
-about one thing the words for it say little, since all chunks have them, and one word that none has would outweigh them."""
-NEAR_COSINE = 0.2
-"""Vectors of unrelated texts have cosines up to this."""
-Key = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +67,7 @@ class _Searched:
     """What is searched: the first document of each source, and the figures of all chunks together."""
 
     documents: dict[int, tuple[str, str, str]]
-    chunks: int
-    mean_length: float
-    accounts: tuple[str, ...]
+    sources: SearchedSources
 
 
 def search(scopes: Sequence[IndexScope], query: str, top_k: int = 5) -> SearchAnswer:
@@ -87,17 +78,19 @@ def search(scopes: Sequence[IndexScope], query: str, top_k: int = 5) -> SearchAn
     query = query[:MAX_QUERY].replace("\x00", " ")
     searched = _searched(scopes)
     wanted = query_terms(query)
-    if not searched.chunks or not wanted:
+    sources = searched.sources
+    if not sources.chunks or not wanted:
         return SearchAnswer()
-    terms = terms_in(list(searched.documents), searched.chunks, wanted)
-    ranked, covered, shared = _by_words(searched, terms)
+    terms = terms_in(sources.ids, sources.chunks, wanted)
+    known = {form for term in terms for form in (term.word, *term.forms)}
+    bonus = {id: _name_bonus(name, known) for id, (_, name, _) in searched.documents.items()}
+    ranking = ranked_by_words(sources, terms, lambda key: bonus[key[0]])
     weights = {term.word: term.weight for term in terms}
     vector = embedder().query(query, lambda word: weights.get(word, 0.5))
-    near = near_chunks(list(searched.documents), searched.chunks, vector, NEAREST)
-    if covered < MIN_COVERED and shared < MIN_WORDS and (not near or near[0].cosine < MIN_COSINE):
+    near = near_chunks(sources.ids, sources.chunks, vector, NEAREST)
+    if ranking.says_nothing(near):
         return SearchAnswer()
-    near = [chunk for chunk in near if chunk.cosine >= NEAR_COSINE]
-    order = _fused(ranked, near)
+    order = fused(ranking.order, [chunk for chunk in near if chunk.cosine >= NEAR_COSINE])
     return SearchAnswer(_hits(searched, order, max(1, min(top_k, MAX_TOP_K))))
 
 
@@ -124,73 +117,12 @@ def _searched(scopes: Sequence[IndexScope]) -> _Searched:
             chunks += count
             length += term_count
     accounts = tuple(dict.fromkeys(scope.account_id for scope in scopes))
-    return _Searched(documents, chunks, length / chunks if chunks else 1.0, accounts)
-
-
-def _by_words(searched: _Searched, terms: Sequence[QueryTerm]) -> tuple[list[Key], float, float]:
-    """Chunks by BM25, best first, and the largest shares of the query's information and of its words that one of them has."""
-    scores: dict[Key, float] = {}
-    most, words_found, total = 0.0, 0, sum(term.weight for term in terms)
-    known = {form for term in terms for form in (term.word, *term.forms)}
-    bonus = {id: _name_bonus(name, known) for id, (_, name, _) in searched.documents.items()}
-    marks = [(term.weight, [f"{quoted(form)}:" for form in term.forms]) for term in terms if term.forms]
-    for source_id, seq, length, stored in _candidates(searched, terms):
-        score, covered, matched = 0.0, 0.0, 0
-        norm = K1 * (1 - B + B * length / searched.mean_length)
-        for weight, forms in marks:
-            count = sum(_occurrences(stored, mark) for mark in forms)
-            if count:
-                score += weight * count * (K1 + 1) / (count + norm)
-                covered += weight
-                matched += 1
-        scores[source_id, seq] = score * bonus[source_id]
-        most, words_found = max(most, covered), max(words_found, matched)
-    ranked = sorted(scores, key=lambda key: (-scores[key], key))
-    return ranked, most / total if total else 0.0, words_found / max(len(terms), 1)
-
-
-def _occurrences(stored: str, mark: str) -> int:
-    """How often a word occurs, in the text form of `chunk.terms`; `mark` is how it stands there."""
-    at = stored.find(mark)
-    if at < 0:
-        return 0
-    end = stored.find(" ", at + len(mark))
-    return int(stored[at + len(mark) : end if end >= 0 else len(stored)])
+    mean = length / chunks if chunks else 1.0
+    return _Searched(documents, SearchedSources(list(documents), chunks, mean, accounts))
 
 
 def _name_bonus(name: str, known: Collection[str]) -> float:
     return 1 + NAME_BONUS * min(2, sum(term in known for term in set(words(name))))
-
-
-def _candidates(searched: _Searched, terms: Sequence[QueryTerm]) -> Iterable[tuple[int, int, int, str]]:
-    """Chunks with one of the rarest words; if even the rarest is frequent, those with the next rarest too."""
-    rarest = sorted((term for term in terms if term.forms), key=lambda term: (term.chunks, term.word))
-    if not rarest:
-        return ()
-    chosen, found = rarest[:1], rarest[0].chunks
-    for term in rarest[1:RAREST]:
-        found += term.chunks
-        if found > CANDIDATES:
-            break
-        chosen.append(term)
-    together = " | "
-    if rarest[0].chunks > CANDIDATES and len(rarest) > 1:
-        together, chosen = " & ", rarest[:2]
-    accounts = " | ".join(quoted(ACCOUNT_MARK + account) for account in searched.accounts)
-    each = (f"({' | '.join(map(quoted, term.forms))})" for term in chosen)
-    query = f"({accounts}) & ({together.join(each)})"
-    values = {"query": query, "ids": list(searched.documents), "limit": CANDIDATES}
-    return [tuple(row) for row in db.session.execute(_CANDIDATES, values)]
-
-
-def _fused(ranked: Sequence[Key], near: Sequence[NearChunk]) -> list[tuple[Key, float]]:
-    """Reciprocal rank fusion, best first."""
-    scores: defaultdict[Key, float] = defaultdict(float)
-    for place, key in enumerate(ranked):
-        scores[key] += WORDS_WEIGHT / (RANK_CONSTANT + place + 1)
-    for place, chunk in enumerate(near):
-        scores[chunk.source_id, chunk.seq] += VECTORS_WEIGHT / (RANK_CONSTANT + place + 1)
-    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _hits(searched: _Searched, order: Sequence[tuple[Key, float]], top_k: int) -> list[Hit]:
@@ -250,8 +182,3 @@ def _texts(keys: Iterable[Key]) -> dict[Key, Chunk]:
     )
     return {(row.source_id, row.seq): row for row in rows}
 
-
-_CANDIDATES = text(
-    "SELECT source_id, seq, length, terms::text FROM chunk"
-    " WHERE terms @@ CAST(:query AS tsquery) AND source_id = ANY(:ids) LIMIT :limit"
-)

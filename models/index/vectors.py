@@ -4,7 +4,7 @@ It is in no model: its type is the extension's. The schema of the extension is p
 found by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import TextClause, text
@@ -48,17 +48,35 @@ def enable_vectors() -> bool:
 
 def write_vectors(source_id: int, texts: Sequence[str]) -> None:
     """Write the vectors of a source's chunks, in order; does nothing without the table."""
+    for start in range(0, len(texts), BATCH):
+        write_chunk_vectors(source_id, dict(enumerate(texts[start : start + BATCH], start)))
+
+
+def write_chunk_vectors(source_id: int, texts: Mapping[int, str]) -> None:
+    """Write the vectors of some chunks of a source, by number; does nothing without the table."""
     schema = vector_schema()
-    if schema is None:
+    if schema is None or not texts:
         return
     model = embedder()
-    for start in range(0, len(texts), BATCH):
-        vectors = model.texts(texts[start : start + BATCH])
-        rows = [
-            {"source_id": source_id, "seq": start + place, "model": model.name, "vector": _literal(vector)}
-            for place, vector in enumerate(vectors)
-        ]
-        db.session.execute(_within(schema, _INSERT), rows)
+    vectors = model.texts(list(texts.values()))
+    rows = [
+        {"source_id": source_id, "seq": seq, "model": model.name, "vector": _literal(vector)}
+        for seq, vector in zip(texts, vectors, strict=True)
+    ]
+    db.session.execute(_within(schema, _INSERT), rows)
+
+
+def chunks_without_vectors(source_id: int, limit: int) -> dict[int, str]:
+    """Numbers and texts of chunks of a source that have no vector of the embedder in use; none without the table."""
+    if vector_schema() is None:
+        return {}
+    query = text(
+        "SELECT seq, text FROM chunk WHERE source_id = :id AND NOT EXISTS (SELECT FROM chunk_vector AS made"
+        " WHERE made.source_id = chunk.source_id AND made.seq = chunk.seq AND made.model = :model)"
+        " ORDER BY seq LIMIT :limit"
+    )
+    values = {"id": source_id, "model": embedder().name, "limit": limit}
+    return {seq: content for seq, content in db.session.execute(query, values)}
 
 
 def near_chunks(
@@ -77,11 +95,11 @@ def near_chunks(
 
 
 def sources_without_vectors(limit: int) -> list[int]:
-    """Sources whose chunks have no vectors of the embedder in use; none without the table."""
+    """Sources of documents whose chunks have no vectors of the embedder in use; none without the table."""
     if vector_schema() is None:
         return []
     query = text(
-        "SELECT id FROM document_source WHERE chunks > 0 AND NOT EXISTS (SELECT FROM chunk_vector"
+        "SELECT id FROM document_source WHERE chunks > 0 AND version > 0 AND NOT EXISTS (SELECT FROM chunk_vector"
         " WHERE source_id = document_source.id AND model = :model) ORDER BY id LIMIT :limit"
     )
     return list(db.session.scalars(query, {"model": embedder().name, "limit": limit}))

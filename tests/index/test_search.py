@@ -5,7 +5,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models import index
-from models.index import IndexScope, document_search, vectors
+from models.index import IndexScope, chunk_ranking, vectors
 from models.index.embedders import HashingEmbedder
 from models.index.terms import query_terms, words
 from models.index.vectors import near_chunks
@@ -133,7 +133,7 @@ def test_other_forms_of_words_are_found(
 def test_a_frequent_word_alone_and_with_another(
     upload: Upload, scope: IndexScope, session: OrmSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(document_search, "CANDIDATES", 3)
+    monkeypatch.setattr(chunk_ranking, "CANDIDATES", 3)
     upload("many.txt", "\f".join(f"copper {number} anchor" for number in range(9)))
     upload("rare.txt", "copper and zinc")
     assert index.search([scope], "copper").hits
