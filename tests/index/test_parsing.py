@@ -343,7 +343,7 @@ def test_the_process_limits_itself(code: str, ended: str | int, tmp_path: Path) 
     program = tmp_path / "limited.py"
     folder = str(parser_runner.PROGRAM.parent)
     program.write_text(
-        f"import sys; sys.path.insert(0, {folder!r})\nimport parser_process\nparser_process._limit(1)\n{code}\n"
+        f"import sys; sys.path.insert(0, {folder!r})\nimport parser_process\nparser_process.limit_itself(1)\n{code}\n"
     )
     with (tmp_path / "out").open("wb") as out:
         done = subprocess.run([sys.executable, program], stdout=out, stderr=-1, timeout=60, check=False)

@@ -30,7 +30,7 @@ PARSERS = {
 }
 
 
-def _limit(cpu_seconds: int) -> None:
+def limit_itself(cpu_seconds: int) -> None:
     """Limit processor time, memory, files and processes for good, and leave the network where the system allows it."""
     for name, value in (
         ("RLIMIT_CPU", cpu_seconds),
@@ -47,22 +47,22 @@ def _limit(cpu_seconds: int) -> None:
             library.unshare(CLONE_NEWNET)
 
 
-def _import_alone(name: str) -> types.ModuleType:
-    """Import a parser without its packages' `__init__`, which would load the whole application for a second."""
-    for package, folder in (("models", "models"), ("models.index", "models/index")):
+def import_alone(name: str, *packages: str) -> types.ModuleType:
+    """Import a module without the `__init__` of these packages, which would load the whole application for a second."""
+    for package in packages:
         module = types.ModuleType(package)
-        module.__path__ = [str(ROOT / folder)]
+        module.__path__ = [str(ROOT.joinpath(*package.split(".")))]
         sys.modules[package] = module
     sys.path[0] = str(ROOT)
-    return importlib.import_module(f"models.index.parsing.{name}")
+    return importlib.import_module(name)
 
 
 def main(kind: str, cpu_seconds: int) -> None:
     """Parse the document on stdin."""
-    _limit(cpu_seconds)
+    limit_itself(cpu_seconds)
     output = sys.stdout
     sys.stdout = sys.stderr  # a library that prints does not write into the result
-    module = _import_alone(PARSERS[kind])
+    module = import_alone(f"models.index.parsing.{PARSERS[kind]}", "models", "models.index")
     parts = sys.modules["models.index.parsing.parsed_parts"]
 
     def write(**line: object) -> None:
