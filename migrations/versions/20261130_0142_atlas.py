@@ -1,13 +1,13 @@
 """The map of a project: concepts, edges, chunks, diagrams, and what is known of each file.
 
 Revision: 0142
-Revises: 0130
+Revises: 0140
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0142"
-down_revision = "0130"
+down_revision = "0140"
 branch_labels = None
 depends_on = None
 
@@ -102,6 +102,22 @@ CREATE TABLE atlas_chunk (
 );
 CREATE INDEX idx_atlas_chunk_concept ON atlas_chunk (project_id, concept_id);
 
+CREATE TABLE atlas_decision_link (
+    project_id text NOT NULL,
+    id text NOT NULL,
+    decision_id text NOT NULL CONSTRAINT atlas_decision_link_decision_id_fk
+        REFERENCES project_decision (id) ON DELETE CASCADE,
+    concept_id text NOT NULL,
+    confidence integer,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT atlas_decision_link_pk PRIMARY KEY (project_id, id),
+    CONSTRAINT atlas_decision_link_confidence_percent CHECK (confidence >= 0 AND confidence <= 100),
+    CONSTRAINT atlas_decision_link_concept_fk FOREIGN KEY (project_id, concept_id)
+        REFERENCES atlas_concept (project_id, id) ON DELETE CASCADE
+);
+CREATE INDEX idx_atlas_decision_link_decision ON atlas_decision_link (decision_id);
+CREATE INDEX idx_atlas_decision_link_concept ON atlas_decision_link (project_id, concept_id);
+
 CREATE TABLE atlas_diagram (
     project_id text NOT NULL CONSTRAINT atlas_diagram_project_id_fk REFERENCES project (id) ON DELETE CASCADE,
     id text NOT NULL,
@@ -116,7 +132,7 @@ CREATE INDEX idx_atlas_diagram_list ON atlas_diagram (project_id, created_at, id
 """
 
 DOWN = """
-DROP TABLE atlas_diagram, atlas_chunk, atlas_edge, atlas_concept, atlas_index, code_facts;
+DROP TABLE atlas_diagram, atlas_decision_link, atlas_chunk, atlas_edge, atlas_concept, atlas_index, code_facts;
 """
 
 

@@ -164,6 +164,30 @@ class AtlasChunk(Base):
     source_hash: Mapped[str]
 
 
+class AtlasDecisionLink(Base):
+    """A decision that names a concept. `confidence` is in percent."""
+
+    __tablename__ = "atlas_decision_link"
+    __table_args__ = (
+        CheckConstraint("((confidence >= 0) AND (confidence <= 100))", name="confidence_percent"),
+        ForeignKeyConstraint(
+            ["project_id", "concept_id"],
+            ["atlas_concept.project_id", "atlas_concept.id"],
+            name="atlas_decision_link_concept_fk",
+            ondelete="CASCADE",
+        ),
+        Index("idx_atlas_decision_link_decision", "decision_id"),
+        Index("idx_atlas_decision_link_concept", "project_id", "concept_id"),
+    )
+
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    decision_id: Mapped[str] = mapped_column(ForeignKey("project_decision.id", ondelete="CASCADE"))
+    concept_id: Mapped[str]
+    confidence: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class AtlasDiagram(Base):
     """A diagram as it was asked for: `data` in the shape of the contract (3.14)."""
 

@@ -51,7 +51,29 @@ _QUERIES: tuple[tuple[str, CodeGrammar, str], ...] = (
 )
 LANGUAGES = {name: grammar for name, grammar, _ in _QUERIES}
 BINARY = frozenset(
-    "png jpg jpeg gif webp ico svg pdf zip gz tar 7z woff woff2 mp4 mov mp3 wav ogg bin dylib".split()
+    [
+        "png",
+        "jpg",
+        "jpeg",
+        "gif",
+        "webp",
+        "ico",
+        "svg",
+        "pdf",
+        "zip",
+        "gz",
+        "tar",
+        "7z",
+        "woff",
+        "woff2",
+        "mp4",
+        "mov",
+        "mp3",
+        "wav",
+        "ogg",
+        "bin",
+        "dylib",
+    ]
 )
 """Endings of files that are not searched (contract 4.7)."""
 _BEFORE = re.compile(r"\s*(#|//|/\*|\*|@|\[)")
@@ -117,9 +139,9 @@ class _FileReading:
 
         self._language, self._data = language, data
         tree = code_parser(LANGUAGES[language]).parse(data)
-        self._captures: Mapping[str, list[Node]] = QueryCursor(
-            _query(language), match_limit=20_000
-        ).captures(tree.root_node)
+        self._captures: Mapping[str, list[Node]] = QueryCursor(_query(language), match_limit=20_000).captures(
+            tree.root_node
+        )
         self._names: set[int] = set()
 
     def definitions(self) -> list[Definition]:
@@ -199,7 +221,9 @@ class _FileReading:
             case "rust":
                 return _rust_specs(node, text)
             case "java":
-                return [text.removeprefix("import").strip().removeprefix("static ").rstrip("; ").strip()[:300]]
+                return [
+                    text.removeprefix("import").strip().removeprefix("static ").rstrip("; ").strip()[:300]
+                ]
         return [text.strip("\"'`")[:300]]
 
     def _name_node(self, node: "Node", kind: str) -> "Node | None":
@@ -216,7 +240,11 @@ class _FileReading:
         return words[-1].lstrip("*").partition("[")[0] if words else ""
 
     def _text(self, node: "Node | None") -> str:
-        return "" if node is None else self._data[node.start_byte : node.end_byte].decode(errors="replace").replace("\0", "")
+        return (
+            ""
+            if node is None
+            else self._data[node.start_byte : node.end_byte].decode(errors="replace").replace("\0", "")
+        )
 
 
 @cache
@@ -286,7 +314,9 @@ def _spans(lines: Sequence[str], units: Sequence[Definition]) -> list[Span]:
     for at, first in enumerate(ordered):
         last = ordered[at + 1] - 1 if at + 1 < len(ordered) else len(lines)
         found += _cut(lines, Span(first, last, starts[first]))
-    return _joined(lines, [span for span in found if any(map(str.strip, lines[span.first - 1 : span.last]))])[:MAX_CHUNKS]
+    return _joined(lines, [span for span in found if any(map(str.strip, lines[span.first - 1 : span.last]))])[
+        :MAX_CHUNKS
+    ]
 
 
 def _with_comment(lines: Sequence[str], first: int) -> int:
@@ -314,7 +344,13 @@ def _joined(lines: Sequence[str], spans: Sequence[Span]) -> list[Span]:
     for span in spans:
         before = found[-1] if found else None
         alike = before is not None and (before.symbol == span.symbol or span.symbol is None)
-        if before is not None and alike and span.last - before.first < 12 and before.last + 3 > span.first and _size(lines, before.first, span.last) < CHUNK_CHARACTERS // 3:
+        if (
+            before is not None
+            and alike
+            and span.last - before.first < 12
+            and before.last + 3 > span.first
+            and _size(lines, before.first, span.last) < CHUNK_CHARACTERS // 3
+        ):
             found[-1] = Span(before.first, span.last, before.symbol)
         else:
             found.append(span)

@@ -73,6 +73,26 @@ def enqueue(
     return deferrer.defer(**arguments)
 
 
+def enqueue_once(
+    task: procrastinate.tasks.Task[..., Any, ...],
+    key: str,
+    *,
+    at: datetime | None = None,
+    lock: str | None = None,
+    **arguments: Any,
+) -> bool:
+    """Enqueue a job as `enqueue` does, unless one with this key waits already; returns whether it is new. One that runs is none that waits."""
+    try:
+        with db.session.begin_nested():
+            connection = db.session.connection().connection.driver_connection
+            deferrer = task.configure(connection=connection, schedule_at=at, lock=lock, queueing_lock=key)
+            deferrer.job_manager = JobManager(_borrowing)
+            deferrer.defer(**arguments)
+    except procrastinate.exceptions.AlreadyEnqueued:
+        return False
+    return True
+
+
 def run_now(task: procrastinate.tasks.Task[..., Any, ...]) -> None:
     """Run a periodic task as soon as a worker is free, in addition to its times. Enqueues in the current transaction.
 

@@ -13,10 +13,29 @@ import procrastinate
 
 from models.core import job_queue
 from models.core.db import db, extension, now
-from models.core.job_queue import Backoff, Context, enqueue, pending_state, queue, run_now, transaction
+from models.core.job_queue import (
+    Backoff,
+    Context,
+    enqueue,
+    enqueue_once,
+    pending_state,
+    queue,
+    run_now,
+    transaction,
+)
 from models.core.settings import get_settings
 
-__all__ = ["Backoff", "Context", "enqueue", "pending_state", "queue", "run_now", "transaction", "work"]
+__all__ = [
+    "Backoff",
+    "Context",
+    "enqueue",
+    "enqueue_once",
+    "pending_state",
+    "queue",
+    "run_now",
+    "transaction",
+    "work",
+]
 
 log = logging.getLogger("stoa.jobs")
 
@@ -841,3 +860,11 @@ def analyse_workspace(workspace_id: str) -> None:
     from models.insights import analysing
 
     analysing.analyse_workspace(transaction, workspace_id)
+
+
+@queue.task(name="atlas.index", retry=Backoff(5, 60, 600), priority=-1)
+def index_atlas(project_id: str) -> None:
+    """Bring the map of a project up to its files, then make the vectors that are missing. Takes up to minutes for thousands of new files."""
+    from models.atlas import atlas_indexing
+
+    atlas_indexing.follow_files(transaction, project_id)

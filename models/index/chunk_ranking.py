@@ -99,9 +99,7 @@ def _occurrences(stored: str, mark: str) -> int:
     return int(stored[at + len(mark) : end if end >= 0 else len(stored)])
 
 
-def _candidates(
-    searched: SearchedSources, terms: Sequence[QueryTerm]
-) -> Iterable[tuple[int, int, int, str]]:
+def _candidates(searched: SearchedSources, terms: Sequence[QueryTerm]) -> Iterable[tuple[int, int, int, str]]:
     """Chunks with one of the rarest words; if even the rarest is frequent, those with the next rarest too."""
     rarest = sorted((term for term in terms if term.forms), key=lambda term: (term.chunks, term.word))
     if not rarest:

@@ -9,8 +9,8 @@ from sqlalchemy import delete, select, update
 from models.core.db import db
 from models.core.files import Files
 from models.index.document_sources import DocumentSource, delete_sources
-from models.index.live_sources import LIVE
 from models.index.documents import FOLDER, Document, blob_path
+from models.index.live_sources import LIVE
 
 Transaction = Callable[[], AbstractContextManager[None]]
 KEPT_FOR = timedelta(days=7)
@@ -59,7 +59,12 @@ def _forget_deleted(now: datetime) -> bool:
 
 def _forget_sources() -> bool:
     used = select(Document.id).where(Document.source_id == DocumentSource.id).exists()
-    unused = select(DocumentSource.id).where(~used, DocumentSource.version != LIVE).limit(BATCH).with_for_update(skip_locked=True)
+    unused = (
+        select(DocumentSource.id)
+        .where(~used, DocumentSource.version != LIVE)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
     ids = list(db.session.scalars(unused))
     delete_sources(ids)
     return len(ids) == BATCH

@@ -181,4 +181,3 @@ def _texts(keys: Iterable[Key]) -> dict[Key, Chunk]:
         select(Chunk).options(WITHOUT_TERMS).where(tuple_(Chunk.source_id, Chunk.seq).in_(wanted))
     )
     return {(row.source_id, row.seq): row for row in rows}
-

@@ -101,6 +101,4 @@ _DISCOUNT = text(
     " WHERE source_term.source_id = :id AND source_term.term = gone.term"
 )
 _FORGET = text("DELETE FROM source_term WHERE source_id = :id AND chunks <= 0")
-_REMOVE = text(
-    "DELETE FROM chunk WHERE source_id = :id AND seq = ANY(:seqs) RETURNING length, length(text)"
-)
+_REMOVE = text("DELETE FROM chunk WHERE source_id = :id AND seq = ANY(:seqs) RETURNING length, length(text)")

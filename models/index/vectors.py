@@ -76,7 +76,7 @@ def chunks_without_vectors(source_id: int, limit: int) -> dict[int, str]:
         " ORDER BY seq LIMIT :limit"
     )
     values = {"id": source_id, "model": embedder().name, "limit": limit}
-    return {seq: content for seq, content in db.session.execute(query, values)}
+    return dict(db.session.execute(query, values).all())
 
 
 def near_chunks(

@@ -15,10 +15,8 @@ from models.projects.workspaces.workspace import Workspace, WorkspaceOperation
 
 head_moved = Signal()
 """Sent with the `WorkspaceOperation` that moved a head, in its transaction."""
-
-
-head_moved = Signal()
-"""Sent with the `WorkspaceOperation` that moved a head, in its transaction."""
+main_chosen = Signal()
+"""Sent with the workspace that became the main one, in its transaction."""
 
 
 class Mover(NamedTuple):
@@ -102,6 +100,7 @@ def record_main(workspace: Workspace, mover: Mover, before: str | None) -> Works
     db.session.add(operation)
     db.session.flush()
     follow_main_choice(workspace.project_id)
+    main_chosen.send(workspace)
     return operation
 
 

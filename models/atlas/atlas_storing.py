@@ -1,0 +1,224 @@
+"""Writes what differs between the map as it is stored and as it follows from the files; an unchanged part is not touched."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Integer, SmallInteger, Text, delete, func, select
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.types import TypeEngine
+
+from models.atlas.atlas_tables import AtlasChunk, AtlasConcept, AtlasDecisionLink, AtlasEdge, AtlasIndex
+from models.atlas.dependency_edges import FoundEdge
+from models.atlas.fact_cache import ReadBatch
+from models.atlas.tree_concepts import FoundConcept, code_id
+from models.core.db import db
+from models.index.document_sources import DocumentSource
+from models.index.live_sources import LiveChunk, add_chunks, remove_chunks
+from models.index.terms import term_counts
+from models.projects.snapshots.stored_objects import among, rows_of_json
+
+DERIVED = ("system", "module", "code")
+"""The layers that follow from the files."""
+_CONCEPT: dict[str, TypeEngine[Any]] = {
+    **dict.fromkeys(("project_id", "id", "name", "layer", "type", "description", "sha256"), Text()),
+    "importance": SmallInteger(),
+    "metadata": JSONB(),
+}
+_EDGE: dict[str, TypeEngine[Any]] = {
+    **dict.fromkeys(("project_id", "id", "from_concept_id", "to_concept_id", "type"), Text()),
+    "weight": Integer(),
+    "evidence": JSONB(),
+}
+_CHUNK: dict[str, TypeEngine[Any]] = {
+    **dict.fromkeys(("project_id", "concept_id", "kind", "file_path", "symbol", "source_hash"), Text()),
+    "seq": Integer(),
+}
+
+
+def store_concepts(
+    index: AtlasIndex,
+    source: DocumentSource,
+    found: Mapping[str, FoundConcept],
+    importance: Mapping[str, int] | None,
+    layers: Collection[str] = DERIVED,
+) -> int:
+    """Make the concepts of these layers those that were found; returns how many rows were written. `importance` None leaves it as it is.
+    Removes the chunks of those that are gone. Flushes."""
+    query = select(
+        *(AtlasConcept.id, AtlasConcept.name, AtlasConcept.type, AtlasConcept.description),
+        *(AtlasConcept.sha256, AtlasConcept.details, AtlasConcept.importance),
+    ).where(AtlasConcept.project_id == index.project_id, AtlasConcept.layer.in_(layers))
+    stored = {id: rest for id, *rest in db.session.execute(query)}
+    changed = []
+    for id, each in found.items():
+        known = stored.get(id)
+        rank = (known[5] if known else 0) if importance is None else importance.get(id, 0)
+        if known is None or known != [
+            each.name,
+            each.type,
+            each.description,
+            each.sha256,
+            each.details,
+            rank,
+        ]:
+            changed.append(_concept_row(index.project_id, each, rank))
+    gone = stored.keys() - found.keys()
+    if gone:
+        forget_chunks(index, source, gone)
+        db.session.execute(
+            delete(AtlasConcept).where(
+                AtlasConcept.project_id == index.project_id, among(AtlasConcept.id, gone)
+            )
+        )
+    if changed:
+        sent = rows_of_json(changed, _CONCEPT)
+        added = insert(AtlasConcept.__table__).from_select(  # type: ignore[arg-type]
+            list(_CONCEPT), select(*(sent.c[name] for name in _CONCEPT))
+        )
+        new = {name: added.excluded[name] for name in _CONCEPT if name not in ("project_id", "id")}
+        keys = ["project_id", "id"]
+        db.session.execute(
+            added.on_conflict_do_update(index_elements=keys, set_={**new, "updated_at": func.now()})
+        )
+    return len(changed) + len(gone)
+
+
+def store_edges(project_id: str, found: Iterable[FoundEdge], types: Collection[str]) -> int:
+    """Make the edges of these types those that were found; returns how many rows were written. Flushes."""
+    query = select(AtlasEdge.id, AtlasEdge.weight, AtlasEdge.evidence)
+    query = query.where(AtlasEdge.project_id == project_id, AtlasEdge.type.in_(types))
+    stored = {id: (weight, evidence) for id, weight, evidence in db.session.execute(query)}
+    wanted = {edge.id: edge for edge in found}
+    changed = [
+        _edge_row(project_id, edge)
+        for id, edge in wanted.items()
+        if stored.get(id, "") != (edge.weight, edge.evidence)
+    ]
+    gone = stored.keys() - wanted.keys()
+    if gone:
+        db.session.execute(
+            delete(AtlasEdge).where(AtlasEdge.project_id == project_id, among(AtlasEdge.id, gone))
+        )
+    if changed:
+        sent = rows_of_json(changed, _EDGE)
+        added = insert(AtlasEdge).from_select(list(_EDGE), select(*(sent.c[name] for name in _EDGE)))
+        new = {name: added.excluded[name] for name in ("weight", "evidence")}
+        db.session.execute(added.on_conflict_do_update(index_elements=["project_id", "id"], set_=new))
+    return len(changed) + len(gone)
+
+
+def store_links(project_id: str, found: Mapping[tuple[str, str], int]) -> int:
+    """Make the links between decisions and concepts these, with their confidence; returns how many rows were written. Flushes."""
+    query = select(AtlasDecisionLink).where(AtlasDecisionLink.project_id == project_id)
+    stored = {(row.decision_id, row.concept_id): row for row in db.session.scalars(query)}
+    for pair in stored.keys() - found.keys():
+        db.session.delete(stored[pair])
+    for pair in found.keys() - stored.keys():
+        db.session.add(
+            AtlasDecisionLink(
+                project_id=project_id,
+                id=f"{pair[0]}:{pair[1]}"[:1_200],
+                decision_id=pair[0],
+                concept_id=pair[1],
+                confidence=found[pair],
+            )
+        )
+    db.session.flush()
+    return len(stored.keys() ^ found.keys())
+
+
+def store_chunks(index: AtlasIndex, source: DocumentSource, batch: ReadBatch) -> int:
+    """Exchange the chunks of these files, if they are still those of the tree; returns how many are new. Flushes."""
+    ids = {code_id(each.path): each for each in batch.files}
+    query = select(AtlasConcept.id, AtlasConcept.sha256)
+    query = query.where(AtlasConcept.project_id == index.project_id, among(AtlasConcept.id, ids))
+    rows = db.session.execute(query).all()
+    forget_chunks(index, source, ids)
+    pieces = [
+        (id, each, span)
+        for id, sha256 in rows
+        if (each := ids[id]).sha256 == sha256 and sha256 in batch.data
+        for span in _pieces(batch, sha256, each.language)
+    ]
+    add_pieces(
+        index,
+        source,
+        [
+            {
+                "concept_id": id,
+                "kind": "code",
+                "file_path": each.path,
+                "symbol": symbol,
+                "source_hash": each.sha256,
+            }
+            | {"first": first, "last": last, "text": content, "named": f"{each.path} {symbol or ''}"}
+            for id, each, (first, last, symbol, content) in pieces
+        ],
+    )
+    return len(pieces)
+
+
+def add_pieces(index: AtlasIndex, source: DocumentSource, pieces: Sequence[Mapping[str, Any]]) -> None:
+    """Add chunks: columns of `AtlasChunk`, and `first` and `last` line, `text`, and `named`, other words that find it. Flushes."""
+    if not pieces:
+        return
+    chunks, rows = [], []
+    for seq, piece in enumerate(pieces, index.next_seq):
+        counts = term_counts(piece["text"])
+        counts.update(term_counts(piece["named"]).keys())
+        chunks.append(LiveChunk(seq, piece["first"], piece["last"], piece["text"], counts))
+        rows.append(
+            {"project_id": index.project_id, "seq": seq}
+            | {name: piece[name] for name in _CHUNK if name in piece}
+        )
+    index.next_seq += len(pieces)
+    add_chunks(source, chunks)
+    sent = rows_of_json(rows, _CHUNK)
+    db.session.execute(
+        insert(AtlasChunk).from_select(list(_CHUNK), select(*(sent.c[name] for name in _CHUNK)))
+    )
+
+
+def forget_chunks(index: AtlasIndex, source: DocumentSource, concept_ids: Collection[str]) -> None:
+    """Remove the chunks of these concepts. Flushes."""
+    statement = delete(AtlasChunk).where(
+        AtlasChunk.project_id == index.project_id, among(AtlasChunk.concept_id, concept_ids)
+    )
+    remove_chunks(source, list(db.session.scalars(statement.returning(AtlasChunk.seq))))
+
+
+def _pieces(batch: ReadBatch, sha256: str, language: str) -> list[tuple[int, int, str | None, str]]:
+    """First and last line, symbol and text of each chunk of a file."""
+    spans = batch.facts.get((sha256, language), {}).get("spans") or ()
+    if not spans:
+        return []
+    lines = batch.data[sha256].decode(errors="replace").replace("\0", "\ufffd").split("\n")
+    return [
+        (first, last, symbol, "\n".join(lines[first - 1 : last])[:8_000]) for first, last, symbol in spans
+    ]
+
+
+def _concept_row(project_id: str, each: FoundConcept, importance: int) -> dict[str, Any]:
+    return {
+        "project_id": project_id,
+        "id": each.id,
+        "name": each.name,
+        "layer": each.layer,
+        "type": each.type,
+        "description": each.description,
+        "sha256": each.sha256,
+        "importance": importance,
+        "metadata": each.details,
+    }
+
+
+def _edge_row(project_id: str, edge: FoundEdge) -> dict[str, Any]:
+    return {
+        "project_id": project_id,
+        "id": edge.id,
+        "from_concept_id": edge.start,
+        "to_concept_id": edge.end,
+        "type": edge.type,
+        "weight": edge.weight,
+        "evidence": edge.evidence,
+    }

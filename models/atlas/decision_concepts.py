@@ -1,0 +1,97 @@
+"""The decisions of a project as concepts, and which parts of the code they name (fastest contract 4.7)."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+
+from models.atlas.atlas_storing import add_pieces, forget_chunks, store_concepts, store_links
+from models.atlas.atlas_tables import AtlasChunk, AtlasIndex
+from models.atlas.tree_concepts import ROOT, FoundConcept
+from models.core.cooperative import TimeSlices
+from models.core.db import db
+from models.index.document_sources import DocumentSource
+from models.insights.project_decision import ProjectDecision
+
+MAX_DECISIONS = 500
+"""The newest of a project."""
+SHORTEST = 3
+"""Letters of a concept's name that a decision may be about."""
+CONFIDENCE = 70
+MAX_LINKS = 20
+"""Concepts of a decision: those that most depends on."""
+
+
+def store_decisions(
+    index: AtlasIndex,
+    source: DocumentSource,
+    found: Mapping[str, FoundConcept],
+    importance: Mapping[str, int],
+) -> int:
+    """Make the narrative concepts, their chunks and their links those of the decisions that hold or wait for a review; returns how many
+    rows were written. Flushes."""
+    query = select(ProjectDecision).where(
+        ProjectDecision.project_id == index.project_id, ProjectDecision.state.in_(("accepted", "proposed"))
+    )
+    newest = query.order_by(ProjectDecision.decided_at.desc(), ProjectDecision.id.desc())
+    decisions = list(db.session.scalars(newest.limit(MAX_DECISIONS)))
+    concepts = {
+        _concept_id(each): FoundConcept(
+            _concept_id(each), each.decision, "narrative", each.rationale or "", f"decision:{each.state}"
+        )
+        for each in decisions
+    }
+    written = store_concepts(index, source, concepts, None, ("narrative",))
+    written += _store_texts(index, source, decisions)
+    return written + store_links(index.project_id, _links(decisions, found, importance))
+
+
+def _store_texts(index: AtlasIndex, source: DocumentSource, decisions: Sequence[ProjectDecision]) -> int:
+    query = select(AtlasChunk.concept_id, AtlasChunk.source_hash).where(
+        AtlasChunk.project_id == index.project_id, AtlasChunk.kind == "decision"
+    )
+    stored = dict(db.session.execute(query).all())
+    texts = {_concept_id(each): f"{each.decision}\n{each.rationale or ''}".strip() for each in decisions}
+    hashes = {id: hashlib.sha256(text.encode()).hexdigest() for id, text in texts.items()}
+    changed = [id for id in texts if stored.get(id) != hashes[id]]
+    if changed:
+        forget_chunks(index, source, changed)
+        add_pieces(
+            index,
+            source,
+            [
+                {
+                    "concept_id": id,
+                    "kind": "decision",
+                    "file_path": None,
+                    "symbol": None,
+                    "source_hash": hashes[id],
+                }
+                | {"first": 1, "last": texts[id].count("\n") + 1, "text": texts[id], "named": "decision"}
+                for id in changed
+            ],
+        )
+    return len(changed)
+
+
+def _links(
+    decisions: Sequence[ProjectDecision], found: Mapping[str, FoundConcept], importance: Mapping[str, int]
+) -> dict[tuple[str, str], int]:
+    """The concepts whose names a decision contains, by the ids of both."""
+    names: dict[str, list[str]] = {}
+    for each in found.values():
+        if len(each.name) >= SHORTEST and each.name.casefold() != ROOT:
+            names.setdefault(each.name.casefold(), []).append(each.id)
+    links: dict[tuple[str, str], int] = {}
+    slices = TimeSlices()
+    for decision in decisions:
+        said = f"{decision.decision} {decision.rationale or ''}".casefold()
+        hits = [id for name, ids in names.items() if name in said for id in ids]
+        hits.sort(key=lambda id: (-importance.get(id, 0), id))
+        links |= {(decision.id, id): CONFIDENCE for id in hits[:MAX_LINKS]}
+        slices.pause()
+    return links
+
+
+def _concept_id(decision: ProjectDecision) -> str:
+    return f"narrative:decision:{decision.id}"
