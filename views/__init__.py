@@ -13,6 +13,8 @@ from views.admin.pages import admin_blueprint, audit_trail_page, plan_admin
 from views.assistants import api as assistants_api
 from views.assistants import commands as assistants_commands
 from views.assistants import pages as assistant_pages
+from views.atlas import api as atlas_api
+from views.atlas import pages as atlas_pages
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import api_key_usage_route, api_keys_api, budget_requests_api, key_limits_api
@@ -146,6 +148,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(assistant_pages.bp)
     app.register_blueprint(project_pages.bp)
     app.register_blueprint(deployment_pages.bp)
+    app.register_blueprint(atlas_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
     app.register_blueprint(document_pages.bp)
@@ -210,6 +213,7 @@ def register(app: Flask) -> None:
     conversations_api.init_app(app)
     app.register_blueprint(insights_api.bp)
     app.register_blueprint(deployments_api.bp)
+    app.register_blueprint(atlas_api.bp)
     app.register_blueprint(gateway_embeddings.bp)
     app.register_blueprint(gateway_audio.bp)
     app.register_blueprint(gateway_images.bp)

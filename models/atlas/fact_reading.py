@@ -82,7 +82,7 @@ _HEADING = re.compile(r"(#{1,6}) +(.{1,120})")
 _GO_MODULE = re.compile(r"^module\s+(\S{1,300})", re.MULTILINE)
 
 
-class Definition(NamedTuple):
+class CodeDefinition(NamedTuple):
     """What a file defines, on the lines `first` to `last` from 1; `name` has those it is in before it, with dots."""
 
     kind: str
@@ -116,7 +116,7 @@ def read_file(language: str, data: bytes) -> dict[str, Any]:
         return {"lines": 0, "parsed": False}
     lines = text.split("\n")
     facts: dict[str, Any] = {"lines": len(lines), "parsed": False}
-    definitions: list[Definition] = []
+    definitions: list[CodeDefinition] = []
     if language == "gomod":
         found = _GO_MODULE.search(text)
         facts["package"] = found[1] if found else None
@@ -144,11 +144,11 @@ class _FileReading:
         )
         self._names: set[int] = set()
 
-    def definitions(self) -> list[Definition]:
+    def definitions(self) -> list[CodeDefinition]:
         """In the order of the file, with the names that they are in."""
         nodes = [(node, kind) for kind in (*KINDS, "owner") for node in self._captures.get(kind, ())]
         nodes.sort(key=lambda each: (each[0].start_byte, -each[0].end_byte))
-        found: list[Definition] = []
+        found: list[CodeDefinition] = []
         around: list[tuple[int, str, bool]] = []
         seen: set[int] = set()
         for node, kind in nodes:
@@ -169,7 +169,7 @@ class _FileReading:
                     self._names.add(name_node.start_byte)
                 in_class = bool(around) and kind == "function"
                 found.append(
-                    Definition(
+                    CodeDefinition(
                         "method" if in_class else kind,
                         qualified[:MAX_NAME],
                         node.start_point[0] + 1,
@@ -179,7 +179,7 @@ class _FileReading:
             around.append((node.end_byte, name, kind in ("class", "type", "owner")))
         return found
 
-    def places(self, capture: str, definitions: Sequence[Definition]) -> dict[str, list[int]]:
+    def places(self, capture: str, definitions: Sequence[CodeDefinition]) -> dict[str, list[int]]:
         """The lines on which each name stands, other than where it is defined."""
         found: dict[str, list[int]] = {}
         for node in self._captures.get(capture, ()):
@@ -274,7 +274,9 @@ def _rust_specs(node: "Node", text: str) -> Iterator[str]:
     """`mod::name` for a module in a file of its own, else each path that a use names, without what is in braces after the first name."""
     if node.type == "mod_item":
         if node.child_by_field_name("body") is None:
-            yield "mod::" + re.sub(r".*\bmod\s+", "", text, flags=re.DOTALL).rstrip("; \n")[:200]
+            name = node.child_by_field_name("name")
+            named = name.text if name is not None else None
+            yield f"mod::{(named or b'').decode(errors='replace')[:200]}"
         return
     path = re.sub(r"\s+", " ", re.sub(r"^\s*(pub(\([^)]*\))?\s+)?use\s+", "", text)).rstrip("; ")
     head, brace, inside = path.partition("{")
@@ -287,15 +289,15 @@ def _rust_specs(node: "Node", text: str) -> Iterator[str]:
             yield f"{head}{plain}"[:300]
 
 
-def _headings(lines: Sequence[str]) -> list[Definition]:
+def _headings(lines: Sequence[str]) -> list[CodeDefinition]:
     """The sections of a text with headings, as Markdown writes them."""
     marks = [(at, found[2].strip()) for at, line in enumerate(lines, 1) if (found := _HEADING.match(line))]
     marks = marks[:MAX_CHUNKS]
     ends = [at - 1 for at, _ in marks[1:]] + [len(lines)]
-    return [Definition("heading", name, at, end) for (at, name), end in zip(marks, ends, strict=True)]
+    return [CodeDefinition("heading", name, at, end) for (at, name), end in zip(marks, ends, strict=True)]
 
 
-def _spans(lines: Sequence[str], units: Sequence[Definition]) -> list[Span]:
+def _spans(lines: Sequence[str], units: Sequence[CodeDefinition]) -> list[Span]:
     """Chunks that together are the file: at definitions, those inside of a long one too, and cut where they are too large."""
     starts: dict[int, str | None] = {1: None}
     end, divided = 0, False

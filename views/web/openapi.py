@@ -45,6 +45,7 @@ TAGS = {
     "Project sync": "Merge the main workspace of a project into another one, with a preview and decisions",
     "Project conversations": "Conversations with agents about a workspace: prompts, events, questions, timeline",
     "Insights": "What to do next in projects: action items, next steps and decisions",
+    "Atlas": "The map of a project: its parts, what depends on what, search, symbols and diagrams",
     "Files of projects": "The bytes of projects: files and manifests, one at a time or in batches",
     "Runners": "Programs on machines of your own that take work: restore a tree, run commands at it, return what changed",
     "Deployments": "Deploy snapshots of projects, roll back, and what that needs: settings, credentials, resources",

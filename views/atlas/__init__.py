@@ -1,0 +1,1 @@
+"""Entry points of the map of projects: its JSON routes and its pages."""

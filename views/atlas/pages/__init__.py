@@ -1,0 +1,6 @@
+"""Pages of the map of a project: the tab Knowledge."""
+
+from views.atlas.pages import concept_page as concept_page
+from views.atlas.pages import find_page as find_page
+from views.atlas.pages import map_page as map_page
+from views.atlas.pages.atlas_blueprint import bp as bp
