@@ -36,6 +36,8 @@ NOT_PAGES = {
     """,
 }
 WITH_QUERY = {
+    "atlas.concept": "id=code:src/columns.py",
+    "atlas.find": "q=columns",
     "accounts.onboard": "auth_code={auth_code}",
     "billing.details": "credits=2500",
     "billing.review": "amount=custom&credits=9000",

@@ -15,10 +15,12 @@ from models.accounts.email_changes import request_change
 from models.accounts.passkeys import Passkey
 from models.accounts.users import OAuthAccount
 from models.admin.git_evals import GitEvalResults
+from models.atlas import index_project
 from models.billing import create_plan
 from models.billing.mails import unsubscribe_token
 from models.billing.payments.billing_details import save_billing_details
 from models.core.db import db
+from models.core.jobs import transaction
 from models.core.pool import Pool
 from models.demo import demo_org, demo_people
 from models.gateway.price_imports import propose, read_prices
@@ -80,6 +82,8 @@ def build(desk: Desk, people: Mapping[str, User], acme: Org) -> PageWorld:
         result = factories.save(
             GitEvalResults(agent_model="stoa/demo", details={"repo": "acme/web", "rate": 0.8})
         )
+    for ids in (own, org_rows):
+        index_project(transaction, ids["project_id"])
     entries, source = read_prices(b'["stoa/demo"]\ninput = 4\noutput = 15\n', "prices.toml")
     prices = propose(entries, source, "root@example.org")
     db.session.commit()
