@@ -76,6 +76,14 @@ class _Part(NamedTuple):
         return round(longest * CHARACTER + PADDING)
 
 
+class _Place(NamedTuple):
+    """The left upper corner of a box, or of the way of a line through a layer, and where it ends."""
+
+    x: float
+    y: float
+    end: float
+
+
 def laid_out(diagram: ProjectDiagram) -> Drawing:
     """The drawing of a diagram; an empty one of a diagram without nodes."""
     if not diagram.nodes:
@@ -113,7 +121,7 @@ def _layered(parts: Sequence[_Part], edges: Sequence[DiagramEdge]) -> Drawing:
     places = _places(layers, known)
     drawing = Drawing()
     for part in parts:
-        x, y = places[part.id]
+        x, y, _ = places[part.id]
         rows = [
             DrawnRow(node, _shortened(node.label), y + BOX_HEIGHT + at * ROW_HEIGHT + ROW_HEIGHT / 2 + 4)
             for at, node in enumerate(part.rows)
@@ -124,7 +132,7 @@ def _layered(parts: Sequence[_Part], edges: Sequence[DiagramEdge]) -> Drawing:
             drawing.lines.append(_line(edge, (edge.start, edge.end) in backward, ways, places, known))
     drawing.width = max(box.x + box.width for box in drawing.boxes) + MARGIN
     drawing.height = (
-        max([box.y + box.height for box in drawing.boxes] + [y for _, y in places.values()]) + MARGIN
+        max([box.y + box.height for box in drawing.boxes] + [place.y for place in places.values()]) + MARGIN
     )
     return drawing
 
@@ -209,17 +217,18 @@ def _order(layers: list[list[str]], ways: Ways) -> None:
             layers[at].sort(key=lambda id: (middle.get(id, own[id]), own[id]))
 
 
-def _places(layers: Sequence[Sequence[str]], known: Mapping[str, _Part]) -> dict[str, tuple[float, float]]:
+def _places(layers: Sequence[Sequence[str]], known: Mapping[str, _Part]) -> dict[str, _Place]:
     """Left upper corners; layers stand in the middle of the height."""
     heights = [sum(known[id].height + GAP if id in known else GAP for id in layer) - GAP for layer in layers]
     tallest, x = max(heights), float(MARGIN)
-    places: dict[str, tuple[float, float]] = {}
+    places: dict[str, _Place] = {}
     for layer, height in zip(layers, heights, strict=True):
         y = MARGIN + (tallest - height) / 2
+        end = x + max((known[id].width for id in layer if id in known), default=0)
         for id in layer:
-            places[id] = (x, y)
+            places[id] = _Place(x, y, x + known[id].width if id in known else end)
             y += (known[id].height if id in known else 0) + GAP
-        x += max((known[id].width for id in layer if id in known), default=0) + LAYER_GAP
+        x = end + LAYER_GAP
     return places
 
 
@@ -227,18 +236,18 @@ def _line(
     edge: DiagramEdge,
     back: bool,
     ways: Ways,
-    places: Mapping[str, tuple[float, float]],
+    places: Mapping[str, _Place],
     known: Mapping[str, _Part],
 ) -> DrawnLine:
     way = ways[(edge.end, edge.start) if back else (edge.start, edge.end)]
     points: list[tuple[float, float]] = []
     for at, id in enumerate(way):
-        x, y = places[id]
-        if id not in known:
-            points.append((x, y))
-        else:
-            middle = y + min(known[id].height, BOX_HEIGHT) / 2
-            points.append((x + known[id].width if at == 0 else x, middle))
+        place = places[id]
+        if id in known:
+            middle = place.y + min(known[id].height, BOX_HEIGHT) / 2
+            points.append((place.end if at == 0 else place.x, middle))
+        else:  # straight through the layer, as its boxes may be wide
+            points += [(place.x, place.y), (place.end, place.y)]
     if back:
         points.reverse()
     path = f"M{points[0][0]:.0f} {points[0][1]:.0f}"

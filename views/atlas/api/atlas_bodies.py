@@ -37,7 +37,7 @@ class EdgeObject(ResponseModel):
     to_concept_id: str
     type: Literal["contains", "depends_on", "used_by", "relates"]
     weight: int | None = Field(description="Imports, or snapshots that changed both")
-    evidence: list[tuple[str, int]] = Field(description="Paths and lines that say so, at most three")
+    evidence: list[list[str | int]] = Field(description="Paths and lines that say so, at most three")
     created_at: datetime
 
 
