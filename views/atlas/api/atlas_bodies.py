@@ -187,7 +187,7 @@ def diagram_json(row: AtlasDiagram) -> dict[str, Any]:
     """A `DiagramObject`."""
     return {
         **{name: getattr(row, name) for name in ("id", "project_id", "concept_id", "type")},
-        "data": orjson.dumps(row.data).decode(),
+        "data": orjson.dumps(row.data, option=orjson.OPT_SORT_KEYS).decode(),
         "created_at": iso(row.created_at),
     }
 
