@@ -1,13 +1,13 @@
 """The map of a project: concepts, edges, chunks, diagrams, and what is known of each file.
 
 Revision: 0142
-Revises: 0132
+Revises: 0144
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
 revision = "0142"
-down_revision = "0132"
+down_revision = "0144"
 branch_labels = None
 depends_on = None
 
