@@ -62,6 +62,7 @@ from views.projects import api as projects_api
 from views.projects import commands as project_commands
 from views.projects import pages as project_pages
 from views.runners import api as runners_api
+from views.runners import pages as runner_pages
 from views.runs import api as runs_api
 from views.runs.pages import run_pages, stop_pages
 from views.server import serve
@@ -148,6 +149,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(assistant_pages.bp)
     app.register_blueprint(project_pages.bp)
     app.register_blueprint(deployment_pages.bp)
+    app.register_blueprint(runner_pages.bp)
     app.register_blueprint(atlas_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)

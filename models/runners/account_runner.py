@@ -13,6 +13,7 @@ from models.core.audit_log import current_actor, record
 from models.core.db import db
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account, lock_account
+from models.orgs import can, membership
 from models.runners.runner_tables import CONNECTED_FOR, HELD, Runner, RunnerAction, RunnerWork
 
 MAX_RUNNERS = 50
@@ -110,6 +111,20 @@ def runner_of_account(account_id: str, id: str) -> Runner:
     if row is None:
         raise NotFound("There is no such runner.")
     return row
+
+
+def may_remove(user_id: str, row: Runner) -> bool:
+    """Whether a person of the account removes this runner: whoever made it, and who manages keys."""
+    if user_id in (row.created_by, row.account_id):
+        return True
+    member = membership(user_id, row.account_id)
+    return member is not None and can(member, "manage_keys")
+
+
+def check_removal(user_id: str, row: Runner) -> None:
+    """Raise Forbidden unless the person may remove the runner."""
+    if not may_remove(user_id, row):
+        raise Forbidden("Only whoever made the runner, and owners and admins, remove it.")
 
 
 def remove_runner(row: Runner) -> None:

@@ -19,6 +19,7 @@ from models.orgs.offboarding import OrgRemoval
 from models.orgs.service_accounts import create_service_account
 from models.orgs.team_editing import add_to_team, create_team
 from models.orgs.webhooks import OrgWebhook, WebhookDelivery
+from models.runners.account_runner import create_runner
 from models.runs import RunShare
 from tests import factories
 from tests.assistants.assistant_rows import assistant_rows
@@ -86,6 +87,7 @@ def rows_of(organisation: Org, owner: User, member: User, applicant: User) -> di
             factories.save(row)
         call = factories.call(user, org_id=org, message=message, run_id=run.id)
         token = factories.token(user, org_id=org)
+        runner, _ = create_runner(owner, Account(org_id=org), name="Build", by=None, now=factories.now())
         thread = thread_rows(owner.id, Account(org_id=org))
         assistant = assistant_rows(owner.id, Account(org_id=org))
         project = project_rows(owner.id, Account(org_id=org))
@@ -108,6 +110,7 @@ def rows_of(organisation: Org, owner: User, member: User, applicant: User) -> di
         "share_id": share.id,
         "number": "0",
         "request_id": call.request_id,
+        "runner_id": runner.id,
         "key_id": hash_token(token),
         "provider-keys/key_id": found["provider_key_id"],
         "email": "kit@example.org",

@@ -31,6 +31,7 @@ from models.index.document_sources import write_source
 from models.ledger import Account, budgets
 from models.ledger.account_stops import AccountStop
 from models.orgs import Org, invites
+from models.runners.account_runner import create_runner
 from models.runs.run_share import share_run
 from models.store import Agent
 from models.store.catalogue.agent_page import versions_of
@@ -232,7 +233,9 @@ def _account(delia: User) -> dict[str, str]:
     budget = budgets.create_budget(Account(user_id=delia.id), "account", "month", 5_000, created_by=delia.id)
     form = ProviderKeyForm("openai", "Research", "sk-of-delia-1234", models=["openai/*"], priority=1)
     provider = factories.save(add_provider_key(Account(user_id=delia.id), delia.id, form))
+    runner, _ = create_runner(delia, Account(user_id=delia.id), name="Laptop of delia", by=None, now=now())
     return _document(delia) | {
+        "runner_id": runner.id,
         "key_id": hash_token(key),
         "keys/identifier": hash_token(key),
         "sessions/identifier": hash_token(browser),

@@ -55,6 +55,7 @@ ONCE = frozenset(
         "provider_keys.add_provider_key",
         "publish_form.publish",
         "publishers.create",
+        "runners.add_runner",
         "runs.share",
         *(
             "threads.answer_again",

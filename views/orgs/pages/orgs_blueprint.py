@@ -13,6 +13,7 @@ KEPT = (
     "assistants.",
     "projects.",
     "provider_keys.",
+    "runners.",
     "runs.",
     "usage.call",
     "usage.new_key",

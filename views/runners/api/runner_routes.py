@@ -14,11 +14,18 @@ from models.core.db import db, now
 from models.core.errors import Forbidden, NotFound
 from models.orgs import can, membership
 from models.projects.project_access import ProjectCaller
-from models.runners.account_runner import RULES, create_runner, remove_runner, runner_of_account, runners_of
+from models.runners.account_runner import (
+    RULES,
+    check_removal,
+    create_runner,
+    remove_runner,
+    runner_of_account,
+    runners_of,
+)
 from models.runners.runner_tables import Runner
 from models.runners.work_queue import ask_stop, work_of_account
 from views.projects.api.projects_api_blueprint import DOOR, WRONG, project_caller
-from views.runners.api.runners_api_blueprint import WORK_ID, bp
+from views.runners.api.runners_api_blueprint import WORK_ID, Texts, bp
 from views.web.body import Body, Missing, read
 from views.web.format import iso
 from views.web.guards import key_caller, limiter, require_key, settings
@@ -30,9 +37,7 @@ DAY = timedelta(days=1)
 
 class NewRunner(Body):
     name: str = Field(description="At most 60 characters, of which the account has no other runner")
-    labels: Missing[list[str]] = Field(
-        None, description="At most 20 words; work may ask for a runner with some"
-    )
+    labels: Missing[Texts] = Field(None, description="At most 20 words; work may ask for a runner with some")
 
 
 class RunnerObject(ResponseModel):
@@ -135,7 +140,7 @@ def delete_runner(runner_id: str) -> ResponseReturnValue:
     """Remove a runner and revoke its key. What it works on is lost."""
     caller = _caller("edit_projects")
     runner = runner_of_account(caller.account.id, runner_id)
-    check_removal(caller, runner)
+    check_removal(caller.user_id, runner)
     remove_runner(runner)
     db.session.commit()
     return "", 204
@@ -162,15 +167,6 @@ def stop_work(work_id: str) -> ResponseReturnValue:
     ask_stop(row)
     db.session.commit()
     return jsonify(state=row.state, stop_asked=row.stop_asked)
-
-
-def check_removal(caller: ProjectCaller, runner: Runner) -> None:
-    """Raise Forbidden unless the caller made the runner, or manages keys."""
-    if runner.created_by == caller.user_id or runner.account_id == caller.user_id:
-        return
-    member = membership(caller.user_id, runner.account_id)
-    if member is None or not can(member, "manage_keys"):
-        raise Forbidden("Only whoever made the runner, and owners and admins, remove it.")
 
 
 def _caller(capability: str) -> ProjectCaller:

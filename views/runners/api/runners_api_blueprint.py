@@ -1,6 +1,9 @@
 """The blueprint of the JSON API of runners, and which runner calls."""
 
+from typing import Annotated
+
 from flask import Blueprint
+from pydantic import Field
 
 from models.runners.account_runner import Runner, runner_of_key
 from views.projects.api.projects_api_blueprint import project_caller
@@ -8,6 +11,8 @@ from views.web.operation import Answers, path
 
 bp = Blueprint("runners_api", __name__, url_prefix="/v1/runners")
 
+Texts = Annotated[list[str], Field(fail_fast=True)]
+"""A list of texts in a body: the first that is wrong is told, however long it is."""
 CALLS = "6000/minute"
 """How many requests one runner may make: two for each action of its work, and one a second while a command writes."""
 WORK_ID = path("workId", "The id of the work")

@@ -3,7 +3,7 @@
 import time
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Response, jsonify, request, stream_with_context
 from flask.typing import ResponseReturnValue
@@ -19,7 +19,7 @@ from models.runners.account_runner import checked_labels
 from models.runners.runner_tables import RunnerWork
 from models.runners.work_queue import LEASE
 from views.projects.api.projects_api_blueprint import DOOR, WRONG
-from views.runners.api.runners_api_blueprint import CALLS, GONE, NO_RUNNER, WORK_ID, bp, calling_runner
+from views.runners.api.runners_api_blueprint import CALLS, GONE, NO_RUNNER, WORK_ID, Texts, bp, calling_runner
 from views.web.body import Body, Int32, Missing, read
 from views.web.format import iso
 from views.web.guards import key_caller, limiter
@@ -45,7 +45,7 @@ class PollBody(Body):
     version: Missing[str] = Field(None, description="Of the runner's program")
     platform: Missing[str] = Field(None, description="The system that it runs on")
     isolation: Missing[str] = Field(None, description="What confines its commands, in a few words")
-    labels: Missing[list[str]] = Field(None, description="Its labels from now on")
+    labels: Missing[Texts] = Field(None, description="Its labels from now on")
 
 
 class LeaseBody(Body):
@@ -58,7 +58,9 @@ class ActionReply(Body):
 
 
 class ActionsBody(LeaseBody):
-    replies: Missing[list[ActionReply]] = Field(None, description="To actions, in their order")
+    replies: Missing[Annotated[list[ActionReply], Field(fail_fast=True)]] = Field(
+        None, description="To actions, in their order"
+    )
     wait_seconds: Missing[Int32] = Field(
         None, description=f"How long to wait for an action, at most {MAX_WAIT}"
     )
@@ -75,7 +77,7 @@ class ResultBody(LeaseBody):
 
 
 class HashesBody(LeaseBody):
-    hashes: list[str] = Field(description=f"SHA-256 of at most {MOST_HASHES:,} files")
+    hashes: Texts = Field(description=f"SHA-256 of at most {MOST_HASHES:,} files")
 
 
 class WorkObject(ResponseModel):
