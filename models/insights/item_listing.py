@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import Select, case, or_, select
 
 from models.core.db import db, now
+from models.core.errors import Forbidden, NotFound
 from models.insights.action_item import OPEN_STATUSES, ActionItem
 from models.projects import Project, ProjectCaller, Workspace
-from models.projects.project_access import reachable_accounts
+from models.projects.project_access import check_project_role, reachable_accounts
 
 MAX_PROJECTS = 200
 """Projects, those that changed last, whose computed items a list over all of them holds."""
@@ -138,10 +139,20 @@ def listed(row: ActionItem, project: Project, workspace: Workspace) -> ListedIte
 
 def seen_projects(caller: ProjectCaller, limit: int = MAX_PROJECTS) -> list[Project]:
     """The projects that the caller may see, those first that changed last."""
-    query = select(Project).where(
-        Project.account_id.in_(reachable_accounts(caller)), Project.deleted_at.is_(None)
-    )
+    query = select(Project).where(Project.account_id.in_(open_accounts(caller)), Project.deleted_at.is_(None))
     return list(db.session.scalars(query.order_by(Project.updated_at.desc(), Project.id).limit(limit)))
+
+
+def open_accounts(caller: ProjectCaller) -> list[str]:
+    """The accounts whose projects the caller may see now: without those whose single sign-on their key lacks."""
+    found = []
+    for account_id in reachable_accounts(caller):
+        try:
+            check_project_role(caller, account_id, "see_projects")
+        except (NotFound, Forbidden):
+            continue
+        found.append(account_id)
+    return found
 
 
 def _projects(caller: ProjectCaller, wanted: ItemFilter) -> list[Project]:
@@ -159,7 +170,7 @@ def _stored(caller: ProjectCaller, wanted: ItemFilter, limit: int) -> list[Liste
         .where(Project.deleted_at.is_(None), Workspace.deleted_at.is_(None))
     )
     if wanted.project_id is None:
-        query = query.where(Project.account_id.in_(reachable_accounts(caller)))
+        query = query.where(Project.account_id.in_(open_accounts(caller)))
     else:
         query = query.where(ActionItem.project_id == wanted.project_id)
     rows = db.session.execute(_narrowed(query, wanted).limit(limit))

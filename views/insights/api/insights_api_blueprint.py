@@ -10,12 +10,24 @@ from models.insights.model_words import ModelFailed
 from views.gateway.api.internal_calls import CallFailed, InternalAnswer, complete_chat
 from views.gateway.api.model_calls import gateway
 from views.web.guards import api_key, require_key
+from views.web.operation import Answers, query
 
 bp = Blueprint("insights_api", __name__, url_prefix="/v1")
 
 RULES = "rules"
 """Instead of the name of a model: what needs none."""
 MAX_MODEL = 200
+MODEL = query(
+    "model", "A model of `GET /v1/models`, whose call your key pays for, or `rules` for what needs none"
+)
+NO_MODEL: Answers = {
+    402: "Not enough credits for the call of the model. With `model=rules` it is free",
+    403: "Your role does not allow it, or the key lacks `inference:chat`, which a model needs",
+    404: "You have no such project, or no provider serves the model (`MODEL_NOT_FOUND`)",
+    500: "The model gave no answer, or none in the right format (`MODEL_FAILED`)",
+    501: "No model is named, and the server has none for this (`NOT_IMPLEMENTED`)",
+    "default": "The call of the model was refused, as on `POST /v1/chat/completions`",
+}
 GENERATIONS = "60/minute;2000/day"
 """How often a person may ask for words of a model, or for what rules find in their place."""
 

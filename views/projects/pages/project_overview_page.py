@@ -17,6 +17,7 @@ from models.projects.project_states import state_of
 from models.projects.workspaces.main_distance import main_distances
 from models.projects.workspaces.workspace_editing import workspaces_of
 from views.projects.pages.brief_shapes import label_of
+from views.projects.pages.overview_parts import overview_parts
 from views.projects.pages.project_blueprint import project_page, viewed_project, viewer_may
 from views.projects.pages.project_list_page import PURPOSES
 from views.projects.pages.project_stories import event_stories
@@ -48,6 +49,7 @@ def overview(project_id: str) -> ResponseReturnValue:
         events=event_stories(project.id, events, told),
         told=told,
         people=people_of(each.created_by for each in snapshots),
+        parts=overview_parts(project),
         may_edit=viewer_may("edit_projects"),
     )
 

@@ -1,0 +1,133 @@
+"""The decisions of a project: proposals to review, with the words that they come from, and what was accepted."""
+
+from collections.abc import Mapping
+
+from flask import Response, url_for
+from flask.typing import ResponseReturnValue
+
+from models.core.db import db
+from models.core.errors import Invalid
+from models.insights.decision_verbs import (
+    adr_text,
+    conversations_to_read,
+    decisions_in,
+    last_messages,
+    propose_decisions,
+    review_decision,
+    said_in,
+    write_decision,
+)
+from models.insights.project_decision import DECISION_CATEGORIES, DECISION_STATES
+from models.projects import Project
+from models.projects.project_listing import people_of
+from views.insights.api.decision_routes import markdown_file
+from views.insights.pages.insight_blueprint import insight_form, insight_page
+from views.projects.pages.project_blueprint import (
+    asked,
+    entered,
+    problems_of,
+    viewed_project,
+    viewer,
+    viewer_may,
+)
+from views.web.htmx import render, see_other, toast
+
+CONVERSATIONS, MESSAGES = 10, 20
+"""How much is read when somebody looks for decisions."""
+SHOWN = 200
+CATEGORY_NAMES = {
+    each: each.replace("_", " ").replace("tech", "technical").capitalize() for each in DECISION_CATEGORIES
+}
+
+
+@insight_page("/decisions")
+def decisions(project_id: str) -> ResponseReturnValue:
+    """List the decisions of a project. Query: `state`. Raises NotFound, Forbidden."""
+    return _page(viewed_project(project_id), {"decision": "", "rationale": "", "category": ""}, {})
+
+
+@insight_form("/decisions")
+def add_decision(project_id: str) -> ResponseReturnValue:
+    """Write a decision down; 422 with what was entered. Raises NotFound, Forbidden."""
+    project = viewed_project(project_id, "edit_projects")
+    values = {name: entered(name).strip() for name in ("decision", "rationale", "category")}
+    try:
+        write_decision(
+            viewer(), project.id, values["decision"], values["rationale"], values["category"] or None
+        )
+    except Invalid as error:
+        db.session.rollback()
+        return _page(project, values, problems_of(error, "decision"))
+    db.session.commit()
+    toast("The decision is written down. Agents are told it.")
+    return see_other(url_for("insights.decisions", project_id=project.id))
+
+
+@insight_form("/decisions/search", "20/minute;300/day")
+def look_for_decisions(project_id: str) -> ResponseReturnValue:
+    """Look for decisions that the last conversations say in so many words. Raises NotFound, Forbidden."""
+    project = viewed_project(project_id, "edit_projects")
+    new = 0
+    for found in conversations_to_read(viewer(), project, None, CONVERSATIONS):
+        new += len(propose_decisions(found, said_in(last_messages(found, MESSAGES)), None))
+    db.session.commit()
+    said = f"{new} to review." if new else "The last conversations say none in so many words."
+    toast(said, "good" if new else "info")
+    return see_other(url_for("insights.decisions", project_id=project.id, state="proposed" if new else None))
+
+
+@insight_form("/decisions/<decision_id>")
+def review(project_id: str, decision_id: str) -> ResponseReturnValue:
+    """Accept, reject or replace a decision, or take that back. Raises NotFound, Forbidden, Invalid."""
+    project = viewed_project(project_id, "edit_projects")
+    state = entered("state")
+    try:
+        review_decision(viewer(), project.id, decision_id, state, entered("superseded_by") or None)
+    except Invalid as error:
+        db.session.rollback()
+        toast(error.message, "bad")
+    else:
+        db.session.commit()
+        toast(
+            {"accepted": "Accepted.", "rejected": "Rejected: it is not proposed again."}.get(
+                state, "Changed."
+            )
+        )
+    shown = asked("state") if asked("state") in DECISION_STATES else None
+    return see_other(url_for("insights.decisions", project_id=project.id, state=shown))
+
+
+@insight_page("/decisions.md")
+def decisions_file(project_id: str) -> Response:
+    """The accepted and superseded decisions as architecture decision records. Raises NotFound, Forbidden."""
+    project = viewed_project(project_id)
+    return markdown_file(adr_text(project, decisions_in(project)))
+
+
+def _page(project: Project, values: Mapping[str, str], errors: Mapping[str, str]) -> ResponseReturnValue:
+    every = decisions_in(project)
+    counts = {state: sum(each.state == state for each in every) for state in DECISION_STATES}
+    state = (
+        asked("state")
+        if asked("state") in DECISION_STATES
+        else "proposed"
+        if counts["proposed"]
+        else "accepted"
+    )
+    shown = [each for each in every if each.state == state][:SHOWN]
+    accepted = [(each.id, each.decision[:80]) for each in every if each.state == "accepted"][:SHOWN]
+    return render(
+        "insights/decisions.html",
+        status=422 if errors else 200,
+        project=project,
+        state=state,
+        counts=counts,
+        decisions=shown,
+        by_id={each.id: each for each in every},
+        accepted=accepted,
+        people=people_of(each.reviewed_by for each in shown),
+        categories=CATEGORY_NAMES,
+        values=values,
+        errors=errors,
+        may_edit=viewer_may("edit_projects"),
+    )
