@@ -1,6 +1,8 @@
 """Insights: what to do next in a project. Action items with their analysers, decisions with their sources, and next steps."""
 
 from models.insights import analysing as analysing
+from models.insights import decision_verbs as decision_verbs
+from models.insights import deploy_items as deploy_items
 from models.insights import drift_items as drift_items
 from models.insights.action_item import ActionItem
 from models.insights.item_finding import FoundItem

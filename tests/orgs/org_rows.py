@@ -24,6 +24,7 @@ from models.runs import RunShare
 from tests import factories
 from tests.assistants.assistant_rows import assistant_rows
 from tests.deployments.deployment_rows import deployment_rows
+from tests.insights.insight_rows import insight_rows
 from tests.projects.project_rows import project_rows
 from tests.threads.thread_rows import thread_rows
 
@@ -92,11 +93,13 @@ def rows_of(organisation: Org, owner: User, member: User, applicant: User) -> di
         assistant = assistant_rows(owner.id, Account(org_id=org))
         project = project_rows(owner.id, Account(org_id=org))
         deployed = deployment_rows(owner.id, Account(org_id=org), project)
+        insight = insight_rows(project)
     found = {name: str(row.id) for name, row in rows.items()}
     return found | {
         **thread,
         **assistant,
         **deployed,
+        **insight,
         **project,
         "team_id": team.id,
         "user_id": member.id,

@@ -42,6 +42,7 @@ from tests.billing.subscribers import Plans
 from tests.billing.test_plans import PRO
 from tests.deployments.deployment_rows import deployment_rows
 from tests.factories import Person, now
+from tests.insights.insight_rows import insight_rows
 from tests.orgs.org_rows import rows_of
 from tests.projects.project_rows import project_rows
 from tests.threads.thread_rows import thread_rows
@@ -213,6 +214,7 @@ def _threads(delia: User, run_id: str) -> dict[str, str]:
         | assistant_rows(delia.id, account)
         | project
         | deployment_rows(delia.id, account, project)
+        | insight_rows(project)
     )
 
 
