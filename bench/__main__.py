@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from bench import (
+    analysis,
     conversations,
     growth,
     load,
@@ -146,6 +147,9 @@ class Bench:
                 moved = projects.measure(self.folder, upstream.port, min(1.0, self.plan.throughput / 10))
                 self.rows += [Row(*line) for line in projects.lines(moved)]
                 self.notes += projects.notes(moved)
+            if "analysis" in self.parts:
+                analysed = analysis.measure(min(1.0, self.plan.throughput / 10))
+                self.rows += [Row(*line) for line in analysis.lines(analysed)]
             if "sandbox" in self.parts:
                 started = sandbox.measure(self.folder, min(1.0, self.plan.throughput / 10))
                 self.rows += [Row(*line) for line in sandbox.lines(started)]
@@ -556,6 +560,7 @@ PARTS = (
     "search",
     "projects",
     "sandbox",
+    "analysis",
     "memory",
     "settling",
     "growth",
