@@ -73,7 +73,7 @@ class ConversationTurns:
 
     def run(self, handle: TurnHandle, *, taken_over: bool) -> None:
         """See `TurnWork`."""
-        turn = ConversationTurn(handle, handle.gateway.settings)
+        turn = ProjectConversationTurn(handle, handle.gateway.settings)
         try:
             turn.run(taken_over=taken_over)
         except LeaseLost:
@@ -85,7 +85,7 @@ class ConversationTurns:
             turn.close()
 
 
-class ConversationTurn(ThreadTurn):
+class ProjectConversationTurn(ThreadTurn):
     """One turn, while this process runs it."""
 
     place: TurnPlace

@@ -23,7 +23,7 @@ from models.threads.turn_tools import MAX_RESULT
 from models.turns import Turn
 
 if TYPE_CHECKING:
-    from models.conversations.conversation_turn import ConversationTurn
+    from models.conversations.conversation_turn import ProjectConversationTurn
 
 POLL_SECONDS = 0.5
 HISTORY_TOKENS = 60_000
@@ -34,7 +34,7 @@ DIED = "The server stopped during this answer. What the agent had changed and wr
 class TurnActions:
     """What the session of an engine does to its turn. Safe for several threads."""
 
-    def __init__(self, turn: "ConversationTurn") -> None:
+    def __init__(self, turn: "ProjectConversationTurn") -> None:
         self._turn = turn
         self._handle = turn.handle
         self._lock = threading.RLock()
@@ -175,7 +175,7 @@ class TurnActions:
 class DrivenRounds:
     """One turn of an engine that drives it itself."""
 
-    def __init__(self, turn: "ConversationTurn") -> None:
+    def __init__(self, turn: "ProjectConversationTurn") -> None:
         self._turn = turn
         self._actions = TurnActions(turn)
 

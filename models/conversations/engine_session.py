@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from models.runners import Workplace
 
 if TYPE_CHECKING:
-    from models.conversations.conversation_turn import ConversationTurn
+    from models.conversations.conversation_turn import ProjectConversationTurn
     from models.conversations.driven_turn import TurnActions
 
 Answers = list[list[str]]
@@ -21,7 +21,7 @@ class EngineSession:
 
     def __init__(
         self,
-        turn: "ConversationTurn",
+        turn: "ProjectConversationTurn",
         actions: "TurnActions",
         workplace: Workplace,
         *,

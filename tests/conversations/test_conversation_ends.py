@@ -20,7 +20,7 @@ from models.conversations import (
     turn_result,
 )
 from models.conversations.conversation_questions import answer_question, reject_question
-from models.conversations.conversation_turn import ConversationTurn
+from models.conversations.conversation_turn import ProjectConversationTurn
 from models.conversations.turn_control import resume_conversation, stop_conversation
 from models.conversations.turn_reversal import operation_of_turn
 from models.core.db import db, now
@@ -227,7 +227,7 @@ def test_credits_without_a_change_pause(app: Flask, talk: Talk, monkeypatch: pyt
     gateway = app.extensions["gateway"]
     settings = gateway.settings.model_copy(update={"stoa_conversation_idle_credits": 1})
     monkeypatch.setattr(gateway, "settings", settings)
-    monkeypatch.setattr(ConversationTurn, "_note_work", lambda *_: None)
+    monkeypatch.setattr(ProjectConversationTurn, "_note_work", lambda *_: None)
     prompt = f"Read README.md. Read docs/roof.md. {'Look at the columns. ' * 1_500}"
     turn = talk.said(prompt)
     assert (turn.state, turn.error_code) == ("paused", "loop_guard")
@@ -242,15 +242,15 @@ def dies(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Lets the worker die when it calls this method of the turn for the nth time."""
 
     def let(method: str, time: int) -> None:
-        real, calls = getattr(ConversationTurn, method), [0]
+        real, calls = getattr(ProjectConversationTurn, method), [0]
 
-        def dying(self: ConversationTurn, *args: Any, **kwargs: Any) -> Any:
+        def dying(self: ProjectConversationTurn, *args: Any, **kwargs: Any) -> Any:
             calls[0] += 1
             if calls[0] == time:
                 raise LeaseLost
             return real(self, *args, **kwargs)
 
-        monkeypatch.setattr(ConversationTurn, method, dying)
+        monkeypatch.setattr(ProjectConversationTurn, method, dying)
 
     return let
 

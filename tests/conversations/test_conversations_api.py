@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
+from models.core.db import db
+from models.threads import Thread
 from models.turns import TurnEngine
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi
@@ -271,3 +274,45 @@ def test_the_address_of_the_websocket_asks_for_one(api: Api) -> None:
     answer = api.client.get(f"/v1/conversations/{api.id}/stream?token={api.headers['authorization'][7:]}")
     assert (answer.status_code, answer.json["error"]["code"]) == (426, "UPGRADE_REQUIRED")
     assert api.client.get(f"/v1/conversations/{api.id}/stream?token=no").status_code == 401
+
+
+def test_questions_are_listed_and_answered_once(api: Api) -> None:
+    api.said("In README.md replace 'Twelve' with 'Twenty'. Use ask_user to know 'Which roof?'")
+    [question] = api.get("/questions")["questions"]
+    assert (question["kind"], question["state"], question["answers"]) == ("ask", "open", None)
+    path = f"/conversations/{api.id}/opencode-questions/{question['id']}"
+    for wrong in ({}, {"answers": "x"}, {"answers": [["a"], ["b"]]}, {"answers": [[5]]}):
+        assert api("post", f"{path}/reply", wrong)[0] == 400
+    assert (
+        api("patch", f"/conversations/{api.id}", {"workspace_id": api.workspace(api.project_id, "b")})[0]
+        == 409
+    )
+    assert api("post", f"/conversations/{api.id}/clear")[0] == 409
+    assert api("post", f"{path}/reply", {"answers": [["Red"]]}) == (200, {"success": True})
+    assert api.engine.idle(60)
+    assert api("post", f"{path}/reply", {"answers": [["Red"]]})[1]["error"]["code"] == "QUESTION_CLOSED"
+    assert api.get("/questions")["questions"] == []
+    assert [each["status"] for each in api.get("/messages")["messages"]] == ["completed", "completed"]
+    assert len(api.get("/timeline")["timeline"]) == 1
+
+
+def test_a_paused_conversation_is_resumed_and_stopped(api: Api) -> None:
+    path = f"/conversations/{api.id}"
+    thread = db.session.scalars(select(Thread)).one()
+    thread.budget = 0
+    db.session.commit()
+    api.said(EDIT)
+    answer = api.get("/messages")["messages"][-1]
+    assert (answer["status"], answer["turnState"]) == ("running", "paused")
+    assert "budget of this thread" in answer["error"]
+    assert api("patch", path, {"budget": 5_000})[0] == 200
+    status, body = api("post", f"{path}/resume", {})
+    assert (status, body["turnId"]) == (200, answer["turnId"])
+    assert api.engine.idle(60)
+    assert api.get("/messages")["messages"][-1]["status"] == "completed"
+    api.said("Use ask_user to know 'Which roof?'")
+    status, body = api("post", f"{path}/stop")
+    assert (status, body["success"]) == (200, True)
+    assert api.engine.idle(60)
+    assert api.get("/messages")["messages"][-1]["turnState"] == "cancelled"
+    assert api("post", f"{path}/stop")[1] == {"success": True, "turnId": None}

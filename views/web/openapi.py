@@ -122,6 +122,7 @@ def routes(app: Flask) -> list[JsonRoute]:
     found = [
         JsonRoute(method.lower(), _path(rule), rule.endpoint, view, operation)
         for rule in app.url_map.iter_rules()
+        if not rule.websocket  # it has one for other requests too
         if (operation := operation_of(view := app.view_functions[rule.endpoint]))
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
     ]

@@ -63,6 +63,7 @@ def events(conversation_id: str) -> ResponseReturnValue:
     return response
 
 
+@bp.get("/conversations/<conversation_id>/stream", websocket=True)
 @bp.get("/conversations/<conversation_id>/stream")
 @Operation(
     tag=TAG,
