@@ -33,7 +33,7 @@ def server(postgres_url: str, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def test_a_killed_worker_loses_no_edit_and_its_turn_is_paid_once(
+def test_a_killed_worker_loses_no_file_and_its_turn_is_paid_once(
     session: OrmSession, rich: Person, server: str
 ) -> None:
     account = Account(user_id=rich.id)
@@ -50,7 +50,7 @@ def test_a_killed_worker_loses_no_edit_and_its_turn_is_paid_once(
         turn = say(
             caller,
             found,
-            "In README.md replace 'Twelve' with 'Twenty'. Then write a long story of 900 words.",
+            "Add a file notes.md saying 'Once.' Then write a long story of 900 words.",
             key=present(rich.token),
             owner="gone:1:x",
         )
@@ -70,7 +70,7 @@ def test_a_killed_worker_loses_no_edit_and_its_turn_is_paid_once(
     assert time.monotonic() - killed_at < 60
     assert (ended.state, ended.error_code) == ("interrupted", "worker_died")
     item = session.scalars(select(TimelineItem)).one()
-    assert (item.state, item.files) == ("interrupted", [{"path": "README.md", "change": "modified"}])
+    assert (item.state, item.files) == ("interrupted", [{"path": "notes.md", "change": "added"}])
     assert session.get_one(Workspace, workspace.id).current_snapshot_id == item.snapshot_id
     calls = session.scalars(select(GatewayCall)).all()
     assert {call.state for call in calls} == {"settled"}
