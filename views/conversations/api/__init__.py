@@ -3,6 +3,7 @@
 from flask import Flask
 
 from views.conversations.api import (
+    conversation_deploy_routes,
     conversation_routes,
     conversation_stream_routes,
     prompt_routes,
@@ -18,4 +19,4 @@ def init_app(app: Flask) -> None:
     shared_addresses.init_app(app)
 
 
-__all__ = ["bp", "conversation_routes", "conversation_stream_routes", "init_app", "prompt_routes"]
+__all__ = ["bp", "conversation_deploy_routes", "conversation_routes", "conversation_stream_routes", "init_app", "prompt_routes"]

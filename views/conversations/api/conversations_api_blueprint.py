@@ -1,7 +1,4 @@
-"""The blueprint of the JSON API of conversations about projects, whose conversation a route means, and how its errors look (fastest contract 3.12).
-
-The routes of deployments in a conversation (`project-info`, `deployments`, `deploy`) are those of the room deployments.
-"""
+"""The blueprint of the JSON API of conversations about projects, whose conversation a route means, and how its errors look (fastest contract 3.12)."""
 
 from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue

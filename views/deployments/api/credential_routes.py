@@ -14,7 +14,7 @@ from models.core.errors import Invalid
 from models.deployments import provider_credential
 from models.deployments.credential_checks import verify_credential
 from models.projects.project_access import check_project_role
-from views.deployments.api.deployments_api_blueprint import NOT_YOURS, TAG, bp
+from views.deployments.api.deployments_api_blueprint import INFRASTRUCTURE, NOT_YOURS, bp
 from views.projects.api.project_bodies import Success
 from views.projects.api.projects_api_blueprint import (
     CHANGES,
@@ -59,7 +59,7 @@ class CredentialStored(Success):
 
 @bp.get("/infrastructure/credentials")
 @Operation(
-    tag=TAG,
+    tag=INFRASTRUCTURE,
     caller="key",
     scope=scopes.PROJECTS_READ,
     parameters=[ORG],
@@ -89,7 +89,7 @@ def list_credentials() -> Response:
 @bp.post("/infrastructure/credentials")
 @limiter.limit(VERIFICATIONS, key_func=key_caller)
 @Operation(
-    tag=TAG,
+    tag=INFRASTRUCTURE,
     caller="key",
     scope=scopes.PROJECTS_WRITE,
     parameters=[ORG],
@@ -127,7 +127,7 @@ def store_credential() -> ResponseReturnValue:
 @bp.delete("/infrastructure/credentials/<provider>")
 @limiter.limit(CHANGES, key_func=key_caller)
 @Operation(
-    tag=TAG,
+    tag=INFRASTRUCTURE,
     caller="key",
     scope=scopes.PROJECTS_WRITE,
     parameters=[path("provider", "`railway` or `cloudflare`"), ORG],

@@ -11,7 +11,7 @@ from views.web.format import iso
 from views.web.operation import ResponseModel, header, path
 
 bp = Blueprint("deployments_api", __name__, url_prefix="/v1")
-TAG = "Deployments"
+TAG, INFRASTRUCTURE = "Deployments", "Infrastructure"
 DEPLOYMENT_ID = path("deploymentId", "The id of the deployment")
 KEY = header(
     "Idempotency-Key",

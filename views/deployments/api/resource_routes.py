@@ -17,6 +17,7 @@ from models.projects.project_access import own_project
 from models.projects.project_states import state_of
 from models.projects.snapshots.manifest_store import manifest_entries, manifest_row
 from views.deployments.api.deployments_api_blueprint import (
+    INFRASTRUCTURE,
     KEY,
     NOT_YOURS,
     TAG,
@@ -71,7 +72,7 @@ class ManifestDeployed(ResponseModel):
 
 @bp.get("/infrastructure/projects/<project_id>/resources")
 @Operation(
-    tag=TAG,
+    tag=INFRASTRUCTURE,
     caller="key",
     scope=scopes.PROJECTS_READ,
     parameters=[PROJECT_ID],
@@ -86,7 +87,7 @@ def list_resources(project_id: str) -> Response:
 
 @bp.get("/infrastructure/projects/<project_id>/resources/<resource_id>")
 @Operation(
-    tag=TAG,
+    tag=INFRASTRUCTURE,
     caller="key",
     scope=scopes.PROJECTS_READ,
     parameters=[PROJECT_ID, RESOURCE_ID],
@@ -102,7 +103,7 @@ def get_resource(project_id: str, resource_id: str) -> Response:
 @bp.delete("/infrastructure/projects/<project_id>/resources/<resource_id>")
 @limiter.limit(CHANGES, key_func=key_caller)
 @Operation(
-    tag=TAG,
+    tag=INFRASTRUCTURE,
     caller="key",
     scope=scopes.PROJECTS_WRITE,
     parameters=[PROJECT_ID, RESOURCE_ID],
@@ -124,7 +125,7 @@ def remove_resource(project_id: str, resource_id: str) -> Response:
 
 @bp.get("/infrastructure/projects/<project_id>/detect")
 @Operation(
-    tag=TAG,
+    tag=INFRASTRUCTURE,
     caller="key",
     scope=scopes.PROJECTS_READ,
     parameters=[PROJECT_ID, query("manifest_hash", "A manifest; by default that of the main workspace")],
