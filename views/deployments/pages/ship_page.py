@@ -13,7 +13,7 @@ from models.deployments import deployment_running as running
 from models.deployments.deployment_adapter import DeploymentHealth, adapters
 from models.deployments.deployment_setting import setting_of
 from models.deployments.site_addresses import site_hosts, site_of
-from models.projects import Project, Workspace
+from models.projects import Project, Snapshot, Workspace
 from models.projects.project_listing import people_of, snapshots_named, snapshots_page, workspaces_named
 from views.deployments.pages.ship_blueprint import (
     STATES,
@@ -37,7 +37,7 @@ def ship(project_id: str) -> ResponseReturnValue:
     workspace, every = shown_workspace(project)
     rows, next_href = _history(project, workspace)
     live = listing.live_deployment(workspace.id) if workspace else None
-    snapshots = snapshots_page(project.id, CHOICES)
+    snapshots = _choices(project, workspace)
     named = snapshots_named(project.id, (each.snapshot_id for each in [*rows, *([live] if live else [])]))
     return render(
         "deployments/ship.html",
@@ -143,6 +143,15 @@ def take_offline(project_id: str) -> ResponseReturnValue:
     db.session.commit()
     toast("The site is offline. Release any deployment to bring it back.")
     return see_other(url_for("deployments.ship", project_id=project.id, workspace=workspace and workspace.id))
+
+
+def _choices(project: Project, workspace: Workspace | None) -> list[Snapshot]:
+    """The newest snapshots, and the head of the workspace if it is older."""
+    newest = list(snapshots_page(project.id, CHOICES))
+    head = workspace.current_snapshot_id if workspace else None
+    if head is None or any(each.id == head for each in newest):
+        return newest
+    return [*snapshots_named(project.id, [head]).values(), *newest]
 
 
 def _history(project: Project, workspace: Workspace | None) -> tuple[list[Deployment], str | None]:
