@@ -9,6 +9,7 @@ from models.core.db import db, lock_name, now
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.deployments.deployment import STEPS, DeployedSite, Deployment, DeploymentLogLine
 from models.deployments.deployment_adapter import DeploymentPlan, NotDeployable, adapter_of
+from models.deployments.deployment_checks import CheckReport
 from models.deployments.deployment_listing import live_deployment
 from models.deployments.deployment_setting import setting_of
 from models.deployments.site_addresses import site_for, site_hosts, site_of
@@ -79,8 +80,10 @@ def deploy(
     trigger: str,
     message: str | None = None,
     key: str | None = None,
+    report: CheckReport | None = None,
 ) -> Deployment:
-    """As `start_deployment`, for whoever checked who may. Deployments of a workspace wait for each other. Flushes."""
+    """As `start_deployment`, for whoever checked who may; with the report of checks, which fail it if they did. Deployments of a workspace wait
+    for each other. Flushes."""
     lock_name(f"deploy {workspace.id}")
     if key is not None and (known := _with_key(project, key)) is not None:
         return known
@@ -104,6 +107,12 @@ def deploy(
     write_log(
         deployment, "deploy", [f"Deploys the snapshot {snapshot.id} of the workspace {workspace.name}."]
     )
+    if report is not None:
+        for step in STEPS:
+            write_log(deployment, step, [line for at, line in report.lines if at == step])
+        if not report.passed:
+            fail(deployment, report.reason)
+            return deployment
     try:
         plan = _planned(project, workspace, snapshot, deployment)
         if adapter_of(deployment.adapter).capabilities.instant:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core import outgoing
@@ -22,13 +22,13 @@ RUNTIMES = ("node", "python", "go", "static")
 MAX_COMMAND, MAX_FOLDER, MIN_SECRET, MAX_SECRET = 2_000, 500, 16, 500
 PURPOSE = "deployhook"
 _FIELDS = (
-    *("adapter", "auto_deploy", "runtime_override", "build_command", "start_command"),
+    *("adapter", "auto_deploy", "run_checks", "runtime_override", "build_command", "start_command"),
     *("folder", "webhook_url", "webhook_secret"),
 )
 
 
 class DeploymentSetting(Base):
-    """How a workspace deploys. `folder` is what is served, None to find it. `webhook_sealed` is the secret that signs requests to one's own
+    """How a workspace deploys. `run_checks`: before it deploys by itself. `folder` is what is served, None to find it. `webhook_sealed` is the secret that signs requests to one's own
     CI at `webhook_url`, sealed and bound to the workspace."""
 
     __tablename__ = "deployment_setting"
@@ -50,6 +50,7 @@ class DeploymentSetting(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"))
     adapter: Mapped[str]
     auto_deploy: Mapped[bool]
+    run_checks: Mapped[bool] = mapped_column(server_default=text("false"))
     runtime_override: Mapped[str | None]
     build_command: Mapped[str | None]
     start_command: Mapped[str | None]
@@ -71,6 +72,7 @@ def setting_of(project_id: str, workspace_id: str) -> DeploymentSetting:
         project_id=project_id,
         adapter="static",
         auto_deploy=False,
+        run_checks=False,
         created_at=moment,
         updated_at=moment,
     )
@@ -118,7 +120,7 @@ def _clean(name: str, value: Any) -> Any:
     """The value as it is stored. Raises Invalid."""
     if isinstance(value, str) and "\0" in value:
         raise _wrong(name, "NUL characters are not allowed.")
-    if name == "auto_deploy":
+    if name in ("auto_deploy", "run_checks"):
         return bool(value)
     value = value.strip() if isinstance(value, str) else value
     if name == "adapter":

@@ -8,9 +8,11 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.core import jobs
-from models.deployments import Deployment, deployment_finished, failed_deployments
+from models.deployments import Deployment, deployment_checks, deployment_finished, failed_deployments
 from models.deployments.auto_deploying import deploy_operation
+from models.deployments.deployment_listing import log_lines
 from models.projects import ActivityEvent, Project, WorkspaceOperation
+from models.runners import Check, CheckResult, LevelState
 from tests.deployments.deployment_calls import INDEX, SITE, SiteCalls, fetch, host_of
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi
@@ -211,6 +213,41 @@ def test_a_moved_head_deploys_by_itself_once(pier: SiteCalls, session: OrmSessio
     ).one()
     deploy_operation(older)
     assert len(rows(session)) == 1
+
+
+def test_a_moved_head_deploys_only_if_its_checks_pass(
+    pier: SiteCalls, session: OrmSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Place:
+        closed = 0
+
+        def close(self) -> None:
+            Place.closed += 1
+
+    checks = [Check("test", "pytest")]
+    state = LevelState(True, "It works.")
+    monkeypatch.setattr(deployment_checks, "level_state", lambda *_: state)
+    monkeypatch.setattr(deployment_checks, "open_workplace", lambda *_: Place())
+    monkeypatch.setattr(deployment_checks, "detect_checks", lambda _: checks)
+    pier.change(auto_deploy=True, run_checks=True)
+    head: list[str] = []
+    outcomes: list[tuple[bool, LevelState, str | None]] = [
+        (True, LevelState(True, "It works."), None),
+        (False, LevelState(True, "It works."), "The test check failed: pytest"),
+        (True, LevelState(False, "No sandbox here."), "The checks cannot run here. No sandbox here."),
+    ]
+    for number, (passes, state, reason) in enumerate(outcomes):
+        found = [CheckResult("test", "pytest", passes, "1 test", 0.5)]
+        monkeypatch.setattr(deployment_checks, "run_checks", lambda *_, found=found: found)
+        head = [pier.push(SITE | {"index.html": f"{number}"}, head)]
+        session.rollback()
+        moved = select(WorkspaceOperation.id).where(WorkspaceOperation.after_snapshot_id == head[0])
+        deploy_operation(session.scalars(moved).one())
+        row = rows(session)[-1]
+        assert (row.state, row.error) == ("failed" if reason else "live", reason)
+        lines = [each.content for each in log_lines(row)]
+        assert ("1 test" in lines) == state.available
+    assert Place.closed == 2
 
 
 def test_only_those_who_may_deploy_and_strangers_see_nothing(

@@ -38,6 +38,9 @@ class SettingsChange(Body):
 
     adapter: str | None = Field(None, description="`static`, `cloudflare` or `webhook`")
     auto_deploy: Missing[bool] = Field(None, description="Deploy each time the head of the workspace moves")
+    run_checks: Missing[bool] = Field(
+        None, description="Run the checks of the files before it deploys by itself; if one fails, it does not"
+    )
     runtime_override: str | None = None
     build_command: str | None = None
     start_command: str | None = None

@@ -46,6 +46,7 @@ class SettingsObject(ResponseModel):
     workspace_id: str
     adapter: str
     auto_deploy: bool
+    run_checks: bool
     runtime_override: str | None
     build_command: str | None
     start_command: str | None
@@ -85,7 +86,7 @@ def settings_json(row: DeploymentSetting) -> dict[str, Any]:
     """Settings as the API shows them: no secret."""
     names = ("workspace_id", "adapter", "auto_deploy", "runtime_override", "build_command", "start_command")
     return {
-        **{name: getattr(row, name) for name in (*names, "folder", "webhook_url")},
+        **{name: getattr(row, name) for name in (*names, "run_checks", "folder", "webhook_url")},
         "has_webhook_secret": row.webhook_sealed is not None,
         "created_at": iso(row.created_at),
         "updated_at": iso(row.updated_at),

@@ -24,6 +24,7 @@ from views.projects.pages.project_blueprint import (
 from views.web.htmx import render, see_other, toast
 
 FIELDS = ("adapter", "folder", "webhook_url", "site_name")
+SWITCHES = ("auto_deploy", "run_checks")
 
 
 @ship_page("/settings")
@@ -39,7 +40,7 @@ def save_ship_settings(project_id: str) -> ResponseReturnValue:
     """Save them. 422 with what was entered. Raises NotFound, Forbidden."""
     project = viewed_project(project_id, "edit_projects")
     workspace, _ = shown_workspace(project, entered("workspace"))
-    values = {name: entered(name).strip() for name in FIELDS} | {"auto_deploy": entered("auto_deploy")}
+    values = {name: entered(name).strip() for name in FIELDS} | {name: entered(name) for name in SWITCHES}
     if workspace is None:
         return see_other(url_for("deployments.ship", project_id=project.id))
     changes = {name: values[name] or None for name in ("adapter", "folder", "webhook_url")}
@@ -48,7 +49,7 @@ def save_ship_settings(project_id: str) -> ResponseReturnValue:
         save_settings(
             viewer(),
             workspace.id,
-            {**changes, "auto_deploy": bool(values["auto_deploy"])}
+            {**changes, **{name: bool(values[name]) for name in SWITCHES}}
             | ({"webhook_secret": secret} if secret else {}),
         )
         if values["site_name"] and site_hosts() is not None:
@@ -67,7 +68,7 @@ def save_ship_settings(project_id: str) -> ResponseReturnValue:
 
 def _saved(project: Project, workspace: Workspace | None) -> Mapping[str, str]:
     if workspace is None:
-        return dict.fromkeys((*FIELDS, "auto_deploy"), "")
+        return dict.fromkeys((*FIELDS, *SWITCHES), "")
     setting = setting_of(project.id, workspace.id)
     site = site_of(workspace)
     return {
@@ -76,6 +77,7 @@ def _saved(project: Project, workspace: Workspace | None) -> Mapping[str, str]:
         "webhook_url": setting.webhook_url or "",
         "site_name": site.name if site else first_name(project, workspace),
         "auto_deploy": "1" if setting.auto_deploy else "",
+        "run_checks": "1" if setting.run_checks else "",
     }
 
 
