@@ -86,6 +86,7 @@ def measure(folder: Path, scale: float = 1.0, *, vectors: bool = True) -> AtlasT
 
 def _project(files: int) -> str:
     db.session.execute(text('INSERT INTO "user" (id, email) VALUES (:id, :id)'), {"id": ACCOUNT})
+    db.session.execute(text("INSERT INTO credit_account (id, user_id) VALUES (:id, :id)"), {"id": ACCOUNT})
     project = Project(account_id=ACCOUNT, created_by=ACCOUNT, name="Bench")
     db.session.add(project)
     db.session.flush()

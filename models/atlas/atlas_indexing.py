@@ -33,7 +33,7 @@ from models.core.db import db, lock_name, now
 from models.core.errors import NotFound
 from models.index.document_sources import DocumentSource
 from models.index.live_sources import live_source
-from models.index.vectors import chunks_without_vectors, write_chunk_vectors
+from models.index.vectors import chunks_without_vectors, vector_count, write_chunk_vectors
 from models.projects.project import Project
 from models.projects.project_states import ProjectState, state_of
 from models.projects.snapshots.manifest_store import tree_entries
@@ -84,18 +84,19 @@ def index_project(transaction: Transaction, project_id: str, most: int | None = 
     `most` files that are new. Locks the map; commits by `transaction`. Raises NoFiles (404), FilesUnavailable (503), BlobDamaged."""
     with transaction():
         plan = _plan(project_id, most)
-    if plan is not None:
-        batches = read_batches(transaction, plan.account_id, plan.wanted)
-        first, second = next(batches, None), next(batches, None)
-        with transaction():
-            index, source = _begin(plan)
-            _store_batch(plan, index, source, first)
-            if second is None:
-                _finish(plan, index, source)
-        if second is not None:
-            _store_rest(transaction, plan, second, batches)
+    batches = read_batches(transaction, plan.account_id, plan.wanted)
+    first, second = next(batches, None), next(batches, None)
     with transaction():
-        return atlas_counts(project_id, plan.written if plan else 0)
+        index, source = _begin(plan)
+        _store_batch(plan, index, source, first)
+        if second is None:
+            _finish(plan, index, source)
+    if second is not None:
+        _store_rest(transaction, plan, second, batches)
+    with transaction():
+        if _tree_now(project_id) != plan.tree:
+            request_index(project_id, soon=True)  # main moved while its files were read
+        return atlas_counts(project_id, plan.written)
 
 
 def follow_files(transaction: Transaction, project_id: str) -> None:
@@ -158,15 +159,15 @@ def atlas_counts(project_id: str, written: int = 0) -> AtlasCounts:
         for table in (AtlasConcept, AtlasEdge, AtlasChunk)
     ]
     index = db.session.get(AtlasIndex, project_id)
-    embedded = counts[2] - (len(chunks_without_vectors(index.source_id, counts[2])) if index else 0)
+    embedded = vector_count(index.source_id) if index else 0
     return AtlasCounts(*counts, embedded, index.unread if index else 0, written)
 
 
 # --- steps --------------------------------------------------------------------------------------------------------------
 
 
-def _plan(project_id: str, most: int | None) -> _Plan | None:
-    """None if the map is up to date. Raises NoFiles."""
+def _plan(project_id: str, most: int | None) -> _Plan:
+    """What is to be read. Raises NoFiles."""
     project = db.session.get(Project, project_id)
     state = state_of(project) if project is not None and project.deleted_at is None else None
     if project is None or state is None or state.tree is None:
@@ -179,6 +180,11 @@ def _plan(project_id: str, most: int | None) -> _Plan | None:
     return _Plan(
         project_id, project.account_id, state, state.tree, found, languages, wanted, len(unread) - len(wanted)
     )
+
+
+def _tree_now(project_id: str) -> str | None:
+    project = db.session.get(Project, project_id, populate_existing=True)
+    return state_of(project).tree if project is not None else None
 
 
 def _unread(

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 
 from models.atlas.atlas_tables import AtlasChunk, AtlasConcept, AtlasIndex
 from models.atlas.tree_concepts import FoundConcept, is_test, tree_concepts
@@ -219,13 +219,14 @@ def _texts(keys: Collection[Key]) -> dict[Key, Chunk]:
 
 def _named_places(project_id: str, asked: _Asked) -> list[AtlasHit]:
     """Systems and modules all of whose words the query has."""
+    lowered = func.lower(AtlasConcept.name)
     query = select(AtlasConcept).where(
-        AtlasConcept.project_id == project_id, AtlasConcept.layer.in_(("system", "module"))
+        AtlasConcept.project_id == project_id,
+        AtlasConcept.layer.in_(("system", "module")),
+        or_(*(lowered.contains(word, autoescape=True) for word in sorted(asked.words))),
     )
     found = []
-    for row in db.session.scalars(
-        query.order_by(AtlasConcept.importance.desc(), AtlasConcept.id).limit(2_000)
-    ):
+    for row in db.session.scalars(query.order_by(AtlasConcept.importance.desc(), AtlasConcept.id).limit(50)):
         named = _words_of(row.name.rpartition("/")[2])
         if named and named <= asked.words:
             score = 1.0 + len(named) / len(asked.words)

@@ -66,6 +66,14 @@ def write_chunk_vectors(source_id: int, texts: Mapping[int, str]) -> None:
     db.session.execute(_within(schema, _INSERT), rows)
 
 
+def vector_count(source_id: int) -> int:
+    """How many chunks of a source have a vector of the embedder in use; 0 without the table."""
+    if vector_schema() is None:
+        return 0
+    query = text("SELECT count(*) FROM chunk_vector WHERE source_id = :id AND model = :model")
+    return int(db.session.scalar(query, {"id": source_id, "model": embedder().name}) or 0)
+
+
 def chunks_without_vectors(source_id: int, limit: int) -> dict[int, str]:
     """Numbers and texts of chunks of a source that have no vector of the embedder in use; none without the table."""
     if vector_schema() is None:
