@@ -868,3 +868,12 @@ def index_atlas(project_id: str) -> None:
     from models.atlas import atlas_indexing
 
     atlas_indexing.follow_files(transaction, project_id)
+
+
+@queue.periodic(cron="*/20 * * * *")
+@queue.task(name="runners.sweep_sandboxes", queueing_lock="runners.sweep_sandboxes", retry=Backoff(60, 600))
+def sweep_sandboxes(timestamp: int) -> None:
+    """Remove trees that sandboxes of this machine kept for too long, and what dead workers left there."""
+    from models.runners import sweep_sandboxes
+
+    sweep_sandboxes(get_settings())

@@ -16,6 +16,7 @@ from models.runners.isolation_levels import (
     register_level,
 )
 from models.runners.machine_workplace import RunnerLost
+from models.runners.process_workplace import ProcessWorkplace, sweep_sandboxes
 from models.runners.runner_tables import Runner, RunnerAction, RunnerWork
 from models.runners.turn_socket import TurnSocket, open_turn_socket
 from models.runners.workplace import (
@@ -46,6 +47,7 @@ __all__ = [
     "Matches",
     "NoProcesses",
     "PeerSocket",
+    "ProcessWorkplace",
     "Runner",
     "RunnerAction",
     "RunnerLost",
@@ -65,4 +67,5 @@ __all__ = [
     "register_level",
     "run_checks",
     "store_changes",
+    "sweep_sandboxes",
 ]

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from models.runners.line_search import MAX_FILE, LineSearch
 from models.runners.open_folders import lstat, opened_folder, read_file, write_file
 from models.runners.restored_tree import DiskTree, scan
 from models.runners.sandbox_command import PATH, RUN, SERVED, SandboxPlan, find_program
-from models.runners.sandbox_home import SandboxHome, SandboxSlot, keep, kill_user, remove, take_kept
+from models.runners.sandbox_home import SandboxHome, SandboxSlot, keep, remove, take_kept
 from models.runners.sandbox_process import SandboxProcess, disk_bytes
 from models.runners.tree_paths import file_path, folder_path, ignored
 from models.runners.workplace import CommandResult, Level, Matches, TreeChanges
@@ -220,7 +221,6 @@ class ProcessWorkplace:
             if each is not None:
                 each.close()
         try:
-            kill_user(self._slot.uid)
             if not _keep_tree(self._slot, self._tree, self._request.account_id, self._tree_hash):
                 self._slot.clear()
         finally:
@@ -285,6 +285,11 @@ def sandbox_home(settings: Settings) -> SandboxHome:
         home.sweep()
         _HOMES[key] = home
     return _HOMES[key]
+
+
+def sweep_sandboxes(settings: Settings) -> int:
+    """Remove what dead workers left on this machine, and trees that were kept too long; returns from how many slots. Safe to run at any time."""
+    return sandbox_home(settings).sweep() if sys.platform == "linux" else 0
 
 
 @functools.cache

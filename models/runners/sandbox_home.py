@@ -4,15 +4,11 @@ import fcntl
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from models.core.errors import DomainError
 from models.core.settings import Settings
@@ -68,8 +64,7 @@ class SandboxSlot:
         return path
 
     def clear(self) -> None:
-        """Remove all files, and kill processes that are left."""
-        kill_user(self.uid)
+        """Remove all files. No process is left there: each dies with its worker, and with its first process."""
         remove(self.folder)
 
     def release(self) -> None:
@@ -91,6 +86,11 @@ class SandboxHome:
             folder.chmod(0o711)
         for name, text in ETC.items():
             _write_once(self.base / "etc" / name, text)
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether the users of the slots cannot reach their folders."""
+        return self._root and not all(each.stat().st_mode & 0o001 for each in _above(self.base))
 
     def lease(self, account_id: str, tree: str) -> SandboxSlot:
         """A free slot: one that keeps this tree of the account, else another of it, an empty one, or the one that was unused longest. Raises SandboxesBusy."""
@@ -162,25 +162,6 @@ def remove(path: Path) -> None:
     if path.exists():
         subprocess.run(["chmod", "-R", "u+rwX", "--", str(path)], capture_output=True, check=False)  # noqa: S603, S607
         subprocess.run(command, capture_output=True, check=False)  # noqa: S603
-
-
-def kill_user(uid: int | None) -> None:
-    """Kill all processes of the user of a slot."""
-    if uid is None:
-        return  # they died with their worker: `--die-with-parent`
-    for _ in range(20):
-        found = [process for process in psutil.process_iter(["uids"]) if _is_of(process, uid)]
-        if not found:
-            return
-        for process in found:
-            with suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(found, timeout=0.2)
-
-
-def _is_of(process: psutil.Process, uid: int) -> bool:
-    uids = process.info.get("uids")
-    return uids is not None and uids.real == uid and process.pid != os.getpid()
 
 
 def _kept(folder: Path) -> tuple[str, str, float, str] | None:

@@ -69,6 +69,10 @@ def _problem(settings: Settings) -> str:
     if program is None:
         return "bubblewrap is not installed"
     home = sandbox_home(settings)
+    if home.unreachable:
+        return (
+            f"other users than root cannot reach {home.base}: set STOA_SANDBOX_DIR to a folder that they can"
+        )
     slot = home.lease("probe", "empty")
     try:
         slot.clear()

@@ -58,10 +58,10 @@ def main(arguments: "list[str]") -> None:
         for number in (0, 1, 2):
             os.dup2(quiet, number)
         threads = [threading.Thread(target=forward, args=each) for each in listeners]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         os._exit(0)
     command = arguments[split + 1 :]
     os.execvp(command[0], command)  # noqa: S606 - what it was started for

@@ -65,15 +65,14 @@ class VirtualWorkplace:
                 raise Invalid(f"{path} is a folder.") if self._is_folder(path) else _missing(path)
             if found.target is not None:
                 raise _link(path, found.target)
-            if isinstance(found, FileChange):
-                size, content = len(found.content or b""), found.content or b""
-            else:
-                size, content = found.size, None
+            size = len(found.content or b"") if isinstance(found, FileChange) else found.size
             if size > max_bytes or size > MAX_BLOB:
                 raise Invalid(
                     f"{path} has {size:,} bytes, more than the {max_bytes:,} that are read at once."
                 )
-            return content if isinstance(found, FileChange) else self._tree.content(found)
+            if isinstance(found, FileChange):
+                return found.content or b""
+            return self._tree.content(found)
 
     def write(self, path: str, content: bytes, *, executable: bool | None = None) -> None:
         """See `Workplace`."""
