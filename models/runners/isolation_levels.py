@@ -1,6 +1,7 @@
 """The levels of isolation of this server: which of them work here, and opening a workplace at one."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -89,7 +90,8 @@ def open_workplace(
 ) -> Workplace:
     """Open the tree of a manifest of the account, None for an empty one, at a level; see `WorkplaceRequest`. The caller closes it. Raises LevelUnavailable (409) with
     the reason if the level does not work here, NotFound for an unknown manifest, ManifestUnreadable, FilesUnavailable (503), BlobDamaged."""
-    state = level_state(level, account_id)
+    with (context or nullcontext)():
+        state = level_state(level, account_id)
     if not state.available:
         raise LevelUnavailable(state.sentence)
     request = WorkplaceRequest(
