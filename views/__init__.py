@@ -52,6 +52,7 @@ from views.index import commands as document_commands
 from views.index import pages as document_pages
 from views.insights import api as insights_api
 from views.insights import pages as insight_pages
+from views.insights.pages import item_run_blueprint
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
@@ -153,6 +154,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(runner_pages.bp)
     app.register_blueprint(atlas_pages.bp)
     app.register_blueprint(insight_pages.bp)
+    app.register_blueprint(item_run_blueprint.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
     app.register_blueprint(document_pages.bp)

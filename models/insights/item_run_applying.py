@@ -35,6 +35,7 @@ from models.projects.snapshots.manifest_text import ManifestInvalid
 from models.projects.snapshots.snapshot_making import server_snapshot
 from models.projects.snapshots.snapshot_run_costs import add_costs, uncounted_costs
 from models.projects.snapshots.tree_reading import entries_at
+from models.projects.sync.sync_refusals import SyncRefused
 from models.projects.sync.sync_trees import CutTrees, SyncFiles, check_stored, cut_trees, merge_entry
 from models.projects.workspaces.head_moves import Mover, check_version, move_head
 from models.projects.workspaces.workspace import WorkspaceOperation
@@ -59,14 +60,15 @@ class BaseChanged(Conflict):
         )
 
 
-class RebaseUndecided(Conflict):
+class RebaseUndecided(SyncRefused):
     """The patch and the workspace changed the same places: each path needs a choice."""
-
-    code = "rebase_conflict"
 
     def __init__(self, paths: list[str]) -> None:
         super().__init__(
-            "The patch and the workspace changed the same places. Say for each path: 'use_patch', 'use_workspace', or 'custom' with a text."
+            "The patch and the workspace changed the same places. Say for each path: 'use_patch', 'use_workspace', or 'custom' with a text.",
+            code="rebase_conflict",
+            status=409,
+            facts={"conflicts": paths},
         )
         self.paths = paths
 

@@ -38,17 +38,6 @@ class WrongState(DomainError):
     code = "invalid_state"
 
 
-def own_item(caller: ProjectCaller, id: str, capability: str = "see_projects") -> tuple[Project, ActionItem]:
-    """A stored item of a project that the caller may see or change. Raises NotFound, Forbidden."""
-    found = db.session.get(ActionItem, id) if fits(id) else None
-    if found is None:
-        raise item_not_found()
-    try:
-        return own_project(caller, found.project_id, capability), found
-    except NotFound:
-        raise item_not_found() from None
-
-
 def own_run(caller: ProjectCaller, id: str, capability: str = "see_projects") -> FoundRun:
     """A run in a project that the caller may see or change. Raises NotFound, Forbidden."""
     found = db.session.get(ActionItemRun, id, populate_existing=True) if fits(id) else None
@@ -160,11 +149,6 @@ def run_changes(project: Project, run: ActionItemRun) -> Changes:
 def run_patch(project: Project, run: ActionItemRun) -> PatchText:
     """The changes of a run as a unified diff. Raises FilesUnavailable (503), BlobDamaged."""
     return patch_text(project.account_id, run_changes(project, run))
-
-
-def item_not_found() -> NotFound:
-    """The error for an item of another account, or none at all."""
-    return NotFound("There is no such action item.")
 
 
 def run_not_found() -> NotFound:

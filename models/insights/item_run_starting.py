@@ -10,25 +10,19 @@ from sqlalchemy.exc import IntegrityError
 from models.accounts.key_format import PresentedKey
 from models.core.db import db, now
 from models.core.errors import Conflict
-from models.insights.action_item import STORED_TYPES, ActionItem
-from models.insights.item_finding import FoundItem
-from models.insights.item_listing import ListedItem, computed_items, seen_projects, source_of
+from models.insights.action_item import ActionItem
 from models.insights.item_run import ACTIVE_RUNS, MAX_ATTEMPTS, ActionItemRun
 from models.insights.item_run_reading import (
     FoundRun,
     WrongState,
     files_now,
-    item_not_found,
-    locked_item,
     locked_run,
-    own_item,
     own_run,
     runs_of_item,
     tree_named,
 )
-from models.insights.item_storing import upsert_item
+from models.insights.item_verbs import kept_item
 from models.projects import Project, ProjectCaller, Workspace
-from models.projects.project_access import own_workspace
 from models.projects.snapshots.manifest_store import use_manifest
 from models.runners.isolation_levels import LevelUnavailable, levels
 from models.runners.workplace import Level
@@ -101,19 +95,15 @@ def start_run(
     """Begin a run of an item, driven by a turn that is leased to the worker `owner`: the caller commits, then runs the turn. An item that a
     source computes, such as a failed deployment, is stored first, once. Locks the item, flushes. Raises NotFound, Forbidden, WrongState (400)
     for one that is over, RunInProgress, LevelUnavailable and Conflict (409) for a workspace without files."""
-    item = _stored_item(caller, item_id)
-    project, workspace = own_workspace(caller, item.workspace_id, "edit_projects")
+    project, workspace, item = kept_item(caller, item_id)
     level = _level(project.account_id, wishes.level)
-    locked = locked_item(item.id)
-    if locked is None:
-        raise item_not_found()
-    _check_open(locked)
-    if any(run.active for run in runs_of_item(locked.id)):
+    _check_open(item)
+    if any(run.active for run in runs_of_item(item.id)):
         raise RunInProgress
     base = _files(project, workspace)
-    _forget_old(locked)
+    _forget_old(item)
     run = ActionItemRun(
-        action_item_id=locked.id,
+        action_item_id=item.id,
         project_id=project.id,
         workspace_id=workspace.id,
         user_id=caller.user_id,
@@ -134,7 +124,7 @@ def start_run(
     new = NewTurn(KIND, run.id, run.id, project.account_id, caller.user_id, key, {})
     turn = begin_turn(new, owner=owner, busy=None)
     run.turn_id = turn.id
-    locked.status, locked.updated_at, locked.snoozed_until = "running", now(), None
+    item.status, item.updated_at, item.snoozed_until = "running", now(), None
     db.session.flush()
     return run, turn
 
@@ -173,33 +163,6 @@ def end_failed(item: ActionItem, run: ActionItemRun, code: str, message: str) ->
     if item.status == "running":
         item.status, item.updated_at = "pending", moment
     db.session.flush()
-
-
-def _stored_item(caller: ProjectCaller, id: str) -> ActionItem:
-    """The item, stored now if a source computes it."""
-    name = source_of(id)
-    if name is None:
-        return own_item(caller, id, "edit_projects")[1]
-    found = next((each for each in computed_items(seen_projects(caller), name) if each.id == id), None)
-    if found is None:
-        raise item_not_found()
-    own_workspace(caller, found.workspace.id, "edit_projects")
-    if found.action_type != "prompt" or found.type not in STORED_TYPES:
-        raise WrongState("An agent does not run for this item: sync the workspace instead.")
-    return upsert_item(found.workspace, _found(found), analyser=name)
-
-
-def _found(item: ListedItem) -> FoundItem:
-    return FoundItem(
-        rule=item.id.partition("-")[0],
-        type=item.type,
-        severity=item.severity,
-        title=item.title,
-        description=item.description or "",
-        files=item.files,
-        prompt=str(item.action_data.get("suggested_prompt") or ""),
-        fingerprint=item.id[:200],
-    )
 
 
 def _level(account_id: str, wanted: Level | None) -> Level:

@@ -214,3 +214,36 @@ def ready_run(place: ItemPlace, edits: Edits, *, verified: bool = True, **facts:
     db.session.get_one(ActionItem, place.item_id).status = "ready"
     db.session.flush()
     return made
+
+
+def run_rows(ids: Mapping[str, str]) -> dict[str, str]:
+    """An item with a ready run that nothing vouches for, in the workspace of `project_rows`; ids for the arguments of routes."""
+    workspace = db.session.get_one(Workspace, ids["workspace_id"])
+    item = found_item(workspace, "A title-that-does-not-wrap-" + "x" * 90)
+    place = ItemPlace(ids["project_id"], workspace.id, item.id, "")
+    attempt = {
+        **{
+            "number": 1,
+            "state": "passed",
+            "turn_id": None,
+            "manifest_hash": None,
+            "restarts": 0,
+            "credits": 12,
+        },
+        **{"problem": "", "report": "", "tests_touched": ["tests/test_columns.py"]},
+        "checks": [
+            {"kind": "build", "command": "make " + "x" * 90, "success": True, "output": "ok", "seconds": 1.0}
+            | {"ended": "exit", "exit_code": 0}
+        ],
+    }
+    run = ready_run(
+        place,
+        {"README.md": "# Pier\n\nOf wood.\n", "new.py": "x = 1\n"},
+        verified=False,
+        doubts="Not verified: no check that builds or tests was found in the root of the project.",
+        report="I wrote of wood.\n",
+        credits=12,
+    )
+    run.attempts = [attempt]
+    db.session.flush()
+    return {"item_id": item.id, f"{ids['project_id']}/runs/run_id": run.id}

@@ -13,11 +13,14 @@ from models.accounts.sessions import Session
 from models.conversations import ProjectConversation
 from models.core.db import db
 from models.core.errors import Conflict
+from models.gateway import GatewayCall
 from models.insights import ActionItem, ActionItemRun
+from models.insights.item_run_applying import apply_run
 from models.insights.item_run_reading import WrongState
 from models.insights.item_run_starting import RunInProgress, RunWishes, fail_left_runs, start_run, stop_run
 from models.ledger import Account
-from models.projects import ProjectCaller
+from models.projects import ProjectCaller, Snapshot, Workspace
+from models.projects.workspaces.head_moves import Mover
 from models.runners import CommandResult, LevelUnavailable
 from models.threads import Thread
 from models.turns import Turn, TurnEngine
@@ -273,8 +276,6 @@ def test_a_level_that_does_not_work_is_refused(start: Start) -> None:
 
 
 def test_a_workspace_without_files_is_refused(start: Start, place: ItemPlace) -> None:
-    from models.projects import Workspace
-
     db.session.execute(update(Workspace).values(current_manifest_hash=None, current_snapshot_id=None))
     db.session.commit()
     with pytest.raises(Conflict):
@@ -348,3 +349,22 @@ def text_past() -> Any:
     from sqlalchemy import text
 
     return text("clock_timestamp() - interval '5 seconds'")
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_real_conversation_mends_it_pays_once_and_moves_no_head(
+    session: OrmSession, start: Start, engine_of_turns: TurnEngine, place: ItemPlace, caller: ProjectCaller
+) -> None:
+    prompt = "In add.py replace 'a - b' with 'a + b'."
+    session.execute(update(ActionItem).values(suggested_prompt=prompt))
+    session.commit()
+    run = ended(engine_of_turns, start(model="stoa/demo"))
+    assert (run.status, run.verified, run.error) == ("ready", True, None)
+    calls = session.scalars(select(GatewayCall)).all()
+    assert run.credits == sum(call.credits or 0 for call in calls)
+    workspace = session.get_one(Workspace, place.workspace_id)
+    assert workspace.current_snapshot_id == place.base_id
+    done, operation = apply_run(caller, run.id, Mover(caller.user_id, "web"))
+    snapshot = session.get_one(Snapshot, (place.project_id, operation.after_snapshot_id))
+    assert (snapshot.credits, operation.cost) == (run.credits, run.credits)
+    assert snapshot.run_id == session.get_one(Turn, done.attempts[0]["turn_id"]).run_id

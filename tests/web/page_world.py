@@ -43,6 +43,7 @@ from tests.billing.test_plans import PRO
 from tests.deployments.deployment_rows import deployment_rows
 from tests.factories import Person, now
 from tests.insights.insight_rows import insight_rows
+from tests.insights.item_run_rows import run_rows
 from tests.orgs.org_rows import rows_of
 from tests.projects.project_rows import project_rows
 from tests.threads.thread_rows import thread_rows
@@ -215,6 +216,7 @@ def _threads(delia: User, run_id: str) -> dict[str, str]:
         | project
         | deployment_rows(delia.id, account, project)
         | insight_rows(project)
+        | run_rows(project)
     )
 
 

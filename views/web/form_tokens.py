@@ -51,6 +51,7 @@ ONCE = frozenset(
         "deployments.deploy_snapshot",
         "plan_admin.create_plan",
         *("projects.add_project", "projects.add_workspace"),
+        "item_runs.begin_run",
         "playground.send",
         "provider_keys.add_provider_key",
         "publish_form.publish",

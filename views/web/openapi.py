@@ -46,6 +46,7 @@ TAGS = {
     "Project conversations": "Conversations with agents about a workspace: prompts, events, questions, timeline",
     "Insights": "What to do next in projects: action items, next steps and decisions",
     "Atlas": "The map of a project: its parts, what depends on what, search, symbols and diagrams",
+    "Item runs": "Let agents mend action items in a scratch copy, with checks, and apply their patches",
     "Files of projects": "The bytes of projects: files and manifests, one at a time or in batches",
     "Runners": "Programs on machines of your own that take work: restore a tree, run commands at it, return what changed",
     "Deployments": "Deploy snapshots of projects, follow them, roll back, and how workspaces deploy",

@@ -21,6 +21,7 @@ EVENTS = {
     "deployment.live": "deployed {workspace}",
     "deployment.failed": "could not deploy {workspace}",
     "deployment.rolled_back": "rolled {workspace} back to an earlier deployment",
+    "patch.applied": "applied an agent’s patch to {workspace}",
 }
 OPERATIONS = {
     "snapshot": "pushed a snapshot to {workspace}",
