@@ -1,4 +1,5 @@
-"""A project of the demo user: three workspaces that overlap, snapshots with merges, an undo, a prepared sync, and two variables."""
+"""A project of the demo user: three workspaces that overlap, snapshots with merges, an undo, a prepared sync, two variables, and
+agents at work (`demo_work`)."""
 
 import hashlib
 from datetime import datetime, timedelta
@@ -8,6 +9,7 @@ from sqlalchemy import update
 
 from models.accounts import Session
 from models.core.db import db
+from models.demo import demo_work
 from models.demo.demo_people import USER_ID
 from models.ledger import Account
 from models.projects import ActivityEvent, ProjectCaller, Workspace, environment
@@ -83,6 +85,16 @@ def main() -> None:
 '''
 
 
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Tide table</title>
+<h1>Marsh Harbour</h1>
+<p>The bar is passable two hours before and after high water.</p>
+</html>
+"""
+SITE, NEWER_SITE = "A page for the fridge door", "Say where the heights begin"
+"""The snapshots of main that are deployed, by their messages."""
+
+
 class PlannedPush(NamedTuple):
     """A push to a workspace: what it says, the files that it changes (None removes one), and the workspace that it merges."""
 
@@ -108,6 +120,7 @@ PUSHES = (
     ),
     PlannedPush("main", "Merge of agent", {}, merges="agent"),
     PlannedPush("main", "Version 0.2.0", {"pyproject.toml": NEXT}),
+    PlannedPush("main", SITE, {"public/index.html": PAGE}),
     PlannedPush("agent", "Try without S2", {"tides/heights.py": HEIGHTS.replace(', "S2": (0.61, 12.0)', "")}),
     PlannedPush("main", "Merge of laptop", {"pyproject.toml": NEXT}, merges="laptop"),
 )
@@ -115,8 +128,9 @@ CALL = "    tides 2026-11-20\n"
 OVERLAPPING = (
     PlannedPush(
         "main",
-        "Say where the heights begin",
+        NEWER_SITE,
         {
+            "public/index.html": PAGE.replace("water.", "water, in calm weather."),
             "README.md": README.replace(CALL, "    tides 2026-11-27\n"),
             "tides/heights.py": HEIGHTS.replace("chart datum.", "chart datum; hours from midnight."),
         },
@@ -137,6 +151,13 @@ OVERLAPPING = (
     ),
 )
 """What all three change at the same time, after the others."""
+SPRINGS = PlannedPush(
+    "agent",
+    "Say when springs come",
+    {"tides/moon.py": MOON.replace("neaps.", "neaps: springs follow full and new moon by two days.")},
+    agent="delia/tester",
+)
+"""What the turn of the conversation changes."""
 FORKED_AFTER = 2
 """Pushes to the main workspace before the others start from it."""
 
@@ -163,6 +184,12 @@ def fill(now: datetime) -> None:
         places[push.workspace].last_seen_at = moment
     _take_back(caller, mover, project.id, places["agent"], now - STEP / 2)
     _overlap(caller, mover, project.id, places, files, now)
+    _push(caller, mover, project.id, SPRINGS, places, files, now - STEP / 16)
+    _date(project.id, now - STEP / 16, operation=True)
+    last = operations_page(project.id, 1, workspace_id=places["agent"].id)[0]
+    demo_work.converse(caller, places["agent"], last)
+    demo_work.mend(caller, places["main"], now)
+    demo_work.ship(caller, places["main"], (SITE, NEWER_SITE))
     for key, value, secret in (("HARBOUR", "marsh", False), ("WEATHER_API_KEY", "wx-demo-0000-4711", True)):
         environment.set_variable(caller, project.id, NewVariable(key, value, secret))
     project.updated_at = now - STEP / 2

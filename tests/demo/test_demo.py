@@ -11,11 +11,14 @@ from models.accounts import Session as Key
 from models.accounts import User
 from models.assistants import Assistant
 from models.billing import public_plans, retire_plan
+from models.conversations import TimelineItem
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.demo import demo_agents, demo_org, demo_people
 from models.gateway import GatewayCall
 from models.index import Document
+from models.insights import ActionItemRun
+from models.insights.item_run_reading import waiting_patches
 from models.ledger import CreditEntry, budgets
 from models.orgs import Org, OrgMember
 from models.projects import (
@@ -87,6 +90,7 @@ def test_the_demo_fills_the_store_proves_and_is_removed_completely(
     check_dependencies(session)
     check_threads(session)
     check_projects(session)
+    check_work(session)
     # it is created once and removed completely; to create it takes seconds
     assert seeded(session, postgres_url, settings) == 0
     assert count(session, Message) == calls
@@ -123,23 +127,34 @@ def check_threads(session: Session) -> None:
     assert "【1】" in cited.text
     query = select(ThreadMessage.thread_id, func.count(ThreadMessage.branch_id.distinct()))
     found = session.execute(query.group_by(ThreadMessage.thread_id)).all()
-    assert sorted(branches for _, branches in found) == [1, 2, 2]
+    assert sorted(branches for _, branches in found) == [1, 1, 2, 2]
 
 
 def check_projects(session: Session) -> None:
     """A project with three workspaces, snapshots with three merges, an undo and a sync to decide, all before now; its bytes prove."""
-    assert (count(session, Project), count(session, Workspace), count(session, Snapshot)) == (1, 3, 15)
+    assert (count(session, Project), count(session, Workspace), count(session, Snapshot)) == (1, 3, 17)
     assert count(session, EnvironmentVariable) == 2
     kinds = session.scalars(select(WorkspaceOperation.kind)).all()
-    assert sorted(kinds) == ["snapshot"] * 15 + ["undo"]
+    assert sorted(kinds) == ["snapshot"] * 17 + ["undo"]
     parents = select(func.count()).select_from(SnapshotParent).group_by(SnapshotParent.child_id)
-    assert sorted(session.scalars(parents)) == [1] * 11 + [2] * 3
+    assert sorted(session.scalars(parents)) == [1] * 13 + [2] * 3
     (preview,) = session.scalars(select(SyncPreview))
     assert [each["path"] for each in preview.plan["decisions"]] == ["README.md"]
     assert session.scalars(select(func.max(WorkspaceChange.path))).one() == "tides/heights.py"
     for table in (Snapshot, WorkspaceOperation, Workspace, Project):
         assert session.scalars(select(func.max(table.created_at))).one() < NOW
     assert prove_account(demo.USER_ID)[1] == []
+
+
+def check_work(session: Session) -> None:
+    """A conversation with what its turn changed, a patch that waits with green checks, and a run that failed."""
+    (item,) = session.scalars(select(TimelineItem))
+    snapshot = session.get_one(Snapshot, (item.project_id, item.snapshot_id))
+    assert (snapshot.message, item.files_count) == ("Say when springs come", 1)
+    runs = {run.status: run for run in session.scalars(select(ActionItemRun))}
+    assert sorted(runs) == ["failed", "ready"]
+    assert (runs["ready"].verified, len(runs["failed"].attempts)) == (True, 3)
+    assert [each.run.id for each in waiting_patches([item.project_id])] == [runs["ready"].id]
 
 
 def check_organisation(session: Session) -> None:

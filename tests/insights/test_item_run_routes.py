@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
-from models.insights import ActionItemRun
+from models.insights import ActionItem, ActionItemRun
 from models.ledger import Account
 from models.orgs import Org
 from models.projects import Workspace
@@ -26,9 +26,11 @@ from tests.insights.item_run_rows import (
     item_place,
     ready_run,
     use_agent,
+    waiting_for_stop,
 )
 from tests.projects.project_calls import ProjectsApi
 from tests.projects.project_rows import caller_of, pushed
+from tests.projects.test_races import at_once
 
 OTHER = "def add(a, b):\n    return b - a\n"
 MUTATING = ("stop", "apply", "rebase")
@@ -283,3 +285,38 @@ def test_pages_of_others_are_not_found(
         assert send(mallory, start + path, level="virtual", budget="5").status_code == 404
         assert send(anonymous, start + path).status_code in (302, 303, 400, 401)
     assert alice.browser.get(f"{start}/runs/none").status_code == 404
+
+
+@pytest.mark.usefixtures("proved")
+def test_of_several_who_apply_or_begin_at_once_one_wins(
+    app: Flask,
+    session: OrmSession,
+    monkeypatch: pytest.MonkeyPatch,
+    alice: Person,
+    place: ItemPlace,
+    ready: str,
+) -> None:
+    def apply(api: ProjectsApi, number: int) -> tuple[int, str]:
+        verb = ("apply", "rebase")[number % 2]
+        status, body = api("post", f"/action-items/runs/{ready}/{verb}")
+        return status, body.get("error", {}).get("code", "")
+
+    results = at_once(app, alice, apply)
+    assert [status for status, _ in results].count(200) == 1
+    assert {code for _, code in results} <= {"", "INVALID_STATE", "BASE_CHANGED"}
+    use_agent(monkeypatch, waiting_for_stop)
+    session.execute(update(ActionItem).values(status="pending"))
+    session.commit()
+
+    def begin(api: ProjectsApi, number: int) -> tuple[int, str]:
+        status, body = api("post", f"/action-items/{place.item_id}/runs", {"level": "virtual"})
+        return status, body.get("error", {}).get("code", "")
+
+    results = at_once(app, alice, begin)
+    assert [status for status, _ in results].count(200) == 1
+    assert {code for _, code in results} == {"", "RUN_IN_PROGRESS"}
+    session.rollback()
+    [run] = session.scalars(select(ActionItemRun.id).where(ActionItemRun.completed_at.is_(None)))
+    assert ProjectsApi(app.test_client(), alice)("post", f"/action-items/runs/{run}/stop")[0] == 200
+    engine: TurnEngine = app.extensions["turns"]
+    assert engine.idle(30)

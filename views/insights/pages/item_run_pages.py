@@ -294,7 +294,7 @@ def _wishes(values: Mapping[str, str]) -> RunWishes:
     chosen: Level | None = next((each for each in LEVELS if each == values["level"]), None)
     if chosen is None:
         raise Invalid("Choose a level.", fields={"level": "Choose one."})
-    text = values["budget"].replace(",", "")
+    text = values["budget"]
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_BUDGET and len(text) < 9):
         message = f"Enter a number of credits from 1 to {MAX_BUDGET:,}."
         raise Invalid(message, fields={"budget": message})
