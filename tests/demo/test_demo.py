@@ -140,7 +140,7 @@ def check_projects(session: Session) -> None:
     assert sorted(session.scalars(parents)) == [1] * 13 + [2] * 3
     (preview,) = session.scalars(select(SyncPreview))
     assert [each["path"] for each in preview.plan["decisions"]] == ["README.md"]
-    assert session.scalars(select(func.max(WorkspaceChange.path))).one() == "tides/heights.py"
+    assert session.scalars(select(func.max(WorkspaceChange.path))).one() == "tides/moon.py"
     for table in (Snapshot, WorkspaceOperation, Workspace, Project):
         assert session.scalars(select(func.max(table.created_at))).one() < NOW
     assert prove_account(demo.USER_ID)[1] == []

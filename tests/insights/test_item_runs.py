@@ -21,13 +21,14 @@ from models.insights.item_run_starting import RunInProgress, RunWishes, fail_lef
 from models.ledger import Account
 from models.projects import ProjectCaller, Snapshot, Workspace
 from models.projects.workspaces.head_moves import Mover
-from models.runners import CommandResult, LevelUnavailable
+from models.runners import CommandResult, LevelUnavailable, levels
 from models.threads import Thread
 from models.turns import Turn, TurnEngine
 from tests import factories
 from tests.factories import Person
 from tests.insights.item_run_rows import (
     MENDED,
+    PROGRAM,
     ItemPlace,
     checks_end,
     item_place,
@@ -35,8 +36,18 @@ from tests.insights.item_run_rows import (
     use_agent,
     waiting_for_stop,
 )
+from tests.projects.project_rows import manifest_of
 
 Start = Callable[..., ActionItemRun]
+UNITTEST = """import unittest
+
+from add import add
+
+
+class AddTest(unittest.TestCase):
+    def test_add(self):
+        self.assertEqual(add(1, 2), 3)
+"""
 
 
 @pytest.fixture
@@ -195,8 +206,6 @@ def test_without_checks_a_patch_is_never_verified(
 ) -> None:
     run = start(run=False)
     bare = {"add.py": "x = 1\n"}
-    from tests.projects.project_rows import manifest_of
-
     db.session.execute(
         update(ActionItemRun).values(
             base_manifest_hash=manifest_of(db.session.get_one(Turn, run.turn_id).account_id, bare)
@@ -342,6 +351,30 @@ def test_a_run_without_its_turn_is_ended(start: Start) -> None:
     assert fail_left_runs() == 0
     db.session.commit()
     assert (run.status, item_of(run).status) == ("failed", "pending")
+
+
+def test_checks_run_in_the_sandbox_of_this_server(
+    monkeypatch: pytest.MonkeyPatch,
+    session: OrmSession,
+    start: Start,
+    engine_of_turns: TurnEngine,
+    place: ItemPlace,
+    alice: Person,
+) -> None:
+    state = levels()["process"]
+    if not state.available:
+        pytest.skip(f"level process: {state.sentence}; the virtual level's run is tested above")
+    run = start(run=False, level="process", attempts=2)
+    files = {"add.py": PROGRAM, "test_add.py": UNITTEST}
+    session.execute(update(ActionItemRun).values(base_manifest_hash=manifest_of(alice.id, files)))
+    session.commit()
+    agent = use_agent(monkeypatch, {"add.py": PROGRAM + "\n"}, {"add.py": MENDED})
+    engine_of_turns.run(run.turn_id or "")
+    assert engine_of_turns.idle(120)
+    run = ended(engine_of_turns, run)
+    assert (run.status, run.verified, run.attempt_count) == ("ready", True, 2), run.error
+    assert "-1 != 3" in agent.prompts[1]
+    assert [(each["kind"], each["exit_code"]) for each in run.checks or []] == [("test", 0)]
 
 
 def text_past() -> Any:
