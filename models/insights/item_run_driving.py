@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import func, select
 
@@ -30,6 +30,7 @@ from models.projects.snapshots.directory_tree import Changes
 from models.projects.snapshots.manifest_store import tree_changes
 from models.runners import CheckResult, Workplace, detect_checks, open_workplace, run_checks
 from models.runners.check_detection import Check
+from models.runners.workplace import Level
 from models.threads import ThreadMessage
 from models.turns import ENDED, Turn
 from models.turns.engine import FAILED, LeaseLost, TurnHandle, register_kind
@@ -264,7 +265,7 @@ class ItemRunDriver:
             account_id, hash, level = _account_of(run), run.base_manifest_hash, run.level
         if level == "virtual":
             return None
-        workplace = open_workplace("virtual", account_id, hash, context=self.handle.context)
+        workplace = self._open("virtual", account_id, hash)
         try:
             return detect_checks(workplace)
         finally:
@@ -275,7 +276,7 @@ class ItemRunDriver:
         facts = self._facts()
         with self.handle.context():
             run = db.session.get_one(ActionItemRun, self.handle.subject_id)
-            level, allowed = run.level, run.allow_test_changes
+            level, allowed = cast(Level, run.level), run.allow_test_changes
         results: list[CheckResult] = []
         verdict = judge(facts.changes, [], [], allow_test_changes=allowed)
         if verdict.passed:
@@ -301,16 +302,19 @@ class ItemRunDriver:
             trees = (tree_named(account_id, hash) for hash in (run.base_manifest_hash, manifest))
             return CheckFacts(account_id, manifest, tree_changes(account_id, *trees), checks)
 
-    def _results(self, facts: CheckFacts, level: Any) -> list[CheckResult]:
-        workplace: Workplace = open_workplace(
-            level, facts.account_id, facts.manifest_hash, context=self.handle.context
-        )
+    def _results(self, facts: CheckFacts, level: Level) -> list[CheckResult]:
+        workplace = self._open(level, facts.account_id, facts.manifest_hash)
         self.handle.on_stop(workplace.stop)
         try:
             return run_checks(workplace, facts.checks or [], on_output=None)
         finally:
             self.handle.on_stop(None)
             workplace.close()
+
+    def _open(self, level: Level, account_id: str, manifest_hash: str) -> Workplace:
+        """A workplace, whose reads have contexts of their own. Raises as `open_workplace`."""
+        with self.handle.context():
+            return open_workplace(level, account_id, manifest_hash, context=self.handle.context)
 
     def _judged(
         self,
