@@ -62,7 +62,7 @@ orgs_api.withdraw_invitation
 MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
 SPENDERS = """
 budgets.ask playground.send threads.answer_again threads.begin_thread threads.resume threads.send_message
-assistants.add_assistant projects.add_project
+assistants.add_assistant projects.add_project runners.add_runner runners.end_runner
 """
 ROW_FIRST = """
 assistants.add_documents assistants.begin_test assistants.call_tool assistants.change_tool assistants.delete assistants.drop_secret

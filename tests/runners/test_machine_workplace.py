@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi, sha
 from tests.runners.runner_calls import RunnerCalls, made_runner
 from tests.server import serving
+from views.runners.api import work_routes
 from views.web.client_archive import client_archive
 
 TREE = {
@@ -214,6 +216,39 @@ def test_work_is_lost_with_a_program_that_ends_or_is_killed_and_its_commands_end
         os.kill(int(mark.read_text()), 0)
     session.expire_all()
     assert session.scalars(select(RunnerWork.state)).all() == ["failed"]
+
+
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases of a few seconds."""
+    for where in (work_queue, work_routes):
+        monkeypatch.setattr(where, "LEASE", timedelta(seconds=6))
+
+
+@pytest.mark.usefixtures("short_lease")
+def test_a_killed_program_loses_its_work_and_another_takes_the_next(
+    session: OrmSession, client: FlaskClient, program: Program, alice: Person
+) -> None:
+    place = open_workplace("machine", alice.id, None)
+    start = time.monotonic()
+    done = place.run("echo begun; sleep 20", seconds=600, on_output=lambda text: program.process.kill())
+    assert (done.ended, done.output) == ("lost", "begun\n")
+    assert time.monotonic() - start < 60
+    with pytest.raises(RunnerLost):
+        place.changes()
+    place.close()
+    session.rollback()  # the time of a transaction is that of its start
+    work_queue.sweep_work()
+    session.commit()
+    assert session.scalars(select(RunnerWork.state)).all() == ["lost"]
+
+    puppet = Puppet(made_runner(alice, client, "second"), {"list": {"names": ["a"]}})
+    puppet.runner.poll()
+    puppet.start()
+    again = open_workplace("machine", alice.id, None)
+    assert again.list() == ["a"]
+    again.close()
+    puppet.join(10)
 
 
 class Puppet(threading.Thread):

@@ -55,9 +55,7 @@ class RestoredTree:
                 os.symlink(entry.target, place)
             else:
                 mode = 0o755 if runs(entry.mode) else 0o644
-                with open(
-                    place, "xb", opener=lambda path, flags, mode=mode: os.open(path, flags, mode)
-                ) as file:  # type: ignore[misc]
+                with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                     file.write(bytes_of(entry.hash))
             self._marks[entry.path] = _mark(os.lstat(place))
         self.before = {path: entry for path, entry in tree.items() if entry.kind != "dir"}
@@ -116,7 +114,8 @@ class RestoredTree:
 
     def search(self, words: str, folder: str, limit: int) -> dict[str, Any]:
         """Lines with the words, whatever their case."""
-        wanted, found, read = words.casefold(), [], 0
+        found: list[list[Any]] = []
+        wanted, read = words.casefold(), 0
         end = time.monotonic() + SEARCH_SECONDS
         for path, status in self._files(folder):
             if len(found) >= limit or read > SEARCH_BYTES or time.monotonic() > end:
