@@ -30,6 +30,8 @@ from models.conversations.conversation_prompts import (
     turn_result,
 )
 from models.conversations.engine_session import EngineSession
+from models.conversations.engines import acp_engine as acp_engine  # register themselves
+from models.conversations.engines import store_engine as store_engine
 
 __all__ = [
     "ConversationEngine",

@@ -65,6 +65,8 @@ class ProjectConversation(Base):
     model: Mapped[str | None]
     purpose: Mapped[str] = mapped_column(server_default=text("'chat'::text"))
     work_manifest_hash: Mapped[str | None]
+    agent_session: Mapped[str | None]
+    """The session of the command, with which its next turn goes on."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
 

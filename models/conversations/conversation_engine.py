@@ -30,6 +30,8 @@ class EngineTool:
 
     definition: Mapping[str, Any]
     run: Callable[["EngineSession", Mapping[str, Any]], str]
+    seconds: float | None = None
+    """How long it may take; None: as other tools of the server (STOA_TOOL_SECONDS)."""
 
 
 @dataclass(frozen=True)

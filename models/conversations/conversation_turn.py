@@ -37,7 +37,15 @@ from models.core.db import db, now
 from models.core.errors import DomainError, NotFound
 from models.core.settings import Settings
 from models.projects import Project, Workspace
-from models.runners import Level, Workplace, level_state, open_workplace, store_changes
+from models.runners import (
+    Level,
+    TurnSocket,
+    Workplace,
+    level_state,
+    open_turn_socket,
+    open_workplace,
+    store_changes,
+)
 from models.threads import Thread, ThreadMessage
 from models.threads.thread_documents import TurnDocuments
 from models.threads.thread_turn import Calls, ThreadTurn
@@ -97,6 +105,7 @@ class ProjectConversationTurn(ThreadTurn):
         self.guard = LoopGuard(settings.stoa_conversation_idle_credits)
         self._work: str | None = None
         """The manifest of the files as they were stored last."""
+        self.socket: TurnSocket | None = None
         self._opened: str | None = None
         """The manifest that the workplace was opened with."""
         self._workplace: Workplace | None = None
@@ -364,9 +373,10 @@ class ProjectConversationTurn(ThreadTurn):
         """The turn's socket, for engines that need it."""
         if not self.plan.socket:
             return {}
-        from models.runners import open_turn_socket
-
-        return {"socket": open_turn_socket(self.handle)}
+        self.socket = open_turn_socket(
+            self.handle, org_id=self.wanted.org_id, models=[self.place.model] if self.place.model else []
+        )
+        return {"socket": self.socket}
 
     def _on_host(self, host: str, allowed: bool) -> None:
         with suppress(LeaseLost):
@@ -386,8 +396,10 @@ class ProjectConversationTurn(ThreadTurn):
         self.handle.on_stop(end)
 
     def _seconds(self, call: Mapping[str, Any]) -> float:
-        if call["function"]["name"] != "run_command":
-            return self.tool_seconds
+        name = call["function"]["name"]
+        if name != "run_command":
+            own = {each.definition["function"]["name"]: each.seconds for each in self.plan.more_tools}
+            return own.get(name) or self.tool_seconds
         seconds = COMMAND_SECONDS
         with suppress(orjson.JSONDecodeError):
             sent = orjson.loads(call["function"]["arguments"] or "{}")

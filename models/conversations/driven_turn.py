@@ -128,6 +128,8 @@ class TurnActions:
         with self._lock, self._handle.step() as turn:
             turn.credits = (turn.credits or 0) + credits
             self._credits += credits
+            # the next call finds as much as this one did
+            turn_budgets.reserve(turn, db.session.get_one(Thread, self._handle.subject_id), None)
 
     def keep_rest(self, turn: Turn, *, whole: bool) -> None:
         """Within a step: the message that was being written."""

@@ -16,7 +16,7 @@ class EngineSession:
     """A turn, as an engine that drives it itself, or a tool of an engine, sees it. Safe for the threads of the engine.
 
     `prompt` is what was said, `history` the messages before it as chat completions take them, `system` the server's text. `workplace` are
-    the files. `handle` is the turn (`models.turns.TurnHandle`), for the turn's socket and model calls.
+    the files, `socket` is the turn's, if its engine wants one. `handle` is the turn (`models.turns.TurnHandle`), for model calls.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class EngineSession:
         self.model: str = turn.place.model
         self.org_id: str | None = turn.wanted.org_id
         self.workplace, self.prompt, self.history, self.system = workplace, prompt, history, system
+        self.socket = turn.socket
         self._turn, self._actions = turn, actions
 
     @property

@@ -8,6 +8,7 @@ import secrets
 import ssl
 import tempfile
 import tomllib
+from collections.abc import Iterable
 from contextlib import suppress
 from decimal import Decimal
 from email.utils import parseaddr
@@ -17,7 +18,15 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, set_key
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +49,18 @@ SIMULATOR_ACCESS = "stripe_demo_access.json"
 
 class SettingsError(Exception):
     """A setting is invalid. The message names it, the reason and the fix."""
+
+
+class AcpCommand(BaseModel):
+    """A command that speaks the Agent Client Protocol: `env` are the names of variables of the server that it gets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    command: str = Field(min_length=1, max_length=1_000)
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    description: str = Field("", max_length=300)
 
 
 class Settings(BaseSettings):
@@ -160,6 +181,8 @@ class Settings(BaseSettings):
     stoa_turn_rounds: int = Field(5, ge=1, le=100)
     stoa_conversation_model: str = "stoa/demo"
     stoa_conversation_rounds: int = Field(40, ge=1, le=100)
+    stoa_acp_agents: Annotated[tuple[AcpCommand, ...], NoDecode] = ()
+    stoa_sub_agents: int = Field(20, ge=0, le=200)
     stoa_conversation_idle_credits: int = Field(2_000, ge=1, le=10**9)
     stoa_tool_seconds: float = Field(60, gt=0, le=600)
     stoa_tool_wait_seconds: int = Field(600, ge=1, le=86_400)
@@ -221,6 +244,22 @@ class Settings(BaseSettings):
             if not path.is_absolute():
                 raise ValueError(f"{path} is not absolute; separate paths with colons")
         return paths
+
+    @field_validator("stoa_acp_agents", mode="before")
+    @classmethod
+    def _read_commands(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            found = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"must be JSON: {error}") from None
+        if not isinstance(found, dict) or not all(re.fullmatch(r"[a-z0-9-]{1,40}", name) for name in found):
+            raise ValueError(
+                'must be an object by names of lower-case letters, digits and hyphens, such as {"claude": {"command": "claude-agent-acp"}}'
+            )
+        named = [{"name": name, **each} if isinstance(each, dict) else each for name, each in found.items()]
+        return tuple(sorted(named, key=lambda each: each["name"] if isinstance(each, dict) else ""))
 
     @field_validator("stoa_editors_choice", mode="before")
     @classmethod
@@ -535,6 +574,12 @@ class Settings(BaseSettings):
     def data_dir(self) -> Path:
         """Absolute path of the embedded database, the generated secret and uploads."""
         return self.stoa_data_dir if self.stoa_data_dir.is_absolute() else ROOT / self.stoa_data_dir
+
+    def passed_on(self, names: Iterable[str]) -> dict[str, str]:
+        """The values of these variables, as far as they are set, for a command that an operator gives them to. They may be secrets."""
+        written = dotenv_values(ROOT / ".env")
+        values = {name: os.environ.get(name) or written.get(name) for name in names}
+        return {name: value for name, value in values.items() if value}
 
     @property
     def secret_key(self) -> str:

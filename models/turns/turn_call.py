@@ -1,5 +1,6 @@
 """One model call of a turn, through the gateway like those of clients: admitted, held, streamed, settled."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,11 +36,15 @@ def open_call(
     settings: Settings,
     *,
     org_id: str | None = None,
+    run_id: str | None = None,
+    admitted: Callable[[InFlightCall], None] | None = None,
 ) -> StreamedAnswer:
-    """Make the call of one round: `body` as `/v1/chat/completions` takes it, paid by the organisation `org_id`, if the key may, in the run
-    that its header would name. Holds no transaction. Raises TurnCallFailed."""
+    """Make the call of one round: `body` as `/v1/chat/completions` takes it, paid by the organisation `org_id`, if the key may, in the turn's run,
+    or `run_id` below it. `admitted` gets the call once it is admitted, and stops it when the turn is to end; by default, that is done here. Holds no transaction.
+    Raises TurnCallFailed."""
     streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
-    headers = {"x-stoa-run-id": handle.run_id} if handle.run_id else {}
+    run_id = run_id or handle.run_id
+    headers = {"x-stoa-run-id": run_id} if run_id else {}
     received = IncomingRequest(
         request_id,
         handle.key.id,
@@ -47,14 +52,15 @@ def open_call(
         streamed,
         orjson.dumps(streamed),
         acts_for=handle.key,
-        admitted=partial(stop_with, handle),
+        admitted=admitted or partial(stop_with, handle),
     )
     payer = PayerHint(org_id) if org_id else PayerHint()
     request: CallRequest = replace(TURNS.read(received), payer=payer)
     try:
         answer = handle.gateway.open(request)
     except FAILURES as error:
-        handle.on_stop(None)
+        if admitted is None:
+            handle.on_stop(None)
         raise failure_of(error, request_id, settings) from error
     assert isinstance(answer, AnswerStream)
     return StreamedAnswer(answer)
