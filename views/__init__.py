@@ -27,6 +27,7 @@ from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
 from views.billing.pages import affiliates, budget_pages, credits_page, mail_settings, referrals
 from views.conversations import api as conversations_api
+from views.conversations import pages as conversation_pages
 from views.demo import commands as demo_commands
 from views.deployments import api as deployments_api
 from views.deployments import pages as deployment_pages
@@ -155,6 +156,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(atlas_pages.bp)
     app.register_blueprint(insight_pages.bp)
     app.register_blueprint(item_run_blueprint.bp)
+    app.register_blueprint(conversation_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(files_api.bp)
     app.register_blueprint(document_pages.bp)

@@ -1,11 +1,11 @@
-"""What pages show of conversations: how each of a list stands, one with its questions, and its timeline."""
+"""What pages show of conversations: how each of a list stands, the turns of one, and pages of its timeline."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select, tuple_
 
-from models.conversations.conversation import ConversationQuestion, ProjectConversation, TimelineItem
+from models.conversations.conversation import ProjectConversation, TimelineItem
 from models.conversations.conversation_access import QUEUED, FoundConversation
 from models.core.db import db
 from models.core.errors import NotFound
@@ -49,15 +49,6 @@ def turn_in(conversation: ProjectConversation, id: str, *, lock: bool = False) -
     return found
 
 
-def open_questions(conversation: ProjectConversation) -> Sequence[ConversationQuestion]:
-    """What waits for an answer, the oldest first."""
-    query = select(ConversationQuestion).where(
-        ConversationQuestion.conversation_id == conversation.id, ConversationQuestion.state == "open"
-    )
-    query = query.order_by(ConversationQuestion.created_at, ConversationQuestion.id).limit(20)
-    return db.session.scalars(query.execution_options(populate_existing=True)).all()
-
-
 def timeline_page(
     conversation: ProjectConversation, limit: int, before: Before = None
 ) -> Sequence[TimelineItem]:
@@ -67,15 +58,6 @@ def timeline_page(
     if before is not None:
         query = query.where(tuple_(*key) < tuple_(*before))
     return db.session.scalars(query.order_by(key[0].desc(), key[1].desc()).limit(limit)).all()
-
-
-def item_in(conversation: ProjectConversation, id: str) -> TimelineItem:
-    """An item of the conversation's timeline. Raises NotFound."""
-    query = select(TimelineItem).where(TimelineItem.id == id, TimelineItem.conversation_id == conversation.id)
-    found = db.session.scalars(query).one_or_none() if fits(id) else None
-    if found is None:
-        raise NotFound("There is no such change.")
-    return found
 
 
 def _open_states(thread_ids: Sequence[str]) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from models.projects.snapshots.snapshot_making import NewSnapshot, push_snapshot
 from models.projects.sync.sync_preparing import prepare_sync
 from models.projects.workspaces.head_moves import Mover, operations_page
 from models.projects.workspaces.workspace_editing import create_workspace
+from tests.conversations.conversation_rows import conversation_rows
 
 PROGRAM = '''"""Columns."""
 
@@ -79,4 +80,5 @@ def project_rows(user_id: str, account: Account, run_id: str | None = None) -> d
         "operation_id": operation.id,
         "preview_id": prepare_sync(caller, other.id).id,
         "environment/key": "DATABASE_URL",
+        **conversation_rows(caller, project.id, other.id, second),
     }

@@ -28,7 +28,7 @@ NOT_PAGES = {
         billing.seat_setup billing.statement_address budgets.find_budget codebuff_extras.config codebuff_extras.releases orgs.sso_callback orgs.start_sso pages.api_keys
         orgs.analytics pages.docs pages.usage referrals.moved versions.choose
     """,
-    "a stream": "threads.turn_events",
+    "a stream": "conversations.turn_events threads.turn_events",
     "a fragment": "playground.figures runs.row",
     "JSON for a script": "accounts.new_passkey_options accounts.passkey_options",
     "needs a state of Stripe; tests/billing opens it": """

@@ -50,6 +50,7 @@ ONCE = frozenset(
         *("orgs.name_domain", "orgs.new_scim_token", "orgs.rotate_org_key", "orgs.send_invites"),
         "deployments.deploy_snapshot",
         "plan_admin.create_plan",
+        *("conversations.begin_conversation", "conversations.branch", "conversations.send_prompt"),
         *("projects.add_project", "projects.add_workspace"),
         "item_runs.begin_run",
         "playground.send",

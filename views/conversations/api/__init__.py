@@ -19,4 +19,11 @@ def init_app(app: Flask) -> None:
     shared_addresses.init_app(app)
 
 
-__all__ = ["bp", "conversation_deploy_routes", "conversation_routes", "conversation_stream_routes", "init_app", "prompt_routes"]
+__all__ = [
+    "bp",
+    "conversation_deploy_routes",
+    "conversation_routes",
+    "conversation_stream_routes",
+    "init_app",
+    "prompt_routes",
+]

@@ -127,7 +127,7 @@ def shown_thread(found: Thread, branch_id: str | None = None, before: str | None
         found,
         branch,
         shown_messages(found, branch.messages),
-        _writing(branch.turn),
+        writing_message(branch.turn),
         state_of(branch.turn or branch.last_turn),
         charged(found),
         branch_id,
@@ -135,7 +135,7 @@ def shown_thread(found: Thread, branch_id: str | None = None, before: str | None
     )
 
 
-def _writing(turn: Turn | None) -> ShownMessage | None:
+def writing_message(turn: Turn | None) -> ShownMessage | None:
     """The answer that is being written, as far as it is known, for the time until its events come, and for browsers without JavaScript."""
     if turn is None or turn.state != "running":
         return None

@@ -46,9 +46,9 @@ def turn_events(thread_id: str, turn_id: str) -> ResponseReturnValue:
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     viewer_locale()  # read once, for the figures
     completed, changed, ended = (
-        _in_request(stream.completed),
-        _in_request(stream.changed),
-        _in_request(stream.ended),
+        in_request(stream.completed),
+        in_request(stream.changed),
+        in_request(stream.ended),
     )
     frames = stream.frames(
         turn_engine().log.watch_batches(turn.id), turn_engine().context, completed, changed, ended
@@ -235,7 +235,7 @@ def article(shown: ShownMessage, thread: Thread | None) -> str:
     return _part("message", shown, thread)
 
 
-def _in_request(read: Callable[..., list[Frame]]) -> Callable[..., list[Frame]]:
+def in_request(read: Callable[..., list[Frame]]) -> Callable[..., list[Frame]]:
     """The function in a copy of this request, for links that stay with its organisation."""
     slug = g.org.slug if "org" in g else None
 
