@@ -12,7 +12,7 @@ import orjson
 
 from bench.load import quantile
 
-FILES, ROUNDS = 1_000, 20
+FILES, ROUNDS = 100, 20
 RELEASE_BUDGET, ROLLBACK_BUDGET = 1_000, 200
 """Milliseconds."""
 

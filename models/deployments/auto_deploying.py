@@ -23,7 +23,11 @@ def _follow_head(operation: WorkspaceOperation) -> None:
         DeploymentSetting.workspace_id == operation.workspace_id, DeploymentSetting.auto_deploy.is_(True)
     )
     if db.session.scalars(wanted).one_or_none() is not None:
-        jobs.enqueue(jobs.deploy_moved_head, operation_id=operation.id)
+        jobs.enqueue(
+            jobs.deploy_moved_head,
+            lock=f"deploy {operation.workspace_id}",
+            operation_id=operation.id,
+        )
 
 
 class DueDeployment(NamedTuple):

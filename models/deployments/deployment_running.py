@@ -325,4 +325,4 @@ def _with_key(project: Project, key: str) -> Deployment | None:
 def _enqueue(deployment: Deployment) -> None:
     from models.core import jobs
 
-    jobs.enqueue(jobs.run_deployment, id=deployment.id)
+    jobs.enqueue(jobs.run_deployment, lock=f"deploy {deployment.workspace_id}", id=deployment.id)

@@ -36,7 +36,7 @@ def report_status(deployment: Deployment, status: str, url: str | None, error: s
     elif status == "success":
         deployment.state, deployment.url = "checking", url
         write_log(deployment, "deploy", [f"The CI reported success at {url}. It is checked."])
-        jobs.enqueue(jobs.run_deployment, id=deployment.id)
+        jobs.enqueue(jobs.run_deployment, lock=f"deploy {deployment.workspace_id}", id=deployment.id)
     else:
         write_log(deployment, "deploy", ["The CI is at work."])
 

@@ -13,6 +13,7 @@ from models.projects.project import Project
 from models.projects.snapshots.manifest_store import load_listings
 from models.projects.snapshots.manifest_text import MAX_DEPTH, MAX_PATH, Entry
 from models.projects.snapshots.tree_reading import entries_at
+from models.projects.workspaces.workspace import Workspace
 
 INDEX, NOT_FOUND = "index.html", "404.html"
 WELL_KNOWN = ".well-known"
@@ -36,18 +37,20 @@ class SitePath(NamedTuple):
 
 
 def served_tree(name: str) -> ServedTree | None:
-    """What the site of this name shows; None if there is none, it is offline, its project is deleted or its owner suspended. One
+    """What the site of this name shows; None if there is none, it is offline, its project or workspace is deleted or its owner suspended. One
     statement, so a switch is seen at once and whole."""
     query = (
         select(Project.account_id, Deployment.tree_hash)
         .join(DeployedSite, DeployedSite.project_id == Project.id)
         .join(Deployment, Deployment.id == DeployedSite.deployment_id)
+        .join(Workspace, Workspace.id == DeployedSite.workspace_id)
         .outerjoin(User, User.id == Project.account_id)
-        .where(DeployedSite.name == name, Project.deleted_at.is_(None), Deployment.tree_hash.is_not(None))
+        .where(DeployedSite.name == name, Deployment.tree_hash.is_not(None))
+        .where(Project.deleted_at.is_(None), Workspace.deleted_at.is_(None))
         .where(User.banned.is_not(True))
     )
     row = db.session.execute(query).one_or_none() if 0 < len(name) <= 63 and name.isascii() else None
-    return ServedTree(row[0], row[1]) if row else None
+    return ServedTree(row[0], row[1]) if row and row[1] else None
 
 
 def find_path(tree: ServedTree, path: str) -> SitePath:

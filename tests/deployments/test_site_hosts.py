@@ -7,7 +7,9 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session as OrmSession
 
+from models.core.db import now
 from models.core.settings import SettingsError, load_settings
+from models.projects import Workspace
 from models.projects.snapshots import blob_packs
 from tests.deployments.deployment_calls import INDEX, SITE, SiteCalls, fetch
 from tests.factories import Person
@@ -150,6 +152,13 @@ def test_a_deleted_project_a_suspended_owner_and_an_offline_site_show_nothing(
     session.commit()
     assert fetch(pier.client, host).status_code == 404
     alice.user.banned = False
+    session.commit()
+    assert fetch(pier.client, host).status_code == 200
+    workspace = session.get_one(Workspace, pier.workspace)
+    workspace.deleted_at = now()
+    session.commit()
+    assert fetch(pier.client, host).status_code == 404
+    workspace.deleted_at = None
     session.commit()
     assert fetch(pier.client, host).status_code == 200
     pier.api("delete", f"/projects/{pier.project}")

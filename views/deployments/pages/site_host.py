@@ -26,7 +26,7 @@ log = logging.getLogger("stoa.sites")
 
 METHODS = frozenset({"GET", "HEAD"})
 TYPES = mimetypes.MimeTypes(filenames=())
-for extension, content_type in {
+_MORE_TYPES = {
     ".avif": "image/avif",
     ".ico": "image/x-icon",
     ".js": "text/javascript",
@@ -45,8 +45,9 @@ for extension, content_type in {
     ".xml": "application/xml",
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
-}.items():
-    TYPES.add_type(content_type, extension)
+}
+for _ending, _kind in _MORE_TYPES.items():
+    TYPES.add_type(_kind, _ending)
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "strict-origin-when-cross-origin",
