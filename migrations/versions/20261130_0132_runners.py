@@ -25,7 +25,7 @@ CREATE TABLE runner (
     last_seen_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT runner_pk PRIMARY KEY (id),
-    CONSTRAINT runner_account_id_unique UNIQUE (account_id, name),
+    CONSTRAINT runner_account_id_name_unique UNIQUE (account_id, name),
     CONSTRAINT runner_key_id_unique UNIQUE (key_id),
     CONSTRAINT runner_name_length CHECK (name <> '' AND length(name) <= 60),
     CONSTRAINT runner_labels_few CHECK (cardinality(labels) <= 20),
