@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +107,7 @@ def _start(times: SandboxTimes) -> None:
     folder.chmod(0o711)
     for _ in range(ROUNDS):
         listener = UnixListener(folder, _serve)
-        taken = _timed(lambda listener=listener: _first_command(listener))
+        taken = _timed(partial(_first_command, listener))
         times.start.append(taken)
     place = open_workplace("process", ACCOUNT, None)
     for _ in range(ROUNDS):
