@@ -42,7 +42,7 @@ def test_pages_of_conversations_are_accessible_at_both_widths(
     found = project_rows(alice.id, Account(user_id=alice.id))
     session.commit()
     path = f"/projects/{found['project_id']}/conversations"
-    one = f"{path}/{found['conversation_id']}"
+    one, item_id = f"{path}/{found['conversation_id']}", found["timeline/item_id"]
     with serving(app) as base, open_page(base, width=1440) as page:
         page.context.add_cookies([factories.browser_cookie(alice.user)])
         for name, address in (
@@ -52,7 +52,7 @@ def test_pages_of_conversations_are_accessible_at_both_widths(
             ("settings", f"{one}/settings"),
             ("emptying", f"{one}/emptying"),
             ("timeline", f"{one}/timeline"),
-            ("change", f"{one}/timeline/{found["timeline/item_id"]}"),
+            ("change", f"{one}/timeline/{item_id}"),
         ):
             page.goto(address)
             expect(page.get_by_role("heading", level=1)).to_be_visible()
