@@ -26,7 +26,6 @@ RUN_STATUSES = ("queued", "running", "ready", "failed", "applied")
 ACTIVE_RUNS = ("queued", "running")
 MAX_ATTEMPTS = 3
 MAX_REPORT, MAX_SUMMARY, SUMMARY_LINES = 20_000, 800, 3
-MAX_ERROR = 2_000
 
 
 class ActionItemRun(Base):

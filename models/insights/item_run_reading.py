@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from models.core.db import db
@@ -73,15 +73,6 @@ def runs_of_item(item_id: str, limit: int = MAX_LISTED) -> Sequence[ActionItemRu
     return db.session.scalars(newest.limit(limit)).all()
 
 
-def newest_runs(item_ids: Sequence[str]) -> dict[str, ActionItemRun]:
-    """The newest run of each of these items that has one."""
-    query = select(ActionItemRun).where(ActionItemRun.action_item_id.in_(item_ids))
-    newest = query.ext(distinct_on(ActionItemRun.action_item_id)).order_by(
-        ActionItemRun.action_item_id, ActionItemRun.created_at.desc(), ActionItemRun.id.desc()
-    )
-    return {each.action_item_id: each for each in db.session.scalars(newest)} if item_ids else {}
-
-
 def runs_page(project_id: str, limit: int, before: Before = None) -> list[FoundRun]:
     """The runs of a project, newest first, before the one with this time and id."""
     key = ActionItemRun.created_at, ActionItemRun.id
@@ -109,16 +100,6 @@ def waiting_patches(project_ids: Sequence[str], limit: int = 100) -> list[FoundR
         if project_ids
         else []
     )
-
-
-def waiting_count(project_id: str) -> int:
-    """How many patches of a project wait."""
-    query = (
-        select(func.count(ActionItemRun.action_item_id.distinct()))
-        .join(ActionItem, ActionItem.id == ActionItemRun.action_item_id)
-        .where(ActionItemRun.project_id == project_id, ActionItemRun.status == "ready")
-    )
-    return db.session.scalar(query.where(ActionItem.status == "ready")) or 0
 
 
 def files_now(project: Project, workspace: Workspace) -> str | None:
