@@ -8,7 +8,9 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import User
-from models.core.db import now
+from models.core.db import db, now
+from models.deployments import Deployment
+from models.projects import Workspace
 from tests import factories
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi
@@ -186,10 +188,9 @@ def test_changes_of_an_item(mine: ProjectsApi) -> None:
     assert item.now()["status"] == "pending"
 
 
-def test_a_computed_item_cannot_be_dismissed(mine: ProjectsApi) -> None:
+def test_dismissing_a_computed_item_does_nothing(mine: ProjectsApi) -> None:
     for id in ("drift-nothing", "deploy-nothing"):
-        status, body = mine("post", f"/action-items/{id}/dismiss")
-        assert (status, body) == (200, {"success": True}) or id.startswith("deploy")
+        assert mine("post", f"/action-items/{id}/dismiss") == (200, {"success": True})
 
 
 @pytest.mark.parametrize(
@@ -242,3 +243,38 @@ def test_a_workspace_that_drifts_is_listed_until_it_is_as_main(mine: ProjectsApi
     assert mine("get", "/action-items?type=security")[1]["items"] == []
     mine.push(project, mine.tree({"a": "2", "b": "1"}), workspace_id=own, parent_snapshot_ids=[other])
     assert mine("get", "/action-items")[1]["items"] == []
+
+
+def test_a_failed_deployment_is_listed_until_a_later_one_succeeds(mine: ProjectsApi) -> None:
+    project = mine.project()
+    main = mine.workspace(project)
+    mine.push(project, mine.tree({"app.py": "x = 1"}), workspace_id=main)
+    row = db.session.get_one(Workspace, main)
+    rows = [
+        Deployment(
+            project_id=project,
+            workspace_id=main,
+            snapshot_id=row.current_snapshot_id,
+            adapter="static",
+            trigger="manual",
+            state=state,
+            error=error,
+            started_at=now() + timedelta(seconds=number),
+            completed_at=now() + timedelta(seconds=number),
+        )
+        for number, (state, error) in enumerate((("failed", "First"), ("failed", "No index.html")))
+    ]
+    db.session.add_all(rows)
+    db.session.commit()
+    (found,) = mine("get", f"/action-items?project_id={project}")[1]["items"]
+    assert (found["id"], found["type"], found["severity"]) == (
+        f"deploy-{rows[1].id}",
+        "build_failure",
+        "warning",
+    )
+    assert (found["icon"], found["description"]) == ("alert", "No index.html")
+    assert "No index.html" in found["action_data"]["suggested_prompt"]
+    assert mine("post", f"/action-items/{found['id']}/dismiss")[0] == 200
+    rows[1].state, rows[1].error = "stopped", None
+    db.session.commit()
+    assert listed(mine) == []
