@@ -48,7 +48,7 @@ def lizard_findings(tree: AnalysedTree) -> Iterator[FoundItem]:
     with tempfile.NamedTemporaryFile("w", prefix="stoa-lizard-", suffix=".txt") as listed:
         listed.writelines(f"{tree.folder}/{path}\n" for path in paths)
         listed.flush()
-        rows = csv.reader(run_tool(["-m", "lizard", "--csv", "-i", "-1", "-f", listed.name]))
+        rows = csv.reader(run_tool(["-m", "lizard", "--csv", "-t", "2", "-i", "-1", "-f", listed.name]))
         try:
             for count, row in enumerate(rows):
                 if count == MAX_FUNCTIONS:

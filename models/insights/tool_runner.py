@@ -1,10 +1,13 @@
 """Runs the tools of analysers as programs with limits, which hostile files may crash or exhaust without harm."""
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger("stoa.insights")
@@ -38,9 +41,9 @@ def run_tool(command: Sequence[str], *, wall_seconds: float = WALL_SECONDS) -> I
         except subprocess.TimeoutExpired:
             status = -9
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         target.seek(0)
         read = 0
         while (line := target.readline(MAX_LINE)) and read < MAX_OUTPUT:
