@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from flask import current_app, url_for
+from flask import url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db, now
@@ -75,8 +75,7 @@ def inbox(project_id: str) -> ResponseReturnValue:
         items=items,
         filtered=filtered,
         cut=len([each for each in items if each.row]) == SHOWN,
-        patches=waiting_patches([project.id]) if waiting and can_run() else [],
-        can_run=can_run(),
+        patches=waiting_patches([project.id]) if waiting else [],
         syncs=[each for each in sync_candidates(project, signed_in().id) if each.preview_id]
         if waiting
         else [],
@@ -172,11 +171,6 @@ def change(project_id: str, item_id: str) -> ResponseReturnValue:
     return see_other(url_for("insights.inbox", project_id=project.id) if away else _address(owned))
 
 
-def can_run() -> bool:
-    """Whether this server has pages of runs."""
-    return "item_runs.new_run" in current_app.view_functions
-
-
 def _wanted(verb: str) -> tuple[ItemChanges, str]:
     """What a form wants, and what is said when it is done. Raises Invalid (422)."""
     if verb.removeprefix("snooze-") in SNOOZES:
@@ -225,8 +219,7 @@ def _item_page(owned: OwnedItem, problem: str) -> ResponseReturnValue:
         asleep=row.snoozed_until is not None and row.snoozed_until > now(),
         people=people_of([row.assignee_id, row.created_by, row.dismissed_by]),
         mine=row.assignee_id == signed_in().id,
-        runs=runs_of_item(row.id, 5) if can_run() else [],
-        can_run=can_run(),
+        runs=runs_of_item(row.id, 5),
         problem=problem,
         may_edit=viewer_may("edit_projects"),
     )
