@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 
 from models.atlas.atlas_storing import store_chunks, store_concepts, store_edges
 from models.atlas.atlas_tables import AtlasChunk, AtlasConcept, AtlasEdge, AtlasIndex
-from models.atlas.decision_concepts import store_decisions
+from models.atlas.decision_concepts import decisions_changed, store_decisions
 from models.atlas.dependency_edges import contains_edges, depends_edges, newest_snapshot, related_edges
 from models.atlas.fact_cache import (
     FactKey,
@@ -74,6 +74,7 @@ class _Plan:
     tree: str
     found: TreeConcepts
     languages: Mapping[str, str]
+    known: dict[FactKey, KnownFile]
     wanted: Sequence[WantedFile]
     later: int
     written: int = 0
@@ -83,6 +84,8 @@ def index_project(transaction: Transaction, project_id: str, most: int | None = 
     """Bring the map of a project up to its files: those of its main workspace, else of the newest snapshot. Idempotent. Reads at most
     `most` files that are new. Locks the map; commits by `transaction`. Raises NoFiles (404), FilesUnavailable (503), BlobDamaged."""
     with transaction():
+        if _is_current(project_id):
+            return atlas_counts(project_id)
         plan = _plan(project_id, most)
     batches = read_batches(transaction, plan.account_id, plan.wanted)
     first, second = next(batches, None), next(batches, None)
@@ -177,8 +180,20 @@ def _plan(project_id: str, most: int | None) -> _Plan:
     known = known_files(project.account_id, {entry.hash or "" for entry in found.files.values()})
     unread = list(_unread(project_id, found, languages, known))
     wanted = unread if most is None else unread[:most]
-    return _Plan(
-        project_id, project.account_id, state, state.tree, found, languages, wanted, len(unread) - len(wanted)
+    later = len(unread) - len(wanted)
+    return _Plan(project_id, project.account_id, state, state.tree, found, languages, known, wanted, later)
+
+
+def _is_current(project_id: str) -> bool:
+    """Whether the map is that of the files, the history and the decisions as they are."""
+    index = db.session.get(AtlasIndex, project_id, populate_existing=True)
+    return (
+        index is not None
+        and index.unread == 0
+        and index.version == PARSER_VERSION
+        and index.tree_hash == _tree_now(project_id)
+        and index.history == newest_snapshot(project_id)
+        and not decisions_changed(project_id)
     )
 
 
@@ -231,6 +246,9 @@ def _store_batch(plan: _Plan, index: AtlasIndex, source: DocumentSource, batch: 
     if batch is None:
         return
     store_facts(plan.account_id, batch)
+    for key in batch.new:
+        facts = batch.facts[key]
+        plan.known[key] = KnownFile(facts["lines"], facts["parsed"], facts.get("failed", False))
     plan.written += len(batch.new) + store_chunks(index, source, batch)
 
 
@@ -274,7 +292,7 @@ def _finish(plan: _Plan, index: AtlasIndex, source: DocumentSource) -> None:
         "version": PARSER_VERSION,
         "history": newest,
         "files": len(plan.found.files),
-        "unread": plan.later,
+        "unread": plan.later + sum((each.sha256, each.language) not in plan.known for each in plan.wanted),
         "left_out": plan.found.left_out,
     }
     if written or plan.written or any(getattr(index, name) != value for name, value in facts.items()):
@@ -287,12 +305,10 @@ def _finish(plan: _Plan, index: AtlasIndex, source: DocumentSource) -> None:
 
 def _with_facts(plan: _Plan) -> dict[str, FoundConcept]:
     """The concepts, with what is known of files: language, lines, and whether it could be read."""
-    hashes = {entry.hash or "" for entry in plan.found.files.values()}
-    known = known_files(plan.account_id, hashes)
     found = dict(plan.found.concepts)
     for path, language in plan.languages.items():
         entry = plan.found.files[path]
-        file = known.get((entry.hash or "", language))
+        file = plan.known.get((entry.hash or "", language))
         concept = found[code_id(path)]
         details = {**(concept.details or {}), "language": language}
         if file is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import select
 
 from models.atlas.atlas_storing import add_pieces, forget_chunks, store_concepts, store_links
-from models.atlas.atlas_tables import AtlasChunk, AtlasIndex
+from models.atlas.atlas_tables import AtlasChunk, AtlasConcept, AtlasIndex
 from models.atlas.tree_concepts import ROOT, FoundConcept
 from models.core.cooperative import TimeSlices
 from models.core.db import db
@@ -30,11 +30,7 @@ def store_decisions(
 ) -> int:
     """Make the narrative concepts, their chunks and their links those of the decisions that hold or wait for a review; returns how many
     rows were written. Flushes."""
-    query = select(ProjectDecision).where(
-        ProjectDecision.project_id == index.project_id, ProjectDecision.state.in_(("accepted", "proposed"))
-    )
-    newest = query.order_by(ProjectDecision.decided_at.desc(), ProjectDecision.id.desc())
-    decisions = list(db.session.scalars(newest.limit(MAX_DECISIONS)))
+    decisions = _decisions(index.project_id)
     concepts = {
         _concept_id(each): FoundConcept(
             _concept_id(each), each.decision, "narrative", each.rationale or "", f"decision:{each.state}"
@@ -44,6 +40,27 @@ def store_decisions(
     written = store_concepts(index, source, concepts, None, ("narrative",))
     written += _store_texts(index, source, decisions)
     return written + store_links(index.project_id, _links(decisions, found, importance))
+
+
+def decisions_changed(project_id: str) -> bool:
+    """Whether the narrative concepts are others than those of the decisions."""
+    query = select(AtlasConcept.id, AtlasConcept.name, AtlasConcept.type, AtlasConcept.description).where(
+        AtlasConcept.project_id == project_id, AtlasConcept.layer == "narrative"
+    )
+    stored = {tuple(row) for row in db.session.execute(query)}
+    return stored != {
+        (_concept_id(each), each.decision, f"decision:{each.state}", each.rationale or "")
+        for each in _decisions(project_id)
+    }
+
+
+def _decisions(project_id: str) -> list[ProjectDecision]:
+    """Those that hold or wait for a review, the newest first."""
+    query = select(ProjectDecision).where(
+        ProjectDecision.project_id == project_id, ProjectDecision.state.in_(("accepted", "proposed"))
+    )
+    newest = query.order_by(ProjectDecision.decided_at.desc(), ProjectDecision.id.desc())
+    return list(db.session.scalars(newest.limit(MAX_DECISIONS)))
 
 
 def _store_texts(index: AtlasIndex, source: DocumentSource, decisions: Sequence[ProjectDecision]) -> int:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.atlas import (
     AtlasChunk,
     AtlasConcept,
+    AtlasDecisionLink,
     AtlasEdge,
     AtlasIndex,
     CodeFacts,
@@ -19,6 +20,7 @@ from models.core.db import extension, now
 from models.core.files import files
 from models.core.jobs import transaction
 from models.index import Chunk, DocumentSource, document_purge
+from models.insights import ProjectDecision
 from models.ledger import Account
 from models.projects import Project
 from tests.atlas.atlas_rows import SHOP, Shop, indexed, shop_rows
@@ -183,3 +185,26 @@ def test_the_purge_of_documents_keeps_the_map(session: OrmSession, shop: Shop) -
     document_purge.purge_documents(transaction, files(extension("settings")), now())
     session.expire_all()
     assert session.get(AtlasIndex, shop.project) is not None
+
+
+def test_decisions_are_concepts_that_link_to_what_they_name(session: OrmSession, shop: Shop) -> None:
+    decision = ProjectDecision(
+        project_id=shop.project,
+        decision="Amounts are whole cents",
+        decision_key="amounts are whole cents",
+        rationale="money.py rounds once",
+        state="accepted",
+        found_by="person",
+        decided_at=now(),
+    )
+    session.add(decision)
+    session.commit()
+    assert index_project(transaction, shop.project).written > 0
+    links = session.scalars(select(AtlasDecisionLink).where(AtlasDecisionLink.project_id == shop.project)).all()
+    assert [(each.concept_id, each.confidence) for each in links] == [("code:shop/money.py", 70)]
+    assert session.get(AtlasConcept, (shop.project, f"narrative:decision:{decision.id}")) is not None
+    assert index_project(transaction, shop.project).written == 0
+    decision.state = "rejected"
+    session.commit()
+    index_project(transaction, shop.project)
+    assert session.scalar(select(func.count()).select_from(AtlasDecisionLink)) == 0
