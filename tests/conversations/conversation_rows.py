@@ -81,4 +81,8 @@ def conversation_rows(
         )
         for state, lost in (("completed", False), ("cancelled", True))
     ]
-    return {"conversation_id": conversation.id, "timeline/item_id": items[0].id, "questions/question_id": "none"}
+    return {
+        "conversation_id": conversation.id,
+        "timeline/item_id": items[0].id,
+        "questions/question_id": "none",
+    }

@@ -65,7 +65,7 @@ def _is_about_a_workspace() -> bool:
     ):
         return False
     raw = request.stream.read()
-    request.stream = io.BytesIO(raw)  # type: ignore[misc]
+    request.stream = io.BytesIO(raw)
     return any(key in raw for key in KEYS)
 
 
