@@ -73,7 +73,7 @@ def test_a_conversation_edits_files_and_its_change_is_undone(
         expect(page.locator("#content-e")).to_contain_text("Say what to do.")
         page.get_by_label("What to do").fill(EDIT)
         page.get_by_label("Virtual").check()
-        page.get_by_label("Model").fill("stoa/demo")
+        page.locator("#model").fill("stoa/demo")
         page.get_by_role("button", name="Begin").click()
         timeline = page.get_by_role("complementary", name="Timeline")
         expect(timeline).to_contain_text("2 files changed")
