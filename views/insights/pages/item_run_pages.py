@@ -51,6 +51,7 @@ from views.projects.pages.project_blueprint import (
     web_mover,
 )
 from views.turns.api import turn_engine
+from views.web.format import number
 from views.web.htmx import render, see_other, toast
 from views.web.keyset import cursor, cursor_text
 
@@ -245,11 +246,11 @@ def _rebase(found: FoundRun, chosen: Mapping[str, str], problem: str = "") -> Re
 def _choices() -> dict[str, str]:
     """The answers of the form by path: fields `path-1` and `choice-1`, and so on."""
     found = {}
-    for number in range(1, MAX_CHOICES + 1):
-        path = request.form.get(f"path-{number}")
+    for place in range(1, MAX_CHOICES + 1):
+        path = request.form.get(f"path-{place}")
         if path is None:
             break
-        if (choice := request.form.get(f"choice-{number}")) in (USE_PATCH, USE_WORKSPACE):
+        if (choice := request.form.get(f"choice-{place}")) in (USE_PATCH, USE_WORKSPACE):
             found[path] = choice
     return found
 
@@ -296,7 +297,7 @@ def _wishes(values: Mapping[str, str]) -> RunWishes:
         raise Invalid("Choose a level.", fields={"level": "Choose one."})
     text = values["budget"]
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_BUDGET and len(text) < 9):
-        message = f"Enter a number of credits from 1 to {MAX_BUDGET:,}."
+        message = f"Enter a number of credits from 1 to {number(MAX_BUDGET)}."
         raise Invalid(message, fields={"budget": message})
     if len(values["model"]) > 200:
         raise Invalid("Choose a model.", fields={"model": "The name is too long."})
