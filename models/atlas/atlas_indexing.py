@@ -163,7 +163,8 @@ def atlas_counts(project_id: str, written: int = 0) -> AtlasCounts:
     ]
     index = db.session.get(AtlasIndex, project_id)
     embedded = vector_count(index.source_id) if index else 0
-    return AtlasCounts(*counts, embedded, index.unread if index else 0, written)
+    concepts, edges, chunks = counts
+    return AtlasCounts(concepts, edges, chunks, embedded, index.unread if index else 0, written)
 
 
 # --- steps --------------------------------------------------------------------------------------------------------------

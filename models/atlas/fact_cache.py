@@ -53,7 +53,10 @@ def known_files(account_id: str, hashes: Collection[str]) -> dict[FactKey, Known
     query = select(
         CodeFacts.sha256, CodeFacts.language, CodeFacts.lines, CodeFacts.parsed, CodeFacts.failed
     ).where(*_mine(account_id, hashes))
-    return {(sha256, language): KnownFile(*rest) for sha256, language, *rest in db.session.execute(query)}
+    return {
+        (sha256, language): KnownFile(lines, parsed, failed)
+        for sha256, language, lines, parsed, failed in db.session.execute(query)
+    }
 
 
 def known_imports(account_id: str, hashes: Collection[str]) -> dict[FactKey, tuple[str | None, list[Any]]]:

@@ -274,8 +274,8 @@ def _rust_specs(node: "Node", text: str) -> Iterator[str]:
     """`mod::name` for a module in a file of its own, else each path that a use names, without what is in braces after the first name."""
     if node.type == "mod_item":
         if node.child_by_field_name("body") is None:
-            name = node.child_by_field_name("name")
-            named = name.text if name is not None else None
+            named_node = node.child_by_field_name("name")
+            named = named_node.text if named_node is not None else None
             yield f"mod::{(named or b'').decode(errors='replace')[:200]}"
         return
     path = re.sub(r"\s+", " ", re.sub(r"^\s*(pub(\([^)]*\))?\s+)?use\s+", "", text)).rstrip("; ")
