@@ -29,10 +29,43 @@ FILES, FUNCTIONS, QUERIES = 10_000, 5, 100
 INDEX_BUDGET, CHANGE_BUDGET, SEARCH_BUDGET = 90.0, 2.0, 60
 """Seconds, and milliseconds of the 95th percentile."""
 ACCOUNT = "bench-atlas"
-VERBS = (
-    ["read", "write", "open", "close", "parse", "merge", "split", "join", "load", "store", "find", "count", "check", "sort", "send", "start", "stop"]
-)
-NOUNS = ["order", "basket", "price", "ledger", "account", "token", "file", "tree", "chunk", "page", "user", "session", "event", "index", "query", "report"]
+VERBS = [
+    "read",
+    "write",
+    "open",
+    "close",
+    "parse",
+    "merge",
+    "split",
+    "join",
+    "load",
+    "store",
+    "find",
+    "count",
+    "check",
+    "sort",
+    "send",
+    "start",
+    "stop",
+]
+NOUNS = [
+    "order",
+    "basket",
+    "price",
+    "ledger",
+    "account",
+    "token",
+    "file",
+    "tree",
+    "chunk",
+    "page",
+    "user",
+    "session",
+    "event",
+    "index",
+    "query",
+    "report",
+]
 
 Line = tuple[str, str, str, str, bool]
 T = TypeVar("T")

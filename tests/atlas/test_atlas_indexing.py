@@ -200,7 +200,9 @@ def test_decisions_are_concepts_that_link_to_what_they_name(session: OrmSession,
     session.add(decision)
     session.commit()
     assert index_project(transaction, shop.project).written > 0
-    links = session.scalars(select(AtlasDecisionLink).where(AtlasDecisionLink.project_id == shop.project)).all()
+    links = session.scalars(
+        select(AtlasDecisionLink).where(AtlasDecisionLink.project_id == shop.project)
+    ).all()
     assert [(each.concept_id, each.confidence) for each in links] == [("code:shop/money.py", 70)]
     assert session.get(AtlasConcept, (shop.project, f"narrative:decision:{decision.id}")) is not None
     assert index_project(transaction, shop.project).written == 0
