@@ -62,6 +62,7 @@ class ListedItem:
         return LABELS[self.type]
 
 
+ItemRows = Select[ActionItem, Project, Workspace]
 ItemSource = Callable[[Sequence[Project]], Iterable[ListedItem]]
 _sources: dict[str, ItemSource] = {}
 
@@ -174,10 +175,10 @@ def _stored(caller: ProjectCaller, wanted: ItemFilter, limit: int) -> list[Liste
     else:
         query = query.where(ActionItem.project_id == wanted.project_id)
     rows = db.session.execute(_narrowed(query, wanted).limit(limit))
-    return [listed(*row) for row in rows]
+    return [listed(*row.tuple()) for row in rows]
 
 
-def _narrowed(query: Select[Any], wanted: ItemFilter) -> Select[Any]:
+def _narrowed(query: ItemRows, wanted: ItemFilter) -> ItemRows:
     if wanted.workspace_id is not None:
         query = query.where(ActionItem.workspace_id == wanted.workspace_id)
     if wanted.status == "open":

@@ -79,10 +79,13 @@ class ProjectFacts:
 def facts_of(project: Project) -> ProjectFacts:
     """Read what is known of a project."""
     pending = (ActionItem.project_id == project.id, ActionItem.status == "pending")
-    counted: list[dict[str, int]] = []
-    for column in (ActionItem.severity, ActionItem.type):
-        rows = db.session.execute(select(column, func.count()).where(*pending).group_by(column)).all()
-        counted.append({row[0]: row[1] for row in rows})
+    severities, types = (
+        {
+            row[0]: row[1]
+            for row in db.session.execute(select(column, func.count()).where(*pending).group_by(column))
+        }
+        for column in (ActionItem.severity, ActionItem.type)
+    )
     waiting = select(func.count()).where(
         ProjectDecision.project_id == project.id, ProjectDecision.state == "proposed"
     )
@@ -91,7 +94,8 @@ def facts_of(project: Project) -> ProjectFacts:
     return ProjectFacts(
         project,
         snapshot_count(project.id),
-        *counted,
+        severities,
+        types,
         [(each.workspace.name, each.weight) for each in drift_items([project]) if each.severity != "info"],
         db.session.scalar(waiting) or 0,
         "\n".join(each.path for each in entries).lower(),

@@ -278,7 +278,8 @@ class MachineWorkplace:
         while len(content) < size:
             part = min(PART_BYTES, most)
             reply = self._ask("read", path=path, offset=len(content), limit=part, max_bytes=most)
-            size = reply.get("size") if type(reply.get("size")) is int else -1
+            told = reply.get("size")
+            size = told if isinstance(told, int) and not isinstance(told, bool) else -1
             piece = _bytes(reply.get("content"))
             if not 0 <= size <= most or len(piece) > part or (not piece and len(content) < size):
                 raise _misbehaved()

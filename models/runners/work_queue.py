@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, true, update
 
 from models.core.db import db, extension, now
 from models.core.errors import Conflict, Invalid, NotFound
@@ -259,9 +259,9 @@ def finish_work(runner: Runner, id: str, lease: int, *, error: str | None) -> Ru
 def sweep_work(account_id: str | None = None) -> int:
     """Give work whose runner is gone to another one if nothing was done for it yet, else end it as lost; end what nobody waits for. Returns how many
     rows it changed. Rows that others have locked are left to the next sweep."""
-    moment, mine = func.now(), RunnerWork.ended_at.is_(None)
-    if account_id is not None:
-        mine &= RunnerWork.account_id == account_id
+    moment = func.now()
+    whose = true() if account_id is None else RunnerWork.account_id == account_id
+    mine = RunnerWork.ended_at.is_(None) & whose
     gone = mine & RunnerWork.state.in_(HELD) & (RunnerWork.lease_until < moment)
     unwanted = mine & (RunnerWork.opener_until < moment)
     again = (
@@ -278,9 +278,7 @@ def sweep_work(account_id: str | None = None) -> int:
     count += _change(unwanted & (RunnerWork.state == "queued"), state="failed", ended_at=moment, error=nobody)
     count += _change(unwanted & RunnerWork.stop_asked.is_(False), stop_asked=True)
     if count:
-        ended = select(RunnerWork.id).where(RunnerWork.ended_at.is_not(None))
-        if account_id is not None:
-            ended = ended.where(RunnerWork.account_id == account_id)
+        ended = select(RunnerWork.id).where(RunnerWork.ended_at.is_not(None), whose)
         db.session.execute(delete(RunnerAction).where(RunnerAction.work_id.in_(ended)))
     return count
 

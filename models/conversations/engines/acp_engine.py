@@ -45,7 +45,8 @@ class AgentFailed(DomainError):
 
 def acp_command(name: str | None) -> AcpCommand:
     """The command of this name. Raises Invalid."""
-    found = next((each for each in extension("settings").stoa_acp_agents if each.name == name), None)
+    commands: Sequence[AcpCommand] = extension("settings").stoa_acp_agents
+    found = next((each for each in commands if each.name == name), None)
     if found is None:
         problem = f"This server has no command '{(name or '')[:80]}'. An operator sets commands up in STOA_ACP_AGENTS."
         raise Invalid(problem, fields={"command": problem})

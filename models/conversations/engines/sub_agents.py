@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import orjson
@@ -242,7 +243,7 @@ class SubAgents:
                     session.settings,
                     org_id=session.org_id,
                     run_id=run.id,
-                    admitted=lambda call, id=request_id: self._admitted(session, id, call),
+                    admitted=partial(self._admitted, session, request_id),
                 )
             except TurnCallFailed as error:
                 needed = turn_budgets.needed_by(error)
@@ -334,7 +335,7 @@ def _messages(
 ) -> list[dict[str, Any]]:
     own = by.instructions if agent.with_parents_system else agent.instructions
     system = "\n\n".join(part for part in (own, session.system) if part)
-    history = list(session.history) if agent.with_history else []
+    history = [dict(each) for each in session.history] if agent.with_history else []
     prompt = str(wanted.get("prompt") or "Do your work.")
     if isinstance(params := wanted.get("params"), dict) and params:
         prompt += f"\n\nParameters: {orjson.dumps(params).decode()}"

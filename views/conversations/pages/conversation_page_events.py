@@ -95,8 +95,12 @@ class ConversationPageStream(TurnStream):
         if found is not None and turn is not None:
             frames.append(put(_part("timeline", found, shown_timeline(found), self._may_edit)))
             if following := turn_after(turn):
-                ids = {"project_id": found.project.id, "conversation_id": self._id}
-                href = url_for("conversations.turn_events", turn_id=following.id, **ids)
+                href = url_for(
+                    "conversations.turn_events",
+                    project_id=found.project.id,
+                    conversation_id=self._id,
+                    turn_id=following.id,
+                )
                 end |= {"next": href, "turn": following.id}
         db.session.rollback()
         return [*frames, sse.frame(orjson.dumps(end), b"end")]
@@ -113,10 +117,12 @@ class ConversationPageStream(TurnStream):
     def _found(self) -> FoundConversation | None:
         """The conversation as it is now. Who may see it was asked when the stream began."""
         row = db.session.get(ProjectConversation, self._id)
-        project = row and db.session.get(Project, row.project_id)
-        workspace = row and db.session.get(Workspace, row.workspace_id)
         thread = db.session.get(Thread, self._thread_id)
-        if row is None or project is None or workspace is None or thread is None:
+        if row is None or thread is None:
+            return None
+        project = db.session.get(Project, row.project_id)
+        workspace = db.session.get(Workspace, row.workspace_id)
+        if project is None or workspace is None:
             return None
         return FoundConversation(row, project, workspace, thread)
 

@@ -5,7 +5,8 @@ from typing import Annotated
 from flask import Blueprint
 from pydantic import Field
 
-from models.runners.account_runner import Runner, runner_of_key
+from models.runners.account_runner import runner_of_key
+from models.runners.runner_tables import Runner
 from views.projects.api.projects_api_blueprint import project_caller
 from views.web.operation import Answers, path
 

@@ -23,7 +23,7 @@ from views.runners.api.runners_api_blueprint import CALLS, GONE, NO_RUNNER, WORK
 from views.web.body import Body, Int32, Missing, read
 from views.web.format import iso
 from views.web.guards import key_caller, limiter
-from views.web.operation import Operation, ResponseModel, query
+from views.web.operation import Answers, Operation, ResponseModel, query
 
 MAX_WAIT = 20
 """Seconds that a request waits for work or an action."""
@@ -35,7 +35,7 @@ MOST_HASHES = 5_000
 MOST_SENT = 16 << 20
 MAX_WORDS = 200
 LEASE_QUERY = query("lease", "The number of the lease", required=True)
-FILES_GONE = {503: "The file storage is unavailable"}
+FILES_GONE: Answers = {503: "The file storage is unavailable"}
 
 
 class PollBody(Body):
@@ -148,7 +148,7 @@ def poll_work() -> ResponseReturnValue:
     end = time.monotonic() + _wait(body.wait_seconds)
     while True:
         row = work_queue.take_work(runner)
-        answer = row and jsonify(work=_work(row))
+        answer = jsonify(work=_work(row)) if row is not None else None
         db.session.commit()
         if answer is not None:
             return answer
@@ -329,7 +329,8 @@ def work_blobs(work_id: str) -> ResponseReturnValue:
         raise Invalid(f"'hashes' must be at most {MOST_HASHES:,} hashes.")
     row = work_queue.held_work(runner, work_id, body.lease)
     db.session.commit()
-    wanted, left = [], MOST_SENT
+    wanted: list[str] = []
+    left = MOST_SENT
     for sha256, size in sizes_of(row.account_id, list(dict.fromkeys(body.hashes))):
         if size > MAX_BLOB and not wanted:
             return _large(row.account_id, sha256)
