@@ -23,10 +23,13 @@ from models.projects.workspaces.head_moves import Mover, operations_page
 from models.projects.workspaces.workspace_editing import create_workspace
 from models.projects.workspaces.workspace_files import head_manifest
 from models.runners.changed_tree import tree_of
+from models.threads import ThreadMessage
 from models.turns import Turn
 
 MAX_FILES = 500
 """Changed paths that an item names."""
+MAX_ASKED = 100
+"""Characters of a prompt that name a snapshot."""
 SOURCE = "web"
 _CHANGES = {(False, True): "added", (True, False): "deleted", (True, True): "modified"}
 
@@ -89,6 +92,13 @@ def caller_of_turn(turn: Turn, project: Project) -> ProjectCaller:
     return ProjectCaller(turn.user_id, account, session)
 
 
+def _asked(turn: Turn) -> str:
+    """What the turn was asked for, in one line; empty if its message was deleted."""
+    message = db.session.get(ThreadMessage, turn.request.get("parent_id") or "")
+    words = " ".join(message.text.split()) if message is not None else ""
+    return words if len(words) <= MAX_ASKED else f"{words[: MAX_ASKED - 1]}…"
+
+
 def keep_work(
     turn: Turn,
     conversation: ProjectConversation,
@@ -108,9 +118,8 @@ def keep_work(
     workspace = locked_workspace(base.workspace_id)
     lost = workspace.deleted_at is not None or not _as_before(workspace, base)
     mover = Mover(turn.user_id, SOURCE)
-    message = (
-        f"{title}\n\n{delta.sentence}" if state == "completed" else f"{title} ({state})\n\n{delta.sentence}"
-    )
+    asked = _asked(turn) or title
+    message = f"{asked if state == 'completed' else f'{asked} ({state})'}\n\n{delta.sentence}"
     new = NewSnapshot(
         manifest_hash,
         parent_ids=_some(base.snapshot_id if lost else workspace.current_snapshot_id),

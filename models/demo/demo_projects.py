@@ -58,11 +58,14 @@ DRAUGHT = 1.2  # metres
 def passable(hours: float, bar: float = 2.0) -> bool:
     return height(hours) - bar > DRAUGHT
 '''
-TEST = """from tides.heights import height
+TEST = """from unittest import TestCase
+
+from tides.heights import height
 
 
-def test_springs_are_higher_than_neaps():
-    assert height(0) > height(7.38 * 24)
+class Heights(TestCase):
+    def test_springs_are_higher_than_neaps(self):
+        self.assertGreater(height(0), height(7.38 * 24))
 """
 MOON = '''"""The moon, for springs and neaps."""
 

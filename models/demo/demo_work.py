@@ -43,12 +43,15 @@ GUESSED = FoundItem(
     prompt="Add the constituents that change within a year.",
     fingerprint="demo-guess",
 )
-NEW_TEST = """from tides.passable import passable
+NEW_TEST = """from unittest import TestCase
+
+from tides.passable import passable
 
 
-def test_high_water_is_passable_and_low_water_is_not():
-    assert passable(0)
-    assert not passable(6.2)
+class Passable(TestCase):
+    def test_high_water_is_passable_and_low_water_is_not(self):
+        self.assertTrue(passable(0))
+        self.assertFalse(passable(6.2))
 """
 WRONG_HEIGHTS = '''"""Heights of the tide, by the year."""
 
@@ -56,13 +59,19 @@ WRONG_HEIGHTS = '''"""Heights of the tide, by the year."""
 def height(hours: float) -> float:
     return 2.9
 '''
-TESTS = "python3 -m pytest -q"
-GREEN = "..                                                                       [100%]\n2 passed in 0.03s"
-RED = """F                                                                        [100%]
-    def test_springs_are_higher_than_neaps():
->       assert height(0) > height(7.38 * 24)
-E       assert 2.9 > 2.9
-1 failed in 0.04s"""
+TESTS = "python3 -m unittest discover -s tests"
+GREEN = (
+    "..\n----------------------------------------------------------------------\nRan 2 tests in 0.000s\n\nOK"
+)
+RED = """F
+======================================================================
+FAIL: test_springs_are_higher_than_neaps (test_heights.Heights.test_springs_are_higher_than_neaps)
+----------------------------------------------------------------------
+AssertionError: 2.9 not greater than 2.9
+
+Ran 1 test in 0.001s
+
+FAILED (failures=1)"""
 
 
 def converse(caller: ProjectCaller, workspace: Workspace, operation: WorkspaceOperation) -> None:

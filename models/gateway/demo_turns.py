@@ -411,7 +411,7 @@ def _answer(prompt: str, results: list[str], done: list[str]) -> str:
 def _first_sentence(prompt: str, results: list[str], done: list[str]) -> str:
     if results:
         result = " ".join(_result_text(results[-1][:MAX_PROMPT]).split())[:400]
-        return f"{done[-1][:MAX_NAME] if done else 'The tool'} answered: {result or '(nothing)'}."
+        return f"{done[-1][:MAX_NAME] if done else 'The tool'} answered: {result.removesuffix('.') or '(nothing)'}."
     asked = " ".join(prompt.split())
     if found := re.search(
         r"\b(?:say|reply with|answer with|repeat)(?: only)?:?\s+[\"“'`]([^\"“”'`]+)[\"”'`]", asked, re.I

@@ -1,5 +1,6 @@
 """What the checks of an attempt prove: whether its patch is ready, whether anything vouches for it, and what stands against it."""
 
+import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ _CHECK_PREFIXES = (
     "babel.config.",
     "eslint.config.",
 )
+_NO_TEST_RAN = re.compile(r"^Ran 0 tests in ", re.MULTILINE)
+"""How unittest says it, which succeeded up to Python 3.11; other test runners fail."""
 MAX_NAMED = 5
 """Paths that a sentence names."""
 
@@ -71,7 +74,7 @@ def judge(
     """What an attempt is worth: the `changes` of its tree, and the `results` of `checks`, None where no commands run.
 
     Passed needs a change, untouched tests unless they may change, and no failed check. Verified needs all of the checks to have run, one of
-    which builds or tests, by the rules that were there before."""
+    which builds or tests, by the rules that were there before, and tests that were found."""
     if not changes:
         return Verdict(False, problem="The agent changed no file.")
     touched = touched_tests(changes)
@@ -96,6 +99,9 @@ def _doubts(
         return "Not verified: no check that builds or tests was found in the root of the project."
     if len(results) < len(checks):
         return "Not verified: not all checks ran."
+    empty = next((each for each in results if each.kind == "test" and _NO_TEST_RAN.search(each.output)), None)
+    if empty is not None:
+        return f"Not verified: `{empty.command[:200]}` found no test."
     rules = sorted(filter(says_how_to_check, changes))
     if rules and not allowed:
         return f"Not verified: the patch changes what the checks run ({_named(rules)})."

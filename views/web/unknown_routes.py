@@ -16,9 +16,11 @@ from werkzeug.routing import MapAdapter, Rule
 from views.web import guards
 
 STATEFUL = re.compile(
-    r"/v1/(assistants|auth|blobs|conversations|oauth|projects|snapshots|threads|workspaces)\b"
+    r"/v1/(action-items|assistants|auth|blobs|conversations|infrastructure|oauth|projects|runners|snapshots|threads|workspaces)\b"
 )
-PROJECTS = re.compile(r"/v1/(?:projects|workspaces|snapshots|blobs|oauth|auth)(?:/|$)")
+PROJECTS = re.compile(
+    r"/v1/(?:action-items|auth|blobs|infrastructure|oauth|projects|runners|snapshots|workspaces)(?:/|$)"
+)
 """Routes of projects, whose errors have an envelope of their own."""
 PREFIX = re.compile(r"/*(?:api/+)?v1(?:/|$)", re.IGNORECASE)
 """Prefix of the model routes, and of all other routes below it."""
