@@ -14,7 +14,7 @@ from tests import factories
 from tests.factories import Person
 from views.web.openapi import JsonRoute, routes
 
-NAMED = {"target": "stoa/demo:generateContent"}
+NAMED = {"target": "stoa/demo:generateContent", "conversationId": "conv_x"}
 BODIES: dict[str, Any] = {
     "/api/v1/token-count": {"messages": []},
     "/api/v1/feedback": {"text": "Good", "category": "other", "type": "general"},

@@ -78,7 +78,6 @@ def begin_run(item_id: str) -> Response:
     of the project run. Read how it goes from `GET /v1/action-items/runs/{runId}`; closing the connection stops nothing.
     """
     caller = project_caller()
-    check_use(require_key().key, scopes.CHAT, request.remote_addr)
     body = parse(NewRunBody, read_json() if request.content_length else {})
     wishes = RunWishes(
         level=body.level,
@@ -89,6 +88,7 @@ def begin_run(item_id: str) -> Response:
     )
     engine = turn_engine()
     run, turn = start_run(caller, item_id, wishes, key=present(api_key() or ""), owner=engine.owner)
+    check_use(require_key().key, scopes.CHAT, request.remote_addr)  # nothing is begun without it
     db.session.commit()
     answer = run_json(run, whole=True)
     engine.run(turn.id)
