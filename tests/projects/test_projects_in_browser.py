@@ -57,6 +57,7 @@ def test_a_project_is_made_filled_and_taken_back(
         expect(page.get_by_role("heading", level=1)).to_have_text("Quay")
         expect(main).to_contain_text("Waves")
 
+        main.get_by_role("link", name="Settings", exact=True).first.click()
         main.get_by_role("link", name="Environment").click()
         page.get_by_role("button", name="Set variable").click()
         expect(main).to_contain_text("Enter a key.")
