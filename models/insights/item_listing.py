@@ -175,7 +175,7 @@ def _stored(caller: ProjectCaller, wanted: ItemFilter, limit: int) -> list[Liste
     else:
         query = query.where(ActionItem.project_id == wanted.project_id)
     rows = db.session.execute(_narrowed(query, wanted).limit(limit))
-    return [listed(*row.tuple()) for row in rows]
+    return [listed(item, project, workspace) for item, project, workspace in rows]
 
 
 def _narrowed(query: ItemRows, wanted: ItemFilter) -> ItemRows:

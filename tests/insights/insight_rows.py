@@ -56,5 +56,7 @@ def insight_rows(ids: Mapping[str, str]) -> dict[str, str]:
     decision_row(project.id, "Build it of wood", "superseded", accepted.id)
     decision_row(project.id, "Build it of paper", "rejected")
     proposed = decision_row(project.id, f"Paint {LONG}", "proposed")
-    keep_steps(project, [ProposedStep(f"Draw {LONG}", "Begin small.", f"Because {LONG}", priority=1)], None)
-    return {"item_id": found_rows(workspace)["critical"], "decision_id": proposed.id}
+    draw = ProposedStep(f"Draw {LONG}", "Begin small.", f"Because {LONG}", priority=1)
+    (step,) = keep_steps(project, [draw], None)
+    items = found_rows(workspace)
+    return {"item_id": items["critical"], "decision_id": proposed.id, "step_id": step.id}

@@ -59,6 +59,8 @@ orgs_api.edit_service_account orgs_api.edit_settings orgs_api.edit_team orgs_api
 orgs_api.remove_repository orgs_api.remove_team_member orgs_api.resend_invitation orgs_api.switch_repository
 orgs_api.withdraw_invitation
 """
+UNMADE = {"atlas.concept", "conversations.turn_events"}
+"""Pages of what no row stands for, a mapped project and a turn; their rooms open them."""
 MONEY = "organisation_seats_api.end_subscription organisation_seats_api.start_setup"
 SPENDERS = """
 budgets.ask playground.send threads.answer_again threads.begin_thread threads.resume threads.send_message
@@ -70,8 +72,14 @@ assistants.duplicate assistants.publish assistants.remove_document assistants.re
 assistants.restore_content assistants.save
 projects.add_workspace projects.delete projects.delete_workspace projects.make_main projects.remove_variable projects.restore
 projects.execute_preview projects.prepare_preview projects.save_settings projects.set_variable projects.store_drift projects.undo
+atlas.index_now conversations.answer conversations.begin_conversation conversations.branch conversations.empty_conversation
+conversations.resume conversations.save conversations.save_settings conversations.send_prompt conversations.stop_answer
+deployments.add_credential deployments.deploy_snapshot deployments.release deployments.remove_credential
+deployments.remove_resource deployments.save_ship_settings deployments.take_offline insights.add_decision insights.add_item
+insights.analyse_again insights.change insights.change_step insights.look_for_decisions insights.propose_steps insights.review
+item_runs.apply item_runs.apply_rebase item_runs.begin_run item_runs.stop
 """
-"""Answer 404 for what is not there, whatever the role; tests/assistants and tests/projects try their roles with rows."""
+"""Answer 404 for what is not there, whatever the role; the tests of their rooms try their roles with rows."""
 THEMSELVES = """
 credits.dismiss orgs.authorize_personal_key
 orgs.create_org_key orgs.dismiss_alert orgs.enter_in_emergency orgs.join_by_domain orgs.leave orgs.restore
@@ -172,7 +180,9 @@ def test_ids_of_another_organisation_do_not_exist(
         named = rule.rule.count("<") > 1 and not rule.endpoint.startswith("billing.")
         if method == "GET" and named and "callback" not in rule.rule:
             path = path_of(rule, "acme", ids)
-            assert alice.browser.get(path).status_code < 400, path
+            if rule.endpoint not in UNMADE and alice.browser.get(path).status_code >= 400:
+                found.append(("GET", path, 200))
+    assert found == []
 
 
 def _rows(org: Org) -> dict[str, list[str]]:
