@@ -19,7 +19,7 @@ NOT_PAGES = {
     "a file": """
         accounts.download_export admin_audit.file agent.card agent.definition assets.stylesheet avatars.avatar billing.credit_note_pdf client_archive.download
         billing.receipt_pdf billing.statement_file billing.statement_pdf documents.content feeds.everything feeds.of_publisher feeds.part
-        feeds.sitemap health.alive health.prometheus health.readyz launcher.download ledger.heads orgs.archive orgs.audit_file
+        feeds.sitemap health.alive health.prometheus health.readyz insights.decisions_file launcher.download ledger.heads orgs.archive orgs.audit_file
         orgs.export_usage projects.download pages.favicon pages.robots publishers.card runs.export static store.picture threads.export usage.call_request
         usage.calls_export usage.export
     """,
