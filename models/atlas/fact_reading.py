@@ -139,9 +139,12 @@ class _FileReading:
 
         self._language, self._data = language, data
         tree = code_parser(LANGUAGES[language]).parse(data)
-        self._captures: Mapping[str, list[Node]] = QueryCursor(_query(language), match_limit=20_000).captures(
-            tree.root_node
-        )
+        found = QueryCursor(_query(language), match_limit=20_000).captures(tree.root_node)
+        # the library gives them in any order
+        self._captures: Mapping[str, list[Node]] = {
+            name: sorted(nodes, key=lambda node: (node.start_byte, node.end_byte))
+            for name, nodes in found.items()
+        }
         self._names: set[int] = set()
 
     def definitions(self) -> list[CodeDefinition]:
