@@ -117,28 +117,9 @@ def put_changed_manifest(
     for entry in changed:
         if changes.setdefault(entry.path, entry) is not entry:
             raise ManifestInvalid(f"'{entry.path[:100]}' is named twice.")
-    root, listings = edited(readable_tree(row), changes, lambda hashes: load_listings(account_id, hashes))
-    entries = directory_tree.walk(
-        root, lambda hashes: {**listings, **load_listings(account_id, set(hashes) - listings.keys())}
-    )
-    if len(entries) > MAX_ENTRIES:
-        raise TooManyEntries
-    text = write_text(entries, "typed")
-    if len(text) > MAX_MANIFEST:
-        raise ManifestTooLarge
-    if hashlib.sha256(text).hexdigest() != hash:
-        raise HashMismatch(
-            "The changed list of files does not have the SHA-256 of the address. Send the whole list."
-        )
-    made = Manifest(
-        account_id=account_id,
-        hash=hash,
-        dialect="typed",
-        tree_hash=root,
-        bytes=len(text),
-        entries=len(entries),
-    )
-    return _insert(made, text, listings)
+    root, listings, entries = _edited(account_id, readable_tree(row), changes)
+    _put_typed(account_id, entries, lambda: (root, listings), expected=hash)
+    return True
 
 
 def put_entries(account_id: str, entries: Iterable[Entry]) -> str:
@@ -155,25 +136,40 @@ def put_changes(account_id: str, root: str | None, changes: Mapping[str, Entry |
     typed = {path: entry and _typed(entry) for path, entry in changes.items()}
     if root is None:
         return put_entries(account_id, filter(None, typed.values()))
-    top, listings = edited(root, typed, lambda hashes: load_listings(account_id, hashes))
-    entries = directory_tree.walk(
-        top, lambda hashes: {**listings, **load_listings(account_id, set(hashes) - listings.keys())}
-    )
+    top, listings, entries = _edited(account_id, root, typed)
     if any(_typed(entry) != entry for entry in entries):
         return put_entries(account_id, entries)  # the tree is of the other dialect
     return _put_typed(account_id, entries, lambda: (top, listings))
 
 
+def _edited(
+    account_id: str, root: str, changes: Mapping[str, Entry | None]
+) -> tuple[str, dict[str, bytes], list[Entry]]:
+    """The root of a changed tree, the listings of the directories that changed, and all of its entries."""
+    top, listings = edited(root, changes, lambda hashes: load_listings(account_id, hashes))
+    entries = directory_tree.walk(
+        top, lambda hashes: {**listings, **load_listings(account_id, set(hashes) - listings.keys())}
+    )
+    return top, listings, entries
+
+
 def _put_typed(
-    account_id: str, entries: list[Entry], tree: Callable[[], tuple[str, dict[str, bytes]]]
+    account_id: str,
+    entries: list[Entry],
+    tree: Callable[[], tuple[str, dict[str, bytes]]],
+    expected: str | None = None,
 ) -> str:
-    """Store a manifest, whose tree is asked for if it is new."""
+    """Store a manifest, whose tree is asked for if it is new; returns its hash. Raises HashMismatch unless that is the `expected` one."""
     text = write_text(entries, "typed")
     if len(text) > MAX_MANIFEST:
         raise ManifestTooLarge
     if len(entries) > MAX_ENTRIES:
         raise TooManyEntries
     hash = hashlib.sha256(text).hexdigest()
+    if expected not in (None, hash):
+        raise HashMismatch(
+            "The changed list of files does not have the SHA-256 of the address. Send the whole list."
+        )
     if use_manifest(account_id, hash) is None:
         root, listings = tree()
         made = Manifest(
