@@ -74,10 +74,11 @@ def measure(
     rounds: int = 100,
     seconds: float = 8,
     filled: Path | None = None,
+    only_pages: bool = False,
 ) -> tuple[GrowthResult, GrowthResult]:
     """Start and fill two servers, and measure both. Returns the results of the small and of the large one.
 
-    `filled`: an existing data directory of that size, which is used and kept.
+    `filled`: an existing data directory of that size, which is used and kept. `only_pages`: leave out the rest.
     """
     with contextlib.ExitStack() as stack:
         results = []
@@ -91,6 +92,8 @@ def measure(
                     fill.fill(connection, size, report=lambda line: print(line, file=sys.stderr))
             results.append(GrowthResult(size, server, data))
         _pages(results, rounds)
+        if only_pages:
+            return results[0], results[1]
         for result in results:
             _export(result)
         prefix = f"grown{time.time():.0f}"
@@ -116,6 +119,7 @@ def _pages(results: Sequence[GrowthResult], rounds: int) -> None:
             for result in results
         ]
         for iteration in range(rounds + WARM_UP):
+            print(f"round {iteration + 1} of {rounds + WARM_UP}", file=sys.stderr)
             for name, address in PAGES.items():
                 for result, parameters, get in sessions:
                     seconds_taken = get(address.format(**parameters))
@@ -291,6 +295,8 @@ def lines(small: GrowthResult, large: GrowthResult) -> list[Line]:
                 met,
             )
         )
+    if not large.proof:
+        return rows
     first, then = quantile(large.first_byte, 0.5), quantile(small.first_byte, 0.5)
     rows.append(
         (
@@ -342,7 +348,9 @@ def lines(small: GrowthResult, large: GrowthResult) -> list[Line]:
 def notes(small: GrowthResult, large: GrowthResult) -> list[str]:
     """Notes below the table."""
     return [
-        f"flask billing prove at {result.messages:,} messages: {result.proof}" for result in (small, large)
+        f"flask billing prove at {result.messages:,} messages: {result.proof}"
+        for result in (small, large)
+        if result.proof
     ]
 
 
@@ -354,13 +362,23 @@ def main() -> None:
     parser.add_argument(
         "--filled", type=Path, help="existing data directory of that size from `make fill`; it is kept"
     )
+    parser.add_argument(
+        "--only-pages", action="store_true", help="leave out export, settlement, pruning and proof"
+    )
     options = parser.parse_args()
     folder = Path(os.environ.get("STOA_BENCH_DIR") or Path(tempfile.gettempdir(), "stoa-bench"))
     upstream = subprocess.Popen([sys.executable, "-m", "bench.upstream"], stdout=subprocess.PIPE, text=True)
     assert upstream.stdout is not None
     try:
         port = int(upstream.stdout.readline())
-        results = measure(folder, port, options.messages, rounds=options.rounds, filled=options.filled)
+        results = measure(
+            folder,
+            port,
+            options.messages,
+            rounds=options.rounds,
+            filled=options.filled,
+            only_pages=options.only_pages,
+        )
     finally:
         upstream.kill()
         upstream.wait()
