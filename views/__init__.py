@@ -217,7 +217,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openai_threads.bp)
     app.register_blueprint(openai_runs.bp)
     app.register_blueprint(projects_api.bp)
-    app.register_blueprint(runners_api.bp)
+    runners_api.init_app(app)
     conversations_api.init_app(app)
     app.register_blueprint(insights_api.bp)
     app.register_blueprint(deployments_api.bp)

@@ -15,6 +15,7 @@ from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account, lock_account
 from models.orgs import can, membership
 from models.runners.runner_tables import CONNECTED_FOR, HELD, Runner, RunnerAction, RunnerWork
+from models.runners.work_news import tell_news
 
 MAX_RUNNERS = 50
 """Of one account."""
@@ -137,6 +138,8 @@ def remove_runner(row: Runner) -> None:
     )
     lost = db.session.scalars(held).all()
     db.session.execute(delete(RunnerAction).where(RunnerAction.work_id.in_(lost)))
+    for work_id in lost:
+        tell_news(work_id)
     key = db.session.get(Session, row.key_id)
     org_id = key.org_id if key is not None else None
     _audit(row, "runner.removed", org_id, before={"name": row.name, "labels": row.labels})

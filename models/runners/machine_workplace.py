@@ -1,8 +1,9 @@
 """The level `machine`: the files of a tree at a runner of the account, asked over the queue of work.
 
 The runner restores the tree on its machine and performs the verbs there, one after the other. What it answers is the word of a
-machine that is not ours: paths, links, sizes and hashes are checked here before anything is stored. Its commands have no way to the models
-of a turn, and none to the network unless its owner started it with one; the hosts of a request are not opened for them.
+machine that is not ours: paths, links, sizes and hashes are checked here before anything is stored. The socket of a turn is offered there too: the
+runner hands model calls on to the doors of the work (`work_calls`), each in the turn's name. Its commands have no network unless its owner started it
+with one; the hosts of a request are not opened for them.
 """
 
 import base64
@@ -16,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from models.core.db import context_maker
+from models.core.db import context_maker, extension
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.core.job_queue import transaction
 from models.projects.snapshots.blob_packs import MAX_BLOB
@@ -33,6 +34,8 @@ from models.runners.isolation_levels import (
 )
 from models.runners.runner_tables import HELD
 from models.runners.tree_paths import file_path, folder_path
+from models.runners.turn_socket import TurnSocket
+from models.runners.work_news import WorkNews
 from models.runners.work_queue import MAX_ATTEMPTS, OPENER
 from models.runners.workplace import CommandResult, FileChange, Level, Matches, SearchMatch, TreeChanges
 
@@ -40,7 +43,8 @@ TAKEN_SECONDS = 45.0
 """How long a connected runner may take to begin; it may be at other work."""
 VERB_SECONDS = 600.0
 """How long a verb may take while the runner is alive: before the first one it restores the tree."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
+LOOK_SECONDS = 1.0
+"""How often a work is looked at without news of it: its lease may end."""
 PART_BYTES = 4 << 20
 """Bytes of files in one request or reply."""
 MAX_CHANGED = 20_000
@@ -67,13 +71,23 @@ class MachineWorkplace:
         self._verbs = threading.Lock()
         self._closed = threading.Event()
         self._request = request
+        socket = request.socket if isinstance(request.socket, TurnSocket) else None
         with self._context(), transaction():
+            self._news: WorkNews = extension("work_news")
             tree_of(request.account_id, request.root_manifest_hash)
             if not connected_runners(request.account_id, request.runner_labels):
                 raise LevelUnavailable(_without(request))
             wanted = {"manifest_hash": request.root_manifest_hash, "limits": asdict(request.limits)}
-            work = work_queue.open_work(request.account_id, "workplace", wanted, request.runner_labels)
+            work = work_queue.open_work(
+                request.account_id,
+                "workplace",
+                wanted,
+                request.runner_labels,
+                socket.calls_as if socket is not None else None,
+            )
             self.work_id = work.id
+        if socket is not None:
+            socket.serve_work(self.work_id)
         threading.Thread(target=self._keep_wanted, name="stoa-machine-workplace", daemon=True).start()
         try:
             self._wait_until_taken()
@@ -182,10 +196,10 @@ class MachineWorkplace:
         """See `Workplace`."""
         if not self._closed.is_set():
             self._closed.set()
-            if self._request.socket is not None:
-                self._request.socket.close()
             with suppress(DomainError), self._context(), transaction():
                 work_queue.close_work(self.work_id)
+            if self._request.socket is not None:
+                self._request.socket.close()
 
     # -- asking ----------------------------------------------------------------------------------------------
 
@@ -232,20 +246,21 @@ class MachineWorkplace:
     def _wait_for_reply(
         self, seq: int, seconds: float, on_output: Callable[[str], None] | None
     ) -> dict[str, Any]:
-        until, pause, heard = time.monotonic() + seconds, FIRST_PAUSE, 0
-        while True:
-            with self._context():
-                reply, text = work_queue.action_progress(self.work_id, seq, heard)
-                state, _ = work_queue.work_state(self.work_id)
-            if text and on_output is not None:
-                heard += len(text)
-                on_output(text)
-            if reply is not None:
-                return reply
-            if state not in HELD or self._closed.is_set() or time.monotonic() > until:
-                raise self._lost()
-            time.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+        until, heard = time.monotonic() + seconds, 0
+        with self._news.watch(self.work_id) as news:
+            while True:
+                news.clear()
+                with self._context():
+                    reply, text = work_queue.action_progress(self.work_id, seq, heard)
+                    state, _ = work_queue.work_state(self.work_id)
+                if text and on_output is not None:
+                    heard += len(text)
+                    on_output(text)
+                if reply is not None:
+                    return reply
+                if state not in HELD or self._closed.is_set() or time.monotonic() > until:
+                    raise self._lost()
+                news.wait(LOOK_SECONDS)
 
     def _lost(self) -> RunnerLost:
         with self._context():
@@ -253,18 +268,19 @@ class MachineWorkplace:
         return RunnerLost(f"The runner is lost, with what was changed there. {why}".strip())
 
     def _wait_until_taken(self) -> None:
-        until, pause = time.monotonic() + TAKEN_SECONDS, FIRST_PAUSE
-        while True:
-            with self._context(), transaction():
-                work_queue.sweep_work(self._request.account_id)
-                state, why = work_queue.work_state(self.work_id)
-            if state == "running":
-                return
-            if state not in ("queued", "leased") or time.monotonic() > until:
-                busy = f"No runner began within {TAKEN_SECONDS:.0f} seconds: all are busy. Start another one."
-                raise LevelUnavailable(why or busy)
-            time.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+        until = time.monotonic() + TAKEN_SECONDS
+        with self._news.watch(self.work_id) as news:
+            while True:
+                news.clear()
+                with self._context(), transaction():
+                    work_queue.sweep_work(self._request.account_id)
+                    state, why = work_queue.work_state(self.work_id)
+                if state == "running":
+                    return
+                if state not in ("queued", "leased") or time.monotonic() > until:
+                    busy = f"No runner began within {TAKEN_SECONDS:.0f} seconds: all are busy. Start another one."
+                    raise LevelUnavailable(why or busy)
+                news.wait(min(LOOK_SECONDS, TAKEN_SECONDS))
 
     def _keep_wanted(self) -> None:
         while not self._closed.wait(OPENER.total_seconds() / 4):

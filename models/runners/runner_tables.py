@@ -63,7 +63,8 @@ class RunnerWork(Base):
     """Something that a runner with all of these labels does for the account. `kind` is what: `workplace`, the files of a tree at which verbs are
     performed one after the other (`RunnerAction`). `attempts` counts the runners that took it and is the number of the lease, which each request of
     the runner names and prolongs; `opener_until`, until when the server's process that wants it lives, if it is not prolonged. `stop_asked`:
-    the runner is to end it; `stop_seq`: the newest action whose command is to end. `answered_seq` is the newest action that was answered."""
+    the runner is to end it; `stop_seq`: the newest action whose command is to end. `answered_seq` is the newest action that was answered.
+    `calls_as`: in whose name its programs make model calls (`CallsAs`), if they may."""
 
     __tablename__ = "runner_work"
     __table_args__ = (
@@ -88,6 +89,7 @@ class RunnerWork(Base):
     lease_until: Mapped[datetime | None]
     opener_until: Mapped[datetime]
     request: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    calls_as: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     stop_asked: Mapped[bool] = mapped_column(server_default=text("false"))
     last_seq: Mapped[int] = mapped_column(server_default=text("0"))
     answered_seq: Mapped[int] = mapped_column(server_default=text("0"))

@@ -16,6 +16,8 @@ from models.core.db import db, extension, now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.core.sealing import SealBroken, open_sealed, seal
 from models.runners.runner_tables import HELD, Runner, RunnerAction, RunnerWork
+from models.runners.work_calls import CallsAs
+from models.runners.work_news import tell_news
 
 LEASE = timedelta(seconds=30)
 """How long a runner has a work without a request. It asks three times as often."""
@@ -44,17 +46,25 @@ class LeaseGone(Conflict):
 # -- the side that wants something done ------------------------------------------------------------------------
 
 
-def open_work(account_id: str, kind: str, request: Mapping[str, Any], labels: Sequence[str]) -> RunnerWork:
-    """Queue a work for a runner of the account that has these labels. Flushes."""
+def open_work(
+    account_id: str,
+    kind: str,
+    request: Mapping[str, Any],
+    labels: Sequence[str],
+    calls_as: CallsAs | None = None,
+) -> RunnerWork:
+    """Queue a work for a runner of the account that has these labels. `calls_as`: in whose name its programs make model calls, if they may. Flushes."""
     row = RunnerWork(
         account_id=account_id,
         kind=kind,
         request=dict(request),
         labels=list(labels),
         opener_until=now() + OPENER,
+        calls_as=calls_as.stored() if calls_as is not None else None,
     )
     db.session.add(row)
     db.session.flush()
+    tell_news(account_id)
     return row
 
 
@@ -76,6 +86,7 @@ def ask_action(work_id: str, verb: str, arguments: Mapping[str, Any]) -> int | N
     sealed = seal(_secret_key(), PURPOSE, orjson.dumps(dict(arguments)), context=work_id)
     db.session.add(RunnerAction(work_id=work_id, seq=row.last_seq, verb=verb, sealed=sealed))
     db.session.flush()
+    tell_news(work_id)
     return row.last_seq
 
 
@@ -111,6 +122,7 @@ def stop_command(work_id: str) -> None:
     """Let the command that runs end: its result says that it was stopped. Idempotent."""
     running = update(RunnerWork).where(RunnerWork.id == work_id, RunnerWork.ended_at.is_(None))
     db.session.execute(running.values(stop_seq=RunnerWork.last_seq))
+    tell_news(work_id)
 
 
 def ask_stop(row: RunnerWork, why: str = "It was stopped.") -> None:
@@ -119,6 +131,7 @@ def ask_stop(row: RunnerWork, why: str = "It was stopped.") -> None:
         _end(row, "failed", why)
     elif row.state in HELD:
         row.stop_asked = True
+        tell_news(row.id)
     db.session.flush()
 
 
@@ -200,6 +213,7 @@ def begin_work(row: RunnerWork) -> None:
     """The runner begins. Idempotent; flushes."""
     row.state, row.lease_until = "running", now() + LEASE
     db.session.flush()
+    tell_news(row.id)
 
 
 def add_output(row: RunnerWork, seq: int, part: int, text: str) -> None:
@@ -216,6 +230,7 @@ def add_output(row: RunnerWork, seq: int, part: int, text: str) -> None:
     if part == action.output_parts and action.reply is None:
         action.output_parts += 1
         action.output += text[: max(0, MAX_OUTPUT - len(action.output))]
+        tell_news(row.id)
     db.session.flush()
 
 
@@ -243,6 +258,7 @@ def answer_action(row: RunnerWork, seq: int, reply: Mapping[str, Any]) -> None:
     db.session.execute(query.values(reply=dict(reply)))
     row.answered_seq = seq
     db.session.flush()
+    tell_news(row.id)
 
 
 def finish_work(runner: Runner, id: str, lease: int, *, error: str | None) -> RunnerWork:
@@ -272,15 +288,19 @@ def sweep_work(account_id: str | None = None) -> int:
         & (RunnerWork.opener_until >= moment)
     )
     lost = {"state": "lost", "lease_until": None, "ended_at": moment}
-    count = _change(again, state="queued", runner_id=None, lease_until=None)
-    count += _change(gone, **lost, error="Its runner did not answer for too long.")
+    waiting = _change(again, state="queued", runner_id=None, lease_until=None)
     nobody = "No runner took it in time."
-    count += _change(unwanted & (RunnerWork.state == "queued"), state="failed", ended_at=moment, error=nobody)
-    count += _change(unwanted & RunnerWork.stop_asked.is_(False), stop_asked=True)
-    if count:
+    changed = [
+        *_change(gone, **lost, error="Its runner did not answer for too long."),
+        *_change(unwanted & (RunnerWork.state == "queued"), state="failed", ended_at=moment, error=nobody),
+        *_change(unwanted & RunnerWork.stop_asked.is_(False), stop_asked=True),
+    ]
+    if waiting or changed:
         ended = select(RunnerWork.id).where(RunnerWork.ended_at.is_not(None), whose)
         db.session.execute(delete(RunnerAction).where(RunnerAction.work_id.in_(ended)))
-    return count
+    for subject in {account for _, account in waiting} | {id for id, _ in changed}:
+        tell_news(subject)
+    return len(waiting) + len(changed)
 
 
 def forget_work() -> None:
@@ -288,13 +308,15 @@ def forget_work() -> None:
     db.session.execute(delete(RunnerWork).where(RunnerWork.ended_at < func.now() - KEPT_WORK))
 
 
-def _change(condition: ColumnElement[bool], **values: Any) -> int:
-    rows = select(RunnerWork.id).where(condition).order_by(RunnerWork.id).with_for_update(skip_locked=True)
-    found = db.session.scalars(rows.limit(1_000)).all()
+def _change(condition: ColumnElement[bool], **values: Any) -> list[tuple[str, str]]:
+    """Change rows; returns their ids and accounts."""
+    rows = select(RunnerWork.id, RunnerWork.account_id).where(condition).order_by(RunnerWork.id)
+    rows = rows.with_for_update(skip_locked=True).limit(1_000)
+    found = [(id, account) for id, account in db.session.execute(rows)]
     if found:
-        statement = update(RunnerWork).where(RunnerWork.id.in_(found)).values(values)
+        statement = update(RunnerWork).where(RunnerWork.id.in_([id for id, _ in found])).values(values)
         db.session.execute(statement.execution_options(synchronize_session=False))
-    return len(found)
+    return found
 
 
 def _is_holder(row: RunnerWork, runner: Runner, lease: int) -> bool:
@@ -305,6 +327,7 @@ def _end(row: RunnerWork, state: str, error: str | None) -> None:
     row.state, row.lease_until, row.ended_at = state, None, now()
     row.error = error and error[:MAX_ERROR]
     db.session.execute(delete(RunnerAction).where(RunnerAction.work_id == row.id))
+    tell_news(row.id)
 
 
 def _opened(action: RunnerAction) -> dict[str, Any]:

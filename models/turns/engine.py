@@ -66,6 +66,8 @@ class TurnHandle:
         self.context = engine.context
         self.stopped: str | None = turn.stop
         """`stop` or `interrupt` when the turn is to end; `shutdown` when this server does."""
+        self.owner = engine.owner
+        """The process that runs it, as its lease names it."""
         self._engine = engine
         self._log = engine.log.open(turn.id, turn.last_seq)
         self._staged: list[tuple[str, Mapping[str, Any]]] = []

@@ -13,7 +13,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from models.core.settings import ROOT
@@ -45,6 +45,8 @@ class Script:
     fault: str = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    tools: list[str] = field(default_factory=list)
+    """Commands that it asks for first, one in each response, whose ids end with `-0`, `-1` and so on."""
 
     @property
     def text(self) -> str:
@@ -167,11 +169,17 @@ class Provider:
         return keep
 
     def script(self, body: dict[str, Any]) -> Script:
-        """The script in the request, or a default."""
+        """The script in the request, or a default. Of one with tools what is left of them."""
         try:
-            return Script(**json.loads(body["messages"][-1]["content"]))
+            messages = list(body["messages"])
+            last = max(index for index, each in enumerate(messages) if each["role"] == "user")
+            script = Script(**json.loads(messages[last]["content"]))
         except (ValueError, TypeError, KeyError):
             return Script(f"unscripted-{len(self.log)}")
+        if not script.tools:
+            return script
+        done = sum(each["role"] == "tool" for each in messages[last:])
+        return replace(script, id=f"{script.id}-{done}", tools=script.tools[done:])
 
     async def respond(self, script: Script, stream: bool, model: str, writer: asyncio.StreamWriter) -> bool:
         """Write the response. False: it is incomplete, and the connection is closed."""
@@ -234,6 +242,16 @@ class Provider:
 
 def events(script: Script, head: dict[str, str]) -> Iterator[Any]:
     yield chunk({"role": "assistant", "content": ""}, **head)
+    if script.tools:
+        asked = {"name": "run_command", "arguments": json.dumps({"command": script.tools[0]})}
+        yield chunk(
+            {"tool_calls": [{"index": 0, "id": f"call-{script.id}", "type": "function", "function": asked}]},
+            **head,
+        )
+        yield chunk({}, "tool_calls", **head)
+        yield chunk(None, usage=script.usage(), **head)
+        yield "[DONE]"
+        return
     for index in range(script.words):
         if script.fault == "bad_sse" and index == 1:
             yield b"data: {no json at all\n\nnonsense\n\n"

@@ -54,12 +54,15 @@ TREE = {
 class Program:
     """The runner as a process of its own."""
 
-    def __init__(self, url: str, folder: Path, token: str, *arguments: str) -> None:
+    def __init__(
+        self, url: str, folder: Path, token: str, *arguments: str, sandbox: str | None = None
+    ) -> None:
         archive = folder / "stoa.pyz"
         archive.write_bytes(client_archive(url, "1.2.3").content)
         self.work_folder = folder / "work here"
         self.log = (folder / "log").open("w+")
-        command = [sys.executable, str(archive), "runner", "--no-sandbox", "--name", "laptop"]
+        command = [sys.executable, str(archive), "runner", "--name", "laptop"]
+        command += [] if sandbox else ["--no-sandbox"]
         self.process = subprocess.Popen(
             [*command, "--work-folder", str(self.work_folder), *arguments],
             env={
@@ -67,6 +70,7 @@ class Program:
                 "HOME": str(folder),
                 "STOA_RUNNER_TOKEN": token,
                 "PYTHONDONTWRITEBYTECODE": "1",
+                **({"STOA_SANDBOX_COMMAND": sandbox} if sandbox else {}),
             },
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -189,7 +193,7 @@ def test_the_program_restores_a_tree_works_at_it_and_returns_what_changed(
         place.list()
 
     assert program.end() == 0, program.said()
-    assert not (program.work_folder / "work").exists()
+    assert [*program.work_folder.glob("work*")] == []
     session.expire_all()
     assert session.scalars(select(RunnerWork.state)).all() == ["done"]
     assert session.scalars(select(RunnerAction)).all() == []

@@ -1,6 +1,5 @@
 """The socket of a turn: model calls are the turn's whatever the peer says, and nothing else is served."""
 
-import http.client
 import json
 import socket
 import threading
@@ -9,51 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.accounts.key_format import present
-from models.core.db import db
 from models.core.outgoing import FetchPolicy
 from models.core.settings import Settings
 from models.gateway import GatewayCall
-from models.ledger import run_budgets
-from models.ledger.payers import PayerHint
 from models.runners import TurnSocket, levels, open_turn_socket, open_workplace
 from models.runners.host_proxy import HostProxy
-from models.threads.turn_run import start_run
-from models.turns.engine import TurnEngine, TurnHandle
-from models.turns.turn_verbs import NewTurn, begin_turn
-from tests import factories
+from models.turns.engine import TurnHandle
 from tests.factories import Person
+from tests.runners.socket_calls import UnixConnection, asked
 
 DEMO = "stoa/demo"
 HELLO = [{"role": "user", "content": "Say hello."}]
-STOLEN = {
-    "Authorization": "Bearer sk_live_nobody",
-    "x-api-key": "nobody",
-    "x-stoa-run-id": "another-run",
-    "x-stoa-org": "another-org",
-    "x-stoa-run-budget": "1",
-    "x-openrouter-api-key": "sk-or-nobody",
-    "anthropic-version": "2023-06-01",
-}
-
-
-@pytest.fixture
-def handle(app: Flask, session: OrmSession, alice: Person) -> Iterator[TurnHandle]:
-    """A turn of alice with a run."""
-    factories.grant(alice.user, 100_000)
-    turns: TurnEngine = app.extensions["turns"]
-    new = NewTurn("test", "subject", "branch", alice.account.id, alice.id, present(alice.token), {})
-    turn = begin_turn(new, owner=turns.owner, busy=None)
-    db.session.flush()
-    turn.run_id = start_run(turn, "base", PayerHint(), app.extensions["settings"])
-    db.session.commit()
-    made = TurnHandle(turns, turn)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -61,34 +29,6 @@ def opened(handle: TurnHandle) -> Iterator[TurnSocket]:
     made = open_turn_socket(handle)
     yield made
     made.close()
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=30)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(30)
-        try:
-            self.sock.connect(str(self._path))
-        except OSError:
-            self.sock.close()
-            raise
-
-
-def asked(opened: TurnSocket, path: str, body: Any = None, method: str = "") -> tuple[int, bytes]:
-    """Status and body of an answer; a request with a body is a POST, with everything that would change who pays."""
-    connection = UnixConnection(opened.path)
-    sent = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    connection.request(method or ("GET" if body is None else "POST"), path, sent, STOLEN)
-    answer = connection.getresponse()
-    data = answer.read()
-    connection.close()
-    return answer.status, data
 
 
 DOORS: dict[str, dict[str, Any]] = {
@@ -111,7 +51,7 @@ def test_each_call_is_the_turns_whatever_the_peer_says(
     if stream and door == "/v1/embeddings":
         pytest.skip("vectors are not streamed")
     model = "stoa/demo-embeddings" if door == "/v1/embeddings" else DEMO
-    status, data = asked(opened, door, {**DOORS[door], "model": model, "stream": stream})
+    status, data = asked(opened.path, door, {**DOORS[door], "model": model, "stream": stream})
     assert status == 200, data
     assert data
     opened.close()
@@ -122,11 +62,11 @@ def test_each_call_is_the_turns_whatever_the_peer_says(
 
 
 def test_models_are_listed_and_tokens_counted(opened: TurnSocket) -> None:
-    status, data = asked(opened, "/v1/models")
+    status, data = asked(opened.path, "/v1/models")
     assert status == 200
     assert DEMO in [each["id"] for each in json.loads(data)["data"]]
-    assert asked(opened, f"/v1/models/{DEMO}")[0] == 200
-    status, data = asked(opened, "/v1/messages/count_tokens", {"model": DEMO, "messages": HELLO})
+    assert asked(opened.path, f"/v1/models/{DEMO}")[0] == 200
+    status, data = asked(opened.path, "/v1/messages/count_tokens", {"model": DEMO, "messages": HELLO})
     assert status == 200
     assert json.loads(data)["input_tokens"] > 0
 
@@ -146,7 +86,7 @@ def test_models_are_listed_and_tokens_counted(opened: TurnSocket) -> None:
     ],
 )
 def test_nothing_else_is_served(opened: TurnSocket, method: str, path: str) -> None:
-    status, data = asked(opened, path, b"{}" if method == "POST" else None, method)
+    status, data = asked(opened.path, path, b"{}" if method == "POST" else None, method)
     assert status == 404, data
 
 
@@ -167,7 +107,7 @@ def test_nothing_else_is_served(opened: TurnSocket, method: str, path: str) -> N
 def test_bad_bodies_are_refused_with_a_reason(opened: TurnSocket, body: Any, status: int) -> None:
     for door in ("/v1/chat/completions", "/v1/messages", "/v1/responses"):
         sent = {**body, "max_tokens": 5, "input": None} if isinstance(body, dict) else body
-        found, data = asked(opened, door, sent)
+        found, data = asked(opened.path, door, sent)
         if isinstance(body, dict) and "no/such" in body.values() and door == "/v1/responses":
             continue
         assert found == status, (door, data)
@@ -201,7 +141,7 @@ def test_what_is_no_request_ends_the_connection(opened: TurnSocket, sent: bytes)
     assert (
         data == b"" or b" 4" in data.split(b"\r\n")[0] or b" 5" in data.split(b"\r\n")[0] or b"error" in data
     )
-    assert asked(opened, "/v1/models")[0] == 200
+    assert asked(opened.path, "/v1/models")[0] == 200
 
 
 def test_chunked_bodies_are_read(opened: TurnSocket) -> None:
@@ -214,26 +154,15 @@ def test_chunked_bodies_are_read(opened: TurnSocket) -> None:
         assert b"200 OK" in peer.recv(1_000)
 
 
-def test_calls_stay_in_the_budget_of_the_turn(
-    handle: TurnHandle, session: OrmSession, opened: TurnSocket
-) -> None:
-    run_budgets.open_run_budget(handle.run_id or "", 0, "start")
-    db.session.commit()
-    status, data = asked(opened, "/v1/chat/completions", {"model": DEMO, "messages": HELLO})
-    assert status in (200, 402)
-    priced = session.scalars(select(GatewayCall)).first()
-    assert status == 402 or (priced is not None and not priced.credits), data
-
-
 def test_another_model_than_the_turns_is_answered_by_the_turns(
     handle: TurnHandle, session: OrmSession
 ) -> None:
     made = open_turn_socket(handle, models=[DEMO])
     status, _ = asked(
-        made, "/v1/chat/completions", {"model": "dear/model", "messages": HELLO, "models": ["x"]}
+        made.path, "/v1/chat/completions", {"model": "dear/model", "messages": HELLO, "models": ["x"]}
     )
     assert status == 200
-    assert [each["id"] for each in json.loads(asked(made, "/v1/models")[1])["data"]] == [DEMO]
+    assert [each["id"] for each in json.loads(asked(made.path, "/v1/models")[1])["data"]] == [DEMO]
     made.close()
     assert session.scalars(select(GatewayCall.model)).one() == DEMO
 
@@ -242,7 +171,7 @@ def test_a_stopped_turn_makes_no_calls_and_a_closed_socket_is_gone(
     handle: TurnHandle, opened: TurnSocket, session: OrmSession
 ) -> None:
     handle.stopped = "stop"
-    status, _ = asked(opened, "/v1/chat/completions", {"model": DEMO, "messages": HELLO, "stream": True})
+    status, _ = asked(opened.path, "/v1/chat/completions", {"model": DEMO, "messages": HELLO, "stream": True})
     assert status in (200, 499)
     opened.close()
     opened.close()

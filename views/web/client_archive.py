@@ -9,6 +9,7 @@ from typing import NamedTuple
 import orjson
 from flask import Blueprint, Response, request
 
+from models.runners.sandbox_command import FORWARDER
 from views.web.assets import STATIC, site
 
 bp = Blueprint("client_archive", __name__)
@@ -54,7 +55,7 @@ def client_archive(url: str, version: str) -> ClientArchive:
     """The client for the server at this URL; the same bytes from the same sources."""
     sources = {
         file.name: file.read_text(encoding="utf-8")
-        for file in sorted((STATIC / "clients" / "stoa").glob("*.py"))
+        for file in sorted([*(STATIC / "clients" / "stoa").glob("*.py"), FORWARDER])
     }
     digest = hashlib.sha256(repr(sources).encode()).hexdigest()[:32]
     written = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The command `runner`: takes work of an account, one at a time, until it is told to end."""
+"""The command `runner`: takes work of an account, one or several at a time, until it is told to end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from stoa import SERVED
+from stoa.blob_cache import BlobCache
 from stoa.console_output import Console
-from stoa.failures import SIGNED_OUT, Failure, Refused, Unreachable, plain
+from stoa.failures import SIGNED_OUT, Failure, Refused, Unreachable, misused, plain
 from stoa.runner_processes import Confinement, confinement
 from stoa.runner_work import RunnerWork, WorkItem, remove
 from stoa.server_calls import Server, quoted
@@ -24,12 +25,9 @@ from stoa.sign_in import write_private
 
 WAIT_SECONDS = 20
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+MOST_PARALLEL = 64
 FOREVER = frozenset({401, 403})
 """Statuses after which the key of the runner is of no use."""
-
-
-class Ending(Exception):
-    """The runner is to end, and has no work."""
 
 
 def serve(console: Console) -> int:
@@ -38,6 +36,10 @@ def serve(console: Console) -> int:
     if os.name != "posix":
         raise Failure("A runner needs Linux or macOS.", code="NO_POSIX")
     options = console.options
+    if not 1 <= options.parallel <= MOST_PARALLEL:
+        raise misused(f"--parallel takes a number from 1 to {MOST_PARALLEL}.")
+    if options.cache_mb < 0:
+        raise misused("--cache-mb takes a number of megabytes, 0 for no cache.")
     wall = confinement(options.no_sandbox, options.network, options.see)
     if options.no_sandbox:
         console.say("Without a sandbox: commands may do all that you may.")
@@ -45,47 +47,76 @@ def serve(console: Console) -> int:
     name = options.name or socket.gethostname().partition(".")[0] or "runner"
     server.token = _token(console, server, name)
     folder = _folder(options.work_folder, server.url, name)
-    runner = RunnerLoop(server, folder, wall, options.label, console.say)
-    runner.run(once=options.once)
+    cache = BlobCache(folder / "files", options.cache_mb << 20)
+    runner = RunnerLoop(server, folder, wall, options.label, cache, console.say)
+    runner.run(1 if options.once else options.parallel, once=options.once)
     console.show({"works": runner.works}, [f"Ended after {runner.works} work{'s' * (runner.works != 1)}."])
     return 0
 
 
 class RunnerLoop:
-    """Polls for work and does it. SIGTERM and SIGINT end it: at once without a work, else when the work has said that it ended."""
+    """Polls for work and does it, several at once if told so. SIGTERM and SIGINT end it: at once without a work, else when the works have said that they ended."""
 
     def __init__(
-        self, server: Server, folder: Path, wall: Confinement, labels: list[str], say: Callable[[str], None]
+        self,
+        server: Server,
+        folder: Path,
+        wall: Confinement,
+        labels: list[str],
+        cache: BlobCache,
+        say: Callable[[str], None],
     ) -> None:
         self.server, self.folder, self.wall, self.labels, self.say = server, folder, wall, labels, say
+        self.cache = cache
         self.works = 0
-        self._ending = False
-        self._idle = False
-        self._work: RunnerWork | None = None
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._over = threading.Event()
+        self._working: set[RunnerWork] = set()
+        self._failure: BaseException | None = None
 
-    def run(self, *, once: bool = False) -> None:
+    def run(self, parallel: int = 1, *, once: bool = False) -> None:
         """Work until told to end, or (once) until one work was done. Raises Failure if the key is of no use."""
         self._catch_signals()
-        self.say(f"Waiting for work of {plain(self.server.url)}; commands run in {self.wall.words}.")
-        pause = FIRST_PAUSE
+        many = f"{parallel} works at once; " if parallel > 1 else ""
+        self.say(f"Waiting for work of {plain(self.server.url)}; {many}commands run in {self.wall.words}.")
+        for number in range(parallel):
+            # a thread that waits for work is left to end with the process
+            threading.Thread(target=self._serve, args=(number, once), name="stoa-works", daemon=True).start()
+        while not self._over.wait(0.5):  # a signal is handled between two waits
+            if self._ending.is_set() and not self._working:
+                break
+        for work in [*self._working]:
+            work.end("The runner was ended.")
+        while self._working:
+            time.sleep(0.05)
+        if self._failure is not None:
+            raise self._failure
+
+    def _serve(self, number: int, once: bool) -> None:
         try:
-            while not self._ending:
-                try:
-                    found = self._poll()
-                except (Unreachable, Refused) as error:
-                    if isinstance(error, Refused) and error.status in FOREVER:
-                        raise
-                    self.say(f"{plain(error)} Trying again in {pause:.0f} s.")
-                    self._rest(pause * random.uniform(0.5, 1.0))  # noqa: S311  (so that many do not come back at once)
-                    pause = min(pause * 2, LONGEST_PAUSE)
-                    continue
-                pause = FIRST_PAUSE
-                if found is not None:
-                    self._do(found)
-                    if once:
-                        return
-        except Ending:
-            return
+            self._loop(self.folder / f"work-{number}", once)
+        except BaseException as error:  # raised in the main thread
+            self._failure = self._failure or error
+        finally:
+            self._over.set()
+
+    def _loop(self, folder: Path, once: bool) -> None:
+        pause = FIRST_PAUSE
+        while not self._ending.is_set():
+            try:
+                found = self._poll()
+            except (Unreachable, Refused) as error:
+                if isinstance(error, Refused) and error.status in FOREVER:
+                    raise
+                self.say(f"{plain(error)} Trying again in {pause:.0f} s.")
+                # so that many do not come back at once
+                self._ending.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
+            if found is not None and self._do(found, folder) and once:
+                return
 
     def _poll(self) -> WorkItem | None:
         body = {
@@ -95,7 +126,7 @@ class RunnerLoop:
             "isolation": self.wall.words,
             **({"labels": self.labels} if self.labels else {}),
         }
-        reply = self._waiting(lambda: self.server.call("POST", "/v1/runners/work/poll", body))
+        reply = self.server.call("POST", "/v1/runners/work/poll", body)
         if reply.status == 204:
             return None
         work = self.server.read(reply)["work"]
@@ -103,18 +134,30 @@ class RunnerLoop:
             raise Failure("This runner does not know such work. Update it: download stoa.pyz again.")
         given = work["request"]
         return WorkItem(
-            work["id"], work["lease"], work["lease_seconds"], given.get("manifest_hash"), given["limits"]
+            work["id"],
+            work["lease"],
+            work["lease_seconds"],
+            given.get("manifest_hash"),
+            given["limits"],
+            work.get("model_token"),
         )
 
-    def _do(self, item: WorkItem) -> None:
+    def _do(self, item: WorkItem, folder: Path) -> bool:
+        """False: this runner ends, and leaves the work to another one."""
+        work = RunnerWork(self.server, item, folder, self.wall, self.cache)
+        with self._lock:
+            if self._ending.is_set():
+                return False
+            self._working.add(work)
         self.say(f"Work {plain(item.id)} …")
-        self._work = RunnerWork(self.server, item, self.folder / "work", self.wall, self.say)
-        if self._ending:
-            self._work.end("The runner ends.")
-        outcome = self._work.perform()
-        self._work = None
-        self.works += 1
-        self.say(f"Work {plain(item.id)}: {plain(outcome)}.")
+        try:
+            outcome = work.perform()
+            self.say(f"Work {plain(item.id)}: {plain(outcome)}.")
+        finally:
+            with self._lock:
+                self._working.discard(work)
+                self.works += 1
+        return True
 
     def _catch_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -122,23 +165,9 @@ class RunnerLoop:
             signal.signal(signal.SIGINT, self._end)
 
     def _end(self, *_: Any) -> None:
-        self._ending = True
-        if self._work is not None:
-            self._work.end("The runner was ended.")
-        elif self._idle:
-            self._idle = False
-            raise Ending
-
-    def _waiting(self, ask: Callable[[], Any]) -> Any:
-        """Do something that a signal may break off."""
-        self._idle = True
-        try:
-            return ask()
-        finally:
-            self._idle = False
-
-    def _rest(self, seconds: float) -> None:
-        self._waiting(lambda: time.sleep(seconds))
+        self._ending.set()
+        for work in [*self._working]:
+            work.end("The runner was ended.")
 
 
 def _folder(chosen: str | None, url: str, name: str) -> Path:
@@ -159,7 +188,8 @@ def _folder(chosen: str | None, url: str, name: str) -> Path:
             f"Another runner works in {place}. Give this one another --name or --work-folder.", code="LOCKED"
         ) from None
     _LOCKS.append(lock)
-    remove(place / "work")  # of one that was killed
+    for left in place.glob("work*"):  # of one that was killed
+        remove(left)
     return place
 
 

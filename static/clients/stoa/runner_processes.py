@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from stoa.failures import Failure
+from stoa.model_socket import PATH, ModelSocket
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INNER_HOME = "/tmp"  # noqa: S108  (of the sandbox, in memory)
 LOOK_SECONDS = 0.5
 DISK_SECONDS = 5.0
@@ -61,8 +61,13 @@ class Confinement(NamedTuple):
             return "no sandbox: commands may do what the user may"
         return "bubblewrap, " + ("with the network" if self.network else "without a network")
 
-    def command(self, root: Path, shell: list[str]) -> list[str]:
-        """The command line that runs a shell in the folder."""
+    @property
+    def shares_network(self) -> bool:
+        """Whether commands can reach ports of this computer."""
+        return self.bubblewrap is None or self.network
+
+    def command(self, root: Path, shell: list[str], models: ModelSocket | None = None) -> list[str]:
+        """The command line that runs a shell in the folder, with the model doors if there are any."""
         if self.bubblewrap is None:
             return shell
         line = [self.bubblewrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
@@ -79,6 +84,9 @@ class Confinement(NamedTuple):
         line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", INNER_HOME]
         for place in self.seen:
             line += ["--ro-bind", place, place]
+        if models is not None:
+            line += models.binds()
+            shell = models.forwarded(shell)
         return [*line, "--bind", str(root), "/work", "--chdir", "/work", "--", *shell]
 
 
@@ -115,8 +123,15 @@ def confinement(no_sandbox: bool, network: bool, seen: list[str]) -> Confinement
 class RunningCommand:
     """One command, from its start to its end. `stop` may be called from any thread."""
 
-    def __init__(self, wall: Confinement, root: Path, limits: CommandLimits, size: Callable[[], int]) -> None:
-        self.wall, self.root, self.limits, self.size = wall, root, limits, size
+    def __init__(
+        self,
+        wall: Confinement,
+        root: Path,
+        limits: CommandLimits,
+        size: Callable[[], int],
+        models: ModelSocket | None = None,
+    ) -> None:
+        self.wall, self.root, self.limits, self.size, self.models = wall, root, limits, size, models
         self._process: Any = None
         self._stopped = False
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
@@ -126,7 +141,7 @@ class RunningCommand:
         shell = ["/bin/sh", "-c", SHELL, "sh", str(max(1, self.limits.cpu_seconds)), command]
         start = time.monotonic()
         self._process = subprocess.Popen(
-            self.wall.command(self.root, shell),
+            self.wall.command(self.root, shell, self.models),
             cwd=self.root,
             env=self._environment(env),
             stdin=subprocess.DEVNULL,
@@ -165,6 +180,8 @@ class RunningCommand:
         own = {"PATH": os.environ.get("PATH", PATH) if not confined or self.wall.seen else PATH}
         own["HOME"] = INNER_HOME if confined else os.environ.get("HOME", "/")
         own["LANG"] = "C.UTF-8"
+        if self.models is not None:
+            own.update(self.models.environment(confined))
         return {
             **own,
             **{str(name): str(value) for name, value in env.items() if "\0" not in f"{name}{value}"},

@@ -7,9 +7,11 @@ import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
+from stoa.blob_cache import BlobCache
 from stoa.failures import Failure, Refused, Unreachable
+from stoa.model_socket import ModelSocket
 from stoa.project_exchange import batch_parts
 from stoa.runner_files import Missing, RestoredTree, Unusable
 from stoa.runner_processes import CommandLimits, Confinement, RunningCommand
@@ -34,27 +36,32 @@ class WorkItem(NamedTuple):
     lease_seconds: float
     manifest: str | None
     limits: dict[str, Any]
+    model_token: str | None = None
 
 
 class RunnerWork:
     """A work that this runner has. `end` may be called from any thread."""
 
     def __init__(
-        self, server: Server, item: WorkItem, folder: Path, wall: Confinement, say: Callable[[str], None]
+        self, server: Server, item: WorkItem, folder: Path, wall: Confinement, cache: BlobCache
     ) -> None:
-        self.server, self.item, self.wall, self.say = server, item, wall, say
+        self.server, self.item, self.wall, self.cache = server, item, wall, cache
         self.path = f"/v1/runners/work/{quoted(item.id)}"
         self.folder = folder
         self.files = RestoredTree(folder)
         self.ending = ""
         self._over = threading.Event()
         self._command: RunningCommand | None = None
+        self._models: ModelSocket | None = None
         self._seq = 0
 
     def perform(self) -> str:
         """Do it until the server says that it is over. Returns what became of it."""
         try:
             self._post("ack")
+            if self.item.model_token:
+                port = self.wall.shares_network
+                self._models = ModelSocket(self.server, self.path, self.item.model_token, port=port)
             beating = threading.Thread(target=self._beat, name="stoa-heartbeats", daemon=True)
             beating.start()
             error = self._work()
@@ -67,6 +74,8 @@ class RunnerWork:
         finally:
             self._over.set()
             self._stop_command()
+            if self._models is not None:
+                self._models.close()
             remove(self.folder)
 
     def end(self, why: str) -> None:
@@ -108,22 +117,36 @@ class RunnerWork:
         if sha(text) != self.item.manifest:
             raise Failure("The server sent another list of files than the work names.")
         tree = read_tree(text)
-        files = {each.hash for each in tree.values() if each.kind == "file"}
-        found: dict[str, bytes] = {}
-        wanted = sorted(files)
+        self._fetch(sorted({each.hash for each in tree.values() if each.kind == "file"}))
+        if not self.ending:
+            self.files.restore(tree, self._bytes_of)
+        self.cache.trim()
+
+    def _fetch(self, wanted: list[str]) -> None:
+        """Get those of these files that are not here."""
+        wanted = [each for each in wanted if not self.cache.has(each)]
         while wanted and not self.ending:
             body = {"lease": self.item.lease, "hashes": wanted[:MOST_HASHES]}
             try:
                 data = self.server.call("POST", f"{self.path}/blobs", body, again=True).data
             except Refused as error:
                 raise self._over_or(error) from None
-            got = dict(batch_parts(data))
+            got = set()
+            for hash, content in batch_parts(data):
+                self.cache.put(hash, content)
+                got.add(hash)
             if not got:
                 raise Failure(f"The server does not have {len(wanted):,} of the files, such as {wanted[0]}.")
-            found.update(got)
-            wanted = [each for each in wanted if each not in found]
-        if not self.ending:
-            self.files.restore(tree, found.__getitem__)
+            wanted = [each for each in wanted if each not in got]
+
+    def _bytes_of(self, hash: str) -> bytes:
+        for _ in range(3):
+            data = self.cache.get(hash)
+            if data is not None:
+                return data
+            # it was changed here, or removed for another work
+            self._fetch([hash])
+        raise Failure(f"The file {hash} cannot be kept here. Is the disk full?")
 
     def _reply(self, action: dict[str, Any], stop_seq: int) -> dict[str, Any]:
         try:
@@ -177,7 +200,7 @@ class RunnerWork:
             parts += bool(text)
             self._hear(heard)
 
-        command = RunningCommand(self.wall, self.folder, allowed, self.files.size)
+        command = RunningCommand(self.wall, self.folder, allowed, self.files.size, self._models)
         self._command = command
         try:
             if self.ending:

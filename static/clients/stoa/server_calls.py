@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from stoa import SERVED
@@ -145,6 +147,29 @@ class Server:
             raise
         except http.client.HTTPException as error:
             raise ConnectionError(f"the answer breaks off ({error!r})") from None
+
+    @contextmanager
+    def opened(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str], timeout: float
+    ) -> Iterator[Any]:
+        """An answer that is read as it comes (`status`, `headers`, `read1`), also one that is an error. Sent once, without the key. Raises Unreachable."""
+        import http.client
+        import urllib.error
+        import urllib.request
+
+        opener = urllib.request.build_opener(no_redirects())
+        sent = {"User-Agent": agent_string(), **headers}
+        request = urllib.request.Request(self.url + path, data=data, headers=sent, method=method)
+        try:
+            answer: Any = opener.open(request, timeout=timeout)
+        except urllib.error.HTTPError as error:
+            answer = error.fp
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(
+                f"{self.url} cannot be reached: {getattr(error, 'reason', None) or error}"
+            ) from None
+        with answer:
+            yield answer
 
     def sleep(self, seconds: float) -> None:
         """Wait before a request is repeated."""

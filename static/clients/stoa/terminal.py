@@ -200,6 +200,14 @@ def _runner(commands: Subparsers) -> None:
         "--label", action="append", default=[], metavar="WORD", help="work may ask for runners with some"
     )
     runner.add_argument("--once", action="store_true", help="end after one work")
+    runner.add_argument("--parallel", type=int, default=1, metavar="N", help="works at once; default: 1")
+    runner.add_argument(
+        "--cache-mb",
+        type=int,
+        default=1024,
+        metavar="MB",
+        help="files to keep for the next trees; default: 1024",
+    )
     runner.add_argument(
         "--no-sandbox", action="store_true", help="run commands as yourself, with all that you may do"
     )

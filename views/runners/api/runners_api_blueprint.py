@@ -1,12 +1,13 @@
 """The blueprint of the JSON API of runners, and which runner calls."""
 
-from typing import Annotated
+from typing import Annotated, cast
 
-from flask import Blueprint
+from flask import Blueprint, Flask, current_app
 from pydantic import Field
 
 from models.runners.account_runner import runner_of_key
 from models.runners.runner_tables import Runner
+from models.runners.work_news import WorkNews
 from views.projects.api.projects_api_blueprint import project_caller
 from views.web.operation import Answers, path
 
@@ -28,3 +29,13 @@ GONE: Answers = {
 def calling_runner() -> Runner:
     """The runner whose key the request has. Raises DomainError (401), NoRunnerKey (403)."""
     return runner_of_key(project_caller().session)
+
+
+def init_app(app: Flask) -> None:
+    """Create what wakes this process's waiters for works."""
+    app.extensions["work_news"] = WorkNews(app.extensions["turns"])
+
+
+def work_news() -> WorkNews:
+    """What wakes the waiters of this process."""
+    return cast(WorkNews, current_app.extensions["work_news"])

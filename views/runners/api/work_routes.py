@@ -2,40 +2,44 @@
 
 import time
 from datetime import datetime
-from itertools import chain
+from threading import Event
 from typing import Annotated, Any
 
-from flask import Response, jsonify, request, stream_with_context
+from flask import Response, jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
 from models.accounts import scopes
 from models.core.db import db
-from models.core.errors import Invalid, NotFound
-from models.projects.snapshots.blob_packs import MAX_BLOB, blob_stream, read_blobs, sizes_of
-from models.projects.snapshots.manifest_store import manifest_text
+from models.core.errors import Invalid
 from models.runners import work_queue
 from models.runners.account_runner import checked_labels
 from models.runners.runner_tables import RunnerWork
+from models.runners.work_calls import work_token
 from models.runners.work_queue import LEASE
 from views.projects.api.projects_api_blueprint import DOOR, WRONG
-from views.runners.api.runners_api_blueprint import CALLS, GONE, NO_RUNNER, WORK_ID, Texts, bp, calling_runner
+from views.runners.api.runners_api_blueprint import (
+    CALLS,
+    GONE,
+    NO_RUNNER,
+    WORK_ID,
+    Texts,
+    bp,
+    calling_runner,
+    work_news,
+)
 from views.web.body import Body, Int32, Missing, read
 from views.web.format import iso
 from views.web.guards import key_caller, limiter
-from views.web.operation import Answers, Operation, ResponseModel, query
+from views.web.operation import Operation, ResponseModel
 
 MAX_WAIT = 20
 """Seconds that a request waits for work or an action."""
-IDLE_PAUSE, BUSY_PAUSE = 1.0, 0.05
-"""Seconds between two looks for work, and for an action: the second waits only while a work goes on."""
+LOOK_SECONDS = 5.0
+"""How often a request that waits looks without news: leases of others end, and news may be lost."""
 MAX_REPLY = 12 << 20
 MAX_OUTPUT = 1 << 20
-MOST_HASHES = 5_000
-MOST_SENT = 16 << 20
 MAX_WORDS = 200
-LEASE_QUERY = query("lease", "The number of the lease", required=True)
-FILES_GONE: Answers = {503: "The file storage is unavailable"}
 
 
 class PollBody(Body):
@@ -76,10 +80,6 @@ class ResultBody(LeaseBody):
     error: Missing[str] = Field(None, description="Why the work could not be done; without it, it is done")
 
 
-class HashesBody(LeaseBody):
-    hashes: Texts = Field(description=f"SHA-256 of at most {MOST_HASHES:,} files")
-
-
 class WorkObject(ResponseModel):
     id: str
     kind: str = Field(description="`workplace`: restore a tree, and perform the actions that come")
@@ -88,6 +88,9 @@ class WorkObject(ResponseModel):
     labels: list[str]
     request: dict[str, Any] = Field(
         description="`manifest_hash` of the tree, null for an empty one, and `limits`"
+    )
+    model_token: str | None = Field(
+        description="Opens the model doors of this work while it is leased, and nothing else; null if it has none"
     )
     created_at: datetime
 
@@ -146,16 +149,17 @@ def poll_work() -> ResponseReturnValue:
     if body.labels is not None:
         runner.labels = checked_labels(body.labels)
     end = time.monotonic() + _wait(body.wait_seconds)
-    while True:
-        row = work_queue.take_work(runner)
-        answer = jsonify(work=_work(row)) if row is not None else None
-        db.session.commit()
-        if answer is not None:
-            return answer
-        if time.monotonic() + IDLE_PAUSE > end:
-            return "", 204
-        time.sleep(IDLE_PAUSE)
-        runner = calling_runner()
+    with work_news().watch(runner.account_id) as news:
+        while True:
+            news.clear()
+            row = work_queue.take_work(runner)
+            answer = jsonify(work=_work(row)) if row is not None else None
+            db.session.commit()
+            if answer is not None:
+                return answer
+            if not _wait_for(news, end):
+                return "", 204
+            runner = calling_runner()
 
 
 @bp.post("/work/<work_id>/ack")
@@ -239,22 +243,23 @@ def exchange_actions(work_id: str) -> ResponseReturnValue:
     body = read(ActionsBody)
     end = time.monotonic() + _wait(body.wait_seconds)
     replies = body.replies or []
-    while True:
-        row = work_queue.held_work(runner, work_id, body.lease)
-        while replies:
-            answered = replies.pop(0)
-            work_queue.answer_action(row, answered.seq, answered.reply)
-        found = work_queue.pending_actions(row)
-        answer = jsonify(
-            actions=[{"seq": seq, "verb": verb, "arguments": given} for seq, verb, given in found],
-            stop=row.stop_asked,
-            stop_seq=row.stop_seq,
-        )
-        db.session.commit()
-        if found or row.stop_asked or time.monotonic() + BUSY_PAUSE > end:
-            return answer
-        _wait_for_news(work_id, end)
-        runner = calling_runner()
+    with work_news().watch(work_id) as news:
+        while True:
+            news.clear()
+            row = work_queue.held_work(runner, work_id, body.lease)
+            while replies:
+                answered = replies.pop(0)
+                work_queue.answer_action(row, answered.seq, answered.reply)
+            found = work_queue.pending_actions(row)
+            answer = jsonify(
+                actions=[{"seq": seq, "verb": verb, "arguments": given} for seq, verb, given in found],
+                stop=row.stop_asked,
+                stop_seq=row.stop_seq,
+            )
+            db.session.commit()
+            if found or row.stop_asked or not _wait_for_news(work_id, news, end):
+                return answer
+            runner = calling_runner()
 
 
 @bp.post("/work/<work_id>/result")
@@ -277,92 +282,24 @@ def send_result(work_id: str) -> ResponseReturnValue:
     return jsonify(state=row.state)
 
 
-@bp.get("/work/<work_id>/manifest")
-@limiter.limit(CALLS, key_func=key_caller)
-@Operation(
-    tag="Runners",
-    caller="key",
-    scope=scopes.RUNNERS_WORK,
-    parameters=[WORK_ID, LEASE_QUERY],
-    answers={
-        200: ("The text of the manifest", dict[str, Any]),
-        **GONE,
-        422: "The lease is no number",
-        **FILES_GONE,
-    },
-    door=DOOR,
-)
-def work_manifest(work_id: str) -> ResponseReturnValue:
-    """Read the manifest of the tree of a work."""
-    runner = calling_runner()
-    text = request.args.get("lease", "")
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise Invalid("'lease' must be the number of the lease.")
-    row = work_queue.held_work(runner, work_id, int(text))
-    hash = row.request.get("manifest_hash")
-    db.session.commit()
-    found = manifest_text(row.account_id, hash) if isinstance(hash, str) else None
-    if found is None:
-        raise NotFound("The tree of this work is empty, or was removed.")
-    return Response(found, content_type="application/json")
-
-
-@bp.post("/work/<work_id>/blobs")
-@limiter.limit(CALLS, key_func=key_caller)
-@Operation(
-    tag="Runners",
-    caller="key",
-    scope=scopes.RUNNERS_WORK,
-    parameters=[WORK_ID],
-    body=HashesBody,
-    answers={200: ("Files as in `/v1/blobs/batch-download`", str), **GONE, **WRONG, **FILES_GONE},
-    door=DOOR,
-)
-def work_blobs(work_id: str) -> ResponseReturnValue:
-    """Read files of the account of a work.
-
-    Answers with those of the first that are stored, up to 16 MiB, or with a single larger one: ask again for the rest.
-    """
-    runner = calling_runner()
-    body = read(HashesBody)
-    if len(body.hashes) > MOST_HASHES or any("\0" in each for each in body.hashes):
-        raise Invalid(f"'hashes' must be at most {MOST_HASHES:,} hashes.")
-    row = work_queue.held_work(runner, work_id, body.lease)
-    db.session.commit()
-    wanted: list[str] = []
-    left = MOST_SENT
-    for sha256, size in sizes_of(row.account_id, list(dict.fromkeys(body.hashes))):
-        if size > MAX_BLOB and not wanted:
-            return _large(row.account_id, sha256)
-        if size > MAX_BLOB or (wanted and size > left):
-            continue
-        wanted.append(sha256)
-        left -= size
-    parts = (
-        b"%s %d\n%s" % (sha256.encode(), len(data), data)
-        for sha256, data in read_blobs(row.account_id, wanted)
-    )
-    return Response(b"".join(parts), content_type="application/octet-stream")
-
-
-def _wait_for_news(work_id: str, end: float) -> None:
-    """Wait until something is asked of the work, or it has ended, without a transaction meanwhile."""
-    while time.monotonic() + BUSY_PAUSE < end:
-        time.sleep(BUSY_PAUSE)
-        news = work_queue.has_news(work_id)
+def _wait_for_news(work_id: str, news: Event, end: float) -> bool:
+    """Wait until something is asked of the work, or it has ended, without a transaction meanwhile. False at the end of the time."""
+    while _wait_for(news, end):
+        news.clear()
+        found = work_queue.has_news(work_id)
         db.session.commit()  # a rollback would read the key again, which may be gone
-        if news:
-            return
+        if found:
+            return True
+    return False
 
 
-def _large(account_id: str, sha256: str) -> Response:
-    """A file that is too large to be held in memory, alone in its batch."""
-    found = blob_stream(account_id, sha256)
-    if found is None:
-        raise NotFound("A file of this tree was removed.")
-    size, pieces = found
-    head = b"%s %d\n" % (sha256.encode(), size)
-    return Response(stream_with_context(chain([head], pieces)), content_type="application/octet-stream")
+def _wait_for(news: Event, end: float) -> bool:
+    """Wait for news, a few seconds at most. False at the end of the time."""
+    left = end - time.monotonic()
+    if left <= 0:
+        return False
+    news.wait(min(left, LOOK_SECONDS))
+    return True
 
 
 def _held(row: RunnerWork) -> Response:
@@ -377,6 +314,7 @@ def _held(row: RunnerWork) -> Response:
 
 
 def _work(row: RunnerWork) -> dict[str, Any]:
+    token = work_token(row)
     return {
         "id": row.id,
         "kind": row.kind,
@@ -384,6 +322,7 @@ def _work(row: RunnerWork) -> dict[str, Any]:
         "lease_seconds": int(LEASE.total_seconds()),
         "labels": row.labels,
         "request": row.request,
+        "model_token": token,
         "created_at": iso(row.created_at),
     }
 
