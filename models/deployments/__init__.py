@@ -4,6 +4,7 @@ from models.deployments import (
     account_ends,
     auto_deploying,
     cloudflare_adapter,
+    railway_adapter,
     static_adapter,
     webhook_adapter,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "cloudflare_adapter",
     "deployment_finished",
     "failed_deployments",
+    "railway_adapter",
     "static_adapter",
     "webhook_adapter",
 ]

@@ -1,4 +1,8 @@
-"""The adapter `cloudflare`: a Worker with static assets, of which Cloudflare takes only the files that it has not got."""
+"""The adapter `cloudflare`: a Worker with static assets, of which Cloudflare takes only the files that it has not got.
+
+Each deployment is a version of the Worker, tagged with the deployment's id, so one that is continued finds its version. An earlier version
+is served again by naming it: nothing is uploaded.
+"""
 
 import base64
 import hashlib
@@ -8,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-import requests
 
-from models.core import jobs, outgoing
+from models.core import jobs
 from models.core.db import extension
 from models.deployments.deployment import Deployment
 from models.deployments.deployment_adapter import (
@@ -22,20 +25,26 @@ from models.deployments.deployment_adapter import (
     DeploymentTask,
     Log,
     NotDeployable,
+    ProviderLine,
     register_adapter,
 )
+from models.deployments.deployment_listing import noted_before
 from models.deployments.deployment_setting import DeploymentSetting
+from models.deployments.provider_calls import ProviderMissing, call, first_message, moment_of, public_answer
 from models.deployments.provider_credential import credential_of, token_of
+from models.deployments.provider_deploying import note
 from models.deployments.site_addresses import first_name
 from models.deployments.static_adapter import folder_plan, missing_files
 from models.projects import Project, Workspace
-from models.projects.snapshots.blob_packs import MAX_BLOB, BlobDamaged, read_blobs
+from models.projects.snapshots.blob_packs import MAX_BLOB, read_blobs
 from models.projects.snapshots.manifest_store import tree_entries
 
 COMPATIBILITY = "2026-01-01"
 MAX_FILES = 20_000
-SECONDS, TRIES, PAUSE = 60.0, 6, 3.0
-"""Of one request; how often a new address is asked, which takes a while to answer, and seconds between."""
+TRIES, PAUSE = 6, 3.0
+"""How often a new address is asked, which takes a while to answer, and seconds between."""
+WHO = "Cloudflare"
+GONE = "Cloudflare no longer has this version. Deploy its snapshot anew."
 
 
 class Asset(NamedTuple):
@@ -51,7 +60,7 @@ class CloudflareAdapter:
     """Workers of the account's own at Cloudflare."""
 
     name = "cloudflare"
-    capabilities = Capabilities("Cloudflare Workers", provider="cloudflare")
+    capabilities = Capabilities("Cloudflare Workers", provider="cloudflare", releases=True, logs=True)
 
     def plan(self, project: Project, root: str, setting: DeploymentSetting) -> DeploymentPlan:
         """The folder that is uploaded. Raises NotDeployable, also without a credential."""
@@ -81,46 +90,175 @@ class CloudflareAdapter:
         token = token_of(credential) if credential else None
         if credential is None or token is None:
             raise DeploymentFailed("The token of Cloudflare was removed.")
-        name = first_name(project, workspace)
-        return DeploymentTask(
-            deployment.id, project.account_id, name, plan, {}, token.encode(), dict(credential.about or {})
-        )
+        name = noted_before(workspace.id, self.name).get("resource") or first_name(project, workspace)
+        about = dict(credential.about or {})
+        return DeploymentTask(deployment.id, project.account_id, name, plan, {}, token.encode(), about)
 
     def deploy(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
-        """Upload what is new, switch the Worker to it, and wait until its address answers. Raises DeploymentFailed."""
-        with jobs.transaction():
-            assets = assets_of(task.account_id, task.plan.tree_hash)
-        account = f"/accounts/{task.metadata['account_id']}/workers"
-        worker = f"{account}/scripts/{task.name}"
-        token = task.secret.decode()
-        manifest = {f"/{each.path}": {"hash": each.name, "size": each.size} for each in assets}
-        opened = _call(token, "POST", f"{worker}/assets-upload-session", json={"manifest": manifest})
-        buckets = opened.get("buckets") or []
-        log("deploy", f"Cloudflare lacks {sum(map(len, buckets)):,} of {len(assets):,} files.")
-        done = _upload(
-            task, account, str(opened.get("jwt", "")), buckets, {each.name: each for each in assets}
-        )
-        about = {
-            "compatibility_date": COMPATIBILITY,
-            "assets": {"jwt": done, "config": {"not_found_handling": "404-page"}},
-        }
-        _call(token, "PUT", worker, files={"metadata": (None, orjson.dumps(about), "application/json")})
-        _call(token, "POST", f"{worker}/subdomain", json={"enabled": True})
-        domain = _call(token, "GET", f"{account}/subdomain").get("subdomain")
-        address = f"https://{task.name}.{domain}.workers.dev"
-        log("deploy", f"The Worker {task.name} has the files. Its address is asked.")
-        _check(address)
-        resource = ("compute:edge", task.name, task.name)
-        return DeploymentOutcome(url=address, external_id=task.name, resources=[resource])
+        """Upload what is new as a version of the Worker, serve it, and wait until its address answers; else serve the version before again.
+        Raises DeploymentFailed, ProviderBusy."""
+        worker = _Worker(task, task.noted.get("resource") or task.name)
+        version, served = task.noted.get("version"), worker.served()
+        before = task.noted.get("before", served or "")
+        if version is None:
+            note(task.key, resource=worker.name, before=before)
+            version = worker.tagged(task.key) if served else None
+        if version is None:
+            assets = worker.upload(log)
+            version = worker.first_version(assets) if served is None else worker.new_version(assets)
+        note(task.key, version=version)
+        return worker.serve(version, before if before != version else "", log)
+
+    def release(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
+        """Serve the version of the former deployment. Raises DeploymentFailed, ProviderBusy."""
+        worker, version = _Worker(task, task.former.get("resource", "")), task.former.get("version", "")
+        if not worker.name or not version:
+            raise DeploymentFailed(GONE)
+        before = task.noted.get("before") or worker.served()
+        if before is None:
+            raise DeploymentFailed(GONE)
+        note(task.key, resource=worker.name, version=version, before=before)
+        return worker.serve(version, before if before != version else "", log)
+
+    def logs(self, task: DeploymentTask) -> Sequence[ProviderLine]:
+        """When Cloudflare served the version of the deployment, and to how many. A Worker with assets alone runs nothing that could write more.
+        Raises DeploymentFailed."""
+        worker = _Worker(task, task.noted.get("resource", ""))
+        return worker.history(task.noted.get("version", ""))
 
     def health(self, deployment: Deployment) -> DeploymentHealth:
         """It answered when it was deployed; nobody asks it now."""
         return DeploymentHealth(None, "Cloudflare serves it. It answered when it was deployed.")
 
     def destroy(self, provider_resource_id: str, token: str, metadata: Mapping[str, Any]) -> None:
-        """Delete the Worker. Raises DeploymentFailed."""
+        """Delete the Worker; one that is gone already is fine. Raises DeploymentFailed."""
         account = metadata.get("account_id")
-        _call(token, "DELETE", f"/accounts/{account}/workers/scripts/{provider_resource_id}?force=true")
+        path = f"/accounts/{account}/workers/scripts/{provider_resource_id}?force=true"
+        try:
+            _call(token, "DELETE", path)
+        except ProviderMissing:
+            return
+
+
+class _Worker:
+    """One Worker of the account, for one deployment."""
+
+    def __init__(self, task: DeploymentTask, name: str) -> None:
+        self.name, self._task, self._token = name, task, task.secret.decode()
+        self._account = f"/accounts/{task.metadata.get('account_id')}/workers"
+        self._path = f"{self._account}/scripts/{name}"
+        self._resources = [("compute:edge", name, name)]
+
+    def served(self) -> str | None:
+        """The version that serves most requests now; None if there is no such Worker."""
+        try:
+            listed = _call(self._token, "GET", f"{self._path}/deployments").get("deployments")
+        except ProviderMissing:
+            return None
+        versions = _rows(_rows(listed)[0].get("versions")) if _rows(listed) else []
+        newest = max(versions, key=lambda each: float(each.get("percentage") or 0), default=None)
+        return str(newest["version_id"]) if newest and newest.get("version_id") else None
+
+    def tagged(self, tag: str) -> str | None:
+        """The version with this tag, among the newest."""
+        for each in _rows(_call(self._token, "GET", f"{self._path}/versions").get("items")):
+            if (each.get("annotations") or {}).get("workers/tag") == tag and each.get("id"):
+                return str(each["id"])
+        return None
+
+    def upload(self, log: Log) -> str:
+        """Upload the files that Cloudflare lacks; the text that says that all are there."""
+        with jobs.transaction():
+            assets = assets_of(self._task.account_id, self._task.plan.tree_hash)
+        manifest = {f"/{each.path}": {"hash": each.name, "size": each.size} for each in assets}
+        opened = _call(
+            self._token, "POST", f"{self._path}/assets-upload-session", json={"manifest": manifest}
+        )
+        buckets = [each for each in opened.get("buckets") or [] if isinstance(each, list)]
+        log("deploy", f"Cloudflare lacks {sum(map(len, buckets)):,} of {len(assets):,} files.")
+        by_name = {each.name: each for each in assets}
+        jwt = done = str(opened.get("jwt") or "")
+        for bucket in buckets:
+            files = self._parts([by_name[name] for name in bucket if name in by_name])
+            said = _call(jwt, "POST", f"{self._account}/assets/upload?base64=true", files=files)
+            done = str(said.get("jwt") or done)
+        if not done:
+            raise DeploymentFailed("Cloudflare does not answer as expected: it did not confirm the files.")
+        return done
+
+    def first_version(self, assets: str) -> str:
+        """Make the Worker, which serves these assets at once."""
+        _call(self._token, "PUT", self._path, files=self._metadata(assets))
+        found = self.served()
+        if found is None:
+            raise DeploymentFailed("Cloudflare took the files, but names no version of them.")
+        return found
+
+    def new_version(self, assets: str) -> str:
+        """Make a version, which nobody is served yet."""
+        made = _call(self._token, "POST", f"{self._path}/versions", files=self._metadata(assets))
+        if not made.get("id"):
+            raise DeploymentFailed("Cloudflare took the files, but names no version of them.")
+        return str(made["id"])
+
+    def serve(self, version: str, before: str, log: Log) -> DeploymentOutcome:
+        """Serve a version to everybody, and check the address; if that is not healthy, serve `before` again, if there
+        was one. Raises DeploymentFailed."""
+        if self.served() != version:
+            self._switch(version)
+        _call(self._token, "POST", f"{self._path}/subdomain", json={"enabled": True})
+        domain = _call(self._token, "GET", f"{self._account}/subdomain").get("subdomain")
+        if not domain:
+            raise DeploymentFailed(
+                "The account has no workers.dev subdomain. Choose one at Cloudflare first.", self._resources
+            )
+        address = f"https://{self.name}.{domain}.workers.dev"
+        log("deploy", f"The Worker {self.name} serves the version {version}. Its address is asked.")
+        problem = _problem(address)
+        if problem is not None:
+            told = f"Cloudflare took the files, but the address is not healthy: {problem}."
+            if before:
+                self._switch(before)
+                told += " It serves the version before again."
+            raise DeploymentFailed(told, self._resources)
+        return DeploymentOutcome(url=address, external_id=f"{self.name}@{version}", resources=self._resources)
+
+    def history(self, version: str) -> list[ProviderLine]:
+        """When the Worker served this version, the oldest first."""
+        try:
+            listed = _call(self._token, "GET", f"{self._path}/deployments").get("deployments")
+        except ProviderMissing:
+            raise DeploymentFailed("Cloudflare no longer has this Worker.") from None
+        lines = []
+        for row in reversed(_rows(listed)):
+            share = [each for each in _rows(row.get("versions")) if each.get("version_id") == version]
+            if share:
+                text = f"The version {version} serves {share[0].get('percentage', 100)} % of requests."
+                lines.append(ProviderLine(moment_of(row.get("created_on")), "stdout", text))
+        return lines
+
+    def _switch(self, version: str) -> None:
+        wanted = {"strategy": "percentage", "versions": [{"version_id": version, "percentage": 100}]}
+        try:
+            _call(self._token, "POST", f"{self._path}/deployments", json=wanted)
+        except ProviderMissing:
+            raise DeploymentFailed(GONE) from None
+
+    def _metadata(self, assets: str) -> dict[str, Any]:
+        about = {
+            "compatibility_date": COMPATIBILITY,
+            "assets": {"jwt": assets, "config": {"not_found_handling": "404-page"}},
+            "annotations": {"workers/tag": self._task.key},
+        }
+        return {"metadata": (None, orjson.dumps(about), "application/json")}
+
+    def _parts(self, wanted: Sequence[Asset]) -> dict[str, Any]:
+        with jobs.transaction():
+            read = dict(read_blobs(self._task.account_id, {each.hash for each in wanted}))
+        return {
+            each.name: (each.name, base64.b64encode(read.get(each.hash, b"")), _type(each.path))
+            for each in wanted
+        }
 
 
 def assets_of(account_id: str, tree: str) -> list[Asset]:
@@ -136,83 +274,38 @@ def assets_of(account_id: str, tree: str) -> list[Asset]:
 
 def site_status(address: str) -> int | None:
     """What a public address answers; None if it cannot be reached."""
-    session = outgoing.guarded(requests.Session(), extension("settings"))
-    try:
-        return session.get(address, headers={"User-Agent": "Stoa"}).status_code
-    except requests.RequestException:
-        return None
-    finally:
-        session.close()
+    answer = public_answer(address)
+    return answer.status_code if answer is not None else None
 
 
-def _check(address: str) -> None:
+def _problem(address: str) -> str | None:
+    """Why an address is not healthy after several attempts; None if it is."""
     status = None
     for number in range(TRIES):
         if number:
             time.sleep(PAUSE)
         status = site_status(address)
         if status is not None and status < 400:
-            return
-    told = f"it answers {status}" if status else "it cannot be reached"
-    raise DeploymentFailed(f"Cloudflare took the files, but the address is not healthy: {told}.")
-
-
-def _upload(
-    task: DeploymentTask,
-    account: str,
-    jwt: str,
-    buckets: Sequence[Sequence[str]],
-    by_name: Mapping[str, Asset],
-) -> str:
-    """Upload the files that Cloudflare lacks; the text that says they are there. Raises DeploymentFailed."""
-    done = jwt
-    for bucket in buckets:
-        wanted = [by_name[name] for name in bucket if name in by_name]
-        with jobs.transaction():
-            try:
-                read = dict(read_blobs(task.account_id, {each.hash for each in wanted}))
-            except BlobDamaged:
-                raise DeploymentFailed(
-                    "A file cannot be read: the storage lost or changed its bytes."
-                ) from None
-        files = {
-            each.name: (each.name, base64.b64encode(read.get(each.hash, b"")), _type(each.path))
-            for each in wanted
-        }
-        said = _call(jwt, "POST", f"{account}/assets/upload?base64=true", files=files)
-        done = str(said.get("jwt") or done)
-    return done
+            return None
+    return f"it answers {status}" if status else "it cannot be reached"
 
 
 def _type(path: str) -> str:
     return mimetypes.guess_type(path)[0] or "application/octet-stream"
 
 
+def _rows(value: Any) -> list[Mapping[str, Any]]:
+    """The objects of a list of an answer."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 def _call(token: str, method: str, path: str, **body: Any) -> Mapping[str, Any]:
-    """The `result` of a call. Raises DeploymentFailed, without what was sent."""
-    base = extension("settings").cloudflare_base_url
-    try:
-        answer = requests.request(
-            method,
-            f"{base}{path}",
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=SECONDS,
-            allow_redirects=False,
-            **body,
-        )
-        said = answer.json()
-    except (requests.RequestException, ValueError):
-        raise DeploymentFailed("Cloudflare cannot be reached, or does not answer as expected.") from None
-    if answer.status_code >= 300 or not isinstance(said, dict) or not said.get("success"):
-        raise DeploymentFailed(f"Cloudflare answered {answer.status_code}{_reason(said)}.")
-    result = said.get("result")
+    """The `result` of a call. Raises DeploymentFailed, without what was sent, ProviderBusy, ProviderMissing."""
+    answer = call(WHO, method, f"{extension('settings').cloudflare_base_url}{path}", token, **body)
+    if not answer.said.get("success"):
+        raise DeploymentFailed(f"Cloudflare refused{first_message(answer.said)}.")
+    result = answer.said.get("result")
     return result if isinstance(result, dict) else {}
-
-
-def _reason(said: Any) -> str:
-    errors = said.get("errors") if isinstance(said, dict) else None
-    first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
-    return f": {str(first['message'])[:300].rstrip('.')}" if first.get("message") else ""
 
 
 register_adapter(CloudflareAdapter())

@@ -32,12 +32,20 @@ def _cloudflare(token: str) -> Mapping[str, Any]:
 
 
 def _railway(token: str) -> Mapping[str, Any]:
+    """A token of an account says whose it is; one of a workspace only which workspaces it reaches."""
     base = extension("settings").railway_base_url
     said = _ask("Railway", "POST", base, token, {"query": "query { me { id name } }"})
     me = _part(_part(said, "data"), "me")
-    if "id" not in me:
-        raise ProviderTokenRefused("Railway does not accept this token.")
-    return {"user_id": str(me["id"])[:100], "name": str(me.get("name") or "")[:200]}
+    if "id" in me:
+        return {"user_id": str(me["id"])[:100], "name": str(me.get("name") or "")[:200]}
+    said = _ask("Railway", "POST", base, token, {"query": "query { apiToken { workspaces { id name } } }"})
+    listed = _part(_part(said, "data"), "apiToken").get("workspaces")
+    first = next((each for each in listed if isinstance(each, dict)), {}) if isinstance(listed, list) else {}
+    if "id" not in first:
+        raise ProviderTokenRefused(
+            "Railway does not accept this token. Use one of an account or a workspace, not of a project."
+        )
+    return {"workspace_id": str(first["id"])[:100], "name": str(first.get("name") or "")[:200]}
 
 
 def _ask(who: str, method: str, url: str, token: str, body: Any = None) -> Mapping[str, Any]:

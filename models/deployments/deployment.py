@@ -25,7 +25,7 @@ WIRE_WORDS = dict.fromkeys(UNDER_WAY, "deploying") | {
 }
 """The three words of the contract: one that was taken back is no success."""
 TRIGGERS = ("manual", "chat", "auto")
-ADAPTERS = ("static", "cloudflare", "webhook")
+ADAPTERS = ("static", "cloudflare", "webhook", "railway")
 STEPS = ("install", "build", "deploy")
 STREAMS = ("stdout", "stderr")
 NAME_PATTERN = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -44,7 +44,8 @@ class Deployment(Base):
     """One deployment of a snapshot, which it pins: deploying the same again gives the same bytes.
 
     `tree_hash` is the folder that is served (`static`), `external_id` what the provider calls it, `detail` what was planned: the folder,
-    its files and bytes, the names of variables. `released_at` is when it was last made live. `error` says why it failed or was taken
+    its files and bytes, the names of variables; `noted` what the provider calls its parts, by which it is continued and released again;
+    `releases` the deployment that it releases again, and `former` what was noted of that. `released_at` is when it was last made live. `error` says why it failed or was taken
     back."""
 
     __tablename__ = "deployment"

@@ -1,6 +1,8 @@
 """What a place to deploy to must be able to do, and the places that this server knows."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import select
@@ -9,12 +11,12 @@ from models.core.db import db
 from models.core.errors import Invalid
 from models.deployments.deployment import Deployment
 from models.deployments.deployment_setting import DeploymentSetting
-from models.projects.environment import EnvironmentVariable
+from models.projects.environment import EnvironmentVariable, opened_variables
 from models.projects.project import Project
 from models.projects.workspaces.workspace import Workspace
 
 Log = Callable[[str, str], None]
-"""Takes a step (`install`, `build`, `deploy`) and a line."""
+"""Takes a step (`install`, `build`, `deploy`) and a line, or several of them."""
 
 
 class NotDeployable(Invalid):
@@ -24,18 +26,34 @@ class NotDeployable(Invalid):
 
 
 class DeploymentFailed(Exception):
-    """The place did not take it, or it is not healthy there. The message is for the user, and has no secret."""
+    """The place did not take it, or it is not healthy there. The message is for the user, and has no secret. `resources` are there all the
+    same, as those of `DeploymentOutcome`."""
+
+    def __init__(self, message: str, resources: Sequence[tuple[str, str, str]] = ()) -> None:
+        super().__init__(message)
+        self.resources = resources
+
+
+class ProviderBusy(DeploymentFailed):
+    """The place does not answer, or allows no more calls now: the same is tried again in so many seconds, and fails only after several
+    times."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class Capabilities(NamedTuple):
     """`title` is what pages call it, `provider` whose credential it needs. `instant`: it is done within the transaction that asks.
-    `releases`: an earlier deployment can be released again. `waits`: somebody else says how it ended."""
+    `releases`: an earlier deployment can be released again. `waits`: somebody else says how it ended. `logs`: the place tells what it did
+    and does with a deployment."""
 
     title: str
     provider: str | None = None
     instant: bool = False
     releases: bool = False
     waits: bool = False
+    logs: bool = False
 
 
 class DeploymentPlan(NamedTuple):
@@ -52,7 +70,9 @@ class DeploymentPlan(NamedTuple):
 
 class DeploymentTask(NamedTuple):
     """All that a deployment outside of a transaction needs, as plain values. `key` stays the same when it is repeated, `name` is what the
-    provider should call it. `secret` and `metadata` are of the credential or the webhook: never log them."""
+    provider should call it. `secret`, `metadata` and `variables` (values by name) are of the credential, the webhook and the project: never
+    log them. `noted` is what was noted of it at the provider (`note`), `former` that of the deployment to release again. `polls` counts how
+    often it was looked at."""
 
     key: str
     account_id: str
@@ -61,16 +81,30 @@ class DeploymentTask(NamedTuple):
     facts: Mapping[str, Any]
     secret: bytes
     metadata: Mapping[str, Any]
+    variables: Mapping[str, str] = MappingProxyType({})
+    noted: Mapping[str, str] = MappingProxyType({})
+    former: Mapping[str, str] = MappingProxyType({})
+    polls: int = 0
 
 
 class DeploymentOutcome(NamedTuple):
-    """How a deployment went at the provider: whether it is live and healthy, or goes on there; its address, what the provider calls it, and
-    resources that it made there (type, the provider's id, name)."""
+    """How a deployment went at the provider: whether it is live and healthy, or goes on there, and then in how many seconds it is looked
+    at again (None: somebody reports it); its address, what the provider calls it, and resources that it made there (type, the provider's id,
+    name)."""
 
     done: bool = True
     url: str | None = None
     external_id: str | None = None
     resources: Sequence[tuple[str, str, str]] = ()
+    again: float | None = None
+
+
+class ProviderLine(NamedTuple):
+    """A line of what a place tells of a deployment."""
+
+    at: datetime | None
+    stream: str
+    text: str
 
 
 class DeploymentHealth(NamedTuple):
@@ -95,7 +129,15 @@ class DeploymentAdapter(Protocol):
         """What `deploy` needs. Raises DeploymentFailed."""
 
     def deploy(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
-        """Do it, and check the health of the result. Idempotent by the key of the task. Raises DeploymentFailed."""
+        """Do it, or continue it, and check the health of the result. Idempotent by the key of the task. Raises DeploymentFailed,
+        ProviderBusy."""
+
+    def release(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
+        """Let the place serve the `former` deployment again, and check its health; not for those that are `instant`. Idempotent as `deploy`.
+        Raises DeploymentFailed."""
+
+    def logs(self, task: DeploymentTask) -> Sequence[ProviderLine]:
+        """What the place tells of a deployment, in order. Raises DeploymentFailed."""
 
     def health(self, deployment: Deployment) -> DeploymentHealth:
         """Whether a live deployment answers."""
@@ -132,3 +174,14 @@ def variable_names(project_id: str, workspace_id: str) -> list[str]:
         (EnvironmentVariable.workspace_id.is_(None)) | (EnvironmentVariable.workspace_id == workspace_id),
     )
     return sorted(set(db.session.scalars(query)))
+
+
+def deployed_variables(project: Project, workspace: Workspace) -> dict[str, str]:
+    """The values of the variables that a deployment of the workspace is given, by name. Never log them. Raises DeploymentFailed for one that
+    cannot be read."""
+    found = {each.row.key: each.value for each in opened_variables(project, workspace)}
+    if lost := next((key for key, value in found.items() if value is None), None):
+        raise DeploymentFailed(
+            f"The value of the variable {lost} cannot be read: the secret key of this server changed. Set it again."
+        )
+    return {key: value for key, value in found.items() if value is not None}

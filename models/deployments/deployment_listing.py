@@ -1,6 +1,6 @@
 """Lists of deployments and their logs, and what pages and other rooms say about them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select, tuple_
@@ -35,6 +35,18 @@ def live_deployment(workspace_id: str) -> Deployment | None:
     """The deployment of a workspace that is live."""
     query = select(Deployment).where(Deployment.workspace_id == workspace_id, Deployment.state == "live")
     return db.session.scalars(query.order_by(Deployment.released_at.desc()).limit(1)).one_or_none()
+
+
+def noted_before(workspace_id: str, adapter: str) -> Mapping[str, str]:
+    """What was noted of the newest deployment of a workspace at a provider: that goes on to be used, though the project is named anew."""
+    noted = Deployment.detail["noted"]
+    query = select(noted).where(
+        Deployment.workspace_id == workspace_id,
+        Deployment.adapter == adapter,
+        noted["resource"].astext.is_not(None),
+    )
+    newest = query.order_by(Deployment.started_at.desc(), Deployment.id.desc()).limit(1)
+    return db.session.scalars(newest).one_or_none() or {}
 
 
 def is_under_way(deployment: Deployment) -> bool:

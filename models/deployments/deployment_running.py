@@ -125,8 +125,8 @@ def deploy(
 
 
 def release_again(caller: ProjectCaller, id: str) -> Deployment:
-    """Roll back, or forward: make an earlier deployment the live one, with the bytes that it had. The one that was live is `rolled_back`.
-    Idempotent. Flushes. Raises NotFound, Forbidden, Conflict (409) for one that cannot be released, or whose files cannot be read."""
+    """Roll back, or forward: make an earlier deployment the live one, with the bytes that it had. The one that was live is `rolled_back`. At a
+    provider that is another deployment, which a job does and which is returned. Idempotent. Flushes. Raises NotFound, Forbidden, Conflict (409) for one that cannot be released, or whose files cannot be read."""
     project, deployment = own_deployment(caller, id, "edit_projects")
     lock_name(f"deploy {deployment.workspace_id}")
     db.session.refresh(deployment)
@@ -137,6 +137,10 @@ def release_again(caller: ProjectCaller, id: str) -> Deployment:
         raise Conflict(
             "This deployment cannot be released again. Deploy its snapshot anew.", code="not_releasable"
         )
+    if adapter.capabilities.provider is not None:
+        from models.deployments.provider_release import release_elsewhere  # it imports this module
+
+        return release_elsewhere(caller, deployment)
     health = adapter.health(deployment)
     if not health.ok:
         raise Conflict(f"It is not released: {health.sentence[0].lower()}{health.sentence[1:]}")
@@ -223,13 +227,13 @@ def fail(deployment: Deployment, reason: str) -> None:
 
 
 def succeed(deployment: Deployment, url: str | None) -> None:
-    """The deployment is live elsewhere, and healthy. Those of the workspace that were live are `stopped`, and its site on this server is
-    offline. Flushes."""
+    """The deployment is live elsewhere, and healthy. Those of the workspace that were live are `stopped`, or `rolled_back` if it is an earlier
+    one again, and its site on this server is offline. Flushes."""
     site = db.session.get(DeployedSite, deployment.workspace_id)
     if site is not None and site.deployment_id is not None:
         site.deployment_id = None
         write_log(deployment, "deploy", ["The site on this server is offline now."])
-    _make_live(deployment, url, "stopped")
+    _make_live(deployment, url, "rolled_back" if deployment.detail.get("releases") else "stopped")
     add_event(
         deployment.project_id,
         "deployment.live",

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sqlalchemy import select
+
 from models.core.db import db
+from models.deployments.deployment import Deployment
 from models.deployments.deployment_adapter import DeploymentFailed, adapters
+from models.deployments.deployment_running import write_log
 from models.deployments.infrastructure_resource import InfrastructureResource, mark_deleted, resource_of
 from models.deployments.provider_credential import credential_of, token_of
 from models.projects.project_access import ProjectCaller, own_project
@@ -43,7 +47,17 @@ def destroy_at_provider(ending: ResourceEnding) -> str | None:
 
 
 def end_resource(ending: ResourceEnding, error: str | None) -> None:
-    """Mark a resource as deleted after its provider was asked. Idempotent. Flushes."""
+    """Mark a resource as deleted after its provider was asked; deployments that were live there are `stopped`. Idempotent. Flushes."""
     row = db.session.get_one(InfrastructureResource, ending.id)
-    if row.status != "deleted":
-        mark_deleted(row, error)
+    if row.status == "deleted":
+        return
+    mark_deleted(row, error)
+    live = select(Deployment).where(
+        Deployment.project_id == row.project_id,
+        Deployment.adapter == row.provider,
+        Deployment.state == "live",
+        Deployment.detail["noted"]["resource"].astext == row.provider_resource_id,
+    )
+    for deployment in db.session.scalars(live.with_for_update()).all():
+        deployment.state = "stopped"
+        write_log(deployment, "deploy", [f"The resource {row.name} was destroyed, so it is live no longer."])

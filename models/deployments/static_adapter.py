@@ -1,6 +1,6 @@
 """The adapter `static`: serves a folder of a snapshot straight from the stored bytes, on an origin of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.core.db import db
@@ -15,6 +15,7 @@ from models.deployments.deployment_adapter import (
     DeploymentTask,
     Log,
     NotDeployable,
+    ProviderLine,
     register_adapter,
 )
 from models.deployments.deployment_setting import DeploymentSetting
@@ -59,6 +60,14 @@ class StaticAdapter:
     def deploy(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
         """As `task`."""
         raise NotImplementedError
+
+    def release(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
+        """As `task`."""
+        raise NotImplementedError
+
+    def logs(self, task: DeploymentTask) -> Sequence[ProviderLine]:
+        """It runs nothing that could write."""
+        raise DeploymentFailed("A static site writes no log.")
 
     def health(self, deployment: Deployment) -> DeploymentHealth:
         """Whether its first page can be read."""

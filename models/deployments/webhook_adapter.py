@@ -1,7 +1,7 @@
 """The adapter `webhook`: asks one's own CI to deploy, by a signed request, and waits until it reports the result."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -19,10 +19,13 @@ from models.deployments.deployment_adapter import (
     DeploymentTask,
     Log,
     NotDeployable,
+    ProviderBusy,
+    ProviderLine,
     register_adapter,
     variable_names,
 )
 from models.deployments.deployment_setting import DeploymentSetting, setting_of, webhook_secret
+from models.deployments.provider_calls import PAUSE
 from models.orgs.webhook_sending import OutgoingEvent, send_event, signatures
 from models.projects import Project, Workspace
 from models.projects.snapshots.manifest_store import tree_entries
@@ -91,11 +94,17 @@ class WebhookAdapter:
         )
         answer = send_event(event)
         if not answer.ok:
-            raise DeploymentFailed(
-                f"The CI answered {answer.status}." if answer.status else "The CI cannot be reached."
-            )
+            raise _refusal(answer.status)
         log("deploy", f"The CI answered {answer.status}. It reports the result.")
         return DeploymentOutcome(done=False)
+
+    def release(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
+        """Only the CI could: its snapshot is deployed anew."""
+        raise DeploymentFailed("A CI releases nothing again. Deploy the snapshot anew.")
+
+    def logs(self, task: DeploymentTask) -> Sequence[ProviderLine]:
+        """Only the CI knows them."""
+        raise DeploymentFailed("The log is at your CI.")
 
     def health(self, deployment: Deployment) -> DeploymentHealth:
         """Only the CI knows it afterwards."""
@@ -104,6 +113,19 @@ class WebhookAdapter:
     def destroy(self, provider_resource_id: str, token: str, metadata: Mapping[str, Any]) -> None:
         """It makes no resources."""
         raise DeploymentFailed("A CI has no resources here.")
+
+
+def _refusal(status: int | None) -> DeploymentFailed:
+    """Why the CI did not take it, which a repetition may mend if it is busy or down."""
+    if status is None:
+        return ProviderBusy("The CI cannot be reached.", PAUSE)
+    if status == 429 or status >= 500:
+        return ProviderBusy(f"The CI answered {status}.", PAUSE)
+    if status in (401, 403):
+        return DeploymentFailed(
+            f"The CI answered {status}: it does not accept the request. Compare the secret there with that of the settings."
+        )
+    return DeploymentFailed(f"The CI answered {status}.")
 
 
 def _checked(address: str, log: Log) -> DeploymentOutcome:

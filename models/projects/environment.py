@@ -137,6 +137,11 @@ def plain_variables(
     return found
 
 
+def opened_variables(project: Project, workspace: Workspace) -> list[OpenedVariable]:
+    """The variables of a project as a workspace has them, for what the server runs there. Never log their values."""
+    return _opened(project, workspace)
+
+
 def set_variable(
     caller: ProjectCaller, project_id: str, new: NewVariable, workspace_id: str | None = None
 ) -> None:

@@ -6,6 +6,7 @@ import hmac
 import json
 import logging
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -14,43 +15,37 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.core import jobs
 from models.core.db import now
-from models.deployments import Deployment, InfrastructureResource, ProviderCredential, cloudflare_adapter
+from models.deployments import (
+    Deployment,
+    InfrastructureResource,
+    ProviderCredential,
+    cloudflare_adapter,
+    railway_adapter,
+)
 from models.deployments.provider_credential import token_of
 from tests.deployments.deployment_calls import SITE, SiteCalls
+from tests.deployments.provider_runs import (
+    CREDENTIALS,
+    SECRET,
+    addresses_answer,
+    choose,
+    log_of,
+    newest,
+    reach,
+    run_jobs,
+    step,
+)
 from tests.factories import Person
 from tests.fakes.deploy_providers import GOOD, FakeProviders, providers
 from tests.projects.project_calls import ProjectsApi
 
 __all__ = ["providers"]
 
-SECRET = "secret-of-the-ci-123"
-CREDENTIALS = "/infrastructure/credentials"
-
 
 @pytest.fixture(autouse=True)
 def reached(app: Flask, providers: FakeProviders, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server calls the fakes."""
-    changed = {
-        "cloudflare_base_url": providers.address,
-        "railway_base_url": f"{providers.address}/railway",
-        "stoa_outgoing_networks": ("127.0.0.0/8",),
-    }
-    known = app.extensions["settings"].model_copy(update=changed)
-    monkeypatch.setitem(app.extensions, "settings", known)
-    monkeypatch.setattr(cloudflare_adapter, "PAUSE", 0.0)
-
-
-def newest(session: OrmSession) -> Deployment:
-    session.rollback()
-    return session.scalars(select(Deployment).order_by(Deployment.started_at.desc()).limit(1)).one()
-
-
-def run_jobs(session: OrmSession) -> None:
-    session.rollback()
-    waiting = "SELECT args FROM procrastinate_jobs WHERE task_name = 'deployments.run' ORDER BY id"
-    for args in session.execute(text(waiting)).scalars().all():
-        session.rollback()
-        jobs.run_deployment(**args)
+    reach(app, providers, monkeypatch)
 
 
 def test_a_token_is_verified_sealed_replaced_and_forgotten(
@@ -97,7 +92,6 @@ def test_a_token_is_verified_sealed_replaced_and_forgotten(
 def test_cloudflare_gets_only_new_files_and_its_worker_is_destroyed(
     pier: SiteCalls, session: OrmSession, providers: FakeProviders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloudflare_adapter, "site_status", lambda address: 200)
     assert pier.change(adapter="cloudflare")[0] == 200
     first = pier.push(SITE)
     assert pier.deploy()["error"] == "Add a token of Cloudflare under Connections."
@@ -106,9 +100,11 @@ def test_cloudflare_gets_only_new_files_and_its_worker_is_destroyed(
     run_jobs(session)
     live = newest(session)
     assert (live.state, live.error) == ("live", None)
-    assert live.url == f"https://{live.external_id}.ada.workers.dev"
+    worker, _, version = (live.external_id or "").partition("@")
+    assert live.url == f"https://{worker}.ada.workers.dev"
+    assert providers.served[worker] == [version]
     assert sorted(providers.has.values()) == sorted(each.encode() for each in SITE.values())
-    assert providers.workers[live.external_id or ""]["assets"]["jwt"] == "done"
+    assert providers.workers[worker]["assets"]["jwt"] == "done"
     before = len(providers.has)
     pier.push(SITE | {"index.html": "two"}, [first])
     pier.deploy()
@@ -121,29 +117,99 @@ def test_cloudflare_gets_only_new_files_and_its_worker_is_destroyed(
     assert providers.workers == {}
     gone = pier.api("get", path)[1]["resource"]
     assert (gone["status"], gone["error"]) == ("deleted", None)
+    assert newest(session).state == "stopped"
 
 
 def test_a_status_never_contradicts_what_the_address_answers(
     pier: SiteCalls, session: OrmSession, providers: FakeProviders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pier.push(SITE)
-    pier.api("post", CREDENTIALS, {"provider": "cloudflare", "api_token": GOOD})
-    pier.change(adapter="cloudflare")
-    faults: list[tuple[str, int | None, str]] = [
-        ("", 500, "it answers 500"),
-        ("", None, "it cannot be reached"),
-        ("assets/upload", 200, "Cloudflare answered 500: Out of order."),
-        ("assets-upload-session", 200, "Cloudflare answered 500: Out of order."),
-    ]
-    for fails, status, reason in faults:
-        providers.fails, providers.has = fails, {}
-        monkeypatch.setattr(cloudflare_adapter, "site_status", lambda _, answer=status: answer)
+    choose(pier, providers, "cloudflare")
+    pier.deploy()
+    live = step(session)
+    (served,) = providers.served.values()
+    answers: list[tuple[int | None, str]] = [(500, "it answers 500"), (None, "it cannot be reached")]
+    for status, reason in answers:
+        addresses_answer(monkeypatch, status)
         pier.deploy()
-        run_jobs(session)
-        row = newest(session)
-        assert row.state == "failed"
+        row = step(session)
+        assert (row.state, row.released_at) == ("failed", None)
         assert reason in (row.error or "")
-    assert session.scalars(select(InfrastructureResource)).all() == []
+        assert "It serves the version before again." in (row.error or "")
+        assert f"{live.external_id}".endswith(f"@{served[0]}")
+        assert session.get_one(Deployment, live.id).state == "live"
+    (resource,) = session.scalars(select(InfrastructureResource)).all()
+    assert resource.status == "ready"
+
+
+def test_cloudflare_serves_an_earlier_version_again(
+    pier: SiteCalls, session: OrmSession, providers: FakeProviders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(pier, providers, "cloudflare")
+    first = pier.push(SITE)
+    pier.deploy()
+    one = step(session)
+    pier.push(SITE | {"index.html": "two"}, [first])
+    pier.deploy()
+    two = step(session)
+    (served,) = providers.served.values()
+    release = f"/infrastructure/deployments/{one.id}/release"
+    status, body = pier.api("post", release)
+    assert (status, body["deployment"]["status"]) == (200, "deploying")
+    assert pier.api("post", release)[1]["deployment"]["id"] == body["deployment"]["id"] != one.id
+    uploads = len(providers.has)
+    again = step(session)
+    assert (again.state, again.external_id, again.snapshot_id) == ("live", one.external_id, one.snapshot_id)
+    assert session.get_one(Deployment, two.id).state == "rolled_back"
+    assert (served[0], len(providers.has)) == (f"{one.external_id}".partition("@")[2], uploads)
+    assert [len(each) for each in providers.versions.values()] == [2]
+    told = pier.api("get", f"/infrastructure/deployments/{two.id}/provider-logs")[1]
+    assert [each["content"] for each in told["lines"]] == [
+        f"The version {served[1]} serves 100 % of requests."
+    ]
+    addresses_answer(monkeypatch, 503)
+    pier.api("post", f"/infrastructure/deployments/{two.id}/release")
+    broken = step(session)
+    assert broken.state == "failed"
+    assert (served[0], session.get_one(Deployment, again.id).state) == (served[2], "live")
+    providers.versions[next(iter(providers.versions))].pop()
+    addresses_answer(monkeypatch, 200)
+    pier.api("post", f"/infrastructure/deployments/{two.id}/release")
+    assert step(session).error == "Cloudflare no longer has this version. Deploy its snapshot anew."
+
+
+def test_a_cloud_continues_what_a_dead_worker_began(
+    pier: SiteCalls, session: OrmSession, providers: FakeProviders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    first = pier.push(SITE)
+    for place, adapter, fact in (
+        ("cloudflare", cloudflare_adapter, "version"),
+        ("railway", railway_adapter, "deployment"),
+        ("railway", railway_adapter, "resource"),
+    ):
+        choose(pier, providers, place)
+        for _ in range(2):
+            pier.deploy()
+            noted = adapter.note
+
+            def die(id: str, fact: str = fact, noted: Any = noted, **facts: str) -> None:
+                if fact in facts:
+                    raise Killed
+                noted(id, **facts)
+
+            with monkeypatch.context() as dying:
+                dying.setattr(adapter, "note", die)
+                with pytest.raises(Killed):
+                    step(session)
+            assert newest(session).state == "releasing"
+            assert step(session, 2).state == "live"
+    assert [len(each) for each in providers.versions.values()] == [2]
+    railway = providers.railway
+    assert (len(railway.uploads), len(railway.projects), len(railway.services)) == (4, 1, 1)
+    assert newest(session).snapshot_id == first
 
 
 def test_a_ci_is_asked_by_a_signed_request_and_reports(
@@ -192,10 +258,7 @@ def test_a_ci_is_asked_by_a_signed_request_and_reports(
     pier.api("post", f"/infrastructure/deployments/{second.id}/status", answer)
     run_jobs(session)
     assert (newest(session).state, newest(session).url) == ("live", f"{providers.address}/railway")
-    providers.ci_status = 503
-    pier.deploy()
-    run_jobs(session)
-    assert newest(session).error == "The CI answered 503."
+    assert log_of(pier, newest(session)).count("Live at") == 1
 
 
 def test_a_deployment_of_which_nothing_is_heard_fails(
@@ -221,7 +284,6 @@ def test_secrets_are_in_no_log_answer_or_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(cloudflare_adapter, "site_status", lambda address: 200)
     value = "value-of-a-variable-99"
     pier.api(
         "post", f"/projects/{pier.project}/env-vars", {"key": "TOKEN", "value": value, "is_secret": True}

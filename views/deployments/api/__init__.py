@@ -3,9 +3,17 @@
 from views.deployments.api import (
     credential_routes,
     deployment_routes,
+    provider_log_routes,
     resource_routes,
     workspace_deploy_routes,
 )
 from views.deployments.api.deployments_api_blueprint import bp
 
-__all__ = ["bp", "credential_routes", "deployment_routes", "resource_routes", "workspace_deploy_routes"]
+__all__ = [
+    "bp",
+    "credential_routes",
+    "deployment_routes",
+    "provider_log_routes",
+    "resource_routes",
+    "workspace_deploy_routes",
+]

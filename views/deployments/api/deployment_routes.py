@@ -36,7 +36,7 @@ MOST, DEFAULT = 100, 30
 class SettingsChange(Body):
     """Omitted keys stay, null clears."""
 
-    adapter: str | None = Field(None, description="`static`, `cloudflare` or `webhook`")
+    adapter: str | None = Field(None, description="`static`, `cloudflare`, `railway` or `webhook`")
     auto_deploy: Missing[bool] = Field(None, description="Deploy each time the head of the workspace moves")
     run_checks: Missing[bool] = Field(
         None, description="Run the checks of the files before it deploys by itself; if one fails, it does not"
@@ -233,7 +233,10 @@ def report_deployment_status(deployment_id: str) -> Response:
     scope=scopes.PROJECTS_WRITE,
     parameters=[DEPLOYMENT_ID],
     answers={
-        200: ("It is live", DeploymentAnswer),
+        200: (
+            "It is live; or the deployment under way that brings it back at its provider",
+            DeploymentAnswer,
+        ),
         **NOT_YOURS,
         409: "It cannot be released again (`NOT_RELEASABLE`), or its files cannot be read (`CONFLICT`)",
     },

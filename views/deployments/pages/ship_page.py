@@ -110,13 +110,15 @@ def release(project_id: str, deployment_id: str) -> ResponseReturnValue:
     project = viewed_project(project_id, "edit_projects")
     row = viewed_deployment(project, deployment_id, "edit_projects")
     try:
-        running.release_again(viewer(), row.id)
+        released = running.release_again(viewer(), row.id)
     except Conflict as error:
         db.session.rollback()
         toast(error.message, "bad")
-    else:
-        db.session.commit()
-        toast("It is live again.")
+        return see_other(url_for("deployments.ship", project_id=project_id, workspace=row.workspace_id))
+    db.session.commit()
+    if listing.is_under_way(released):
+        return see_other(url_for("deployments.deployment", project_id=project_id, deployment_id=released.id))
+    toast("It is live again.")
     return see_other(url_for("deployments.ship", project_id=project_id, workspace=row.workspace_id))
 
 
