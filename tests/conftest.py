@@ -39,6 +39,7 @@ from app import create_app
 from models.core.db import db, engine_options
 from models.core.postgres import embedded_url, release
 from models.core.settings import Settings, load_settings
+from models.deployments import site_traffic
 from models.gateway.refused_calls import RefusedCalls
 from models.orgs import Org
 from tests import described, factories, lock_order
@@ -50,6 +51,7 @@ from tests.fakes.webhook import webhook
 from tests.server import wait_for_requests
 
 lock_order.watch()
+site_traffic.FLUSH_SECONDS = 3_600.0  # what one test counted disturbs no other
 
 # 200 ms for an example, the default, are not enough for a busy machine
 property_settings.register_profile(

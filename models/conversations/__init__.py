@@ -1,6 +1,7 @@
 """Conversations with agents about a workspace: each turn edits files, and its changes become a snapshot."""
 
 from models.conversations import conversation_turn as conversation_turn  # registers its kind of turn
+from models.conversations import deploy_events as deploy_events  # follow deployments
 from models.conversations import exported_conversations as exported_conversations  # its files of the export
 from models.conversations.conversation import ConversationQuestion, ProjectConversation, TimelineItem
 from models.conversations.conversation_access import (

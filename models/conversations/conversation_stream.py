@@ -1,15 +1,21 @@
-"""The events of a conversation as the contract names them, over all of its turns, to be continued after the last one that a client has."""
+"""The events of a conversation as the contract names them, over all of its turns, to be continued after the last one that a client has.
+
+The id of an event is the turn's, the number of the event there, and the number of the last event of deployments: `turn:number+number`.
+"""
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from sqlalchemy import select, tuple_
 
+from models.conversations.conversation import ProjectConversation
 from models.conversations.conversation_access import QUEUED
 from models.conversations.conversation_prompts import NEWS
 from models.conversations.conversation_wire import PREFIXES
+from models.conversations.deploy_events import ToldEvent, deploy_events_after, first_deploy_event
 from models.core.db import db
 from models.turns import LoggedEvent, Turn, TurnEngine
 
@@ -19,7 +25,6 @@ AS_THEY_ARE = frozenset(
     {
         *("message_status", "message_complete", "timeline_item", "files_changed", "message_update"),
         *("timeline_summary", "warning", "error", "project_info"),
-        *("deployment_started", "deployment_log", "deployment_complete"),
     }
 )
 """Events that turns record with the names of the contract."""
@@ -34,17 +39,20 @@ class WireEvent(NamedTuple):
 
 
 class ConversationNews:
-    """Wakes the watchers of conversations in this process when a turn begins anywhere. Made once, for the process's engine of turns."""
+    """Wakes the watchers of conversations in this process when a turn begins anywhere, or a deployment tells something. Made once, for the
+    process's engine of turns."""
 
     def __init__(self, engine: TurnEngine) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, set[threading.Event]] = {}
+        self._turns: dict[str, list[str]] = {}
+        """The turns that are watched, one for each watcher, by their threads."""
+        self._log = engine.log
         engine.log.on_notice.append(self._hear)
-        self._listen = engine.log.listen
 
     def wait(self, thread_id: str, seconds: float, ready: Callable[[], bool]) -> None:
-        """Wait until a turn of the thread begins; not at all if `ready` says that there is one, asked once the watcher is listed."""
-        self._listen()
+        """Wait until there is news of the thread; not at all if `ready` says that there is some, asked once the watcher is listed."""
+        self._log.listen()
         event = threading.Event()
         with self._lock:
             self._waiting.setdefault(thread_id, set()).add(event)
@@ -58,44 +66,78 @@ class ConversationNews:
                 if not left:
                     self._waiting.pop(thread_id, None)
 
+    @contextmanager
+    def watching(self, thread_id: str, turn_id: str) -> Iterator[None]:
+        """Meanwhile news of the thread wakes the watchers of this turn."""
+        with self._lock:
+            self._turns.setdefault(thread_id, []).append(turn_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                left = self._turns[thread_id]
+                left.remove(turn_id)
+                if not left:
+                    del self._turns[thread_id]
+
     def _hear(self, payload: str) -> None:
         if not payload.startswith(NEWS):
             return
+        thread_id = payload.removeprefix(NEWS)
         with self._lock:
-            for event in self._waiting.get(payload.removeprefix(NEWS), ()):
+            for event in self._waiting.get(thread_id, ()):
                 event.set()
+            turns = set(self._turns.get(thread_id, ()))
+        for turn_id in turns:
+            self._log.nudge(turn_id)
 
 
 class ConversationStream:
     """One watcher of one conversation. `allowed` says, in a context, whether it may still see it."""
 
     def __init__(
-        self, engine: TurnEngine, news: ConversationNews, thread_id: str, allowed: Callable[[], bool]
+        self,
+        engine: TurnEngine,
+        news: ConversationNews,
+        conversation: ProjectConversation,
+        allowed: Callable[[], bool],
     ) -> None:
-        self._engine, self._news, self._thread_id, self._allowed = engine, news, thread_id, allowed
+        self._engine, self._news, self._allowed = engine, news, allowed
+        self._id, self._thread_id = conversation.id, conversation.thread_id
+        self._place = ":0"
+        """The turn and the number of the last event of it that was told."""
+        self._deployed = 0
+        """The number of the last event of deployments that was told."""
         self._begun: set[str] = set()
         """Messages whose beginning was told."""
         self._pieces: set[str] = set()
         """Messages of which pieces were told."""
 
     def events(self, after: str = "") -> Iterator[WireEvent | None]:
-        """The events after the one with this id, or from the beginning of the turn in progress; then those of the turns that follow, until
-        the watcher goes; None now and then while nothing happens. Holds no connection while it waits."""
+        """The events after the one with this id, or from the beginning of the turn in progress and of deployments under way; then those that
+        follow, until the watcher goes; None now and then while nothing happens. Holds no connection while it waits."""
         turn, seq = self._start(after)
         while True:
             if turn is not None:
-                yield from self._of_turn(turn, seq)
+                self._place = f"{_short(turn)}:{seq}"
+            yield from self._deployments()
+            if turn is not None:
+                with self._news.watching(self._thread_id, turn.id):
+                    yield from self._deployments()
+                    yield from self._of_turn(turn, seq)
             following = self._following(turn)
             if following is not None:
                 turn, seq = following, 0
                 continue
+            yield from self._deployments()
+            seq = int(self._place.partition(":")[2])
             if not self._checked():
                 return
             waited: Turn | None = turn
             self._news.wait(
                 self._thread_id,
                 WAIT_SECONDS,
-                lambda last=waited: self._following(last) is not None,  # type: ignore[misc]
+                lambda last=waited: self._following(last) is not None or bool(self._told_next()),  # type: ignore[misc]
             )
             yield None
 
@@ -108,10 +150,25 @@ class ConversationStream:
                     return
             if not batch:
                 yield None
+                yield from self._deployments()
             for event in batch:
-                id = f"{turn.id.removeprefix(PREFIXES['assistant'])}:{event.seq}"
+                self._place = f"{_short(turn)}:{event.seq}"
                 for name, data in self._wire(turn, event):
-                    yield WireEvent(id, name, data)
+                    yield WireEvent(self._event_id(), name, data)
+
+    def _deployments(self) -> Iterator[WireEvent]:
+        """What deployments told since the last time."""
+        while told := self._told_next():
+            for event in told:
+                self._deployed = event.id
+                yield WireEvent(self._event_id(), event.name, event.data)
+
+    def _told_next(self) -> Sequence[ToldEvent]:
+        with self._engine.context():
+            return deploy_events_after(self._id, self._deployed)
+
+    def _event_id(self) -> str:
+        return f"{self._place}+{self._deployed}"
 
     def _wire(self, turn: Turn, event: LoggedEvent) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """What an event of the turn is in the contract."""
@@ -140,8 +197,13 @@ class ConversationStream:
 
     def _start(self, after: str) -> tuple[Turn | None, int]:
         """The turn to begin with, and the number after which its events are told."""
-        turn_id, _, number = after.partition(":")
+        turn_id, _, rest = after.partition(":")
+        number, _, told = rest.partition("+")
         with self._engine.context():
+            known = told.isascii() and told.isdigit() and len(told) < 19
+            self._deployed = int(told) if known else first_deploy_event(self._id)
+            if known and not turn_id:
+                return None, 0  # there was no turn yet: all of them follow
             if turn_id and number.isascii() and number.isdigit() and len(number) < 10 and "\0" not in turn_id:
                 found = db.session.get(Turn, PREFIXES["assistant"] + turn_id)
                 if found is not None and found.subject_id == self._thread_id:
@@ -167,3 +229,8 @@ class ConversationStream:
     def _checked(self) -> bool:
         with self._engine.context():
             return self._allowed()
+
+
+def _short(turn: Turn) -> str:
+    """The turn's id as the API gives it."""
+    return turn.id.removeprefix(PREFIXES["assistant"])

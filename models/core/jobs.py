@@ -641,10 +641,11 @@ def run_deployment(id: str) -> None:
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="deployments.sweep", queueing_lock="deployments.sweep", retry=Backoff(60, 600))
 def sweep_deployments(timestamp: int) -> None:
-    """Let deployments fail of which nothing was heard for too long."""
-    from models.deployments import provider_deploying
+    """Let deployments fail of which nothing was heard for too long, and forget old traffic of sites."""
+    from models.deployments import provider_deploying, site_traffic
 
     provider_deploying.fail_silent(now())
+    site_traffic.forget_traffic(now())
 
 
 @queue.periodic(cron="*/5 * * * *")

@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     stoa_host: str = "localhost"
     stoa_base_url: str = ""
     stoa_sites_url: str = ""
+    stoa_site_requests_per_second: int = Field(500, ge=0, le=1_000_000)
+    stoa_site_bytes_per_day: int = Field(100_000_000_000, ge=0, le=10**15)
     cloudflare_base_url: str = "https://api.cloudflare.com/client/v4"
     railway_base_url: str = "https://backboard.railway.com/graphql/v2"
     stoa_proxies: int = Field(0, ge=0, le=5)

@@ -4,6 +4,7 @@ from models.deployments import (
     account_ends,
     auto_deploying,
     cloudflare_adapter,
+    exported_deployments,
     railway_adapter,
     static_adapter,
     webhook_adapter,
@@ -14,6 +15,7 @@ from models.deployments.deployment_running import deployment_finished
 from models.deployments.deployment_setting import DeploymentSetting
 from models.deployments.infrastructure_resource import InfrastructureResource
 from models.deployments.provider_credential import ProviderCredential
+from models.deployments.site_traffic import SiteTraffic
 
 __all__ = [
     "DeployedSite",
@@ -22,10 +24,12 @@ __all__ = [
     "DeploymentSetting",
     "InfrastructureResource",
     "ProviderCredential",
+    "SiteTraffic",
     "account_ends",
     "auto_deploying",
     "cloudflare_adapter",
     "deployment_finished",
+    "exported_deployments",
     "failed_deployments",
     "railway_adapter",
     "static_adapter",

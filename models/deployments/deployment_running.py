@@ -23,6 +23,8 @@ from models.projects.snapshots.snapshot_making import snapshot_in
 
 deployment_finished = Signal()
 """Sent with a `Deployment` that became live or failed, in its transaction."""
+deployment_logged = Signal()
+"""Sent with a `Deployment` and the `lines` that were added to its log, in their transaction."""
 MAX_MESSAGE, MAX_KEY, MAX_LINE, MAX_LINES = 2_000, 200, 4_000, 5_000
 DAMAGED = "Files of the snapshot cannot be read: the storage lost or changed their bytes. Tell the operator."
 
@@ -196,18 +198,21 @@ def write_log(deployment: Deployment, step: str, lines: Sequence[str], *, stream
     )
     start = db.session.scalar(last) or 0
     moment = now()
-    for number, content in enumerate(lines[: max(0, MAX_LINES - start)], start=start + 1):
-        db.session.add(
-            DeploymentLogLine(
-                deployment_id=deployment.id,
-                line=number,
-                step=step,
-                stream=stream,
-                content=content.replace("\0", "")[:MAX_LINE],
-                created_at=moment,
-            )
+    rows = [
+        DeploymentLogLine(
+            deployment_id=deployment.id,
+            line=number,
+            step=step,
+            stream=stream,
+            content=content.replace("\0", "")[:MAX_LINE],
+            created_at=moment,
         )
+        for number, content in enumerate(lines[: max(0, MAX_LINES - start)], start=start + 1)
+    ]
+    db.session.add_all(rows)
     db.session.flush()
+    if rows:
+        deployment_logged.send(deployment, lines=rows)
 
 
 def fail(deployment: Deployment, reason: str) -> None:

@@ -79,6 +79,8 @@ class TurnLog:
         self.read_at = -REFRESH_SECONDS
         """When the table was read (monotonic seconds)."""
         self.over = False
+        self.nudges = 0
+        """How often its watchers were woken for something that is no event of it."""
         self.changed = threading.Condition()
         self._events: list[LoggedEvent] = []
 
@@ -253,8 +255,18 @@ class EventLog:
                 if not found.watchers and self._watched.get(found.turn_id) is found:
                     del self._watched[found.turn_id]
 
+    def nudge(self, turn_id: str) -> None:
+        """Let the watchers of a turn have a heartbeat at once."""
+        with self._lock:
+            found = self._running.get(turn_id) or self._watched.get(turn_id)
+        if found is not None:
+            with found.changed:
+                found.nudges += 1
+                found.changed.notify_all()
+
     def _events(self, found: TurnLog, after: int) -> Iterator[list[LoggedEvent]]:
         quiet = time.monotonic()
+        nudges = found.nudges
         while True:
             if not (found.live or found.over) and time.monotonic() - found.read_at >= REFRESH_SECONDS:
                 self._refresh(found)
@@ -266,10 +278,10 @@ class EventLog:
             if found.over:
                 return
             with found.changed:
-                if found.last_seq <= after and not found.over:
+                if found.last_seq <= after and not found.over and found.nudges == nudges:
                     found.changed.wait(timeout=min(HEARTBEAT_SECONDS, REFRESH_SECONDS))
-            if time.monotonic() - quiet >= HEARTBEAT_SECONDS:
-                quiet = time.monotonic()
+            if time.monotonic() - quiet >= HEARTBEAT_SECONDS or found.nudges != nudges:
+                quiet, nudges = time.monotonic(), found.nudges
                 yield []
 
     def _refresh(self, found: TurnLog) -> None:

@@ -1,17 +1,17 @@
 """What a conversation ships: what its files are, deployments of its workspace, deploying them, logs (fastest contract 3.12)."""
 
 from datetime import datetime
-from typing import Any
 
 from flask import Response, jsonify, request
 from pydantic import Field
 
 from models.accounts import scopes
 from models.conversations import FoundConversation, own_conversation
+from models.conversations.deploy_events import deployment_json, follow_deployment
 from models.core.db import db
 from models.core.errors import NotFound
 from models.core.strict_models import Missing
-from models.deployments import Deployment, deployment_listing, deployment_running
+from models.deployments import deployment_listing, deployment_running
 from models.deployments.project_info import project_info
 from models.projects.project_states import state_of
 from views.conversations.api.conversations_api_blueprint import (
@@ -111,7 +111,7 @@ def conversation_deployments(conversation_id: str) -> Response:
     """List the deployments of the workspace of a conversation."""
     found = own(conversation_id)
     rows = deployment_listing.deployments_page(found.project.id, SHOWN, workspace_id=found.workspace.id)
-    return jsonify(deployments=[_deployment(row) for row in rows], projectInfo=_info(found))
+    return jsonify(deployments=[deployment_json(row) for row in rows], projectInfo=_info(found))
 
 
 @bp.post("/conversations/<conversation_id>/deploy")
@@ -129,12 +129,16 @@ def conversation_deployments(conversation_id: str) -> Response:
     door=DOOR,
 )
 def deploy_conversation(conversation_id: str) -> Response:
-    """Deploy what a conversation made: the head of its workspace."""
+    """Deploy what a conversation made: the head of its workspace.
+
+    Its events tell how it goes: `deployment_started`, `deployment_log`, `deployment_complete`.
+    """
     caller = project_caller()
     found = own_conversation(caller, conversation_id, "edit_projects")
     row = deployment_running.start_deployment(
         caller, found.workspace.id, trigger="chat", key=request.headers.get("Idempotency-Key")
     )
+    follow_deployment(found.conversation, row)
     db.session.commit()
     said = {"failed": "The deployment failed.", "live": "It is live."}
     message = said.get(row.state, "The deployment has begun.")
@@ -174,14 +178,3 @@ def _info(found: FoundConversation) -> dict[str, str]:
     info = project_info(found.project.account_id, tree)
     named = {"name": info.name, "configFile": info.config_file}
     return {"type": info.type} | {key: value for key, value in named.items() if value}
-
-
-def _deployment(row: Deployment) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "workspaceId": row.workspace_id,
-        "snapshotId": row.snapshot_id,
-        **{name: getattr(row, name) for name in ("status", "trigger", "url", "error")},
-        "startedAt": iso(row.started_at),
-        "completedAt": iso(row.completed_at),
-    }

@@ -50,7 +50,7 @@ def init_app(app: Flask) -> None:
 def events(conversation_id: str) -> ResponseReturnValue:
     """Stream the events of a conversation, of one turn after the other.
 
-    Without `Last-Event-ID` from the beginning of the turn in progress. Pieces of a text that is whole are no longer told: `message_complete` has it.
+    Without `Last-Event-ID` from the beginning of the turn in progress, and of deployments under way that were begun from it. Pieces of a text that is whole are no longer told: `message_complete` has it.
     """
     caller = project_caller()
     stream = conversation_stream(caller, conversation_id)
@@ -141,7 +141,7 @@ def conversation_stream(caller: ProjectCaller, conversation_id: str) -> Conversa
     """The events of the caller's conversation, as long as they may see it. Raises NotFound, Forbidden."""
     found = own_conversation(caller, conversation_id)
     news = cast(ConversationNews, current_app.extensions["conversation_news"])
-    return ConversationStream(turn_engine(), news, found.thread.id, still_allowed(caller, conversation_id))
+    return ConversationStream(turn_engine(), news, found.conversation, still_allowed(caller, conversation_id))
 
 
 def still_allowed(caller: ProjectCaller, conversation_id: str) -> Callable[[], bool]:

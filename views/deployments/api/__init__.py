@@ -5,6 +5,7 @@ from views.deployments.api import (
     deployment_routes,
     provider_log_routes,
     resource_routes,
+    traffic_routes,
     workspace_deploy_routes,
 )
 from views.deployments.api.deployments_api_blueprint import bp
@@ -15,5 +16,6 @@ __all__ = [
     "deployment_routes",
     "provider_log_routes",
     "resource_routes",
+    "traffic_routes",
     "workspace_deploy_routes",
 ]

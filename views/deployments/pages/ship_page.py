@@ -13,6 +13,7 @@ from models.deployments import deployment_running as running
 from models.deployments.deployment_adapter import DeploymentHealth, adapters
 from models.deployments.deployment_setting import setting_of
 from models.deployments.site_addresses import site_hosts, site_of
+from models.deployments.site_traffic import traffic_of
 from models.projects import Project, Snapshot, Workspace
 from models.projects.project_listing import people_of, snapshots_named, snapshots_page, workspaces_named
 from views.deployments.pages.ship_blueprint import (
@@ -28,6 +29,8 @@ from views.web.htmx import render, see_other, toast
 from views.web.keyset import cursor, cursor_text
 
 SHOWN, CHOICES = 20, 30
+SHOWN_DAYS = 7
+"""Days whose traffic is shown."""
 
 
 @ship_page("")
@@ -37,6 +40,7 @@ def ship(project_id: str) -> ResponseReturnValue:
     workspace, every = shown_workspace(project)
     rows, next_href = _history(project, workspace)
     live = listing.live_deployment(workspace.id) if workspace else None
+    deployed_site = site_of(workspace) if workspace else None
     snapshots = _choices(project, workspace)
     named = snapshots_named(project.id, (each.snapshot_id for each in [*rows, *([live] if live else [])]))
     return render(
@@ -47,9 +51,10 @@ def ship(project_id: str) -> ResponseReturnValue:
         setting=setting_of(project.id, workspace.id) if workspace else None,
         adapters=adapters(),
         hosts=site_hosts(),
-        deployed_site=site_of(workspace) if workspace else None,
+        deployed_site=deployed_site,
         live=live,
         health=_health(live),
+        traffic=traffic_of(workspace, SHOWN_DAYS) if workspace and deployed_site else (),
         behind=listing.snapshots_behind(live, workspace) if live and workspace else None,
         deployments=rows,
         next_href=next_href,

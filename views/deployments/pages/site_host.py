@@ -18,6 +18,7 @@ from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.deployments.site_addresses import SiteHosts, site_hosts
 from models.deployments.site_serving import find_path, served_tree
+from models.deployments.site_traffic import SiteMeter, SiteRefusal
 from models.projects.snapshots.blob_packs import MAX_BLOB, BlobDamaged, blob_bytes
 from models.projects.snapshots.chunk_reading import StoredFile, stored_file
 from models.projects.snapshots.manifest_text import Entry
@@ -64,6 +65,7 @@ def init_app(app: Flask) -> None:
     """Install the hosts of sites in front of everything else, if this server serves any."""
     hosts = site_hosts(cast(Settings, app.extensions["settings"]))
     if hosts is not None:
+        app.extensions["site_meter"] = SiteMeter(app.app_context, app.extensions["settings"])
         app.wsgi_app = _SiteHosts(app, hosts)  # type: ignore[method-assign]
 
 
@@ -71,16 +73,20 @@ class _SiteHosts:
     def __init__(self, app: Flask, hosts: SiteHosts) -> None:
         self._app, self._hosts = app, hosts
         self._console = app.wsgi_app
+        self._meter: SiteMeter = app.extensions["site_meter"]
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         host = environ.get("HTTP_HOST", "")
         # anywhere in it: what looks like a site, and is none, must not reach the console
         if self._hosts.suffix not in host.lower():
             return self._console(environ, start_response)
-        response = self._respond(environ, self._hosts.name_in(host))
+        name = self._hosts.name_in(host)
+        refusal = self._meter.admit(name) if name else None
+        response = _refused(refusal) if refusal else self._respond(environ, name)
         if self._hosts.pattern.startswith("https:"):
             response.headers["Strict-Transport-Security"] = "max-age=31536000"
-        return response(environ, start_response)
+        body = response(environ, start_response)
+        return self._meter.counted(name, body) if name else body
 
     def _respond(self, environ: dict[str, Any], name: str | None) -> Response:
         if environ["REQUEST_METHOD"] not in METHODS:
@@ -199,6 +205,16 @@ def _decoded(path_info: str) -> str | None:
     except UnicodeError:
         return None
     return None if "\0" in path else path
+
+
+def _refused(refusal: SiteRefusal) -> Response:
+    """A plain page that says when to come back."""
+    if refusal.reason == "requests":
+        response = _text(429, "Too many requests for this site. Try again in a second.\n")
+    else:
+        response = _text(503, "This site has served as much as it may today. It is back at midnight, UTC.\n")
+    response.headers["Retry-After"] = str(refusal.seconds)
+    return response
 
 
 def _text(status: int, text: str) -> Response:
