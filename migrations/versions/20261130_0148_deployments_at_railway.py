@@ -1,13 +1,13 @@
 """Deployments at Railway.
 
 Revision: 0148
-Revises: 0137
+Revises: 0159
 """
 
 from migrations.replacing import run_script
 
 revision = "0148"
-down_revision = "0137"
+down_revision = "0159"
 branch_labels = None
 depends_on = None
 
