@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import CheckConstraint, Date, ForeignKey, ForeignKeyConstraint, Index, delete, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.core import jobs
 from models.core.db import Base, BigInt, db, midnight, now
 from models.core.job_queue import Context
 from models.core.settings import Settings
@@ -148,9 +149,8 @@ class SiteMeter:
         if not rows:
             return
         try:
-            with self._context():
+            with self._context(), jobs.transaction():
                 found = db.session.execute(_ADD, {"rows": orjson.dumps(rows).decode()}).all()
-                db.session.commit()
         except Exception as error:
             log.warning("the traffic of sites could not be counted: %s", type(error).__name__)
             with self._lock:
