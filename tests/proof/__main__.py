@@ -28,9 +28,11 @@ from tests.proof.payments import Payments, settings_of, simulated_stripe
 from tests.proof.project_histories import project_histories
 from tests.proof.race import race
 from tests.proof.renewal_orders import renewal_histories
+from tests.proof.runners import SHORT_LEASES, killed_runners
 from tests.proof.soak import soak
 from tests.proof.stage import Result, Serve, Stage, serving
 from tests.proof.stops import stops
+from tests.proof.storm import storm
 from tests.proof.topups import topups
 from tests.proof.turns import killed_turns, stalled_turns, watched
 from tests.proof.webhooks import webhooks
@@ -58,6 +60,8 @@ LONG: dict[str, Proof] = {
     "watched": lambda server, stage: watched(stage),
     "killed-turns": killed_turns,
     "stalled-turns": stalled_turns,
+    "killed-runners": killed_runners,
+    "storm": storm,
     "projects": lambda server, stage: project_histories(
         server, stage, steps=10_000, clients=4, kills=120, days=40, proofs=10
     ),
@@ -76,6 +80,8 @@ SHORT: dict[str, Proof] = {
     "watched": lambda server, stage: watched(stage, watchers=60, words=8),
     "killed-turns": lambda server, stage: killed_turns(server, stage, kills=2, people=3),
     "stalled-turns": lambda server, stage: stalled_turns(server, stage, stalls=2, people=4),
+    "killed-runners": lambda server, stage: killed_runners(server, stage, kills=6, people=2, workers_too=2),
+    "storm": lambda server, stage: storm(server, stage, agents=30, cap=400, kills=2, calls=10),
     "projects": lambda server, stage: project_histories(server, stage, steps=150, kills=2, days=2),
 }
 
@@ -135,7 +141,13 @@ def _run_named(
 def run(name: str, proof: Proof) -> Result:
     """Run a proof on its own fresh server."""
     with unreachable_providers() as addresses:
-        settings = {"faults": addresses, "hostile": TIMEOUTS, "watched": MANY_STREAMS}.get(name, {})
+        own = {
+            "faults": addresses,
+            "hostile": TIMEOUTS,
+            "watched": MANY_STREAMS,
+            "killed-runners": SHORT_LEASES,
+        }
+        settings = own.get(name, {})
         return run_on_server(name, proof, settings)
 
 
