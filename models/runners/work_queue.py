@@ -6,8 +6,8 @@ leaves the server. Every statement that a runner causes begins from its account,
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import ColumnElement, delete, func, select, true, update
@@ -159,6 +159,33 @@ def recent_work(account_id: str, limit: int = 20) -> Sequence[RunnerWork]:
     return db.session.scalars(
         query.order_by(RunnerWork.created_at.desc(), RunnerWork.id.desc()).limit(limit)
     ).all()
+
+
+class CurrentWork(NamedTuple):
+    """What a runner does now: since when it has the work, and the verb that it performs, None between two."""
+
+    since: datetime
+    verb: str | None
+
+
+def current_work(account_id: str) -> Mapping[str, Sequence[CurrentWork]]:
+    """What the account's runners do now, by runner, the oldest first."""
+    asked = (RunnerAction.work_id == RunnerWork.id) & (RunnerAction.seq == RunnerWork.answered_seq + 1)
+    query = (
+        select(RunnerWork.runner_id, RunnerWork.created_at, RunnerAction.verb)
+        .outerjoin(RunnerAction, asked)
+        .where(
+            RunnerWork.account_id == account_id,
+            RunnerWork.state.in_(HELD),
+            RunnerWork.lease_until > func.now(),
+            RunnerWork.runner_id.is_not(None),
+        )
+        .order_by(RunnerWork.created_at, RunnerWork.id)
+    )
+    found: dict[str, list[CurrentWork]] = {}
+    for runner_id, since, verb in db.session.execute(query):
+        found.setdefault(runner_id, []).append(CurrentWork(since, verb))
+    return found
 
 
 # -- the side of the runner ------------------------------------------------------------------------------------

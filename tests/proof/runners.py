@@ -200,7 +200,7 @@ def _check(stage: Stage, desks: list[Desk]) -> Counter[str]:
     rows = stage.rows(
         "SELECT t.id, t.state, t.error_code, coalesce(t.credits, 0) AS credits,"
         " (SELECT coalesce(sum(c.credits), 0) FROM gateway_call c WHERE c.run_id = t.run_id AND c.state = 'settled') AS charged,"
-        " (SELECT coalesce(sum(g.principal), 0) FROM credit_grant g WHERE g.operation_id = 'returned-' || t.id) AS returned"
+        " (SELECT coalesce(sum(g.principal), 0) FROM credit_ledger g WHERE g.operation_id = 'returned-' || t.id) AS returned"
         " FROM turn t WHERE t.id = ANY(:ids)",
         ids=[id for desk in desks for id in desk.turns],
     )

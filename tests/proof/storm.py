@@ -64,7 +64,9 @@ def _price(served: list[Outcome], spent: int) -> int:
 
 
 def _runs(stage: Stage, person: Person, agents: int, cap: int) -> tuple[str, list[str]]:
-    settings = load_settings().model_copy(update={"stoa_runs_per_minute": 0, "stoa_runs_per_day": 0})
+    settings = load_settings().model_copy(
+        update={"stoa_runs_per_minute": 100_000, "stoa_runs_per_day": 100_000}
+    )
     with stage.session():
         root = recording.start(person.id, "proof/storm", [], settings, budget=cap)
         below = [recording.start(person.id, "proof/storm", [root], settings) for _ in range(agents)]

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.core.db import now
 from models.orgs import Org
-from models.runners import Runner, RunnerWork
+from models.runners import Runner, RunnerWork, work_queue
 from tests.factories import Person
 from tests.runners.runner_calls import RunnerCalls, made_runner
 
@@ -155,3 +155,24 @@ def test_latest_work_is_listed_with_what_became_of_it(
     page = alice.browser.get("/runners").text
     for words in ("Latest work", "Done", "Lost", "It went.", "Waiting"):
         assert words in page
+
+
+def test_the_page_says_what_a_runner_does_now(
+    session: OrmSession, alice: Person, client: FlaskClient
+) -> None:
+    runner = made_runner(alice, client)
+    assert runner.poll() is None
+    assert "Waits for work" in alice.browser.get("/runners").text
+    row = work_queue.open_work(alice.id, "workplace", {"manifest_hash": None, "limits": {}}, ())
+    session.commit()
+    work = runner.poll()
+    assert runner.about(work, "ack")[0] == 200
+    assert "Waits for the next step" in alice.browser.get("/runners").text
+    work_queue.ask_action(row.id, "run", {"command": "make secret-target"})
+    session.commit()
+    page = alice.browser.get("/runners").text
+    assert "Runs a command" in page
+    assert "secret-target" not in page
+    row.lease_until = now() - timedelta(seconds=1)
+    session.commit()
+    assert "Runs a command" not in alice.browser.get("/runners").text

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session as OrmSession
 
 from models.core.db import now
-from models.runners import Runner, RunnerWork
+from models.runners import Runner, RunnerWork, work_queue
 from tests import factories
 from tests.chromium import OpenPage, judge, serving
 from tests.factories import Person
@@ -22,9 +22,8 @@ def test_a_runner_is_made_and_removed(
     app: Flask, session: OrmSession, alice: Person, client: FlaskClient, open_page: OpenPage, script: bool
 ) -> None:
     assert alice.user
-    made_runner(alice, client, "workstation-of-the-long-distance-team", "gpu", "linux").poll(
-        version="1.2", platform="Linux x86_64, Python 3.11", isolation="bubblewrap, without a network"
-    )
+    busy = made_runner(alice, client, "workstation-of-the-long-distance-team", "gpu", "linux")
+    busy.poll(version="1.2", platform="Linux x86_64, Python 3.11", isolation="bubblewrap, without a network")
     made_runner(alice, client, "old")
     session.execute(update(Runner).where(Runner.name == "old").values(last_seen_at=now().replace(year=2025)))
     lost = RunnerWork(
@@ -32,6 +31,12 @@ def test_a_runner_is_made_and_removed(
         ended_at=now(), opener_until=now(), request={},
     )  # fmt: skip
     session.add(lost)
+    session.commit()
+    work_queue.open_work(alice.id, "workplace", {"manifest_hash": None, "limits": {}}, ())
+    session.commit()
+    work = busy.poll()
+    assert busy.about(work, "ack")[0] == 200
+    work_queue.ask_action(work["id"], "run", {"command": "make"})
     session.commit()
     with serving(app) as base, open_page(base, width=1440, script=script, expected=(422,)) as page:
         page.context.add_cookies([factories.browser_cookie(alice.user)])

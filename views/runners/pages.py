@@ -21,7 +21,7 @@ from models.runners.account_runner import (
     runners_of,
 )
 from models.runners.runner_tables import Runner
-from models.runners.work_queue import recent_work
+from models.runners.work_queue import current_work, recent_work
 from views.web.guards import current_session, limiter, settings
 from views.web.htmx import render, see_other, toast
 from views.web.new_key import keep_new_key, pop_new_key
@@ -30,6 +30,16 @@ from views.web.org_guards import account_page_for, current_membership, org_calle
 bp = Blueprint("runners", __name__)
 
 LISTED_WORK = 20
+DOING = {
+    "run": "Runs a command",
+    "list": "Reads files",
+    "read": "Reads files",
+    "search": "Searches files",
+    "write": "Writes files",
+    "delete": "Deletes files",
+    "changes": "Collects what changed",
+}
+"""What a verb of a work is called."""
 
 
 @bp.get("/runners")
@@ -114,6 +124,8 @@ def _page(form: Mapping[str, str], errors: Mapping[str, str]) -> ResponseReturnV
         names={row.id: row.name for row in rows},
         removable={row.id for row in rows if may_edit and may_remove(user_id, row)},
         work=recent_work(account.id, LISTED_WORK),
+        current=current_work(account.id),
+        doing=DOING,
         levels=levels(account.id),
         may_edit=may_edit,
         form=form,
