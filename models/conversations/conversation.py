@@ -67,6 +67,8 @@ class ProjectConversation(Base):
     work_manifest_hash: Mapped[str | None]
     agent_session: Mapped[str | None]
     """The session of the command, with which its next turn goes on."""
+    agent_session_at: Mapped[str | None]
+    """The last message that the session knows: a turn on another branch begins a new one."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
 

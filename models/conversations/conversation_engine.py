@@ -55,6 +55,7 @@ class EnginePlan:
     hosts: Sequence[str] = ()
     runner_labels: Sequence[str] = ()
     limits: Limits = field(default_factory=Limits)
+    home: bool = False
 
 
 class ConversationEngine(Protocol):

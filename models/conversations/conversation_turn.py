@@ -3,14 +3,12 @@
 What was changed is stored after each round, so that it outlives the process; the head of the workspace moves once, when the turn ends.
 """
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, cast
 
-import orjson
 from sqlalchemy import select
 
 from models.conversations.conversation import ProjectConversation
@@ -26,26 +24,26 @@ from models.conversations.conversation_prompts import (
 from models.conversations.conversation_questions import asked_by, close_questions, new_question
 from models.conversations.conversation_wire import question_json
 from models.conversations.driven_turn import DrivenRounds, TurnActions
-from models.conversations.engine_session import EngineSession
+from models.conversations.engine_session import EngineSession, GoingOn
 from models.conversations.loop_guard import CODE as LOOP_GUARD
 from models.conversations.loop_guard import LoopGuard
 from models.conversations.turn_ending import SavingFailed, TurnEnding, TurnWorkKeeper, tell_end
-from models.conversations.turn_reversal import reverse_charges
+from models.conversations.turn_files import TurnFiles, TurnPlace
+from models.conversations.turn_reversal import return_charges, return_later
 from models.conversations.work_keeping import WorkBase, work_base, work_delta
-from models.conversations.workplace_tools import CHANGING, COMMAND_SECONDS, WorkplaceToolbox, command_seconds
+from models.conversations.workplace_tools import (
+    CHANGING,
+    RUN_COMMAND,
+    WorkplaceToolbox,
+    command_of,
+    command_outcome,
+    command_seconds,
+)
 from models.core.db import db, now
 from models.core.errors import DomainError, NotFound
 from models.core.settings import Settings
 from models.projects import Project, Workspace
-from models.runners import (
-    Level,
-    TurnSocket,
-    Workplace,
-    level_state,
-    open_turn_socket,
-    open_workplace,
-    store_changes,
-)
+from models.runners import Level, level_state
 from models.threads import Thread, ThreadMessage
 from models.threads.thread_documents import TurnDocuments
 from models.threads.thread_turn import Calls, ThreadTurn
@@ -59,21 +57,8 @@ QUESTION_SECONDS = 7 * 86_400
 """How long a turn waits for the person's answer."""
 SPARE_SECONDS = 30.0
 """What a command may take longer than its limit before the turn goes on without it."""
-
-
-@dataclass(frozen=True)
-class TurnPlace:
-    """Where a turn works, and with what."""
-
-    conversation_id: str
-    project_id: str
-    workspace_id: str
-    account_id: str
-    engine: str
-    level: Level
-    agent: str | None
-    model: str
-    title: str
+OUR_FAULT = "internal_error"
+"""The code of a turn that failed on our side; what it cost is given back."""
 
 
 class ConversationTurns:
@@ -99,22 +84,15 @@ class ProjectConversationTurn(ThreadTurn):
     place: TurnPlace
     base: WorkBase
     plan: EnginePlan
+    files: TurnFiles
 
     def __init__(self, handle: TurnHandle, settings: Settings) -> None:
         super().__init__(handle, settings)
         self.guard = LoopGuard(settings.stoa_conversation_idle_credits)
-        self._work: str | None = None
-        """The manifest of the files as they were stored last."""
-        self.socket: TurnSocket | None = None
-        self._opened: str | None = None
-        """The manifest that the workplace was opened with."""
-        self._workplace: Workplace | None = None
         self._session: EngineSession | None = None
         self._system = ""
         self._ending: TurnEnding | None = None
         self._final = False
-        self._dirty = False
-        self._lock = threading.RLock()
 
     # -- begin -----------------------------------------------------------------------------------------------
 
@@ -124,7 +102,7 @@ class ProjectConversationTurn(ThreadTurn):
             try:
                 self._answer(taken_over)
             except SavingFailed as failed:
-                self._ending = TurnEnding("failed", failed.code, failed.message)
+                self._ending = TurnEnding("failed", failed.code, failed.message, ours=failed.ours)
         if self._ending is not None:
             self._finish(self._ending)
 
@@ -179,7 +157,6 @@ class ProjectConversationTurn(ThreadTurn):
             stored = asdict(base)
             turn.request = {**turn.request, "base": stored, "work": base.manifest_hash}
         self.base = WorkBase(**stored)
-        self._work = turn.request.get("work")
         guard = turn.request.get("guard") or {}
         self.guard.changed(max(guard.get("credits", 0), turn.request.get("changed_at", 0)))
         self.place = TurnPlace(
@@ -193,9 +170,11 @@ class ProjectConversationTurn(ThreadTurn):
             model=self.wanted.model or "",
             title=conversation.title or "Conversation",
         )
+        self.files = TurnFiles(self.handle, self.place, self.plan, self.guard, turn)
+        self.files.org_id = self.wanted.org_id
         thread = db.session.get_one(Thread, turn.subject_id)
         found = FoundConversation(conversation, project, workspace, thread)
-        self._system = system_text(found, self.plan, self._work)
+        self._system = system_text(found, self.plan, self.files.work)
 
     # -- rounds ----------------------------------------------------------------------------------------------
 
@@ -227,8 +206,8 @@ class ProjectConversationTurn(ThreadTurn):
         if calls is None or self._ending is not None:
             return None
         with self.handle.step() as turn:
-            written = self._written(turn)
-            self._note_again(turn, written)
+            written = self.written(turn)
+            self.note_again(turn, written)
             newest = written[-1] if written else None
             if newest is None:
                 return calls
@@ -239,14 +218,14 @@ class ProjectConversationTurn(ThreadTurn):
             self.parent_id = newest.id
         return calls
 
-    def _written(self, turn: Turn) -> list[ThreadMessage]:
+    def written(self, turn: Turn) -> list[ThreadMessage]:
         """The messages of the turn after the one that it answers."""
         query = select(ThreadMessage).where(
             ThreadMessage.turn_id == turn.id, ThreadMessage.id != self.wanted.parent_id
         )
         return list(db.session.scalars(query.order_by(ThreadMessage.seq)))
 
-    def _note_again(self, turn: Turn, written: list[ThreadMessage]) -> None:
+    def note_again(self, turn: Turn, written: list[ThreadMessage]) -> None:
         """Let the loop guard know what was called since somebody looked."""
         after = (turn.request.get("guard") or {}).get("seq", 0)
         calls = {call["id"]: call for each in written for call in each.tool_calls or ()}
@@ -264,15 +243,20 @@ class ProjectConversationTurn(ThreadTurn):
             if self.handle.stopped:
                 results.append(STOPPED)
                 continue
-            results += run_tools([call], setup.call, self.handle.context, self._seconds(call), self._on_stop)
+            results += run_tools(
+                [call], setup.call, self.handle.context, self._seconds(call), self.files.on_stop
+            )
             self.guard.note(call, results[-1])
-            self._dirty = self._dirty or call["function"]["name"] in CHANGING or bool(self.plan.more_tools)
-        self._store_work()
+            name = call["function"]["name"]
+            self.files.dirty = self.files.dirty or name in CHANGING or bool(self.plan.more_tools)
+            if name == RUN_COMMAND and (outcome := command_outcome(results[-1])):
+                self.files.ran(str(command_of(call).get("command") or ""), outcome)
+        self.files.store()
         return results
 
     def tools_ran(self, turn: Turn, calls: Calls) -> None:
         """See `ThreadTurn`: note the files as they are stored."""
-        self._note_work(turn)
+        self.files.note(turn)
 
     def _answer_calls(self, calls: Calls) -> bool:
         if not super()._answer_calls(calls):
@@ -285,11 +269,14 @@ class ProjectConversationTurn(ThreadTurn):
             problem = self.guard.problem(turn.credits or 0)
             if problem is None:
                 return True
-            question = new_question(self.place.conversation_id, turn.id, LOOP_GUARD, [{"question": problem}])
-            handle.record("question.asked", {"question": question_json(question)})
-            thread = db.session.get_one(Thread, handle.subject_id)
-            self._pause(turn, thread, LOOP_GUARD, problem, question_id=question.id)
+            self.pause_and_ask(turn, db.session.get_one(Thread, handle.subject_id), problem)
         return False
+
+    def pause_and_ask(self, turn: Turn, thread: Thread, problem: str) -> None:
+        """Within a step: the agent makes no progress, so the turn waits for what the person says."""
+        question = new_question(self.place.conversation_id, turn.id, LOOP_GUARD, [{"question": problem}])
+        self.handle.record("question.asked", {"question": question_json(question)})
+        self._pause(turn, thread, LOOP_GUARD, problem, question_id=question.id)
 
     def _gone(self) -> NotFound | None:
         """Why there is nothing left to work on; None if there is."""
@@ -311,7 +298,7 @@ class ProjectConversationTurn(ThreadTurn):
         self, turn: Turn, state: str, *, code: str | None = None, message: str | None = None, **more: Any
     ) -> None:
         """Within a step: note how the turn is to end; it does when its work is kept."""
-        ending = TurnEnding(state, code, message, more)
+        ending = TurnEnding(state, code, message, more, ours=code == OUR_FAULT)
         if self._final:
             self._end_now(turn, ending)
         else:
@@ -322,32 +309,25 @@ class ProjectConversationTurn(ThreadTurn):
     def session(self) -> EngineSession:
         """What a tool works with: the workplace, opened when it is needed first. In a context, outside of any transaction. Raises LevelUnavailable
         and what `open_workplace` raises."""
-        with self._lock:
+        with self.files.lock:
             if self._session is None:
-                self._session = self.new_session(TurnActions(self), ())
+                self._session = self.new_session(TurnActions(self), self.prompt(), ())
             return self._session
 
-    def new_session(self, actions: TurnActions, history: Sequence[Mapping[str, Any]]) -> EngineSession:
+    def new_session(
+        self,
+        actions: TurnActions,
+        prompt: str,
+        history: Sequence[Mapping[str, Any]],
+        going_on: GoingOn = "no",
+    ) -> EngineSession:
         """A session with the opened workplace."""
-        place = self.workplace()
-        return EngineSession(self, actions, place, prompt=self.prompt(), history=history, system=self._system)
-
-    def workplace(self) -> Workplace:
-        """The workplace, opened with the files as they were stored last."""
-        if self._workplace is None:
-            self._opened = self._work
-            self._workplace = open_workplace(
-                self.place.level,
-                self.place.account_id,
-                self._work,
-                limits=self.plan.limits,
-                hosts=self.plan.hosts,
-                on_host=self._on_host,
-                runner_labels=self.plan.runner_labels,
-                context=self.handle.context,
-                **self._socket(),
-            )
-        return self._workplace
+        place = self.files.workplace(
+            lambda: self.files.open_socket(on_refused=actions.refused, on_admitted=actions.admitted)
+        )
+        return EngineSession(
+            self, actions, place, prompt=prompt, history=history, system=self._system, going_on=going_on
+        )
 
     def prompt(self) -> str:
         """What was asked."""
@@ -356,79 +336,19 @@ class ProjectConversationTurn(ThreadTurn):
 
     def save_work(self) -> None:
         """Store what was changed, and note it. Raises LeaseLost, SavingFailed."""
-        with self._lock:
-            self._dirty = True
-            self._store_work()
-            with self.handle.step() as turn:
-                self._note_work(turn)
+        self.files.save()
 
     def close(self) -> None:
         """Leave the workplace. Idempotent."""
-        workplace, self._workplace = self._workplace, None
-        if workplace is not None:
-            with suppress(Exception):
-                workplace.close()
-
-    def _socket(self) -> dict[str, Any]:
-        """The turn's socket, for engines that need it."""
-        if not self.plan.socket:
-            return {}
-        self.socket = open_turn_socket(
-            self.handle, org_id=self.wanted.org_id, models=[self.place.model] if self.place.model else []
-        )
-        return {"socket": self.socket}
-
-    def _on_host(self, host: str, allowed: bool) -> None:
-        with suppress(LeaseLost):
-            self.handle.emit("host.asked", {"host": host, "allowed": allowed})
-
-    def _on_stop(self, stop: Callable[[], None] | None) -> None:
-        """End a running command too."""
-        if stop is None:
-            self.handle.on_stop(None)
-            return
-
-        def end() -> None:
-            if self._workplace is not None:
-                self._workplace.stop()
-            stop()
-
-        self.handle.on_stop(end)
+        if hasattr(self, "files"):
+            self.files.close()
 
     def _seconds(self, call: Mapping[str, Any]) -> float:
         name = call["function"]["name"]
         if name != "run_command":
             own = {each.definition["function"]["name"]: each.seconds for each in self.plan.more_tools}
             return own.get(name) or self.tool_seconds
-        seconds = COMMAND_SECONDS
-        with suppress(orjson.JSONDecodeError):
-            sent = orjson.loads(call["function"]["arguments"] or "{}")
-            seconds = command_seconds(sent) if isinstance(sent, dict) else seconds
-        return seconds + SPARE_SECONDS
-
-    def _store_work(self) -> None:
-        """Store what differs from what was opened. Outside of the turn's transactions: it may take long. Raises SavingFailed."""
-        if not self._dirty or self._workplace is None:
-            return
-        try:
-            changes = self._workplace.changes()
-            with self.handle.transaction():
-                self._work = store_changes(self.place.account_id, self._opened, changes)
-        except DomainError as error:
-            raise SavingFailed(error) from error
-        self._dirty = False
-        for path, why in sorted(changes.refused.items())[:20]:
-            self.handle.emit("warning", {"warning": f"{path[:200]} is not kept: {why}"})
-
-    def _note_work(self, turn: Turn) -> None:
-        """Within a step: what this process has stored is what the next one opens."""
-        if turn.request.get("work") == self._work:
-            return
-        turn.request = {**turn.request, "work": self._work, "changed_at": turn.credits or 0}
-        self.guard.changed(turn.credits or 0)
-        conversation = db.session.get(ProjectConversation, self.place.conversation_id)
-        if conversation is not None:
-            conversation.work_manifest_hash = self._work
+        return command_seconds(command_of(call)) + SPARE_SECONDS
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -438,17 +358,20 @@ class ProjectConversationTurn(ThreadTurn):
         try:
             self._keep(ending)
         except DomainError as error:
-            ending = TurnEnding("failed", error.code, error.message)
+            ours = ending.ours or error.status >= 500
+            ending = TurnEnding("failed", error.code, error.message, ours=ours)
         with self.handle.step() as turn:
             self._end_now(turn, ending)
+        if ending.ours:
+            return_charges(self.handle)
 
     def _keep(self, ending: TurnEnding) -> None:
         """Make the snapshot, and prepare the sync if the workspace was moved meanwhile. Raises DomainError."""
         place = self.place
         with self.handle.context():
-            delta = work_delta(place.account_id, self.base.manifest_hash, self._work)
+            delta = work_delta(place.account_id, self.base.manifest_hash, self.files.work)
         TurnWorkKeeper(self.handle, place.conversation_id, place.title).keep(
-            self.base, self._work, delta, ending
+            self.base, self.files.work, delta, ending
         )
 
     def _end_now(self, turn: Turn, ending: TurnEnding) -> None:
@@ -461,6 +384,8 @@ class ProjectConversationTurn(ThreadTurn):
             if not (stored and turn.request.get("scratch")):
                 conversation.work_manifest_hash = None
         super().end(turn, ending.state, code=ending.code, message=ending.message, **ending.more)
+        if ending.ours:
+            return_later(turn.id)
         db.session.flush()
         conversation_turn_ended.send(turn, conversation=conversation, result=turn_result(turn))
 
@@ -469,6 +394,14 @@ class ProjectConversationTurn(ThreadTurn):
     def end_stopped(self, turn: Turn) -> None:
         """Within a step: the turn was stopped, or nobody answered it in time."""
         self._end_stopped(turn)
+
+    def end_with(self, ending: TurnEnding) -> None:
+        """It is to end so, once its work is kept."""
+        self._ending = ending
+
+    def pause(self, turn: Turn, thread: Thread, code: str, message: str, **more: Any) -> None:
+        """Within a step: it waits, because a call was refused that may succeed later."""
+        self._pause(turn, thread, code, message, **more)
 
     def pause_short(self, turn: Turn, thread: Thread, shortage: Shortage) -> None:
         """Within a step: a budget leaves too little."""
@@ -480,14 +413,14 @@ class ProjectConversationTurn(ThreadTurn):
             self.parent_id = self._add_input(thread, turn)
 
     def fail(self) -> None:
-        """See `ThreadTurn`; what the turn has spent is given back, and what it had stored of its work is kept."""
+        """See `ThreadTurn`; what it had stored of its work is kept, and what it has spent is given back."""
         self._final = True
         with suppress(Exception):
-            reverse_charges(self.handle, FAILED)
-        with suppress(Exception):
-            if self._work is not None and self._work != self.base.manifest_hash:
-                self._keep(TurnEnding("failed", "internal_error", FAILED))
+            if self.files.work is not None and self.files.work != self.base.manifest_hash:
+                self._keep(TurnEnding("failed", OUR_FAULT, FAILED, ours=True))
         super().fail()
+        with suppress(Exception):
+            return_charges(self.handle)
 
 
 register_kind(KIND, ConversationTurns())

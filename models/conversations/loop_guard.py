@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from models.conversations.workplace_tools import FAILED_COMMAND
+from models.conversations.workplace_tools import FAILED_COMMAND, RUN_COMMAND
 
 CODE = "loop_guard"
 TIMES = 3
@@ -24,21 +24,23 @@ class LoopGuard:
         self._failed: Counter[str] = Counter()
         self._repeated = self._failing = ""
 
-    def note(self, call: Mapping[str, Any], result: str) -> None:
-        """A tool was called, and answered so."""
+    def note(self, call: Mapping[str, Any], result: str, *, failed: bool | None = None) -> None:
+        """A tool was called, and answered so. `failed` is said of a command that an agent's program ran itself."""
         function = call["function"]
         name, sign = function["name"], _sign(function)
         times = self._last[1] + 1 if self._last[0] == sign else 1
         self._last = sign, times
         if times >= TIMES:
             self._repeated = name
-        if name == "run_command" and result.startswith(FAILED_COMMAND):
+        if failed is None:
+            failed = name == RUN_COMMAND and result.startswith(FAILED_COMMAND)
+        if failed:
             self._failed[sign] += 1
             if self._failed[sign] >= TIMES:
                 self._failing = name
 
     def changed(self, spent: int) -> None:
-        """The files changed, when the turn had spent so much."""
+        """The files changed, or somebody looked, when the turn had spent so much."""
         self.spent_at_change = spent
 
     def problem(self, spent: int) -> str | None:

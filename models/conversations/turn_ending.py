@@ -16,12 +16,13 @@ from models.turns.engine import TurnHandle
 
 @dataclass(frozen=True)
 class TurnEnding:
-    """How a turn is to end, once its work is kept."""
+    """How a turn is to end, once its work is kept. `ours`: it failed on our side, so what it cost is given back."""
 
     state: str
     code: str | None = None
     message: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    ours: bool = False
 
 
 class SavingFailed(DomainError):
@@ -32,6 +33,8 @@ class SavingFailed(DomainError):
 
     def __init__(self, cause: DomainError) -> None:
         super().__init__(f"The changed files could not be stored. {cause.message}", code=cause.code)
+        self.ours = cause.status >= 500
+        """Whether the store failed, not a limit of the account."""
 
 
 class TurnWorkKeeper:

@@ -28,6 +28,9 @@ from models.turns import Turn
 
 MAX_FILES = 500
 """Changed paths that an item names."""
+MAX_NAMED = 3
+"""Changed paths, and commands, that a sentence names."""
+MAX_PATH = 80
 MAX_ASKED = 100
 """Characters of a prompt that name a snapshot."""
 SOURCE = "web"
@@ -47,17 +50,18 @@ class WorkBase:
 
 @dataclass(frozen=True)
 class WorkDelta:
-    """How two trees differ: at most `MAX_FILES` of `count` paths, each `path` and `change`, and how many of each kind."""
+    """How two trees differ: at most `MAX_FILES` of `count` paths, each `path` and `change`."""
 
     files: Sequence[Mapping[str, Any]]
     count: int
-    counts: Mapping[str, int]
 
     @property
     def sentence(self) -> str:
-        """In words: `2 files changed: 1 added, 1 modified.`"""
-        kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.counts.items() if number)
-        return f"{self.count:,} file{'s' if self.count != 1 else ''} changed: {kinds}."
+        """In words: `5 files changed: a.py added, b.py modified, c.py deleted and 2 more.`"""
+        named = ", ".join(f"{_short(each['path'])} {each['change']}" for each in self.files[:MAX_NAMED])
+        more = self.count - min(len(self.files), MAX_NAMED)
+        rest = f" and {more:,} more" if more else ""
+        return f"{self.count:,} file{'s' if self.count != 1 else ''} changed: {named}{rest}."
 
 
 def work_base(workspace: Workspace) -> WorkBase:
@@ -71,14 +75,11 @@ def work_base(workspace: Workspace) -> WorkBase:
 def work_delta(account_id: str, before: str | None, after: str | None) -> WorkDelta:
     """How the trees of two manifests differ. Raises NotFound, ManifestUnreadable, BlobDamaged."""
     changed = tree_changes(account_id, tree_of(account_id, before), tree_of(account_id, after))
-    counts = {"added": 0, "modified": 0, "deleted": 0}
-    files: list[dict[str, Any]] = []
-    for path, (old, new) in sorted(changed.items()):
-        change = _CHANGES[old is not None, new is not None]
-        counts[change] += 1
-        if len(files) < MAX_FILES:
-            files.append({"path": path, "change": change})
-    return WorkDelta(files, len(changed), counts)
+    files = [
+        {"path": path, "change": _CHANGES[old is not None, new is not None]}
+        for path, (old, new) in sorted(changed.items())[:MAX_FILES]
+    ]
+    return WorkDelta(files, len(changed))
 
 
 def caller_of_turn(turn: Turn, project: Project) -> ProjectCaller:
@@ -119,7 +120,8 @@ def keep_work(
     lost = workspace.deleted_at is not None or not _as_before(workspace, base)
     mover = Mover(turn.user_id, SOURCE)
     asked = _asked(turn) or title
-    message = f"{asked if state == 'completed' else f'{asked} ({state})'}\n\n{delta.sentence}"
+    summary = f"{delta.sentence} {commands_in_words(turn.request.get('commands'))}".rstrip()
+    message = f"{asked if state == 'completed' else f'{asked} ({state})'}\n\n{summary}"
     new = NewSnapshot(
         manifest_hash,
         parent_ids=_some(base.snapshot_id if lost else workspace.current_snapshot_id),
@@ -147,7 +149,7 @@ def keep_work(
         files=list(delta.files),
         files_count=delta.count,
         state=state,
-        summary=delta.sentence,
+        summary=summary,
         summary_status="completed",
         lost_race=lost,
         credits=made.snapshot.credits,
@@ -157,6 +159,17 @@ def keep_work(
     conversation.updated_at = now()
     db.session.flush()
     return item
+
+
+def commands_in_words(commands: Any) -> str:
+    """What a turn ran, in a sentence; empty if it ran nothing: `Ran make test (exit code 2), ls (exit code 0).`"""
+    found = [each for each in commands or () if isinstance(each, Mapping)]
+    if not found:
+        return ""
+    named = [f"{each['command']} ({each['how']})" for each in found[-MAX_NAMED:]]
+    more = len(found) - len(named)
+    before = f"{more} more commands, then " if more > 1 else "one more command, then " if more else ""
+    return f"Ran {before}{', '.join(named)}."
 
 
 def offered_sync(turn: Turn, item: TimelineItem) -> str | None:
@@ -233,6 +246,11 @@ def _side_workspace(
             if error.code != "workspace_name_taken":
                 return None
     return None
+
+
+def _short(path: str) -> str:
+    """A path in a sentence: its end, if it is long."""
+    return path if len(path) <= MAX_PATH else f"…{path[1 - MAX_PATH :]}"
 
 
 def _some(id: str | None) -> list[str]:

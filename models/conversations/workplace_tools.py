@@ -1,8 +1,12 @@
 """The tools that a model has for the files of a workspace: what they are called, and what each does in a workplace."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
+
+import orjson
 
 from models.assistants.tool_requests import ToolFailed
 from models.assistants.toolbox import Toolbox
@@ -20,8 +24,10 @@ MAX_OUTPUT = 12_000
 COMMAND_SECONDS, MAX_COMMAND_SECONDS = 120.0, 600.0
 FAILED_COMMAND = "The command failed"
 """How the result of a command begins that failed."""
-CHANGING = frozenset({"write_file", "edit_file", "delete_file", "run_command"})
+RUN_COMMAND = "run_command"
+CHANGING = frozenset({"write_file", "edit_file", "delete_file", RUN_COMMAND})
 """Tools after which the files may differ."""
+_OUTCOME = re.compile(rf"(?:The command ended|{FAILED_COMMAND}) (.{{1,60}}?) after [\d.]+ s\.")
 ASK = "ask_user"
 """The tool that the person answers."""
 
@@ -198,6 +204,21 @@ def search(place: Workplace, sent: Json) -> str:
 def run_command(place: Workplace, sent: Json) -> str:
     """Run a command; a result that failed begins with `FAILED_COMMAND`. Raises NoProcesses."""
     return command_text(place.run(_needed(sent, "command"), seconds=command_seconds(sent)))
+
+
+def command_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments of a tool call; none if they are no JSON object."""
+    with suppress(orjson.JSONDecodeError):
+        sent = orjson.loads(call["function"]["arguments"] or "{}")
+        if isinstance(sent, dict):
+            return sent
+    return {}
+
+
+def command_outcome(result: str) -> str:
+    """How the command of a result ended, in a few words; empty for a result of another kind."""
+    found = _OUTCOME.match(result)
+    return found[1].removeprefix("with ") if found else ""
 
 
 def command_seconds(sent: Mapping[str, Any]) -> float:

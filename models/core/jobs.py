@@ -854,6 +854,14 @@ def fail_left_runs(timestamp: int) -> None:
     item_run_starting.fail_left_runs()
 
 
+@queue.task(name="conversations.return_late_charges", retry=Backoff(60, 600, 3600))
+def return_late_charges(turn_id: str, tries: int) -> None:
+    """Give back what calls of a turn that failed on our side cost after its end, and look again later."""
+    from models.conversations import turn_reversal
+
+    turn_reversal.return_late(turn_id, tries)
+
+
 @queue.task(name="insights.analyse", retry=Backoff(60, 600, 3600), priority=-1)
 def analyse_workspace(workspace_id: str) -> None:
     """Look for what is to be mended in the files of a workspace. Takes up to two minutes of a worker: other jobs come first, and a
@@ -874,7 +882,9 @@ def index_atlas(project_id: str) -> None:
 @queue.periodic(cron="*/20 * * * *")
 @queue.task(name="runners.sweep_sandboxes", queueing_lock="runners.sweep_sandboxes", retry=Backoff(60, 600))
 def sweep_sandboxes(timestamp: int) -> None:
-    """Remove trees that sandboxes of this machine kept for too long, and what dead workers left there."""
+    """Remove trees that sandboxes of this machine kept for too long, what dead workers left there, and the homes of agents whose conversation is gone."""
+    from models.conversations import kept_homes
     from models.runners import sweep_sandboxes
 
     sweep_sandboxes(get_settings())
+    kept_homes.sweep(get_settings())

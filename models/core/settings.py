@@ -217,6 +217,9 @@ class Settings(BaseSettings):
     stoa_sandbox_dir: Path | None = None
     stoa_sandbox_paths: Annotated[tuple[Path, ...], NoDecode] = ()
     stoa_sandboxes: int = Field(16, ge=1, le=1_000)
+    stoa_agent_home_mb: int = Field(256, ge=0, le=100_000)
+    stoa_agent_homes_mb: int = Field(2_048, ge=0, le=10_000_000)
+    stoa_agent_home_days: int = Field(30, ge=1, le=3_650)
 
     stoa_files_url: str = ""
     stoa_remote_avatars: bool = True

@@ -40,7 +40,7 @@ class PeerSocket(Protocol):
 @dataclass(frozen=True)
 class WorkplaceRequest:
     """What a workplace is opened for. `root_manifest_hash` None is an empty tree. `socket`: the turn's socket to the model doors, which the workplace closes. `hosts`: those that
-    commands may reach, by name; `on_host` hears each that they ask for, and whether it was allowed. `context`: the application context of reads from
+    commands may reach, by name; `on_host` hears each that they ask for, and whether it was allowed. `home`: the name in the account of a home folder that is kept on this server between workplaces, where the level has one. `context`: the application context of reads from
     storage, None for the current one."""
 
     account_id: str
@@ -50,6 +50,7 @@ class WorkplaceRequest:
     hosts: Sequence[str] = ()
     on_host: Callable[[str, bool], None] | None = None
     runner_labels: Sequence[str] = ()
+    home: str | None = None
     context: Context | None = None
 
 
@@ -86,6 +87,7 @@ def open_workplace(
     hosts: Sequence[str] = (),
     on_host: Callable[[str, bool], None] | None = None,
     runner_labels: Sequence[str] = (),
+    home: str | None = None,
     context: Context | None = None,
 ) -> Workplace:
     """Open the tree of a manifest of the account, None for an empty one, at a level; see `WorkplaceRequest`. The caller closes it. Raises LevelUnavailable (409) with
@@ -102,6 +104,7 @@ def open_workplace(
         tuple(hosts),
         on_host,
         tuple(runner_labels),
+        home,
         context,
     )
     return _OPEN[level](request)

@@ -17,6 +17,7 @@ from models.core.errors import Conflict, Invalid, NotFound
 from models.core.settings import Settings
 from models.projects.snapshots.blob_packs import MAX_BLOB
 from models.projects.snapshots.manifest_store import tree_entries
+from models.runners.agent_home import AgentHome, open_home
 from models.runners.changed_tree import tree_of
 from models.runners.host_proxy import HostProxy
 from models.runners.isolation_levels import LevelUnavailable, WorkplaceRequest
@@ -65,8 +66,11 @@ class ProcessWorkplace:
                 for name in ("tmp", "run"):
                     self._slot.make(name)
                 self._make_home()
+                self._kept_home = self._open_home()
                 self._proxy = self._open_proxy()
             except BaseException:
+                if (home := getattr(self, "_kept_home", None)) is not None:
+                    home.close()
                 self._slot.clear()
                 self._slot.release()
                 raise
@@ -182,6 +186,7 @@ class ProcessWorkplace:
                 stdin=stdin,
                 seconds=seconds,
                 watched=self._watched,
+                home_bytes=self._settings.stoa_agent_home_mb << 20,
                 separate_errors=separate_errors,
             )
             self._processes.add(process)
@@ -217,7 +222,7 @@ class ProcessWorkplace:
         self.stop()
         for process in [*self._processes]:
             self.end_process(process)
-        for each in (self._proxy, self._request.socket):
+        for each in (self._proxy, self._request.socket, self._kept_home):
             if each is not None:
                 each.close()
         try:
@@ -245,6 +250,12 @@ class ProcessWorkplace:
         if self._slot.uid is not None:
             os.chown(home, self._slot.uid, self._slot.uid)
 
+    def _open_home(self) -> AgentHome | None:
+        name = self._request.home
+        if name is None:
+            return None
+        return open_home(self._home.base, self._request.account_id, name, self._settings, uid=self._slot.uid)
+
     def _plan(self, env: Mapping[str, str], served_port: int) -> SandboxPlan:
         sockets: dict[str, tuple[Path, int]] = {}
         own: dict[str, str] = {}
@@ -264,6 +275,7 @@ class ProcessWorkplace:
             sockets=sockets,
             run=self._slot.folder / "run",
             served=served_port if forwards else 0,
+            home=self._kept_home.path if self._kept_home else None,
             shown=self._settings.stoa_sandbox_paths,
         )
 

@@ -12,6 +12,7 @@ from models.core.settings import Settings
 from models.runners.workplace import Limits
 
 WORK = "/work"
+HOME = "/tmp/home"  # noqa: S108 - a path inside the sandbox
 RUN = "/run/stoa"
 """Where the sandbox has its sockets, and the program that forwards to them."""
 SERVED = "served.sock"
@@ -42,6 +43,8 @@ class SandboxPlan:
     sockets: Mapping[str, tuple[Path, int]] = field(default_factory=dict)
     run: Path | None = None
     served: int = 0
+    home: Path | None = None
+    """A folder that is kept, for $HOME; by default one among the temporary files."""
     shown: Sequence[Path] = ()
     """More folders of the machine, read only."""
 
@@ -73,8 +76,10 @@ def sandbox_arguments(plan: SandboxPlan, command: Sequence[str], *, filter_fd: i
     if plan.run is not None:
         arguments += ["--bind", str(plan.run), f"{RUN}/own"]
     arguments += ["--bind", str(plan.temporary), "/tmp", "--bind", str(plan.work), WORK, "--chdir", WORK]  # noqa: S108
+    if plan.home is not None:
+        arguments += ["--bind", str(plan.home), HOME]
     arguments += ["--remount-ro", "/"]
-    env = {"PATH": PATH, "HOME": "/tmp/home", "LANG": "C.UTF-8", "TMPDIR": "/tmp", **plan.env}  # noqa: S108
+    env = {"PATH": PATH, "HOME": HOME, "LANG": "C.UTF-8", "TMPDIR": "/tmp", **plan.env}  # noqa: S108
     for name, value in env.items():
         arguments += ["--setenv", name, value]
     return [*arguments, "--", *_limited(plan, command)]

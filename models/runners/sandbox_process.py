@@ -93,12 +93,14 @@ class SandboxProcess:
         stdin: bool = False,
         seconds: float,
         watched: Sequence[Path] = (),
+        home_bytes: int = 0,
         separate_errors: bool = False,
     ) -> None:
         self.limits = plan.limits
         self.started = time.monotonic()
         self._until = self.started + max(min(seconds, plan.limits.wall_seconds), 0.01)
         self._watched = watched
+        self._home = (plan.home, home_bytes) if plan.home is not None else None
         self._ended: Ended | None = None
         self._over = threading.Event()
         self._status, self._popen = _start(program, plan, command, uid, stdin, separate_errors)
@@ -210,6 +212,8 @@ class SandboxProcess:
         if not self._watched:
             return None
         if shutil.disk_usage(self._watched[0]).free < FREE_BYTES:
+            return "disk"
+        if self._home is not None and disk_bytes([self._home[0]], self._home[1]) > self._home[1]:
             return "disk"
         return "disk" if disk_bytes(self._watched, self.limits.disk_bytes) > self.limits.disk_bytes else None
 

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from models.accounts.key_format import PresentedKey
-from models.gateway.call_errors import RelayFailed
+from models.gateway.call_errors import CallRefused, RelayFailed
 from models.gateway.chat_format import Call
 from models.gateway.dialects import CHAT, CODEBUFF, EMBEDDINGS, MESSAGES, RESPONSES
 from models.gateway.dialects.dialect import CallRequest, Dialect, ErrorContext, IncomingRequest, Reply
@@ -57,7 +57,8 @@ class CallAnswer:
 
 
 class TurnCalls:
-    """The calls of one turn's programs. `run_id` and `alive` are asked at each call; `call_id` names each. Safe for several threads."""
+    """The calls of one turn's programs. `run_id` and `alive` are asked at each call; `call_id` names each. `on_refused` hears why a call is not admitted, and says
+    whether it is made once more; `on_admitted` hears of each that is. Safe for several threads."""
 
     def __init__(
         self,
@@ -69,10 +70,13 @@ class TurnCalls:
         org_id: str | None = None,
         models: Sequence[str] = (),
         call_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        on_refused: Callable[[Exception], bool] = lambda error: False,
+        on_admitted: Callable[[], None] = lambda: None,
     ) -> None:
         self.gateway = gateway
         self.models = tuple(models)
         self._key, self._run_id, self._alive, self._call_id = key, run_id, alive, call_id
+        self._on_refused, self._on_admitted = on_refused, on_admitted
         self._payer = PayerHint(org_id) if org_id else PayerHint()
         self._lock = threading.Lock()
         self._calls: list[InFlightCall] = []
@@ -142,6 +146,14 @@ class TurnCalls:
 
     def call(self, dialect: Dialect, body: Any, headers: Mapping[str, str], request_id: str) -> Any:
         """Make a call in the turn's name: `body` as a client of the dialect sends it. Returns the gateway's answer. Raises as `Gateway.open`."""
+        try:
+            return self._open(dialect, body, headers, request_id)
+        except CallRefused as error:
+            if not self._alive() or not self._on_refused(error):
+                raise
+        return self._open(dialect, body, headers, self._call_id())
+
+    def _open(self, dialect: Dialect, body: Any, headers: Mapping[str, str], request_id: str) -> Any:
         if isinstance(body, dict):
             body = self._own(dialect, body)
         own = {name: headers[name] for name in PASSED_HEADERS if headers.get(name)}
@@ -181,6 +193,7 @@ class TurnCalls:
     def _admitted(self, call: InFlightCall) -> None:
         with self._lock:
             self._calls.append(call)
+        self._on_admitted()
         if not self._alive():
             call.stop(AnswerStopped("The turn ended."))
 

@@ -1,7 +1,7 @@
 """The socket of a turn: an HTTP server that offers the model doors to the programs of one turn, and nothing else. Who calls is the turn, whatever the peer sends."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -24,7 +24,15 @@ SETTLE_SECONDS = 5.0
 class TurnSocket:
     """See the module. `path` is where it listens; `spent` what its calls have cost. `close` it at the end of the turn."""
 
-    def __init__(self, handle: TurnHandle, *, org_id: str | None = None, models: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        handle: TurnHandle,
+        *,
+        org_id: str | None = None,
+        models: Sequence[str] = (),
+        on_refused: Callable[[Exception], bool] = lambda error: False,
+        on_admitted: Callable[[], None] = lambda: None,
+    ) -> None:
         self.handle = handle
         self.calls_as = CallsAs(handle.id, handle.owner, org_id, tuple(models))
         self.calls = TurnCalls(
@@ -34,6 +42,8 @@ class TurnSocket:
             alive=lambda: not (self._closed or handle.stopped) and handle.has_lease(),
             org_id=org_id,
             models=models,
+            on_refused=on_refused,
+            on_admitted=on_admitted,
         )
         self._works: list[str] = []
         self._closed = False
@@ -84,11 +94,17 @@ class TurnSocket:
 
 
 def open_turn_socket(
-    handle: TurnHandle, *, org_id: str | None = None, models: Sequence[str] = ()
+    handle: TurnHandle,
+    *,
+    org_id: str | None = None,
+    models: Sequence[str] = (),
+    on_refused: Callable[[Exception], bool] = lambda error: False,
+    on_admitted: Callable[[], None] = lambda: None,
 ) -> TurnSocket:
     """A socket to the model doors for the programs of a turn: its calls are the turn's, in its run and its budget, paid by the organisation `org_id` if its key may. With
-    `models` a request for another one is made with the first. Pass it to `open_workplace`, which closes it. Raises OSError."""
-    return TurnSocket(handle, org_id=org_id, models=models)
+    `models` a request for another one is made with the first. `on_refused` and `on_admitted`: see `TurnCalls`. Pass it to `open_workplace`, which closes it. Raises
+    OSError."""
+    return TurnSocket(handle, org_id=org_id, models=models, on_refused=on_refused, on_admitted=on_admitted)
 
 
 class _Requests(BaseHTTPRequestHandler):

@@ -2,59 +2,38 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from models.conversations import ConversationQuestion, start_conversation
+from models.conversations import ConversationQuestion, kept_homes, start_conversation
 from models.conversations.conversation_questions import answer_question, reject_question
+from models.conversations.driven_turn import GO_ON
 from models.conversations.engines.acp_engine import fresh_prompt, tree_path
-from models.core.db import db
+from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
-from models.core.settings import AcpCommand
 from models.gateway import GatewayCall
-from models.runners import LevelUnavailable, levels
+from models.ledger.ledger import CreditLedger
+from models.runners import LevelUnavailable
 from models.runs import AgentRun
 from models.threads import ThreadMessage
-from models.turns import Turn
+from models.turns import Turn, TurnEvent
+from tests.conversations.acp_commands import AGENT, answered_by, with_commands
 from tests.conversations.talks import FILES, Talk
-
-AGENT = (Path(__file__).parents[1] / "fakes" / "plain_acp_agent.py").read_text()
-COMMANDS = (
-    AcpCommand(
-        name="plain", command="python3", args=("agent.py", "resume"), env=("PATH_OF_TIDES", "NOT_SET")
-    ),
-    AcpCommand(name="absent", command="no-such-agent"),
-)
 
 
 @pytest.fixture
 def sandbox(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two commands; skips where the sandbox does not work."""
-    with app.app_context():
-        state = levels()["process"]
-    if not state.available:
-        pytest.skip(f"process: {state.sentence}")
-    settings = app.extensions["settings"].model_copy(update={"stoa_acp_agents": COMMANDS})
-    monkeypatch.setitem(app.extensions, "settings", settings)
+    """Commands; skips where the sandbox does not work."""
+    with_commands(app, monkeypatch)
 
 
 @pytest.fixture
 def plain(talk: Talk, sandbox: None) -> Talk:
     """A conversation about a tree with the agent's program in it."""
     return answered_by("plain", Talk(talk.person, talk.engine, {**FILES, "agent.py": AGENT}))
-
-
-def answered_by(command: str, talk: Talk) -> Talk:
-    """A conversation about the same workspace, that the command answers."""
-    made = start_conversation(
-        talk.caller(), talk.workspace_id, engine="acp", level="process", agent=command, model="stoa/demo"
-    )
-    db.session.commit()
-    talk.id = made.conversation.id
-    return talk
 
 
 def texts(turn: Turn) -> list[str]:
@@ -90,6 +69,84 @@ def test_the_next_turn_goes_on_with_the_session(plain: Talk) -> None:
     turn = plain.said("again")
     assert texts(turn) == ["again"]
     assert plain.found().conversation.agent_session == first
+
+
+def test_the_home_of_a_command_is_kept_for_its_conversation_only(plain: Talk) -> None:
+    plain.said("keep login moon")
+    assert texts(plain.said("show login")) == ["login: moon"]
+    other = answered_by("plain", plain)
+    assert texts(other.said("show login")) == ["login: nothing"]
+
+
+def test_a_prompt_on_another_branch_begins_a_session_that_hears_that_branch(plain: Talk) -> None:
+    first = plain.said("one")
+    session = plain.found().conversation.agent_session
+    turn = plain.said("two", parent_id=first.request["parent_id"])
+    assert turn.state == "completed", (turn.error_code, turn.error_message)
+    assert plain.found().conversation.agent_session != session
+    again = plain.said("three")
+    assert texts(again) == ["three"]
+
+
+def test_a_home_beyond_its_quota_ends_the_turn_and_is_not_kept(
+    app: Flask, plain: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_commands(app, monkeypatch, stoa_agent_home_mb=1)
+    turn = plain.said("fill large 3\nwait")
+    assert (turn.state, turn.error_code) == ("failed", "agent_failed")
+    assert "wrote more to the disk" in (turn.error_message or "")
+    assert texts(plain.said("show large")) == ["large: nothing"]
+
+
+def test_a_sweep_removes_homes_whose_conversation_is_gone(app: Flask, plain: Talk) -> None:
+    settings = app.extensions["settings"]
+    kept_homes.sweep(settings)  # what other tests left
+    plain.said("keep login moon")
+    assert kept_homes.sweep(settings) == 0
+    db.session.delete(plain.found().conversation)
+    db.session.commit()
+    assert kept_homes.sweep(settings) == 1
+    assert kept_homes.sweep(settings) == 0
+
+
+@pytest.mark.parametrize(("command", "state"), [("plain", "completed"), ("forgetful", "failed")])
+def test_a_turn_whose_worker_died_goes_on_with_its_session_or_is_given_back(
+    plain: Talk, command: str, state: str
+) -> None:
+    talk = answered_by(command, plain)
+    turn = talk.begin("edit kept.md Kept\nmodel What is a pier?\nwait")
+    once_said(turn, "pier")
+    handle = talk.engine._handles[turn.id]
+    handle.lose()
+    assert talk.engine.idle(60)
+    db.session.rollback()
+    turn = db.session.get_one(Turn, turn.id, populate_existing=True)
+    turn.lease_owner, turn.lease_until = "gone:1:x", now() - timedelta(seconds=1)
+    db.session.commit()
+    talk.engine.tick()
+    turn = talk.ended(turn)
+    assert turn.state == state, (turn.error_code, turn.error_message)
+    assert talk.files()["kept.md"] == "Kept\n"
+    cost = sum(db.session.scalars(select(GatewayCall.credits).where(GatewayCall.run_id == turn.run_id)))
+    assert turn.credits == cost
+    returned = select(CreditLedger.principal).where(CreditLedger.operation_id == f"returned-{turn.id}")
+    assert db.session.scalar(returned) == (cost or None if state == "failed" else None)
+    if state == "completed":
+        assert GO_ON in texts(turn)
+    else:
+        assert turn.error_code == "worker_died"
+
+
+def once_said(turn: Turn, words: str) -> None:
+    """Wait until the answer has these words."""
+    pieces = select(TurnEvent.data["text"].astext).where(
+        TurnEvent.turn_id == turn.id, TurnEvent.type == "text.delta"
+    )
+    end = time.monotonic() + 60
+    while words not in "".join(db.session.scalars(pieces)):
+        assert time.monotonic() < end
+        db.session.rollback()
+        time.sleep(0.1)
 
 
 def while_it_runs(plain: Talk, prompt: str, act: Callable[[Turn], bool]) -> Turn:

@@ -17,11 +17,13 @@ from models.conversations import (
     TimelineItem,
     conversation_turn,
     say,
+    turn_files,
     turn_result,
 )
 from models.conversations.conversation_questions import answer_question, reject_question
 from models.conversations.conversation_turn import ProjectConversationTurn
 from models.conversations.turn_control import resume_conversation, stop_conversation
+from models.conversations.turn_files import TurnFiles
 from models.conversations.turn_reversal import operation_of_turn
 from models.core.db import db, now
 from models.gateway.demo_model import DemoModel
@@ -227,7 +229,7 @@ def test_credits_without_a_change_pause(app: Flask, talk: Talk, monkeypatch: pyt
     gateway = app.extensions["gateway"]
     settings = gateway.settings.model_copy(update={"stoa_conversation_idle_credits": 1})
     monkeypatch.setattr(gateway, "settings", settings)
-    monkeypatch.setattr(ProjectConversationTurn, "_note_work", lambda *_: None)
+    monkeypatch.setattr(TurnFiles, "note", lambda *_: None)
     prompt = f"Read README.md. Read docs/roof.md. {'Look at the columns. ' * 1_500}"
     turn = talk.said(prompt)
     assert (turn.state, turn.error_code) == ("paused", "loop_guard")
@@ -317,7 +319,7 @@ def test_files_that_cannot_be_stored_fail_the_turn(talk: Talk, monkeypatch: pyte
     def full(*_: Any, **__: Any) -> str:
         raise QuotaExceeded("The account is full.")
 
-    monkeypatch.setattr(conversation_turn, "store_changes", full)
+    monkeypatch.setattr(turn_files, "store_changes", full)
     turn = talk.said(EDIT)
     assert (turn.state, turn.error_code) == ("failed", "quota_exceeded")
     assert "could not be stored" in (turn.error_message or "")

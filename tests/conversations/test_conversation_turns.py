@@ -38,7 +38,7 @@ def test_a_turn_edits_files_and_its_changes_become_a_snapshot(talk: Talk) -> Non
         {"path": "README.md", "change": "modified"},
         {"path": "notes.md", "change": "added"},
     ]
-    assert item.summary == "2 files changed: 1 added, 1 modified."
+    assert item.summary == "2 files changed: README.md modified, notes.md added."
     assert (snapshot.run_id, operation.kind, operation.cause) == (turn.run_id, "turn", turn.run_id)
     assert snapshot.credits == item.credits == operation.cost == turn.credits
     result = turn_result(turn)

@@ -76,7 +76,7 @@ def test_a_prompt_and_its_answer_are_two_messages(api: Api) -> None:
     ]
     assert (part["tool"], part["state"]["status"]) == ("edit_file", "completed")
     [item] = api.get("/timeline")["timeline"]
-    assert (item["messageId"], item["summary"]) == (id, "1 file changed: 1 modified.")
+    assert (item["messageId"], item["summary"]) == (id, "1 file changed: README.md modified.")
     api.said("What is a pier?")
     four = api.get("/messages")["messages"]
     assert [each["role"] for each in four] == ["user", "assistant"] * 2

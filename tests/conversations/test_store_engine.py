@@ -68,7 +68,6 @@ def test_a_definition_becomes_tools_of_the_workplace(harbor: Publisher) -> None:
         **EDITOR,
         instructionsPrompt="Build.",
         stepPrompt="Be brief.",
-        mcpServers={"docs": {"type": "http", "url": "https://docs.example"}},
         outputMode="structured_output",
         outputSchema={"type": "object"},
         reasoningOptions={"effort": "low"},
@@ -79,7 +78,7 @@ def test_a_definition_becomes_tools_of_the_workplace(harbor: Publisher) -> None:
     assert found.instructions == (
         "You are mason.\n\nBuild.\n\nBefore each step: Be brief.\n\n"
         'Your last message is JSON only, and fits this schema: {"type":"object"}\n\n'
-        "These tools of yours are not there: web_search, those of the MCP server docs. Do without them."
+        "These tools of yours are not there: web_search. Do without them."
     )
 
 
@@ -99,6 +98,15 @@ def test_an_agent_with_code_is_refused_with_what_would_run_it(talk: Talk, harbor
         NeedsClient, match=r"harbor/coder@1\.0\.0 has steps written in code .* Codebuff client"
     ):
         start_conversation(talk.caller(), talk.workspace_id, engine="store", agent="harbor/coder")
+
+
+def test_an_agent_with_mcp_servers_is_refused_and_not_run_without_them(talk: Talk, harbor: Publisher) -> None:
+    servers = {"docs": {"type": "http", "url": "https://docs.example"}, "local": {"command": "docs"}}
+    publish(harbor, "reader", mcpServers=servers)
+    with pytest.raises(NeedsClient, match=r"harbor/reader@1\.0\.0 uses MCP servers \(docs, local\)"):
+        start_conversation(talk.caller(), talk.workspace_id, engine="store", agent="harbor/reader")
+    publish(harbor, "plain", mcpServers={})
+    assert store_agent("harbor/plain").missing == []
 
 
 def spawns(publisher: Publisher, *references: str) -> dict[str, Any]:

@@ -1,16 +1,21 @@
 """An agent that speaks the Agent Client Protocol with nothing but Python, to run in a sandbox where no package is installed.
 
 It does what the prompt says, a line each: `model WORDS` asks a model by the address in OPENAI_BASE_URL, `write PATH WORDS` through its client, `edit PATH
-WORDS` in its own folder, `ask WORDS`, `env NAME`, `wait`, `crash`, `memory`; other lines are told back.
+WORDS` in its own folder, `run WORDS` and `fail WORDS` as a command would, `keep NAME WORDS`, `show NAME` and `fill NAME MB` in its home, `ask WORDS`, `env NAME`, `wait`,
+`crash`; other lines are told back. With the argument `resume` it opens the sessions again that its home knows.
 """
 
 import json
 import os
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+HOME = Path(os.environ.get("HOME", "/tmp"))
 asked = 0
 
 
@@ -45,8 +50,11 @@ def call_model(words: str) -> str:
         json.dumps(body).encode(),
         {"content-type": "application/json", "authorization": "Bearer nobody"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return str(json.load(answer)["choices"][0]["message"]["content"])
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return str(json.load(answer)["choices"][0]["message"]["content"])
+    except urllib.error.HTTPError as error:
+        return f"refused: {error.code}"
 
 
 def work(session: str, line: str) -> None:
@@ -62,6 +70,26 @@ def work(session: str, line: str) -> None:
         with open(path, "w") as file:
             file.write(f"{text}\n")
         update(session, sessionUpdate="tool_call_update", toolCallId=f"edit-{path}", status="completed")
+    elif word in ("run", "fail"):
+        call = {"toolCallId": f"run-{time.monotonic_ns()}"}
+        update(
+            session,
+            sessionUpdate="tool_call",
+            **call,
+            title=rest,
+            kind="execute",
+            status="in_progress",
+            rawInput={"command": rest},
+        )
+        status = "completed" if word == "run" else "failed"
+        update(session, sessionUpdate="tool_call_update", **call, status=status, rawOutput=f"{word} {rest}")
+    elif word == "keep":
+        (HOME / path).write_text(text)
+    elif word == "fill":
+        (HOME / path).write_bytes(b"x" * (int(text) << 20))
+    elif word == "show":
+        there = (HOME / rest).exists()
+        say(session, f"{rest}: {(HOME / rest).read_text() if there else 'nothing'}")
     elif word == "ask":
         options = [
             {"optionId": "y", "name": "Allow", "kind": "allow_once"},
@@ -88,9 +116,14 @@ def answer(message: Mapping[str, Any]) -> None:
         able = {"sessionCapabilities": {"resume": {}}} if "resume" in sys.argv else {}
         send(id=message["id"], result={"protocolVersion": 1, "agentCapabilities": able})
     elif method == "session/new":
-        send(id=message["id"], result={"sessionId": f"session-{os.getpid()}"})
+        id = f"session-{time.time_ns()}"
+        (HOME / id).touch()
+        send(id=message["id"], result={"sessionId": id})
     elif method == "session/resume":
-        send(id=message["id"], result={})
+        if (HOME / params["sessionId"]).exists():
+            send(id=message["id"], result={})
+        else:
+            send(id=message["id"], error={"code": -32602, "message": "There is no such session."})
     elif method == "session/prompt":
         said = params["prompt"][0]["text"].rpartition("\n---\n")[2]
         for line in filter(None, (each.strip() for each in said.splitlines())):

@@ -1,8 +1,8 @@
 """The process that talks with one agent by the Agent Client Protocol: JSON lines with the turn on stdin and stdout, the protocol on two pipes.
 
 Started by its path with the numbers of the agent's stdout and stdin (`acp_talk`), because asyncio and the server's greenlets do not mix. The first
-line that it reads is `{root, session, prompt, fresh}`; then come `{reply, …}` to what it asks, and `{cancel: true}`. It writes `{session, how}`,
-`{text}`, `{thinking}`, `{tool}`, `{plan}`, `{ask, kind, …}` and at last `{end}` or `{failed}`.
+line that it reads is `{root, session, prompt, fresh, only_again}`; then come `{reply, …}` to what it asks, and `{cancel: true}`. It writes `{session, how}`,
+`{text}`, `{thinking}`, `{tool}`, `{plan}`, `{ask, kind, …}` and at last `{end}`, `{failed}`, or `{gone}` if with `only_again` the session cannot be opened again.
 """
 
 import asyncio
@@ -48,6 +48,10 @@ AUTH_REQUIRED = -32000
 
 class AgentUnusable(Exception):
     """Why the agent cannot be used. The message is for the person."""
+
+
+class SessionNotOpened(Exception):
+    """The agent does not open the session again, and no new one is wanted."""
 
 
 class TurnLines:
@@ -206,6 +210,8 @@ class AcpPrompt:
                     again = open_again(session_id=known, cwd=self._root, mcp_servers=[])
                     await self._in_time(again, "to the session")
                     return known, how
+        if self.wanted.get("only_again"):
+            raise SessionNotOpened
         made = await self._in_time(
             self.agent.new_session(cwd=self._root, mcp_servers=[]), "to the new session"
         )
@@ -297,6 +303,8 @@ async def main(output: int, input: int) -> None:
         await AcpPrompt(lines, wanted, agent, client).run()
     except asyncio.CancelledError:
         lines.tell(end="cancelled")
+    except SessionNotOpened:
+        lines.tell(gone=True)
     except AgentUnusable as error:
         lines.tell(failed=str(error))
     except acp.RequestError as error:

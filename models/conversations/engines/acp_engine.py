@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-from sqlalchemy import select
-
 from models.conversations.conversation import ProjectConversation
 from models.conversations.conversation_engine import EnginePlan, register_engine
-from models.conversations.engine_session import EngineSession
+from models.conversations.engine_session import EngineSession, SessionGone
 from models.conversations.engines.acp_talk import AcpTalk
-from models.core.db import db, extension
+from models.core.db import extension
 from models.core.errors import DomainError, Invalid, NotFound
 from models.core.settings import AcpCommand
 from models.runners import LevelUnavailable, Limits, levels
@@ -70,7 +68,7 @@ class AcpEngine:
     def plan(self, conversation: ProjectConversation, user_id: str) -> EnginePlan:
         """See `ConversationEngine`."""
         name = acp_command(conversation.agent).name
-        return EnginePlan(agent_id=f"acp:{name}", rounds=False, socket=True, limits=LIMITS)
+        return EnginePlan(agent_id=f"acp:{name}", rounds=False, socket=True, home=True, limits=LIMITS)
 
     def drive(self, session: EngineSession) -> None:
         """See `ConversationEngine`."""
@@ -79,7 +77,9 @@ class AcpEngine:
             raise LevelUnavailable("A command works in the sandbox only.")
         with session.handle.context():
             command = acp_command(session.agent)
-            known = db.session.scalar(_session_of(session))
+            known = session.known_session()
+        if session.going_on == "taken_over" and known is None:
+            raise SessionGone("The agent had begun no session.")
         process = place.start_process(
             f"exec {shlex.join([command.command, *command.args])}",
             seconds=LIMITS.wall_seconds,
@@ -107,6 +107,8 @@ class AcpTurn:
         self._titles: dict[str, str] = {}
         self._open: dict[str, str] = {}
         """Tools that were begun, with their output so far."""
+        self._commands: dict[str, str] = {}
+        """Titles of tools that run something."""
         self._counted = 0
         self._failed = False
 
@@ -121,6 +123,7 @@ class AcpTurn:
             prompt=session.prompt,
             fresh=fresh_prompt(session.system, session.history, session.prompt),
             session=known,
+            only_again=session.going_on == "taken_over",
         ) as talk:
             session.on_stop(talk.cancel)
             for line in talk.lines():
@@ -133,7 +136,7 @@ class AcpTurn:
             case {"ask": number, "kind": kind}:
                 talk.reply(number, **self._answer(kind, line))
             case {"session": id}:
-                self._keep_session(str(id))
+                self._session.note_session(str(id))
             case {"text": text}:
                 self._session.text(text)
             case {"thinking": text}:
@@ -143,6 +146,8 @@ class AcpTurn:
                 self._tool(tool)
             case {"plan": entries}:
                 self._session.handle.emit("agent.plan", {"entries": entries[:100]})
+            case {"gone": True}:
+                raise SessionGone("The agent does not open its session again.")
             case {"failed": problem}:
                 self._failed = True
                 raise AgentFailed(self._why(problem))
@@ -151,7 +156,7 @@ class AcpTurn:
 
     def _ended(self, reason: str) -> None:
         match reason:
-            case "cancelled" if not self._session.stopped:
+            case "cancelled" if not (self._session.stopped or self._session.pausing):
                 raise AgentFailed("The agent cancelled its answer.")
             case "max_tokens" | "max_turn_requests":
                 raise AgentFailed(
@@ -199,6 +204,8 @@ class AcpTurn:
         if id not in self._titles:
             self._titles[id] = tool["title"] or tool["kind"] or "tool"
             self._open[id] = ""
+            if tool["kind"] == "execute":
+                self._commands[id] = self._titles[id]
             arguments = tool["input"] or "{}"
             self._session.tool_started(id, self._titles[id], arguments)
         if id not in self._open:
@@ -206,19 +213,12 @@ class AcpTurn:
         if tool["output"]:
             self._open[id] = tool["output"]
         if tool["status"] in ("completed", "failed"):
-            output = self._open[id] or ("It failed." if tool["status"] == "failed" else "Done.")
-            self._complete(id, output)
+            failed = tool["status"] == "failed"
+            self._complete(id, self._open[id] or ("It failed." if failed else "Done."), failed=failed)
 
-    def _complete(self, id: str, output: str) -> None:
+    def _complete(self, id: str, output: str, *, failed: bool = False) -> None:
         del self._open[id]
-        self._session.tool_completed(id, output)
-
-    def _keep_session(self, id: str) -> None:
-        """Note the agent's session, so that the next turn goes on with it, if the agent can."""
-        with self._session.handle.step():
-            row = db.session.get(ProjectConversation, self._session.conversation_id)
-            if row is not None:
-                row.agent_session = id[:500]
+        self._session.tool_completed(id, output, failed=failed, command=self._commands.get(id))
 
     # -- what it asks ----------------------------------------------------------------------------------------
 
@@ -275,10 +275,6 @@ def fresh_prompt(system: str, history: Sequence[Mapping[str, Any]], prompt: str)
     before = "\n\n".join(said)[-MAX_TRANSCRIPT:]
     parts = [system, f"What was said before:\n\n{before}" if before else "", prompt]
     return "\n\n---\n\n".join(part for part in parts if part)
-
-
-def _session_of(session: EngineSession) -> Any:
-    return select(ProjectConversation.agent_session).where(ProjectConversation.id == session.conversation_id)
 
 
 def _drain(stream: IO[bytes] | None) -> None:

@@ -14,6 +14,7 @@ PROGRAM = Path(__file__).with_name("acp_driver.py")
 MAX_LINE = 16 << 20
 END_SECONDS = 8.0
 """How long the driver may take to end after the talk is closed: it gives the agent time to stop."""
+LAST = frozenset({"end", "failed", "gone"})
 LOST = "The connection to the agent was lost."
 
 
@@ -29,10 +30,17 @@ class AcpTalk:
         prompt: str,
         fresh: str,
         session: str | None = None,
+        only_again: bool = False,
     ) -> None:
         """`output` and `input` are the agent's stdout and stdin. `prompt` is sent to a session that goes on, `fresh` to a new one: it has what was said
-        before. `root` is the tree, as the agent sees it."""
-        self._first = {"root": root, "session": session, "prompt": prompt, "fresh": fresh}
+        before. With `only_again` no new one is begun. `root` is the tree, as the agent sees it."""
+        self._first = {
+            "root": root,
+            "session": session,
+            "prompt": prompt,
+            "fresh": fresh,
+            "only_again": only_again,
+        }
         self._agent = (output, input)
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the talk
         self._lock = threading.Lock()
@@ -59,7 +67,7 @@ class AcpTalk:
         self.close()
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """What the driver tells, in order; the last line has `end` or `failed`. Blocks."""
+        """What the driver tells, in order; the last line has `end`, `failed` or `gone`. Blocks."""
         assert self._process is not None
         assert self._process.stdout is not None
         while line := self._process.stdout.readline(MAX_LINE):
@@ -68,7 +76,7 @@ class AcpTalk:
             except ValueError:
                 break
             yield found
-            if "end" in found or "failed" in found:
+            if found.keys() & LAST:
                 return
         yield {"failed": LOST}
 

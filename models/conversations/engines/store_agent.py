@@ -48,7 +48,7 @@ EFFORTS = ("high", "medium", "low", "minimal", "none")
 
 
 class NeedsClient(DomainError):
-    """The agent has code of its own, which runs in a client only."""
+    """The agent has code or MCP servers of its own, which run in a client only."""
 
     status = 422
     code = "agent_needs_client"
@@ -81,7 +81,7 @@ class StoreAgent:
 
 def store_agent(reference: str) -> StoreAgent:
     """The agent `publisher/agent`, its latest version, or `publisher/agent@version`. Raises Invalid for another form, NotFound for one that is not
-    published, NeedsClient for one with `handleSteps`."""
+    published, NeedsClient for one with `handleSteps` or `mcpServers`."""
     full, _, version = reference.strip().partition("@")
     publisher, _, agent = full.partition("/")
     if not publisher or not agent or len(reference) > MAX_NAME or not reference.isprintable():
@@ -99,6 +99,11 @@ def store_agent(reference: str) -> StoreAgent:
             f"{id} has steps written in code (handleSteps), which the server does not run. Run it with a Codebuff client signed in to"
             " this server, or choose an agent without code."
         )
+    if servers := _servers(data.get("mcpServers")):
+        raise NeedsClient(
+            f"{id} uses MCP servers ({', '.join(servers[:10])}), which the server does not start. Run it with a Codebuff client signed in to this server, or choose"
+            " an agent without them."
+        )
     names = _texts(data.get("toolNames"))
     return StoreAgent(
         id=id,
@@ -106,7 +111,7 @@ def store_agent(reference: str) -> StoreAgent:
         model=str(data.get("model") or ""),
         system=_system(data),
         tools=frozenset(TOOLS[name] for name in names if name in TOOLS),
-        missing=_missing(names, data.get("mcpServers")),
+        missing=_missing(names),
         spawnable=_texts(data.get("spawnableAgents")) if SPAWN in names else [],
         params=_params(data.get("reasoningOptions")),
         with_history=data.get("includeMessageHistory") is True,
@@ -125,12 +130,14 @@ def _system(data: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if isinstance(part, str) and part.strip())
 
 
-def _missing(names: Sequence[str], servers: Any) -> list[str]:
+def _missing(names: Sequence[str]) -> list[str]:
     known = TOOLS.keys() | NEEDLESS | {SPAWN}
-    found = [name for name in names if name not in known]
-    return found + [
-        f"those of the MCP server {name}" for name in (servers if isinstance(servers, dict) else ())
-    ]
+    return [name for name in names if name not in known]
+
+
+def _servers(value: Any) -> list[str]:
+    """The names of its MCP servers, shortened."""
+    return [name[:60] for name in value] if isinstance(value, dict) else []
 
 
 def _params(reasoning: Any) -> dict[str, Any]:
