@@ -46,7 +46,7 @@ TOLD = Prompts(
 
 
 @pytest.fixture(params=["builtin", "store", "acp"])
-def engine(request: pytest.FixtureRequest, app: Flask, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> Any:
+def answered(request: pytest.FixtureRequest, app: Flask, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A conversation that the engine answers, and what to say to it."""
     name = request.param
     if name == "builtin":
@@ -104,8 +104,8 @@ def once(turn: Turn, ready: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("proved")
-def test_a_budget_that_is_used_up_pauses_and_a_raised_one_ends_the_work(engine: Any) -> None:
-    talk, say = engine
+def test_a_budget_that_is_used_up_pauses_and_a_raised_one_ends_the_work(answered: Any) -> None:
+    talk, say = answered
     db.session.get_one(Thread, talk.found().thread.id).budget = 0
     db.session.commit()
     turn = talk.said(say.work)
@@ -119,8 +119,8 @@ def test_a_budget_that_is_used_up_pauses_and_a_raised_one_ends_the_work(engine: 
 
 
 @pytest.mark.usefixtures("proved")
-def test_a_budget_too_small_for_a_call_pauses_with_what_was_done(engine: Any) -> None:
-    talk, say = engine
+def test_a_budget_too_small_for_a_call_pauses_with_what_was_done(answered: Any) -> None:
+    talk, say = answered
     db.session.get_one(Thread, talk.found().thread.id).budget = 1
     db.session.commit()
     turn = talk.said(say.work)
@@ -134,15 +134,15 @@ def test_a_budget_too_small_for_a_call_pauses_with_what_was_done(engine: Any) ->
 
 
 @pytest.mark.usefixtures("proved")
-def test_the_same_call_three_times_pauses_and_an_answer_lets_it_go_on(engine: Any) -> None:
-    talk, say = engine
+def test_the_same_call_three_times_pauses_and_an_answer_lets_it_go_on(answered: Any) -> None:
+    talk, say = answered
     turn = talk.said(say.loop)
     asked = question(turn)
     assert (turn.state, turn.error_code, asked.kind) == ("paused", "loop_guard", "loop_guard")
     assert "3 times in a row" in asked.questions[0]["question"]
-    answered = answer_question(talk.found(), asked.id, [["Be done."]], owner=talk.engine.owner)
+    reply = answer_question(talk.found(), asked.id, [["Be done."]], owner=talk.engine.owner)
     db.session.commit()
-    assert answered.resumed
+    assert reply.resumed
     talk.engine.run(turn.id)
     turn = talk.ended(turn)
     assert turn.state == "completed", (turn.error_code, turn.error_message)
@@ -155,8 +155,8 @@ def test_the_same_call_three_times_pauses_and_an_answer_lets_it_go_on(engine: An
     paid_once(talk, turn)
 
 
-def test_no_answer_to_the_loop_guard_ends_the_turn_with_its_work(engine: Any) -> None:
-    talk, say = engine
+def test_no_answer_to_the_loop_guard_ends_the_turn_with_its_work(answered: Any) -> None:
+    talk, say = answered
     turn = talk.said(say.loop)
     assert reject_question(talk.found(), question(turn).id, owner=talk.engine.owner).resumed
     db.session.commit()
@@ -168,9 +168,9 @@ def test_no_answer_to_the_loop_guard_ends_the_turn_with_its_work(engine: Any) ->
 
 @pytest.mark.usefixtures("proved")
 def test_a_stop_ends_it_soon_and_keeps_what_was_done(
-    app: Flask, engine: Any, monkeypatch: pytest.MonkeyPatch
+    app: Flask, answered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    talk, say = engine
+    talk, say = answered
     monkeypatch.setattr(app.extensions["gateway"].routes.demo, "upstream", DemoModel(0.05))
     turn = talk.begin(say.long)
     changed = select(ThreadMessage.id).where(ThreadMessage.turn_id == turn.id, ThreadMessage.role == "tool")
