@@ -1,6 +1,7 @@
 """The end of a conversation's turn: its work becomes a snapshot and a timeline item, and is told in the order of the contract (3.12)."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +11,11 @@ from models.conversations.conversation_wire import answer_id, answer_json, item_
 from models.conversations.work_keeping import WorkBase, WorkDelta, keep_work, offered_sync, result_of
 from models.core.db import db
 from models.core.errors import DomainError
+from models.deployments.project_info import FILES as CONFIG_FILES
+from models.deployments.project_info import project_info
+from models.projects import Project
+from models.projects.snapshots.blob_packs import BlobDamaged
+from models.runners.changed_tree import tree_of
 from models.turns import Turn
 from models.turns.engine import TurnHandle
 
@@ -89,7 +95,16 @@ def tell_end(handle: TurnHandle, turn: Turn, ending: TurnEnding) -> None:
     record("message_update", {"message": answer_json(turn, messages, item.files, **said)})
     if item.lost_race:
         record("warning", _lost(item))
+    if any(each["path"] in CONFIG_FILES for each in item.files):
+        with suppress(DomainError, BlobDamaged):
+            record("project_info", {"info": _info(item)})
     record("timeline_summary", {"itemId": item.id, "summary": item.summary})
+
+
+def _info(item: TimelineItem) -> dict[str, str]:
+    """How the files say that they are deployed, after a turn that changed it."""
+    account_id = db.session.get_one(Project, item.project_id).account_id
+    return project_info(account_id, tree_of(account_id, item.manifest_hash)).wire
 
 
 def _lost(item: TimelineItem) -> dict[str, Any]:

@@ -19,6 +19,12 @@ class ProjectInfo(NamedTuple):
     name: str | None = None
     config_file: str | None = None
 
+    @property
+    def wire(self) -> dict[str, str]:
+        """As the contract gives it."""
+        named = {"name": self.name, "configFile": self.config_file}
+        return {"type": self.type} | {key: value for key, value in named.items() if value}
+
 
 def project_info(account_id: str, root: str | None) -> ProjectInfo:
     """What the tree `root` says; a file that cannot be read names nothing. Raises FilesUnavailable (503), BlobDamaged."""

@@ -94,3 +94,12 @@ def test_two_prompts_are_answered_one_after_the_other(talk: Talk) -> None:
     assert db.session.get_one(Turn, second.id).state == "completed"
     assert talk.files()["src/pier.py"] == "COLUMNS = 14\n"
     assert [each.files_count for each in items(talk)] == [1, 1]
+
+
+def test_a_turn_that_changes_how_the_project_is_deployed_says_so(talk: Talk) -> None:
+    turn = talk.said("Add a file wrangler.toml saying 'name = \"pier\"'")
+    assert turn.state == "completed"
+    told = [(type, data) for type, data in talk.events(turn) if type in ("project_info", "timeline_summary")]
+    info = {"type": "wrangler", "name": "pier", "configFile": "wrangler.toml"}
+    assert told[0] == ("project_info", {"info": info})
+    assert told[1][1]["summary"] == "1 file changed: wrangler.toml added."

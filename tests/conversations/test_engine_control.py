@@ -155,6 +155,19 @@ def test_the_same_call_three_times_pauses_and_an_answer_lets_it_go_on(answered: 
     paid_once(talk, turn)
 
 
+def test_the_words_of_a_change_name_the_commands_that_ran(answered: Any) -> None:
+    talk, say = answered
+    if say is WORDY:
+        pytest.skip("the level virtual runs none: test_process_conversations.py")
+    turn = talk.said("edit a.md A\nedit b.md B\nrun ls\nrun make all\nfail make test\nrun  git   diff")
+    assert turn.state == "completed", (turn.error_code, turn.error_message)
+    [item] = db.session.scalars(select(TimelineItem))
+    assert item.summary == (
+        "2 files changed: a.md added, b.md added."
+        " Ran one more command, then make all (done), make test (failed), git diff (done)."
+    )
+
+
 def test_no_answer_to_the_loop_guard_ends_the_turn_with_its_work(answered: Any) -> None:
     talk, say = answered
     turn = talk.said(say.loop)

@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
-from sqlalchemy import select
+from flask import Flask
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 from websockets.sync.client import connect
 
@@ -18,10 +22,13 @@ from models.conversations import TimelineItem, say, start_conversation
 from models.core.db import db
 from models.gateway import GatewayCall
 from models.ledger import Account, CreditHold
+from models.ledger.ledger import CreditLedger
 from models.projects import Workspace
 from models.projects.project_editing import create_project
 from models.projects.workspaces.workspace_editing import create_workspace
-from models.turns import Turn
+from models.runners import levels
+from models.turns import Turn, TurnEvent
+from tests.conversations.acp_commands import AGENT, COMMANDS
 from tests.factories import Person
 from tests.projects.project_rows import caller_of, pushed
 from tests.server import running
@@ -75,6 +82,71 @@ def test_a_killed_worker_loses_no_file_and_its_turn_is_paid_once(
     calls = session.scalars(select(GatewayCall)).all()
     assert {call.state for call in calls} == {"settled"}
     assert ended.credits == sum(call.credits or 0 for call in calls)
+    assert session.scalars(select(CreditHold)).all() == []
+
+
+@pytest.fixture
+def sandboxes() -> Iterator[Path]:
+    """A folder that the users of sandboxes can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="stoa-test-sandboxes-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(("command", "state"), [("plain", "completed"), ("forgetful", "failed")])
+def test_a_command_whose_server_is_killed_goes_on_or_is_given_back(
+    app: Flask,
+    session: OrmSession,
+    rich: Person,
+    postgres_url: str,
+    tmp_path: Path,
+    sandboxes: Path,
+    command: str,
+    state: str,
+) -> None:
+    if not (process := levels()["process"]).available:
+        pytest.skip(f"process: {process.sentence}")
+    account = Account(user_id=rich.id)
+    caller = caller_of(rich.id, account)
+    project = create_project(caller, account, "Pier")
+    workspace = create_workspace(caller, project.id, "main")
+    pushed(caller, project.id, workspace.id, {"agent.py": AGENT}, "Begin")
+    session.commit()
+    agents = {each.name: {"command": each.command, "args": each.args} for each in COMMANDS}
+    settings = {"STOA_ACP_AGENTS": json.dumps(agents), "STOA_SANDBOX_DIR": str(sandboxes)}
+    headers = {"Authorization": f"Bearer {rich.token}"}
+    with running(postgres_url, tmp_path, workers=2, **settings) as server:
+        new = {"workspace_id": workspace.id, "engine": "acp", "level": "process", "agent": command}
+        made = httpx.post(f"{server}/v1/conversations", json=new, headers=headers, timeout=30)
+        assert made.status_code == 200, made.text
+        id = made.json()["conversation"]["id"]
+        said = {"prompt": f"edit kept.md Kept\nmodel {'What is a pier? ' * 300}\nwait"}
+        begun = httpx.post(f"{server}/v1/conversations/{id}/messages", json=said, headers=headers, timeout=30)
+        assert begun.status_code == 200, begun.text
+        turn_id = begun.json()["turnId"]
+        pieces = select(TurnEvent.data["text"].astext).where(TurnEvent.turn_id == turn_id)
+        deadline = time.monotonic() + 60
+        while "stoa/demo" not in "".join(filter(None, session.scalars(pieces))):
+            assert time.monotonic() < deadline
+            session.rollback()
+            time.sleep(0.1)
+        owner = session.get_one(Turn, turn_id).lease_owner or ""
+        session.rollback()
+        os.kill(int(owner.split(":")[1]), signal.SIGKILL)
+        killed_at = time.monotonic()
+        ended = until_ended(turn_id)
+        assert time.monotonic() - killed_at < 60
+    assert (ended.state, ended.error_code) == (state, "worker_died" if state == "failed" else None)
+    item = session.scalars(select(TimelineItem)).one()
+    assert (item.state, item.files) == (state, [{"path": "kept.md", "change": "added"}])
+    [call] = session.scalars(select(GatewayCall)).all()
+    assert (call.state, call.run_id, ended.credits) == ("settled", ended.run_id, call.credits)
+    assert (call.credits or 0) > 0
+    given = select(func.coalesce(func.sum(CreditLedger.principal), 0)).where(
+        CreditLedger.operation_id.startswith(f"returned-{turn_id}")
+    )
+    assert session.scalar(given) == (call.credits if state == "failed" else 0)
     assert session.scalars(select(CreditHold)).all() == []
 
 

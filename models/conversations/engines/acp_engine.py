@@ -83,7 +83,11 @@ class AcpEngine:
         process = place.start_process(
             f"exec {shlex.join([command.command, *command.args])}",
             seconds=LIMITS.wall_seconds,
-            env=session.settings.passed_on(command.env),
+            env={
+                "OPENAI_MODEL": session.model,
+                "ANTHROPIC_MODEL": session.model,
+                **session.settings.passed_on(command.env),
+            },
             stdin=True,
             separate_errors=True,
         )

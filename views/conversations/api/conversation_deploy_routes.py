@@ -175,6 +175,4 @@ def conversation_deployment_log(conversation_id: str, deployment_id: str) -> Res
 
 def _info(found: FoundConversation) -> dict[str, str]:
     tree = state_of(found.project, workspace_id=found.workspace.id).tree
-    info = project_info(found.project.account_id, tree)
-    named = {"name": info.name, "configFile": info.config_file}
-    return {"type": info.type} | {key: value for key, value in named.items() if value}
+    return project_info(found.project.account_id, tree).wire
