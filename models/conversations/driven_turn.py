@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from models.conversations.conversation import ConversationQuestion, ProjectConversation
@@ -27,6 +28,7 @@ from models.threads.turn_run import start_run
 from models.threads.turn_tools import MAX_RESULT
 from models.turns import Turn
 from models.turns.call_recovery import RecoveryDelayed
+from models.turns.engine import LeaseLost
 from models.turns.turn_call import PAUSING, failure_of
 
 if TYPE_CHECKING:
@@ -163,10 +165,12 @@ class TurnActions:
         return False
 
     def refused(self, error: Exception) -> bool:
-        """A call of the engine's programs was refused: whether it is made again, since more of the budgets was reserved for it. Raises LeaseLost."""
+        """A call of the engine's programs was refused: whether it is made again, since more of the budgets was reserved for it."""
         needed = turn_budgets.needed_by(error)
         if needed is not None:
-            return self.reserve(needed)
+            with suppress(LeaseLost):
+                return not self._handle.stopped and self.reserve(needed)
+            return False
         failure = failure_of(error, "", self._turn.settings)
         self.refusal = failure if failure.code in PAUSING else None
         return False

@@ -149,7 +149,7 @@ class TurnCalls:
         try:
             return self._open(dialect, body, headers, request_id)
         except CallRefused as error:
-            if not self._alive() or not self._on_refused(error):
+            if not self._on_refused(error):
                 raise
         return self._open(dialect, body, headers, self._call_id())
 
