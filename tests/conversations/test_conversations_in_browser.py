@@ -9,6 +9,7 @@ from flask import Flask
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
+from models.core.db import db
 from models.ledger import Account
 from models.turns import TurnEngine
 from tests import factories
@@ -89,3 +90,46 @@ def test_a_conversation_edits_files_and_its_change_is_undone(
         expect(page.get_by_role("heading", level=1)).to_contain_text("Operations")
         assert engine_of_turns.idle(30)
     assert talk.files()["README.md"] == "# Pier\n\nTwelve columns.\n"
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_a_change_is_branched_and_the_files_are_saved(
+    app: Flask, rich: Person, engine_of_turns: TurnEngine, open_page: OpenPage, script: bool
+) -> None:
+    talk = Talk(rich, engine_of_turns)
+    turn = talk.said(EDIT)
+    assert turn.state == "completed"
+    # a client told other files, of which no snapshot was made
+    workspace = talk.workspace
+    workspace.current_snapshot_id, head = workspace.base_snapshot_id, workspace.current_snapshot_id
+    db.session.commit()
+    with serving(app) as base, open_page(base, script=script, width=390, expected=(422,)) as page:
+        page.context.add_cookies([factories.browser_cookie(rich.user)])
+        one = f"/projects/{talk.project_id}/conversations/{talk.id}"
+        page.goto(one)
+        judge(page, 1440, 390)
+        picture(page, f"branching-{script}-conversation")
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.get_by_role("button", name="Save snapshot").click()
+        expect(page.get_by_text("The files are a snapshot now.")).to_be_visible()
+        page.get_by_role("button", name="Save snapshot").click()
+        expect(page.get_by_text("The files are in a snapshot already.")).to_be_visible()
+        page.get_by_role("link", name=re.compile("^Branch here")).first.click()
+        expect(page).to_have_url(re.compile("/timeline/.*#branch$"))
+        expect(page.get_by_role("heading", name="Branch here")).to_be_in_viewport()
+        judge(page, 1440, 390)
+        picture(page, f"branching-{script}-change")
+        page.set_viewport_size({"width": 390, "height": 900})
+        for name, problem in (("", "Enter a name"), ("main", "named 'main'")):
+            page.get_by_label("Name of the workspace").fill(name)
+            page.get_by_role("button", name="Branch here").click()
+            expect(page.locator("#name-e")).to_contain_text(problem)
+        page.get_by_label("Name of the workspace").fill("the other pier")
+        page.get_by_role("button", name="Branch here").click()
+        expect(page.get_by_text("“the other pier” has these files")).to_be_visible()
+        expect(page).not_to_have_url(re.compile(f"{talk.id}$"))
+        expect(page.get_by_role("complementary", name="Timeline")).to_contain_text("No changes yet")
+        judge(page, 1440, 390)
+        picture(page, f"branching-{script}-branched")
+    assert head is not None
+    assert talk.workspace.current_manifest_hash == turn.request["result"]["manifest_hash"]
