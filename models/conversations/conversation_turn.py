@@ -23,10 +23,11 @@ from models.conversations.conversation_prompts import (
 )
 from models.conversations.conversation_questions import asked_by, close_questions, new_question
 from models.conversations.conversation_wire import question_json
-from models.conversations.driven_turn import DrivenRounds, TurnActions
+from models.conversations.driven_turn import DrivenRounds
 from models.conversations.engine_session import EngineSession, GoingOn
 from models.conversations.loop_guard import CODE as LOOP_GUARD
 from models.conversations.loop_guard import LoopGuard
+from models.conversations.turn_actions import TurnActions
 from models.conversations.turn_ending import SavingFailed, TurnEnding, TurnWorkKeeper, tell_end
 from models.conversations.turn_files import TurnFiles, TurnPlace
 from models.conversations.turn_reversal import return_charges, return_later

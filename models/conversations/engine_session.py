@@ -8,7 +8,7 @@ from models.runners import Workplace
 
 if TYPE_CHECKING:
     from models.conversations.conversation_turn import ProjectConversationTurn
-    from models.conversations.driven_turn import TurnActions
+    from models.conversations.turn_actions import TurnActions
 
 Answers = list[list[str]]
 GoingOn = Literal["no", "resumed", "taken_over"]
