@@ -28,7 +28,7 @@ from models.projects.project_editing import create_project
 from models.projects.workspaces.workspace_editing import create_workspace
 from models.runners import levels
 from models.turns import Turn, TurnEvent
-from tests.conversations.acp_commands import AGENT, COMMANDS
+from tests.conversations.acp_commands import AGENT
 from tests.factories import Person
 from tests.projects.project_rows import caller_of, pushed
 from tests.server import running
@@ -111,9 +111,9 @@ def test_a_command_whose_server_is_killed_goes_on_or_is_given_back(
     caller = caller_of(rich.id, account)
     project = create_project(caller, account, "Pier")
     workspace = create_workspace(caller, project.id, "main")
-    pushed(caller, project.id, workspace.id, {"agent.py": AGENT}, "Begin")
     session.commit()
-    agents = {each.name: {"command": each.command, "args": each.args} for each in COMMANDS}
+    like = ["resume"] if command == "plain" else []
+    agents = {command: {"command": "python3", "args": ["-c", AGENT, *like]}}
     settings = {"STOA_ACP_AGENTS": json.dumps(agents), "STOA_SANDBOX_DIR": str(sandboxes)}
     headers = {"Authorization": f"Bearer {rich.token}"}
     with running(postgres_url, tmp_path, workers=2, **settings) as server:
@@ -125,13 +125,14 @@ def test_a_command_whose_server_is_killed_goes_on_or_is_given_back(
         begun = httpx.post(f"{server}/v1/conversations/{id}/messages", json=said, headers=headers, timeout=30)
         assert begun.status_code == 200, begun.text
         turn_id = begun.json()["turnId"]
-        told = select(TurnEvent.type, TurnEvent.data["text"].astext).where(TurnEvent.turn_id == turn_id)
-        deadline, rows = time.monotonic() + 60, []
-        while "stoa/demo" not in "".join(text or "" for _, text in rows):
+        told = select(TurnEvent.type, TurnEvent.data).where(TurnEvent.turn_id == turn_id)
+        deadline, rows = time.monotonic() + 60, [("", {})]
+        while "stoa/demo" not in "".join(data.get("text", "") for _, data in rows):
             assert time.monotonic() < deadline, rows
+            assert rows[-1][0] != "turn.failed", rows
             session.rollback()
             time.sleep(0.1)
-            rows = [(row[0], row[1]) for row in session.execute(told)]
+            rows = [("", {}), *(tuple(row) for row in session.execute(told.order_by(TurnEvent.seq)))]  # type: ignore[misc]
         owner = session.get_one(Turn, turn_id).lease_owner or ""
         session.rollback()
         os.kill(int(owner.split(":")[1]), signal.SIGKILL)
