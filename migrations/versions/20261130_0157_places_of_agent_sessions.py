@@ -1,13 +1,13 @@
 """The last message that the session of a conversation's command knows.
 
 Revision: 0157
-Revises: 0159
+Revises: 0149
 """
 
 from migrations.replacing import run_script
 
 revision = "0157"
-down_revision = "0159"
+down_revision = "0149"
 branch_labels = None
 depends_on = None
 
