@@ -20,6 +20,7 @@ import psutil
 
 from bench import (
     analysis,
+    atlas,
     conversations,
     growth,
     load,
@@ -150,6 +151,10 @@ class Bench:
             if "analysis" in self.parts:
                 analysed = analysis.measure(min(1.0, self.plan.throughput / 10))
                 self.rows += [Row(*line) for line in analysis.lines(analysed)]
+            if "atlas" in self.parts:
+                mapped = atlas.measure(self.folder, min(1.0, self.plan.throughput / 10))
+                self.rows += [Row(*line) for line in atlas.lines(mapped)]
+                self.notes += atlas.notes(mapped)
             if "sandbox" in self.parts:
                 started = sandbox.measure(self.folder, min(1.0, self.plan.throughput / 10))
                 self.rows += [Row(*line) for line in sandbox.lines(started)]
@@ -561,6 +566,7 @@ PARTS = (
     "projects",
     "sandbox",
     "analysis",
+    "atlas",
     "memory",
     "settling",
     "growth",

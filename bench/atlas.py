@@ -1,4 +1,5 @@
-"""The map of a project of 10,000 files: made from nothing, after one change and after none, and its search with 50,000 chunks."""
+"""The map of a project of 10,000 files: made from nothing, after a change of one file and after none, its search with 50,000 chunks, and how
+well our own source is searched (`atlas_queries`)."""
 
 import argparse
 import hashlib
@@ -14,6 +15,7 @@ from flask_migrate import upgrade
 from sqlalchemy import text
 
 from app import create_app
+from bench.atlas_queries import mean_ndcg, plain_search, sources
 from bench.load import quantile
 from models.atlas import AtlasCounts, embed_chunks, index_project, search_atlas, uses_of
 from models.core.db import db
@@ -26,8 +28,8 @@ from models.projects.snapshots.manifest_store import put_entries
 from models.projects.snapshots.manifest_text import Entry
 
 FILES, FUNCTIONS, QUERIES = 10_000, 5, 100
-INDEX_BUDGET, CHANGE_BUDGET, SEARCH_BUDGET = 90.0, 2.0, 60
-"""Seconds, and milliseconds of the 95th percentile."""
+INDEX_BUDGET, CHANGE_BUDGET, SEARCH_BUDGET, QUALITY = 90.0, 2.0, 60, 0.8
+"""Seconds, milliseconds of the 95th percentile, and NDCG@10."""
 ACCOUNT = "bench-atlas"
 VERBS = [
     "read",
@@ -73,12 +75,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class AtlasTimes:
-    """Seconds of each step; `held` is what the map has then."""
+    """Seconds of each step; `changes` by what was changed; `held` is what the map has at first. `found` is the NDCG@10 of our search, and of
+    a search for text."""
 
     files: int
     cold: float = 0
-    change: float = 0
+    changes: dict[str, float] = field(default_factory=dict)
     nothing: float = 0
+    found: tuple[float, float] = (0, 0)
     embedding: float = 0
     held: AtlasCounts | None = None
     searches: list[float] = field(default_factory=list)
@@ -94,22 +98,21 @@ def measure(folder: Path, scale: float = 1.0, *, vectors: bool = True) -> AtlasT
     try:
         with app.app_context():
             upgrade()
-            project = _project(times.files)
+            _account()
+            project = _project(_sources(times.files))
             times.cold, times.held = _timed(lambda: index_project(transaction, project))
-            _store(
-                project,
-                {
-                    **_sources(times.files),
-                    _path(0): _source(0, times.files) + "\n\ndef added() -> int:\n    return 1\n",
-                },
-            )
-            times.change, _ = _timed(lambda: index_project(transaction, project))
+            sources_now = _sources(times.files)
+            for name, changed in _changes(sources_now).items():
+                sources_now = {path: each for path, each in {**sources_now, **changed}.items() if each}
+                _store(project, sources_now, changed)
+                times.changes[name], _ = _timed(lambda: index_project(transaction, project))
             times.nothing, _ = _timed(lambda: index_project(transaction, project))
             if vectors:
                 times.embedding, _ = _timed(lambda: embed_chunks(transaction, project))
             db.session.execute(text("ANALYZE"))
             db.session.commit()
             _search(project, times)
+            times.found = _quality()
             db.engine.dispose()
         app.extensions["gateway"].pool.close()
     finally:
@@ -117,9 +120,12 @@ def measure(folder: Path, scale: float = 1.0, *, vectors: bool = True) -> AtlasT
     return times
 
 
-def _project(files: int) -> str:
+def _account() -> None:
     db.session.execute(text('INSERT INTO "user" (id, email) VALUES (:id, :id)'), {"id": ACCOUNT})
     db.session.execute(text("INSERT INTO credit_account (id, user_id) VALUES (:id, :id)"), {"id": ACCOUNT})
+
+
+def _project(files: dict[str, str]) -> str:
     project = Project(account_id=ACCOUNT, created_by=ACCOUNT, name="Bench")
     db.session.add(project)
     db.session.flush()
@@ -128,15 +134,15 @@ def _project(files: int) -> str:
     db.session.flush()
     project.main_workspace_id = main.id
     db.session.commit()
-    _store(project.id, _sources(files))
+    _store(project.id, files, files)
     return project.id
 
 
-def _store(project_id: str, sources: dict[str, str]) -> None:
-    """Make these the files of the main workspace."""
-    data = {path: each.encode() for path, each in sources.items()}
+def _store(project_id: str, files: dict[str, str], new: dict[str, str]) -> None:
+    """Make these the files of the main workspace; the bytes of `new` ones are not stored yet."""
+    data = {path: each.encode() for path, each in files.items()}
     hashes = {path: hashlib.sha256(each).hexdigest() for path, each in data.items()}
-    put_blobs(ACCOUNT, [(hashes[path], each) for path, each in data.items()])
+    put_blobs(ACCOUNT, [(hashes[path], data[path]) for path in new if path in data])
     entries = [Entry(path, "file", 0o644, hashes[path], len(each)) for path, each in data.items()]
     project = db.session.get_one(Project, project_id)
     main = db.session.get_one(Workspace, project.main_workspace_id)
@@ -146,6 +152,28 @@ def _store(project_id: str, sources: dict[str, str]) -> None:
 
 def _sources(files: int) -> dict[str, str]:
     return {_path(number): _source(number, files) for number in range(files)}
+
+
+def _changes(files: dict[str, str]) -> dict[str, dict[str, str]]:
+    """What is changed one after another: paths and their new text, none for a file that is deleted."""
+    first, *_, last = files
+    return {
+        "another function": {first: files[first] + "\n\ndef added() -> int:\n    return 1\n"},
+        "another import": {first: f"from {last[:-3].replace('/', '.')} import added\n" + files[first]},
+        "a new file": {"area0/part0/new.py": f"import {first[:-3].replace('/', '.')}\n"},
+        "a deleted file": {last: ""},
+    }
+
+
+def _quality() -> tuple[float, float]:
+    """The NDCG@10 of our search of our own source, and of a search for text."""
+    files = sources()
+    id = _project(files)
+    index_project(transaction, id)
+    embed_chunks(transaction, id)
+    project = db.session.get_one(Project, id)
+    ours = mean_ndcg(lambda query: [hit.path or "" for hit in search_atlas(project, query, 10)])
+    return ours, mean_ndcg(lambda query: plain_search(files, query))
 
 
 def _path(number: int) -> str:
@@ -199,17 +227,25 @@ def lines(times: AtlasTimes) -> Iterator[Line]:
     held = times.held
     size = f"{times.files:,} files" + (f", {held.chunks:,} chunks" if held else "")
     yield f"Map of {size}", f"{times.cold:.1f} s", "", f"{INDEX_BUDGET:.0f} s", times.cold <= INDEX_BUDGET
-    yield (
-        "after one change",
-        f"{times.change:.2f} s",
-        "",
-        f"{CHANGE_BUDGET:.0f} s",
-        times.change <= CHANGE_BUDGET,
-    )
+    for name, took in times.changes.items():
+        yield f"after {name}", f"{took:.2f} s", "", f"{CHANGE_BUDGET:.0f} s", took <= CHANGE_BUDGET
     yield "after none", f"{times.nothing:.2f} s", "", f"{CHANGE_BUDGET:.0f} s", times.nothing <= CHANGE_BUDGET
-    for name, took in (("search, p95", times.searches), ("who uses a symbol, p95", times.symbols)):
-        p95 = quantile(took, 0.95) * 1000
+    for name, each in (("search, p95", times.searches), ("who uses a symbol, p95", times.symbols)):
+        p95 = quantile(each, 0.95) * 1000
         yield name, f"{p95:.0f} ms", "", f"{SEARCH_BUDGET} ms", p95 <= SEARCH_BUDGET
+    ours, plain = times.found
+    yield (
+        "search of our source, NDCG@10",
+        f"{ours:.3f}",
+        f"{plain:.3f} by text",
+        f"{QUALITY}",
+        ours >= QUALITY,
+    )
+
+
+def notes(times: AtlasTimes) -> list[str]:
+    """What is no row of the table."""
+    return [f"map of {times.files:,} files: the vectors of its chunks took {times.embedding:.0f} s after it"]
 
 
 def main() -> None:
@@ -220,9 +256,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         times = measure(Path(folder), arguments.scale, vectors=not arguments.no_vectors)
-    for name, measured, _, target, met in lines(times):
-        print(f"{name:40} {measured:>12} {target:>10} {'yes' if met else 'no'}")
-    print(f"vectors: {times.embedding:.0f} s")
+    for name, measured, ratio, target, met in lines(times):
+        print(f"{name:40} {measured:>12} {ratio:>14} {target:>10} {'yes' if met else 'no'}")
+    print("\n".join(notes(times)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The map of a project: what it consists of, what depends on what, where things are, and pictures of it."""
 
-from models.atlas.atlas_indexing import AtlasCounts, NoFiles, atlas_counts, embed_chunks, index_project
+from models.atlas.atlas_indexing import AtlasCounts, atlas_counts, embed_chunks, index_project
 from models.atlas.atlas_search import AtlasHit, search_atlas
 from models.atlas.atlas_tables import (
     AtlasChunk,
@@ -11,6 +11,7 @@ from models.atlas.atlas_tables import (
     AtlasIndex,
     CodeFacts,
 )
+from models.atlas.index_planning import NoFiles
 from models.atlas.symbol_uses import dependents_of, outline_of, uses_of
 
 __all__ = [

@@ -1,9 +1,9 @@
 """Writes what differs between the map as it is stored and as it follows from the files; an unchanged part is not touched."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Integer, SmallInteger, Text, delete, func, select
+from sqlalchemy import Integer, SmallInteger, Text, delete, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.types import TypeEngine
 
@@ -35,33 +35,34 @@ _CHUNK: dict[str, TypeEngine[Any]] = {
 }
 
 
+class StoredEdges(NamedTuple):
+    """How many edges were written, and whether one came, went or has another weight, not only other places."""
+
+    written: int
+    weighed: bool
+
+
 def store_concepts(
     index: AtlasIndex,
     source: DocumentSource,
     found: Mapping[str, FoundConcept],
-    importance: Mapping[str, int] | None,
     layers: Collection[str] = DERIVED,
+    ids: Collection[str] | None = None,
 ) -> int:
-    """Make the concepts of these layers those that were found; returns how many rows were written. `importance` None leaves it as it is.
-    Removes the chunks of those that are gone. Flushes."""
+    """Make the concepts of these layers, or those of them with these `ids`, those that were found; returns how many rows were written. Leaves
+    their importance. Removes the chunks of those that are gone. Flushes."""
     query = select(
         *(AtlasConcept.id, AtlasConcept.name, AtlasConcept.type, AtlasConcept.description),
-        *(AtlasConcept.sha256, AtlasConcept.details, AtlasConcept.importance),
+        *(AtlasConcept.sha256, AtlasConcept.details),
     ).where(AtlasConcept.project_id == index.project_id, AtlasConcept.layer.in_(layers))
+    if ids is not None:
+        query = query.where(among(AtlasConcept.id, ids))
     stored = {id: rest for id, *rest in db.session.execute(query)}
-    changed = []
-    for id, each in found.items():
-        known = stored.get(id)
-        rank = (known[5] if known else 0) if importance is None else importance.get(id, 0)
-        if known is None or known != [
-            each.name,
-            each.type,
-            each.description,
-            each.sha256,
-            each.details,
-            rank,
-        ]:
-            changed.append(_concept_row(index.project_id, each, rank))
+    changed = [
+        _concept_row(index.project_id, each)
+        for id, each in found.items()
+        if stored.get(id) != [each.name, each.type, each.description, each.sha256, each.details]
+    ]
     gone = stored.keys() - found.keys()
     if gone:
         forget_chunks(index, source, gone)
@@ -75,7 +76,9 @@ def store_concepts(
         added = insert(AtlasConcept.__table__).from_select(  # type: ignore[arg-type]
             list(_CONCEPT), select(*(sent.c[name] for name in _CONCEPT))
         )
-        new = {name: added.excluded[name] for name in _CONCEPT if name not in ("project_id", "id")}
+        new = {
+            name: added.excluded[name] for name in _CONCEPT if name not in ("project_id", "id", "importance")
+        }
         keys = ["project_id", "id"]
         db.session.execute(
             added.on_conflict_do_update(index_elements=keys, set_={**new, "updated_at": func.now()})
@@ -83,28 +86,60 @@ def store_concepts(
     return len(changed) + len(gone)
 
 
-def store_edges(project_id: str, found: Iterable[FoundEdge], types: Collection[str]) -> int:
-    """Make the edges of these types those that were found; returns how many rows were written. Flushes."""
+def store_importance(project_id: str, ranks: Mapping[str, int]) -> int:
+    """Give concepts their importance; returns how many have another one than before. Flushes."""
+    query = select(AtlasConcept.id, AtlasConcept.importance).where(
+        AtlasConcept.project_id == project_id, AtlasConcept.layer.in_(DERIVED)
+    )
+    changed = [
+        {"id": id, "importance": ranks[id]}
+        for id, rank in db.session.execute(query)
+        if id in ranks and ranks[id] != rank
+    ]
+    if changed:
+        sent = rows_of_json(changed, {name: _CONCEPT[name] for name in ("id", "importance")})
+        db.session.execute(
+            update(AtlasConcept)
+            .where(AtlasConcept.project_id == project_id, AtlasConcept.id == sent.c.id)
+            .values(importance=sent.c.importance, updated_at=func.now())
+            .execution_options(synchronize_session=False)
+        )
+    return len(changed)
+
+
+def store_edges(
+    project_id: str,
+    found: Iterable[FoundEdge],
+    types: Collection[str],
+    *,
+    starts: Collection[str] | None = None,
+    ends: Collection[str] | None = None,
+) -> StoredEdges:
+    """Make the edges of these types those that were found; of those alone that begin at one of `starts`, or end at one of `ends`, if they are
+    given. Flushes."""
     query = select(AtlasEdge.id, AtlasEdge.weight, AtlasEdge.evidence)
     query = query.where(AtlasEdge.project_id == project_id, AtlasEdge.type.in_(types))
+    if starts is not None:
+        query = query.where(among(AtlasEdge.from_concept_id, starts))
+    if ends is not None:
+        query = query.where(among(AtlasEdge.to_concept_id, ends))
     stored = {id: (weight, evidence) for id, weight, evidence in db.session.execute(query)}
     wanted = {edge.id: edge for edge in found}
-    changed = [
-        _edge_row(project_id, edge)
-        for id, edge in wanted.items()
-        if stored.get(id, "") != (edge.weight, edge.evidence)
-    ]
+    changed = [edge for id, edge in wanted.items() if stored.get(id, "") != (edge.weight, edge.evidence)]
     gone = stored.keys() - wanted.keys()
+    weighed = bool(gone) or any(
+        edge.id not in stored or stored[edge.id][0] != edge.weight for edge in changed
+    )
     if gone:
         db.session.execute(
             delete(AtlasEdge).where(AtlasEdge.project_id == project_id, among(AtlasEdge.id, gone))
         )
     if changed:
-        sent = rows_of_json(changed, _EDGE)
+        sent = rows_of_json([_edge_row(project_id, edge) for edge in changed], _EDGE)
         added = insert(AtlasEdge).from_select(list(_EDGE), select(*(sent.c[name] for name in _EDGE)))
         new = {name: added.excluded[name] for name in ("weight", "evidence")}
         db.session.execute(added.on_conflict_do_update(index_elements=["project_id", "id"], set_=new))
-    return len(changed) + len(gone)
+    return StoredEdges(len(changed) + len(gone), weighed)
 
 
 def store_links(project_id: str, found: Mapping[tuple[str, str], int]) -> int:
@@ -132,13 +167,13 @@ def store_chunks(index: AtlasIndex, source: DocumentSource, batch: ReadBatch) ->
     ids = {code_id(each.path): each for each in batch.files}
     query = select(AtlasConcept.id, AtlasConcept.sha256)
     query = query.where(AtlasConcept.project_id == index.project_id, among(AtlasConcept.id, ids))
-    rows = db.session.execute(query).all()
-    forget_chunks(index, source, ids)
+    still = [(id, ids[id]) for id, sha256 in db.session.execute(query) if ids[id].sha256 == sha256]
+    forget_chunks(index, source, [id for id, _ in still])
     pieces = [
         (id, each, span)
-        for id, sha256 in rows
-        if (each := ids[id]).sha256 == sha256 and sha256 in batch.data
-        for span in _pieces(batch, sha256, each.language)
+        for id, each in still
+        if each.sha256 in batch.data
+        for span in _pieces(batch, each.sha256, each.language)
     ]
     add_pieces(
         index,
@@ -181,6 +216,8 @@ def add_pieces(index: AtlasIndex, source: DocumentSource, pieces: Sequence[Mappi
 
 def forget_chunks(index: AtlasIndex, source: DocumentSource, concept_ids: Collection[str]) -> None:
     """Remove the chunks of these concepts. Flushes."""
+    if not concept_ids:
+        return
     statement = delete(AtlasChunk).where(
         AtlasChunk.project_id == index.project_id, among(AtlasChunk.concept_id, concept_ids)
     )
@@ -198,7 +235,7 @@ def _pieces(batch: ReadBatch, sha256: str, language: str) -> list[tuple[int, int
     ]
 
 
-def _concept_row(project_id: str, each: FoundConcept, importance: int) -> dict[str, Any]:
+def _concept_row(project_id: str, each: FoundConcept) -> dict[str, Any]:
     return {
         "project_id": project_id,
         "id": each.id,
@@ -207,7 +244,7 @@ def _concept_row(project_id: str, each: FoundConcept, importance: int) -> dict[s
         "type": each.type,
         "description": each.description,
         "sha256": each.sha256,
-        "importance": importance,
+        "importance": 0,
         "metadata": each.details,
     }
 

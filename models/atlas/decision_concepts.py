@@ -1,11 +1,11 @@
 """The decisions of a project as concepts, and which parts of the code they name (fastest contract 4.7)."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import select
 
-from models.atlas.atlas_storing import add_pieces, forget_chunks, store_concepts, store_links
+from models.atlas.atlas_storing import DERIVED, add_pieces, forget_chunks, store_concepts, store_links
 from models.atlas.atlas_tables import AtlasChunk, AtlasConcept, AtlasIndex
 from models.atlas.tree_concepts import ROOT, FoundConcept
 from models.core.cooperative import TimeSlices
@@ -22,12 +22,7 @@ MAX_LINKS = 20
 """Concepts of a decision: those that most depends on."""
 
 
-def store_decisions(
-    index: AtlasIndex,
-    source: DocumentSource,
-    found: Mapping[str, FoundConcept],
-    importance: Mapping[str, int],
-) -> int:
+def store_decisions(index: AtlasIndex, source: DocumentSource) -> int:
     """Make the narrative concepts, their chunks and their links those of the decisions that hold or wait for a review; returns how many
     rows were written. Flushes."""
     decisions = _decisions(index.project_id)
@@ -37,9 +32,9 @@ def store_decisions(
         )
         for each in decisions
     }
-    written = store_concepts(index, source, concepts, None, ("narrative",))
+    written = store_concepts(index, source, concepts, ("narrative",))
     written += _store_texts(index, source, decisions)
-    return written + store_links(index.project_id, _links(decisions, found, importance))
+    return written + store_links(index.project_id, _links(index.project_id, decisions))
 
 
 def decisions_changed(project_id: str) -> bool:
@@ -91,23 +86,38 @@ def _store_texts(index: AtlasIndex, source: DocumentSource, decisions: Sequence[
     return len(changed)
 
 
-def _links(
-    decisions: Sequence[ProjectDecision], found: Mapping[str, FoundConcept], importance: Mapping[str, int]
-) -> dict[tuple[str, str], int]:
+def _links(project_id: str, decisions: Sequence[ProjectDecision]) -> dict[tuple[str, str], int]:
     """The concepts whose names a decision contains, by the ids of both."""
-    names: dict[str, list[str]] = {}
-    for each in found.values():
-        if len(each.name) >= SHORTEST and each.name.casefold() != ROOT:
-            names.setdefault(each.name.casefold(), []).append(each.id)
+    if not decisions:
+        return {}
+    named = _named(project_id)
     links: dict[tuple[str, str], int] = {}
     slices = TimeSlices()
     for decision in decisions:
         said = f"{decision.decision} {decision.rationale or ''}".casefold()
-        hits = [id for name, ids in names.items() if name in said for id in ids]
-        hits.sort(key=lambda id: (-importance.get(id, 0), id))
-        links |= {(decision.id, id): CONFIDENCE for id in hits[:MAX_LINKS]}
+        beginnings = {said[at : at + SHORTEST] for at in range(len(said) - SHORTEST + 1)}
+        hits = [
+            (-importance, id)
+            for beginning in beginnings & named.keys()
+            for name, id, importance in named[beginning]
+            if name in said
+        ]
+        links |= {(decision.id, id): CONFIDENCE for _, id in sorted(hits)[:MAX_LINKS]}
         slices.pause()
     return links
+
+
+def _named(project_id: str) -> dict[str, list[tuple[str, str, int]]]:
+    """Names, ids and importance of concepts by how their names begin: a decision is compared with few of thousands."""
+    query = select(AtlasConcept.id, AtlasConcept.name, AtlasConcept.importance).where(
+        AtlasConcept.project_id == project_id, AtlasConcept.layer.in_(DERIVED)
+    )
+    found: dict[str, list[tuple[str, str, int]]] = {}
+    for id, name, importance in db.session.execute(query):
+        folded = name.casefold()
+        if len(name) >= SHORTEST and folded != ROOT:
+            found.setdefault(folded[:SHORTEST], []).append((folded, id, importance))
+    return found
 
 
 def _concept_id(decision: ProjectDecision) -> str:

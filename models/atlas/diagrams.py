@@ -51,7 +51,7 @@ class DiagramEdge(NamedTuple):
 
 @dataclass
 class ProjectDiagram:
-    """A diagram. `notes` say what it leaves out, or why it is empty."""
+    """A diagram. `notes` say what it leaves out, or why it is empty; `run_id` is the run that a sequence is of."""
 
     type: str
     title: str
@@ -59,6 +59,7 @@ class ProjectDiagram:
     edges: list[DiagramEdge] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     concept_id: str | None = None
+    run_id: str | None = None
 
 
 def diagram_of(project: Project, type: str, concept_id: str | None = None) -> ProjectDiagram:
@@ -130,31 +131,6 @@ def diagrams_of(project: Project, concept_id: str | None) -> list[AtlasDiagram]:
     return list(db.session.scalars(query.where(AtlasDiagram.concept_id == concept_id.replace("\0", ""))))
 
 
-def mermaid_of(found: ProjectDiagram) -> str:
-    """The diagram as Mermaid text."""
-    short = {each.id: f"n{at}" for at, each in enumerate(found.nodes)}
-    if found.type == "sequence":
-        lines = [f"  participant {short[each.id]} as {_plain(each.label)}" for each in found.nodes]
-        lines += [f"  {short[each.start]}->>{short[each.end]}: {_plain(each.label)}" for each in found.edges]
-        return "\n".join(("sequenceDiagram", *lines))
-    lines = []
-    groups = dict.fromkeys(each.group for each in found.nodes) if found.type == "component" else {None: None}
-    for at, group in enumerate(groups):
-        if group:
-            lines.append(f'  subgraph g{at}["{_plain(group)}"]')
-        lines += [
-            f'  {short[each.id]}["{_plain(each.label)}"]'
-            for each in found.nodes
-            if group is None or each.group == group
-        ]
-        if group:
-            lines.append("  end")
-    for edge in found.edges:
-        label = f"|{_plain(edge.label)}|" if edge.label else ""
-        lines.append(f"  {short[edge.start]} -->{label} {short[edge.end]}")
-    return "\n".join(("flowchart LR", *lines))
-
-
 # --- what each shows ----------------------------------------------------------------------------------------------------
 
 
@@ -223,9 +199,9 @@ def _sequence(project: Project) -> ProjectDiagram:
     found = ProjectDiagram(
         "sequence", f"{TITLES['sequence']}: {recorded.title}" if recorded.title else "No recorded run"
     )
-    found.nodes = [DiagramNode(each, each, "participant") for each in recorded.participants]
+    found.nodes = [DiagramNode(each.id, each.label, each.kind) for each in recorded.participants]
     found.edges = [DiagramEdge(*each, kind="call") for each in recorded.messages]
-    found.notes = recorded.notes
+    found.notes, found.run_id = recorded.notes, recorded.run_id
     return found
 
 
@@ -335,8 +311,3 @@ def _system_key(id: str) -> str:
     layer, _, rest = id.partition(":")
     first, slash, _ = rest.partition("/")
     return first if slash or layer != "code" else "root"
-
-
-def _plain(text: str) -> str:
-    """A label in Mermaid text, which has signs of its own."""
-    return "".join(" " if each in '"|[]{}<>;#`\n\r' else each for each in text)[:80]

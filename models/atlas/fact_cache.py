@@ -59,17 +59,6 @@ def known_files(account_id: str, hashes: Collection[str]) -> dict[FactKey, Known
     }
 
 
-def known_imports(account_id: str, hashes: Collection[str]) -> dict[FactKey, tuple[str | None, list[Any]]]:
-    """The package and the imports of each file that has some."""
-    query = select(CodeFacts.sha256, CodeFacts.language, CodeFacts.package, CodeFacts.imports)
-    rows = db.session.execute(query.where(*_mine(account_id, hashes)))
-    return {
-        (sha256, language): (package, imports)
-        for sha256, language, package, imports in rows
-        if imports or package
-    }
-
-
 def facts_of(account_id: str, keys: Collection[FactKey]) -> dict[FactKey, Facts]:
     """The facts of these files that the cache has."""
     if not keys:
@@ -85,7 +74,7 @@ def read_batches(
 ) -> Iterator[ReadBatch]:
     """The files in batches, each with its bytes and facts; the next one is read while the caller has the last. Those whose bytes no client
     has sent have none. Raises FilesUnavailable (503), BlobDamaged."""
-    batches = list(_batches(files))
+    batches = list(reading_batches(files))
     reading = _Reading(transaction, account_id, batches[0]) if batches else None
     try:
         for at in range(len(batches)):
@@ -96,6 +85,20 @@ def read_batches(
     finally:
         if reading is not None:
             reading.close()
+
+
+def reading_batches(files: Sequence[WantedFile]) -> Iterator[list[WantedFile]]:
+    """The files in batches, as `read_batches` reads them."""
+    batch: list[WantedFile] = []
+    size = 0
+    for each in files:
+        if batch and (len(batch) >= BATCH_FILES or size + each.size > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(each)
+        size += each.size
+    if batch:
+        yield batch
 
 
 def store_facts(account_id: str, batch: ReadBatch) -> None:
@@ -155,19 +158,6 @@ class _Reading:
     def close(self) -> None:
         if self._run is not None:
             self._run.close()
-
-
-def _batches(files: Sequence[WantedFile]) -> Iterator[list[WantedFile]]:
-    batch: list[WantedFile] = []
-    size = 0
-    for each in files:
-        if batch and (len(batch) >= BATCH_FILES or size + each.size > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(each)
-        size += each.size
-    if batch:
-        yield batch
 
 
 def _row(account_id: str, key: FactKey, facts: Facts) -> dict[str, Any]:

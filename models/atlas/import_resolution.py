@@ -1,45 +1,94 @@
 """Finds the files of a project that an import stands for: Python, JavaScript and TypeScript, Go, Rust and Java."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from posixpath import basename, dirname, join, normpath
+from typing import NamedTuple
 
+OF_PACKAGES = ("go", "java")
+"""Languages whose imports name packages: which of their files is meant, their names say."""
 SCRIPTS = ("javascript", "typescript", "tsx")
 _SCRIPT_ENDINGS = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".cjs", ".mts", ".cts", ".d.ts")
 MAX_TARGETS = 40
 """Files that one import stands for, such as those of a package of Go."""
 
 
-@dataclass(frozen=True)
-class ReadFile:
-    """What is known of a file for the imports of all. `defines` and `uses` are filled for languages whose imports name packages."""
+class ReadFile(NamedTuple):
+    """What is known of a file for the imports of all."""
 
     path: str
     language: str
     package: str | None = None
     imports: Sequence[tuple[str, int]] = ()
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """What a file defines at its top, and the lines of the names that it uses."""
+
     defines: frozenset[str] = field(default=frozenset())
     uses: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
-class ImportResolver:
-    """The imports of one tree of files."""
+NO_NAMES = FileNames()
+NamesOf = Callable[[Collection[str]], Mapping[str, FileNames]]
+"""The names of files by path: they are asked for where imports name packages, and only of files of these."""
+Key = tuple[str, str, str]
 
-    def __init__(self, files: Mapping[str, ReadFile], paths: Collection[str]) -> None:
-        self._files, self._paths = files, paths if isinstance(paths, (set, frozenset)) else set(paths)
-        self._known: dict[tuple[str, str, str], tuple[str, ...]] = {}
+
+class WatchedPaths(set[str]):
+    """Paths that note whether one of those that came or went was asked for."""
+
+    def __init__(self, paths: Iterable[str], moved: Collection[str] = ()) -> None:
+        super().__init__(paths)
+        self.moved, self.met = moved, False
+
+    def __contains__(self, path: object) -> bool:
+        if self.moved and path in self.moved:
+            self.met = True
+        return super().__contains__(path)
+
+
+class ImportResolver:
+    """The imports of one tree of files. `came` and `went` are files that the tree has, or had, since another state (`meets_moved`)."""
+
+    def __init__(
+        self,
+        files: Mapping[str, ReadFile],
+        paths: Collection[str],
+        names: NamesOf,
+        came: Collection[str] = (),
+        went: Collection[str] = (),
+    ) -> None:
+        self.files, self._names_of = files, names
+        self._paths = WatchedPaths(paths, {*came, *went})
+        self._came, self._went = came, went
+        self._known: dict[Key, tuple[str, ...]] = {}
+        self._moved: set[Key] = set()
+        self._names: dict[str, FileNames] = {}
+        self._java_known: dict[str, dict[str, str]] = {}
+
+    def meets_moved(self, path: str) -> bool:
+        """Whether the imports of a file, of a language whose imports name files, may stand for others because files came or went: the look
+        for one of them asked for a path or a folder that did."""
+        file = self.files[path]
+        for spec, _ in file.imports:
+            self._resolved(file, spec)
+            if self._key(file, spec) in self._moved:
+                return True
+        return False
 
     def targets(self, path: str) -> dict[str, list[int]]:
         """The files that a file depends on, each with the lines that say so. Names from outside the project have none."""
-        file = self._files[path]
+        file = self.files[path]
         found: dict[str, list[int]] = {}
         for spec, line in file.imports:
             for target in self._resolved(file, spec):
                 if target != path:
                     found.setdefault(target, []).append(line)
-        if file.language in ("go", "java"):
+        if file.language in OF_PACKAGES:
             for target, lines in self._neighbours(file):
                 found.setdefault(target, []).extend(lines)
         return found
@@ -47,24 +96,38 @@ class ImportResolver:
     def _resolved(self, file: ReadFile, spec: str) -> Sequence[str]:
         match file.language:
             case "go":
-                return [path for path in self._go_package(file.path, spec) if self._is_used(file, path)]
+                return self._used(file, self._go_package(spec))
             case "java":
                 return self._java(file, spec)
-        group = "script" if file.language in SCRIPTS else file.language
-        key = (group, dirname(file.path) if group != "rust" else file.path, spec)
+        key = self._key(file, spec)
         if key not in self._known:
-            candidates = {"python": self._python, "script": self._script, "rust": self._rust}.get(group)
+            candidates = {"python": self._python, "script": self._script, "rust": self._rust}.get(key[0])
+            self._paths.met = self._folders.met = False
             hit = (
                 next((each for each in candidates(file.path, spec) if each in self._paths), None)
                 if candidates
                 else None
             )
             self._known[key] = (hit,) if hit else ()
+            if self._paths.met or self._folders.met:
+                self._moved.add(key)
         return self._known[key]
 
-    def _is_used(self, file: ReadFile, path: str) -> bool:
-        """Whether a file names what another one of a package defines."""
-        return not self._files[path].defines.isdisjoint(file.uses)
+    def _key(self, file: ReadFile, spec: str) -> Key:
+        group = "script" if file.language in SCRIPTS else file.language
+        return group, dirname(file.path) if group != "rust" else file.path, spec
+
+    def _used(self, file: ReadFile, paths: Sequence[str]) -> list[str]:
+        """Those of the files of a package that define what a file names."""
+        self._load([file.path, *paths])
+        uses = self._names[file.path].uses
+        return [path for path in paths if not self._names[path].defines.isdisjoint(uses)]
+
+    def _load(self, paths: Iterable[str]) -> None:
+        missing = {path for path in paths if path not in self._names}
+        if missing:
+            found = self._names_of(missing)
+            self._names |= {path: found.get(path, NO_NAMES) for path in missing}
 
     # -- Python --------------------------------------------------------------------------------------------------
 
@@ -98,14 +161,12 @@ class ImportResolver:
         return first in self._folders or f"{first}.py" in self._paths
 
     @cached_property
-    def _folders(self) -> set[str]:
-        found: set[str] = set()
-        for path in self._paths:
-            at = dirname(path)
-            while at and at not in found:
-                found.add(at)
-                at = dirname(at)
-        return found
+    def _folders(self) -> WatchedPaths:
+        there = _folders_of(self._paths)
+        if not self._paths.moved:
+            return WatchedPaths(there)
+        before = _folders_of((self._paths - set(self._came)) | set(self._went))
+        return WatchedPaths(there, there ^ before)
 
     # -- JavaScript and TypeScript -------------------------------------------------------------------------------
 
@@ -142,7 +203,7 @@ class ImportResolver:
 
     # -- Go ------------------------------------------------------------------------------------------------------
 
-    def _go_package(self, path: str, spec: str) -> Sequence[str]:
+    def _go_package(self, spec: str) -> Sequence[str]:
         for home, module in self._go_modules:
             if spec == module or spec.startswith(f"{module}/"):
                 folder = join(home, spec[len(module) + 1 :]).rstrip("/")
@@ -154,7 +215,7 @@ class ImportResolver:
         """Folders and names of the modules, the longest first."""
         found = [
             (dirname(path), file.package)
-            for path, file in self._files.items()
+            for path, file in self.files.items()
             if file.language == "gomod" and file.package
         ]
         return sorted(found, key=lambda each: -len(each[1]))
@@ -162,7 +223,7 @@ class ImportResolver:
     @cached_property
     def _go_folders(self) -> dict[str, list[str]]:
         found: defaultdict[str, list[str]] = defaultdict(list)
-        for path, file in sorted(self._files.items()):
+        for path, file in sorted(self.files.items()):
             if file.language == "go" and not path.endswith("_test.go"):
                 found[dirname(path)].append(path)
         return found
@@ -170,40 +231,55 @@ class ImportResolver:
     # -- Java ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _java_packages(self) -> dict[str, dict[str, str]]:
-        """The classes of each package by name."""
-        found: defaultdict[str, dict[str, str]] = defaultdict(dict)
-        for path, file in sorted(self._files.items()):
+    def _java_files(self) -> dict[str, list[str]]:
+        """The files of each package."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for path, file in sorted(self.files.items()):
             if file.language == "java":
-                for name in file.defines:
-                    found[file.package or ""].setdefault(name, path)
+                found[file.package or ""].append(path)
         return found
+
+    def _java_classes(self, package: str) -> Mapping[str, str]:
+        """The files of a package by the classes that they define."""
+        if package not in self._java_known:
+            paths = self._java_files.get(package, ())
+            self._load(paths)
+            classes: dict[str, str] = {}
+            for path in paths:
+                for name in self._names[path].defines:
+                    classes.setdefault(name, path)
+            self._java_known[package] = classes
+        return self._java_known[package]
 
     def _java(self, file: ReadFile, spec: str) -> list[str]:
         if spec.endswith(".*"):
-            classes = self._java_packages.get(spec[:-2], {})
-            used = [path for name, path in classes.items() if name in file.uses]
+            self._load([file.path])
+            uses = self._names[file.path].uses
+            used = [path for name, path in self._java_classes(spec[:-2]).items() if name in uses]
             return list(dict.fromkeys(used))[:MAX_TARGETS]
         # a class, one in it, or a static member
         words = spec.split(".")
         for end in range(len(words) - 1, max(0, len(words) - 4), -1):
-            hit = self._java_packages.get(".".join(words[:end]), {}).get(words[end])
+            hit = self._java_classes(".".join(words[:end])).get(words[end])
             if hit:
                 return [hit]
         return []
 
     def _neighbours(self, file: ReadFile) -> Iterator[tuple[str, Sequence[int]]]:
         """Files of the same package need no import: those that define what this one names."""
+        self._load([file.path])
+        uses = self._names[file.path].uses
         if file.language == "java":
-            classes = self._java_packages.get(file.package or "", {})
-            for name, path in classes.items():
-                if path != file.path and name in file.uses:
-                    yield path, file.uses[name][:1]
+            for name, path in self._java_classes(file.package or "").items():
+                if path != file.path and name in uses:
+                    yield path, uses[name][:1]
             return
-        for path in self._go_folders.get(dirname(file.path), ())[:MAX_TARGETS]:
-            names = self._files[path].defines & file.uses.keys() if path != file.path else ()
-            if names and self._files[path].package == file.package:
-                yield path, [min(file.uses[name][0] for name in names)]
+        beside = self._go_folders.get(dirname(file.path), ())[:MAX_TARGETS]
+        self._load(beside)
+        for path in beside:
+            names = self._names[path].defines & uses.keys() if path != file.path else ()
+            if names and self.files[path].package == file.package:
+                yield path, [min(uses[name][0] for name in names)]
 
     # -- Rust ----------------------------------------------------------------------------------------------------
 
@@ -256,3 +332,13 @@ class ImportResolver:
 
 def _rust_files(place: str) -> tuple[str, str]:
     return f"{place}.rs", f"{place}/mod.rs"
+
+
+def _folders_of(paths: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        at = dirname(path)
+        while at and at not in found:
+            found.add(at)
+            at = dirname(at)
+    return found

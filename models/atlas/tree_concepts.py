@@ -1,7 +1,7 @@
 """The concepts that follow from paths alone: systems, modules and files (fastest contract 4.7)."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,42 +38,57 @@ class TreeConcepts:
     files: dict[str, Entry] = field(default_factory=dict)
     left_out: int = 0
 
+    def add_file(self, path: str, entry: Entry) -> None:
+        """Add the concept of a file, and that its module contains it."""
+        id, kind = code_id(path), "test" if is_test(path) else None
+        facts = {"path": path, "size": entry.size}
+        name = path.rpartition("/")[2]
+        self.concepts[id] = FoundConcept(id, name, "code", path, kind, entry.hash, facts)
+        self.contains.append((f"module:{module_of(path)}", id))
+
+    def add_places(self, counts: Mapping[str, int]) -> None:
+        """Add the concepts of systems and modules with how many files they have, by id, and that systems contain their modules."""
+        for id, count in counts.items():
+            layer, _, key = id.partition(":")
+            files = "1 file" if count == 1 else f"{count:,} files"
+            text = f"Top-level area with {files}." if layer == "system" else f"Module with {files}."
+            name = "Root" if key == ROOT else key
+            self.concepts[id] = FoundConcept(id, name, layer, text, details={"files": count})
+            if layer == "module":
+                self.contains.append((f"system:{key.partition('/')[0]}", id))
+
 
 def tree_concepts(entries: Iterable[Entry]) -> TreeConcepts:
     """The concepts of these files. Files are left out without a word if the rules skip them, and counted if they are too many or their paths too long."""
     found = TreeConcepts()
     for entry in sorted(entries, key=lambda each: each.path):
-        if entry.kind != "file" or entry.hash is None or _is_skipped(entry.path):
+        if not is_mapped(entry):
             continue
-        if len(found.files) >= MAX_FILES or len(entry.path.encode()) > MAX_CONCEPT_ID - 10:
+        if len(found.files) >= MAX_FILES or is_too_long(entry.path):
             found.left_out += 1
         else:
             found.files[entry.path] = entry
-    systems = Counter(system_of(path) for path in found.files)
-    modules = Counter(module_of(path) for path in found.files)
-    inside: dict[str, str] = {}
     for path, entry in found.files.items():
-        module = module_of(path)
-        inside.setdefault(f"module:{module}", f"system:{system_of(path)}")
-        found.contains.append((f"module:{module}", code_id(path)))
-        name = path.rpartition("/")[2]
-        kind = "test" if is_test(path) else None
-        found.concepts[code_id(path)] = FoundConcept(
-            code_id(path), name, "code", path, kind, entry.hash, {"path": path, "size": entry.size}
-        )
-    for key, count in systems.items():
-        text = f"Top-level area with {_files(count)}."
-        shown = "Root" if key == ROOT else key
-        found.concepts[f"system:{key}"] = FoundConcept(
-            f"system:{key}", shown, "system", text, details={"files": count}
-        )
-    for key, count in modules.items():
-        shown = "Root" if key == ROOT else key
-        found.concepts[f"module:{key}"] = FoundConcept(
-            f"module:{key}", shown, "module", f"Module with {_files(count)}.", details={"files": count}
-        )
-    found.contains += [(system, module) for module, system in inside.items()]
+        found.add_file(path, entry)
+    found.add_places(Counter(id for path in found.files for id in places_of(path)))
     return found
+
+
+def places_of(path: str) -> tuple[str, str]:
+    """The ids of the system and of the module of a file."""
+    return f"system:{system_of(path)}", f"module:{module_of(path)}"
+
+
+def is_mapped(entry: Entry) -> bool:
+    """Whether the map has an entry of a tree: it is a file, and the rules do not skip it."""
+    first = entry.path.partition("/")[0]
+    skipped = first.startswith(".") or first in SKIPPED
+    return entry.kind == "file" and entry.hash is not None and not skipped
+
+
+def is_too_long(path: str) -> bool:
+    """Whether a path is longer than an id may be."""
+    return len(path.encode()) > MAX_CONCEPT_ID - 10
 
 
 def code_id(path: str) -> str:
@@ -107,12 +122,3 @@ def is_test(path: str) -> bool:
         or ".spec." in name
         or (name.endswith(".java") and stem.endswith(("test", "tests")))
     )
-
-
-def _is_skipped(path: str) -> bool:
-    first = path.partition("/")[0]
-    return first.startswith(".") or first in SKIPPED
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count:,} files"

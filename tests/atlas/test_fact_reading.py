@@ -8,7 +8,7 @@ import pytest
 
 from models.atlas.fact_reading import MAX_CHUNKS, language_of, read_file
 from models.atlas.fact_runner import FactRun, UnreadFile
-from models.atlas.import_resolution import ImportResolver, ReadFile
+from models.atlas.import_resolution import FileNames, ImportResolver, ReadFile
 from models.atlas.importance import importances
 from models.atlas.tree_concepts import is_test, module_of, system_of
 
@@ -83,22 +83,17 @@ def test_definitions_imports_and_calls_of_each_language(
         assert all(name in lines[line - 1] for line in places), "each place that is told has the name"
 
 
-def files(tree: Mapping[str, Any]) -> dict[str, ReadFile]:
-    found = {}
+def resolver(tree: Mapping[str, Any]) -> ImportResolver:
+    """Of files with their imports, of which one may be a package, what they define, and what they use."""
+    files, names = {}, {}
     for path, (imports, defines, uses) in tree.items():
         package = imports[0] if imports and imports[0].startswith("package ") else ""
         specs: Sequence[tuple[str, int]] = [
             (spec, at) for at, spec in enumerate(imports, 1) if spec != package
         ]
-        found[path] = ReadFile(
-            path,
-            language_of(path),
-            package.removeprefix("package ") or None,
-            specs,
-            frozenset(defines),
-            {each: [9] for each in uses},
-        )
-    return found
+        files[path] = ReadFile(path, language_of(path), package.removeprefix("package ") or None, specs)
+        names[path] = FileNames(frozenset(defines), {each: [9] for each in uses})
+    return ImportResolver(files, set(tree), lambda paths: names)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +111,7 @@ def files(tree: Mapping[str, Any]) -> dict[str, ReadFile]:
 def test_imports_stand_for_the_files_of_the_project(
     tree: Mapping[str, Any], path: str, targets: list[str]
 ) -> None:
-    assert sorted(ImportResolver(files(tree), set(tree)).targets(path)) == targets
+    assert sorted(resolver(tree).targets(path)) == targets
 
 
 @pytest.mark.parametrize(

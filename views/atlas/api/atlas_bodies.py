@@ -64,6 +64,9 @@ class IndexAnswer(ResponseModel):
     chunks: int
     embeddings: int = Field(description="Chunks with a vector; a job makes those that are missing")
     unread: int = Field(description="Files beyond `max_files`, which a job reads next")
+    model_error: str | None = Field(
+        description="Why the model that was asked for named no capabilities; the former ones stay"
+    )
 
 
 class FoundConceptObject(ResponseModel):

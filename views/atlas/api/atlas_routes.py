@@ -10,9 +10,17 @@ from models.atlas import index_project, search_atlas
 from models.atlas.atlas_indexing import request_index
 from models.atlas.atlas_reading import whole_map
 from models.atlas.atlas_search import MAX_QUERY
+from models.atlas.capability_concepts import (
+    CAPABILITIES_CLIENT,
+    capabilities_of,
+    capabilities_request,
+    keep_capabilities,
+)
 from models.atlas.diagrams import diagram_of, diagrams_of, keep_diagram
 from models.core.db import db
 from models.core.jobs import transaction
+from models.insights.model_words import ModelFailed
+from models.projects import Project
 from models.projects.project_access import own_project
 from views.atlas.api.atlas_api_blueprint import CONCEPT, INDEXING, NOT_THERE, PROJECT, READS, TAG, bp
 from views.atlas.api.atlas_bodies import (
@@ -27,10 +35,16 @@ from views.atlas.api.atlas_bodies import (
     hit_json,
     link_json,
 )
+from views.insights.api.insights_api_blueprint import RULES, asked_model, said
 from views.projects.api.projects_api_blueprint import DOOR, WRONG, project_caller
 from views.web.body import Body, parse, read, read_json
 from views.web.guards import key_caller, limiter
-from views.web.operation import Operation
+from views.web.operation import Operation, query
+
+MODEL = query(
+    "model",
+    "A model of `GET /v1/models` that names what the project is able to do, whose call your key pays for. Without one, none is asked",
+)
 
 
 class IndexRequest(Body):
@@ -78,13 +92,15 @@ def read_map(project_id: str) -> Response:
     tag=TAG,
     caller="key",
     scope=scopes.PROJECTS_WRITE,
-    parameters=PROJECT,
+    parameters=[*PROJECT, MODEL],
     body=IndexRequest,
     answers={
         200: ("How much the map holds now", IndexAnswer),
         **NOT_THERE,
         **WRONG,
-        404: "You have no such project, or it has no files",
+        402: "Not enough credits for the call of the model. The map is up to date",
+        404: "You have no such project, it has no files, or no provider serves the model (`MODEL_NOT_FOUND`)",
+        "default": "The call of the model was refused, as on `POST /v1/chat/completions`. The map is up to date",
     },
     door=DOOR,
 )
@@ -92,16 +108,25 @@ def index_map(project_id: str) -> Response:
     """Bring the map of a project up to the files of its main workspace, or of its newest snapshot.
 
     Files that the account has had before are not read again. At most `max_files` new ones are read now; a job reads the others, and makes
-    the vectors of all.
+    the vectors of all. A model that fails changes nothing: `model_error` says why.
     """
     project = own_project(project_caller(), project_id, "edit_projects")
     body = parse(IndexRequest, read_json() if request.content_length else {})
+    model = asked_model() if request.args.get("model") else RULES
     counts = index_project(transaction, project.id, body.max_files)
     if counts.unread or counts.embeddings < counts.chunks:
         request_index(project.id, soon=True)
         db.session.commit()
     facts: dict[str, Any] = counts._asdict()
-    return jsonify({name: facts[name] for name in IndexAnswer.model_fields})
+    error = None
+    if model != RULES:
+        try:
+            facts["concepts"] += _name_capabilities(project, model)
+        except ModelFailed as failure:
+            error = failure.message
+    return jsonify(
+        {name: facts[name] for name in IndexAnswer.model_fields if name in facts} | {"model_error": error}
+    )
 
 
 @bp.post("/projects/<project_id>/atlas/search")
@@ -164,3 +189,16 @@ def make_diagram(project_id: str) -> Response:
     row = keep_diagram(project, diagram_of(project, body.type, body.concept_id))
     db.session.commit()
     return jsonify(diagram=diagram_json(row))
+
+
+def _name_capabilities(project: Project, model: str) -> int:
+    """Ask a model what the project is able to do, and keep it; returns by how many concepts the map grew. Ends the transaction. Raises
+    CallNotPossible (402 and others), ModelFailed."""
+    asked = capabilities_request(project, model)
+    if asked is None:
+        return 0
+    answer = said(asked, CAPABILITIES_CLIENT)
+    before = len(capabilities_of(project.id))
+    kept = keep_capabilities(project, answer.text, model, answer.request_id)
+    db.session.commit()
+    return kept - before

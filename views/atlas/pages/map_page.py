@@ -7,7 +7,8 @@ from models.atlas.atlas_indexing import request_index
 from models.atlas.atlas_reading import freshness
 from models.atlas.atlas_tables import DIAGRAMS
 from models.atlas.diagram_layout import laid_out
-from models.atlas.diagrams import DiagramNode, concept_of, diagram_of, mermaid_of
+from models.atlas.diagrams import DiagramNode, concept_of, diagram_of
+from models.atlas.mermaid_text import mermaid_of
 from models.core.db import db
 from models.projects import Project
 from views.atlas.pages.atlas_blueprint import concept_href, knowledge_form, knowledge_page, line_href
@@ -37,6 +38,7 @@ def knowledge(project_id: str) -> ResponseReturnValue:
         drawing=laid_out(diagram) if diagram else None,
         mermaid=mermaid_of(diagram) if diagram and diagram.nodes else "",
         node_href=lambda node: _node_href(project, node),
+        run_href=url_for("runs.run", run_id=diagram.run_id) if diagram and diagram.run_id else None,
         may_index=viewer_may("edit_projects"),
     )
 
