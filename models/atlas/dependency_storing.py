@@ -4,10 +4,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from sqlalchemy import select
-from sqlalchemy.orm import aliased
 
 from models.atlas.affected_files import affected_files, resolver_of
-from models.atlas.atlas_storing import store_edges, store_importance
+from models.atlas.atlas_storing import StoredEdges, store_edges, store_importance
 from models.atlas.atlas_tables import AtlasConcept, AtlasEdge
 from models.atlas.dependency_edges import FoundEdge, file_edges, module_edges
 from models.atlas.import_resolution import ImportResolver
@@ -48,7 +47,7 @@ def store_dependencies(project_id: str, account_id: str, delta: TreeDelta | None
 
 def _store_parts(
     project_id: str, tree: TreeImports, delta: TreeDelta, affected: set[str]
-) -> tuple[list, list[str]]:
+) -> tuple[list[StoredEdges], list[str]]:
     """Store the dependencies of these files, and of their modules."""
     resolver = resolver_of(tree, affected)
     known = resolver.files.keys() & affected
@@ -65,18 +64,14 @@ def _store_parts(
 
 def _edges_of_files_in(project_id: str, modules: Collection[str]) -> list[FoundEdge]:
     """The dependencies of all files of these modules, as they are stored."""
-    inside = aliased(AtlasEdge)
+    mine = AtlasEdge.project_id == project_id
+    inside = select(AtlasEdge.to_concept_id).where(
+        mine, AtlasEdge.type == "contains", among(AtlasEdge.from_concept_id, modules)
+    )
+    files = db.session.scalars(inside).all()  # as one query with the next, the planner compares all with all
     columns = ("id", "from_concept_id", "to_concept_id", "type", "weight", "evidence")
-    query = (
-        select(*(getattr(AtlasEdge, name) for name in columns))
-        .join(inside, inside.to_concept_id == AtlasEdge.from_concept_id)
-        .where(
-            inside.project_id == project_id,
-            inside.type == "contains",
-            among(inside.from_concept_id, modules),
-            AtlasEdge.project_id == project_id,
-            AtlasEdge.type == "depends_on",
-        )
+    query = select(*(getattr(AtlasEdge, name) for name in columns)).where(
+        mine, AtlasEdge.type == "depends_on", among(AtlasEdge.from_concept_id, files)
     )
     return [FoundEdge(*row) for row in in_slices(db.session.execute(query))]
 

@@ -1,5 +1,6 @@
 """Finds the files of a project that an import stands for: Python, JavaScript and TypeScript, Go, Rust and Java."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class FileNames:
     uses: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
+_WORDS = re.compile(r"[./:|]+")
 NO_NAMES = FileNames()
 NamesOf = Callable[[Collection[str]], Mapping[str, FileNames]]
 """The names of files by path: they are asked for where imports name packages, and only of files of these."""
@@ -75,10 +77,30 @@ class ImportResolver:
         for one of them asked for a path or a folder that did."""
         file = self.files[path]
         for spec, _ in file.imports:
-            self._resolved(file, spec)
-            if self._key(file, spec) in self._moved:
-                return True
+            if self._may_meet(file, spec):
+                self._resolved(file, spec)
+                if self._key(file, spec) in self._moved:
+                    return True
         return False
+
+    def _may_meet(self, file: ReadFile, spec: str) -> bool:
+        """Whether the look for an import may ask for what moved: it has the name of it, or names no file itself. Most do neither, and are
+        not looked for."""
+        if not self._moved_names.isdisjoint(_WORDS.split(spec)):
+            return True
+        match file.language:
+            case "python":
+                return not spec.partition("|")[0].strip(".")
+            case "rust":
+                return not self._moved_names.isdisjoint(("lib", "main"))
+        return spec.startswith("@") or spec.endswith((".", "/"))
+
+    @cached_property
+    def _moved_names(self) -> set[str]:
+        moved = {*self._paths.moved, *self._folders.moved}
+        return {
+            name.partition(".")[0] for path in moved for name in (basename(path), basename(dirname(path)))
+        }
 
     def targets(self, path: str) -> dict[str, list[int]]:
         """The files that a file depends on, each with the lines that say so. Names from outside the project have none."""
