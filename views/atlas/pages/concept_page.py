@@ -4,6 +4,7 @@ from flask.typing import ResponseReturnValue
 
 from models.atlas import dependents_of, outline_of
 from models.atlas.atlas_reading import freshness, surroundings
+from models.atlas.capability_concepts import bases_of
 from models.atlas.diagrams import concept_of
 from views.atlas.pages.atlas_blueprint import concept_href, knowledge_page, line_href
 from views.projects.pages.project_blueprint import asked, viewed_project
@@ -36,6 +37,7 @@ def concept(project_id: str) -> ResponseReturnValue:
         path=found.id.removeprefix("code:") if found.layer == "code" else None,
         around=surroundings(found),
         outline=outline_of(project, found),
+        bases=bases_of(found) if found.layer == "capability" else [],
         further=further[:MAX_DEPENDENTS],
         further_count=len(further),
         concept_href=lambda id: concept_href(project, id),

@@ -6,6 +6,7 @@ from flask.typing import ResponseReturnValue
 from models.atlas.atlas_indexing import request_index
 from models.atlas.atlas_reading import freshness
 from models.atlas.atlas_tables import DIAGRAMS
+from models.atlas.capability_concepts import bases_of, capabilities_of
 from models.atlas.diagram_layout import laid_out
 from models.atlas.diagrams import DiagramNode, concept_of, diagram_of
 from models.atlas.mermaid_text import mermaid_of
@@ -37,6 +38,8 @@ def knowledge(project_id: str) -> ResponseReturnValue:
         diagram=diagram,
         drawing=laid_out(diagram) if diagram else None,
         mermaid=mermaid_of(diagram) if diagram and diagram.nodes else "",
+        capabilities=[] if about else [(each, bases_of(each)) for each in capabilities_of(project.id)],
+        concept_href=lambda id: concept_href(project, id),
         node_href=lambda node: _node_href(project, node),
         run_href=url_for("runs.run", run_id=diagram.run_id) if diagram and diagram.run_id else None,
         may_index=viewer_may("edit_projects"),
