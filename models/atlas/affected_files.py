@@ -5,14 +5,14 @@ from posixpath import basename, dirname
 
 from models.atlas.fact_reading import language_of
 from models.atlas.import_resolution import MAX_TARGETS, OF_PACKAGES, ImportResolver
-from models.atlas.tree_delta import TreeDelta
+from models.atlas.tree_delta import FilesDelta
 from models.atlas.tree_imports import TreeImports, package_names
 
 HOMES = ("package.json", "Cargo.toml", "go.mod")
 """Files whose coming or going gives packages other names: then every import is looked at again."""
 
 
-def affected_files(account_id: str, tree: TreeImports, delta: TreeDelta) -> set[str] | None:
+def affected_files(account_id: str, tree: TreeImports, delta: FilesDelta) -> set[str] | None:
     """The files whose dependencies have to be found again; None if it is all of them."""
     if any(basename(path) in HOMES for path in delta.came | delta.went) or _crowded(tree, delta):
         return None
@@ -37,7 +37,7 @@ def resolver_of(tree: TreeImports, affected: set[str]) -> ImportResolver:
     return ImportResolver(tree.files_of(affected), tree.paths, tree.names_of)
 
 
-def _changed_names(account_id: str, delta: TreeDelta) -> set[str] | None:
+def _changed_names(account_id: str, delta: FilesDelta) -> set[str] | None:
     """The names that files of packages define now and did not, or the other way round; None if that is not known any more, or if a module
     of Go has another name."""
     states = (delta.before, delta.after)
@@ -60,7 +60,7 @@ def _changed_names(account_id: str, delta: TreeDelta) -> set[str] | None:
     return changed
 
 
-def _crowded(tree: TreeImports, delta: TreeDelta) -> bool:
+def _crowded(tree: TreeImports, delta: FilesDelta) -> bool:
     """Whether files of Go came or went in a folder of more of them than an import stands for: others take their places."""
     folders = {dirname(path) for path in delta.came | delta.went if path.endswith(".go")}
     if not folders:

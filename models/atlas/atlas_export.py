@@ -41,6 +41,11 @@ def _lines(project: Project, found: WholeMap) -> Iterator[str]:
         yield "\nThis project is not indexed yet."
         return
     yield f"\n{found.index.files:,} files. Numbers in brackets say how much depends on a part, from 0 to 100."
+    able = [each for each in found.concepts if each.layer == "capability"]
+    if able:
+        yield "\n## What it can do, in the words of a model"
+    for each in able:
+        yield f"- {_plain(each.name)}: {_plain(each.description or '')}"
     by_id = {each.id: each for each in found.concepts}
     inside: dict[str, list[AtlasConcept]] = {}
     uses: dict[str, list[str]] = {}

@@ -5,7 +5,7 @@ last. Stopped anywhere, it goes on from there."""
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, text
@@ -86,6 +86,15 @@ def index_pending(project_id: str) -> bool:
         "SELECT true FROM procrastinate_jobs WHERE lock = :lock AND status IN ('todo', 'doing') LIMIT 1"
     )
     return bool(db.session.scalar(query, {"lock": f"atlas {project_id}"}))
+
+
+def index_failed(project_id: str, since: datetime | None) -> bool:
+    """Whether the job gave up after `since`, the time of the map that there is."""
+    query = text(
+        "SELECT true FROM procrastinate_jobs j JOIN job_failure f ON f.job_id = j.id WHERE j.lock = :lock AND j.status = 'failed'"
+        " AND (CAST(:since AS timestamptz) IS NULL OR f.at > :since) LIMIT 1"
+    )
+    return bool(db.session.scalar(query, {"lock": f"atlas {project_id}", "since": since}))
 
 
 @head_moved.connect

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import or_, select
 
-from models.atlas.atlas_indexing import index_pending
+from models.atlas.atlas_indexing import index_failed, index_pending
 from models.atlas.atlas_tables import AtlasConcept, AtlasDecisionLink, AtlasEdge, AtlasIndex
 from models.core.db import db
 from models.insights.project_decision import ProjectDecision
@@ -23,12 +23,14 @@ MAX_AROUND = 100
 
 @dataclass(frozen=True)
 class AtlasFreshness:
-    """Which files the map describes, None before the first time. `changed` files differ now, in `state`; `pending`: the job is on its way."""
+    """Which files the map describes, None before the first time. `changed` files differ now, in `state`, None if it is not known how many;
+    `pending`: the job is on its way; `failed`: it gave up since."""
 
     index: AtlasIndex | None
     state: ProjectState
-    changed: int
+    changed: int | None
     pending: bool
+    failed: bool
 
     @property
     def has_files(self) -> bool:
@@ -72,16 +74,14 @@ class Surroundings:
 def freshness(project: Project) -> AtlasFreshness:
     """How fresh the map is."""
     index, state = db.session.get(AtlasIndex, project.id), state_of(project)
-    changed = 0
+    changed: int | None = 0
     if index is not None and state.tree is not None and index.tree_hash != state.tree:
-        # the files that the map describes may be collected already
-        known = index.tree_hash or None
-        changed = (
-            len(tree_changes(project.account_id, known, state.tree))
-            if known and _is_stored(project, known)
-            else 1
-        )
-    return AtlasFreshness(index, state, changed, index_pending(project.id))
+        # a map that is being made is of no tree, and the files that it describes may be collected already
+        known = bool(index.tree_hash) and _is_stored(project, index.tree_hash)
+        changed = len(tree_changes(project.account_id, index.tree_hash, state.tree)) if known else None
+    pending = index_pending(project.id)
+    failed = not pending and index_failed(project.id, index.indexed_at if index else None)
+    return AtlasFreshness(index, state, changed, pending, failed)
 
 
 def whole_map(project: Project) -> WholeMap:

@@ -72,17 +72,7 @@ def store_concepts(
             )
         )
     if changed:
-        sent = rows_of_json(changed, _CONCEPT)
-        added = insert(AtlasConcept.__table__).from_select(  # type: ignore[arg-type]
-            list(_CONCEPT), select(*(sent.c[name] for name in _CONCEPT))
-        )
-        new = {
-            name: added.excluded[name] for name in _CONCEPT if name not in ("project_id", "id", "importance")
-        }
-        keys = ["project_id", "id"]
-        db.session.execute(
-            added.on_conflict_do_update(index_elements=keys, set_={**new, "updated_at": func.now()})
-        )
+        _write_concepts(changed)
     return len(changed) + len(gone)
 
 
@@ -233,6 +223,19 @@ def _pieces(batch: ReadBatch, sha256: str, language: str) -> list[tuple[int, int
     return [
         (first, last, symbol, "\n".join(lines[first - 1 : last])[:8_000]) for first, last, symbol in spans
     ]
+
+
+def _write_concepts(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add concepts, or change those that are there but for their importance."""
+    sent = rows_of_json(rows, _CONCEPT)
+    added = insert(AtlasConcept.__table__).from_select(  # type: ignore[arg-type]
+        list(_CONCEPT), select(*(sent.c[name] for name in _CONCEPT))
+    )
+    new = {name: added.excluded[name] for name in _CONCEPT if name not in ("project_id", "id", "importance")}
+    keys = ["project_id", "id"]
+    db.session.execute(
+        added.on_conflict_do_update(index_elements=keys, set_={**new, "updated_at": func.now()})
+    )
 
 
 def _concept_row(project_id: str, each: FoundConcept) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from models.atlas.dependency_edges import FoundEdge, file_edges, module_edges
 from models.atlas.import_resolution import ImportResolver
 from models.atlas.importance import importances
 from models.atlas.tree_concepts import code_id, module_of
-from models.atlas.tree_delta import TreeDelta
+from models.atlas.tree_delta import FilesDelta
 from models.atlas.tree_imports import TreeImports
 from models.core.cooperative import in_slices
 from models.core.db import db
@@ -26,7 +26,7 @@ class StoredDependencies(NamedTuple):
     ranked: bool
 
 
-def store_dependencies(project_id: str, account_id: str, delta: TreeDelta | None) -> StoredDependencies:
+def store_dependencies(project_id: str, account_id: str, delta: FilesDelta | None) -> StoredDependencies:
     """Make the dependencies and the importance of all parts those that follow from the files; `delta` is what differs from when they did
     last, None if that is unknown. The concepts and the facts of files are stored already. Flushes."""
     tree = TreeImports(project_id, account_id)
@@ -46,7 +46,7 @@ def store_dependencies(project_id: str, account_id: str, delta: TreeDelta | None
 
 
 def _store_parts(
-    project_id: str, tree: TreeImports, delta: TreeDelta, affected: set[str]
+    project_id: str, tree: TreeImports, delta: FilesDelta, affected: set[str]
 ) -> tuple[list[StoredEdges], list[str]]:
     """Store the dependencies of these files, and of their modules."""
     resolver = resolver_of(tree, affected)

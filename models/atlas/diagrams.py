@@ -227,13 +227,18 @@ def _fold(found: ProjectDiagram, modules: Sequence[AtlasConcept], project_id: st
         if pair[0] != pair[1]:
             counts[pair] += edge.weight or 0
     inside = Counter(_system_of(each) for each in modules)
-    systems = _concepts(project_id, "system")[:MAX_NODES]
+    every = _concepts(project_id, "system")
+    systems = every[:MAX_NODES]
     found.notes.append(f"{len(modules):,} modules, folded into their systems. Choose one to see its modules.")
+    if len(every) > MAX_NODES:
+        found.notes.append(f"The {MAX_NODES} most important of {len(every):,} systems are shown.")
     found.nodes = [
         DiagramNode(each.id, f"{each.name} ({inside[each.id]:,})", "system", None, each.id)
         for each in systems
     ]
     shown = {each.id for each in systems}
+    if len(counts) > MAX_EDGES:
+        found.notes.append(f"The {MAX_EDGES} strongest of {len(counts):,} dependencies are shown.")
     for (start, end), count in counts.most_common(MAX_EDGES):
         if f"system:{start}" in shown and f"system:{end}" in shown:
             found.edges.append(DiagramEdge(f"system:{start}", f"system:{end}", str(count)))

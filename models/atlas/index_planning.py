@@ -9,7 +9,7 @@ from models.atlas.atlas_tables import AtlasChunk, AtlasIndex
 from models.atlas.fact_cache import FactKey, KnownFile, WantedFile, known_files, reading_batches
 from models.atlas.fact_reading import MAX_TEXT_BYTES, language_of
 from models.atlas.tree_concepts import FoundConcept, TreeConcepts, code_id, tree_concepts
-from models.atlas.tree_delta import TreeDelta, delta_concepts, tree_delta
+from models.atlas.tree_delta import FilesDelta, delta_concepts, tree_delta
 from models.core.db import db
 from models.core.errors import NotFound
 from models.projects.project import Project
@@ -35,7 +35,7 @@ class IndexPlan:
     state: ProjectState
     tree: str
     found: TreeConcepts
-    delta: TreeDelta | None = None
+    delta: FilesDelta | None = None
     ids: set[str] | None = None
     languages: Mapping[str, str] = field(default_factory=dict)
     known: dict[FactKey, KnownFile] = field(default_factory=dict)

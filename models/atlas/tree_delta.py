@@ -21,7 +21,7 @@ MAX_TOUCHED = 400
 
 
 @dataclass(frozen=True)
-class TreeDelta:
+class FilesDelta:
     """The files that differ from the tree `base`, which the map describes: by path, as they were `before`, and as they are `after`."""
 
     base: str
@@ -53,7 +53,7 @@ class TreeDelta:
         return index.tree_hash == self.base and _is_whole(index)
 
 
-def tree_delta(account_id: str, index: AtlasIndex | None, tree: str) -> TreeDelta | None:
+def tree_delta(account_id: str, index: AtlasIndex | None, tree: str) -> FilesDelta | None:
     """What differs; None if the map has to be made whole: there is none, it was not finished, the tree that it describes is collected, or
     too much differs."""
     if index is None or not _is_whole(index) or db.session.get(Tree, (account_id, index.tree_hash)) is None:
@@ -72,14 +72,14 @@ def tree_delta(account_id: str, index: AtlasIndex | None, tree: str) -> TreeDelt
             before[path] = old
         if new is not None and is_mapped(new):
             after[path] = new
-    delta = TreeDelta(index.tree_hash, before, after)
+    delta = FilesDelta(index.tree_hash, before, after)
     too_many = index.files + len(delta.came) - len(delta.went) > MAX_FILES
     if len(delta.touched) > MAX_TOUCHED or too_many or any(map(is_too_long, after)):
         return None
     return delta
 
 
-def delta_concepts(project_id: str, delta: TreeDelta) -> tuple[TreeConcepts, set[str]]:
+def delta_concepts(project_id: str, delta: FilesDelta) -> tuple[TreeConcepts, set[str]]:
     """The concepts of the files that differ, and of the systems and modules whose number of files does; and the ids of all of these, of
     which those without a concept are gone."""
     found = TreeConcepts(files=dict(sorted(delta.after.items())))

@@ -87,7 +87,7 @@ def test_a_model_that_is_asked_names_what_the_project_can_do(
         "Rests on"
         in alice.browser.get(f"/projects/{shop.project}/knowledge/concept?id=capability:sell-tea").text
     )
-    session.get_one(Project, shop.project)
+    assert "- Sell tea: Fills baskets." in mine.raw("get", f"/projects/{shop.project}/atlas/export").text
     assert index_project(transaction, shop.project).written == 0
     assert len(capabilities(session, shop.project)) == 2, "an index keeps them"
 

@@ -1,11 +1,16 @@
 """The tab Knowledge: the map and its four diagrams, search with lines, a part of the project, and who may see and index it."""
 
+import re
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
+from models.atlas import AtlasIndex
+from models.core.db import now
+from models.core.job_failures import JobFailure
 from models.ledger import Account
 from tests.atlas.atlas_rows import SHOP, Shop, indexed, shop_rows
 from tests.factories import Person
@@ -81,3 +86,45 @@ def test_strangers_see_and_index_nothing(mallory: Person, anonymous: Person, sho
     assert send(mallory, f"/projects/{shop.project}/knowledge/index").status_code == 404
     assert anonymous.browser.get(f"/projects/{shop.project}/knowledge").status_code in (302, 303)
     assert send(anonymous, f"/projects/{shop.project}/knowledge/index").status_code in (302, 303, 401)
+
+
+def gave_up(session: OrmSession, project: str) -> None:
+    """The job of the map failed for good."""
+    session.execute(text("DELETE FROM procrastinate_jobs"))
+    made = (
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, status) VALUES ('default', 'atlas.index', :lock, 'failed')"
+        " RETURNING id"
+    )
+    id = session.scalar(text(made), {"lock": f"atlas {project}"})
+    session.add(JobFailure(job_id=id, task="atlas.index", error="OSError: secret path", trace="", at=now()))
+    session.commit()
+
+
+def test_the_page_says_how_the_map_stands(session: OrmSession, alice: Person, shop: Shop) -> None:
+    address = f"/projects/{shop.project}/knowledge"
+    index = session.get_one(AtlasIndex, shop.project)
+
+    def said() -> str:
+        session.commit()
+        return " ".join(re.sub(r"<[^>]+>", " ", alice.browser.get(address).text).split())
+
+    session.execute(text("DELETE FROM procrastinate_jobs"))
+    assert "Up to date" in said()
+    index.left_out = 3
+    assert "3 left out because they are too many or have too long paths" in said()
+    index.tree_hash = "0" * 64
+    assert "Behind" in said(), "how many files changed is not known any more"
+    index.tree_hash = ""
+    assert "The files are being read" in said()
+    gave_up(session, shop.project)
+    page = said()
+    assert "Failed" in page
+    assert "secret path" not in page, "errors are for operators"
+
+
+def test_a_map_that_could_not_be_made_can_be_tried_again(session: OrmSession, alice: Person) -> None:
+    shop = shop_rows(alice.id, Account(user_id=alice.id))
+    gave_up(session, shop.project)
+    assert "The map could not be made" in alice.browser.get(f"/projects/{shop.project}/knowledge").text
+    assert send(alice, f"/projects/{shop.project}/knowledge/index").status_code == 303
+    assert "The map is being made" in alice.browser.get(f"/projects/{shop.project}/knowledge").text
