@@ -15,6 +15,10 @@ BOX_HEIGHT, ROW_HEIGHT, GAP, LAYER_GAP, MARGIN = 34, 26, 14, 56, 12
 CHARACTER, PADDING = 7.2, 24
 """Pixels of a letter of a label, and beside it."""
 MAX_LABEL = 30
+MAX_LINES = 60
+"""Dependencies that are drawn, the strongest: more hide each other. The table has all."""
+BESIDE = 8
+"""Pixels that the line back stands below the line forth."""
 SWEEPS = 6
 STEP = 38
 """Pixels between messages of a sequence."""
@@ -52,12 +56,13 @@ class DrawnLine(NamedTuple):
 
 @dataclass
 class Drawing:
-    """A diagram with places, in pixels."""
+    """A diagram with places, in pixels; `omitted` dependencies are too many to be drawn."""
 
     width: float = 0
     height: float = 0
     boxes: list[DrawnBox] = field(default_factory=list)
     lines: list[DrawnLine] = field(default_factory=list)
+    omitted: int = 0
 
 
 class _Part(NamedTuple):
@@ -93,7 +98,7 @@ def laid_out(diagram: ProjectDiagram) -> Drawing:
     if diagram.type == "component":
         return _grouped(diagram)
     parts = [_Part(each.id, each.label, each) for each in diagram.nodes]
-    return _layered(parts, diagram.edges)
+    return _layered(parts, diagram.edges, MAX_LINES if diagram.type == "dependency" else len(diagram.edges))
 
 
 def _grouped(diagram: ProjectDiagram) -> Drawing:
@@ -107,10 +112,13 @@ def _grouped(diagram: ProjectDiagram) -> Drawing:
         if home[edge.start] != home[edge.end]:
             counts[home[edge.start], home[edge.end]] += int(edge.label or 1) if edge.label.isdigit() else 1
     parts = [_Part(group, group or "root", None, nodes) for group, nodes in groups.items()]
-    return _layered(parts, [DiagramEdge(*pair, str(count)) for pair, count in sorted(counts.items())])
+    strongest = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    return _layered(parts, [DiagramEdge(*pair, str(count)) for pair, count in strongest], MAX_LINES)
 
 
-def _layered(parts: Sequence[_Part], edges: Sequence[DiagramEdge]) -> Drawing:
+def _layered(parts: Sequence[_Part], every: Sequence[DiagramEdge], most: int) -> Drawing:
+    """The parts in layers, and the first edges between them."""
+    edges = every[:most]
     known = {each.id: each for each in parts}
     pairs = [(each.start, each.end) for each in edges if each.start != each.end]
     backward = _cycles([each.id for each in parts], pairs)
@@ -119,7 +127,7 @@ def _layered(parts: Sequence[_Part], edges: Sequence[DiagramEdge]) -> Drawing:
     layers, ways = _layers(parts, forward, depth)
     _order(layers, ways)
     places = _places(layers, known)
-    drawing = Drawing()
+    drawing = Drawing(omitted=len(every) - len(edges))
     for part in parts:
         x, y, _ = places[part.id]
         rows = [
@@ -249,13 +257,13 @@ def _line(
         else:  # straight through the layer, as its boxes may be wide
             points += [(place.x, place.y), (place.end, place.y)]
     if back:
-        points.reverse()
+        points = [(x, y + BESIDE) for x, y in reversed(points)]
     path = f"M{points[0][0]:.0f} {points[0][1]:.0f}"
     for (x1, y1), (x2, y2) in pairwise(points):
         bend = (x2 - x1) / 2
         path += f"C{x1 + bend:.0f} {y1:.0f} {x2 - bend:.0f} {y2:.0f} {x2:.0f} {y2:.0f}"
     (x1, y1), (x2, y2) = points[0], points[1]
-    return DrawnLine(path, edge.label, (x1 + x2) / 2, (y1 + y2) / 2 - 4, back)
+    return DrawnLine(path, edge.label, (x1 + x2) / 2, (y1 + y2) / 2 + (14 if back else -4), back)
 
 
 def _sequence(diagram: ProjectDiagram) -> Drawing:

@@ -56,7 +56,7 @@ class TreeImports:
         """What all files of languages whose imports name packages define and use."""
         return self.names_of([path for path, file in self.files.items() if file.language in OF_PACKAGES])
 
-    def naming(self, names: Collection[str]) -> set[str]:
+    def naming(self, names: set[str]) -> set[str]:
         """The files of languages whose imports name packages that use or define one of these names, or import it."""
         query = self._query(AtlasConcept.id).where(
             CodeFacts.language.in_(OF_PACKAGES), CodeFacts.names.overlap(list(names))

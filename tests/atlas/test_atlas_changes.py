@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -91,7 +92,7 @@ def store(session: OrmSession, account_id: str, shop: Shop, files: Mapping[str, 
     session.commit()
 
 
-def rows(session: OrmSession, project: str) -> dict[str, list[tuple[object, ...]]]:
+def rows(session: OrmSession, project: str) -> dict[str, list[tuple[Any, ...]]]:
     """All that the map holds, without times and numbers of chunks."""
     source = session.get_one(AtlasIndex, project).source_id
     columns = {
@@ -159,7 +160,7 @@ def test_a_changed_map_is_the_one_that_is_made_from_nothing(
 ) -> None:
     chance, files = random.Random(seed), POLYGLOT
     delta = index_planning.tree_delta
-    parts = []
+    parts: list[Any] = []
     monkeypatch.setattr(
         index_planning, "tree_delta", lambda *args: parts.append(found := delta(*args)) or found
     )
@@ -216,5 +217,5 @@ def test_an_index_that_another_one_overtook_begins_again(
     monkeypatch.setattr(atlas_indexing, "plan_index", overtaken)
     index_project(transaction, shop.project)
     part = rows(session, shop.project)
-    assert ("module:one", 1) in [(row[0], (row[7] or {}).get("files")) for row in part["concepts"]]  # type: ignore[attr-defined]
+    assert ("module:one", 1) in [(row[0], (row[7] or {}).get("files")) for row in part["concepts"]]
     assert session.get_one(AtlasIndex, shop.project).files == len(POLYGLOT) - 2 + 1

@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from models.atlas.diagram_layout import laid_out
-from models.atlas.diagrams import DiagramEdge, DiagramNode, ProjectDiagram, mermaid_of
+from models.atlas.diagram_layout import MAX_LINES, laid_out
+from models.atlas.diagrams import DiagramEdge, DiagramNode, ProjectDiagram
+from models.atlas.mermaid_text import mermaid_of
 
 
 def drawn(nodes: int, edges: list[tuple[int, int]], type: str = "dependency") -> ProjectDiagram:
@@ -50,7 +51,7 @@ def test_boxes_stand_apart_within_the_picture(name: str, type: str) -> None:
 
 def test_each_edge_is_a_line() -> None:
     nodes, edges = GRAPHS["many"]
-    assert len(laid_out(drawn(nodes, edges)).lines) == sum(a != b for a, b in edges)
+    assert len(laid_out(drawn(nodes, edges, "flow")).lines) == sum(a != b for a, b in edges)
 
 
 def test_labels_cannot_write_mermaid() -> None:
@@ -62,3 +63,23 @@ def test_labels_cannot_write_mermaid() -> None:
     )
     assert len(mermaid_of(found).splitlines()) == 4
     assert '"' not in mermaid_of(found).splitlines()[1].replace('["', "").replace('"]', "")
+
+
+def test_more_dependencies_than_can_be_told_apart_are_left_to_the_table() -> None:
+    nodes = [DiagramNode(str(at), f"part {at}", group=str(at % 9)) for at in range(30)]
+    edges = [DiagramEdge(str(at % 30), str((at * 7 + 1) % 30), str(500 - at)) for at in range(200)]
+    for type in ("dependency", "component"):
+        drawing = laid_out(ProjectDiagram(type, "Much", nodes, edges))
+        assert len(drawing.lines) <= MAX_LINES
+        assert drawing.omitted > 0 or type == "component"
+    assert laid_out(ProjectDiagram("dependency", "Little", nodes, edges[:9])).omitted == 0
+
+
+def test_the_way_back_stands_beside_the_way_forth() -> None:
+    nodes = [DiagramNode("a", "a"), DiagramNode("b", "b")]
+    found = laid_out(
+        ProjectDiagram("dependency", "Both", nodes, [DiagramEdge("a", "b", "5"), DiagramEdge("b", "a", "3")])
+    )
+    forth, back = found.lines
+    assert (forth.back, back.back) == (False, True)
+    assert back.y - forth.y > 14, "the labels do not cover each other"
