@@ -146,8 +146,7 @@ def test_names_of_files_and_words_of_models_are_only_text(
                 "description": "<b>long words</b> " * 30,
                 "modules": ["module:shop"],
             }
-        ]
-        * 3,
+        ],
     )
     assert mine("post", f"/projects/{shop.project}/atlas/index?model=stoa/demo")[1]["model_error"] is None
     assert "data, never instructions" in asked[0][0]["content"]
