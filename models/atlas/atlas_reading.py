@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from sqlalchemy import or_, select
 
+from models.atlas.atlas_correction import DECISION, HeldCorrections, held_corrections
 from models.atlas.atlas_indexing import index_failed, index_pending
 from models.atlas.atlas_tables import AtlasConcept, AtlasDecisionLink, AtlasEdge, AtlasIndex
 from models.core.db import db
 from models.insights.project_decision import ProjectDecision
 from models.projects.project import Project
-from models.projects.project_states import ProjectState, state_of
+from models.projects.project_states import ProjectState, snapshot_with, state_of
 from models.projects.snapshots.manifest_store import tree_changes
 from models.projects.snapshots.stored_objects import Tree, among
 
@@ -24,13 +25,15 @@ MAX_AROUND = 100
 @dataclass(frozen=True)
 class AtlasFreshness:
     """Which files the map describes, None before the first time. `changed` files differ now, in `state`, None if it is not known how many;
-    `pending`: the job is on its way; `failed`: it gave up since."""
+    `pending`: the job is on its way; `failed`: it gave up since. `described_at` is the snapshot with exactly the files of the map, if there
+    is one and they are others now."""
 
     index: AtlasIndex | None
     state: ProjectState
     changed: int | None
     pending: bool
     failed: bool
+    described_at: str | None = None
 
     @property
     def has_files(self) -> bool:
@@ -40,13 +43,14 @@ class AtlasFreshness:
 
 @dataclass(frozen=True)
 class WholeMap:
-    """The concepts and edges of a project; `truncated`: there are more."""
+    """The concepts and edges of a project; `truncated`: there are more. `corrections` are in the concepts and edges already."""
 
     index: AtlasIndex | None
     concepts: Sequence[AtlasConcept]
     edges: Sequence[AtlasEdge]
     links: Sequence[AtlasDecisionLink]
     truncated: bool
+    corrections: HeldCorrections
 
 
 class Neighbour(NamedTuple):
@@ -60,7 +64,7 @@ class Neighbour(NamedTuple):
 @dataclass
 class Surroundings:
     """What is around a concept: what contains it and what it contains, what it uses and what uses it, of which some are tests, what changes
-    together with it, and the decisions that name it."""
+    together with it, the decisions that name it, and the concepts that it names, if it is a decision."""
 
     within: list[Neighbour] = field(default_factory=list)
     contains: list[Neighbour] = field(default_factory=list)
@@ -69,6 +73,7 @@ class Surroundings:
     tests: list[Neighbour] = field(default_factory=list)
     together: list[Neighbour] = field(default_factory=list)
     decisions: list[ProjectDecision] = field(default_factory=list)
+    named: list[Neighbour] = field(default_factory=list)
 
 
 def freshness(project: Project) -> AtlasFreshness:
@@ -81,11 +86,13 @@ def freshness(project: Project) -> AtlasFreshness:
         changed = len(tree_changes(project.account_id, index.tree_hash, state.tree)) if known else None
     pending = index_pending(project.id)
     failed = not pending and index_failed(project.id, index.indexed_at if index else None)
-    return AtlasFreshness(index, state, changed, pending, failed)
+    at = snapshot_with(project, index.snapshot_id, index.tree_hash) if index and changed != 0 else None
+    return AtlasFreshness(index, state, changed, pending, failed, at)
 
 
 def whole_map(project: Project) -> WholeMap:
-    """All of the map, or its most important part."""
+    """All of the map, or its most important part, as people corrected it."""
+    held = held_corrections(project.id)
     mine = AtlasConcept.project_id == project.id
     query = (
         select(AtlasConcept)
@@ -102,16 +109,19 @@ def whole_map(project: Project) -> WholeMap:
     edges = list(db.session.scalars(listed.order_by(AtlasEdge.type, AtlasEdge.id).limit(MAX_EDGES + 1)))
     links = db.session.scalars(select(AtlasDecisionLink).where(AtlasDecisionLink.project_id == project.id))
     index = db.session.get(AtlasIndex, project.id)
-    return WholeMap(index, concepts, edges[:MAX_EDGES], list(links), cut or len(edges) > MAX_EDGES)
+    cut = cut or len(edges) > MAX_EDGES
+    return WholeMap(
+        index, held.shown(concepts), held.related(edges[:MAX_EDGES]), held.related(links), cut, held
+    )
 
 
 def surroundings(concept: AtlasConcept) -> Surroundings:
-    """What is around a concept, the strongest first, at most `MAX_AROUND` of each kind."""
-    found = Surroundings()
-    outgoing = _edges(concept, outgoing=True)
-    incoming = _edges(concept, outgoing=False)
+    """What is around a concept, the strongest first, at most `MAX_AROUND` of each kind, as people corrected it."""
+    found, held = Surroundings(), held_corrections(concept.project_id)
+    outgoing = held.related(_edges(concept, outgoing=True))
+    incoming = held.related(_edges(concept, outgoing=False))
     others = {each.to_concept_id for each in outgoing} | {each.from_concept_id for each in incoming}
-    concepts = _by_id(concept.project_id, others)
+    concepts = _by_id(concept.project_id, others, held)
     lists = {
         ("contains", True): found.contains,
         ("contains", False): found.within,
@@ -134,7 +144,10 @@ def surroundings(concept: AtlasConcept) -> Surroundings:
             )
             wanted.append(neighbour)
     found.together.sort(key=lambda each: -each.weight)
-    found.decisions = _decisions(concept)
+    found.decisions = [
+        each for each in _decisions(concept) if not held.denies(concept.id, f"{DECISION}{each.id}")
+    ]
+    found.named = _named(concept, held)
     return found
 
 
@@ -150,21 +163,34 @@ def _edges(concept: AtlasConcept, *, outgoing: bool) -> list[AtlasEdge]:
     return found
 
 
-def _by_id(project_id: str, ids: Collection[str]) -> dict[str, AtlasConcept]:
+def _by_id(project_id: str, ids: Collection[str], held: HeldCorrections) -> dict[str, AtlasConcept]:
     query = select(AtlasConcept).where(AtlasConcept.project_id == project_id, among(AtlasConcept.id, ids))
-    return {row.id: row for row in db.session.scalars(query)}
+    return {row.id: row for row in held.shown(db.session.scalars(query))}
 
 
 def _decisions(concept: AtlasConcept) -> list[ProjectDecision]:
     links = select(AtlasDecisionLink.decision_id).where(
         AtlasDecisionLink.project_id == concept.project_id, AtlasDecisionLink.concept_id == concept.id
     )
-    own = concept.id.removeprefix("narrative:decision:") if concept.layer == "narrative" else ""
+    own = concept.id.removeprefix(DECISION) if concept.layer == "narrative" else ""
     query = select(ProjectDecision).where(
         ProjectDecision.project_id == concept.project_id,
         or_(ProjectDecision.id.in_(links), ProjectDecision.id == own),
     )
     return list(db.session.scalars(query.order_by(ProjectDecision.decided_at.desc()).limit(MAX_AROUND)))
+
+
+def _named(concept: AtlasConcept, held: HeldCorrections) -> list[Neighbour]:
+    """The concepts that a decision names, what most depends on first."""
+    if concept.layer != "narrative":
+        return []
+    query = select(AtlasDecisionLink).where(
+        AtlasDecisionLink.project_id == concept.project_id,
+        AtlasDecisionLink.decision_id == concept.id.removeprefix(DECISION),
+    )
+    links = held.related(db.session.scalars(query.order_by(AtlasDecisionLink.id).limit(MAX_AROUND)))
+    rows = _by_id(concept.project_id, {each.concept_id for each in links}, held).values()
+    return [Neighbour(row, 0, ()) for row in sorted(rows, key=lambda row: (-row.importance, row.id))]
 
 
 def _is_stored(project: Project, tree: str) -> bool:

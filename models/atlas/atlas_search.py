@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sqlalchemy import func, or_, select
 
+from models.atlas.atlas_correction import held_corrections
 from models.atlas.atlas_tables import AtlasChunk, AtlasConcept, AtlasIndex
 from models.atlas.tree_concepts import FoundConcept, is_test, tree_concepts
 from models.core.db import db
@@ -186,7 +187,8 @@ def _hits(project: Project, candidates: Sequence[_Candidate], limit: int) -> lis
         AtlasConcept.project_id == project.id,
         among(AtlasConcept.id, [each.row.concept_id for each in chosen]),
     )
-    concepts = {row.id: row for row in db.session.scalars(query)}
+    held = held_corrections(project.id)
+    concepts = {row.id: row for row in held.shown(db.session.scalars(query))}
     texts = _texts([each.key for each in chosen])
     return [
         _hit(
@@ -228,15 +230,20 @@ def _texts(keys: Collection[Key]) -> dict[Key, Chunk]:
 
 
 def _named_places(project_id: str, asked: _Asked) -> list[AtlasHit]:
-    """Systems and modules all of whose words the query has."""
-    lowered = func.lower(AtlasConcept.name)
+    """Systems and modules all of whose words the query has, of their name or of that which people gave them."""
+    lowered, held = func.lower(AtlasConcept.name), held_corrections(project_id)
+    renamed = [key for key, field in held.fields if field == "name"]
     query = select(AtlasConcept).where(
         AtlasConcept.project_id == project_id,
         AtlasConcept.layer.in_(("system", "module")),
-        or_(*(lowered.contains(word, autoescape=True) for word in sorted(asked.words))),
+        or_(
+            among(AtlasConcept.id, renamed),
+            *(lowered.contains(word, autoescape=True) for word in sorted(asked.words)),
+        ),
     )
     found = []
-    for row in db.session.scalars(query.order_by(AtlasConcept.importance.desc(), AtlasConcept.id).limit(50)):
+    ordered = query.order_by(AtlasConcept.importance.desc(), AtlasConcept.id).limit(50)
+    for row in held.shown(db.session.scalars(ordered)):
         named = _words_of(row.name.rpartition("/")[2])
         if named and named <= asked.words:
             score = 1.0 + len(named) / len(asked.words)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import delete, or_, select
 
+from models.atlas.atlas_correction import held_corrections
 from models.atlas.atlas_tables import DIAGRAMS, AtlasConcept, AtlasDiagram, AtlasEdge
 from models.atlas.call_flow import call_flow
 from models.atlas.run_sequence import run_sequence
@@ -67,7 +68,7 @@ def diagram_of(project: Project, type: str, concept_id: str | None = None) -> Pr
     NotFound for an unknown concept."""
     if type not in DIAGRAMS:
         raise Invalid(f"'type' must be one of {', '.join(DIAGRAMS)}.")
-    concept = concept_of(project.id, concept_id) if concept_id else None
+    concept = shown_concept(project.id, concept_id) if concept_id else None
     match type:
         case "flow":
             found = _flow(project, concept)
@@ -87,6 +88,11 @@ def concept_of(project_id: str, id: str) -> AtlasConcept:
     if found is None:
         raise NotFound("The map has no such concept. Index the project again if its files changed.")
     return found
+
+
+def shown_concept(project_id: str, id: str) -> AtlasConcept:
+    """A concept as people corrected it. Raises NotFound."""
+    return held_corrections(project_id).shown([concept_of(project_id, id)])[0]
 
 
 def keep_diagram(project: Project, found: ProjectDiagram) -> AtlasDiagram:
@@ -149,9 +155,8 @@ def _dependency(project: Project, concept: AtlasConcept | None) -> ProjectDiagra
         or_(AtlasEdge.from_concept_id == concept.id, AtlasEdge.to_concept_id == concept.id),
         AtlasEdge.type == "depends_on",
     )
-    edges = list(
-        db.session.scalars(query.order_by(AtlasEdge.weight.desc(), AtlasEdge.id).limit(MAX_NODES - 1))
-    )
+    strongest = query.order_by(AtlasEdge.weight.desc(), AtlasEdge.id).limit(MAX_NODES - 1)
+    edges = held_corrections(project.id).related(db.session.scalars(strongest))
     ids = {concept.id, *(edge.from_concept_id for edge in edges), *(edge.to_concept_id for edge in edges)}
     _fill(found, _by_id(project.id, ids), project.id)
     if len(found.nodes) == 1:
@@ -268,14 +273,14 @@ def _fill(found: ProjectDiagram, concepts: Iterable[AtlasConcept], project_id: s
 
 def _concepts(project_id: str, layer: str) -> list[AtlasConcept]:
     query = select(AtlasConcept).where(AtlasConcept.project_id == project_id, AtlasConcept.layer == layer)
-    return list(
-        db.session.scalars(query.order_by(AtlasConcept.importance.desc(), AtlasConcept.id).limit(5_000))
-    )
+    ordered = query.order_by(AtlasConcept.importance.desc(), AtlasConcept.id).limit(5_000)
+    return held_corrections(project_id).shown(db.session.scalars(ordered))
 
 
 def _by_id(project_id: str, ids: Collection[str]) -> list[AtlasConcept]:
     query = select(AtlasConcept).where(AtlasConcept.project_id == project_id, among(AtlasConcept.id, ids))
-    return list(db.session.scalars(query.order_by(AtlasConcept.importance.desc(), AtlasConcept.id)))
+    ordered = query.order_by(AtlasConcept.importance.desc(), AtlasConcept.id)
+    return held_corrections(project_id).shown(db.session.scalars(ordered))
 
 
 def _edges(project_id: str, ids: Collection[str]) -> list[AtlasEdge]:
@@ -286,7 +291,8 @@ def _edges(project_id: str, ids: Collection[str]) -> list[AtlasEdge]:
         among(AtlasEdge.from_concept_id, ids),
         among(AtlasEdge.to_concept_id, ids),
     )
-    return list(db.session.scalars(query.order_by(AtlasEdge.weight.desc(), AtlasEdge.id)))
+    ordered = query.order_by(AtlasEdge.weight.desc(), AtlasEdge.id)
+    return held_corrections(project_id).related(db.session.scalars(ordered))
 
 
 def _inside(project_id: str, concept: AtlasConcept) -> list[AtlasConcept]:

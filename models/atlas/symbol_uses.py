@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import and_, select
 
+from models.atlas.atlas_correction import held_corrections
 from models.atlas.atlas_tables import AtlasConcept, AtlasEdge, CodeFacts
 from models.atlas.fact_reading import PARSER_VERSION, enclosing
 from models.atlas.tree_concepts import code_id
@@ -90,7 +91,7 @@ def uses_of(project: Project, symbol: str) -> SymbolUses:
 def dependents_of(project_id: str, concept_id: str) -> list[Dependent]:
     """What would be touched by a change of a file or module: all that depends on it, nearest first, at most `MAX_REACHED`."""
     reached: dict[str, tuple[int, str]] = {concept_id: (0, "")}
-    level = [concept_id]
+    level, held = [concept_id], held_corrections(project_id)
     for steps in range(1, MAX_STEPS + 1):
         if not level or len(reached) > MAX_REACHED:
             break
@@ -101,7 +102,7 @@ def dependents_of(project_id: str, concept_id: str) -> list[Dependent]:
         )
         new: dict[str, str] = {}
         for source, target in db.session.execute(query.order_by(AtlasEdge.from_concept_id)):
-            if source not in reached:
+            if source not in reached and not held.denies(source, target):
                 new.setdefault(source, target)
         reached |= {source: (steps, target) for source, target in new.items()}
         level = list(new)
@@ -109,7 +110,7 @@ def dependents_of(project_id: str, concept_id: str) -> list[Dependent]:
     concepts = select(AtlasConcept).where(
         AtlasConcept.project_id == project_id, among(AtlasConcept.id, reached)
     )
-    found = [Dependent(row, *reached[row.id]) for row in db.session.scalars(concepts)]
+    found = [Dependent(row, *reached[row.id]) for row in held.shown(db.session.scalars(concepts))]
     found.sort(key=lambda each: (each.steps, -each.concept.importance, each.concept.id))
     return found[:MAX_REACHED]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from models.gateway import demo_citations, demo_edits
+from models.gateway import demo_citations, demo_descriptions, demo_edits
 
 DEFAULT_WORDS = 70
 MAX_WORDS = 4_000
@@ -54,6 +54,9 @@ def next_turn(body: Mapping[str, Any]) -> DemoTurn:
     calls = sum(len(message.get("tool_calls") or []) for message in current)
     results = [_text(message) for message in current if message.get("role") in ("tool", "function")]
     system = [_text(message) for message in messages if message.get("role") == "system"]
+    said = [_text(message) for message in messages if message.get("role") == "user"]
+    if system and said and (words := demo_descriptions.description(system[0], said[-1])) is not None:
+        return DemoTurn(words)
     found = demo_citations.passages([*system, *results])
     if body.get("tool_choice") in (None, "auto") and (edit := demo_edits.next_edit(prompt, tools, done)):
         return DemoTurn(tool=edit.tool, arguments=orjson.dumps(edit.arguments).decode())

@@ -9,6 +9,7 @@ from models.conversations.conversation_preamble import register_preamble
 from models.core.db import db, lock_name, now
 from models.core.errors import Invalid, NotFound
 from models.insights.decision_rules import decisions_said
+from models.insights.decision_signal import decisions_moved
 from models.insights.decision_words import SourcedDecision
 from models.insights.project_decision import (
     DECISION_CATEGORIES,
@@ -102,6 +103,8 @@ def propose_decisions(
         )
     db.session.add_all(made)
     db.session.flush()
+    if made:
+        decisions_moved.send(project_id)
     return made
 
 
@@ -147,6 +150,7 @@ def write_decision(
     )
     db.session.add(made)
     db.session.flush()
+    decisions_moved.send(project.id)
     return made
 
 
@@ -172,6 +176,7 @@ def review_decision(
     reviewed = state != "proposed"
     found.reviewed_by, found.reviewed_at = (caller.user_id, now()) if reviewed else (None, None)
     db.session.flush()
+    decisions_moved.send(project.id)
     return found
 
 

@@ -50,6 +50,12 @@ def tree_of(project: Project, snapshot: Snapshot | None) -> str | None:
     return row.tree_hash if row else None
 
 
+def snapshot_with(project: Project, snapshot_id: str | None, tree: str) -> str | None:
+    """This snapshot, if its files are those of the tree: a workspace may have moved on from its snapshot."""
+    snapshot = snapshot_in(project.id, snapshot_id) if snapshot_id else None
+    return snapshot.id if snapshot is not None and tree_of(project, snapshot) == tree else None
+
+
 def _hash_of(project: Project, workspace: Workspace) -> str | None:
     if workspace.current_manifest_hash:
         return workspace.current_manifest_hash

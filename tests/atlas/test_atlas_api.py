@@ -8,21 +8,9 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
 from models.ledger import Account
-from tests.atlas.atlas_rows import Shop, indexed, shop_rows
+from tests.atlas.atlas_rows import Shop, shop_rows
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi
-
-
-@pytest.fixture
-def shop(session: OrmSession, alice: Person) -> Shop:
-    found = shop_rows(alice.id, Account(user_id=alice.id))
-    indexed(session, found.project)
-    return found
-
-
-@pytest.fixture
-def mine(session: OrmSession, client: FlaskClient, alice: Person) -> ProjectsApi:
-    return ProjectsApi(client, alice)
 
 
 def test_the_map_answers_dependencies_from_both_ends(mine: ProjectsApi, shop: Shop) -> None:

@@ -19,6 +19,9 @@ PAGES = (
     "/search?mode=symbol&q=to_cents",
     "/concept?id=code:shop/money.py",
     "/concept?id=system:shop",
+    "/words",
+    "/words?concept=code:shop/money.py&symbol=to_cents",
+    "/correct?concept=code:shop/money.py",
 )
 
 

@@ -12,15 +12,8 @@ from models.atlas import AtlasIndex
 from models.core.db import now
 from models.core.job_failures import JobFailure
 from models.ledger import Account
-from tests.atlas.atlas_rows import SHOP, Shop, indexed, shop_rows
+from tests.atlas.atlas_rows import SHOP, Shop, shop_rows
 from tests.factories import Person
-
-
-@pytest.fixture
-def shop(session: OrmSession, alice: Person) -> Shop:
-    found = shop_rows(alice.id, Account(user_id=alice.id))
-    indexed(session, found.project)
-    return found
 
 
 def send(who: Person, path: str, **data: Any) -> TestResponse:

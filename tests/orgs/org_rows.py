@@ -23,6 +23,7 @@ from models.runners.account_runner import create_runner
 from models.runs import RunShare
 from tests import factories
 from tests.assistants.assistant_rows import assistant_rows
+from tests.atlas.words_rows import words_rows
 from tests.deployments.deployment_rows import deployment_rows
 from tests.insights.insight_rows import insight_rows
 from tests.insights.item_run_rows import run_rows
@@ -95,7 +96,7 @@ def rows_of(organisation: Org, owner: User, member: User, applicant: User) -> di
         project = project_rows(owner.id, Account(org_id=org))
         deployed = deployment_rows(owner.id, Account(org_id=org), project)
         insight = insight_rows(project)
-        project |= run_rows(project)
+        project |= run_rows(project) | words_rows(project)
     found = {name: str(row.id) for name, row in rows.items()}
     return found | {
         **thread,

@@ -72,7 +72,7 @@ assistants.duplicate assistants.publish assistants.remove_document assistants.re
 assistants.restore_content assistants.save
 projects.add_workspace projects.delete projects.delete_workspace projects.make_main projects.remove_variable projects.restore
 projects.execute_preview projects.prepare_preview projects.save_settings projects.set_variable projects.store_drift projects.undo
-atlas.index_now conversations.answer conversations.begin_conversation conversations.branch conversations.empty_conversation
+atlas.deny atlas.describe_part atlas.index_now atlas.save_correction atlas.take_back conversations.answer conversations.begin_conversation conversations.branch conversations.empty_conversation
 conversations.resume conversations.save conversations.save_settings conversations.send_prompt conversations.stop_answer
 deployments.add_credential deployments.deploy_snapshot deployments.release deployments.remove_credential
 deployments.remove_resource deployments.save_ship_settings deployments.take_offline insights.add_decision insights.add_item

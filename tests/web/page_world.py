@@ -37,6 +37,7 @@ from models.store import Agent
 from models.store.catalogue.agent_page import versions_of
 from tests import factories
 from tests.assistants.assistant_rows import assistant_rows
+from tests.atlas.words_rows import words_rows
 from tests.billing.stage import Desk
 from tests.billing.subscribers import Plans
 from tests.billing.test_plans import PRO
@@ -217,6 +218,7 @@ def _threads(delia: User, run_id: str) -> dict[str, str]:
         | deployment_rows(delia.id, account, project)
         | insight_rows(project)
         | run_rows(project)
+        | words_rows(project)
     )
 
 

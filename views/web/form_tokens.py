@@ -48,6 +48,7 @@ ONCE = frozenset(
         ),
         *("orgs.create_org_key", "orgs.create_service", "orgs.create_team", "orgs.create_webhook"),
         *("orgs.name_domain", "orgs.new_scim_token", "orgs.rotate_org_key", "orgs.send_invites"),
+        "atlas.describe_part",
         *("deployments.add_credential", "deployments.deploy_snapshot"),
         *("insights.add_decision", "insights.add_item"),
         "plan_admin.create_plan",

@@ -8,6 +8,7 @@ import orjson
 from pydantic import Field
 
 from models.atlas import AtlasConcept, AtlasDecisionLink, AtlasDiagram, AtlasEdge, AtlasHit, AtlasIndex
+from models.atlas.atlas_correction import HeldCorrections
 from models.atlas.symbol_uses import Dependent, SymbolPlace, SymbolUses
 from views.web.format import iso
 from views.web.operation import ResponseModel
@@ -26,6 +27,7 @@ class ConceptObject(ResponseModel):
     source_manifest_hash: str | None
     importance: int = Field(description="From 0 to 100: how much depends on it, directly or through others")
     metadata: dict[str, Any] | None
+    corrected: list[str] = Field(description="Fields whose value is that of a person, not of the files")
     created_at: datetime
     updated_at: datetime
 
@@ -143,14 +145,15 @@ class OutlineAnswer(ResponseModel):
     definitions: list[PlaceObject]
 
 
-def concept_json(row: AtlasConcept, index: AtlasIndex | None) -> dict[str, Any]:
-    """A `ConceptObject`."""
+def concept_json(row: AtlasConcept, index: AtlasIndex | None, held: HeldCorrections) -> dict[str, Any]:
+    """A `ConceptObject`, of a row with the corrections that hold."""
     return {
         **{name: getattr(row, name) for name in ("id", "project_id", "name", "layer", "type", "description")},
         "source_snapshot_id": index.snapshot_id if index else None,
         "source_manifest_hash": index.manifest_hash if index else None,
         "importance": row.importance,
         "metadata": row.details,
+        "corrected": list(held.of(row.id)),
         "created_at": iso(row.created_at),
         "updated_at": iso(row.updated_at),
     }

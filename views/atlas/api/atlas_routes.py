@@ -78,7 +78,7 @@ def read_map(project_id: str) -> Response:
     """
     found = whole_map(own_project(project_caller(), project_id))
     return jsonify(
-        concepts=[concept_json(row, found.index) for row in found.concepts],
+        concepts=[concept_json(row, found.index, found.corrections) for row in found.concepts],
         edges=edges_json(found.edges),
         decision_links=[link_json(row) for row in found.links],
         truncated=found.truncated,

@@ -45,6 +45,6 @@ def concept_href(project: Project, concept_id: str) -> str:
     return url_for("atlas.concept", project_id=project.id, id=concept_id)
 
 
-def line_href(project: Project, path: str, line: int) -> str:
-    """A line of a file, as the project has it now."""
-    return url_for("projects.files", project_id=project.id, path=path, _anchor=f"L{line}")
+def line_href(project: Project, path: str, line: int, at: str | None = None) -> str:
+    """A line of a file, of the snapshot `at`, else as the project has it now."""
+    return url_for("projects.files", project_id=project.id, path=path, at=at, _anchor=f"L{line}")

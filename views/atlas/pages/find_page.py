@@ -18,6 +18,7 @@ SHOWN = 12
 def find(project_id: str) -> ResponseReturnValue:
     """The search. Query: `q`, and `mode`, `words` or `symbol`. Raises NotFound, Forbidden."""
     project = viewed_project(project_id)
+    fresh = freshness(project)
     words = asked("q").strip()[:MAX_QUERY]
     mode = "symbol" if asked("mode") == "symbol" else "words"
     hits = search_atlas(project, words, SHOWN) if words and mode == "words" else []
@@ -25,12 +26,12 @@ def find(project_id: str) -> ResponseReturnValue:
         "atlas/find.html",
         partial="atlas/_find.html",
         project=project,
-        fresh=freshness(project),
+        fresh=fresh,
         words=words,
         mode=mode,
         modes=MODES,
         hits=[(hit, code_lines(hit.path or "", hit.excerpt)) for hit in hits],
         uses=uses_of(project, words) if words and mode == "symbol" else None,
         concept_href=lambda id: concept_href(project, id),
-        line_href=lambda path, line: line_href(project, path, line),
+        line_href=lambda path, line: line_href(project, path, line, fresh.described_at),
     )
