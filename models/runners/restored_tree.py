@@ -121,10 +121,13 @@ class DiskTree:
                 left = memoryview(piece)
                 while left:
                     left = left[os.write(number, left) :]
-            os.fchmod(number, mode)
             if self.owner is not None:
                 os.fchown(number, self.owner, self.owner)
-            self.stamps[entry.path] = _stamp(os.fstat(number))
+            found = os.fstat(number)
+            if stat.S_IMODE(found.st_mode) != mode:
+                os.fchmod(number, mode)
+                found = os.fstat(number)
+            self.stamps[entry.path] = _stamp(found)
         finally:
             os.close(number)
 

@@ -4,26 +4,35 @@
 becomes the command; a child forwards until the sandbox ends.
 """
 
-import contextlib
+# the command waits for what is imported here: the module `socket` would be half of the time that it waits
+import _socket
 import os
-import socket
 import sys
-import threading
+
+TYPING = False
+if TYPING:
+    from socket import socket
 
 
-def listening(place: str) -> socket.socket:
-    """Listen on a port or a socket."""
+def listening(place: str) -> int:
+    """Listen on a port or a socket; returns the descriptor."""
+    listener = _socket.socket(_socket.AF_INET if place.isdigit() else _socket.AF_UNIX)
     if place.isdigit():
-        return socket.create_server(("127.0.0.1", int(place)))
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(place)
-    os.chmod(place, 0o666)  # noqa: S103 - the server may be another user
+        listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", int(place)))
+    else:
+        listener.bind(place)
+        os.chmod(place, 0o666)  # noqa: S103 - the server may be another user
     listener.listen(64)
-    return listener
+    return listener.detach()
 
 
-def forward(listener: socket.socket, place: str) -> None:
+def forward(listening_at: int, place: str) -> None:
     """Accept connections for ever, each joined to one to the port or socket."""
+    import socket
+    import threading
+
+    listener = socket.socket(fileno=listening_at)
     while True:
         client, _ = listener.accept()
         server = socket.socket(socket.AF_INET if place.isdigit() else socket.AF_UNIX)
@@ -36,13 +45,17 @@ def forward(listener: socket.socket, place: str) -> None:
             threading.Thread(target=copy, args=(source, target), daemon=True).start()
 
 
-def copy(source: socket.socket, target: socket.socket) -> None:
+def copy(source: "socket", target: "socket") -> None:
     """Copy bytes until the source ends, then say so to the target."""
-    with contextlib.suppress(OSError):
+    try:
         while data := source.recv(65536):
             target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+    try:  # noqa: SIM105  (another import)
+        target.shutdown(_socket.SHUT_WR)
+    except OSError:
+        pass
 
 
 def main(arguments: "list[str]") -> None:
@@ -57,6 +70,8 @@ def main(arguments: "list[str]") -> None:
         quiet = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(quiet, number)
+        import threading
+
         threads = [threading.Thread(target=forward, args=each) for each in listeners]
         for thread in threads:
             thread.start()

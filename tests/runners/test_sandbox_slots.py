@@ -147,3 +147,23 @@ def test_users_of_slots_are_apart(small: Settings) -> None:
     home = SandboxHome(small)
     uids = {home.lease(name, "t").uid for name in ("a", "b")}
     assert uids in ({FIRST_UID, FIRST_UID + 1}, {None})
+
+
+@pytest.mark.parametrize("files", [0, 3, sandbox_home.FEW + 5])
+def test_folders_are_removed_whatever_is_in_them_and_links_are_not_followed(
+    tmp_path: Path, files: int
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    gone = tmp_path / "gone"
+    (gone / "a" / "b").mkdir(parents=True)
+    (gone / "link").symlink_to(outside)
+    (gone / "a" / "broken").symlink_to("nowhere")
+    for number in range(files):
+        (gone / "a" / f"file{number}").write_text("x")
+    (gone / "a" / "b").chmod(0)
+    sandbox_home.remove(gone)
+    assert not gone.exists()
+    assert (outside / "kept").read_text() == "x"
+    sandbox_home.remove(gone)
