@@ -871,6 +871,14 @@ def analyse_workspace(workspace_id: str) -> None:
     analysing.analyse_workspace(transaction, workspace_id)
 
 
+@queue.task(name="insights.extract_decisions", retry=Backoff(60, 600), priority=-1)
+def extract_decisions(turn_id: str) -> None:
+    """Look for decisions in the conversation of a turn that has ended. A repetition asks no model again."""
+    from models.insights import decision_extracting
+
+    decision_extracting.extract_after_turn(transaction, turn_id)
+
+
 @queue.task(name="atlas.index", retry=Backoff(5, 60, 600), priority=-1)
 def index_atlas(project_id: str) -> None:
     """Bring the map of a project up to its files, then make the vectors that are missing. Takes up to minutes for thousands of new files."""

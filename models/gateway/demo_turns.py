@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from models.gateway import demo_citations, demo_descriptions, demo_edits
+from models.gateway import demo_citations, demo_descriptions, demo_edits, demo_lists
 
 DEFAULT_WORDS = 70
 MAX_WORDS = 4_000
@@ -73,6 +73,8 @@ def next_turn(body: Mapping[str, Any]) -> DemoTurn:
         return DemoTurn(orjson.dumps(_value(schema, "", _Hints(prompt), schema)).decode())
     if found or demo_citations.SEARCH in done:
         return DemoTurn(demo_citations.cited(prompt, found))
+    if not tools and (answer := demo_lists.listed(system, prompt)) is not None:
+        return DemoTurn(answer)
     return DemoTurn(_answer(prompt, results, done))
 
 

@@ -61,6 +61,11 @@ class ActionItem(Base):
         Index("idx_action_item_project", "project_id", "status", "created_at", "id"),
         Index("idx_action_item_workspace", "workspace_id", "status"),
         Index("idx_action_item_assignee", "assignee_id"),
+        Index(
+            "idx_action_item_critical",
+            "project_id",
+            postgresql_where=text("((status = 'pending'::text) AND (severity = 'critical'::text))"),
+        ),
         Index("idx_action_item_created_by", "created_by"),
         Index("idx_action_item_dismissed_by", "dismissed_by"),
     )

@@ -10,7 +10,7 @@ from models.core.db import db, lock_name, now
 from models.core.errors import Invalid, NotFound
 from models.insights.decision_rules import decisions_said
 from models.insights.decision_signal import decisions_moved
-from models.insights.decision_words import SourcedDecision
+from models.insights.decision_words import SaidMessage, SourcedDecision
 from models.insights.project_decision import (
     DECISION_CATEGORIES,
     DECISION_STATES,
@@ -57,37 +57,41 @@ def conversations_to_read(
     return [found]
 
 
-def last_messages(found: FoundConversation, most: int) -> list[ThreadMessage]:
+def last_messages(found: FoundConversation, most: int) -> list[SaidMessage]:
     """The last messages with text of people and answers, the oldest first."""
     rows = [
-        row for row in path(found.thread, limit=MAX_ROWS) if row.role in ("user", "assistant") and row.text
+        SaidMessage(row.id, row.role, row.text, row.created_at)
+        for row in path(found.thread, limit=MAX_ROWS)
+        if row.role in ("user", "assistant") and row.text
     ]
     return rows[:most][::-1]
 
 
-def said_in(messages: Iterable[ThreadMessage]) -> list[SourcedDecision]:
+def said_in(messages: Iterable[SaidMessage]) -> list[SourcedDecision]:
     """The decisions that messages say in so many words."""
     return [SourcedDecision(read, each) for each in messages for read in decisions_said(each.text)]
 
 
 def propose_decisions(
-    found: FoundConversation, read: Iterable[SourcedDecision], model: str | None
+    project_id: str, conversation_id: str, read: Iterable[SourcedDecision], model: str | None
 ) -> list[ProjectDecision]:
-    """Store the decisions that the project does not have as proposals; the new ones. What was rejected is not proposed again. Locks the
-    decisions of the project. Flushes."""
-    project_id = found.project.id
+    """Store the decisions that the project does not have as proposals; the new ones. What was rejected is not proposed again, and what a
+    message said that is gone is left out. Locks the decisions of the project. Flushes."""
+    read = list(read)
+    if not read:
+        return []
     lock_name(f"decisions {project_id}")
     keys = select(ProjectDecision.decision_key).where(ProjectDecision.project_id == project_id)
-    known, made = set(db.session.scalars(keys)), []
+    known, there, made = set(db.session.scalars(keys)), _still_there(read), []
     for each, message in read:
         key = each.decision.casefold()
-        if key in known or len(known) >= MAX_DECISIONS:
+        if key in known or message.id not in there or len(known) >= MAX_DECISIONS:
             continue
         known.add(key)
         made.append(
             ProjectDecision(
                 project_id=project_id,
-                conversation_id=found.conversation.id,
+                conversation_id=conversation_id,
                 message_id=message.id,
                 decision=each.decision,
                 decision_key=key,
@@ -97,7 +101,7 @@ def propose_decisions(
                 state="proposed",
                 found_by="model" if model else "rules",
                 model=model,
-                decided_at=message.created_at,
+                decided_at=message.said_at,
                 created_at=now(),
             )
         )
@@ -106,6 +110,15 @@ def propose_decisions(
     if made:
         decisions_moved.send(project_id)
     return made
+
+
+def _still_there(read: Iterable[SourcedDecision]) -> set[str]:
+    """The messages that exist, which stay until the transaction ends."""
+    ids = {message.id for _, message in read}
+    rows = (
+        select(ThreadMessage.id).where(ThreadMessage.id.in_(ids)).with_for_update(key_share=True, read=True)
+    )
+    return set(db.session.scalars(rows))
 
 
 def write_decision(

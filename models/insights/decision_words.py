@@ -1,6 +1,7 @@
 """Decisions that a model reads out of messages: what it is asked, and which of its answers are believed (fastest contract 4.8)."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -8,7 +9,6 @@ import orjson
 from models.insights.decision_rules import ReadDecision, occurs
 from models.insights.model_words import objects_of, word_of, words
 from models.insights.project_decision import DECISION_CATEGORIES, MAX_DECISION, MAX_QUOTE, MAX_RATIONALE
-from models.threads import ThreadMessage
 
 DECISIONS_CLIENT = "stoa-decisions"
 """`client_id` of these calls."""
@@ -22,14 +22,23 @@ _TASK = (
 )
 
 
+class SaidMessage(NamedTuple):
+    """A message as it was read: the row may change or go while a model thinks about it."""
+
+    id: str
+    role: str
+    text: str
+    said_at: datetime
+
+
 class SourcedDecision(NamedTuple):
     """A decision, and the message that says it."""
 
     read: ReadDecision
-    message: ThreadMessage
+    message: SaidMessage
 
 
-def decisions_request(messages: Sequence[ThreadMessage], model: str) -> dict[str, Any]:
+def decisions_request(messages: Sequence[SaidMessage], model: str) -> dict[str, Any]:
     """The body of a chat that asks for the decisions of these messages."""
     shown = [
         {"message": number, "role": each.role, "text": each.text[:MAX_SHOWN]}
@@ -45,7 +54,7 @@ def decisions_request(messages: Sequence[ThreadMessage], model: str) -> dict[str
     }
 
 
-def decisions_of(answer: str, messages: Sequence[ThreadMessage]) -> Iterator[SourcedDecision]:
+def decisions_of(answer: str, messages: Sequence[SaidMessage]) -> Iterator[SourcedDecision]:
     """The decisions of an answer whose quoted words stand in the message that they name; others are left out. Raises ModelFailed."""
     for each in objects_of(answer):
         decision, quote = words(each.get("decision"), MAX_DECISION), words(each.get("quote"), MAX_QUOTE)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, case, or_, select
+from sqlalchemy import Case, ColumnElement, Select, and_, case, or_, select
 
 from models.core.db import db, now
 from models.core.errors import Forbidden, NotFound
@@ -29,7 +29,20 @@ LABELS = {
     "drift": "Sync",
     "refactoring": "Refactor",
 }
-_RANK = {"critical": 0, "warning": 1, "info": 2}
+
+
+class ItemPlace(NamedTuple):
+    """Where an item is in a list: by the rank of its severity, then by weight, then the newest first."""
+
+    rank: int
+    weight: int
+    created_at: datetime
+    id: str
+
+    @property
+    def key(self) -> tuple[int, int, float, str]:
+        """What orders items."""
+        return self.rank, -self.weight, -self.created_at.timestamp(), self.id
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,13 @@ class ListedItem:
         """What its button says."""
         return LABELS[self.type]
 
+    @property
+    def place(self) -> ItemPlace:
+        """Where it is in lists."""
+        return ItemPlace(SEVERITY_RANK[self.severity], self.weight, self.created_at, self.id)
 
+
+SEVERITY_RANK = {"critical": 0, "warning": 1, "info": 2}
 ItemRows = Select[ActionItem, Project, Workspace]
 ItemSource = Callable[[Sequence[Project]], Iterable[ListedItem]]
 _sources: dict[str, ItemSource] = {}
@@ -79,6 +98,10 @@ class ItemFilter:
     severity: str | None = None
     assignee: str | None = None
     snoozed: bool = False
+    account_id: str | None = None
+    """Those of one account's projects, of all that the caller may see."""
+    urgent_for: str | None = None
+    """What waits for this person: items of theirs, and critical ones that nobody has."""
 
 
 def register_item_source(name: str, function: ItemSource) -> None:
@@ -87,18 +110,22 @@ def register_item_source(name: str, function: ItemSource) -> None:
     _sources[name] = function
 
 
-def items_of(caller: ProjectCaller, wanted: ItemFilter, limit: int) -> list[ListedItem]:
-    """The items of all projects that the caller may see, or of one (whose access the caller of this function has checked): the most severe
-    first, then by weight, then the newest. Of those that are stored at most `limit`; computed ones are in lists of pending items."""
-    projects = _projects(caller, wanted)
-    found = _stored(caller, wanted, limit)
+def items_of(
+    caller: ProjectCaller, wanted: ItemFilter, limit: int, after: ItemPlace | None = None
+) -> list[ListedItem]:
+    """The items of all projects that the caller may see, or of one (whose access the caller of this function has checked), after a place: the
+    most severe first, then by weight, then the newest. Of those that are stored at most `limit`; computed ones are in lists of pending
+    items."""
+    found = _stored(caller, wanted, limit, after)
     if (
         wanted.status in ("pending", "open", "all")
         and not wanted.snoozed
         and wanted.assignee in (None, "none")
+        and wanted.urgent_for is None
     ):
-        found += [each for each in computed_items(projects) if _fits(each, wanted)]
-    return sorted(found, key=_place)
+        computed = (each for each in computed_items(_projects(caller, wanted)) if _fits(each, wanted))
+        found += [each for each in computed if after is None or each.place.key > after.key]
+    return sorted(found, key=lambda each: each.place.key)
 
 
 def computed_items(projects: Sequence[Project], source: str | None = None) -> list[ListedItem]:
@@ -138,9 +165,13 @@ def listed(row: ActionItem, project: Project, workspace: Workspace) -> ListedIte
     )
 
 
-def seen_projects(caller: ProjectCaller, limit: int = MAX_PROJECTS) -> list[Project]:
-    """The projects that the caller may see, those first that changed last."""
-    query = select(Project).where(Project.account_id.in_(open_accounts(caller)), Project.deleted_at.is_(None))
+def seen_projects(
+    caller: ProjectCaller, limit: int = MAX_PROJECTS, account_id: str | None = None
+) -> list[Project]:
+    """The projects that the caller may see, or those of one account of them, those first that changed last."""
+    query = select(Project).where(
+        Project.account_id.in_(_accounts(caller, account_id)), Project.deleted_at.is_(None)
+    )
     return list(db.session.scalars(query.order_by(Project.updated_at.desc(), Project.id).limit(limit)))
 
 
@@ -156,14 +187,20 @@ def open_accounts(caller: ProjectCaller) -> list[str]:
     return found
 
 
+def _accounts(caller: ProjectCaller, account_id: str | None) -> list[str]:
+    return [each for each in open_accounts(caller) if account_id in (None, each)]
+
+
 def _projects(caller: ProjectCaller, wanted: ItemFilter) -> list[Project]:
     if wanted.project_id is None:
-        return seen_projects(caller)
+        return seen_projects(caller, account_id=wanted.account_id)
     found = db.session.get(Project, wanted.project_id)
     return [found] if found is not None else []
 
 
-def _stored(caller: ProjectCaller, wanted: ItemFilter, limit: int) -> list[ListedItem]:
+def _stored(
+    caller: ProjectCaller, wanted: ItemFilter, limit: int, after: ItemPlace | None
+) -> list[ListedItem]:
     query = (
         select(ActionItem, Project, Workspace)
         .join(Project, Project.id == ActionItem.project_id)
@@ -171,10 +208,10 @@ def _stored(caller: ProjectCaller, wanted: ItemFilter, limit: int) -> list[Liste
         .where(Project.deleted_at.is_(None), Workspace.deleted_at.is_(None))
     )
     if wanted.project_id is None:
-        query = query.where(Project.account_id.in_(open_accounts(caller)))
+        query = query.where(Project.account_id.in_(_accounts(caller, wanted.account_id)))
     else:
         query = query.where(ActionItem.project_id == wanted.project_id)
-    rows = db.session.execute(_narrowed(query, wanted).limit(limit))
+    rows = db.session.execute(_after(_narrowed(query, wanted), after).limit(limit))
     return [listed(item, project, workspace) for item, project, workspace in rows]
 
 
@@ -191,10 +228,35 @@ def _narrowed(query: ItemRows, wanted: ItemFilter) -> ItemRows:
         query = query.where(ActionItem.assignee_id.is_(None), ActionItem.assigned_agent.is_(None))
     elif wanted.assignee is not None:
         query = query.where(ActionItem.assignee_id == wanted.assignee)
-    awake = or_(ActionItem.snoozed_until.is_(None), ActionItem.snoozed_until <= now())
-    query = query.where(~awake if wanted.snoozed else awake)
-    rank = case(_RANK, value=ActionItem.severity)
-    return query.order_by(rank, ActionItem.created_at.desc(), ActionItem.id.desc())
+    query = query.where(~awake() if wanted.snoozed else awake())
+    if wanted.urgent_for is not None:
+        query = query.where(urgent(wanted.urgent_for))
+    return query.order_by(_rank(), ActionItem.created_at.desc(), ActionItem.id)
+
+
+def awake() -> ColumnElement[bool]:
+    """Whether an item does not sleep."""
+    return or_(ActionItem.snoozed_until.is_(None), ActionItem.snoozed_until <= now())
+
+
+def urgent(user_id: str) -> ColumnElement[bool]:
+    """Whether an item waits for this person: it is theirs, or critical and nobody's."""
+    nobodys = and_(ActionItem.assignee_id.is_(None), ActionItem.assigned_agent.is_(None))
+    return or_(ActionItem.assignee_id == user_id, and_(ActionItem.severity == "critical", nobodys))
+
+
+def _rank() -> Case[int]:
+    return case(SEVERITY_RANK, value=ActionItem.severity)
+
+
+def _after(query: ItemRows, after: ItemPlace | None) -> ItemRows:
+    """The rows after a place; stored items have no weight."""
+    if after is None:
+        return query
+    at, here = ActionItem.created_at, _rank() == after.rank
+    if after.weight <= 0:
+        here = and_(here, or_(at < after.created_at, and_(at == after.created_at, ActionItem.id > after.id)))
+    return query.where(or_(_rank() > after.rank, here))
 
 
 def _fits(item: ListedItem, wanted: ItemFilter) -> bool:
@@ -203,7 +265,3 @@ def _fits(item: ListedItem, wanted: ItemFilter) -> bool:
         and wanted.type in (None, item.type)
         and wanted.severity in (None, item.severity)
     )
-
-
-def _place(item: ListedItem) -> tuple[int, int, float, str]:
-    return _RANK[item.severity], -item.weight, -item.created_at.timestamp(), item.id

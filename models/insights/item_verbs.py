@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import select
 
+from models.conversations.engines.store_agent import store_agent
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
 from models.insights.action_item import (
@@ -132,7 +133,8 @@ def dismiss_item(caller: ProjectCaller, id: str, reason: str | None = None) -> N
 
 
 def change_item(caller: ProjectCaller, id: str, changes: ItemChanges) -> OwnedItem:
-    """Change an item. Locks it, flushes. Raises NotFound, Forbidden, Invalid (422; 400 `invalid_state`)."""
+    """Change an item. Locks it, flushes. Raises NotFound, Forbidden, Invalid (422; 400 `invalid_state`), NeedsClient (422) for an agent with
+    code of its own."""
     owned = own_item(caller, id, "edit_projects", lock=True)
     item, moment = owned.item, now()
     if changes.status != "unset":
@@ -219,9 +221,13 @@ def _checked_person(project: Project, user_id: str | None) -> str | None:
 
 
 def _checked_agent(name: str | None) -> str | None:
-    if name is not None and not (0 < len(name.strip()) <= MAX_AGENT):
+    """The reference of an agent that is published, and that the server can run. Raises Invalid (422), NeedsClient (422)."""
+    if name is None:
+        return None
+    if not 0 < len(name.strip()) <= MAX_AGENT:
         raise Invalid(f"'assigned_agent' must be the name of an agent, with at most {MAX_AGENT} characters.")
-    return name.strip() if name is not None else None
+    store_agent(name.strip())
+    return name.strip()
 
 
 def _check(new: NewItem) -> None:

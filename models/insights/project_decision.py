@@ -39,6 +39,9 @@ class ProjectDecision(Base):
         CheckConstraint("(superseded_by_id <> id)", name="not_by_itself"),
         Index("idx_project_decision_key", "project_id", "decision_key", unique=True),
         Index("idx_project_decision_project", "project_id", "decided_at", "id"),
+        Index(
+            "idx_project_decision_proposed", "project_id", postgresql_where=text("(state = 'proposed'::text)")
+        ),
         Index("idx_project_decision_superseded_by", "superseded_by_id"),
         Index("idx_project_decision_message", "message_id"),
         Index("idx_project_decision_reviewed_by", "reviewed_by"),

@@ -11,7 +11,8 @@ from models.core.db import Base
 
 class WorkspaceAnalysis(Base):
     """The last analysis of a workspace. `manifest_hash` are the files that were analysed, `rules` the version of the rules, `files` how many
-    were read, `problems` sentences about what was left out. `queued_at` is set while a job waits."""
+    were read, `problems` sentences about what was left out; `sandboxed`: ruff and lizard ran in a sandbox, not only with limits.
+    `queued_at` is set while a job waits."""
 
     __tablename__ = "workspace_analysis"
     __table_args__ = (
@@ -34,4 +35,5 @@ class WorkspaceAnalysis(Base):
     analysed_at: Mapped[datetime | None]
     files: Mapped[int] = mapped_column(server_default=text("0"))
     milliseconds: Mapped[int] = mapped_column(server_default=text("0"))
+    sandboxed: Mapped[bool] = mapped_column(server_default=text("false"))
     problems: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))

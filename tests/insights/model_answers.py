@@ -12,8 +12,8 @@ class ModelAnswers:
         self.texts: list[str | None] = []
         self.bodies: list[dict[str, Any]] = []
 
-    def __call__(self, key: str, body: dict[str, Any], *, client_id: str) -> InternalAnswer:
-        self.bodies.append({**body, "client_id": client_id})
+    def __call__(self, key: object, body: dict[str, Any], *, client_id: str, **more: Any) -> InternalAnswer:
+        self.bodies.append({**body, "client_id": client_id, **more})
         text = self.texts.pop(0)
         if text is None:
             raise CallFailed("The provider is down.")

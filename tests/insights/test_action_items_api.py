@@ -11,6 +11,7 @@ from models.accounts import User
 from models.core.db import db, now
 from models.deployments import Deployment
 from models.projects import Workspace
+from models.store import Publisher
 from tests import factories
 from tests.factories import Person
 from tests.projects.project_calls import ProjectsApi
@@ -156,7 +157,7 @@ def test_roles_of_an_organisation_decide(
     assert owner("patch", f"/action-items/{id}", {"assignee_id": mallory.id})[0] == 422
 
 
-def test_changes_of_an_item(mine: ProjectsApi) -> None:
+def test_changes_of_an_item(mine: ProjectsApi, mason: str) -> None:
     item = Item(mine)
 
     def change(**body: Any) -> tuple[int, Any]:
@@ -168,7 +169,7 @@ def test_changes_of_an_item(mine: ProjectsApi) -> None:
     assert (listed(mine), listed(mine, "?snoozed=true")) == ([], [item.id])
     assert change(snoozed_until=None)[0] == 200
     assert listed(mine) == [item.id]
-    assert change(assigned_agent="stoa/fixer")[1]["assigned_agent"] == "stoa/fixer"
+    assert change(assigned_agent=mason)[1]["assigned_agent"] == mason
     assert listed(mine, "?assignee=none") == []
     both = change(assignee_id=mine("get", "/auth/me")[1]["user"]["id"])[1]
     assert (both["assigned_agent"], both["assignee_id"] is not None) == (None, True)
@@ -186,6 +187,32 @@ def test_changes_of_an_item(mine: ProjectsApi) -> None:
     ):
         assert change(**wrong) == (422, "VALIDATION_ERROR"), wrong
     assert item.now()["status"] == "pending"
+
+
+def test_only_agents_that_the_store_has_and_the_server_runs_are_assigned(
+    session: OrmSession, mine: ProjectsApi, alice: Person, mason: str
+) -> None:
+    assert alice.user
+    of = session.get_one(Publisher, "harbor")
+    factories.agent_version(of, "coded", "1.0.0", {"handleSteps": "function* () {}"})
+    factories.agent_version(of, "gone", "1.0.0", yanked_reason="Broken")
+    session.commit()
+    item = Item(mine)
+    for name, status in (
+        (mason, 200),
+        (f"{mason}@1.0.0", 200),
+        (f"{mason}@9.9.9", 422),
+        ("harbor/nobody", 422),
+        ("nobody/mason", 422),
+        ("mason", 422),
+        ("harbor/gone", 422),
+        ("harbor/coded", 422),
+        ("harbor/ma\u0000son", 400),
+        ("a/b@<script>", 422),
+    ):
+        code, body = mine("patch", f"/action-items/{item.id}", {"assigned_agent": name})
+        assert code == status, (name, body)
+        assert code == 200 or len(body["error"]["message"]) > 20
 
 
 def test_dismissing_a_computed_item_does_nothing(mine: ProjectsApi) -> None:

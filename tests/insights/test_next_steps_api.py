@@ -125,7 +125,7 @@ def test_a_call_is_paid_by_the_caller(
     assert (status, body["error"]["code"]) == (402, "INSUFFICIENT_CREDITS")
     factories.grant(alice.user, 1000)
     session.commit()
-    assert generate(mine, project)[0] == 500  # the demo does not write the format
+    assert [each["model"] for each in generate(mine, project)[1]] == ["stoa/demo"]
     assert generate(mine, project, "nobody/nothing")[0] == 404
 
 

@@ -50,7 +50,12 @@ ONCE = frozenset(
         *("orgs.name_domain", "orgs.new_scim_token", "orgs.rotate_org_key", "orgs.send_invites"),
         "atlas.describe_part",
         *("deployments.add_credential", "deployments.deploy_snapshot"),
-        *("insights.add_decision", "insights.add_item"),
+        *(
+            "insights.add_decision",
+            "insights.add_item",
+            "insights.read_for_decisions",
+            "insights.suggest_steps",
+        ),
         "plan_admin.create_plan",
         *("conversations.begin_conversation", "conversations.branch", "conversations.send_prompt"),
         *("projects.add_project", "projects.add_workspace"),

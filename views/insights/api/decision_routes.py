@@ -15,20 +15,15 @@ from models.insights.decision_verbs import (
     conversations_to_read,
     decision_in,
     decisions_in,
-    last_messages,
-    propose_decisions,
     review_decision,
-    said_in,
     write_decision,
 )
-from models.insights.decision_words import DECISIONS_CLIENT, decisions_of, decisions_request
-from models.insights.model_words import ModelFailed
+from models.insights.model_asking import find_decisions
 from models.projects.project_access import own_project
 from views.insights.api.insights_api_blueprint import (
     GENERATIONS,
     MODEL,
     NO_MODEL,
-    RULES,
     asked_model,
     bp,
     said,
@@ -162,16 +157,7 @@ def extract_decisions(project_id: str) -> Response:
     model = asked_model()
     body = read(ExtractionBody) if request.content_length else ExtractionBody()
     chosen = conversations_to_read(caller, project, body.conversation_id, body.max_conversations or 4)
-    for found in chosen:
-        messages = last_messages(found, body.messages_per_conversation or 10)
-        propose_decisions(found, said_in(messages), None)
-        if model == RULES or not messages:
-            continue
-        try:
-            answer = said(decisions_request(messages, model), DECISIONS_CLIENT)
-            propose_decisions(found, decisions_of(answer.text, messages), model)
-        except ModelFailed:  # the others may go better
-            continue
+    find_decisions(chosen, body.messages_per_conversation or 10, model, said)
     db.session.commit()
     return jsonify(decisions=[decision_json(row) for row in decisions_in(project)])
 

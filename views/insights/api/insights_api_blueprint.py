@@ -1,5 +1,8 @@
 """The blueprint of the JSON API of insights, and the model that a caller asks for."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flask import Blueprint, current_app, request
 
 from models.accounts import scopes
@@ -44,14 +47,14 @@ class NoModel(DomainError):
         )
 
 
-def asked_model() -> str:
-    """The model that is asked for, else that of the server, or `RULES`. Raises NoModel (501), Invalid, MissingScope (403) if the key may not
+def asked_model() -> str | None:
+    """The model that is asked for, else that of the server; None for `RULES`. Raises NoModel (501), Invalid, MissingScope (403) if the key may not
     call models, NoRoute (404)."""
     model = request.args.get("model", "") or extension("settings").stoa_insights_model
     if not model:
         raise NoModel
     if model == RULES:
-        return model
+        return None
     check_use(require_key().key, scopes.CHAT, request.remote_addr)
     if len(model) > MAX_MODEL or "\0" in model:
         raise Invalid(f"'model' must be the name of a model, with at most {MAX_MODEL} characters.")
@@ -59,11 +62,11 @@ def asked_model() -> str:
     return model
 
 
-def said(body: dict[str, object], client_id: str) -> InternalAnswer:
+def said(body: Mapping[str, Any], client_id: str) -> InternalAnswer:
     """The answer of a model, by a call that the caller's key pays for; ends the transaction. Raises CallNotPossible (402 and others),
     ModelFailed (500)."""
     db.session.commit()  # no transaction during the call
     try:
-        return complete_chat(api_key() or "", body, client_id=client_id)
+        return complete_chat(api_key() or "", dict(body), client_id=client_id)
     except CallFailed as failure:
         raise ModelFailed(failure.message) from failure

@@ -8,17 +8,13 @@ from pydantic import Field
 
 from models.accounts import scopes
 from models.core.db import db
-from models.core.errors import Invalid
-from models.insights import NextStep
-from models.insights.step_rules import facts_of, steps_by_rules
-from models.insights.step_verbs import keep_steps, rate_step, set_step_status, steps_in
-from models.insights.step_words import STEPS_CLIENT, steps_of, steps_request
+from models.insights import NextStep, model_asking
+from models.insights.step_verbs import rate_step, set_step_status, steps_in
 from models.projects.project_access import own_project
 from views.insights.api.insights_api_blueprint import (
     GENERATIONS,
     MODEL,
     NO_MODEL,
-    RULES,
     asked_model,
     bp,
     said,
@@ -114,16 +110,9 @@ def generate_steps(project_id: str) -> Response:
     counts, names of workspaces and former steps, no files. What the project has already, also dismissed, is left out.
     """
     project = own_project(project_caller(), project_id, "edit_projects")
-    model = asked_model()
-    if model != RULES and not (project.intent or project.brief):
-        raise Invalid("Write down what the project is for first: it has neither an intent nor a brief.")
-    facts = facts_of(project)
-    new = keep_steps(project, steps_by_rules(facts), None)
-    if model != RULES:
-        answer = said(steps_request(facts, steps_in(project), model), STEPS_CLIENT)
-        new += keep_steps(project, steps_of(answer.text), model)
+    new = model_asking.generate_steps(project, asked_model(), said)
     db.session.commit()
-    return jsonify(next_steps=[step_json(row) for row in new])
+    return jsonify(next_steps=[step_json(row) for row in new.steps])
 
 
 @bp.patch("/projects/<project_id>/next-steps/<step_id>")

@@ -7,21 +7,27 @@ from flask.typing import ResponseReturnValue
 
 from models.core.db import db
 from models.core.errors import Invalid
+from models.insights.decision_extracting import change_setting, extractions_today, setting_of
+from models.insights.decision_extraction import DAILY_CREDITS
 from models.insights.decision_verbs import (
     adr_text,
     conversations_to_read,
     decisions_in,
-    last_messages,
-    propose_decisions,
     review_decision,
-    said_in,
     write_decision,
 )
+from models.insights.model_asking import ask_nobody, find_decisions
 from models.insights.project_decision import DECISION_CATEGORIES, DECISION_STATES
 from models.projects import Project
 from models.projects.project_listing import people_of
 from views.insights.api.decision_routes import markdown_file
-from views.insights.pages.insight_blueprint import insight_form, insight_page
+from views.insights.pages.insight_blueprint import (
+    check_spending,
+    insight_form,
+    insight_page,
+    listed_models,
+    may_spend,
+)
 from views.projects.pages.project_blueprint import (
     asked,
     entered,
@@ -35,6 +41,7 @@ from views.web.htmx import render, see_other, toast
 CONVERSATIONS, MESSAGES = 10, 20
 """How much is read when somebody looks for decisions."""
 SHOWN = 200
+NOTHING: Mapping[str, str] = {}
 CATEGORY_NAMES = {
     each: each.replace("_", " ").replace("tech", "technical").capitalize() for each in DECISION_CATEGORIES
 }
@@ -43,7 +50,7 @@ CATEGORY_NAMES = {
 @insight_page("/decisions")
 def decisions(project_id: str) -> ResponseReturnValue:
     """List the decisions of a project. Query: `state`. Raises NotFound, Forbidden."""
-    return _page(viewed_project(project_id), {"decision": "", "rationale": "", "category": ""}, {})
+    return _page(viewed_project(project_id), NOTHING, {})
 
 
 @insight_form("/decisions")
@@ -67,13 +74,31 @@ def add_decision(project_id: str) -> ResponseReturnValue:
 def look_for_decisions(project_id: str) -> ResponseReturnValue:
     """Look for decisions that the last conversations say in so many words. Raises NotFound, Forbidden."""
     project = viewed_project(project_id, "edit_projects")
-    new = 0
-    for found in conversations_to_read(viewer(), project, None, CONVERSATIONS):
-        new += len(propose_decisions(found, said_in(last_messages(found, MESSAGES)), None))
+    chosen = conversations_to_read(viewer(), project, None, CONVERSATIONS)
+    new = len(find_decisions(chosen, MESSAGES, None, ask_nobody).decisions)
     db.session.commit()
     said = f"{new} to review." if new else "The last conversations say none in so many words."
     toast(said, "good" if new else "info")
     return see_other(url_for("insights.decisions", project_id=project.id, state="proposed" if new else None))
+
+
+@insight_form("/decisions/settings", "30/minute;300/day")
+def save_decision_settings(project_id: str) -> ResponseReturnValue:
+    """Let a model read the conversations by itself, up to so many credits a day, or none; 422 with what was entered. Raises NotFound,
+    Forbidden."""
+    project = viewed_project(project_id, "manage_projects")
+    check_spending()
+    values = {"model": entered("model").strip(), "daily_credits": entered("daily_credits").strip()}
+    text = values["daily_credits"]
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
+    try:
+        change_setting(viewer(), project.id, values["model"] or None, number)
+    except Invalid as error:
+        db.session.rollback()
+        return _page(project, NOTHING, {}, setting=values, setting_errors=problems_of(error, "model"))
+    db.session.commit()
+    toast("A model reads along from now on." if values["model"] else "No model reads along.")
+    return see_other(url_for("insights.decisions", project_id=project.id, _anchor="by-itself"))
 
 
 @insight_form("/decisions/<decision_id>")
@@ -104,7 +129,14 @@ def decisions_file(project_id: str) -> Response:
     return markdown_file(adr_text(project, decisions_in(project)))
 
 
-def _page(project: Project, values: Mapping[str, str], errors: Mapping[str, str]) -> ResponseReturnValue:
+def _page(
+    project: Project,
+    values: Mapping[str, str],
+    errors: Mapping[str, str],
+    *,
+    setting: Mapping[str, str] | None = None,
+    setting_errors: Mapping[str, str] = NOTHING,
+) -> ResponseReturnValue:
     every = decisions_in(project)
     counts = {state: sum(each.state == state for each in every) for state in DECISION_STATES}
     state = (
@@ -118,7 +150,7 @@ def _page(project: Project, values: Mapping[str, str], errors: Mapping[str, str]
     accepted = [(each.id, each.decision[:80]) for each in every if each.state == "accepted"][:SHOWN]
     return render(
         "insights/decisions.html",
-        status=422 if errors else 200,
+        status=422 if errors or setting_errors else 200,
         project=project,
         state=state,
         counts=counts,
@@ -127,7 +159,27 @@ def _page(project: Project, values: Mapping[str, str], errors: Mapping[str, str]
         accepted=accepted,
         people=people_of(each.reviewed_by for each in shown),
         categories=CATEGORY_NAMES,
-        values=values,
+        values={"decision": "", "rationale": "", "category": "", **values},
         errors=errors,
         may_edit=viewer_may("edit_projects"),
+        may_spend=may_spend(),
+        **_by_itself(project, setting, setting_errors),
     )
+
+
+def _by_itself(
+    project: Project, entered: Mapping[str, str] | None, errors: Mapping[str, str]
+) -> dict[str, object]:
+    """What the part about the looks by themselves needs; the fields only for those who may change them."""
+    stored, may = setting_of(project.id), viewer_may("manage_projects") and may_spend()
+    limit = stored.daily_credits if stored else DAILY_CREDITS
+    return {
+        "setting": entered
+        or {"model": (stored.model if stored else None) or "", "daily_credits": str(limit)},
+        "setting_errors": errors,
+        "reads_along": stored.model if stored else None,
+        "daily_limit": limit,
+        "may_manage": may,
+        "today": extractions_today(project.id),
+        "models": listed_models() if may else [],
+    }

@@ -7,6 +7,7 @@ from typing import Any
 from flask import url_for
 from flask.typing import ResponseReturnValue
 
+from models.conversations.engines.store_agent import NeedsClient
 from models.core.db import db, now
 from models.core.errors import Conflict, Invalid
 from models.insights.action_item import ITEM_TYPES, SEVERITIES, STORED_TYPES
@@ -19,6 +20,7 @@ from models.projects import Project
 from models.projects.project_listing import main_first, people_of, workspaces_named
 from models.projects.sync.sync_candidates import sync_candidates
 from models.projects.workspaces.workspace_editing import workspaces_of
+from models.store.catalogue.listing import newest_versions
 from views.insights.pages.insight_blueprint import insight_form, insight_page
 from views.projects.pages.project_blueprint import (
     asked,
@@ -162,7 +164,7 @@ def change(project_id: str, item_id: str) -> ResponseReturnValue:
     try:
         changes, said = _wanted(entered("do"))
         owned = change_item(viewer(), owned.item.id, changes)
-    except Invalid as error:
+    except (Invalid, NeedsClient) as error:
         db.session.rollback()
         return _item_page(item_in(project, item_id), error.message)
     db.session.commit()
@@ -208,7 +210,7 @@ def _items(project: Project, query: Mapping[str, str]) -> list[ListedItem]:
 
 
 def _item_page(owned: OwnedItem, problem: str) -> ResponseReturnValue:
-    row = owned.item
+    row, may_edit = owned.item, viewer_may("edit_projects")
     return render(
         "insights/item.html",
         status=422 if problem else 200,
@@ -220,9 +222,16 @@ def _item_page(owned: OwnedItem, problem: str) -> ResponseReturnValue:
         people=people_of([row.assignee_id, row.created_by, row.dismissed_by]),
         mine=row.assignee_id == signed_in().id,
         runs=runs_of_item(row.id, 5),
+        agents=_agents() if may_edit and row.status == "pending" else [],
+        chosen_agent=entered("agent") if problem else row.assigned_agent or "",
         problem=problem,
-        may_edit=viewer_may("edit_projects"),
+        may_edit=may_edit,
     )
+
+
+def _agents() -> list[str]:
+    """Agents of the store that a field suggests, those first that published last."""
+    return list(dict.fromkeys(f"{each.publisher_id}/{each.agent_id}" for each in newest_versions(limit=100)))
 
 
 def _form(project: Project, values: Mapping[str, Any], errors: Mapping[str, str]) -> ResponseReturnValue:
