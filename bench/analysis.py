@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.insights.analysed_tree import AnalysedTree
 from models.insights.analysing import ANALYSERS
+from models.insights.tool_runner import AnalyserTools
 
 FILES = 10_000
 BUDGET = 60
@@ -91,7 +92,7 @@ def _tree(folder: Path, files: int) -> AnalysedTree:
         if kind < 9:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(texts[path])
-    return AnalysedTree({path: len(text) for path, text in texts.items()}, texts, folder)
+    return AnalysedTree({path: len(text) for path, text in texts.items()}, texts, AnalyserTools(folder))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from posixpath import splitext
 
 from models.core.job_queue import Context
+from models.insights.tool_runner import AnalyserTools
 from models.projects.snapshots.blob_packs import read_blobs
 from models.projects.snapshots.manifest_text import Entry
 
@@ -77,11 +78,11 @@ _GENERATED = (".min.js", ".min.css", ".bundle.js", ".lock", "-lock.json", ".map"
 @dataclass
 class AnalysedTree:
     """The files of a tree. `sizes` has all that are looked at, by path; `texts` the bytes of those that are text and small enough.
-    `folder` holds the code, under the same paths. `left_out` counts files that were not read."""
+    `tools` run on the code, which is in their folder under the same paths. `left_out` counts files that were not read."""
 
     sizes: Mapping[str, int]
     texts: dict[str, bytes] = field(default_factory=dict)
-    folder: Path | None = None
+    tools: AnalyserTools | None = None
     left_out: int = 0
 
     @cached_property
@@ -100,21 +101,21 @@ class AnalysedTree:
 
     def relative(self, filename: str) -> str | None:
         """The path of a file that a program named by its place in the folder; None if it is not one of the tree."""
-        start = f"{self.folder}/"
+        start = f"{self.tools.seen}/" if self.tools else "/"
         path = filename.removeprefix(start)
         return path if filename.startswith(start) and path in self.texts else None
 
 
 def read_analysed_tree(
-    context: Context, account_id: str, entries: Sequence[Entry], folder: Path
+    context: Context, account_id: str, entries: Sequence[Entry], tools: AnalyserTools | None = None
 ) -> AnalysedTree:
-    """Read the texts of a tree, by a transaction for each batch, and write the code below the folder. Raises FilesUnavailable (503),
+    """Read the texts of a tree, by a transaction for each batch, and write the code where the tools find it. Raises FilesUnavailable (503),
     BlobDamaged."""
     files = sorted(
         (each for each in entries if each.kind == "file" and each.hash), key=lambda each: each.path
     )
     shown = [each for each in files if _is_own(each.path)]
-    tree = AnalysedTree({each.path: each.size for each in shown}, folder=folder)
+    tree = AnalysedTree({each.path: each.size for each in shown}, tools=tools)
     wanted = [each for each in shown if each.size <= MAX_TEXT_BYTES and not each.path.endswith(_GENERATED)]
     chosen = list(_within(wanted[:MAX_TREE_FILES]))
     tree.left_out = len(wanted) - len(chosen)
@@ -126,8 +127,8 @@ def read_analysed_tree(
             data = contents.get(each.hash or "")
             if data is not None and b"\0" not in data[:8_000]:
                 tree.texts[each.path] = data
-    for path in tree.code:
-        _write(folder, path, tree.texts[path])
+    for path in tree.code if tools else ():
+        _write(tools.folder, path, tree.texts[path])
     return tree
 
 

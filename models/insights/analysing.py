@@ -1,11 +1,9 @@
 """Analyses the files of workspaces without a model: after each move of a head, and on demand."""
 
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -18,18 +16,25 @@ from models.core.job_queue import Context
 from models.insights.analysed_tree import MAX_TREE_FILES, AnalysedTree, read_analysed_tree
 from models.insights.citation_findings import dead_citations
 from models.insights.cycle_findings import import_cycles
-from models.insights.item_finding import FoundItem
-from models.insights.item_storing import lock_items, open_fingerprints, resolve_twins, store_found
+from models.insights.item_finding import FoundItem, by_fingerprint
+from models.insights.item_storing import (
+    MAX_STORED,
+    lock_items,
+    open_fingerprints,
+    resolve_twins,
+    store_found,
+)
 from models.insights.lizard_findings import lizard_findings
 from models.insights.ruff_findings import ruff_findings
 from models.insights.secret_findings import secret_findings
 from models.insights.test_findings import missing_tests
 from models.insights.tool_runner import AnalyserFailed
+from models.insights.tool_sandbox import open_tools
 from models.insights.workspace_analysis import WorkspaceAnalysis
 from models.projects import Project, Workspace, WorkspaceOperation
 from models.projects.snapshots.manifest_store import manifest_row, tree_entries
 from models.projects.snapshots.manifest_text import Entry
-from models.projects.snapshots.snapshot_making import snapshot_in
+from models.projects.snapshots.snapshot_making import parents_of, snapshot_in
 from models.projects.workspaces.head_moves import head_moved
 
 RULES = 1
@@ -45,6 +50,10 @@ ANALYSERS: dict[str, Callable[[AnalysedTree], Iterable[FoundItem]]] = {
     "citations": dead_citations,
     "cycles": import_cycles,
 }
+
+
+COMPARED = ("tests", "citations", "cycles")
+"""Analysers whose findings say whether they are new since the last snapshot. The others would have to run twice."""
 
 
 class AskedAnalysis(NamedTuple):
@@ -64,12 +73,22 @@ class AnalysisResult:
     found: dict[str, list[FoundItem]] = field(default_factory=dict)
     partial: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    sandboxed: bool = False
+
+
+class _Base(NamedTuple):
+    """The last snapshot before the files that are analysed. `known`: what an analysis of its files found, by analyser; None if there was none."""
+
+    snapshot_id: str
+    entries: Sequence[Entry]
+    known: Mapping[str, Collection[str]] | None
 
 
 class _Source(NamedTuple):
     account_id: str
     manifest_hash: str
     entries: Sequence[Entry]
+    base: _Base | None = None
 
 
 def ask_analysis(project: Project, workspace: Workspace, *, at_once: bool = False) -> AskedAnalysis:
@@ -132,8 +151,9 @@ def analysis_of(context: Context, source: _Source) -> AnalysisResult:
     """What all analysers find in a tree."""
     started = time.monotonic()
     result = AnalysisResult(source.manifest_hash)
-    with tempfile.TemporaryDirectory(prefix="stoa-analysis-", ignore_cleanup_errors=True) as name:
-        tree = read_analysed_tree(context, source.account_id, source.entries, Path(name))
+    with open_tools() as tools:
+        tree = read_analysed_tree(context, source.account_id, source.entries, tools)
+        result.sandboxed = tools.sandboxed
         result.files = len(tree.texts)
         if tree.left_out:
             result.problems.append(
@@ -142,8 +162,25 @@ def analysis_of(context: Context, source: _Source) -> AnalysisResult:
             result.partial |= ANALYSERS.keys()
         for analyser, find in ANALYSERS.items():
             result.found[analyser] = list(_found(analyser, find(tree), result))
+    if source.base is not None:
+        mark_new(context, source.account_id, source.base, result)
     result.milliseconds = int((time.monotonic() - started) * 1_000)
     return result
+
+
+def mark_new(context: Context, account_id: str, base: _Base, result: AnalysisResult) -> None:
+    """Say of the findings that can be compared which of them the last snapshot did not have."""
+    known: Mapping[str, Collection[str]] = base.known or {}
+    if base.known is None and any(result.found[each] for each in COMPARED):
+        before = read_analysed_tree(context, account_id, base.entries)
+        known = {
+            each: by_fingerprint(ANALYSERS[each](before)).keys() for each in COMPARED if result.found[each]
+        }
+    for analyser in COMPARED:
+        result.found[analyser] = [
+            each if mark in known.get(analyser, ()) else each.since(base.snapshot_id)
+            for mark, each in by_fingerprint(result.found[analyser]).items()
+        ]
 
 
 def store_analysis(workspace_id: str, result: AnalysisResult) -> None:
@@ -161,6 +198,7 @@ def store_analysis(workspace_id: str, result: AnalysisResult) -> None:
     row = db.session.get_one(WorkspaceAnalysis, workspace_id)
     row.manifest_hash, row.rules, row.analysed_at = result.manifest_hash, RULES, now()
     row.files, row.milliseconds, row.problems = result.files, result.milliseconds, result.problems
+    row.sandboxed = result.sandboxed
     db.session.flush()
 
 
@@ -199,7 +237,26 @@ def _source(workspace_id: str) -> _Source | None:
     manifest = manifest_row(project.account_id, hash)
     if manifest is None or manifest.tree_hash is None:
         return None
-    return _Source(project.account_id, hash, tree_entries(project.account_id, manifest.tree_hash))
+    base = _base(project, workspace, hash, row)
+    return _Source(project.account_id, hash, tree_entries(project.account_id, manifest.tree_hash), base)
+
+
+def _base(project: Project, workspace: Workspace, hash: str, last: WorkspaceAnalysis) -> _Base | None:
+    """The snapshot that the files are compared with: the parent of the workspace's head, or the head itself if the files have moved on."""
+    head = snapshot_in(project.id, workspace.current_snapshot_id) if workspace.current_snapshot_id else None
+    if head is not None and head.manifest_hash == hash:
+        above = parents_of(project.id, [head.id])[head.id]
+        head = snapshot_in(project.id, above[0]) if above else None
+    manifest = manifest_row(project.account_id, head.manifest_hash) if head is not None else None
+    if head is None or manifest is None or manifest.tree_hash is None:
+        return None
+    if (last.manifest_hash, last.rules) == (head.manifest_hash, RULES) and not last.problems:
+        known = {each: open_fingerprints(workspace.id, each) for each in COMPARED}
+        if workspace.id == project.main_workspace_id and all(
+            len(each) < MAX_STORED for each in known.values()
+        ):
+            return _Base(head.id, (), known)
+    return _Base(head.id, tree_entries(project.account_id, manifest.tree_hash), None)
 
 
 def _found(analyser: str, found: Iterable[FoundItem], result: AnalysisResult) -> Iterator[FoundItem]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from models.insights.action_item import MAX_DESCRIPTION, MAX_FILES, MAX_PROMPT, MAX_TITLE
@@ -36,6 +36,10 @@ class FoundItem:
     def mark(self) -> str:
         """What it is known by in its workspace."""
         return self.fingerprint or fingerprint(self.rule, self.path, self.symbol, self.snippet)
+
+    def since(self, snapshot_id: str) -> "FoundItem":
+        """The same, as one that this snapshot did not have."""
+        return replace(self, metadata={**self.metadata, "new_since": snapshot_id})
 
     def columns(self) -> dict[str, Any]:
         """What the table holds of it, without NUL and cut to what fits."""

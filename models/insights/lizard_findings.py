@@ -2,7 +2,6 @@
 
 import csv
 import re
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from posixpath import splitext
@@ -10,7 +9,7 @@ from posixpath import splitext
 from models.core.cooperative import in_slices
 from models.insights.analysed_tree import AnalysedTree
 from models.insights.item_finding import FoundItem, named_path
-from models.insights.tool_runner import AnalyserFailed, run_tool
+from models.insights.tool_runner import AnalyserFailed
 
 MAX_BRANCHES = 20
 MAX_FUNCTIONS = 500_000
@@ -43,12 +42,11 @@ _BRANCH = re.compile(
 def lizard_findings(tree: AnalysedTree) -> Iterator[FoundItem]:
     """What lizard finds. Raises AnalyserFailed if it did not come to an end."""
     paths = [path for path in in_slices(tree.code) if _may_be_tangled(tree, path)]
-    if not paths:
+    tools = tree.tools
+    if not paths or tools is None:
         return
-    with tempfile.NamedTemporaryFile("w", prefix="stoa-lizard-", suffix=".txt") as listed:
-        listed.writelines(f"{tree.folder}/{path}\n" for path in paths)
-        listed.flush()
-        rows = csv.reader(run_tool(["-m", "lizard", "--csv", "-t", "2", "-i", "-1", "-f", listed.name]))
+    with tools.listed(f"{tools.seen}/{path}" for path in paths) as listed:
+        rows = csv.reader(tools.run("-m lizard", ["--csv", "-t", "2", "-i", "-1", "-f", listed]))
         try:
             for count, row in enumerate(rows):
                 if count == MAX_FUNCTIONS:

@@ -1,16 +1,12 @@
 """Findings of ruff in Python: security, complexity, names that are not defined, and files that do not parse."""
 
 import json
-import sys
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
-from shutil import which
 from typing import Any
 
 from models.insights.analysed_tree import AnalysedTree, is_test
 from models.insights.item_finding import FoundItem, named_path
-from models.insights.tool_runner import AnalyserFailed, run_tool
+from models.insights.tool_runner import AnalyserFailed
 
 RULES = "S,C901,F821"
 IGNORED = "S101,S104,S105,S106,S107,S110,S112,S113,S311,S403,S404,S405,S406,S603,S606,S607"
@@ -27,14 +23,13 @@ def ruff_findings(tree: AnalysedTree) -> Iterator[FoundItem]:
     """What ruff finds. Configuration in the tree is not read. Raises AnalyserFailed if it did not come to an end."""
     if not any(path.endswith((".py", ".pyi")) for path in tree.code):
         return
-    program = _program()
-    if program is None:
+    if tree.tools is None:
         raise AnalyserFailed
-    command = [program, "check", "--isolated", "--no-cache", "--no-respect-gitignore", "--exit-zero"]
+    command = ["check", "--isolated", "--no-cache", "--no-respect-gitignore", "--exit-zero"]
     command += ["--output-format", "json-lines", "--select", RULES, "--ignore", IGNORED]
-    command += ["--config", f"lint.mccabe.max-complexity={MAX_COMPLEXITY}", str(tree.folder)]
+    command += ["--config", f"lint.mccabe.max-complexity={MAX_COMPLEXITY}", tree.tools.seen]
     unreadable: set[str] = set()
-    for count, line in enumerate(run_tool(command)):
+    for count, line in enumerate(tree.tools.run("ruff", command)):
         if count == MAX_RUFF_FINDINGS:
             raise AnalyserFailed
         try:
@@ -94,10 +89,3 @@ def _item(tree: AnalysedTree, found: dict[str, Any]) -> FoundItem | None:
         snippet=tree.line(path, row),
         prompt=f"In {path}, line {row}: {message}. Correct it.",
     )
-
-
-@cache
-def _program() -> str | None:
-    """The ruff that was installed with the server."""
-    beside = Path(sys.executable).with_name("ruff")
-    return str(beside) if beside.exists() else which("ruff")

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import which
 
 log = logging.getLogger("stoa.insights")
 
@@ -22,6 +23,40 @@ MAX_LINE = 1 << 20
 
 class AnalyserFailed(Exception):
     """The tool did not end by itself, or with an error: what it wrote is not complete."""
+
+
+class AnalyserTools:
+    """Runs tools on the files of a folder, as programs with limits. `seen` is what tools call the folder."""
+
+    sandboxed = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen = str(folder)
+
+    def run(self, program: str, arguments: Sequence[str]) -> Iterator[str]:
+        """The lines that a program beside the server's Python writes, or its module (`-m lizard`). Raises AnalyserFailed after those that it
+        wrote, if it was stopped or wrote too much, and without the program."""
+        if program.startswith("-m "):
+            return run_tool([*program.split(" "), *arguments])
+        found = server_program(program)
+        if found is None:
+            raise AnalyserFailed
+        return run_tool([found, *arguments])
+
+    @contextmanager
+    def listed(self, lines: Iterable[str]) -> Iterator[str]:
+        """A file with these lines, as tools call it."""
+        with tempfile.NamedTemporaryFile("w", prefix="stoa-listed-", suffix=".txt") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            yield file.name
+
+
+def server_program(name: str) -> str | None:
+    """A program that was installed with the server."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else which(name)
 
 
 def run_tool(command: Sequence[str], *, wall_seconds: float = WALL_SECONDS) -> Iterator[str]:

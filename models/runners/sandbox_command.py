@@ -47,6 +47,8 @@ class SandboxPlan:
     """A folder that is kept, for $HOME; by default one among the temporary files."""
     shown: Sequence[Path] = ()
     """More folders of the machine, read only."""
+    mounted: Mapping[str, Path] = field(default_factory=dict)
+    """Folders of the machine, read only, by where the sandbox has them."""
 
 
 def find_program(settings: Settings) -> str | None:
@@ -104,6 +106,8 @@ def _system(plan: SandboxPlan) -> Iterable[str]:
         arguments += ["--ro-bind", str(plan.etc / name), f"/etc/{name}"]
     for path in (*map(Path, ETC_OF_HOST), *plan.shown):
         arguments += ["--ro-bind-try", str(path), str(path)]
+    for place, path in plan.mounted.items():
+        arguments += ["--ro-bind", str(path), place]
     return arguments
 
 

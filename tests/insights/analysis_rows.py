@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.insights.analysed_tree import CODE_ENDINGS, AnalysedTree
+from models.insights.tool_runner import AnalyserTools
 
 LONG = "".join(f"    if a == {number}:\n        b += 1\n" for number in range(20))
 COMPLEX = f"def tangled(a: int) -> int:\n    b = 0\n{LONG}    return b\n"
@@ -25,4 +26,6 @@ def tree_in(folder: Path, texts: Mapping[str, str | bytes]) -> AnalysedTree:
         if any(path.endswith(each) for each in CODE_ENDINGS):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
-    return AnalysedTree({path: len(content) for path, content in data.items()}, dict(data), folder)
+    return AnalysedTree(
+        {path: len(content) for path, content in data.items()}, dict(data), AnalyserTools(folder)
+    )

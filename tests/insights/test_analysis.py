@@ -1,5 +1,6 @@
 """Analyses of workspaces: after moves, on demand, once for the same files, and what becomes of their items."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.core.job_queue import transaction
-from models.insights import ActionItem, WorkspaceAnalysis, analysing
+from models.insights import ActionItem, FoundItem, WorkspaceAnalysis, analysing
+from models.insights.analysed_tree import AnalysedTree
 from models.insights.item_storing import MAX_STORED
+from models.insights.tool_runner import AnalyserFailed
 from tests.insights.analysis_rows import COMPLEX
 from tests.projects.project_calls import ProjectsApi
 
@@ -90,12 +93,12 @@ def test_twenty_analyses_of_the_same_files_make_no_duplicates(
 
 
 def test_an_item_is_resolved_when_it_is_gone_and_found_again_when_it_returns(
-    session: OrmSession, mine: ProjectsApi
+    session: OrmSession, mine: ProjectsApi, mason: str
 ) -> None:
     place = Analysed(mine, session, {"a.py": EVAL, "b.py": COMPLEX})
     place.analyse()
     (item,) = [each for each in mine("get", "/action-items")[1]["items"] if each["rule"] == "ruff:S307"]
-    mine("patch", f"/action-items/{item['id']}", {"assigned_agent": "stoa/fixer"})
+    mine("patch", f"/action-items/{item['id']}", {"assigned_agent": mason})
     place.move({"a.py": "", "b.py": COMPLEX})
     place.analyse()
     assert place.items() == [("ruff:C901", "main")]
@@ -104,7 +107,7 @@ def test_an_item_is_resolved_when_it_is_gone_and_found_again_when_it_returns(
     place.move({"a.py": "x = 1\n\n" + EVAL, "b.py": ""})
     place.analyse()
     back = mine("get", f"/action-items/{item['id']}")[1]["item"]
-    assert (back["status"], back["resolved_at"], back["assigned_agent"]) == ("pending", None, "stoa/fixer")
+    assert (back["status"], back["resolved_at"], back["assigned_agent"]) == ("pending", None, mason)
     assert back["title"].startswith("a.py:3")
     mine("post", f"/action-items/{item['id']}/dismiss", {"reason": "Meant so"})
     place.move({"a.py": "x = 2\n" + EVAL})
@@ -138,7 +141,12 @@ def test_a_tool_that_fails_resolves_nothing_and_is_told(
 ) -> None:
     place = Analysed(mine, session, {"a.py": EVAL, "README.md": "[x](gone.md)"})
     place.analyse()
-    monkeypatch.setattr("models.insights.ruff_findings._program", lambda: None)
+
+    def broken(tree: AnalysedTree) -> Iterator[FoundItem]:
+        raise AnalyserFailed
+        yield
+
+    monkeypatch.setitem(analysing.ANALYSERS, "ruff", broken)
     place.move({"a.py": ""})
     result = place.analyse()
     assert result.problems == ["ruff did not come to an end, so what it found may not be all."]
@@ -178,3 +186,54 @@ def test_nothing_is_analysed_of_a_deleted_workspace(session: OrmSession, mine: P
     assert place.analyse(agent) is None
     assert place.items() == []
     assert analysing.analyse_workspace(transaction, "nothing") is None
+
+
+def news(place: Analysed) -> dict[str, str]:
+    """Findings that are new since a snapshot, by rule."""
+    _, body = place.api("get", f"/projects/{place.project}/action-items?limit=500")
+    found = {each["rule"]: each["action_data"].get("metadata", {}).get("new_since") for each in body["items"]}
+    return {rule: since for rule, since in found.items() if since}
+
+
+CYCLE = {"one.py": "import two\n", "two.py": "import one\n"}
+DEAD = {"README.md": "See [the roof](roof.md).\n"}
+UNTESTED = {f"m{number}.py": f"x = {number}\n" for number in range(6)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "files"), [("imports:cycle", CYCLE), ("docs:dead-citation", DEAD), ("tests:missing", UNTESTED)]
+)
+@pytest.mark.parametrize("analysed_before", [True, False])
+def test_a_finding_says_that_it_is_new_since_the_last_snapshot(
+    session: OrmSession, mine: ProjectsApi, rule: str, files: dict[str, str], analysed_before: bool
+) -> None:
+    base = {"base.py": "y = 1\n"}
+    place = Analysed(mine, session, base)
+    first = place.heads[place.main]
+    if analysed_before:
+        place.analyse()
+    place.move({**base, **files})
+    second = place.heads[place.main]
+    place.analyse()
+    assert news(place) == {rule: first}
+    place.move({**base, **files, "other.txt": "z"})
+    place.analyse()
+    assert news(place) == {}, "the last snapshot has it too"
+    place.move({**base, "other.txt": "z"})
+    place.analyse()
+    place.move({**base, **files, "other.txt": "z"})
+    if not analysed_before:
+        session.rollback()
+        row = session.get_one(WorkspaceAnalysis, place.main)
+        row.manifest_hash = "0" * 64
+        session.commit()
+    place.analyse()
+    assert set(news(place)) == {rule}
+    assert second not in news(place).values()
+
+
+def test_what_the_first_snapshot_has_is_not_new(session: OrmSession, mine: ProjectsApi) -> None:
+    place = Analysed(mine, session, {**CYCLE, **DEAD, **UNTESTED})
+    place.analyse()
+    assert len(place.items()) == 3
+    assert news(place) == {}
