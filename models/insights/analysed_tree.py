@@ -127,8 +127,9 @@ def read_analysed_tree(
             data = contents.get(each.hash or "")
             if data is not None and b"\0" not in data[:8_000]:
                 tree.texts[each.path] = data
-    for path in tree.code if tools else ():
-        _write(tools.folder, path, tree.texts[path])
+    if tools is not None:
+        for path in tree.code:
+            _write(tools.folder, path, tree.texts[path])
     return tree
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from models.core.db import extension
 from models.core.settings import Settings
@@ -141,7 +142,7 @@ def _try(settings: Settings, slot: SandboxSlot) -> bool:
 
 
 def _lines(process: SandboxProcess) -> Iterator[str]:
-    output, read = io.BufferedReader(process.stdout), 0  # type: ignore[arg-type]  # a raw stream
+    output, read = io.BufferedReader(cast(io.RawIOBase, process.stdout)), 0
     while (line := output.readline(MAX_LINE)) and read < MAX_OUTPUT:
         read += len(line)
         yield line.decode("utf-8", "replace")

@@ -43,7 +43,7 @@ def test_the_cost_is_said_before_and_after(session: OrmSession, alice: Person, s
     credited(session, alice)
     assert "Ask a model" in alice.browser.get(f"{start}/next-steps").text
     page = alice.browser.get(f"{start}/next-steps/ask?model=stoa/demo").text
-    assert re.search(r"Suggest with stoa/demo, (at most \d+ credits?|free)", page), page
+    assert re.search(r"Suggest, (at most \d+ credits?|free)<", page), page
     assert "Twelve columns" not in page
     assert send(alice, f"{start}/next-steps/ask", model="stoa/demo").status_code == 303
     shown = alice.browser.get(f"{start}/next-steps").text
@@ -100,7 +100,7 @@ def test_without_a_purpose_there_is_nothing_to_ask(session: OrmSession, alice: P
     project.intent, project.brief = None, None
     session.commit()
     page = alice.browser.get(f"{start}/next-steps/ask").text
-    assert ("neither an intent nor a brief" in page, "Suggest with" in page) == (True, False)
+    assert ("neither an intent nor a brief" in page, "Suggest," in page) == (True, False)
     assert send(alice, f"{start}/next-steps/ask", model="stoa/demo").status_code == 422
 
 
@@ -108,7 +108,7 @@ def test_decisions_are_read_out_of_conversations(
     session: OrmSession, alice: Person, start: str, answers: ModelAnswers
 ) -> None:
     page = alice.browser.get(f"{start}/decisions/ask").text
-    assert ("Read with" in page, "The last 12 messages" in page) == (True, True)
+    assert ("Read, " in page, "The last 12 messages" in page) == (True, True)
     answers.texts = ['[{"decision": "Fly", "message": 0, "quote": "we decided to fly to the moon"}]'] * 4
     assert send(alice, f"{start}/decisions/ask", model="stoa/demo").status_code == 303
     assert {each["client_id"] for each in answers.bodies} == {"stoa-decisions"}
