@@ -1,13 +1,13 @@
 """Decisions that are looked for after every fifth turn, what projects let a model do for that, and how tools of analysers ran.
 
 Revision: 0153
-Revises: 0159
+Revises: 0152
 """
 
 from migrations.replacing import run_script
 
 revision = "0153"
-down_revision = "0159"
+down_revision = "0152"
 branch_labels = None
 depends_on = None
 
