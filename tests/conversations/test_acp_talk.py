@@ -118,6 +118,8 @@ def test_what_it_asks_is_answered_or_refused(start: Start) -> None:
     [
         (["resume", "load"], "session-1", "resume", "short"),
         (["load"], "session-1", "load", "short"),
+        (["resume", "load", "boastful"], "session-1", "load", "short"),
+        (["resume", "boastful"], "session-1", "new", "long"),
         (["resume"], "gone", "new", "long"),
         (["load"], "gone", "new", "long"),
         ([], "session-1", "new", "long"),

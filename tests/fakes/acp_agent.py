@@ -1,6 +1,6 @@
 """An agent that speaks the Agent Client Protocol with the real package, for tests: `python tests/fakes/acp_agent.py [what it is like …]`.
 
-Arguments: `resume`, `load` (it can open sessions again), `silent` (never answers), `newer` (speaks another version), `locked` (wants to be signed
+Arguments: `resume`, `load` (it can open sessions again), `boastful` (it says that it can resume, and cannot), `silent` (never answers), `newer` (speaks another version), `locked` (wants to be signed
 in). What it does is what the prompt says, a line each: `say WORDS`, `think WORDS`, `plan WORDS`, `read PATH`, `write PATH WORDS`, `edit PATH WORDS`
 (in its own folder, as programs do), `ask WORDS`, `run WORDS`, `wait` (until it is cancelled), `crash`. Lines that begin otherwise are told back.
 """
@@ -56,6 +56,8 @@ class FakeAgent:
         return NewSessionResponse(session_id=f"session-{os.getpid()}")
 
     async def resume_session(self, session_id: str, cwd: str, **kwargs: Any) -> ResumeSessionResponse:
+        if "boastful" in LIKE:
+            raise acp.RequestError.method_not_found("session/resume")
         self._check(session_id, cwd)
         return ResumeSessionResponse()
 

@@ -200,12 +200,13 @@ class AcpPrompt:
         known: str | None = self.wanted.get("session")
         able = hello.agent_capabilities
         if known and able is not None:
-            may_resume = able.session_capabilities and able.session_capabilities.resume is not None
-            how, open_again = (
-                ("resume", self.agent.resume_session) if may_resume else ("load", self.agent.load_session)
-            )
-            if may_resume or able.load_session:
-                # one that is gone begins anew, with what was said as text
+            ways = []
+            if able.session_capabilities and able.session_capabilities.resume is not None:
+                ways.append(("resume", self.agent.resume_session))
+            if able.load_session:
+                ways.append(("load", self.agent.load_session))
+            for how, open_again in ways:
+                # some name a way that they do not have; a session that is gone begins anew, with what was said as text
                 with suppress(acp.RequestError):
                     again = open_again(session_id=known, cwd=self._root, mcp_servers=[])
                     await self._in_time(again, "to the session")
