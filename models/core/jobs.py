@@ -848,10 +848,14 @@ def collect_projects(timestamp: int) -> None:
 @queue.periodic(cron="* * * * * */30")
 @queue.task(name="insights.fail_left_runs", queueing_lock="insights.fail_left_runs", retry=Backoff())
 def fail_left_runs(timestamp: int) -> None:
-    """End runs of action items whose turn is gone."""
-    from models.insights import item_run_starting
+    """End runs of action items whose turn is gone, and give back what runs have cost that failed on our side."""
+    from models.insights import item_run_ending
 
-    item_run_starting.fail_left_runs()
+    with transaction():
+        item_run_ending.fail_left_runs()
+    for run_id in item_run_ending.owed_runs():
+        with transaction():
+            item_run_ending.return_charges(run_id)
 
 
 @queue.task(name="conversations.return_late_charges", retry=Backoff(60, 600, 3600))

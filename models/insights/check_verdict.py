@@ -1,24 +1,26 @@
 """What the checks of an attempt prove: whether its patch is ready, whether anything vouches for it, and what stands against it."""
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from models.insights.weakened_tests import is_test_path
 from models.projects.snapshots.directory_tree import Changes
 from models.runners.check_detection import Check
+from models.runners.check_output import seen_tests
 from models.runners.check_running import CheckResult
 
 PROVING = ("build", "typecheck", "test")
 """Kinds of checks that say something about the code; an install says that packages are there."""
-_TEST_PARTS = ("/__tests__/", "/test/", "/tests/", "/spec/", ".test.", ".spec.")
 _CHECK_FILES = frozenset(
     {
         *("package.json", "tsconfig.json", ".npmrc", ".mocharc.json", ".mocharc.js"),
         *("pyproject.toml", "setup.cfg", "tox.ini", "pytest.ini", ".pytest.ini", "mypy.ini", ".mypy.ini"),
-        *("noxfile.py", "pyrightconfig.json", ".coveragerc", "sitecustomize.py"),
-        *("makefile", "gnumakefile", "build.rs", ".cargo/config.toml", "go.work"),
+        *("noxfile.py", "pyrightconfig.json", ".coveragerc", "sitecustomize.py", "usercustomize.py"),
+        *("makefile", "gnumakefile", "build.rs", "go.work", "conftest.py"),
     }
 )
+"""By name, in any folder: tools look for theirs in several."""
 _CHECK_PREFIXES = (
     "jest.config.",
     "vitest.config.",
@@ -27,10 +29,31 @@ _CHECK_PREFIXES = (
     "babel.config.",
     "eslint.config.",
 )
-_NO_TEST_RAN = re.compile(r"^Ran 0 tests in ", re.MULTILINE)
-"""How unittest says it, which succeeded up to Python 3.11; other test runners fail."""
 MAX_NAMED = 5
 """Paths that a sentence names."""
+
+
+@dataclass(frozen=True)
+class AttemptWork:
+    """What an attempt made: the hash of its tree, what it `changes` in the files before, what it takes away from tests by path
+    (`weakened_tests`), and the files that the item names, none if it names none."""
+
+    tree_hash: str | None
+    changes: Changes
+    weakened: Mapping[str, str] = field(default_factory=dict)
+    asked: Collection[str] = ()
+
+    @property
+    def outside(self) -> list[str]:
+        """Changed files that the item does not name, without new tests; none if it names no files."""
+        if not self.asked:
+            return []
+        asked = set(self.asked)
+        return sorted(
+            path
+            for path, (before, _) in self.changes.items()
+            if path not in asked and not (before is None and is_test_path(path))
+        )
 
 
 class Verdict(NamedTuple):
@@ -43,16 +66,6 @@ class Verdict(NamedTuple):
     problem: str = ""
 
 
-def is_test_path(path: str) -> bool:
-    """Whether a file is a test, or helps tests (fastest contract 4.9, and the names of Python's and Go's)."""
-    lower = f"/{path.lower()}"
-    name = lower.rpartition("/")[2]
-    if any(part in lower for part in _TEST_PARTS) or name == "conftest.py":
-        return True
-    stem, _, kind = name.rpartition(".")
-    return (kind in ("py", "go") and stem.endswith("_test")) or (kind == "py" and stem.startswith("test_"))
-
-
 def touched_tests(changes: Changes) -> list[str]:
     """The tests that were there and were changed or removed; a new one is no danger to those."""
     return sorted(path for path, (before, _) in changes.items() if before is not None and is_test_path(path))
@@ -61,49 +74,75 @@ def touched_tests(changes: Changes) -> list[str]:
 def says_how_to_check(path: str) -> bool:
     """Whether a file decides what the checks run: a fix that changes it may have made them easier."""
     lower = path.lower()
-    return lower in _CHECK_FILES or lower.startswith(_CHECK_PREFIXES)
+    name = lower.rpartition("/")[2]
+    return (
+        name in _CHECK_FILES
+        or name.startswith(_CHECK_PREFIXES)
+        or lower.endswith((".pth", ".cargo/config.toml"))
+    )
 
 
 def judge(
-    changes: Changes,
+    work: AttemptWork,
     checks: Sequence[Check] | None,
     results: Sequence[CheckResult],
     *,
+    checked_tree: str | None,
     allow_test_changes: bool,
 ) -> Verdict:
-    """What an attempt is worth: the `changes` of its tree, and the `results` of `checks`, None where no commands run.
+    """What an attempt is worth: its work, and the `results` of `checks` (None where no commands run) on the tree `checked_tree`.
 
-    Passed needs a change, untouched tests unless they may change, and no failed check. Verified needs all of the checks to have run, one of
-    which builds or tests, by the rules that were there before, and tests that were found."""
-    if not changes:
+    Passed needs a change, tests that are as they were unless they may change, and no failed check. Verified needs all of the checks to have run
+    on this very tree, one of which builds or tests, by the rules that were there before, tests that ran, and none that was weakened."""
+    if not work.changes:
         return Verdict(False, problem="The agent changed no file.")
-    touched = touched_tests(changes)
+    kept = {path: what for path, what in work.weakened.items() if work.changes[path][0] is not None}
+    touched = sorted({*touched_tests(work.changes), *kept})
     if touched and not allow_test_changes:
+        named = _named([f"{path} ({kept[path]})" if path in kept else path for path in touched])
         return Verdict(
-            False,
-            problem=f"The attempt changed tests that were there: {_named(touched)}. They must stay as they are.",
+            False, problem=f"The attempt changed tests that were there: {named}. They must stay as they are."
         )
+    if results and checked_tree != work.tree_hash:
+        return Verdict(True, doubts="Not verified: the checks ran on other files than these.")
+    rules = sorted(filter(says_how_to_check, work.changes))
     failed = next((each for each in results if not each.success), None)
     if failed is not None:
-        return Verdict(False, problem=f"The check `{failed.command}` failed.")
-    doubts = _doubts(changes, checks, results, allow_test_changes)
+        without = failed.kind == "test" and seen_tests(failed.output) == "none"
+        if not without or touched or rules:
+            return Verdict(False, problem=_failure(failed, without=without))
+    doubts = _doubts(work, checks, results, [] if allow_test_changes else rules)
     return Verdict(True, not doubts, doubts)
 
 
+def _failure(failed: CheckResult, *, without: bool) -> str:
+    command = failed.command[:200]
+    return f"The check `{command}` found no test any more." if without else f"The check `{command}` failed."
+
+
 def _doubts(
-    changes: Changes, checks: Sequence[Check] | None, results: Sequence[CheckResult], allowed: bool
+    work: AttemptWork, checks: Sequence[Check] | None, results: Sequence[CheckResult], rules: Sequence[str]
 ) -> str:
+    """Why nothing proves it; empty if the checks do."""
     if checks is None:
         return "Not verified: this level runs no commands, so no check ran."
     if not any(check.kind in PROVING for check in checks):
         return "Not verified: no check that builds or tests was found in the root of the project."
+    for each in results:
+        seen = seen_tests(each.output) if each.kind == "test" else "some"
+        if seen != "some":
+            what = "found no test" if seen == "none" else "skipped all tests"
+            return f"Not verified: `{each.command[:200]}` {what}."
     if len(results) < len(checks):
         return "Not verified: not all checks ran."
-    empty = next((each for each in results if each.kind == "test" and _NO_TEST_RAN.search(each.output)), None)
-    if empty is not None:
-        return f"Not verified: `{empty.command[:200]}` found no test."
-    rules = sorted(filter(says_how_to_check, changes))
-    if rules and not allowed:
+    flaky = next((each for each in results if each.flaky), None)
+    if flaky is not None:
+        return (
+            f"Not verified: `{flaky.command[:200]}` failed, and passed when it ran again on the same files."
+        )
+    if work.weakened:
+        return f"Not verified: the patch weakens tests ({_named([f'{path} {what}' for path, what in work.weakened.items()])})."
+    if rules:
         return f"Not verified: the patch changes what the checks run ({_named(rules)})."
     return ""
 

@@ -1,7 +1,7 @@
 """Reads runs of action items: who may see them, lists, patches that wait, and what a run changes."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from models.core.db import db
 from models.core.errors import DomainError, NotFound
 from models.insights.action_item import ActionItem
-from models.insights.item_run import ActionItemRun
+from models.insights.item_run import ATTEMPT, ActionItemRun
 from models.insights.patch_text import PatchText, patch_text
 from models.projects import Project, ProjectCaller, Workspace
 from models.projects.project_access import own_project
@@ -18,8 +18,12 @@ from models.projects.project_listing import Before
 from models.projects.snapshots.directory_tree import Changes
 from models.projects.snapshots.manifest_store import manifest_row, tree_changes
 from models.projects.snapshots.snapshot_making import snapshot_in
+from models.projects.workspaces.workspace import WorkspaceOperation
 
 MAX_LISTED = 20
+_CHECK: Mapping[str, Any] = {"flaky": False, "tree_hash": None}
+MAX_UNDOS = 20
+"""Undos of undos that are followed."""
 
 
 class FoundRun(NamedTuple):
@@ -117,6 +121,14 @@ def tree_named(account_id: str, manifest_hash: str | None) -> str | None:
     return row.tree_hash if row else None
 
 
+def attempts_of(run: ActionItemRun) -> list[dict[str, Any]]:
+    """The attempts of a run, oldest first, with all fields, also those that older runs lack."""
+    return [
+        {**ATTEMPT, **each, "checks": [{**_CHECK, **check} for check in each.get("checks") or ()]}
+        for each in run.attempts
+    ]
+
+
 def run_changes(project: Project, run: ActionItemRun) -> Changes:
     """What the result of a run changes in the files that it began with; nothing before there is a result. Raises BlobDamaged."""
     if run.result_manifest_hash is None:
@@ -130,6 +142,18 @@ def run_changes(project: Project, run: ActionItemRun) -> Changes:
 def run_patch(project: Project, run: ActionItemRun) -> PatchText:
     """The changes of a run as a unified diff. Raises FilesUnavailable (503), BlobDamaged."""
     return patch_text(project.account_id, run_changes(project, run))
+
+
+def taken_back(run: ActionItemRun) -> bool:
+    """Whether the patch of a run was applied, and that was undone."""
+    taken, id = False, run.operation_id
+    for _ in range(MAX_UNDOS):
+        query = select(WorkspaceOperation.id).where(WorkspaceOperation.undoes == id)
+        id = db.session.scalar(query.order_by(WorkspaceOperation.version.desc()).limit(1)) if id else None
+        if id is None:
+            break
+        taken = not taken
+    return taken
 
 
 def run_not_found() -> NotFound:

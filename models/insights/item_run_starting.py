@@ -1,4 +1,4 @@
-"""Starts and stops runs of action items, and says beforehand what they may cost (fastest contract 3.13, 4.9)."""
+"""Starts runs of action items, and says beforehand what they may cost (fastest contract 3.13, 4.9)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,12 @@ from models.accounts.key_format import PresentedKey
 from models.core.db import db, now
 from models.core.errors import Conflict
 from models.insights.action_item import ActionItem
-from models.insights.item_run import ACTIVE_RUNS, MAX_ATTEMPTS, ActionItemRun
+from models.insights.item_run import MAX_ATTEMPTS, ActionItemRun
 from models.insights.item_run_reading import (
-    FoundRun,
     WrongState,
     files_now,
-    locked_run,
-    own_run,
     runs_of_item,
+    taken_back,
     tree_named,
 )
 from models.insights.item_verbs import kept_item
@@ -26,8 +24,8 @@ from models.projects import Project, ProjectCaller, Workspace
 from models.projects.snapshots.manifest_store import use_manifest
 from models.runners.isolation_levels import LevelUnavailable, levels
 from models.runners.workplace import Level
-from models.turns import ENDED, Turn
-from models.turns.turn_verbs import NewTurn, begin_turn, request_stop
+from models.turns import Turn
+from models.turns.turn_verbs import NewTurn, begin_turn
 
 KIND = "item_run"
 """The kind of the turns that drive runs."""
@@ -35,7 +33,6 @@ DEFAULT_BUDGET, MAX_BUDGET = 500, 1_000_000
 KEPT_RUNS = 20
 """Runs of an item that stay, besides those that were applied."""
 QUOTED_RUNS, LEAST_QUOTED = 50, 3
-LEFT_BEHIND = "The server lost this run. What its attempts cost is in your usage. Run it again."
 
 
 class RunInProgress(Conflict):
@@ -121,48 +118,17 @@ def start_run(
             db.session.flush()
     except IntegrityError:
         raise RunInProgress from None
-    new = NewTurn(KIND, run.id, run.id, project.account_id, caller.user_id, key, {})
-    turn = begin_turn(new, owner=owner, busy=None)
-    run.turn_id = turn.id
+    turn = driving_turn(run, project.account_id, caller.user_id, key, owner)
     item.status, item.updated_at, item.snoozed_until = "running", now(), None
     db.session.flush()
     return run, turn
 
 
-def stop_run(caller: ProjectCaller, run_id: str) -> FoundRun:
-    """Ask the worker of a run to end it: what its attempts cost is paid, and it fails as stopped. Idempotent; does nothing to one that has
-    ended. Flushes. Raises NotFound, Forbidden."""
-    found = own_run(caller, run_id, "edit_projects")
-    turn = db.session.get(Turn, found.run.turn_id) if found.run.turn_id else None
-    if found.run.active and turn is not None:
-        request_stop(turn)
-    return found
-
-
-def fail_left_runs() -> int:
-    """End the runs whose turn is gone or ended without them; how many. Idempotent, flushes."""
-    left = (
-        select(ActionItemRun.id)
-        .outerjoin(Turn, Turn.id == ActionItemRun.turn_id)
-        .where(ActionItemRun.status.in_(ACTIVE_RUNS), (Turn.id.is_(None)) | (Turn.state.in_(ENDED)))
-    )
-    ids = db.session.scalars(left.order_by(ActionItemRun.id).limit(100)).all()
-    for id in ids:
-        locked = locked_run(id)
-        if locked is not None and locked[1].active:
-            end_failed(*locked, "internal_error", LEFT_BEHIND)
-    db.session.flush()
-    return len(ids)
-
-
-def end_failed(item: ActionItem, run: ActionItemRun, code: str, message: str) -> None:
-    """Let a run, locked as its item is, end as failed; the item is pending again. Flushes."""
-    moment = now()
-    run.status, run.error_code, run.error = "failed", code, message[:2_000] or "It failed."
-    run.completed_at = run.updated_at = moment
-    if item.status == "running":
-        item.status, item.updated_at = "pending", moment
-    db.session.flush()
+def driving_turn(run: ActionItemRun, account_id: str, user_id: str, key: PresentedKey, owner: str) -> Turn:
+    """Begin a turn that drives a run, leased to the worker `owner`. Flushes. Raises TurnInProgress (409) while another one does."""
+    turn = begin_turn(NewTurn(KIND, run.id, run.id, account_id, user_id, key, {}), owner=owner)
+    run.turn_id = turn.id
+    return turn
 
 
 def _level(account_id: str, wanted: Level | None) -> Level:
@@ -180,6 +146,8 @@ def _check_open(item: ActionItem) -> None:
         "applied": "The patch of this item is applied already.",
         "resolved": "The last analysis did not find this any more.",
     }
+    if item.status == "applied" and any(map(taken_back, runs_of_item(item.id))):
+        return
     if item.status in told:
         raise WrongState(told[item.status])
 
@@ -203,5 +171,6 @@ def _forget_old(item: ActionItem) -> None:
         ActionItemRun.action_item_id == item.id,
         ActionItemRun.id.not_in(kept),
         ActionItemRun.status.in_(("ready", "failed")),
+        ~ActionItemRun.ours | ActionItemRun.returned.is_not(None),
     )
     db.session.execute(old.execution_options(synchronize_session=False))

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -21,6 +21,7 @@ INTENTS = (
     "open_source",
 )
 ACTORS = ("cli", "web", "system")
+MAX_CHECK_HOSTS = 20
 
 
 def one_of(column: str, words: tuple[str, ...]) -> str:
@@ -31,13 +32,15 @@ def one_of(column: str, words: tuple[str, ...]) -> str:
 
 class Project(Base):
     """A code base of a person's or an organisation's account. `last_snapshot_id` is the newest snapshot pushed, `main_workspace_id` the
-    workspace that others are compared with. A deleted project can be restored until it is purged."""
+    workspace that others are compared with. `check_hosts` are those that checks may fetch packages from (`models/runners/check_hosts.py`). A deleted
+    project can be restored until it is purged."""
 
     __tablename__ = "project"
     __table_args__ = (
         CheckConstraint("((name <> ''::text) AND (length(name) <= 200))", name="name_length"),
         CheckConstraint(f"((intent IS NULL) OR {one_of('intent', INTENTS)})", name="intent_known"),
         CheckConstraint("((brief IS NULL) OR (jsonb_typeof(brief) = 'object'::text))", name="brief_object"),
+        CheckConstraint(f"(cardinality(check_hosts) <= {MAX_CHECK_HOSTS})", name="check_hosts_few"),
         # between tables that name each other
         ForeignKeyConstraint(
             ["id", "last_snapshot_id"],
@@ -64,6 +67,7 @@ class Project(Base):
     name: Mapped[str]
     intent: Mapped[str | None]
     brief: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    check_hosts: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     last_snapshot_id: Mapped[str | None]
     main_workspace_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -29,16 +29,23 @@ _PYTEST_NAMES = re.compile(r"(test_.*|.*_test)\.py")
 _TARGET = re.compile(r"^([A-Za-z0-9_.-]+(?:[ \t]+[A-Za-z0-9_.-]+)*)[ \t]*::?(?!=)", re.MULTILINE)
 _VENV = ".venv/bin/python"
 
-NEEDS_NETWORK = "It needs {host}: without the network it fails, unless the packages are in the tree."
+NEEDS_NETWORK = "It needs {host}: allow it in the settings of the project, or keep the packages in the tree."
 FROM_TREE = "The packages are in the tree: no network is needed."
+NODE_HOSTS = ("registry.npmjs.org",)
+YARN_HOSTS = ("registry.yarnpkg.com", "registry.npmjs.org")
+PYTHON_HOSTS = ("pypi.org", "files.pythonhosted.org")
+GO_HOSTS = ("proxy.golang.org", "sum.golang.org")
+RUST_HOSTS = ("index.crates.io", "static.crates.io")
 
 
 class Check(NamedTuple):
-    """A command that must end with 0. `note` says in a sentence what it needs that the tree may not have."""
+    """A command that must end with 0. `note` says in a sentence what it needs that the tree may not have; `hosts` are those that it fetches
+    packages from."""
 
     kind: CheckKind
     command: str
     note: str = ""
+    hosts: tuple[str, ...] = ()
 
 
 def detect_checks(workplace: Workplace) -> list[Check]:
@@ -48,6 +55,11 @@ def detect_checks(workplace: Workplace) -> list[Check]:
     kinds = {check.kind for check in found}
     found += [check for check in _make_checks(root) if check.kind not in kinds]
     return sorted(found, key=lambda check: CHECK_KINDS.index(check.kind))
+
+
+def _fetching(command: str, hosts: tuple[str, ...]) -> Check:
+    """An install that fetches packages from these hosts."""
+    return Check("install", command, NEEDS_NETWORK.format(host=" and ".join(hosts)), hosts)
 
 
 class _Root:
@@ -111,8 +123,8 @@ def _node_checks(root: _Root) -> Iterable[Check]:
     needed = any(_table(package, name) for name in ("dependencies", "devDependencies", "workspaces"))
     # a file that is no JSON has no fields, and the manager says what is wrong with it
     if needed or not package:
-        note = NEEDS_NETWORK.format(host="registry.npmjs.org")
-        yield Check("install", _node_install(root, manager), note)
+        hosts = YARN_HOSTS if manager == "yarn" else NODE_HOSTS
+        yield _fetching(_node_install(root, manager), hosts)
     scripts = _table(package, "scripts")
     kinds: tuple[tuple[CheckKind, tuple[str, ...]], ...] = (
         ("build", BUILD_SCRIPTS),
@@ -200,7 +212,7 @@ def _python_install(root: _Root, config: dict[str, Any]) -> Check | None:
     """How its packages are installed, into `.venv`; None if it needs none."""
     project = _table(config, "project")
     if root.has("uv.lock"):
-        return Check("install", "uv sync --frozen", NEEDS_NETWORK.format(host="pypi.org"))
+        return _fetching("uv sync --frozen", PYTHON_HOSTS)
     wanted = []
     if root.text("requirements.txt").strip():
         wanted.append("-r requirements.txt")
@@ -213,7 +225,7 @@ def _python_install(root: _Root, config: dict[str, Any]) -> Check | None:
     venv = "python3 -m venv --system-site-packages .venv"
     index = f"--no-index --find-links {wheels} " if wheels else ""
     command = f"{venv} && {_VENV} -m pip install --disable-pip-version-check -q {index}{' '.join(wanted)}"
-    return Check("install", command, FROM_TREE if wheels else NEEDS_NETWORK.format(host="pypi.org"))
+    return Check("install", command, FROM_TREE) if wheels else _fetching(command, PYTHON_HOSTS)
 
 
 def _has_wheels(names: Iterable[str]) -> bool:
@@ -230,7 +242,7 @@ def _go_checks(root: _Root) -> Iterable[Check]:
         if "modules.txt" in root.folder("vendor"):
             yield Check("install", "go mod verify", FROM_TREE)
         else:
-            yield Check("install", "go mod download", NEEDS_NETWORK.format(host="proxy.golang.org"))
+            yield _fetching("go mod download", GO_HOSTS)
     yield Check("build", "go build ./...")
     yield Check("typecheck", "go vet ./...")
     yield Check("test", "go test ./...")
@@ -242,8 +254,8 @@ def _rust_checks(root: _Root) -> Iterable[Check]:
     cargo = root.toml("Cargo.toml")
     locked = " --locked" if root.has("Cargo.lock") else ""
     if any(_table(cargo, name) for name in ("dependencies", "dev-dependencies", "workspace")):
-        note = FROM_TREE if root.folder("vendor") else NEEDS_NETWORK.format(host="static.crates.io")
-        yield Check("install", f"cargo fetch{locked}", note)
+        fetch = f"cargo fetch{locked}"
+        yield Check("install", fetch, FROM_TREE) if root.folder("vendor") else _fetching(fetch, RUST_HOSTS)
     yield Check("build", f"cargo build{locked}")
     yield Check("test", f"cargo test{locked}")
 

@@ -162,6 +162,9 @@ class MachineWorkplace:
             raise _misbehaved()
         return CommandResult(ended, exit_code, kept, time.monotonic() - start, cut)
 
+    def close_hosts(self) -> None:
+        """See `Workplace`: none is open here."""
+
     def stop(self) -> None:
         """See `Workplace`."""
         with self._context(), transaction():

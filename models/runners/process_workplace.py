@@ -206,6 +206,12 @@ class ProcessWorkplace:
         """Where the port of a process with `served_port` is reached: a socket, once the process has begun."""
         return self._slot.folder / "run" / SERVED
 
+    def close_hosts(self) -> None:
+        """See `Workplace`."""
+        proxy, self._proxy = self._proxy, None
+        if proxy is not None:
+            proxy.close()
+
     def stop(self) -> None:
         """See `Workplace`."""
         with self._lock:
@@ -222,7 +228,8 @@ class ProcessWorkplace:
         self.stop()
         for process in [*self._processes]:
             self.end_process(process)
-        for each in (self._proxy, self._request.socket, self._kept_home):
+        self.close_hosts()
+        for each in (self._request.socket, self._kept_home):
             if each is not None:
                 each.close()
         try:

@@ -124,6 +124,9 @@ class VirtualWorkplace:
         """See `Workplace`."""
         raise NoProcesses("This level runs no commands: files can be read, searched and changed.")
 
+    def close_hosts(self) -> None:
+        """See `Workplace`: none is open here."""
+
     def stop(self) -> None:
         """See `Workplace`."""
 

@@ -115,6 +115,9 @@ class Workplace(Protocol):
     ) -> CommandResult:
         """Run a shell command in the root of the tree. Raises NoProcesses."""
 
+    def close_hosts(self) -> None:
+        """From now on commands reach no host, also those that the workplace was opened with. Idempotent."""
+
     def stop(self) -> None:
         """End the running command, from any thread. Idempotent."""
 

@@ -1,4 +1,4 @@
-// The preview of a sync: counts the open decisions, keeps the answers in this tab, and decides by keyboard. The form works without it.
+// The preview of a sync or a rebase: counts the open decisions, keeps the answers in this tab, and decides by keyboard. The form works without it.
 (() => {
   "use strict";
 
@@ -8,7 +8,6 @@
   const decisions = [...form.querySelectorAll("[data-decision]")];
   const rest = form.elements.namedItem("rest");
   const all = Number(status.dataset.left);
-  const keys = { m: "use_main", w: "use_workspace", o: "custom" };
 
   const chosen = (decision) => decision.querySelector('input[type="radio"]:checked');
   const own = (decision) => decision.querySelector("textarea");
@@ -48,12 +47,17 @@
     decision?.scrollIntoView({ block: "start" });
   }
 
-  function choose(decision, value) {
-    const radio = decision.querySelector(`input[value="${value}"]`);
-    if (!radio) return;
+  // the option whose label names this key
+  const optionOf = (decision, key) =>
+    [...(decision?.querySelectorAll("[data-key]") ?? [])]
+      .find((each) => each.textContent === key)
+      ?.closest("label")
+      .querySelector("input");
+
+  function choose(decision, radio) {
     radio.checked = true;
     radio.dispatchEvent(new Event("change", { bubbles: true }));
-    if (value === "custom") own(decision).focus();
+    if (radio.value === "custom") own(decision).focus();
     else show(open().find((each) => decisions.indexOf(each) > decisions.indexOf(decision)) ?? open()[0]);
   }
 
@@ -77,9 +81,10 @@
     if (!(event.target instanceof Element) || event.target.closest('input:not([type="radio"]), textarea, select, dialog')) return;
     const here = event.target.closest("[data-decision]");
     const index = decisions.indexOf(here);
+    const option = optionOf(here, event.key);
     if (event.key === "j") show(decisions[index + 1] ?? here);
     else if (event.key === "k") show(decisions[index < 0 ? decisions.length - 1 : Math.max(index - 1, 0)]);
-    else if (here && Object.hasOwn(keys, event.key)) choose(here, keys[event.key]);
+    else if (option) choose(here, option);
     else return;
     event.preventDefault();
   });

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from models.conversations.conversation_prompts import KIND as CONVERSATION
 from models.core.db import db, now
@@ -18,7 +19,7 @@ from models.projects.project_editing import create_project
 from models.projects.workspaces.workspace_editing import create_workspace
 from models.runners import CommandResult, FileChange, LevelState, Workplace, open_workplace, store_changes
 from models.threads import Thread, tree
-from models.turns import engine
+from models.turns import TurnEngine, engine
 from models.turns.engine import TurnHandle
 from tests.projects.project_rows import Files, pushed
 
@@ -32,6 +33,9 @@ BASE: Files = {
     "README.md": "# Sums\n",
 }
 Edits = Mapping[str, str | None]
+Start = Callable[..., ActionItemRun]
+PAST: Any = text("clock_timestamp() - interval '5 seconds'")
+"""A time that is over: with it a lease has ended."""
 
 
 @dataclass(frozen=True)
@@ -247,3 +251,17 @@ def run_rows(ids: Mapping[str, str]) -> dict[str, str]:
     run.attempts = [attempt]
     db.session.flush()
     return {"item_id": item.id, f"{ids['project_id']}/runs/run_id": run.id}
+
+
+def ended(turns: TurnEngine, run: ActionItemRun) -> ActionItemRun:
+    """The run once all turns have ended, or wait."""
+    id = run.id
+    assert turns.idle(20)
+    db.session.rollback()
+    db.session.expire_all()
+    return db.session.get_one(ActionItemRun, id)
+
+
+def item_of(run: ActionItemRun) -> ActionItem:
+    """The item of a run, as it is now."""
+    return db.session.get_one(ActionItem, run.action_item_id, populate_existing=True)

@@ -6,17 +6,13 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.core.db import db
+from models.accounts.key_format import PresentedKey
+from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
 from models.insights import ActionItem, ActionItemRun
-from models.insights.item_run_applying import (
-    BaseChanged,
-    RebaseUndecided,
-    apply_run,
-    preview_rebase,
-    rebase_run,
-)
-from models.insights.item_run_reading import WrongState, run_patch, waiting_patches
+from models.insights.item_run_applying import BaseChanged, apply_run
+from models.insights.item_run_reading import WrongState, run_patch, taken_back, waiting_patches
+from models.insights.item_run_rebasing import NothingLeft, RebaseUndecided, preview_rebase, rebase_run
 from models.ledger import Account
 from models.projects import ProjectCaller, Snapshot, Workspace, WorkspaceOperation
 from models.projects.snapshots.blob_garbage import mark
@@ -24,6 +20,7 @@ from models.projects.snapshots.blob_packs import blob_bytes
 from models.projects.snapshots.manifest_store import manifest_entries, manifest_row
 from models.projects.workspaces.head_moves import Mover, StaleWorkspace
 from models.projects.workspaces.operation_undo import undo_operation
+from tests import factories
 from tests.factories import Person
 from tests.insights.item_run_rows import BASE, MENDED, ItemPlace, item_place, ready_run
 from tests.projects.project_rows import Files, caller_of, pushed
@@ -33,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("proved")
 
 @pytest.fixture
 def caller(session: OrmSession, alice: Person) -> ProjectCaller:
+    factories.grant(alice.user, 1_000)
     return caller_of(alice.id, Account(user_id=alice.id))
 
 
@@ -43,6 +41,18 @@ def place(caller: ProjectCaller) -> ItemPlace:
 
 def mover(caller: ProjectCaller) -> Mover:
     return Mover(caller.user_id, "web")
+
+
+def rebase(caller: ProjectCaller, run_id: str, **more: Any) -> ActionItemRun:
+    """The run, whose turn nobody drives."""
+    key = PresentedKey("key", None)
+    return rebase_run(caller, run_id, key=key, owner="nobody", **more)[0]
+
+
+def checked(run: ActionItemRun) -> None:
+    """As if its checks had ended well."""
+    run.status, run.verified, run.completed_at = "ready", True, now()
+    db.session.flush()
 
 
 def workspace_of(place: ItemPlace) -> Workspace:
@@ -79,8 +89,12 @@ def test_a_ready_patch_is_applied_once_and_can_be_undone(caller: ProjectCaller, 
     assert (snapshot.message, snapshot.workspace_id) == ("add() subtracts", place.workspace_id)
     with pytest.raises(WrongState):
         apply_run(caller, run.id, mover(caller))
-    undo_operation(caller, place.workspace_id, operation.id, mover(caller))
+    assert not taken_back(done)
+    undo = undo_operation(caller, place.workspace_id, operation.id, mover(caller))
     assert workspace_of(place).current_snapshot_id == place.base_id
+    assert taken_back(done)
+    undo_operation(caller, place.workspace_id, undo.id, mover(caller))
+    assert not taken_back(done)
 
 
 def test_a_patch_of_files_that_moved_is_refused(caller: ProjectCaller, place: ItemPlace) -> None:
@@ -110,16 +124,32 @@ def test_a_rebase_keeps_what_both_changed(caller: ProjectCaller, place: ItemPlac
     preview = preview_rebase(caller, run.id)
     assert (preview.merge.decisions, sorted(preview.paths)) == ({}, ["add.py", "gone.md"])
     with pytest.raises(StaleWorkspace):
-        rebase_run(caller, run.id, mover(caller), expected=preview.version - 1)
-    done, operation = rebase_run(caller, run.id, mover(caller), expected=preview.version)
+        rebase(caller, run.id, expected=preview.version - 1)
+    begun = rebase(caller, run.id, expected=preview.version)
+    assert (begun.status, begun.verified, begun.checks) == ("running", None, None)
+    assert begun.attempts[-1]["state"] == "checking"
+    assert files_of(place, caller.account.id) == later
+    with pytest.raises(WrongState):
+        rebase(caller, run.id)
+    checked(begun)
+    done, operation = apply_run(caller, run.id, mover(caller))
     assert (done.status, (operation.detail or {})["rebased"]) == ("applied", True)
     assert files_of(place, caller.account.id) == {
         **later,
         "add.py": f"# sums\n\n{MENDED}",
         "gone.md": "new\n",
     }
-    with pytest.raises(WrongState):
-        rebase_run(caller, run.id, mover(caller))
+
+
+def test_a_patch_that_the_workspace_has_already_is_not_rebased(
+    caller: ProjectCaller, place: ItemPlace
+) -> None:
+    run = ready_run(place, {"add.py": MENDED})
+    later = {**BASE, "add.py": MENDED, "other.py": "1\n"}
+    pushed(caller, place.project_id, place.workspace_id, later, "The same", place.base_id)
+    with pytest.raises(NothingLeft):
+        rebase(caller, run.id)
+    assert db.session.get_one(ActionItemRun, run.id).status == "ready"
 
 
 @pytest.mark.parametrize(
@@ -141,9 +171,14 @@ def test_a_conflict_is_decided_by_a_person(
     later = {**BASE, "add.py": "def add(a, b):\n    return b - a\n"}
     pushed(caller, place.project_id, place.workspace_id, later, "Other way", place.base_id)
     with pytest.raises(RebaseUndecided) as refused:
-        rebase_run(caller, run.id, mover(caller))
+        rebase(caller, run.id)
     assert refused.value.paths == ["add.py"]
-    rebase_run(caller, run.id, mover(caller), decisions=decisions, custom=custom)
+    if text == later["add.py"]:
+        with pytest.raises(NothingLeft):
+            rebase(caller, run.id, decisions=decisions, custom=custom)
+        return
+    checked(rebase(caller, run.id, decisions=decisions, custom=custom))
+    apply_run(caller, run.id, mover(caller))
     assert files_of(place, caller.account.id) == {**BASE, "add.py": text}
 
 
@@ -155,7 +190,7 @@ def test_wrong_answers_are_refused(caller: ProjectCaller, place: ItemPlace, deci
     later = {**BASE, "add.py": "def add(a, b):\n    return b - a\n"}
     pushed(caller, place.project_id, place.workspace_id, later, "Other way", place.base_id)
     with pytest.raises(Invalid):
-        rebase_run(caller, run.id, mover(caller), decisions=decisions)
+        rebase(caller, run.id, decisions=decisions)
 
 
 def test_a_run_of_a_dismissed_item_is_not_applied(caller: ProjectCaller, place: ItemPlace) -> None:
@@ -169,9 +204,10 @@ def test_a_run_of_a_dismissed_item_is_not_applied(caller: ProjectCaller, place: 
 def test_a_stranger_finds_no_run(caller: ProjectCaller, place: ItemPlace, mallory: Person) -> None:
     run = ready_run(place, {"add.py": MENDED})
     stranger = caller_of(mallory.id, Account(user_id=mallory.id))
-    for attempt in (apply_run, rebase_run):
-        with pytest.raises(NotFound, match="There is no such run"):
-            attempt(stranger, run.id, mover(stranger))
+    with pytest.raises(NotFound, match="There is no such run"):
+        apply_run(stranger, run.id, mover(stranger))
+    with pytest.raises(NotFound, match="There is no such run"):
+        rebase(stranger, run.id)
     with pytest.raises(NotFound, match="There is no such run"):
         preview_rebase(stranger, run.id)
     assert not db.session.scalars(

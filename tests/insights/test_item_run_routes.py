@@ -15,6 +15,8 @@ from models.insights import ActionItem, ActionItemRun
 from models.ledger import Account
 from models.orgs import Org
 from models.projects import Workspace
+from models.projects.snapshots.blob_packs import blob_bytes
+from models.projects.snapshots.manifest_store import manifest_entries, manifest_row
 from models.turns import TurnEngine
 from tests import factories
 from tests.factories import Person
@@ -33,7 +35,7 @@ from tests.projects.project_rows import caller_of, pushed
 from tests.projects.test_races import at_once
 
 OTHER = "def add(a, b):\n    return b - a\n"
-MUTATING = ("stop", "apply", "rebase")
+MUTATING = ("stop", "resume", "apply", "rebase")
 
 
 @pytest.fixture
@@ -101,7 +103,13 @@ def test_a_run_is_begun_read_and_applied_over_the_api(
 
 
 def test_a_moved_base_is_refused_and_rebased_over_the_api(
-    session: OrmSession, api: ProjectsApi, alice: Person, place: ItemPlace, ready: str
+    app: Flask,
+    processes: None,
+    session: OrmSession,
+    api: ProjectsApi,
+    alice: Person,
+    place: ItemPlace,
+    ready: str,
 ) -> None:
     path = f"/action-items/runs/{ready}"
     move_on(session, alice, place)
@@ -117,7 +125,16 @@ def test_a_moved_base_is_refused_and_rebased_over_the_api(
     version = {"If-Match": f'"{body["rebase"]["workspace_version"]}"'}
     done = api("post", f"{path}/rebase", {"decisions": {"add.py": "use_patch"}}, {"If-Match": '"1"'})
     assert (done[0], done[1]["error"]["code"]) == (409, "VERSION_CONFLICT")
-    assert api("post", f"{path}/rebase", {"decisions": {"add.py": "use_patch"}}, version)[0] == 200
+    status, body = api("post", f"{path}/rebase", {"decisions": {"add.py": "use_patch"}}, version)
+    assert (status, body["run"]["status"], "verified" in body["run"]) == (200, "running", False)
+    assert body["run"]["base_manifest_hash"] != body["run"]["result_manifest_hash"]
+    engine: TurnEngine = app.extensions["turns"]
+    assert engine.idle(20)
+    run = api("get", path)[1]["run"]
+    assert (run["status"], run["verified"]) == ("ready", True)
+    assert [(each["kind"], each["state"]) for each in run["attempts"]] == [("rebase", "passed")]
+    assert run["attempts"][0]["checks"][0]["tree_hash"]
+    assert api("post", f"{path}/apply")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -232,24 +249,39 @@ def test_a_run_is_started_watched_and_applied_in_the_browser(
 
 
 def test_a_moved_workspace_is_rebased_in_the_browser(
-    session: OrmSession, alice: Person, place: ItemPlace, ready: str
+    app: Flask, processes: None, session: OrmSession, alice: Person, place: ItemPlace, ready: str
 ) -> None:
     address = f"/projects/{place.project_id}/runs/{ready}"
     move_on(session, alice, place)
     page = alice.browser.get(address).text
-    assert "The workspace moved since the run began" in page
+    assert "The workspace moved since the checks ran" in page
     assert "Apply the patch" not in page
     assert send(alice, f"{address}/apply").status_code == 303
     form = alice.browser.get(f"{address}/rebase").text
     version = re.search(r'name="version" value="(\d+)"', form)
     assert version is not None
     refused = send(alice, f"{address}/rebase", version=version[1], **{"path-1": "add.py"})
-    assert (refused.status_code, "Choose for each file" in refused.text) == (422, True)
-    done = send(
-        alice, f"{address}/rebase", version=version[1], **{"path-1": "add.py", "choice-1": "use_workspace"}
-    )
+    assert (refused.status_code, "One file needs an answer" in refused.text) == (422, True)
+    answer = {"path-1": "add.py", "choice-1": "use_workspace"}
+    refused = send(alice, f"{address}/rebase", version=version[1], **answer)
+    assert (refused.status_code, "all of this patch already" in refused.text) == (422, True)
+    answer = {"path-1": "add.py", "choice-1": "custom", "text-1": " "}
+    refused = send(alice, f"{address}/rebase", version=version[1], **answer)
+    assert (refused.status_code, "Enter the text of the file" in refused.text) == (422, True)
+    own = "def add(a, b):\r\n    return b + a\r\n"
+    done = send(alice, f"{address}/rebase", version=version[1], **{**answer, "text-1": own})
     assert done.status_code == 303
-    assert session.get_one(ActionItemRun, ready, populate_existing=True).status == "applied"
+    engine: TurnEngine = app.extensions["turns"]
+    assert engine.idle(20)
+    run = session.get_one(ActionItemRun, ready, populate_existing=True)
+    assert (run.status, run.verified) == ("failed", None)
+    assert "does not hold on the newer files" in (run.error or "")
+    project = session.get_one(Workspace, place.workspace_id)
+    row = manifest_row(alice.id, run.result_manifest_hash or "")
+    assert row is not None
+    [entry] = [each for each in manifest_entries(row) if each.path == "add.py"]
+    assert blob_bytes(alice.id, entry.hash or "") == own.replace("\r\n", "\n").encode()
+    assert project.current_manifest_hash == run.base_manifest_hash
     assert send(alice, f"{address}/rebase").status_code == 303
     assert alice.browser.get(f"{address}/rebase").status_code == 303
 

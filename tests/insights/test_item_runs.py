@@ -1,44 +1,43 @@
 """Runs of action items: attempts, checks, what makes a run ready, stop and take-over."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session as OrmSession
 
-from models.accounts.key_format import present
-from models.accounts.sessions import Session
 from models.conversations import ProjectConversation
 from models.core.db import db
 from models.core.errors import Conflict
 from models.gateway import GatewayCall
 from models.insights import ActionItem, ActionItemRun
 from models.insights.item_run_applying import apply_run
+from models.insights.item_run_control import stop_run
+from models.insights.item_run_ending import fail_left_runs
 from models.insights.item_run_reading import WrongState
-from models.insights.item_run_starting import RunInProgress, RunWishes, fail_left_runs, start_run, stop_run
-from models.ledger import Account
+from models.insights.item_run_starting import RunInProgress
 from models.projects import ProjectCaller, Snapshot, Workspace
 from models.projects.workspaces.head_moves import Mover
 from models.runners import CommandResult, LevelUnavailable, levels
 from models.threads import Thread
 from models.turns import Turn, TurnEngine
-from tests import factories
 from tests.factories import Person
 from tests.insights.item_run_rows import (
     MENDED,
+    PAST,
     PROGRAM,
+    TEST,
     ItemPlace,
+    Start,
     checks_end,
-    item_place,
+    ended,
+    item_of,
     pausing,
     use_agent,
     waiting_for_stop,
 )
 from tests.projects.project_rows import manifest_of
 
-Start = Callable[..., ActionItemRun]
 UNITTEST = """import unittest
 
 from add import add
@@ -48,65 +47,6 @@ class AddTest(unittest.TestCase):
     def test_add(self):
         self.assertEqual(add(1, 2), 3)
 """
-
-
-@pytest.fixture
-def engine_of_turns(app: Flask) -> TurnEngine:
-    found: TurnEngine = app.extensions["turns"]
-    return found
-
-
-@pytest.fixture
-def caller(session: OrmSession, alice: Person) -> ProjectCaller:
-    factories.grant(alice.user, 100_000)
-    key = db.session.scalars(select(Session).where(Session.session_token == present(alice.token).id)).one()
-    return ProjectCaller(alice.id, Account(user_id=alice.id), key)
-
-
-@pytest.fixture
-def place(caller: ProjectCaller) -> ItemPlace:
-    made = item_place(caller, caller.account)
-    db.session.commit()
-    return made
-
-
-@pytest.fixture
-def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with checks_end(monkeypatch):
-        yield
-
-
-@pytest.fixture
-def start(alice: Person, caller: ProjectCaller, place: ItemPlace, engine_of_turns: TurnEngine) -> Start:
-    """Start a run of the item with alice's key."""
-
-    def start(*, run: bool = True, **wishes: Any) -> ActionItemRun:
-        found, turn = start_run(
-            caller,
-            place.item_id,
-            RunWishes(**wishes),
-            key=present(alice.token),
-            owner=engine_of_turns.owner,
-        )
-        db.session.commit()
-        if run:
-            engine_of_turns.run(turn.id)
-        return found
-
-    return start
-
-
-def ended(engine: TurnEngine, run: ActionItemRun) -> ActionItemRun:
-    """The run once all turns have ended."""
-    id = run.id
-    assert engine.idle(20)
-    db.session.rollback()
-    db.session.expire_all()
-    return db.session.get_one(ActionItemRun, id)
-
-
-def item_of(run: ActionItemRun) -> ActionItem:
-    return db.session.get_one(ActionItem, run.action_item_id, populate_existing=True)
 
 
 @pytest.mark.usefixtures("processes")
@@ -169,12 +109,21 @@ def test_after_the_last_attempt_the_run_fails_with_its_output(
     [
         ({"add.py": MENDED, "test_add.py": "\n"}, False, "failed", None),
         ({"add.py": MENDED, "test_add.py": None}, False, "failed", None),
-        ({"add.py": MENDED, "test_add.py": "\n"}, True, "ready", True),
+        ({"add.py": MENDED, "test_add.py": f"# sums\n{TEST}"}, True, "ready", True),
+        ({"add.py": MENDED, "test_add.py": "\n"}, True, "ready", False),
         ({"add.py": MENDED, "test_more.py": "\n"}, False, "ready", True),
         ({"add.py": MENDED, "pyproject.toml": "[tool.pytest]\n"}, False, "ready", False),
         ({"add.py": MENDED, "pyproject.toml": "[tool.pytest]\n"}, True, "ready", True),
     ],
-    ids=["changed test", "removed test", "allowed", "new test", "how to check", "how to check, allowed"],
+    ids=[
+        "changed test",
+        "removed test",
+        "allowed",
+        "emptied, allowed",
+        "new test",
+        "how to check",
+        "how to check, allowed",
+    ],
 )
 def test_changed_tests_prove_nothing(
     monkeypatch: pytest.MonkeyPatch,
@@ -220,18 +169,6 @@ def test_without_checks_a_patch_is_never_verified(
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_budget_that_is_used_up_ends_the_run(
-    monkeypatch: pytest.MonkeyPatch, start: Start, engine_of_turns: TurnEngine
-) -> None:
-    pause = pausing("budget_exceeded", "The budget of this thread (10 credits) is used up.")
-    use_agent(monkeypatch, pause, pause)
-    run = ended(engine_of_turns, start(budget=10))
-    assert (run.status, run.error_code, run.attempt_count, run.credits) == ("failed", "budget_exceeded", 1, 4)
-    assert item_of(run).status == "pending"
-    assert not db.session.scalars(select(Turn.id).where(Turn.ended_at.is_(None))).all()
-
-
-@pytest.mark.usefixtures("processes")
 def test_an_agent_that_runs_in_circles_gets_another_attempt(
     monkeypatch: pytest.MonkeyPatch, start: Start, engine_of_turns: TurnEngine
 ) -> None:
@@ -252,7 +189,7 @@ def test_stop_ends_the_agent_and_pays_what_it_cost(
     use_agent(monkeypatch, waiting_for_stop)
     run = start()
     for _ in range(2):
-        stop_run(caller, run.id)
+        assert stop_run(caller, run.id, engine_of_turns.owner).turns == []
         db.session.commit()
     run = ended(engine_of_turns, run)
     assert (run.status, run.error_code) == ("failed", "stopped")
@@ -298,7 +235,7 @@ def test_a_run_whose_worker_died_is_taken_over_where_it_was(
 ) -> None:
     agent = use_agent(monkeypatch, {"add.py": MENDED})
     run = start(run=False)
-    db.session.execute(update(Turn).values(lease_owner="gone:1", lease_until=text_past()))
+    db.session.execute(update(Turn).values(lease_owner="gone:1", lease_until=PAST))
     db.session.commit()
     engine_of_turns.tick()
     run = ended(engine_of_turns, run)
@@ -339,7 +276,7 @@ def test_an_error_on_our_side_fails_the_run_and_frees_the_item(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("models.insights.item_run_driving.judge", broken)
+    monkeypatch.setattr("models.insights.item_run_checking.judge", broken)
     run = ended(engine_of_turns, start())
     assert (run.status, run.error_code, item_of(run).status) == ("failed", "internal_error", "pending")
 
@@ -375,13 +312,6 @@ def test_checks_run_in_the_sandbox_of_this_server(
     assert (run.status, run.verified, run.attempt_count) == ("ready", True, 2), run.error
     assert "-1 != 3" in agent.prompts[1]
     assert [(each["kind"], each["exit_code"]) for each in run.checks or []] == [("test", 0)]
-
-
-def text_past() -> Any:
-    """A time that is over."""
-    from sqlalchemy import text
-
-    return text("clock_timestamp() - interval '5 seconds'")
 
 
 @pytest.mark.usefixtures("processes")

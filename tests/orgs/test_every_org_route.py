@@ -78,7 +78,7 @@ deployments.add_credential deployments.deploy_snapshot deployments.release deplo
 deployments.remove_resource deployments.save_ship_settings deployments.take_offline insights.add_decision insights.add_item
 insights.analyse_again insights.change insights.change_step insights.look_for_decisions insights.propose_steps insights.review
 insights.read_for_decisions insights.save_decision_settings insights.suggest_steps
-item_runs.apply item_runs.apply_rebase item_runs.begin_run item_runs.stop
+item_runs.apply item_runs.begin_rebase item_runs.begin_run item_runs.resume item_runs.save_checks item_runs.stop
 """
 """Answer 404 for what is not there, whatever the role; the tests of their rooms try their roles with rows."""
 THEMSELVES = """

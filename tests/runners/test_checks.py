@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from models.runners import Check, CommandResult, NoProcesses, all_passed, detect_checks, run_checks
+from models.runners import Check, CheckKind, CommandResult, NoProcesses, all_passed, detect_checks, run_checks
 from models.runners.check_running import MAX_OUTPUT, shortened_output
 from models.runners.workplace import Workplace
 from tests.runners.workplace_fakes import FakeWorkplace
@@ -134,12 +134,13 @@ def test_python_tests_without_configuration_run_with_pytest_or_unittest(files: d
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [({}, "without the network it fails"), ({"wheels/a-1-py3-none-any.whl": ""}, "in the tree")],
+    [({}, "allow it in the settings"), ({"wheels/a-1-py3-none-any.whl": ""}, "in the tree")],
 )
 def test_an_install_says_whether_it_needs_the_network(more: dict[str, str], words: str) -> None:
     install = detect_checks(FakeWorkplace({"requirements.txt": "a", "a.py": "", **more}))[0]
     assert install.kind == "install"
     assert words in install.note
+    assert install.hosts == (() if more else ("pypi.org", "files.pythonhosted.org"))
     assert ("--no-index --find-links wheels" in install.command) == bool(more)
 
 
@@ -170,6 +171,44 @@ def test_checks_run_in_order_and_stop_at_the_first_failure() -> None:
     assert results[1].seconds >= 1.5
     assert told == ["$ i\n", "fine\n", "$ b\n", "broken\n"]
     assert not all_passed(checks, results)
+
+
+def test_hosts_are_closed_after_the_installs() -> None:
+    place = FakeWorkplace()
+    run_checks(place, [Check("test", "t"), Check("install", "i"), Check("install", "j"), Check("build", "b")])
+    assert (place.ran, place.hosts_closed_after) == (["i", "j", "b", "t"], 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ends", "success", "flaky", "ran"),
+    [
+        ("test", ["failed", "passed"], True, True, 2),
+        ("test", ["failed", "failed"], False, False, 2),
+        ("test", ["passed"], True, False, 1),
+        ("test", ["timeout"], False, False, 1),
+        ("test", ["failed", "lost"], False, False, 2),
+        ("build", ["failed"], False, False, 1),
+    ],
+)
+def test_a_test_that_failed_runs_again_and_is_flaky_if_it_passes(
+    kind: CheckKind, ends: list[str], success: bool, flaky: bool, ran: int
+) -> None:
+    outcomes = {
+        "failed": CommandResult("exit", 1, "red\n", 1.0),
+        "passed": CommandResult("exit", 0, "green\n", 1.0),
+        "timeout": CommandResult("timeout", None, "", 1.0),
+        "lost": CommandResult("lost", None, "", 1.0),
+    }
+    place = FakeWorkplace()
+    left = [outcomes[each] for each in ends]
+    place.run = lambda command, **_: place.ran.append(command) or left.pop(0)  # type: ignore[method-assign, func-returns-value]
+    [result] = run_checks(place, [Check(kind, "t")], again=("test",))
+    assert (result.success, result.flaky, len(place.ran)) == (success, flaky, ran)
+    if flaky:
+        assert result.output.startswith("red\n\nIt failed. It ran again")
+        assert result.output.endswith("green\n")
+    if ends[-1] == "lost":
+        assert result.ended == "lost"
 
 
 def test_all_checks_green() -> None:

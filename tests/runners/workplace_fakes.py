@@ -21,6 +21,7 @@ class FakeWorkplace:
         }
         self.results = dict(results or {})
         self.ran: list[str] = []
+        self.hosts_closed_after: int | None = None
 
     def list(self, folder: str = "", *, limit: int = 1_000) -> Sequence[str]:
         start = f"{folder}/" if folder else ""
@@ -56,6 +57,10 @@ class FakeWorkplace:
         if on_output is not None:
             on_output(result.output)
         return result
+
+    def close_hosts(self) -> None:
+        if self.hosts_closed_after is None:
+            self.hosts_closed_after = len(self.ran)
 
     def stop(self) -> None: ...
 

@@ -5,6 +5,7 @@ call of `previewed_files`, which costs some queries for all of them together."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from models.core.errors import NotFound
@@ -90,7 +91,7 @@ def previewed_files(stored: StoredSync, paths: Collection[str]) -> list[Previewe
         path: draft_entry(each) for path in paths if (each := decisions.get(path)) and each["path"] == path
     }
     results = {path: entry_of(changes[path][3]) for path in paths if path in changes}
-    versions = _Versions(
+    versions = FileVersions(
         stored.project.account_id,
         (
             each
@@ -131,10 +132,15 @@ def _entries(
     return {path: merge_entry(entry) for path, entry in named.items() if entry is not None}
 
 
-class _Versions:
-    """The texts of entries, read at once."""
+class FileVersions:
+    """The texts of entries, read at once; those of `made` are at hand, by hash. Raises FilesUnavailable (503), BlobDamaged."""
 
-    def __init__(self, account_id: str, entries: Iterable[MergeEntry | None]) -> None:
+    def __init__(
+        self,
+        account_id: str,
+        entries: Iterable[MergeEntry | None],
+        made: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
         self._wanted: set[str] = set()
         left = MAX_ALL
         for entry in entries:
@@ -143,9 +149,11 @@ class _Versions:
             if entry.size <= min(left, MAX_SHOWN):
                 self._wanted.add(entry.hash)
                 left -= entry.size
-        self._bytes = dict(read_blobs(account_id, self._wanted)) if self._wanted else {}
+        missing = self._wanted - made.keys()
+        self._bytes = {**made, **(dict(read_blobs(account_id, missing)) if missing else {})}
 
     def of(self, entry: MergeEntry | None) -> FileVersion | None:
+        """What stands there, with its text; None where nothing does."""
         if entry is None or entry.hash is None:
             return FileVersion(entry) if entry else None
         if entry.hash not in self._wanted:

@@ -2,10 +2,10 @@
 
 Reads only. A preview of any state can be reviewed until it is deleted, a day after it expired."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy import select
 
@@ -135,10 +135,16 @@ def reviewed_decisions(stored: StoredSync, paths: Sequence[str]) -> dict[str, Re
     """The decisions about these paths, as many as the plan has of them, at most `MAX_COMPARED`. Raises FilesUnavailable (503), BlobDamaged."""
     known = {each["path"]: each for each in stored.preview.plan["decisions"]}
     wanted = [path for path in paths if path in known][:MAX_COMPARED]
+    takes_text = {path for path in wanted if known[path]["custom_mode"] is not None}
+    return reviewed_files(previewed_files(stored, wanted), takes_text)
+
+
+def reviewed_files(files: Iterable[PreviewedFile], takes_text: Container[str]) -> dict[str, ReviewedDecision]:
+    """By path what differs in files that a person decides about; `takes_text` are the paths that may get an own text."""
     budget, left = DiffBudget(), MAX_ALL_OWN
     found = {}
-    for each in previewed_files(stored, wanted):
-        own = _own_text(known[each.path], each, left)
+    for each in files:
+        own = _own_text(each, left) if each.path in takes_text else None
         left -= len(own.encode()) if own is not None else 0
         found[each.path] = _reviewed(each, budget, own)
     return found
@@ -148,13 +154,15 @@ def own_texts(stored: StoredSync, entered: Mapping[str, str]) -> dict[str, str]:
     """Texts that were written in a page, in which each line ends in a newline, in the shape that the file had: its line ends and byte order
     mark. Raises FilesUnavailable (503), BlobDamaged."""
     known = {each["path"] for each in stored.preview.plan["decisions"]}
-    found = {}
-    for each in previewed_files(stored, [path for path in entered if path in known]):
-        source = _own_source(each)
-        shape = shape_of(source.encode()) if source else TextShape(False, False, True)
-        data = entered[each.path].encode(errors="replace")
-        found[each.path] = shaped(data, shape._replace(final=True)).decode()
-    return found
+    files = previewed_files(stored, [path for path in entered if path in known])
+    return {each.path: own_text(each, entered[each.path]) for each in files}
+
+
+def own_text(file: PreviewedFile, entered: str) -> str:
+    """A text that was written in a page, in the shape that the file had."""
+    source = _own_source(file)
+    shape = shape_of(source.encode()) if source else TextShape(False, False, True)
+    return shaped(entered.encode(errors="replace"), shape._replace(final=True)).decode()
 
 
 def _tree(stored: StoredSync, manifest_hash: str) -> str | None:
@@ -205,10 +213,10 @@ def _own_source(file: PreviewedFile) -> str | None:
     return file.draft if file.draft is not None else next((text for text in sides if text is not None), None)
 
 
-def _own_text(decision: Mapping[str, Any], file: PreviewedFile, left: int) -> str | None:
-    """The text to begin one's own from, if the decision takes one and a text field keeps it as it is."""
+def _own_text(file: PreviewedFile, left: int) -> str | None:
+    """The text to begin one's own from, if a text field keeps it as it is."""
     source = _own_source(file)
-    if decision["custom_mode"] is None or source is None:
+    if source is None:
         return None
     data = source.encode()
     shape = shape_of(data)

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from models.insights import ActionItemRun
 from models.insights.item_run import MAX_ATTEMPTS
-from models.insights.item_run_applying import USE_PATCH, RunRebase
+from models.insights.item_run_reading import attempts_of
+from models.insights.item_run_rebasing import USE_PATCH, RunRebase
 from models.insights.item_run_starting import DEFAULT_BUDGET, MAX_BUDGET
 from models.insights.patch_text import PatchText
 from models.projects.merge import USE_WORKSPACE, MergeEntry
@@ -17,7 +18,7 @@ from views.web.body import Body, Missing
 from views.web.format import iso
 from views.web.operation import ResponseModel
 
-RunStatus = Literal["queued", "running", "ready", "failed", "applied"]
+RunStatus = Literal["queued", "running", "paused", "ready", "failed", "applied"]
 
 
 class NewRunBody(Body):
@@ -36,6 +37,15 @@ class NewRunBody(Body):
         None, description="Whether tests that are there, and files that say how to check, may change"
     )
     max_attempts: Missing[int] = Field(None, ge=1, le=MAX_ATTEMPTS)
+
+
+class ResumeRunBody(Body):
+    budget: Missing[int] = Field(
+        None,
+        ge=1,
+        le=MAX_BUDGET,
+        description="The new budget of all attempts in credits, with what they have spent; by default as it was",
+    )
 
 
 class RebaseBody(Body):
@@ -57,9 +67,19 @@ class RunCheck(ResponseModel):
     seconds: float
     ended: str = Field(description="`exit`, or why it was ended: `timeout`, `memory`, `output`, `disk`")
     exit_code: int | None
+    flaky: bool = Field(False, description="It failed, and passed when it ran again on the same files")
+    tree_hash: str | None = Field(None, description="The tree that it ran on")
+
+
+class AskedHost(ResponseModel):
+    host: str
+    allowed: bool = Field(description="Whether the project allows it to its checks")
 
 
 class RunAttempt(ResponseModel):
+    kind: Literal["agent", "rebase"] = Field(
+        description="What an agent did, or a merge with newer files that was checked again"
+    )
     number: int
     state: Literal["working", "checking", "passed", "failed", "lost"] = Field(
         description="`lost`: the server stopped during it, and it does not count"
@@ -67,7 +87,14 @@ class RunAttempt(ResponseModel):
     problem: str = Field(description="Why it failed; empty otherwise")
     report: str = Field(description="What the agent said of it")
     checks: list[RunCheck]
+    hosts: list[AskedHost] = Field(description="Hosts that an install asked for")
     tests_touched: list[str] = Field(description="Tests that were there and that it changed")
+    outside: list[str] = Field(
+        description="Changed files that the item does not name; none if it names no files"
+    )
+    base_manifest_hash: str | None = Field(
+        description="The files that it began with; others than the run's `base_manifest_hash` after a rebase"
+    )
     manifest_hash: str | None = Field(description="Its files")
     credits: int
 
@@ -89,8 +116,11 @@ class RunObject(ResponseModel):
         None, description="Changed paths that the diff does not show: links, and what is too large"
     )
     checks: Missing[list[RunCheck]] = Field(None, description="Those of the last attempt")
-    error: Missing[str] = None
+    error: Missing[str] = Field(None, description="Why it failed, or is paused")
     error_code: Missing[str] = None
+    returned: Missing[int] = Field(
+        None, description="Credits that were given back, because it failed on our side"
+    )
     started_at: Missing[datetime] = None
     completed_at: Missing[datetime] = None
     created_at: datetime
@@ -165,11 +195,12 @@ def run_json(run: ActionItemRun, patch: PatchText | None = None, *, whole: bool 
             for name in ("result_manifest_hash", "summary", "report", "checks", "error")
         },
         **{
-            name: getattr(run, name) for name in ("error_code", "verified", "doubts", "model", "operation_id")
+            name: getattr(run, name)
+            for name in ("error_code", "returned", "verified", "doubts", "model", "operation_id")
         },
         "patch": patch.text if patch else None,
         "patch_left_out": patch.left_out[:200] if patch else None,
-        "attempts": [_attempt_json(each) for each in run.attempts] if whole else None,
+        "attempts": [_attempt_json(each) for each in attempts_of(run)] if whole else None,
         **{name: iso(value) if value else None for name, value in times.items()},
     }
     return {

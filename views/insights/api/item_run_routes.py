@@ -9,9 +9,11 @@ from models.accounts.api_keys import check_use
 from models.accounts.key_format import present
 from models.core.db import db
 from models.insights.item_run import MAX_ATTEMPTS
-from models.insights.item_run_applying import apply_run, preview_rebase, rebase_run
+from models.insights.item_run_applying import apply_run
+from models.insights.item_run_control import resume_run, stop_run
 from models.insights.item_run_reading import own_run, run_patch, runs_of_item
-from models.insights.item_run_starting import DEFAULT_BUDGET, RunWishes, start_run, stop_run
+from models.insights.item_run_rebasing import preview_rebase, rebase_run
+from models.insights.item_run_starting import DEFAULT_BUDGET, RunWishes, start_run
 from models.insights.item_verbs import own_item
 from views.assistants.api.assistant_caller import expected_version
 from views.insights.api.insights_api_blueprint import bp
@@ -20,6 +22,7 @@ from views.insights.api.item_run_bodies import (
     NewRunBody,
     RebaseAnswer,
     RebaseBody,
+    ResumeRunBody,
     RunAnswer,
     RunList,
     rebase_json,
@@ -137,10 +140,48 @@ def get_run(run_id: str) -> Response:
     door=DOOR,
 )
 def end_run(run_id: str) -> Response:
-    """Stop a run. What it has spent is charged; one that has ended stays as it is."""
-    found = stop_run(project_caller(), run_id)
+    """Stop a run, a paused one too. What it has spent is charged; one that has ended stays as it is."""
+    engine = turn_engine()
+    stopped = stop_run(project_caller(), run_id, engine.owner)
+    answer = run_json(stopped.found.run, whole=True)
     db.session.commit()
-    return jsonify(run=run_json(found.run, whole=True))
+    for turn_id in stopped.turns:
+        engine.run(turn_id)
+    return jsonify(run=answer)
+
+
+@bp.post("/action-items/runs/<run_id>/resume")
+@limiter.limit(RUNS, key_func=key_caller)
+@Operation(
+    tag="Item runs",
+    caller="key",
+    scope=scopes.PROJECTS_WRITE,
+    parameters=[RUN_ID],
+    body=ResumeRunBody,
+    answers={
+        200: ("The run, which goes on", RunAnswer),
+        **NO_RUN,
+        **WRONG,
+        400: ("The body is not JSON, or the run is not paused (`INVALID_STATE`)", ProjectError),
+    },
+    door=DOOR,
+)
+def resume(run_id: str) -> Response:
+    """Let a run go on where it was paused, because its budget was used up or the account had no credits. The body may be left out.
+
+    What was spent before counts. If nothing has changed, it pauses again.
+    """
+    caller = project_caller()
+    own_run(caller, run_id, "edit_projects")
+    body = parse(ResumeRunBody, read_json() if request.content_length else {})
+    engine = turn_engine()
+    resumed = resume_run(caller, run_id, owner=engine.owner, key=present(api_key() or ""), budget=body.budget)
+    check_use(require_key().key, scopes.CHAT, request.remote_addr)
+    answer = run_json(resumed.found.run, whole=True)
+    db.session.commit()
+    for turn_id in resumed.turns:
+        engine.run(turn_id)
+    return jsonify(run=answer)
 
 
 @bp.post("/action-items/runs/<run_id>/apply")
@@ -191,31 +232,36 @@ def rebase_preview(run_id: str) -> Response:
     parameters=[RUN_ID, IF_MATCH],
     body=RebaseBody,
     answers={
-        200: ("The workspace has the merged files", AppliedRun),
+        200: ("The run, whose checks run again", RunAnswer),
         **NO_RUN,
         **WRONG,
         **NOT_READY,
-        409: f"The patch and the workspace changed the same places (`REBASE_CONFLICT`): `details.conflicts` need decisions. {MOVED}",
+        409: f"The patch and the workspace changed the same places (`REBASE_CONFLICT`): `details.conflicts` need decisions. The workspace has all of"
+        f" the patch (`NOTHING_LEFT`), or another run of the item is in progress (`RUN_IN_PROGRESS`). {MOVED}",
         413: "The account stores as many bytes as it may (`QUOTA_EXCEEDED`)",
         503: "The files are not available at the moment",
     },
     door=DOOR,
 )
 def rebase(run_id: str) -> Response:
-    """Merge the patch of a ready run with what its workspace has now, and apply it. The body may be left out.
+    """Merge the patch of a ready run with what its workspace has now. The body may be left out.
 
-    The checks ran before the merge: run them again on what results.
+    The workspace does not move: the checks run again on what results, and apply it once the run is ready again.
     """
     caller = project_caller()
     own_run(caller, run_id, "edit_projects")
     body: Any = parse(RebaseBody, read_json() if request.content_length else {})
-    _, operation = rebase_run(
+    engine = turn_engine()
+    run, turn = rebase_run(
         caller,
         run_id,
-        cli_mover(caller),
+        key=present(api_key() or ""),
+        owner=engine.owner,
         decisions=body.decisions,
         custom=body.custom_values,
         expected=expected_version(),
     )
+    answer, turn_id = run_json(run, whole=True), turn.id
     db.session.commit()
-    return jsonify(success=True, operation_id=operation.id)
+    engine.run(turn_id)
+    return jsonify(run=answer)

@@ -3,6 +3,8 @@
 from views.insights.pages import (
     decision_pages,
     inbox_pages,
+    item_check_pages,
+    item_rebase_pages,
     item_run_pages,
     model_pages,
     next_step_pages,
@@ -14,6 +16,8 @@ __all__ = [
     "bp",
     "decision_pages",
     "inbox_pages",
+    "item_check_pages",
+    "item_rebase_pages",
     "item_run_pages",
     "model_pages",
     "next_step_pages",

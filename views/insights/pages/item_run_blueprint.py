@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import ParamSpec
 
-from flask import Blueprint, g
+from flask import Blueprint, g, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts.key_format import PresentedKey, present
@@ -51,6 +51,11 @@ def viewed_run(project_id: str, run_id: str, capability: str = "see_projects") -
     if found.project.id != project.id:
         raise run_not_found()
     return found
+
+
+def run_address(found: FoundRun) -> str:
+    """Where the page of a run is."""
+    return url_for("item_runs.run", project_id=found.project.id, run_id=found.run.id)
 
 
 def check_spending() -> None:

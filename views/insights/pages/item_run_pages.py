@@ -1,7 +1,8 @@
-"""Runs of action items in the browser: start one, watch it, and apply, rebase or stop it."""
+"""Runs of action items in the browser: start one, watch it, stop it or let it go on, and apply its patch."""
 
+import hashlib
+import json
 from collections.abc import Mapping
-from typing import Any
 
 from flask import current_app, request, url_for
 from flask.typing import ResponseReturnValue
@@ -9,15 +10,18 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db
 from models.core.errors import DomainError, Invalid
 from models.insights.item_listing import computed_items, source_of
-from models.insights.item_run_applying import USE_PATCH, BaseChanged, apply_run, preview_rebase, rebase_run
+from models.insights.item_run import ActionItemRun
+from models.insights.item_run_applying import BaseChanged, apply_run
+from models.insights.item_run_control import resume_run, stop_run
 from models.insights.item_run_reading import (
-    FoundRun,
     WrongState,
+    attempts_of,
     files_now,
     runs_of_item,
     runs_page,
+    taken_back,
 )
-from models.insights.item_run_review import reviewed_conflicts, reviewed_patch
+from models.insights.item_run_review import reviewed_patch
 from models.insights.item_run_starting import (
     DEFAULT_BUDGET,
     MAX_BUDGET,
@@ -25,11 +29,9 @@ from models.insights.item_run_starting import (
     default_level,
     run_quote,
     start_run,
-    stop_run,
 )
 from models.insights.item_verbs import item_in, item_not_found
 from models.projects import Project
-from models.projects.merge import USE_WORKSPACE, MergeLabel
 from models.projects.project_listing import people_of
 from models.runners.isolation_levels import levels
 from models.runners.workplace import LEVELS, Level
@@ -37,12 +39,12 @@ from views.gateway.api.model_calls import gateway
 from views.insights.pages.item_run_blueprint import (
     check_spending,
     may_spend,
+    run_address,
     run_form,
     run_page,
     session_key,
     viewed_run,
 )
-from views.projects.api.sync_bodies import REASONS
 from views.projects.pages.project_blueprint import (
     entered,
     viewed_project,
@@ -50,26 +52,17 @@ from views.projects.pages.project_blueprint import (
     viewer_may,
     web_mover,
 )
+from views.threads.pages.thread_forms import credits_of
 from views.turns.api import turn_engine
 from views.web.format import number
-from views.web.htmx import render, see_other, toast
+from views.web.htmx import render, see_other, toast, wants_fragment
 from views.web.keyset import cursor, cursor_text
 
 PAGE = 50
-MAX_CHOICES = 100
-"""Conflicts that a form decides; a patch with more is one for the API."""
 MAX_SUGGESTED = 400
 STARTS = "30/minute;500/day"
 FIELDS = (("level", "level-virtual", "Level"), ("model", "model", "Model"), ("budget", "budget", "Budget"))
 """Fields of the form that may be wrong: their name, id and label."""
-LABELS = {
-    MergeLabel.SAME: "both made this change",
-    MergeLabel.ONE_SIDED: "as the patch has it",
-    MergeLabel.RENAMED: "moved",
-    MergeLabel.LINES: "merged by lines",
-    MergeLabel.STRUCTURE: "merged by structure",
-    MergeLabel.KEYS: "merged by key",
-}
 
 
 @run_page("/runs")
@@ -121,37 +114,49 @@ def begin_run(project_id: str, item_id: str) -> ResponseReturnValue:
 
 @run_page("/runs/<run_id>")
 def run(project_id: str, run_id: str) -> ResponseReturnValue:
-    """A run: how it goes, its attempts and checks, and its patch. Raises NotFound, Forbidden, FilesUnavailable (503)."""
+    """A run: how it goes, its attempts and checks, and its patch. Query: `seen`, for a fragment only if there is news. Raises NotFound, Forbidden,
+    FilesUnavailable (503)."""
     found = viewed_run(project_id, run_id)
-    project, row = found.project, found.run
-    others = [each for each in runs_of_item(found.item.id) if each.id != row.id]
-    return render(
-        "insights/item_run.html",
-        partial="insights/_item_run.html",
-        project=project,
-        workspace=found.workspace,
-        item=found.item,
-        run=row,
-        moved=row.status == "ready" and files_now(project, found.workspace) != row.base_manifest_hash,
-        gone=found.workspace.deleted_at is not None,
-        changes=None if row.active else reviewed_patch(project, row),
-        people=people_of([row.user_id]),
-        others=others[:10],
-        may_edit=viewer_may("edit_projects"),
-        may_spend=may_spend(),
-    )
+    if wants_fragment() and request.args.get("seen") == _mark(found.run):
+        return "", 204
+    return _page(project_id, run_id)
 
 
 @run_form("/runs/<run_id>/stop")
 def stop(project_id: str, run_id: str) -> ResponseReturnValue:
     """Stop a run; one that has ended stays as it is. Raises NotFound, Forbidden."""
     found = viewed_run(project_id, run_id, "edit_projects")
-    stop_run(viewer(), found.run.id)
+    engine = turn_engine()
+    stopped = stop_run(viewer(), found.run.id, engine.owner)
+    active = found.run.active
     db.session.commit()
-    toast(
-        "The run stops. What it has spent is charged." if found.run.active else "The run has ended already."
-    )
-    return see_other(_address(found))
+    for turn_id in stopped.turns:
+        engine.run(turn_id)
+    toast("The run stops. What it has spent is charged." if active else "The run has ended already.")
+    return see_other(run_address(found))
+
+
+@run_form("/runs/<run_id>/resume", STARTS)
+def resume(project_id: str, run_id: str) -> ResponseReturnValue:
+    """Let a paused run go on, with a new `budget` in credits if one is entered. 422 for one that it has spent. Raises NotFound, Forbidden."""
+    found = viewed_run(project_id, run_id, "edit_projects")
+    check_spending()
+    engine = turn_engine()
+    try:
+        resumed = resume_run(
+            viewer(), found.run.id, owner=engine.owner, key=session_key(), budget=credits_of("budget")
+        )
+    except WrongState as error:
+        db.session.rollback()
+        toast(error.message, "bad")
+        return see_other(run_address(found))
+    except Invalid as error:
+        db.session.rollback()
+        return _page(project_id, run_id, entered("budget"), error.message)
+    db.session.commit()
+    for turn_id in resumed.turns:
+        engine.run(turn_id)
+    return see_other(run_address(found))
 
 
 @run_form("/runs/<run_id>/apply")
@@ -163,96 +168,45 @@ def apply(project_id: str, run_id: str) -> ResponseReturnValue:
     except (BaseChanged, WrongState) as error:
         db.session.rollback()
         toast(error.message, "bad")
-        return see_other(_address(found))
+        return see_other(run_address(found))
     db.session.commit()
     toast(f"The patch is in “{found.workspace.name[:80]}”. This can be undone.")
-    return see_other(_address(found))
+    return see_other(run_address(found))
 
 
-@run_page("/runs/<run_id>/rebase")
-def rebase(project_id: str, run_id: str) -> ResponseReturnValue:
-    """What the patch would change in what the workspace has now, with the form that decides and does it. Raises NotFound, Forbidden,
-    FilesUnavailable (503)."""
-    return _rebase(viewed_run(project_id, run_id), {})
-
-
-@run_form("/runs/<run_id>/rebase")
-def apply_rebase(project_id: str, run_id: str) -> ResponseReturnValue:
-    """Merge the patch with what the workspace has now. 422 with the answers so far if some are missing. Raises NotFound, Forbidden,
-    FilesUnavailable (503)."""
-    found = viewed_run(project_id, run_id, "edit_projects")
-    choices = _choices()
-    version = entered("version")
-    expected = int(version) if version.isascii() and version.isdigit() and len(version) < 10 else None
-    try:
-        rebase_run(viewer(), found.run.id, web_mover(), decisions=choices, expected=expected)
-    except WrongState as error:
-        db.session.rollback()
-        toast(error.message, "bad")
-        return see_other(_address(found))
-    except DomainError as error:
-        db.session.rollback()
-        problem = "Choose for each file below." if error.code == "rebase_conflict" else error.message
-        return _rebase(viewed_run(project_id, run_id), choices, problem=problem)
-    db.session.commit()
-    toast(f"The patch is in “{found.workspace.name[:80]}”, merged. This can be undone.")
-    return see_other(_address(found))
-
-
-def _rebase(found: FoundRun, chosen: Mapping[str, str], problem: str = "") -> ResponseReturnValue:
-    impossible, merged = "", None
-    try:
-        merged = preview_rebase(viewer(), found.run.id)
-    except WrongState as error:
-        toast(error.message, "bad")
-        return see_other(_address(found))
-    except DomainError as error:
-        if error.status >= 500:
-            raise
-        impossible = error.message
-    shown: dict[str, Any] = {"conflicts": [], "changes": [], "warnings": [], "version": 0, "too_many": False}
-    if merged is not None:
-        decisions = merged.merge.decisions
-        conflicts = reviewed_conflicts(merged, MAX_CHOICES)
-        shown = {
-            "conflicts": [
-                (each, REASONS[each.reason].replace("Both sides", "The patch and the workspace"))
-                for each in conflicts
-            ],
-            "changes": [
-                (path, LABELS.get(each.label, ""), each.result is None)
-                for path, each in merged.merge.paths.items()
-                if each.decision is None and path in merged.paths
-            ][:500],
-            "warnings": merged.merge.warnings[:50],
-            "version": merged.version,
-            "too_many": len(decisions) > MAX_CHOICES,
-        }
+def _page(project_id: str, run_id: str, budget: str = "", problem: str = "") -> ResponseReturnValue:
+    """The page of a run; with what is wrong with the budget that was entered, 422."""
+    found = viewed_run(project_id, run_id)
+    project, row = found.project, found.run
+    others = [each for each in runs_of_item(found.item.id) if each.id != row.id]
     return render(
-        "insights/item_run_rebase.html",
+        "insights/item_run.html",
+        partial="insights/_item_run.html",
         status=422 if problem else 200,
-        project=found.project,
+        project=project,
         workspace=found.workspace,
         item=found.item,
-        run=found.run,
-        impossible=impossible,
+        run=row,
+        attempts=attempts_of(row),
+        mark=_mark(row),
+        moved=row.status == "ready" and files_now(project, found.workspace) != row.base_manifest_hash,
+        gone=found.workspace.deleted_at is not None,
+        undone=row.status == "applied" and taken_back(row),
+        changes=None if row.active else reviewed_patch(project, row),
+        people=people_of([row.user_id]),
+        others=others[:10],
+        budget=budget or str(min(max(row.budget, row.credits) * 2, MAX_BUDGET)),
         problem=problem,
-        chosen=chosen,
         may_edit=viewer_may("edit_projects"),
-        **shown,
+        may_spend=may_spend(),
     )
 
 
-def _choices() -> dict[str, str]:
-    """The answers of the form by path: fields `path-1` and `choice-1`, and so on."""
-    found = {}
-    for place in range(1, MAX_CHOICES + 1):
-        path = request.form.get(f"path-{place}")
-        if path is None:
-            break
-        if (choice := request.form.get(f"choice-{place}")) in (USE_PATCH, USE_WORKSPACE):
-            found[path] = choice
-    return found
+def _mark(run: ActionItemRun) -> str:
+    """Is the same as long as the page of an active run says the same."""
+    attempts = [(each["number"], each["state"], each["problem"]) for each in run.attempts]
+    facts = json.dumps([run.status, run.error, run.credits, run.budget, attempts])
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 def _form(
@@ -304,7 +258,3 @@ def _wishes(values: Mapping[str, str]) -> RunWishes:
     return RunWishes(
         chosen, values["model"] or None, int(text), allow_test_changes=bool(values["allow_test_changes"])
     )
-
-
-def _address(found: FoundRun) -> str:
-    return url_for("item_runs.run", project_id=found.project.id, run_id=found.run.id)
