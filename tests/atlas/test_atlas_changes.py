@@ -161,9 +161,12 @@ def test_a_changed_map_is_the_one_that_is_made_from_nothing(
     chance, files = random.Random(seed), POLYGLOT
     delta = index_planning.tree_delta
     parts: list[Any] = []
-    monkeypatch.setattr(
-        index_planning, "tree_delta", lambda *args: parts.append(found := delta(*args)) or found
-    )
+
+    def noted(*args: Any) -> Any:
+        parts.append(delta(*args))
+        return parts[-1]
+
+    monkeypatch.setattr(index_planning, "tree_delta", noted)
     for step in range(12):
         files = changed(chance, files)
         store(session, alice.id, shop, files)
