@@ -6,11 +6,13 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from models.core.db import db
-from models.deployments import Deployment
+from models.deployments import Deployment, deployment_finished
 from models.insights.item_listing import ListedItem, register_item_source
+from models.insights.item_storing import resolve_items
 from models.projects import Project, Workspace
 from models.projects.snapshots.stored_objects import among
 
+SOURCE = "deploy"
 MAX_FAILURES = 100
 MAX_ERROR = 2_000
 
@@ -52,4 +54,11 @@ def deploy_items(projects: Sequence[Project]) -> Iterator[ListedItem]:
         )
 
 
-register_item_source("deploy", deploy_items)
+@deployment_finished.connect
+def _resolve_stored(deployment: Deployment) -> None:
+    """What was stored of failures, because somebody works on one, is over once a later deployment is live."""
+    if deployment.state == "live":
+        resolve_items(deployment.workspace_id, SOURCE)
+
+
+register_item_source(SOURCE, deploy_items)

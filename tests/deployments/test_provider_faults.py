@@ -8,9 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.deployments import Deployment, provider_calls
+from models.insights import ActionItem
+from models.insights.item_verbs import kept_item
+from models.ledger import Account
 from tests.deployments.deployment_calls import SITE, SiteCalls
 from tests.deployments.provider_runs import PLACES, choose, log_of, newest, reach, step
 from tests.fakes.deploy_providers import FakeProviders, providers
+from tests.projects.project_rows import caller_of
 
 __all__ = ["providers"]
 
@@ -247,3 +251,31 @@ def test_a_credential_that_is_removed_meanwhile_fails_it(
             f"Add a token of {NAMES[place]} under Connections.",
         )
     assert session.query(Deployment).filter_by(state="live").count() == 0
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_item_of_a_failure_ends_when_a_later_deployment_is_live(
+    pier: SiteCalls,
+    session: OrmSession,
+    providers: FakeProviders,
+    begin: Callable[[str], None],
+    place: str,
+) -> None:
+    begin(place)
+    providers.fault = (418, {})
+    failed = step(session)
+    listed = pier.api("get", "/action-items")[1]["items"]
+    assert [each["id"] for each in listed] == [f"deploy-{failed.id}"]
+    # somebody works on it, so it is stored
+    caller = caller_of(failed.user_id or "", Account(user_id=failed.user_id))
+    stored = kept_item(caller, f"deploy-{failed.id}").item
+    session.commit()
+    assert stored.status == "pending"
+    providers.fault = None
+    pier.deploy()
+    row = step(session)
+    if place == "webhook":
+        pier.api("post", f"/infrastructure/deployments/{row.id}/status", {"status": "success"})
+    assert newest(session).state == "live"
+    assert pier.api("get", "/action-items")[1]["items"] == []
+    assert session.get_one(ActionItem, stored.id).status == "resolved"

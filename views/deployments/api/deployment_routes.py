@@ -25,7 +25,7 @@ from views.deployments.api.deployments_api_blueprint import (
 )
 from views.projects.api.project_bodies import Success
 from views.projects.api.projects_api_blueprint import CHANGES, DOOR, WORKSPACE_ID, WRONG, project_caller
-from views.web.body import Body, Missing, read
+from views.web.body import Body, read
 from views.web.format import iso
 from views.web.guards import key_caller, limiter
 from views.web.operation import Operation, ResponseModel, query
@@ -34,11 +34,11 @@ MOST, DEFAULT = 100, 30
 
 
 class SettingsChange(Body):
-    """Omitted keys stay, null clears."""
+    """Omitted keys stay, null brings the default back."""
 
     adapter: str | None = Field(None, description="`static`, `cloudflare`, `railway` or `webhook`")
-    auto_deploy: Missing[bool] = Field(None, description="Deploy each time the head of the workspace moves")
-    run_checks: Missing[bool] = Field(
+    auto_deploy: bool | None = Field(None, description="Deploy each time the head of the workspace moves")
+    run_checks: bool | None = Field(
         None, description="Run the checks of the files before it deploys by itself; if one fails, it does not"
     )
     runtime_override: str | None = None

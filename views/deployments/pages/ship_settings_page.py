@@ -50,7 +50,13 @@ def save_ship_settings(project_id: str) -> ResponseReturnValue:
             viewer(),
             workspace.id,
             {**changes, **{name: bool(values[name]) for name in SWITCHES}}
-            | ({"webhook_secret": secret} if secret else {}),
+            | (
+                {"webhook_secret": secret}
+                if secret
+                else {"webhook_secret": None}
+                if entered("forget_secret")
+                else {}
+            ),
         )
         if values["site_name"] and site_hosts() is not None:
             name_site(viewer(), workspace.id, values["site_name"])
