@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_site_beyond_its_requests_says_when_to_come_back(
     limited = meter(stoa_site_requests_per_second=1)
     assert app.wsgi_app.__class__.__name__ == "_SiteHosts"
     monkeypatch.setattr(app.wsgi_app, "_meter", limited)
-    monkeypatch.setattr(site_traffic.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(site_traffic, "time", SimpleNamespace(monotonic=lambda: 100.0))
     statuses = [fetch(pier.client, host).status_code for _ in range(7)]
     assert statuses == [200] * 5 + [429] * 2
     refused = fetch(pier.client, host)
@@ -87,7 +88,7 @@ def test_a_site_beyond_its_requests_says_when_to_come_back(
     assert refused.headers["Cache-Control"] == "no-store"
     other = fetch(pier.client, f"nothing-here.{host.partition('.')[2]}")
     assert other.status_code == 404
-    monkeypatch.setattr(site_traffic.time, "monotonic", lambda: 101.0)
+    monkeypatch.setattr(site_traffic, "time", SimpleNamespace(monotonic=lambda: 101.0))
     assert [fetch(pier.client, host).status_code for _ in range(2)] == [200, 429]
     limited.flush()
     session.rollback()
