@@ -309,7 +309,7 @@ def test_secrets_are_in_no_log_answer_row_or_export(
     seen += [alice.browser.get(f"{ship}{page}").text for page in ("", "/connections")]
     seen.append(str(pier.api("get", "/action-items")))
     session.rollback()
-    tables = "provider_credential infrastructure_resource deployment deployment_log_line project_event"
+    tables = "provider_credential infrastructure_resource deployment deployment_log_line"
     seen += [str(session.execute(text(f"SELECT * FROM {each}")).all()) for each in tables.split()]
     seen.append(str(session.execute(text("SELECT args FROM procrastinate_jobs")).all()))
     seen += ["".join(each.chunks(alice.id)) for each in export_files()]
