@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from models.atlas.atlas_indexing import lock_map
 from models.atlas.atlas_storing import store_concepts
+from models.atlas.atlas_correction import held_corrections
 from models.atlas.atlas_tables import AtlasConcept, AtlasIndex
 from models.atlas.tree_concepts import FoundConcept
 from models.core.db import db
@@ -73,7 +74,7 @@ def keep_capabilities(project: Project, answer: str, model: str, request_id: str
 
 def capabilities_of(project_id: str) -> Sequence[AtlasConcept]:
     """What a model said that a project is able to do, in its order."""
-    found = _concepts(project_id, "capability", MOST)
+    found = held_corrections(project_id).shown(_concepts(project_id, "capability", MOST))
     return sorted(found, key=lambda each: (each.details or {}).get("place", 0))
 
 
