@@ -73,7 +73,8 @@ def words_request(project: Project, subject: WordsSubject, model: str) -> WordsR
         "parts": _parts(project, subject),
         "files": _files(project, subject, shown),
     }
-    at = state.snapshot.id if state.snapshot else state.workspace and state.workspace.current_snapshot_id
+    head = state.workspace.current_snapshot_id if state.workspace else None
+    at = state.snapshot.id if state.snapshot else head
     body = {
         "model": model,
         "max_tokens": MAX_TOKENS,
@@ -99,11 +100,8 @@ def _chosen(project: Project, subject: WordsSubject, tree: str) -> list[Entry]:
         return [found[path] for path in paths if path in found]
     files = tree_concepts(tree_entries(project.account_id, tree)).files
     key = (subject.concept_id or "").partition(":")[2]
-    inside = {
-        "module": lambda path: module_of(path) == key,
-        "system": lambda path: system_of(path) == key,
-    }.get(subject.kind, lambda path: True)
-    chosen = [entry for path, entry in files.items() if inside(path)]
+    part_of = {"module": module_of, "system": system_of}.get(subject.kind)
+    chosen = [entry for path, entry in files.items() if part_of is None or part_of(path) == key]
     if not chosen:
         raise gone
     query = select(AtlasConcept.id, AtlasConcept.importance).where(

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 from sqlalchemy import select
 
+from models.atlas.atlas_correction import held_corrections
 from models.atlas.atlas_indexing import lock_map
 from models.atlas.atlas_storing import store_concepts
-from models.atlas.atlas_correction import held_corrections
 from models.atlas.atlas_tables import AtlasConcept, AtlasIndex
 from models.atlas.tree_concepts import FoundConcept
 from models.core.db import db
