@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
-from models.conversations.turn_reversal import operation_of_turn
 from models.core.db import db, now
 from models.core.errors import Conflict, NotFound
 from models.insights.action_item import ActionItem
 from models.insights.item_run import ACTIVE_RUNS, ActionItemRun
 from models.insights.item_run_reading import locked_run
-from models.ledger import Account, CreditLedger
+from models.ledger import Account
 from models.ledger.credit_operations import grant
 from models.turns import ENDED, Turn
 from models.turns.turn_stops import stop_turns
@@ -59,7 +58,7 @@ def owed_runs() -> Sequence[str]:
 
 
 def return_charges(run_id: str) -> int | None:
-    """Give back what a run has cost that failed on our side, without what its turns got back already: one entry of the ledger, once however often
+    """Give back what a run has cost that failed on our side, without turns that failed on our side themselves, whose own entries do: one entry of the ledger, once however often
     it is called. Returns the credits; None while an agent of it still works, or if nothing is owed. Call it at the begin of a transaction:
     the account's lock comes before all others. Flushes."""
     run = db.session.get(ActionItemRun, run_id)
@@ -68,7 +67,7 @@ def return_charges(run_id: str) -> int | None:
     turns = db.session.scalars(select(Turn).where(Turn.id.in_(_turn_ids(run)))).all()
     if any(turn.state not in ENDED for turn in turns):
         return None
-    credits = sum(turn.credits or 0 for turn in turns) - _returned_before(turns)
+    credits = sum(turn.credits or 0 for turn in turns if not _returns_itself(turn))
     given = _give(turns[0], run, credits) if credits > 0 else 0
     locked = locked_run(run_id)
     if locked is not None and locked[1].returned is None:
@@ -96,11 +95,10 @@ def _give(turn: Turn, run: ActionItemRun, credits: int) -> int:
     return credits
 
 
-def _returned_before(turns: Sequence[Turn]) -> int:
-    """What was given back of single turns."""
-    operations = [operation_of_turn(turn.id) for turn in turns]
-    given = select(func.sum(CreditLedger.principal)).where(CreditLedger.operation_id.in_(operations))
-    return int(db.session.scalar(given) or 0)
+def _returns_itself(turn: Turn) -> bool:
+    """Whether the conversation may give back what a turn has cost, at once or once its calls are settled (`turn_reversal`). Of a failed turn
+    nothing is given back here, so nothing ever is twice."""
+    return turn.state == "failed"
 
 
 def _turn_ids(run: ActionItemRun) -> list[str]:
