@@ -211,8 +211,9 @@ class SandboxProcess:
     def _disk_full(self) -> Ended | None:
         if not self._watched:
             return None
-        if shutil.disk_usage(self._watched[0]).free < FREE_BYTES:
-            return "disk"
+        with contextlib.suppress(FileNotFoundError):  # removed, so the command has ended
+            if shutil.disk_usage(self._watched[0]).free < FREE_BYTES:
+                return "disk"
         if self._home is not None and disk_bytes([self._home[0]], self._home[1]) > self._home[1]:
             return "disk"
         return "disk" if disk_bytes(self._watched, self.limits.disk_bytes) > self.limits.disk_bytes else None
