@@ -35,7 +35,7 @@ from views.atlas.api.atlas_bodies import (
     hit_json,
     link_json,
 )
-from views.insights.api.insights_api_blueprint import RULES, asked_model, said
+from views.insights.api.insights_api_blueprint import asked_model, said
 from views.projects.api.projects_api_blueprint import DOOR, WRONG, project_caller
 from views.web.body import Body, parse, read, read_json
 from views.web.guards import key_caller, limiter
@@ -112,14 +112,14 @@ def index_map(project_id: str) -> Response:
     """
     project = own_project(project_caller(), project_id, "edit_projects")
     body = parse(IndexRequest, read_json() if request.content_length else {})
-    model = asked_model() if request.args.get("model") else RULES
+    model = asked_model() if request.args.get("model") else None
     counts = index_project(transaction, project.id, body.max_files)
     if counts.unread or counts.embeddings < counts.chunks:
         request_index(project.id, soon=True)
         db.session.commit()
     facts: dict[str, Any] = counts._asdict()
     error = None
-    if model != RULES:
+    if model is not None:
         try:
             facts["concepts"] += _name_capabilities(project, model)
         except ModelFailed as failure:
