@@ -69,7 +69,9 @@ def _traffic(owner_id: str) -> Iterator[Mapping[str, Any]]:
 
 def _credentials(owner_id: str) -> Iterator[Mapping[str, Any]]:
     row = ProviderCredential
-    query = select(row.id, row.provider, row.last_four, row.about, row.created_at, row.updated_at)
+    query = select(
+        row.id, row.provider, row.last_four, row.about.label("about"), row.created_at, row.updated_at
+    )
     return batches(query.where(row.account_id == owner_id), row.id)
 
 

@@ -276,37 +276,52 @@ def test_a_deployment_of_which_nothing_is_heard_fails(
     assert newest(session).state == "failed"
 
 
-def test_secrets_are_in_no_log_answer_or_row(
+def test_secrets_are_in_no_log_answer_row_or_export(
     pier: SiteCalls,
     session: OrmSession,
     providers: FakeProviders,
     alice: Person,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     value = "value-of-a-variable-99"
     pier.api(
         "post", f"/projects/{pier.project}/env-vars", {"key": "TOKEN", "value": value, "is_secret": True}
     )
-    seen = [str(pier.api("post", CREDENTIALS, {"provider": "cloudflare", "api_token": GOOD}))]
     pier.push(SITE)
+    providers.railway.log = f"TOKEN={value} {GOOD}"
+    seen = [str(pier.api("post", CREDENTIALS, {"provider": "cloudflare", "api_token": GOOD}))]
+    seen.append(str(pier.api("post", CREDENTIALS, {"provider": "railway", "api_token": GOOD})))
     hook = {"webhook_url": f"{providers.address}/ci", "webhook_secret": SECRET}
-    for adapter in ("webhook", "cloudflare", "static"):
-        seen.append(str(pier.change(adapter=adapter, **hook)))
-        made = pier.deploy()["deployment_id"]
-        run_jobs(session)
-        seen.append(str(pier.api("get", f"/infrastructure/deployments/{made}/logs")))
-        seen.append(alice.browser.get(f"/projects/{pier.project}/ship/deployments/{made}").text)
+    faults: list[tuple[int, dict[str, str]] | str | None] = [None, (500, {}), (401, {}), "garbage"]
+    for place in ("webhook", "cloudflare", "railway", "static"):
+        seen.append(str(pier.change(adapter=place, **hook)[0]))
+        for fault in faults:
+            providers.fault = fault
+            made = pier.deploy()["deployment_id"]
+            step(session, 5)
+            path = f"/infrastructure/deployments/{made}"
+            seen += [str(pier.api("get", f"{path}{part}")) for part in ("", "/logs", "/provider-logs")]
+            page = f"/projects/{pier.project}/ship/deployments/{made}"
+            seen += [alice.browser.get(f"{page}{part}").text for part in ("", "/provider")]
+    providers.fault = None
     ship = f"/projects/{pier.project}/ship"
-    seen += [alice.browser.get(f"{ship}{page}").text for page in ("", "/settings", "/connections")]
+    seen += [alice.browser.get(f"{ship}{page}").text for page in ("", "/connections")]
+    seen.append(str(pier.api("get", "/action-items")))
     session.rollback()
-    tables = "provider_credential infrastructure_resource deployment_setting deployment deployment_log_line"
+    tables = "provider_credential infrastructure_resource deployment deployment_log_line"
     seen += [str(session.execute(text(f"SELECT * FROM {each}")).all()) for each in tables.split()]
     seen.append(str(session.execute(text("SELECT args FROM procrastinate_jobs")).all()))
+    seen += ["".join(each.chunks(alice.id)) for each in export_files()]
     seen.append(caplog.text)
     for secret in (GOOD, SECRET, value):
         assert [text for text in seen if secret in text] == []
+    files = {each.name: "".join(each.chunks(alice.id)) for each in export_files()}
+    assert files["deployments.csv"].count(pier.project) == 16
+    assert "Variables, by name: TOKEN." in files["deployment_logs.jsonl"]
+    assert "127.0.0.1" in files["deployment_settings.csv"]
+    assert files["provider_credentials.jsonl"].count('"last_four": "5678"') == 2
+    assert "railway" in files["infrastructure_resources.csv"]
 
 
 def test_an_export_holds_only_what_is_ones_own(
