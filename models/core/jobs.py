@@ -638,13 +638,22 @@ def run_deployment(id: str) -> None:
     provider_deploying.run_deployment(id)
 
 
+@queue.task(name="deployments.build", retry=Backoff(5, 60, 600))
+def build_deployment(id: str) -> None:
+    """Build a deployment and release it; a repetition builds again."""
+    from models.deployments import build_running
+
+    build_running.run_build(id)
+
+
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="deployments.sweep", queueing_lock="deployments.sweep", retry=Backoff(60, 600))
 def sweep_deployments(timestamp: int) -> None:
     """Let deployments fail of which nothing was heard for too long, and forget old traffic of sites."""
-    from models.deployments import provider_deploying, site_traffic
+    from models.deployments import process_release, provider_deploying, site_traffic
 
     provider_deploying.fail_silent(now())
+    process_release.fail_unstarted(now())
     site_traffic.forget_traffic(now())
 
 

@@ -13,19 +13,23 @@ from models.projects.project_ids import new_id
 
 STATES = (
     *("queued", "building", "releasing", "checking"),
-    *("live", "failed", "rolled_back", "stopped"),
+    *("live", "restarting", "failed", "rolled_back", "stopped"),
 )
-"""`stopped`: a newer one replaced it, or it was taken offline; `rolled_back`: an earlier one was released again instead."""
+"""`restarting`: its process ended, or does not answer, and is started again; `stopped`: a newer one replaced it, or it was taken offline;
+`rolled_back`: an earlier one was released again instead."""
 UNDER_WAY = STATES[:4]
+SHOWN = ("live", "restarting")
+"""States of the deployment that a site shows."""
 WIRE_WORDS = dict.fromkeys(UNDER_WAY, "deploying") | {
     "live": "success",
+    "restarting": "deploying",
     "stopped": "success",
     "failed": "failed",
     "rolled_back": "failed",
 }
 """The three words of the contract: one that was taken back is no success."""
 TRIGGERS = ("manual", "chat", "auto")
-ADAPTERS = ("static", "cloudflare", "webhook", "railway")
+ADAPTERS = ("static", "process", "cloudflare", "webhook", "railway")
 STEPS = ("install", "build", "deploy")
 STREAMS = ("stdout", "stderr")
 NAME_PATTERN = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -43,9 +47,9 @@ def _of_workspace(table: str) -> ForeignKeyConstraint:
 class Deployment(Base):
     """One deployment of a snapshot, which it pins: deploying the same again gives the same bytes.
 
-    `tree_hash` is the folder that is served (`static`), `external_id` what the provider calls it, `detail` what was planned: the folder,
-    its files and bytes, the names of variables; `noted` what the provider calls its parts, by which it is continued and released again;
-    `releases` the deployment that it releases again, and `former` what was noted of that. `released_at` is when it was last made live. `error` says why it failed or was taken
+    `tree_hash` is the folder that is served (`static`), `built_manifest` what was built: those files, or the archive of a `process`; `external_id` what the provider
+    calls it, `detail` what was planned: the folder, its files and bytes, the names of variables; `noted` what the provider calls its parts, by which it is continued and
+    released again; `releases` the deployment that it releases again, and `former` what was noted of that. `released_at` is when it was last made live. `error` says why it failed or was taken
     back."""
 
     __tablename__ = "deployment"
@@ -86,6 +90,7 @@ class Deployment(Base):
     trigger: Mapped[str]
     state: Mapped[str]
     tree_hash: Mapped[str | None]
+    built_manifest: Mapped[str | None]
     external_id: Mapped[str | None]
     url: Mapped[str | None]
     error: Mapped[str | None]

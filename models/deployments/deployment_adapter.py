@@ -46,7 +46,7 @@ class ProviderBusy(DeploymentFailed):
 class Capabilities(NamedTuple):
     """`title` is what pages call it, `provider` whose credential it needs. `instant`: it is done within the transaction that asks.
     `releases`: an earlier deployment can be released again. `waits`: somebody else says how it ended. `logs`: the place tells what it did
-    and does with a deployment."""
+    and does with a deployment. `hosted`: it runs on this server, so a release takes a while."""
 
     title: str
     provider: str | None = None
@@ -54,11 +54,12 @@ class Capabilities(NamedTuple):
     releases: bool = False
     waits: bool = False
     logs: bool = False
+    hosted: bool = False
 
 
 class DeploymentPlan(NamedTuple):
     """What a deployment will do: the tree of the folder that is served, its number of files and bytes, the names of variables that it
-    reads, and the resources that it makes (type and name)."""
+    reads, and the resources that it makes (type and name). `builds`: the tree is built first. `facts` are kept with the deployment."""
 
     tree_hash: str
     folder: str
@@ -66,6 +67,8 @@ class DeploymentPlan(NamedTuple):
     bytes: int
     variables: Sequence[str] = ()
     resources: Sequence[tuple[str, str]] = ()
+    builds: bool = False
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 class DeploymentTask(NamedTuple):

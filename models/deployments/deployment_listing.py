@@ -7,7 +7,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from models.core.db import db
-from models.deployments.deployment import UNDER_WAY, Deployment, DeploymentLogLine
+from models.deployments.deployment import SHOWN, UNDER_WAY, Deployment, DeploymentLogLine
 from models.projects.project import Project
 from models.projects.project_editing import register_last_deploy
 from models.projects.snapshots.merge_base import ancestors_of
@@ -32,8 +32,8 @@ def deployments_page(
 
 
 def live_deployment(workspace_id: str) -> Deployment | None:
-    """The deployment of a workspace that is live."""
-    query = select(Deployment).where(Deployment.workspace_id == workspace_id, Deployment.state == "live")
+    """The deployment of a workspace that is live, or would be but for its process, which is started again."""
+    query = select(Deployment).where(Deployment.workspace_id == workspace_id, Deployment.state.in_(SHOWN))
     return db.session.scalars(query.order_by(Deployment.released_at.desc()).limit(1)).one_or_none()
 
 

@@ -7,7 +7,15 @@ from sqlalchemy import func, select, update
 
 from models.core.db import db, lock_name, now
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
-from models.deployments.deployment import STEPS, DeployedSite, Deployment, DeploymentLogLine
+from models.deployments.deployed_process import begin_release
+from models.deployments.deployment import (
+    SHOWN,
+    STEPS,
+    UNDER_WAY,
+    DeployedSite,
+    Deployment,
+    DeploymentLogLine,
+)
 from models.deployments.deployment_adapter import DeploymentPlan, NotDeployable, adapter_of
 from models.deployments.deployment_checks import CheckReport
 from models.deployments.deployment_listing import live_deployment
@@ -117,8 +125,10 @@ def deploy(
             return deployment
     try:
         plan = _planned(project, workspace, snapshot, deployment)
-        if adapter_of(deployment.adapter).capabilities.instant:
-            _release_here(project, workspace, deployment, plan)
+        if plan.builds:
+            _enqueue_build(deployment)
+        elif adapter_of(deployment.adapter).capabilities.instant:
+            release_here(project, workspace, deployment)
         else:
             _enqueue(deployment)
     except (NotDeployable, BlobDamaged) as error:
@@ -127,15 +137,18 @@ def deploy(
 
 
 def release_again(caller: ProjectCaller, id: str) -> Deployment:
-    """Roll back, or forward: make an earlier deployment the live one, with the bytes that it had. The one that was live is `rolled_back`. At a
-    provider that is another deployment, which a job does and which is returned. Idempotent. Flushes. Raises NotFound, Forbidden, Conflict (409) for one that cannot be released, or whose files cannot be read."""
+    """Roll back, or forward: make an earlier deployment the live one, with the bytes that it had. The one that was live is `rolled_back`; where a process must
+    start, once that is healthy. At a provider that is another deployment, which a job does and which is returned. Idempotent. Flushes. Raises NotFound, Forbidden,
+    Conflict (409) for one that cannot be released, or whose files cannot be read."""
     project, deployment = own_deployment(caller, id, "edit_projects")
     lock_name(f"deploy {deployment.workspace_id}")
     db.session.refresh(deployment)
     adapter = adapter_of(deployment.adapter)
-    if deployment.state == "live":
+    hosted = adapter.capabilities.hosted
+    if deployment.state in SHOWN or (hosted and deployment.state in UNDER_WAY):
         return deployment
-    if not adapter.capabilities.releases or deployment.released_at is None or not deployment.tree_hash:
+    kept = deployment.built_manifest if hosted else deployment.tree_hash
+    if not adapter.capabilities.releases or deployment.released_at is None or not kept:
         raise Conflict(
             "This deployment cannot be released again. Deploy its snapshot anew.", code="not_releasable"
         )
@@ -143,14 +156,18 @@ def release_again(caller: ProjectCaller, id: str) -> Deployment:
         from models.deployments.provider_release import release_elsewhere  # it imports this module
 
         return release_elsewhere(caller, deployment)
-    health = adapter.health(deployment)
-    if not health.ok:
+    health = None if hosted else adapter.health(deployment)
+    if health is not None and not health.ok:
         raise Conflict(f"It is not released: {health.sentence[0].lower()}{health.sentence[1:]}")
     workspace = db.session.get_one(Workspace, deployment.workspace_id)
     if workspace.deleted_at is not None or site_hosts() is None:
         raise Conflict("The workspace of this deployment is deleted, or this server serves no sites now.")
+    if hosted:
+        write_log(deployment, "deploy", ["It is released again once its process is healthy."])
+        begin_release(deployment, "rolled_back")
+        return deployment
     write_log(deployment, "deploy", ["Released again."])
-    _point_site(project, workspace, deployment, "rolled_back")
+    point_site(project, workspace, deployment, "rolled_back")
     add_event(
         project.id,
         "deployment.rolled_back",
@@ -171,7 +188,7 @@ def take_offline(caller: ProjectCaller, workspace_id: str) -> None:
     site = site_for(project, workspace)
     live = db.session.get(Deployment, site.deployment_id) if site.deployment_id else None
     site.deployment_id = None
-    if live is not None:
+    if live is not None and live.state in SHOWN:
         live.state = "stopped"
         write_log(live, "deploy", ["Taken offline."])
     db.session.flush()
@@ -265,6 +282,7 @@ def _planned(
         "files": plan.files,
         "bytes": plan.bytes,
         "variables": list(plan.variables),
+        **plan.facts,
     }
     where = "the whole snapshot" if plan.folder == "." else f"the folder {plan.folder}"
     write_log(deployment, "build", [f"Takes {where}: {plan.files:,} files, {plan.bytes:,} bytes."])
@@ -281,15 +299,14 @@ def plan_of(deployment: Deployment) -> DeploymentPlan:
     )
 
 
-def _release_here(
-    project: Project, workspace: Workspace, deployment: Deployment, plan: DeploymentPlan
-) -> None:
+def release_here(project: Project, workspace: Workspace, deployment: Deployment) -> None:
+    """Let the site show this deployment, whose files are stored. Flushes. Raises NotDeployable if its first page cannot be read."""
     deployment.state = "checking"
     health = adapter_of(deployment.adapter).health(deployment)
     write_log(deployment, "deploy", [f"Every file is stored. {health.sentence}"])
     if not health.ok:
         raise NotDeployable(health.sentence)
-    _point_site(project, workspace, deployment, "stopped")
+    point_site(project, workspace, deployment, "stopped")
     write_log(deployment, "deploy", [f"Live at {deployment.url}"])
     add_event(
         project.id,
@@ -302,8 +319,8 @@ def _release_here(
     deployment_finished.send(deployment)
 
 
-def _point_site(project: Project, workspace: Workspace, deployment: Deployment, before: str) -> None:
-    """Let the site of the workspace show this deployment; those that were live become `before`."""
+def point_site(project: Project, workspace: Workspace, deployment: Deployment, before: str) -> None:
+    """Let the site of the workspace show this deployment; those that were live become `before`. Flushes."""
     site, hosts = site_for(project, workspace), site_hosts()
     site.deployment_id = deployment.id
     _make_live(deployment, hosts.address(site.name) if hosts else None, before)
@@ -313,7 +330,7 @@ def _make_live(deployment: Deployment, url: str | None, before: str) -> None:
     moment = now()
     others = update(Deployment).where(
         Deployment.workspace_id == deployment.workspace_id,
-        Deployment.state == "live",
+        Deployment.state.in_(SHOWN),
         Deployment.id != deployment.id,
     )
     told = (
@@ -329,6 +346,12 @@ def _make_live(deployment: Deployment, url: str | None, before: str) -> None:
 def _with_key(project: Project, key: str) -> Deployment | None:
     query = select(Deployment).where(Deployment.project_id == project.id, Deployment.idempotency_key == key)
     return db.session.scalars(query).one_or_none()
+
+
+def _enqueue_build(deployment: Deployment) -> None:
+    from models.deployments.build_running import enqueue_build  # it imports this module
+
+    enqueue_build(deployment)
 
 
 def _enqueue(deployment: Deployment) -> None:

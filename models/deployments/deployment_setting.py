@@ -1,12 +1,12 @@
 """Settings of deployments: of each workspace where it deploys to, from which folder, and whether a moved head deploys by itself."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core import outgoing
@@ -20,15 +20,18 @@ from models.projects.snapshots.manifest_text import MAX_DEPTH
 
 RUNTIMES = ("node", "python", "go", "static")
 MAX_COMMAND, MAX_FOLDER, MIN_SECRET, MAX_SECRET = 2_000, 500, 16, 500
+MAX_HOSTS, MAX_HEALTH = 20, 500
+_HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
 PURPOSE = "deployhook"
 _FIELDS = (
     *("adapter", "auto_deploy", "run_checks", "runtime_override", "build_command", "start_command"),
-    *("folder", "webhook_url", "webhook_secret"),
+    *("install_command", "health_path", "build_hosts", "folder", "webhook_url", "webhook_secret"),
 )
 
 
 class DeploymentSetting(Base):
-    """How a workspace deploys. `run_checks`: before it deploys by itself. `folder` is what is served, None to find it. `webhook_sealed` is the secret that signs requests to one's own
+    """How a workspace deploys. `run_checks`: before it deploys by itself. `folder` is what is served, None to find it. Commands are None to find
+    them in the files. `build_hosts` are those that install and build may reach, `health_path` what a process must answer to be live, None for /. `webhook_sealed` is the secret that signs requests to one's own
     CI at `webhook_url`, sealed and bound to the workspace."""
 
     __tablename__ = "deployment_setting"
@@ -54,6 +57,9 @@ class DeploymentSetting(Base):
     runtime_override: Mapped[str | None]
     build_command: Mapped[str | None]
     start_command: Mapped[str | None]
+    install_command: Mapped[str | None]
+    health_path: Mapped[str | None]
+    build_hosts: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     folder: Mapped[str | None]
     webhook_url: Mapped[str | None]
     webhook_sealed: Mapped[str | None]
@@ -73,6 +79,7 @@ def setting_of(project_id: str, workspace_id: str) -> DeploymentSetting:
         adapter="static",
         auto_deploy=False,
         run_checks=False,
+        build_hosts=[],
         created_at=moment,
         updated_at=moment,
     )
@@ -122,6 +129,8 @@ def _clean(name: str, value: Any) -> Any:
         raise _wrong(name, "NUL characters are not allowed.")
     if name in ("auto_deploy", "run_checks"):
         return bool(value)
+    if name == "build_hosts":
+        return _hosts(value or [])
     value = value.strip() if isinstance(value, str) else value
     if name == "adapter":
         return _word(name, value or "static", ADAPTERS)
@@ -132,6 +141,8 @@ def _clean(name: str, value: Any) -> Any:
             return _word(name, value, RUNTIMES)
         case "folder":
             return _folder(value)
+        case "health_path":
+            return _health_path(value)
         case "webhook_url":
             return _address(value)
         case "webhook_secret" if not MIN_SECRET <= len(value) <= MAX_SECRET:
@@ -152,6 +163,27 @@ def _folder(value: str) -> str:
     if len(value) > MAX_FOLDER or len(segments) > MAX_DEPTH or ".." in segments or "\\" in value:
         raise _wrong("folder", "Name a folder of the project, such as dist or site/public.")
     return "/".join(segments) or "."
+
+
+def _hosts(values: Sequence[str]) -> list[str]:
+    hosts = list(dict.fromkeys(each.strip().lower() for each in values if each.strip()))
+    if len(hosts) > MAX_HOSTS or not all(_HOST.fullmatch(each) and len(each) <= 253 for each in hosts):
+        raise _wrong(
+            "build_hosts",
+            f"Name at most {MAX_HOSTS} hosts without scheme and port, such as registry.npmjs.org or *.pythonhosted.org.",
+        )
+    return hosts
+
+
+def _health_path(value: str) -> str:
+    if (
+        len(value) > MAX_HEALTH
+        or not re.fullmatch(r"/[!-~]*", value)
+        or value.startswith("//")
+        or "#" in value
+    ):
+        raise _wrong("health_path", "Enter a path that begins with one /, such as /healthz.")
+    return value
 
 
 def _address(value: str) -> str:

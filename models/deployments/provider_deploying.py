@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from models.core import jobs
 from models.core.db import db, lock_name, now
 from models.core.errors import DomainError
+from models.deployments.deployed_process import RELEASING
 from models.deployments.deployment import UNDER_WAY, Deployment
 from models.deployments.deployment_adapter import (
     DeploymentAdapter,
@@ -76,7 +77,12 @@ def read_place_logs(place: tuple[DeploymentAdapter, DeploymentTask]) -> Sequence
 
 def fail_silent(moment: datetime) -> None:
     """Let deployments fail that are under way for longer than `SILENT`. Flushes."""
-    old = select(Deployment).where(Deployment.state.in_(UNDER_WAY), Deployment.started_at < moment - SILENT)
+    old = select(Deployment).where(
+        Deployment.state.in_(UNDER_WAY),
+        Deployment.started_at < moment - SILENT,
+        # of processes that are started, `process_release` knows
+        ~and_(Deployment.adapter == "process", Deployment.state.in_(RELEASING)),
+    )
     for deployment in db.session.scalars(old.with_for_update(skip_locked=True).limit(500)).all():
         fail(deployment, "Nothing was heard of it for an hour.")
 

@@ -1,4 +1,4 @@
-"""Finds the file that a site shows at a path: in the immutable tree of its live deployment, straight from the stored bytes."""
+"""What a site shows: the file at a path of the immutable tree of its live deployment, straight from the stored bytes, or a process."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from models.accounts.users import User
 from models.core.db import db
+from models.deployments.deployed_process import DeployedProcess
 from models.deployments.deployment import DeployedSite, Deployment
 from models.projects.project import Project
 from models.projects.snapshots.manifest_store import load_listings
@@ -28,6 +29,14 @@ class ServedTree(NamedTuple):
     tree_hash: str
 
 
+class ServedProcess(NamedTuple):
+    """The process that answers for a site; `socket` is where it is reached, None while it is not. `failed`: it was given up."""
+
+    deployment_id: str
+    socket: str | None
+    failed: bool
+
+
 class SitePath(NamedTuple):
     """What stands at a path: a file, with status 200 or 404, or the address of a folder to go to; neither if nothing does."""
 
@@ -36,21 +45,34 @@ class SitePath(NamedTuple):
     folder: str | None = None
 
 
-def served_tree(name: str) -> ServedTree | None:
+def served_site(name: str) -> ServedTree | ServedProcess | None:
     """What the site of this name shows; None if there is none, it is offline, its project or workspace is deleted or its owner suspended. One
     statement, so a switch is seen at once and whole."""
     query = (
-        select(Project.account_id, Deployment.tree_hash)
+        select(
+            Project.account_id,
+            Deployment.tree_hash,
+            Deployment.id,
+            Deployment.adapter,
+            Deployment.state,
+            DeployedProcess.socket,
+        )
         .join(DeployedSite, DeployedSite.project_id == Project.id)
         .join(Deployment, Deployment.id == DeployedSite.deployment_id)
         .join(Workspace, Workspace.id == DeployedSite.workspace_id)
+        .outerjoin(DeployedProcess, DeployedProcess.deployment_id == Deployment.id)
         .outerjoin(User, User.id == Project.account_id)
-        .where(DeployedSite.name == name, Deployment.tree_hash.is_not(None))
+        .where(DeployedSite.name == name)
         .where(Project.deleted_at.is_(None), Workspace.deleted_at.is_(None))
         .where(User.banned.is_not(True))
     )
     row = db.session.execute(query).one_or_none() if 0 < len(name) <= 63 and name.isascii() else None
-    return ServedTree(row[0], row[1]) if row and row[1] else None
+    if row is None:
+        return None
+    account_id, tree_hash, id, adapter, state, socket = row
+    if adapter == "process":
+        return ServedProcess(id, socket, state == "failed")
+    return ServedTree(account_id, tree_hash) if tree_hash else None
 
 
 def find_path(tree: ServedTree, path: str) -> SitePath:

@@ -1,10 +1,11 @@
-"""The adapter `static`: serves a folder of a snapshot straight from the stored bytes, on an origin of its own."""
+"""The adapter `static`: serves a folder of a snapshot, or of what was built from it, straight from the stored bytes, on an origin of its own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.core.db import db
 from models.core.errors import DomainError
+from models.deployments.build_planning import build_plan, found_commands
 from models.deployments.deployment import Deployment
 from models.deployments.deployment_adapter import (
     Capabilities,
@@ -38,11 +39,13 @@ class StaticAdapter:
     capabilities = Capabilities("Static site on this server", instant=True, releases=True)
 
     def plan(self, project: Project, root: str, setting: DeploymentSetting) -> DeploymentPlan:
-        """The folder that is served, and that all of its files are stored. Raises NotDeployable."""
+        """The folder that is served, and that all of its files are stored; or that it is built first. Raises NotDeployable."""
         if site_hosts() is None:
             raise NotDeployable(
                 "This server serves no sites yet: the operator sets STOA_SITES_URL, such as https://{name}.sites.example.org."
             )
+        if wants_build(project.account_id, root, setting):
+            return build_plan(project, root, setting)
         plan = folder_plan(project.account_id, root, setting)
         missing = missing_files(project.account_id, plan.tree_hash)
         if missing:
@@ -108,6 +111,16 @@ def missing_files(account_id: str, tree: str) -> list[str]:
     return sorted(each.path for each in files if each.hash not in stored)
 
 
+def wants_build(account_id: str, root: str, setting: DeploymentSetting) -> bool:
+    """Whether a site is built: if a build command is set; else if the files have one and no built folder, and none was chosen."""
+    if setting.build_command or setting.folder:
+        return bool(setting.build_command)
+    built = [f"{folder}/{INDEX}" for folder in FOLDERS if folder != "."]
+    if any(path in entries_at(account_id, root, built) for path in built):
+        return False
+    return found_commands(account_id, root).build_command is not None
+
+
 def _found_folder(account_id: str, root: str) -> str:
     paths = {folder: INDEX if folder == "." else f"{folder}/{INDEX}" for folder in FOLDERS}
     found = entries_at(account_id, root, [*paths.values(), "package.json"])
@@ -116,8 +129,8 @@ def _found_folder(account_id: str, root: str) -> str:
         return folder
     if "package.json" in found:
         raise NotDeployable(
-            "No built site was found: there is no index.html in dist, build, out, public or at the root. Build it, and push"
-            " the built folder too, or choose the folder in the settings."
+            "No built site was found: there is no index.html in dist, build, out, public or at the root. Set a build command, or"
+            " build it and push the built folder too, or choose the folder in the settings."
         )
     raise NotDeployable(
         "No site was found: there is no index.html at the root, or in dist, build, out or public. Add one, or choose the folder"

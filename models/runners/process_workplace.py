@@ -26,7 +26,7 @@ from models.runners.open_folders import lstat, opened_folder, read_file, write_f
 from models.runners.restored_tree import DiskTree, scan
 from models.runners.sandbox_command import PATH, RUN, SERVED, SandboxPlan, find_program
 from models.runners.sandbox_home import SandboxHome, SandboxSlot, keep, remove, take_kept
-from models.runners.sandbox_process import SandboxProcess, disk_bytes
+from models.runners.sandbox_process import TICK, SandboxProcess, disk_bytes
 from models.runners.tree_paths import file_path, folder_path, ignored
 from models.runners.workplace import CommandResult, Level, Matches, TreeChanges
 
@@ -166,9 +166,11 @@ class ProcessWorkplace:
         stdin: bool = False,
         separate_errors: bool = False,
         served_port: int = 0,
+        tick: float = TICK,
     ) -> SandboxProcess:
         """Start a shell command and return at once. The thread that calls must live as long as the process. With `stdin` it can be
-        written to; with `separate_errors` its errors are in a stream of their own. `served_port`: a port that it listens on, which this server reaches by the socket `served`.
+        written to; with `separate_errors` its errors are in a stream of their own. `served_port`: a port that it listens on, which this server reaches by the socket `served`. A program that runs for
+        long is looked at less often, every `tick` seconds.
         The caller ends it with `end_process`. Raises Conflict if the workplace is closed."""
         if "\0" in command or any("\0" in name + value for name, value in (env or {}).items()):
             raise Invalid("A command cannot contain a NUL character.")
@@ -188,6 +190,7 @@ class ProcessWorkplace:
                 watched=self._watched,
                 home_bytes=self._settings.stoa_agent_home_mb << 20,
                 separate_errors=separate_errors,
+                tick=tick,
             )
             self._processes.add(process)
         return process

@@ -81,7 +81,8 @@ class KeptOutput:
 class SandboxProcess:
     """A running command. Read `stdout`, which has both streams, and write `stdin`, if it was asked for; then `wait`.
 
-    The thread that starts it must live as long as it: the kernel ends the sandbox with that thread, so that none is left behind."""
+    The thread that starts it must live as long as it: the kernel ends the sandbox with that thread, so that none is left behind. It is looked at
+    every `tick` seconds."""
 
     def __init__(
         self,
@@ -95,8 +96,10 @@ class SandboxProcess:
         watched: Sequence[Path] = (),
         home_bytes: int = 0,
         separate_errors: bool = False,
+        tick: float = TICK,
     ) -> None:
         self.limits = plan.limits
+        self._tick = tick
         self.started = time.monotonic()
         self._until = self.started + max(min(seconds, plan.limits.wall_seconds), 0.01)
         self._watched = watched
@@ -199,12 +202,12 @@ class SandboxProcess:
 
     def _watch(self) -> None:
         next_count = 0.0
-        while not self._over.wait(TICK) and self.running:
+        while not self._over.wait(self._tick) and self.running:
             now = time.monotonic()
             why = "timeout" if now > self._until else _over_limits(self._popen.pid, self.limits)
             if why is None and now >= next_count:
                 why = self._disk_full()
-                next_count = time.monotonic() + (time.monotonic() - now) * DISK_SHARE
+                next_count = time.monotonic() + (time.monotonic() - now) * DISK_SHARE * self._tick / TICK
             if why is not None:
                 self.end(why)
 

@@ -21,8 +21,9 @@ def listening(place: str) -> int:
         listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", int(place)))
     else:
+        before = os.umask(0)  # the server may be another user
         listener.bind(place)
-        os.chmod(place, 0o666)  # noqa: S103 - the server may be another user
+        os.umask(before)
     listener.listen(64)
     return listener.detach()
 
@@ -41,8 +42,17 @@ def forward(listening_at: int, place: str) -> None:
         except OSError:
             client.close()
             continue
-        for source, target in ((client, server), (server, client)):
-            threading.Thread(target=copy, args=(source, target), daemon=True).start()
+        try:
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=copy, args=(source, target), daemon=True).start()
+        except RuntimeError:
+            # no more threads are allowed here: this connection is lost, later ones are not
+            for each in (client, server):
+                try:  # noqa: SIM105  (another import)
+                    each.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+                each.close()
 
 
 def copy(source: "socket", target: "socket") -> None:

@@ -46,4 +46,4 @@ def host_of(url: str) -> str:
 
 def fetch(client: FlaskClient, host: str, path: str = "/", method: str = "GET", **headers: str) -> Any:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    return client.open(path, method=method, headers={"Host": host, **sent})
+    return client.open(path, method=method, headers={"Host": host, **sent}, buffered=True)

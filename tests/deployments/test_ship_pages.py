@@ -82,6 +82,8 @@ def test_settings_are_saved_or_refused_with_what_was_entered(
         ({"site_name": "status"}, "kept for the server"),
         ({"adapter": "webhook"}, "A webhook needs its address"),
         ({"adapter": "moon"}, "It must be one of"),
+        ({"build_hosts": "registry.npmjs.org http://x"}, "Name at most 20 hosts"),
+        ({"health_path": "healthz"}, "begins with one /"),
     ]
     for more, message in wrong:
         refused = send(alice, home, headers=HTMX, **{**entered, **more})
@@ -90,7 +92,7 @@ def test_settings_are_saved_or_refused_with_what_was_entered(
     assert send(alice, home, **entered, site_name="Pier-Site", webhook_secret="s" * 16).status_code == 303
     session.rollback()
     setting = session.get_one(DeploymentSetting, pier.workspace)
-    assert (setting.folder, setting.auto_deploy) == ("site", True)
+    assert (setting.folder, setting.auto_deploy, setting.build_hosts) == ("site", True, [])
     assert session.get_one(DeployedSite, pier.workspace).name == "pier-site"
     page = alice.browser.get(home).text
     assert 'value="pier-site"' in page

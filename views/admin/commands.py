@@ -5,6 +5,7 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from models.admin import job_review
+from models.deployments.process_adapter import program_summary
 from models.gateway.server_check import check_server
 from models.index import vector_state
 from models.runners import levels
@@ -18,7 +19,7 @@ from views.web.format import duration_ms, moment
 @click.group("doctor", cls=CommandGroup, invoke_without_command=True)
 @with_appcontext
 def commands() -> None:
-    """Print what needs an operator, whether the servers of STOA_PROVIDERS_FILE can be reached, which levels of isolation work, the job worker and the last proofs; exit 1
+    """Print what needs an operator, whether the servers of STOA_PROVIDERS_FILE can be reached, which levels of isolation work, whether programs of deployments run, the job worker and the last proofs; exit 1
     if something is urgent."""
     found = needs_attention()
     for each in found:
@@ -29,6 +30,7 @@ def commands() -> None:
         click.echo(f"server {server.name}  {check_server(server)}")
     for name, level in levels().items():
         click.echo(f"level {name}  {'works' if level.available else 'does not work'}: {level.sentence}")
+    click.echo(f"programs of deployments  {program_summary()}")
     click.echo(f"documents  searched by {vector_state()}")
     click.echo(f"job worker  last report {moment(job_review.last_heartbeat())}")
     for proof in summaries():

@@ -3,8 +3,10 @@
 import errno
 import http.client
 import json
+import math
 import resource
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -25,6 +27,7 @@ from models.core import postgres
 from models.core.db import db, now, server_setting
 from models.core.pool import Pool
 from models.core.settings import DEMO_STRIPE_KEY, ROOT, SIMULATOR_ACCESS, Settings, keep_simulator
+from models.deployments.deployed_process import MARK
 from views.server.supervisor import ChildProcess, ServeState, Supervisor, die_with_make
 from views.web import logs
 
@@ -36,6 +39,7 @@ def init_app(app: Flask) -> None:
     """Register the commands."""
     app.cli.add_command(serve)
     app.cli.add_command(work)
+    app.cli.add_command(processes)
 
 
 @click.command("work")
@@ -46,6 +50,19 @@ def work() -> None:
 
     logs.show_progress()
     jobs.work(current_app.app_context)
+
+
+@click.command("processes")
+@with_appcontext
+def processes() -> None:
+    """Run the programs of deployments only (`flask serve` does)."""
+    from models.deployments.process_host import ProcessHost
+
+    logs.show_progress()
+    host = ProcessHost(current_app.extensions["settings"], current_app.app_context)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: host.stop())
+    host.work()
 
 
 @click.command("serve")
@@ -88,13 +105,13 @@ def _serve(settings: Settings, record: ServeState) -> None:
         supervisor = Supervisor(children, record, settings.base_url, say)
         supervisor.listen()
         _raise_file_limit()
-        web, jobs, *doubles = children
+        web, jobs, programs, *doubles = children
         for double in doubles:
             say(f"Starting the {double.name}, {double.environment['STRIPE_API_BASE']}: cards are play money")
             supervisor.start(double)
         say(f"Starting {settings.stoa_workers} web workers")
         supervisor.start(web)
-        chores = _chores(settings)
+        chores = [*_chores(settings), partial(_start_programs, settings, programs)]
         try:
             if _wait_until_ready(supervisor, listeners[0], chores):
                 # After the web workers are ready, so that they do not load the same code concurrently.
@@ -240,8 +257,24 @@ def _children(settings: Settings, listeners: list[socket.socket]) -> list[ChildP
     return [
         ChildProcess("web server", web, ROOT, pass_fds=fds, environment=stripe, grace=25),
         ChildProcess("job worker", jobs, ROOT, environment=stripe, grace=20),
+        _program_host(),
         *doubles,
     ]
+
+
+def _program_host() -> ChildProcess:
+    """What runs the programs of deployments; it is not started before there is one."""
+    command = [sys.executable, "-m", "flask", "--app", "app:create_app", "processes"]
+    child = ChildProcess("host of programs", command, ROOT, grace=20)
+    child.next_start = math.inf
+    return child
+
+
+def _start_programs(settings: Settings, child: ChildProcess) -> None:
+    """Have the programs of deployments run once one was deployed."""
+    if child.next_start == math.inf and (settings.data_dir / MARK).exists():
+        say("Starting the host of programs")
+        child.next_start = 0.0
 
 
 def _stripe_simulator(settings: Settings) -> tuple[dict[str, str], list[ChildProcess]]:

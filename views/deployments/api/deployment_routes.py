@@ -10,7 +10,9 @@ from models.accounts import scopes
 from models.core.db import db
 from models.core.errors import Invalid
 from models.deployments import deployment_listing, deployment_running
+from models.deployments.deployed_process import process_folder
 from models.deployments.deployment_setting import save_settings, setting_of
+from models.deployments.process_log import read_output
 from models.deployments.reported_status import report_status
 from models.projects.project_access import own_workspace
 from views.deployments.api.deployments_api_blueprint import (
@@ -27,7 +29,7 @@ from views.projects.api.project_bodies import Success
 from views.projects.api.projects_api_blueprint import CHANGES, DOOR, WORKSPACE_ID, WRONG, project_caller
 from views.web.body import Body, read
 from views.web.format import iso
-from views.web.guards import key_caller, limiter
+from views.web.guards import key_caller, limiter, settings
 from views.web.operation import Operation, ResponseModel, query
 
 MOST, DEFAULT = 100, 30
@@ -36,7 +38,7 @@ MOST, DEFAULT = 100, 30
 class SettingsChange(Body):
     """Omitted keys stay, null brings the default back."""
 
-    adapter: str | None = Field(None, description="`static`, `cloudflare`, `railway` or `webhook`")
+    adapter: str | None = Field(None, description="`static`, `process`, `cloudflare`, `railway` or `webhook`")
     auto_deploy: bool | None = Field(None, description="Deploy each time the head of the workspace moves")
     run_checks: bool | None = Field(
         None, description="Run the checks of the files before it deploys by itself; if one fails, it does not"
@@ -44,6 +46,11 @@ class SettingsChange(Body):
     runtime_override: str | None = None
     build_command: str | None = None
     start_command: str | None = None
+    install_command: str | None = Field(None, description="Null: found in the files, as the others")
+    health_path: str | None = Field(None, description="What a program must answer to be live, `/` by default")
+    build_hosts: list[str] | None = Field(
+        None, description="Hosts that install and build may reach, such as `registry.npmjs.org`"
+    )
     folder: str | None = Field(None, description="The folder that is served, `.` for the root")
     webhook_url: str | None = None
     webhook_secret: str | None = Field(
@@ -87,6 +94,17 @@ class DeploymentLog(ResponseModel):
 
 class DeploymentLogAnswer(ResponseModel):
     log: DeploymentLog
+
+
+class ProgramLine(ResponseModel):
+    timestamp: datetime
+    content: str
+
+
+class ProgramOutput(ResponseModel):
+    lines: list[ProgramLine]
+    next: int = Field(description="What to send as `after` to read on")
+    skipped: bool = Field(description="Whether lines before these are no longer kept")
 
 
 @bp.get("/infrastructure/workspaces/<workspace_id>/deployment-settings")
@@ -197,6 +215,30 @@ def deployment_log(deployment_id: str) -> Response:
             "completedAt": iso(row.completed_at),
         }
     )
+
+
+@bp.get("/infrastructure/deployments/<deployment_id>/output")
+@Operation(
+    tag=TAG,
+    caller="key",
+    scope=scopes.PROJECTS_READ,
+    parameters=[DEPLOYMENT_ID, query("after", "Read on from here; without it, the newest lines")],
+    answers={
+        200: ("What its program wrote, at most 256 KiB; empty for other adapters", ProgramOutput),
+        **NOT_YOURS,
+        422: "`after` is no number",
+    },
+    door=DOOR,
+)
+def program_output(deployment_id: str) -> Response:
+    """Read what the program of a deployment writes."""
+    _, row = deployment_running.own_deployment(project_caller(), deployment_id)
+    after = request.args.get("after")
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) <= 15):
+        raise Invalid("'after' must be the number that the last answer named as `next`.")
+    page = read_output(process_folder(settings(), row.id), None if after is None else int(after))
+    lines = [{"timestamp": each.written_at, "content": each.text} for each in page.lines]
+    return jsonify(lines=lines, next=page.next, skipped=page.skipped)
 
 
 @bp.post("/infrastructure/deployments/<deployment_id>/status")

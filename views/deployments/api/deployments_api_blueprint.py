@@ -7,6 +7,8 @@ from flask import Blueprint
 from pydantic import Field
 
 from models.deployments import Deployment, DeploymentSetting, InfrastructureResource
+from models.deployments.deployment import WIRE_WORDS
+from models.deployments.process_adapter import state_now
 from views.web.format import iso
 from views.web.operation import ResponseModel, header, path
 
@@ -30,7 +32,7 @@ class DeploymentObject(ResponseModel):
     snapshot_id: str
     status: str = Field(description="`deploying`, `success` or `failed`")
     state: str = Field(
-        description="`queued`, `building`, `releasing`, `checking`, `live`, `failed`, `rolled_back` or `stopped`"
+        description="`queued`, `building`, `releasing`, `checking`, `live`, `restarting`, `failed`, `rolled_back` or `stopped`"
     )
     adapter: str = Field(description="Where it is deployed to")
     trigger: str = Field(description="`manual`, `chat` or `auto`")
@@ -50,6 +52,9 @@ class SettingsObject(ResponseModel):
     runtime_override: str | None
     build_command: str | None
     start_command: str | None
+    install_command: str | None = Field(description="Commands that are null are found in the files")
+    health_path: str | None = Field(description="What a program must answer to be live; null for `/`")
+    build_hosts: list[str] = Field(description="Hosts that install and build may reach")
     folder: str | None = Field(description="The folder that is served; null to find it")
     webhook_url: str | None
     has_webhook_secret: bool
@@ -72,12 +77,13 @@ class ResourceObject(ResponseModel):
 
 
 def deployment_json(row: Deployment) -> dict[str, Any]:
-    """A deployment as the API shows it."""
+    """A deployment as the API shows it, at this moment."""
+    state = state_now(row)
     return {
-        **{
-            name: getattr(row, name) for name in ("id", "workspace_id", "project_id", "snapshot_id", "status")
-        },
-        **{name: getattr(row, name) for name in ("state", "adapter", "trigger", "message", "url", "error")},
+        **{name: getattr(row, name) for name in ("id", "workspace_id", "project_id", "snapshot_id")},
+        "status": WIRE_WORDS[state],
+        "state": state,
+        **{name: getattr(row, name) for name in ("adapter", "trigger", "message", "url", "error")},
         **{name: iso(getattr(row, name)) for name in ("started_at", "released_at", "completed_at")},
     }
 
@@ -87,6 +93,7 @@ def settings_json(row: DeploymentSetting) -> dict[str, Any]:
     names = ("workspace_id", "adapter", "auto_deploy", "runtime_override", "build_command", "start_command")
     return {
         **{name: getattr(row, name) for name in (*names, "run_checks", "folder", "webhook_url")},
+        **{name: getattr(row, name) for name in ("install_command", "health_path", "build_hosts")},
         "has_webhook_secret": row.webhook_sealed is not None,
         "created_at": iso(row.created_at),
         "updated_at": iso(row.updated_at),

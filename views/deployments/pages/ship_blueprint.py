@@ -27,6 +27,7 @@ STATES = {
     "releasing": ("Releasing", "running"),
     "checking": ("Checking", "running"),
     "live": ("Live", "ok"),
+    "restarting": ("Restarting", "running"),
     "failed": ("Failed", "bad"),
     "rolled_back": ("Rolled back", "held"),
     "stopped": ("Replaced", "plain"),

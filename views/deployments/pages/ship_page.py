@@ -10,8 +10,12 @@ from models.core.errors import Conflict, DomainError
 from models.deployments import Deployment
 from models.deployments import deployment_listing as listing
 from models.deployments import deployment_running as running
+from models.deployments.deployed_process import process_folder
+from models.deployments.deployment import SHOWN
 from models.deployments.deployment_adapter import DeploymentHealth, adapters
 from models.deployments.deployment_setting import setting_of
+from models.deployments.process_adapter import not_offered, state_now
+from models.deployments.process_log import read_output
 from models.deployments.site_addresses import site_hosts, site_of
 from models.deployments.site_traffic import traffic_of
 from models.projects import Project, Snapshot, Workspace
@@ -25,10 +29,11 @@ from views.deployments.pages.ship_blueprint import (
     viewed_deployment,
 )
 from views.projects.pages.project_blueprint import asked, entered, viewed_project, viewer, viewer_may
+from views.web.guards import settings
 from views.web.htmx import render, see_other, toast
 from views.web.keyset import cursor, cursor_text
 
-SHOWN, CHOICES = 20, 30
+LISTED, CHOICES = 20, 30
 SHOWN_DAYS = 7
 """Days whose traffic is shown."""
 
@@ -51,6 +56,7 @@ def ship(project_id: str) -> ResponseReturnValue:
         setting=setting_of(project.id, workspace.id) if workspace else None,
         adapters=adapters(),
         hosts=site_hosts(),
+        no_programs=not_offered() if workspace else "",
         deployed_site=deployed_site,
         live=live,
         health=_health(live),
@@ -100,7 +106,9 @@ def deployment(project_id: str, deployment_id: str) -> ResponseReturnValue:
         row=row,
         under_way=listing.is_under_way(row),
         lines=listing.log_lines(row, limit=running.MAX_LINES),
-        health=_health(row if row.state == "live" else None),
+        health=_health(row if row.state in SHOWN else None),
+        output=read_output(process_folder(settings(), row.id)) if row.adapter == "process" else None,
+        follows=row.adapter == "process" and (row.state in SHOWN or listing.is_under_way(row)),
         snapshot=snapshots_named(project.id, [row.snapshot_id]).get(row.snapshot_id),
         workspace=workspaces_named(project.id, [row.workspace_id]).get(row.workspace_id),
         person=people_of([row.user_id]).get(row.user_id or ""),
@@ -165,12 +173,12 @@ def _history(project: Project, workspace: Workspace | None) -> tuple[list[Deploy
     """The deployments of this page, and the address of the older ones."""
     if workspace is None:
         return [], None
-    rows = list(listing.deployments_page(project.id, SHOWN + 1, workspace_id=workspace.id, before=cursor()))
-    if len(rows) <= SHOWN:
+    rows = list(listing.deployments_page(project.id, LISTED + 1, workspace_id=workspace.id, before=cursor()))
+    if len(rows) <= LISTED:
         return rows, None
-    before = cursor_text(rows[SHOWN - 1].started_at, rows[SHOWN - 1].id)
+    before = cursor_text(rows[LISTED - 1].started_at, rows[LISTED - 1].id)
     href = url_for("deployments.ship", project_id=project.id, workspace=workspace.id, before=before)
-    return rows[:SHOWN], href
+    return rows[:LISTED], href
 
 
 def _health(live: Deployment | None) -> DeploymentHealth | None:
@@ -184,4 +192,9 @@ def _health(live: Deployment | None) -> DeploymentHealth | None:
 
 
 def _words() -> dict[str, Any]:
-    return {"states": STATES, "triggers": TRIGGERS, "may_edit": viewer_may("edit_projects")}
+    return {
+        "states": STATES,
+        "state_now": state_now,
+        "triggers": TRIGGERS,
+        "may_edit": viewer_may("edit_projects"),
+    }

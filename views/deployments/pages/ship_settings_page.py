@@ -1,18 +1,23 @@
 """How a workspace deploys: where to, from which folder, under which name, and whether by itself."""
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from flask import url_for
 from flask.typing import ResponseReturnValue
 
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
+from models.deployments.build_planning import BuildCommands, commands_of
 from models.deployments.deployment_adapter import adapters
 from models.deployments.deployment_setting import DeploymentSetting, save_settings, setting_of
+from models.deployments.process_adapter import not_offered
 from models.deployments.provider_credential import credential_of
 from models.deployments.site_addresses import first_name, name_site, site_hosts, site_of
 from models.deployments.static_adapter import FOLDERS
 from models.projects import Project, Workspace
+from models.projects.snapshots.snapshot_making import snapshot_in
 from views.deployments.pages.ship_blueprint import ship_form, ship_page, shown_workspace
 from views.projects.pages.project_blueprint import (
     entered,
@@ -23,7 +28,9 @@ from views.projects.pages.project_blueprint import (
 )
 from views.web.htmx import render, see_other, toast
 
-FIELDS = ("adapter", "folder", "webhook_url", "site_name")
+COMMANDS = ("install_command", "build_command", "start_command")
+TEXTS = ("adapter", "folder", "webhook_url", "health_path", *COMMANDS)
+FIELDS = (*TEXTS, "build_hosts", "site_name")
 SWITCHES = ("auto_deploy", "run_checks")
 
 
@@ -43,7 +50,8 @@ def save_ship_settings(project_id: str) -> ResponseReturnValue:
     values = {name: entered(name).strip() for name in FIELDS} | {name: entered(name) for name in SWITCHES}
     if workspace is None:
         return see_other(url_for("deployments.ship", project_id=project.id))
-    changes = {name: values[name] or None for name in ("adapter", "folder", "webhook_url")}
+    changes: dict[str, Any] = {name: values[name] or None for name in TEXTS}
+    changes["build_hosts"] = re.split(r"[\s,]+", values["build_hosts"])
     secret = entered("webhook_secret").strip()
     try:
         save_settings(
@@ -78,9 +86,8 @@ def _saved(project: Project, workspace: Workspace | None) -> Mapping[str, str]:
     setting = setting_of(project.id, workspace.id)
     site = site_of(workspace)
     return {
-        "adapter": setting.adapter,
-        "folder": setting.folder or "",
-        "webhook_url": setting.webhook_url or "",
+        **{name: getattr(setting, name) or "" for name in TEXTS},
+        "build_hosts": " ".join(setting.build_hosts),
         "site_name": site.name if site else first_name(project, workspace),
         "auto_deploy": "1" if setting.auto_deploy else "",
         "run_checks": "1" if setting.run_checks else "",
@@ -92,6 +99,7 @@ def _page(
 ) -> ResponseReturnValue:
     _, every = shown_workspace(project, workspace.id if workspace else None)
     setting = setting_of(project.id, workspace.id) if workspace else None
+    no_programs = not_offered()
     return render(
         "deployments/ship_settings.html",
         partial="deployments/_ship_settings_form.html" if errors else None,
@@ -101,12 +109,25 @@ def _page(
         workspaces=every,
         values=values,
         errors=errors,
-        places=[(name, _title(name, project)) for name in adapters()],
+        places=[
+            (name, _title(name, project))
+            for name in adapters()
+            if name != "process" or not no_programs or values["adapter"] == name
+        ],
+        no_programs=no_programs,
+        found=_found(project, workspace),
         folders=[each for each in FOLDERS if each != "."],
         hosts=site_hosts(),
         has_secret=_has_secret(setting),
         may_edit=viewer_may("edit_projects"),
     )
+
+
+def _found(project: Project, workspace: Workspace | None) -> BuildCommands:
+    """What the files at the head of the workspace say of how they are built and started."""
+    head = workspace.current_snapshot_id if workspace else None
+    snapshot = snapshot_in(project.id, head) if head else None
+    return commands_of(project.account_id, snapshot.manifest_hash if snapshot else None)
 
 
 def _title(name: str, project: Project) -> str:

@@ -1,4 +1,4 @@
-"""The hosts of sites: middleware before everything else, which answers them with files of sites and nothing of the console.
+"""The hosts of sites: middleware before everything else, which answers them with files or processes of sites and nothing of the console.
 
 Sites are written by users. They have an origin of their own: no cookie is read or set there, and no route of the console answers.
 """
@@ -17,11 +17,12 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.deployments.site_addresses import SiteHosts, site_hosts
-from models.deployments.site_serving import find_path, served_tree
+from models.deployments.site_serving import ServedProcess, ServedTree, find_path, served_site
 from models.deployments.site_traffic import SiteMeter, SiteRefusal
 from models.projects.snapshots.blob_packs import MAX_BLOB, BlobDamaged, blob_bytes
 from models.projects.snapshots.chunk_reading import StoredFile, stored_file
 from models.projects.snapshots.manifest_text import Entry
+from views.deployments.pages.site_proxy import answer_of
 
 log = logging.getLogger("stoa.sites")
 
@@ -89,13 +90,12 @@ class _SiteHosts:
         return self._meter.counted(name, body) if name else body
 
     def _respond(self, environ: dict[str, Any], name: str | None) -> Response:
-        if environ["REQUEST_METHOD"] not in METHODS:
-            refused = _text(405, "Sites are read only.\n")
-            refused.headers["Allow"] = "GET, HEAD"
-            return refused
         try:
             with self._app.app_context():
-                return _found(self._app, environ, name)
+                served = served_site(name) if name else None
+                if not isinstance(served, ServedProcess):
+                    return _found(self._app, environ, served)
+            return answer_of(served, environ)
         except (DomainError, SQLAlchemyError):
             return _text(503, "This site cannot be read right now. Try again in a minute.\n")
         except BlobDamaged:
@@ -103,9 +103,12 @@ class _SiteHosts:
             return _text(500, "This file is damaged.\n")
 
 
-def _found(app: Flask, environ: dict[str, Any], name: str | None) -> Response:
+def _found(app: Flask, environ: dict[str, Any], tree: ServedTree | None) -> Response:
+    if environ["REQUEST_METHOD"] not in METHODS:
+        refused = _text(405, "Sites are read only.\n")
+        refused.headers["Allow"] = "GET, HEAD"
+        return refused
     path = _decoded(environ.get("PATH_INFO", ""))
-    tree = served_tree(name) if name else None
     if tree is None or path is None:
         return _text(404, NOTHING)
     found = find_path(tree, path)
