@@ -47,7 +47,7 @@ ALTER TABLE deployment
     DROP COLUMN built_manifest,
     DROP CONSTRAINT deployment_state_known,
     ADD CONSTRAINT deployment_state_known CHECK (state = ANY (ARRAY['queued', 'building', 'releasing',
-        'checking', 'live', 'failed', 'rolled_back', 'stopped'])) NOT VALID;
+        'checking', 'live', 'failed', 'rolled_back', 'stopped']));
 """
 
 

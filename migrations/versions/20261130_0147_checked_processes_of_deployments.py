@@ -12,6 +12,12 @@ branch_labels = None
 depends_on = None
 
 UP = "ALTER TABLE deployment VALIDATE CONSTRAINT deployment_state_known;"
+DOWN = """
+ALTER TABLE deployment
+    DROP CONSTRAINT deployment_state_known,
+    ADD CONSTRAINT deployment_state_known CHECK (state = ANY (ARRAY['restarting', 'queued', 'building', 'releasing',
+        'checking', 'live', 'failed', 'rolled_back', 'stopped'])) NOT VALID;
+"""
 
 
 def upgrade() -> None:
@@ -20,4 +26,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Nothing: what was checked stays so."""
+    """Revert it."""
+    run_script(DOWN)

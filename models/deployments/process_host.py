@@ -100,12 +100,10 @@ class ProcessHost:
         """Whether this program is the one that is at work for its database."""
         if self._lock is not None:
             self._lock.execute(text("SELECT 1"))
-            self._lock.rollback()
             return True
-        connection = db.engine.connect()
+        connection = db.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             got = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:number)"), {"number": LOCK}))
-            connection.rollback()
         except BaseException:
             connection.close()
             raise

@@ -49,7 +49,9 @@ class SettingsChange(Body):
     install_command: str | None = Field(None, description="Null: found in the files, as the others")
     health_path: str | None = Field(None, description="What a program must answer to be live, `/` by default")
     build_hosts: list[str] | None = Field(
-        None, description="Hosts that install and build may reach, such as `registry.npmjs.org`"
+        None,
+        max_length=20,
+        description="Hosts that install and build may reach, such as `registry.npmjs.org`",
     )
     folder: str | None = Field(None, description="The folder that is served, `.` for the root")
     webhook_url: str | None = None

@@ -4,6 +4,7 @@ Nothing of the console goes either way: none of its cookies, no header that only
 own host. WebSockets are not offered.
 """
 
+import errno
 import http.client
 import logging
 import re
@@ -130,6 +131,9 @@ class _Exchange:
                 yield piece
             if answer.length:
                 raise http.client.IncompleteRead(b"", answer.length)
+        except (OSError, http.client.HTTPException) as error:
+            # the client's connection is closed too, so that it does not take a part for the whole
+            raise ConnectionResetError(errno.ECONNRESET, "a program ended its answer") from error
         finally:
             self.close()
 
