@@ -1,13 +1,13 @@
 """Deployments that run as processes of this server, and files that are built before they are deployed.
 
 Revision: 0146
-Revises: 0152
+Revises: 0156
 """
 
 from migrations.replacing import run_script
 
 revision = "0146"
-down_revision = "0152"
+down_revision = "0156"
 branch_labels = None
 depends_on = None
 
