@@ -1,6 +1,6 @@
 """The adapter `process`: builds a snapshot and runs it in a sandbox of this server, behind the host of its site."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.core.db import db, extension
@@ -21,6 +21,7 @@ from models.deployments.deployment_adapter import (
     DeploymentTask,
     Log,
     NotDeployable,
+    ProviderLine,
     register_adapter,
 )
 from models.deployments.deployment_setting import DeploymentSetting
@@ -65,6 +66,14 @@ class ProcessAdapter:
     def deploy(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
         """As `task`."""
         raise NotImplementedError
+
+    def release(self, task: DeploymentTask, log: Log) -> DeploymentOutcome:
+        """As `task`."""
+        raise NotImplementedError
+
+    def logs(self, task: DeploymentTask) -> Sequence[ProviderLine]:
+        """What it writes is read from its files (`process_log`)."""
+        raise DeploymentFailed("What a program on this server writes is its output.")
 
     def health(self, deployment: Deployment) -> DeploymentHealth:
         """Whether it answers now: it is asked."""

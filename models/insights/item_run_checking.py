@@ -15,13 +15,15 @@ from models.insights.item_run_steps import ItemRunSteps, account_of, note
 from models.insights.weakened_tests import weakened_tests
 from models.projects.snapshots.manifest_store import tree_changes
 from models.runners import CheckResult, Workplace, detect_checks, open_workplace, run_checks
-from models.runners.check_detection import Check
+from models.runners.check_detection import Check, CheckKind
 from models.runners.check_hosts import hosts_for_checks
 from models.runners.workplace import Level
 from models.turns import Turn
 
 MAX_TOUCHED = 100
 MAX_HOSTS = 50
+RUN_AGAIN: tuple[CheckKind, ...] = ("test",)
+"""Checks that run once more if they fail: a test that passes then is told as one that depends on luck."""
 AskedHosts = list[dict[str, Any]]
 
 
@@ -104,7 +106,7 @@ class ItemRunChecks:
         )
         self._handle.on_stop(workplace.stop)
         try:
-            return run_checks(workplace, facts.checks or [], again=("test",))
+            return run_checks(workplace, facts.checks or [], again=RUN_AGAIN)
         finally:
             self._handle.on_stop(None)
             workplace.close()

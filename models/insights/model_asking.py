@@ -72,14 +72,15 @@ def find_decisions(
     named. One whose call fails is skipped. Flushes. Raises CallNotPossible: then what was found before is committed."""
     found = FoundDecisions()
     places = [(each.project.id, each.conversation.id, last_messages(each, messages)) for each in chosen]
-    for *place, read in places:
-        found.decisions += propose_decisions(*place, said_in(read), None)
+    for project_id, conversation_id, read in places:
+        found.decisions += propose_decisions(project_id, conversation_id, said_in(read), None)
         if model is None or not read:
             continue
         try:
             answer = say(decisions_request(read, model), DECISIONS_CLIENT)
             found.calls.append(answer.request_id)
-            found.decisions += propose_decisions(*place, decisions_of(answer.text, read), model)
+            read_there = decisions_of(answer.text, read)
+            found.decisions += propose_decisions(project_id, conversation_id, read_there, model)
         except ModelFailed as error:
             found.problems.append(error.message)
     return found

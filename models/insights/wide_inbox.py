@@ -30,7 +30,7 @@ class ProposedDecisions(NamedTuple):
     """How many decisions of a project wait for a review."""
 
     project: Project
-    count: int
+    waiting: int
 
 
 def waiting_count(user_id: str, account_id: str | None = None) -> int:

@@ -184,6 +184,7 @@ def current_work(account_id: str) -> Mapping[str, Sequence[CurrentWork]]:
     )
     found: dict[str, list[CurrentWork]] = {}
     for runner_id, since, verb in db.session.execute(query):
+        assert runner_id is not None  # the query leaves out works that nobody took
         found.setdefault(runner_id, []).append(CurrentWork(since, verb))
     return found
 

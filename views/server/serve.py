@@ -111,7 +111,7 @@ def _serve(settings: Settings, record: ServeState) -> None:
             supervisor.start(double)
         say(f"Starting {settings.stoa_workers} web workers")
         supervisor.start(web)
-        chores = [*_chores(settings), partial(_start_programs, settings, programs)]
+        chores: list[Callable[[], None]] = [*_chores(settings), partial(_start_programs, settings, programs)]
         try:
             if _wait_until_ready(supervisor, listeners[0], chores):
                 # After the web workers are ready, so that they do not load the same code concurrently.

@@ -140,15 +140,17 @@ def _other(row: AtlasCorrection, subject: WordsSubject) -> str:
 
 
 def _href(project_id: str, subject: WordsSubject) -> str:
-    query = {"concept": subject.concept_id, "symbol": subject.symbol}
-    return url_for("atlas.correction", project_id=project_id, **query)
+    return url_for(
+        "atlas.correction", project_id=project_id, concept=subject.concept_id, symbol=subject.symbol
+    )
 
 
 def _part_href(project: Project, subject: WordsSubject) -> str:
     """The page that shows the part."""
     if subject.definition is not None:
-        query = {"concept": subject.concept_id, "symbol": subject.symbol}
-        return url_for("atlas.words", project_id=project.id, **query)
+        return url_for(
+            "atlas.words", project_id=project.id, concept=subject.concept_id, symbol=subject.symbol
+        )
     if subject.concept is None:
         return url_for("atlas.knowledge", project_id=project.id)
     return concept_href(project, subject.concept.id)

@@ -61,7 +61,10 @@ class WordsPanel:
     @property
     def href(self) -> str:
         """The page of the description alone."""
-        return url_for("atlas.words", project_id=self.project.id, **self.query)
+        subject = self.subject
+        return url_for(
+            "atlas.words", project_id=self.project.id, concept=subject.concept_id, symbol=subject.symbol
+        )
 
     def line_href(self, path: str, line: int) -> str:
         """A cited line: as the model saw it, if the file has changed since."""

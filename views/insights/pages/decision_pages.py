@@ -1,6 +1,7 @@
 """The decisions of a project: proposals to review, with the words that they come from, and what was accepted."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from flask import Response, url_for
 from flask.typing import ResponseReturnValue
@@ -169,7 +170,7 @@ def _page(
 
 def _by_itself(
     project: Project, entered: Mapping[str, str] | None, errors: Mapping[str, str]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """What the part about the looks by themselves needs; the fields only for those who may change them."""
     stored, may = setting_of(project.id), viewer_may("manage_projects") and may_spend()
     limit = stored.daily_credits if stored else DAILY_CREDITS

@@ -1,5 +1,6 @@
 """The inbox over all projects of a person, or of an organisation: what waits for them, everything that is open, and what sleeps."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -131,7 +132,7 @@ def _place(text: str) -> ItemPlace | None:
         raise Invalid("Invalid page: 'after' must be a place in the list.") from None
 
 
-def _address(query: dict[str, str], place: ItemPlace) -> str:
+def _address(query: Mapping[str, Any], place: ItemPlace) -> str:
     after = f"{place.rank}~{place.weight}~{place.created_at.isoformat()}~{place.id}"
     return url_for(
         "insights.wide_inbox", **{name: value for name, value in query.items() if value}, after=after
