@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.accounts.users import User
 from models.core.db import NOW, Base, db, extension, now
 from models.core.settings import Settings
-from models.deployments.deployment import SHOWN, UNDER_WAY, DeployedSite, Deployment
+from models.deployments.deployment import FIRST_SECONDS, SHOWN, UNDER_WAY, DeployedSite, Deployment
 from models.projects.project import Project, one_of
 from models.projects.workspaces.workspace import Workspace
 
@@ -45,6 +45,8 @@ class DeployedProcess(Base):
 def begin_release(deployment: Deployment, replaces: str) -> None:
     """Let the program that runs processes start this deployment, which was built, and release it once it is healthy. What is live stays live until then.
     Flushes."""
+    if deployment.released_at is not None and deployment.duration is not None:
+        deployment.detail = {**deployment.detail, FIRST_SECONDS: deployment.duration.total_seconds()}
     deployment.state, deployment.completed_at, deployment.error = "releasing", None, None
     row = process_of(deployment) or DeployedProcess(deployment_id=deployment.id)
     row.socket, row.failures, row.reason, row.replaces, row.updated_at = None, 0, None, replaces, now()

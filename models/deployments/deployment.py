@@ -1,6 +1,6 @@
 """Tables of deployments: what was deployed from which snapshot, its log, and which deployment a site shows (fastest contract 3.15)."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
@@ -20,6 +20,8 @@ STATES = (
 UNDER_WAY = STATES[:4]
 SHOWN = ("live", "restarting")
 """States of the deployment that a site shows."""
+FIRST_SECONDS = "first_seconds"
+"""In `detail`: how long it took until it was first live, of one that was released again."""
 WIRE_WORDS = dict.fromkeys(UNDER_WAY, "deploying") | {
     "live": "success",
     "restarting": "deploying",
@@ -100,6 +102,13 @@ class Deployment(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=NOW)
     released_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
+
+    @property
+    def duration(self) -> timedelta | None:
+        """How long it took until it was first live or had failed; None before. Releasing it again later does not count."""
+        if (first := self.detail.get(FIRST_SECONDS)) is not None:
+            return timedelta(seconds=first)
+        return self.completed_at - self.started_at if self.completed_at else None
 
     @property
     def status(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
 from models.core.db import db, now
 from models.insights.action_item import ActionItem
@@ -34,7 +34,7 @@ class ProposedDecisions(NamedTuple):
 
 
 def waiting_count(user_id: str, account_id: str | None = None) -> int:
-    """How many patches and items wait for a person, and in how many projects decisions do: in their own projects and those of their
+    """How many patches, begun syncs and items wait for a person, and in how many projects decisions do: in their own projects and those of their
     organisations, or in those of one account, whose access the caller has checked. At most MOST_COUNTED. Organisations that enforce single
     sign-on count on their own pages only. One statement."""
     mine = ActionItem.project_id.in_(_projects_of(user_id, account_id))
@@ -48,11 +48,14 @@ def waiting_count(user_id: str, account_id: str | None = None) -> int:
     proposed = select(ProjectDecision.project_id).where(
         ProjectDecision.state == "proposed", ProjectDecision.project_id.in_(_projects_of(user_id, account_id))
     )
-    counts = [
-        select(func.count()).select_from(each.subquery()).scalar_subquery()
-        for each in (*found, proposed.distinct().limit(MOST_COUNTED))
-    ]
-    total = db.session.scalar(select(counts[0] + counts[1] + counts[2])) or 0
+    begun = (
+        select(SyncPreview.workspace_id)
+        .join(Workspace, Workspace.id == SyncPreview.workspace_id)
+        .where(SyncPreview.project_id.in_(_projects_of(user_id, account_id)), _is_begun(user_id))
+    )
+    found += [each.distinct().limit(MOST_COUNTED) for each in (proposed, begun)]
+    counts = [select(func.count()).select_from(each.subquery()).scalar_subquery() for each in found]
+    total = db.session.scalar(select(sum(counts[1:], counts[0]))) or 0
     return min(int(total), MOST_COUNTED)
 
 
@@ -62,13 +65,7 @@ def begun_syncs(project_ids: Sequence[str], user_id: str, limit: int = 50) -> li
         select(Project, Workspace, SyncPreview.id)
         .join(Workspace, Workspace.id == SyncPreview.workspace_id)
         .join(Project, Project.id == SyncPreview.project_id)
-        .where(
-            SyncPreview.project_id.in_(project_ids),
-            SyncPreview.user_id == user_id,
-            SyncPreview.state == "open",
-            SyncPreview.expires_at > now(),
-            Workspace.deleted_at.is_(None),
-        )
+        .where(SyncPreview.project_id.in_(project_ids), _is_begun(user_id))
         .order_by(SyncPreview.created_at.desc(), SyncPreview.id)
         .limit(limit)
     )
@@ -90,6 +87,16 @@ def proposed_decisions(projects: Sequence[Project]) -> list[ProposedDecisions]:
     )
     counts = {row[0]: int(row[1]) for row in db.session.execute(counted)} if projects else {}
     return [ProposedDecisions(each, counts[each.id]) for each in projects if each.id in counts]
+
+
+def _is_begun(user_id: str) -> ColumnElement[bool]:
+    """Whether a sync was prepared by a person and not done, in a workspace that is there."""
+    return and_(
+        SyncPreview.user_id == user_id,
+        SyncPreview.state == "open",
+        SyncPreview.expires_at > now(),
+        Workspace.deleted_at.is_(None),
+    )
 
 
 def _projects_of(user_id: str, account_id: str | None) -> Select[str]:

@@ -118,7 +118,7 @@ def test_projects_of_organisations_are_in_it_with_their_own_addresses(
     assert ("Fix with an agent" in bob.browser.get("/inbox").text) is True
     assert ("Fix with an agent" in vic.browser.get("/inbox").text) is False
     assert (badge(bob), badge(dave), badge(mallory)) == (badge(bob, "/orgs/acme/inbox"), "", "")
-    assert int(badge(alice)) == 2 * int(badge(bob))
+    assert int(badge(alice)) == 2 * int(badge(bob)) + 2, "and the syncs that alice began"
     assert titles(dave, "?view=all") == []
     for who, status in ((alice, 200), (bob, 200), (vic, 200), (dave, 403), (mallory, 404), (anonymous, 302)):
         assert who.browser.get("/orgs/acme/inbox").status_code == status, who
@@ -165,15 +165,15 @@ def test_hostile_values_of_filters_are_no_error(alice: Person, ids: dict[str, st
 
 
 def test_the_rail_counts_what_waits(session: OrmSession, alice: Person, ids: dict[str, str]) -> None:
-    assert badge(alice) == badge(alice, "/projects") == "2", "a critical item, and a project with decisions"
+    assert badge(alice) == badge(alice, "/projects") == "3", "a critical item, a begun sync, decisions"
     add(ids["workspace_id"], 3, assignee_id=alice.id)
-    assert badge(alice) == "5"
+    assert badge(alice) == "6"
     (asleep, *_) = session.scalars(select(ActionItem).where(ActionItem.assignee_id == alice.id))
     asleep.snoozed_until = now() + timedelta(days=1)
     for row in session.scalars(select(ProjectDecision).where(ProjectDecision.state == "proposed")):
         row.state = "rejected"
     session.commit()
-    assert badge(alice) == "3"
+    assert badge(alice) == "4"
     add(ids["workspace_id"], MOST_COUNTED + 5, "critical")
     assert badge(alice) == "99+"
     assert waiting_count(alice.id) == MOST_COUNTED

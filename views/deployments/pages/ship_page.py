@@ -17,7 +17,7 @@ from models.deployments.deployment_setting import setting_of
 from models.deployments.process_adapter import not_offered, state_now
 from models.deployments.process_log import read_output
 from models.deployments.site_addresses import site_hosts, site_of
-from models.deployments.site_traffic import traffic_of
+from models.deployments.site_traffic import TrafficDay, traffic_of
 from models.projects import Project, Snapshot, Workspace
 from models.projects.project_listing import people_of, snapshots_named, snapshots_page, workspaces_named
 from views.deployments.pages.ship_blueprint import (
@@ -60,7 +60,7 @@ def ship(project_id: str) -> ResponseReturnValue:
         deployed_site=deployed_site,
         live=live,
         health=_health(live),
-        traffic=traffic_of(workspace, SHOWN_DAYS) if workspace and deployed_site else (),
+        traffic=_traffic(workspace) if workspace and deployed_site else [],
         behind=listing.snapshots_behind(live, workspace) if live and workspace else None,
         deployments=rows,
         next_href=next_href,
@@ -70,6 +70,11 @@ def ship(project_id: str) -> ResponseReturnValue:
         people=people_of(each.user_id for each in rows),
         **_words(),
     )
+
+
+def _traffic(workspace: Workspace) -> list[TrafficDay]:
+    """The last days with requests, the newest first."""
+    return [each for each in traffic_of(workspace, SHOWN_DAYS) if each.requests or each.refused]
 
 
 @ship_form("/deployments")
