@@ -220,14 +220,14 @@ class Settings(BaseSettings):
     stoa_agent_home_mb: int = Field(256, ge=0, le=100_000)
     stoa_agent_homes_mb: int = Field(2_048, ge=0, le=10_000_000)
     stoa_agent_home_days: int = Field(30, ge=1, le=3_650)
-    stoa_build_seconds: float = Field(600.0, gt=0, le=3_000)
+    stoa_build_seconds: float = Field(600, gt=0, le=3_000)
     stoa_build_memory_bytes: int = Field(2_000_000_000, ge=1_000_000, le=10**13)
     stoa_build_disk_bytes: int = Field(2_000_000_000, ge=1_000_000, le=10**13)
     stoa_processes: int = Field(8, ge=0, le=1_000)
     stoa_processes_per_account: int = Field(3, ge=0, le=1_000)
     stoa_process_memory_bytes: int = Field(1_000_000_000, ge=1_000_000, le=10**13)
     stoa_process_disk_bytes: int = Field(2_000_000_000, ge=1_000_000, le=10**13)
-    stoa_process_grace_seconds: float = Field(60.0, gt=0, le=600)
+    stoa_process_grace_seconds: float = Field(60, gt=0, le=600)
 
     stoa_files_url: str = ""
     stoa_remote_avatars: bool = True

@@ -36,7 +36,8 @@ class Shortage:
     def message(self) -> str:
         """What happened, and what helps."""
         state = "leaves too little for the next call" if self.left > 0 else "is used up"
-        return f"The budget of this {self.level} ({self.budget:,} credits) {state}. Raise it, then resume the turn."
+        size = f"{self.budget:,} credit{'s' if self.budget != 1 else ''}"
+        return f"The budget of this {self.level} ({size}) {state}. Raise it, then resume the turn."
 
 
 @dataclass(frozen=True)
