@@ -37,6 +37,7 @@ from models.accounts import credentials
 from models.accounts.api_keys import KeyExpired, check_use
 from models.accounts.bans import AccountSuspended
 from models.accounts.credentials import Credential
+from models.accounts.key_format import PresentedKey, present
 from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.core.audit_log import SYSTEM, AuditActor, record
@@ -358,6 +359,11 @@ def cookie_token() -> str | None:
         return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE)
     names = (HOST_COOKIE,) if from_browser() or HOST_COOKIE in request.cookies else (SECURE_COOKIE, COOKIE)
     return next(filter(None, map(request.cookies.get, names)), None)
+
+
+def session_key() -> PresentedKey:
+    """What model calls of a page are made with: the session of whoever is signed in."""
+    return present(cookie_token() or "")
 
 
 def cookie_credential() -> Credential | None:

@@ -100,6 +100,17 @@ def viewed_member() -> str:
     return own_calls_of() if "org" in g else ""
 
 
+def check_spending() -> None:
+    """Raise Forbidden in an organisation whose credits the viewer's role does not spend."""
+    if "org" in g:
+        require(current_membership(), "spend")
+
+
+def may_spend() -> bool:
+    """Whether the viewer's role spends the credits of the viewed account."""
+    return "org" not in g or can(current_membership(), "spend")
+
+
 def check_messages(user_id: str | None) -> None:
     """Raise Forbidden unless the viewer of an `account_page` may read the messages of this member's calls: their own, and those
     of all members with the capability `read_messages`; the billing role sees figures only."""

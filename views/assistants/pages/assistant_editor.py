@@ -35,11 +35,10 @@ from views.assistants.pages.assistant_form import (
     parsed_form,
     placed_problems,
 )
-from views.threads.pages.thread_blueprint import check_spending
 from views.threads.pages.thread_page import thread_context
 from views.web.guards import settings
 from views.web.htmx import render, see_other, toast, wants_fragment
-from views.web.org_guards import signed_in, viewed_account
+from views.web.org_guards import check_spending, signed_in, viewed_account
 
 
 @assistant_page("/<assistant_id>")

@@ -15,11 +15,11 @@ from models.core.jobs import transaction
 from models.projects import Project
 from views.atlas.pages.atlas_blueprint import concept_href, knowledge_form, knowledge_page, line_href
 from views.atlas.pages.words_panel import words_panel
-from views.conversations.pages.conversation_blueprint import check_spending
 from views.gateway.api.model_calls import gateway
 from views.projects.pages.project_blueprint import asked, entered, viewed_project, viewer
 from views.web.guards import cookie_token
 from views.web.htmx import render, see_other, wants_fragment
+from views.web.org_guards import check_spending
 
 MAX_MODEL = 200
 

@@ -16,11 +16,10 @@ from models.gateway.model_suggestion import suggested_model
 from models.projects import Project
 from models.projects.project_listing import people_of
 from views.atlas.pages.atlas_blueprint import line_href
-from views.conversations.pages.conversation_blueprint import may_spend
 from views.gateway.api.model_calls import gateway
 from views.projects.pages.project_blueprint import viewer_may
 from views.web.guards import settings
-from views.web.org_guards import viewed_account
+from views.web.org_guards import may_spend, viewed_account
 
 MAX_SUGGESTED = 200
 """Models that a field offers."""

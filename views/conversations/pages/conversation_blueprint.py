@@ -3,17 +3,14 @@
 from collections.abc import Callable
 from typing import ParamSpec
 
-from flask import Blueprint, g
+from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
-from models.accounts.key_format import PresentedKey, present
 from models.conversations import FoundConversation, own_conversation
 from models.conversations.conversation_access import conversation_not_found
-from models.core.errors import Forbidden
-from models.orgs import require
 from views.projects.pages.project_blueprint import viewed_project, viewer
-from views.web.guards import cookie_token, limiter
-from views.web.org_guards import account_page_for, current_membership, org_caller
+from views.web.guards import limiter
+from views.web.org_guards import account_page_for, org_caller
 
 P = ParamSpec("P")
 View = Callable[P, ResponseReturnValue]
@@ -52,23 +49,3 @@ def viewed_conversation(project_id: str, id: str, capability: str = "see_project
     if found.project.id != project.id or found.conversation.purpose != "chat":
         raise conversation_not_found()
     return found
-
-
-def check_spending() -> None:
-    """Raise Forbidden in an organisation whose credits the viewer's role does not spend."""
-    if "org" in g:
-        require(current_membership(), "spend")
-
-
-def may_spend() -> bool:
-    """Whether the viewer's role spends the credits of the viewed account."""
-    try:
-        check_spending()
-    except Forbidden:
-        return False
-    return True
-
-
-def session_key() -> PresentedKey:
-    """What model calls are made with: the session of whoever is signed in."""
-    return present(cookie_token() or "")

@@ -13,17 +13,16 @@ from models.core.errors import DomainError, Invalid, NotFound
 from models.threads.turn_resuming import resume_turn
 from models.turns import Turn
 from views.conversations.pages.conversation_blueprint import (
-    check_spending,
     conversation_form,
-    session_key,
     viewed_conversation,
 )
 from views.conversations.pages.conversation_page import conversation_href, show_conversation
 from views.projects.pages.project_blueprint import entered, viewer
 from views.threads.pages.thread_forms import credits_of
 from views.turns.api import stop_turn, turn_engine
+from views.web.guards import session_key
 from views.web.htmx import see_other, wants_fragment
-from views.web.org_guards import signed_in
+from views.web.org_guards import check_spending, signed_in
 
 CORRECTABLE = (400, 402, 409, 413, 422, 501)
 """Errors after which the page shows again what was entered."""

@@ -15,11 +15,8 @@ from models.projects.project_listing import main_first
 from models.projects.workspaces.workspace_editing import workspaces_of
 from models.turns import Turn
 from views.conversations.pages.conversation_blueprint import (
-    check_spending,
     conversation_form,
     conversation_page,
-    may_spend,
-    session_key,
 )
 from views.conversations.pages.conversation_words import (
     STATE_BADGES,
@@ -41,9 +38,10 @@ from views.projects.pages.project_blueprint import (
 from views.threads.pages.composer import MAX_SUGGESTED
 from views.threads.pages.thread_forms import credits_of
 from views.turns.api import turn_engine
+from views.web.guards import session_key
 from views.web.htmx import render, see_other
 from views.web.keyset import cursor, cursor_text
-from views.web.org_guards import viewed_account
+from views.web.org_guards import check_spending, may_spend, viewed_account
 
 PAGE = 30
 FIELDS = ("workspace", "engine", "command", "agent", "level", "model", "budget", "content")

@@ -18,7 +18,6 @@ from models.threads.thread_reading import ShownBranch, charged, shown_branch
 from models.turns import Turn
 from views.conversations.pages.conversation_blueprint import (
     conversation_page,
-    may_spend,
     viewed_conversation,
 )
 from views.conversations.pages.conversation_words import LEVEL_NAMES, engine_words
@@ -28,6 +27,7 @@ from views.threads.pages.composer import MAX_SUGGESTED
 from views.threads.pages.shown_messages import ShownMessage, shown_messages
 from views.threads.pages.thread_page import MESSAGES, TurnState, queued_text, state_of, writing_message
 from views.web.htmx import render
+from views.web.org_guards import may_spend
 
 ITEMS = 30
 """Items of the timeline beside a conversation."""

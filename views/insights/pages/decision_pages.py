@@ -23,11 +23,9 @@ from models.projects import Project
 from models.projects.project_listing import people_of
 from views.insights.api.decision_routes import markdown_file
 from views.insights.pages.insight_blueprint import (
-    check_spending,
     insight_form,
     insight_page,
     listed_models,
-    may_spend,
 )
 from views.projects.pages.project_blueprint import (
     asked,
@@ -38,6 +36,7 @@ from views.projects.pages.project_blueprint import (
     viewer_may,
 )
 from views.web.htmx import render, see_other, toast
+from views.web.org_guards import check_spending, may_spend
 
 CONVERSATIONS, MESSAGES = 10, 20
 """How much is read when somebody looks for decisions."""

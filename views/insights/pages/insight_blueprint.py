@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import ParamSpec
 
-from flask import Blueprint, current_app, g
+from flask import Blueprint, current_app
 from flask.typing import ResponseReturnValue
 
-from models.core.errors import Forbidden
-from models.orgs import require
 from views.gateway.api.model_calls import gateway
 from views.web.guards import limiter
-from views.web.org_guards import account_page_for, current_membership, org_caller
+from views.web.org_guards import account_page_for, org_caller
 
 P = ParamSpec("P")
 View = Callable[P, ResponseReturnValue]
@@ -42,21 +40,6 @@ def insight_form(path: str, limit: str = "120/minute;3000/day") -> Callable[[Vie
         return guarded
 
     return decorate
-
-
-def check_spending() -> None:
-    """Raise Forbidden in an organisation whose credits the viewer's role does not spend."""
-    if "org" in g:
-        require(current_membership(), "spend")
-
-
-def may_spend() -> bool:
-    """Whether the viewer's role spends the credits of the viewed account."""
-    try:
-        check_spending()
-    except Forbidden:
-        return False
-    return True
 
 
 def listed_models() -> list[str]:

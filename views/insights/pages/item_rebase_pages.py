@@ -12,12 +12,13 @@ from models.insights.item_run_reading import FoundRun, WrongState
 from models.insights.item_run_rebasing import USE_PATCH, RunRebase, preview_rebase, rebase_run
 from models.insights.item_run_review import ReviewedConflict, rebase_texts, reviewed_conflicts
 from models.projects.merge import CUSTOM, USE_WORKSPACE, MergeLabel
-from views.insights.pages.item_run_blueprint import run_address, run_form, run_page, session_key, viewed_run
+from views.insights.pages.item_run_blueprint import run_address, run_form, run_page, viewed_run
 from views.projects.api.sync_bodies import REASONS
 from views.projects.pages.project_blueprint import asked, entered, viewer, viewer_may
 from views.projects.pages.sync_answers import SyncAnswers
 from views.projects.pages.sync_words import DecisionWords
 from views.turns.api import turn_engine
+from views.web.guards import session_key
 from views.web.htmx import render, see_other, toast
 
 MAX_CHOICES = 100

@@ -3,16 +3,13 @@
 from collections.abc import Callable
 from typing import ParamSpec
 
-from flask import Blueprint, g, url_for
+from flask import Blueprint, url_for
 from flask.typing import ResponseReturnValue
 
-from models.accounts.key_format import PresentedKey, present
-from models.core.errors import Forbidden
 from models.insights.item_run_reading import FoundRun, own_run, run_not_found
-from models.orgs import require
 from views.projects.pages.project_blueprint import viewed_project, viewer
-from views.web.guards import cookie_token, limiter
-from views.web.org_guards import account_page_for, current_membership, org_caller
+from views.web.guards import limiter
+from views.web.org_guards import account_page_for, org_caller
 
 P = ParamSpec("P")
 View = Callable[P, ResponseReturnValue]
@@ -56,23 +53,3 @@ def viewed_run(project_id: str, run_id: str, capability: str = "see_projects") -
 def run_address(found: FoundRun) -> str:
     """Where the page of a run is."""
     return url_for("item_runs.run", project_id=found.project.id, run_id=found.run.id)
-
-
-def check_spending() -> None:
-    """Raise Forbidden in an organisation whose credits the viewer's role does not spend."""
-    if "org" in g:
-        require(current_membership(), "spend")
-
-
-def may_spend() -> bool:
-    """Whether the viewer's role spends the credits of the viewed account."""
-    try:
-        check_spending()
-    except Forbidden:
-        return False
-    return True
-
-
-def session_key() -> PresentedKey:
-    """What model calls are made with: the session of whoever is signed in."""
-    return present(cookie_token() or "")

@@ -37,12 +37,9 @@ from models.runners.isolation_levels import levels
 from models.runners.workplace import LEVELS, Level
 from views.gateway.api.model_calls import gateway
 from views.insights.pages.item_run_blueprint import (
-    check_spending,
-    may_spend,
     run_address,
     run_form,
     run_page,
-    session_key,
     viewed_run,
 )
 from views.projects.pages.project_blueprint import (
@@ -55,8 +52,10 @@ from views.projects.pages.project_blueprint import (
 from views.threads.pages.thread_forms import credits_of
 from views.turns.api import turn_engine
 from views.web.format import number
+from views.web.guards import session_key
 from views.web.htmx import render, see_other, toast, wants_fragment
 from views.web.keyset import cursor, cursor_text
+from views.web.org_guards import check_spending, may_spend
 
 PAGE = 50
 MAX_SUGGESTED = 400

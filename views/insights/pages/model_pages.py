@@ -23,17 +23,15 @@ from models.insights.model_words import ModelFailed
 from models.projects import Project
 from models.runs.internal_chat import CallFailed, InternalAnswer, chat_once
 from views.insights.pages.insight_blueprint import (
-    check_spending,
     insight_form,
     insight_page,
     listed_models,
-    may_spend,
 )
 from views.projects.pages.project_blueprint import asked, entered, viewed_project, viewer
 from views.web.format import exact_credits
 from views.web.guards import cookie_token
 from views.web.htmx import render, see_other, toast
-from views.web.org_guards import viewed_account
+from views.web.org_guards import check_spending, may_spend, viewed_account
 
 CONVERSATIONS, MESSAGES = 4, 12
 """How much a model reads when somebody looks for decisions."""

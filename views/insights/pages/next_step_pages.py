@@ -9,10 +9,11 @@ from models.insights.next_step import STEP_STATUSES
 from models.insights.step_rules import facts_of, steps_by_rules
 from models.insights.step_verbs import keep_steps, rate_step, set_step_status, steps_in
 from models.projects import Project
-from views.insights.pages.insight_blueprint import insight_form, insight_page, may_spend
+from views.insights.pages.insight_blueprint import insight_form, insight_page
 from views.projects.pages.overview_parts import OverviewPart, register_overview_part
 from views.projects.pages.project_blueprint import asked, entered, viewed_project, viewer, viewer_may
 from views.web.htmx import render, see_other, toast
+from views.web.org_guards import may_spend
 
 SHOWN = 3
 """Steps on the overview."""

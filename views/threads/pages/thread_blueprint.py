@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import ParamSpec
 
-from flask import Blueprint, g
+from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
-from models.orgs import require
 from models.threads import Thread, own_thread
 from views.web.guards import limiter
-from views.web.org_guards import account_page, current_membership, org_caller, signed_in, viewed_account
+from views.web.org_guards import account_page, org_caller, signed_in, viewed_account
 
 P = ParamSpec("P")
 
@@ -45,9 +44,3 @@ def thread_form(
 def viewed_thread(thread_id: str, *, deleted: bool = False) -> Thread:
     """The viewer's thread of the viewed account. Raises NotFound, also for other members' threads."""
     return own_thread(signed_in().id, viewed_account().id, thread_id, deleted=deleted)
-
-
-def check_spending() -> None:
-    """Raise Forbidden in an organisation whose credits the viewer's role does not spend."""
-    if "org" in g:
-        require(current_membership(), "spend")

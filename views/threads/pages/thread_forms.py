@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from flask import g, request, url_for
 from flask.typing import ResponseReturnValue
 
-from models.accounts.key_format import PresentedKey, present
 from models.core.db import db
 from models.core.errors import DomainError, Invalid
 from models.threads import (
@@ -22,14 +21,14 @@ from models.threads.turn_resuming import resume_turn
 from models.turns import Turn
 from views.threads.pages.composer import composer_context
 from views.threads.pages.composer_variables import PROBLEM, entered_variables
-from views.threads.pages.thread_blueprint import check_spending, thread_form, thread_page, viewed_thread
+from views.threads.pages.thread_blueprint import thread_form, thread_page, viewed_thread
 from views.threads.pages.thread_files import Upload, attached, file_parts, uploaded
 from views.threads.pages.thread_list import listed_threads
 from views.threads.pages.thread_page import show_thread, viewed_turn
 from views.turns.api import stop_turn, turn_engine
-from views.web.guards import cookie_token
+from views.web.guards import session_key
 from views.web.htmx import render, see_other, toast, wants_fragment
-from views.web.org_guards import signed_in, viewed_account
+from views.web.org_guards import check_spending, signed_in, viewed_account
 
 MAX_DIGITS = 15
 MAX_NAME = 60
@@ -92,7 +91,7 @@ def answer_again(thread_id: str) -> ResponseReturnValue:
     try:
         wanted = _chosen(found)
         parent = message_of(found, entered("parent"))
-        turn = ask(found, wanted, parent_id=parent.id, key=_key(), owner=turn_engine().owner)
+        turn = ask(found, wanted, parent_id=parent.id, key=session_key(), owner=turn_engine().owner)
         db.session.commit()
     except DomainError as error:
         return _refused(found, error)
@@ -126,7 +125,7 @@ def resume(thread_id: str) -> ResponseReturnValue:
     found = viewed_thread(thread_id)
     turn = viewed_turn(found, entered("turn"), lock=True)
     try:
-        resume_turn(turn, turn_engine().owner, budget=credits_of("budget"), key=_key())
+        resume_turn(turn, turn_engine().owner, budget=credits_of("budget"), key=session_key())
         db.session.commit()
     except DomainError as error:
         return _refused(found, error)
@@ -232,7 +231,7 @@ def _asked(
         messages=[{"role": "user", "content": [*files, *said]}],
         parent_id=parent_id,
         first=first,
-        key=_key(),
+        key=session_key(),
         owner=turn_engine().owner,
         on_busy="interrupt" if request.form.get("on_busy") == "interrupt" else "queue",
     )
@@ -260,10 +259,6 @@ def _chosen(found: Thread | None) -> TurnRequest:
 
 def _payer() -> str | None:
     return g.org.id if "org" in g else None
-
-
-def _key() -> PresentedKey:
-    return present(cookie_token() or "")
 
 
 def _run(turn: Turn) -> None:
