@@ -157,7 +157,6 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"folder": "a\\b"}, "'folder'"),
     ({"folder": "x" * 501}, "'folder'"),
     ({"build_command": "x" * 2_001}, "'build_command'"),
-    ({"auto_deploy": None}, "auto_deploy"),
     ({"auto_deploy": "yes"}, "auto_deploy"),
     ({"webhook_url": "ftp://x"}, "'webhook_url'"),
     ({"webhook_url": "https://a:b@ci.example.org"}, "'webhook_url'"),
