@@ -168,7 +168,7 @@ def test_sizes_are_sampled_and_grow(session: OrmSession, root: Person, tmp_path:
     (folder / "a").write_bytes(b"x" * 1234)
     for _ in range(2):
         storage_review.sample_storage(now() - timedelta(days=7), folder)
-    session.execute(text("UPDATE storage_sample SET bytes = bytes - 5000000 WHERE name = 'audit_log'"))
+    session.execute(text("UPDATE storage_sample SET bytes = bytes - 5000000 WHERE name = 'message'"))
     session.commit()
     shown = root.browser.get("/admin/storage").text
     for words in (
@@ -183,7 +183,7 @@ def test_sizes_are_sampled_and_grow(session: OrmSession, root: Person, tmp_path:
     storage_review.sample_storage(now(), None)
     session.commit()
     sizes = {each.name: each for each in storage_review.table_sizes(now())}
-    assert sizes["audit_log"].growth == 5_000_000
+    assert sizes["message"].growth == 5_000_000
 
 
 def test_old_figures_are_deleted(session: OrmSession) -> None:
