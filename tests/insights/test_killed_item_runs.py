@@ -88,11 +88,12 @@ def test_killed_during_a_check(
     state = levels()["process"]
     if not state.available:
         pytest.skip(f"level process: {state.sentence}")
+    home = sandbox_home(settings)
+    home.sweep(every=True)  # trees that earlier tests let it keep
     run = start(run=False, level="process")
     killed_at("checks", run.id, postgres_url, settings)
     session.expire_all()
     assert session.get_one(ActionItemRun, run.id).attempts[0]["state"] == "checking"
-    home = sandbox_home(settings)
     until = time.monotonic() + 30  # the sandbox dies after the process that was killed
     while [*(home.base / "slots").iterdir()] and time.monotonic() < until:
         home.sweep()
