@@ -18,6 +18,7 @@ from models.conversations.conversation_wire import PREFIXES
 from models.conversations.deploy_events import ToldEvent, deploy_events_after, first_deploy_event
 from models.core.db import db
 from models.turns import LoggedEvent, Turn, TurnEngine
+from models.turns.news_waiters import NewsWaiters
 
 WAIT_SECONDS = 15.0
 """How often a watcher gets None while nothing happens, and is checked."""
@@ -44,7 +45,7 @@ class ConversationNews:
 
     def __init__(self, engine: TurnEngine) -> None:
         self._lock = threading.Lock()
-        self._waiting: dict[str, set[threading.Event]] = {}
+        self._waiters = NewsWaiters(engine, NEWS)
         self._turns: dict[str, list[str]] = {}
         """The turns that are watched, one for each watcher, by their threads."""
         self._log = engine.log
@@ -52,19 +53,9 @@ class ConversationNews:
 
     def wait(self, thread_id: str, seconds: float, ready: Callable[[], bool]) -> None:
         """Wait until there is news of the thread; not at all if `ready` says that there is some, asked once the watcher is listed."""
-        self._log.listen()
-        event = threading.Event()
-        with self._lock:
-            self._waiting.setdefault(thread_id, set()).add(event)
-        try:
+        with self._waiters.watch(thread_id) as event:
             if not ready():
                 event.wait(seconds)
-        finally:
-            with self._lock:
-                left = self._waiting.get(thread_id, set())
-                left.discard(event)
-                if not left:
-                    self._waiting.pop(thread_id, None)
 
     @contextmanager
     def watching(self, thread_id: str, turn_id: str) -> Iterator[None]:
@@ -85,8 +76,6 @@ class ConversationNews:
             return
         thread_id = payload.removeprefix(NEWS)
         with self._lock:
-            for event in self._waiting.get(thread_id, ()):
-                event.set()
             turns = set(self._turns.get(thread_id, ()))
         for turn_id in turns:
             self._log.nudge(turn_id)
